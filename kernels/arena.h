@@ -1,0 +1,58 @@
+// One big block per lifetime (weights, adapter, optimizer, saved, scratch) and bump allocation inside it.
+// An arena over a counting memory hands out addresses that nobody reads: its high-water mark is the plan of the real one.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/tensor.h"
+
+namespace drover {
+
+// Where blocks come from: host pages, device memory, or nowhere (counting).
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  virtual void* allocate(int64_t bytes) = 0;  // zero-filled, 4096-byte aligned; Exit::internal naming the bytes when there is no memory
+  virtual void release(void* block, int64_t bytes) = 0;
+  virtual Where where() const = 0;
+};
+
+class Arena {
+ public:
+  static constexpr int64_t kAlign = 256;
+
+  Arena(std::string name, Memory& memory, int64_t capacity_bytes);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype);  // uninitialised; pitch = cols; fails (70) over capacity
+  int64_t used_bytes() const { return used_; }
+  int64_t peak_bytes() const { return peak_; }
+  int64_t capacity_bytes() const { return capacity_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  friend class Frame;
+  std::string name_;
+  Memory& memory_;
+  char* block_ = nullptr;
+  int64_t capacity_ = 0, used_ = 0, peak_ = 0;
+};
+
+// Everything taken from the arena after a Frame opens is given back when it closes. Frames nest like scopes.
+class Frame {
+ public:
+  explicit Frame(Arena& arena) : arena_(arena), mark_(arena.used_) {}
+  ~Frame() { arena_.used_ = mark_; }
+  Frame(const Frame&) = delete;
+  Frame& operator=(const Frame&) = delete;
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype) { return arena_.tensor(rows, cols, dtype); }
+
+ private:
+  Arena& arena_;
+  int64_t mark_;
+};
+
+}  // namespace drover

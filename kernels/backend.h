@@ -1,0 +1,140 @@
+// The arithmetic of Drover on one device: about thirty ops, each with its equation, shapes, dtypes and aliasing rules.
+// Three backends implement it: Cpu, Cuda, Count (which counts and computes nothing).
+// Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
+// "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
+// Ops are enqueued in order; only `download` waits. Host arrays (spans) are read before the call returns.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/arena.h"
+#include "kernels/tensor.h"
+
+namespace drover {
+
+enum class Trans : uint8_t { no, yes };
+
+// One low-rank term of a linear: columns [column, column + b.rows) of y get u·bᵀ.
+struct LowRank {
+  Tensor u;            // (T, r) float, already scaled
+  Tensor b;            // (out of this member, r) float
+  int64_t column = 0;  // where the member's outputs begin in y
+};
+
+// Keys and values as attention sees them: rows of a pool. Position p of a segment lies in row
+// block_table[p / block_size] · block_size + p % block_size, or in row k0 + p where the segment has no table.
+struct KvView {
+  Tensor k, v;  // (rows, K·E) float, any pitch
+  int64_t block_size = 0;
+};
+
+// Query rows [q0, q0+nq) attend keys 0..nk-1 of one sequence: query i sees key j where j <= i + offset.
+struct Segment {
+  int64_t q0 = 0, nq = 0;
+  int64_t k0 = 0, nk = 0;
+  int64_t offset = 0;                    // nk - nq for causal attention
+  const int32_t* block_table = nullptr;  // host memory
+};
+
+struct AttentionShape {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;  // heads % kv_heads == 0; query head h reads kv head h / (heads / kv_heads)
+  float scale = 1;                                // 1/√head_dim
+};
+
+// Dropout decides by global names, so that the mesh and the packing do not matter: keep element (document, position, column) iff its
+// uniform draw is >= p; kept values are divided by 1-p. The key mixes seed, step, global layer and module.
+struct DropoutMask {
+  uint64_t key = 0;
+  float p = 0;
+  Tensor documents;           // (T) i32 document ordinal of each token
+  Tensor positions;           // (T) i32 position in its document
+  int64_t column_offset = 0;  // global index of column 0
+};
+
+struct AdamW {
+  float learning_rate = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
+  int64_t step = 1;  // of this update, from 1
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual Memory& memory() = 0;
+  virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds beside the arenas
+
+  // --- moving -------------------------------------------------------------------------------------------------------
+  virtual void copy(Tensor from, Tensor to) = 0;                  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
+  virtual void zero(Tensor x) = 0;
+  virtual void upload(const void* host, Tensor to) = 0;           // contiguous host rows of to.dtype → to (pitched)
+  virtual void download(Tensor from, void* host) = 0;             // from (pitched) → contiguous host rows; waits for all work before it
+  virtual void gather_rows(Tensor x, Tensor index, Tensor y) = 0;   // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
+  virtual void scatter_rows(Tensor x, Tensor index, Tensor y) = 0;  // y[index[i]] = x[i], other rows kept.  x (C,D) float, y (T,D) float
+
+  // --- linear algebra -------------------------------------------------------------------------------------------------
+  // c = alpha·op(a)·op(b) + beta·c.  a, b float (may differ); c float; accumulation in fp32.
+  virtual void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) = 0;
+  // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate): a linear with its low-rank terms, one rounding.  x (T,in), w (out,in), y (T,out), all float.
+  virtual void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) = 0;
+  // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float; v, a may be empty.
+  virtual void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) = 0;
+
+  // --- pointwise -------------------------------------------------------------------------------------------------------
+  virtual void add(Tensor x, Tensor y) = 0;                      // y += x.  any float, same shape
+  virtual void scale_rows(Tensor weights, Tensor x) = 0;         // x[t,:] *= weights[t].  weights (T) f32, x (T,D) float
+  virtual void dropout(Tensor x, const DropoutMask& mask, Tensor y) = 0;      // y = mask∘x/(1-p).  same float shape
+  virtual void dropout_add(Tensor x, const DropoutMask& mask, Tensor y) = 0;  // y += mask∘x/(1-p).  any float
+
+  // y[t,i] = x[t,i]·rstd[t]·w[i], rstd[t] = 1/√(mean_i x[t,i]² + eps).  x, y (T,D) float; w (D) float; rstd (T) f32. Source: Zhang & Sennrich 2019.
+  virtual void rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) = 0;
+  virtual void rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) = 0;  // the same y from a kept rstd
+  // dx[t,i] += rstd[t]·(g[i] - x̂[i]·mean_j(g[j]·x̂[j])), g = dy∘w, x̂ = x·rstd.  dy, x, dx (T,D) float. The weight is frozen: no dw.
+  virtual void rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) = 0;
+
+  // Rotates pairs (i, i+E/2) of every head of x by its token's angle, in place; `inverse` by minus the angle (the backward).
+  // x (T, n·E) float; positions (T) i32; cosine, sine (P, E/2) f32. Source: Su et al. 2021, in Hugging Face's half-split order.
+  virtual void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) = 0;
+
+  virtual void swiglu(Tensor gate_up, Tensor y) = 0;  // y = silu(gate)·up.  gate_up (T,2F) = [gate | up], y (T,F), same float. Source: Shazeer 2020.
+  virtual void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) = 0;  // (T,F), (T,2F), (T,2F); d_gate_up may alias gate_up
+
+  // y[t] = table[id[t] - begin] where begin <= id[t] < begin + valid, else 0.  ids (T) i32, table (V,D) float, y (T,D) same float.
+  virtual void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) = 0;
+
+  // --- attention -------------------------------------------------------------------------------------------------------
+  // o[i] = Σ_j softmax_j(scale·q[i]·k[j])·v[j], per head, tiled (no T×T tensor).  q, o (T,H·E) same float as kv; lse (T,H) f32 = ln Σ exp.
+  // Source: Dao 2023 (FlashAttention-2). Rows outside every segment are left alone. A row that sees no key gives o = 0, lse = -inf.
+  virtual void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) = 0;
+  // dq (T,H·E), dk, dv (rows of kv, K·E) are written (not added to) on the segments' rows; contiguous views only (no block table). May not alias.
+  virtual void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
+                                  Tensor d_o, Tensor dq, Tensor dk, Tensor dv) = 0;
+
+  // --- loss: softmax over a vocabulary that is seen block by block --------------------------------------------------------
+  // Folds a block of logits into running statistics {max, Σ exp(l - max), logit of the label}; start them with `start_statistics`.
+  // logits (C,B) f32: vocabulary rows [begin, begin + B), of which the first `valid` count; labels (C) i32; statistics (C,3) f32.
+  virtual void start_statistics(Tensor statistics) = 0;  // {-inf, 0, 0}
+  virtual void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) = 0;
+  // parts (n·C,3): n ranks' statistics, one under another → lse (C) f32, logprob (C) f32 = label logit - lse.
+  virtual void merge_statistics(Tensor parts, Tensor lse, Tensor logprob) = 0;
+  // d[c,v] = exp(logits[c,v] - lse[c]) - [labels[c] == begin + v], 0 for v >= valid.  logits f32; d float, may alias logits when f32.
+  virtual void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) = 0;
+
+  // --- optimizer ---------------------------------------------------------------------------------------------------------
+  virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order
+  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0
+  // torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32; g is multiplied by factor[0].
+  // Source: Loshchilov & Hutter 2019; torch.optim.AdamW.
+  virtual void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) = 0;
+};
+
+// What a counted op cost. Names are the method names above.
+struct OpCount {
+  int64_t calls = 0;
+  int64_t flops = 0;
+};
+
+std::unique_ptr<Backend> make_cpu_backend(int threads);
+
+}  // namespace drover

@@ -1,0 +1,58 @@
+// Files that are either whole or absent: read-only maps, and writes that go to a temporary name, are fsynced and renamed.
+#pragma once
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace drover {
+
+namespace fs = std::filesystem;
+
+std::string read_text(const fs::path& path, size_t limit_bytes = size_t{1} << 30);  // 66 when absent, 74 when unreadable, 65 when larger
+
+// A read-only memory map. `advise_done` lets the kernel drop pages that were already consumed.
+class MappedFile {
+ public:
+  explicit MappedFile(const fs::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const fs::path& path() const { return path_; }
+  void advise_done(size_t offset, size_t bytes) const;
+
+ private:
+  fs::path path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// A new file that appears under its name only at `commit` (fsync, rename, fsync of the directory). Dropped without commit, it leaves nothing.
+// Every failure is Exit::io with the path and the system's reason (free and needed bytes when the disk is full).
+class AtomicFile {
+ public:
+  explicit AtomicFile(fs::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  void write(const void* data, size_t bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  void commit();
+
+ private:
+  fs::path path_, temporary_;
+  int descriptor_ = -1;
+};
+
+void write_text(const fs::path& path, std::string_view text);  // through AtomicFile
+void make_directories(const fs::path& path);                   // Exit::io with the reason
+void sync_directory(const fs::path& path);
+void sync_file(const fs::path& path);                           // fsync of an existing file
+void rename_durably(const fs::path& from, const fs::path& to);  // rename, then fsync of the parent; Exit::io
+
+}  // namespace drover

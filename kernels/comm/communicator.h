@@ -1,0 +1,50 @@
+// Collectives and point-to-point sends among the ranks of one axis of the mesh. A communicator of one rank is a null object (Self).
+// Reductions are summed in fp32 (f64 for f64) in rank order and rounded once, so every rank gets the same bits whatever the message size.
+// Deadlines: a call that waits longer than the deadline for a peer fails with Exit::hang naming the axis, the call and the peer.
+// Where: `Count` counts bytes and answers zeros, `Self` copies, `Threads` joins ranks that are threads of one process (tests), `Mpi` is Open MPI or any MPI-3.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor.h"
+
+namespace drover {
+
+// Something under way. The buffer belongs to the transfer until `wait` returned.
+class Transfer {
+ public:
+  virtual ~Transfer() = default;
+  virtual void wait() = 0;  // returns when the buffer may be reused (send) or read (receive); repeated calls return at once
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual const std::string& axis() const = 0;  // "tp", "pp", "dp", "world": for messages
+
+  virtual void all_reduce(Tensor x) = 0;                          // x := Σ over ranks.  bf16 | f32 | f64; pitched rows allowed
+  virtual void all_gather(Tensor part, Tensor whole) = 0;         // whole (size·part.rows, cols): the ranks' parts, in rank order
+  virtual void broadcast(Tensor x, int root) = 0;
+  virtual void barrier() = 0;
+  // Non-blocking; contiguous tensors. Messages between a pair of ranks are matched by tag, and may be larger than 2 GiB.
+  virtual std::unique_ptr<Transfer> send(Tensor x, int to, int tag) = 0;
+  virtual std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) = 0;
+
+  // Host control plane: small byte strings (manifests, errors, hashes), any sizes, in rank order.
+  virtual std::vector<std::string> gather_strings(const std::string& mine) = 0;  // to all ranks
+};
+
+std::unique_ptr<Communicator> make_self_communicator(std::string axis);
+
+// Counts what would be sent; answers as a group of `size` identical ranks would (a reduction leaves x alone, a gather repeats the part).
+struct CommCount {
+  int64_t calls = 0, bytes = 0;
+};
+class CountCommunicator;
+
+}  // namespace drover

@@ -1,0 +1,42 @@
+// The grid of ranks: axes tp → pp → dp, innermost first. rank = (dp·PP + pp)·TP + tp.
+#pragma once
+#include <memory>
+
+#include "kernels/comm/communicator.h"
+
+namespace drover {
+
+struct MeshShape {
+  int tp = 1, pp = 1, dp = 1;
+  int size() const { return tp * pp * dp; }
+};
+
+struct MeshPosition {
+  int tp = 0, pp = 0, dp = 0;
+};
+
+MeshPosition position_of(int rank, const MeshShape& shape);
+int rank_of(const MeshPosition& position, const MeshShape& shape);
+
+struct Mesh {
+  MeshShape shape;
+  MeshPosition position;
+  std::unique_ptr<Communicator> world, tp, pp, dp;
+};
+
+Mesh make_self_mesh();                                                     // one rank, no MPI
+Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position);  // for plans: any mesh in one process
+Mesh make_mpi_mesh(const MeshShape& shape);                                // after start_mpi; shape.size() == world size
+
+// MPI's life: FUNNELED, initialised once when the process was started by a launcher (or when asked), finalised at the end of main.
+struct MpiWorld {
+  int rank = 0, size = 1, local_rank = 0, local_size = 1;
+};
+bool launched_by_mpi();  // by the environment that launchers set: OMPI_COMM_WORLD_SIZE, PMI_SIZE, PMIX_RANK, SLURM_PROCID with SLURM_NTASKS > 1
+MpiWorld start_mpi(int* argc, char*** argv);
+void finish_mpi();
+[[noreturn]] void abort_all(int exit_code);  // MPI_Abort where MPI is up, else exit
+// Deadline of every wait for a peer, seconds (default 600; the environment variable DROVER_COMM_TIMEOUT_S overrides it).
+double comm_deadline_seconds();
+
+}  // namespace drover
