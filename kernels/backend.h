@@ -82,7 +82,7 @@ class Backend {
   virtual void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) = 0;
 
   // --- pointwise -------------------------------------------------------------------------------------------------------
-  virtual void add(Tensor x, Tensor y) = 0;                      // y += x.  any float, same shape
+  virtual void add(Tensor x, Tensor y) = 0;                      // y += x.  any float, or both f64; same shape
   virtual void scale_rows(Tensor weights, Tensor x) = 0;         // x[t,:] *= weights[t].  weights (T) f32, x (T,D) float
   virtual void dropout(Tensor x, const DropoutMask& mask, Tensor y) = 0;      // y = mask∘x/(1-p).  same float shape
   virtual void dropout_add(Tensor x, const DropoutMask& mask, Tensor y) = 0;  // y += mask∘x/(1-p).  any float
@@ -123,6 +123,7 @@ class Backend {
 
   // --- optimizer ---------------------------------------------------------------------------------------------------------
   virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order
+  virtual void dot(Tensor x, Tensor y, Tensor sum) = 0;  // sum[0] += Σ x[i]·y[i].  x, y (n) f32, sum (1) f64; accumulated in fp64 in a fixed order
   virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0
   // torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32; g is multiplied by factor[0].
   // Source: Loshchilov & Hutter 2019; torch.optim.AdamW.

@@ -48,6 +48,7 @@ class CountBackend : public Backend {
   void merge_statistics(Tensor parts, Tensor lse, Tensor logprob) override;
   void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) override;
   void sum_squares(Tensor x, Tensor sum) override;
+  void dot(Tensor x, Tensor y, Tensor sum) override;
   void clip_factor(Tensor sum, float max_norm, Tensor factor) override;
   void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) override;
 

@@ -1,0 +1,178 @@
+#include "kernels/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+namespace {
+
+fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
+
+[[noreturn]] void fail_to_read(const char* what, const fs::path& path, int reason) {
+  fail(reason == ENOENT || reason == ENOTDIR ? Exit::missing_input : Exit::io, "cannot {} {}: {}", what, path.string(),
+       std::strerror(reason));
+}
+
+[[noreturn]] void fail_to_write(const char* what, const fs::path& path, int reason, size_t needed_bytes = 0) {
+  std::string room;
+  if (reason == ENOSPC || reason == EDQUOT) {
+    std::error_code ignored;
+    const fs::space_info space = fs::space(parent_of(path), ignored);
+    room = fmt::format("; {} bytes are free there", ignored ? 0 : space.available);
+    if (needed_bytes > 0) room += fmt::format(" and at least {} are needed", needed_bytes);
+    room += "; free some space or choose another directory";
+  }
+  fail(Exit::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason), room);
+}
+
+class Descriptor {
+ public:
+  Descriptor(const fs::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC)) {}
+  ~Descriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return value_; }
+
+ private:
+  int value_;
+};
+
+int synced(int descriptor) {
+  int result;
+  do result = ::fsync(descriptor);
+  while (result != 0 && errno == EINTR);
+  return result;
+}
+
+}  // namespace
+
+std::string read_text(const fs::path& path, size_t limit_bytes) {
+  Descriptor file(path, O_RDONLY);
+  if (file.get() < 0) fail_to_read("open", path, errno);
+  std::string text;
+  struct stat status {};
+  if (::fstat(file.get(), &status) == 0 && S_ISREG(status.st_mode)) {
+    text.reserve(std::min(static_cast<size_t>(status.st_size), limit_bytes));
+  }
+  char buffer[65536];
+  while (true) {
+    const ssize_t got = ::read(file.get(), buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_to_read("read", path, errno);
+    if (got == 0) return text;
+    text.append(buffer, static_cast<size_t>(got));
+    if (text.size() > limit_bytes) {
+      fail(Exit::bad_data, "{} is larger than the {} bytes that are allowed for such a file", path.string(), limit_bytes);
+    }
+  }
+}
+
+MappedFile::MappedFile(const fs::path& path) : path_(path) {
+  Descriptor file(path, O_RDONLY);
+  if (file.get() < 0) fail_to_read("open", path, errno);
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) fail_to_read("read", path, errno);
+  if (!S_ISREG(status.st_mode)) fail(Exit::io, "cannot map {}: it is not a regular file", path.string());
+  size_ = static_cast<size_t>(status.st_size);
+  if (size_ == 0) return;
+  void* data = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
+  if (data == MAP_FAILED) fail_to_read("map", path, errno);
+  data_ = static_cast<const std::byte*>(data);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : path_(std::move(other.path_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+void MappedFile::advise_done(size_t offset, size_t bytes) const {
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page;
+  const size_t end = std::min(offset + bytes, size_) / page * page;
+  if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+  static std::atomic<int> ordinal{0};
+  temporary_ = path_;
+  temporary_ += fmt::format(".tmp-{}-{}", ::getpid(), ordinal++);
+  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail_to_write("create", path_, errno);
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(const void* data, size_t bytes) {
+  const char* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t put = ::write(descriptor_, from, std::min(bytes, size_t{1} << 30));
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) fail_to_write("write", path_, put == 0 ? ENOSPC : errno, bytes);
+    from += put;
+    bytes -= static_cast<size_t>(put);
+  }
+}
+
+void AtomicFile::commit() {
+  require(descriptor_ >= 0, "a file is committed once");
+  if (synced(descriptor_) != 0) fail_to_write("write", path_, errno);
+  // A network file system may report a full disk only here.
+  if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_to_write("write", path_, errno);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to_write("rename a finished file to", path_, errno);
+  temporary_.clear();
+  sync_directory(parent_of(path_));
+}
+
+void write_text(const fs::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+void make_directories(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail_to_write("create the directory", path, error.value());
+  if (!fs::is_directory(path, error)) fail_to_write("create the directory", path, ENOTDIR);
+}
+
+void sync_directory(const fs::path& path) {
+  Descriptor directory(path, O_RDONLY | O_DIRECTORY);
+  if (directory.get() < 0) fail_to_write("open the directory", path, errno);
+  // Some file systems cannot sync a directory and say EINVAL; there is nothing more to do on them.
+  if (synced(directory.get()) != 0 && errno != EINVAL) fail_to_write("sync the directory", path, errno);
+}
+
+void sync_file(const fs::path& path) {
+  Descriptor file(path, O_RDONLY);
+  if (file.get() < 0) fail_to_write("open", path, errno);
+  if (synced(file.get()) != 0) fail_to_write("sync", path, errno);
+}
+
+void rename_durably(const fs::path& from, const fs::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    const int reason = errno;
+    fail_to_write(fmt::format("rename {} to", from.string()).c_str(), to, reason);
+  }
+  sync_directory(parent_of(to));
+}
+
+}  // namespace drover

@@ -1,0 +1,29 @@
+// Agreement among ranks before they go on: an expected error of one becomes the error of all, and what must be equal is compared.
+#pragma once
+#include <optional>
+
+#include "kernels/comm/communicator.h"
+
+namespace drover {
+
+// Collective. Returns where nobody failed; else every rank throws the error of the lowest rank that has one.
+void agree_or_throw(Communicator& world, const std::optional<Error>& mine);
+
+// Runs `work` on every rank and agrees on its outcome. Only an Error is agreed on: anything else flies on, and the caller aborts the job.
+template <typename Work>
+void together(Communicator& world, Work&& work) {
+  std::optional<Error> error;
+  try {
+    work();
+  } catch (const Error& e) {
+    error = e;
+  }
+  agree_or_throw(world, error);
+}
+
+// Collective. Fails on every rank with 78 naming the ranks whose value differs from the most common one. `label`: "the recipe", "the program".
+void check_same(Communicator& world, const std::string& label, const std::string& value);
+
+std::string list_ranks(const std::vector<int>& ranks);  // "3", "1, 2 and 5"; long lists are cut short
+
+}  // namespace drover

@@ -1,0 +1,36 @@
+// The communicator of plans: one rank of a group of any size, in one process. It tallies calls and bytes of this rank by kind and
+// answers as a group of identical ranks would: a sum is left alone, a gather repeats the part (where memory is real), a receive brings nothing.
+#pragma once
+#include <map>
+
+#include "kernels/comm/communicator.h"
+
+namespace drover {
+
+class CountCommunicator : public Communicator {
+ public:
+  CountCommunicator(std::string axis, int rank, int size);
+  // By method name. Bytes: of x (all_reduce, broadcast, send, receive), of the whole (all_gather), of the string (gather_strings).
+  const std::map<std::string, CommCount>& counts() const { return counts_; }
+  CommCount count(const std::string& kind) const;
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  const std::string& axis() const override { return axis_; }
+  void all_reduce(Tensor x) override;
+  void all_gather(Tensor part, Tensor whole) override;
+  void broadcast(Tensor x, int root) override;
+  void barrier() override;
+  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override;
+  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override;
+  std::vector<std::string> gather_strings(const std::string& mine) override;
+
+ private:
+  void tally(const char* kind, int64_t bytes);
+  void check_peer(int peer) const;
+  std::string axis_;
+  int rank_, size_;
+  std::map<std::string, CommCount> counts_;
+};
+
+}  // namespace drover

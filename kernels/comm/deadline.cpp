@@ -1,0 +1,44 @@
+#include "kernels/comm/deadline.h"
+
+#include <sched.h>
+
+#include <cstdlib>
+#include <thread>
+
+namespace drover {
+
+namespace {
+
+constexpr int kSpins = 64;
+constexpr int kYields = 4096;
+constexpr std::chrono::microseconds kYieldFor{500};
+constexpr std::chrono::microseconds kSleep{50};
+
+}  // namespace
+
+double comm_deadline_seconds() {
+  if (const char* text = std::getenv("DROVER_COMM_TIMEOUT_S")) {
+    char* end = nullptr;
+    const double seconds = std::strtod(text, &end);
+    if (end != text && *end == '\0' && seconds > 0 && seconds < 1e9) return seconds;
+  }
+  return 600;
+}
+
+Deadline::Deadline()
+    : start_(std::chrono::steady_clock::now()),
+      end_(start_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                        std::chrono::duration<double>(comm_deadline_seconds()))) {}
+
+void Deadline::pause() {
+  ++pauses_;
+  if (pauses_ < kSpins) return;
+  if (pauses_ < kYields && std::chrono::steady_clock::now() - start_ < kYieldFor) {
+    ::sched_yield();
+  } else {
+    pauses_ = kYields;
+    std::this_thread::sleep_for(kSleep);
+  }
+}
+
+}  // namespace drover

@@ -1,0 +1,83 @@
+// Eight floats at a time (AVX2 + FMA), with loads and stores from f32 and bf16; the arithmetic of all pointwise ops on the CPU.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/base/bf16.h"
+
+namespace drover::cpu {
+
+using Vec = __m256;
+inline constexpr int64_t kLanes = 8;
+
+inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
+inline Vec load(const bf16* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+inline void store(bf16* p, Vec v) {
+  const __m256i u = _mm256_castps_si256(v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
+  rounded = _mm256_blendv_epi8(rounded, quiet, nan);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0x8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+
+inline float load_one(const float* p) { return *p; }
+inline float load_one(const bf16* p) { return static_cast<float>(*p); }
+inline void store_one(float* p, float v) { *p = v; }
+inline void store_one(bf16* p, float v) { *p = bf16(v); }
+
+inline float sum(Vec v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+// eˣ to about 1 ulp: x = n·ln 2 + r, a polynomial of degree 6 in r, scaled by 2ⁿ. Flushes to 0 below -87.3, saturates above 88.7.
+inline Vec exp(Vec x) {
+  const Vec clamped = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.33654f)), _mm256_set1_ps(88.72283f));
+  const Vec n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  Vec r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), clamped);
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+  Vec p = _mm256_set1_ps(1.0f / 720);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+  // 2ⁿ in two halves, so that n = 128 (just under the largest float) does not overflow the exponent field.
+  const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), rest = _mm256_sub_epi32(whole, half);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const Vec a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  const Vec b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  const Vec result = _mm256_mul_ps(_mm256_mul_ps(p, a), b);
+  return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-87.33654f), _CMP_LT_OQ), result);
+}
+inline float exp(float x) { return _mm256_cvtss_f32(exp(_mm256_set1_ps(x))); }
+
+// y[i] = f(i-th values of the inputs) for a row of n: whole vectors, then a padded tail through the same vector code, so that a value
+// does not depend on where in the row it stands.
+template <typename F, typename Out, typename... In>
+inline void map_row(int64_t n, F&& f, Out* y, const In*... x) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(x + i)...));
+  if (i == n) return;
+  const int64_t rest = n - i;
+  const auto tail = [&](const auto* p) {
+    alignas(32) float buffer[kLanes] = {};
+    for (int64_t j = 0; j < rest; ++j) buffer[j] = load_one(p + i + j);
+    return load(buffer);
+  };
+  alignas(32) float out[kLanes];
+  store(out, f(tail(x)...));
+  for (int64_t j = 0; j < rest; ++j) store_one(y + i + j, out[j]);
+}
+
+}  // namespace drover::cpu

@@ -1,0 +1,124 @@
+#include "model/block.h"
+
+namespace drover {
+
+Block::Saved Block::saved(Arena& arena, int64_t t, DType dtype) const {
+  const int64_t hidden = qkv.in_features();
+  return {.x = arena.tensor(t, hidden, dtype),
+          .rstd = arena.tensor(t, 1, DType::f32),
+          .qkv = arena.tensor(t, qkv.out_features(), dtype),
+          .attended = arena.tensor(t, o.in_features(), dtype),
+          .lse = arena.tensor(t, attention.heads, DType::f32),
+          .h = arena.tensor(t, hidden, dtype),
+          .h_rstd = arena.tensor(t, 1, DType::f32),
+          .gate_up = arena.tensor(t, gate_up.out_features(), dtype),
+          .u_qkv = arena.tensor(t, qkv.rank(), dtype),
+          .u_o = arena.tensor(t, o.rank(), dtype),
+          .u_gate_up = arena.tensor(t, gate_up.rank(), dtype),
+          .u_down = arena.tensor(t, down.rank(), dtype)};
+}
+
+namespace {
+
+struct Heads {
+  Tensor q, k, v;  // (T,H·E) (T,K·E) (T,K·E): columns of one (T,(H+2K)E) tensor
+  Tensor qk;       // q and k together: what RoPE rotates
+};
+
+Heads heads_of(Tensor qkv, const AttentionShape& a) {
+  const int64_t q = a.heads * a.head_dim, kv = a.kv_heads * a.head_dim;
+  return {qkv.columns(0, q), qkv.columns(q, kv), qkv.columns(q + kv, kv), qkv.columns(0, q + kv)};
+}
+
+}  // namespace
+
+void Block::forward(Step& step, Tensor x, Saved& s) const {
+  Backend& b = step.backend;
+  Frame scratch(step.scratch);
+  Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype);
+
+  b.copy(x, s.x);
+  b.rms_norm(x, attention_norm.weight, attention_norm.eps, normed, s.rstd);
+  qkv.forward(step, normed, s.u_qkv, s.qkv);
+  const Heads heads = heads_of(s.qkv, attention);
+  b.rope(heads.qk, step.positions, step.rope.cosine, step.rope.sine, false);
+  KvView kv{heads.k, heads.v};
+  if (step.cache != nullptr) {
+    const KvCache::Layer& cache = step.cache->layers[index];
+    b.scatter_rows(heads.k, step.cache_rows, cache.k);
+    b.scatter_rows(heads.v, step.cache_rows, cache.v);
+    kv = {cache.k, cache.v};
+  }
+  b.attention(heads.q, kv, step.segments, attention, s.attended, s.lse);
+  o.forward_add(step, s.attended, s.u_o, x);  // x += Wo·attended (+ low rank), reduced over tp inside
+
+  b.copy(x, s.h);
+  b.rms_norm(x, mlp_norm.weight, mlp_norm.eps, normed, s.h_rstd);
+  gate_up.forward(step, normed, s.u_gate_up, s.gate_up);
+  Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype);
+  b.swiglu(s.gate_up, activated);
+  down.forward_add(step, activated, s.u_down, x);
+}
+
+void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
+  Backend& b = step.backend;
+  const int64_t t = dx.rows, hidden = dx.cols;
+
+  {  // y = h + Wdown·(silu(gate)·up)
+    Frame scratch(step.scratch);
+    Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), step.dtype);
+    {
+      Frame inner(step.scratch);
+      Tensor activated{};
+      if (down.adapted()) {
+        activated = inner.tensor(t, down.in_features(), step.dtype);
+        b.swiglu(s.gate_up, activated);
+      }
+      Tensor d_activated = reach == Reach::down ? Tensor{} : inner.tensor(t, down.in_features(), step.dtype);
+      down.backward(step, dx, activated, s.u_down, d_activated);
+      if (reach == Reach::down) return;
+      b.swiglu_backward(d_activated, s.gate_up, d_gate_up);
+    }
+    Tensor normed{};
+    if (gate_up.adapted()) {
+      normed = scratch.tensor(t, hidden, step.dtype);
+      b.rms_norm_again(s.h, s.h_rstd, mlp_norm.weight, normed);
+    }
+    Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, DType::f32);
+    gate_up.backward(step, d_gate_up, normed, s.u_gate_up, d_normed);
+    if (reach == Reach::gate_up) return;
+    b.rms_norm_backward(d_normed, s.h, s.h_rstd, mlp_norm.weight, dx);
+  }
+
+  {  // h = x + Wo·attention(rope(Wqkv·norm(x)))
+    Frame scratch(step.scratch);
+    Tensor d_qkv = scratch.tensor(t, qkv.out_features(), step.dtype);
+    const Heads heads = heads_of(s.qkv, attention), d_heads = heads_of(d_qkv, attention);
+    {
+      Frame inner(step.scratch);
+      Tensor d_attended = reach == Reach::o ? Tensor{} : inner.tensor(t, o.in_features(), step.dtype);
+      o.backward(step, dx, s.attended, s.u_o, d_attended);
+      if (reach == Reach::o) return;
+      b.attention_backward(heads.q, {heads.k, heads.v}, step.segments, attention, s.attended, s.lse, d_attended, d_heads.q, d_heads.k, d_heads.v);
+    }
+    b.rope(d_heads.qk, step.positions, step.rope.cosine, step.rope.sine, true);
+    Tensor normed{};
+    if (qkv.adapted()) {
+      normed = scratch.tensor(t, hidden, step.dtype);
+      b.rms_norm_again(s.x, s.rstd, attention_norm.weight, normed);
+    }
+    Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, DType::f32);
+    qkv.backward(step, d_qkv, normed, s.u_qkv, d_normed);
+    if (reach == Reach::qkv) return;
+    b.rms_norm_backward(d_normed, s.x, s.rstd, attention_norm.weight, dx);
+  }
+}
+
+Reach lowest_adapted_group(const Block& block) {
+  if (block.qkv.adapted()) return Reach::qkv;
+  if (block.o.adapted()) return Reach::o;
+  if (block.gate_up.adapted()) return Reach::gate_up;
+  return block.down.adapted() ? Reach::down : Reach::input;
+}
+
+}  // namespace drover

@@ -1,0 +1,29 @@
+// Final norm and vocabulary: log p of labels with their gradient in one pass, without a (T,V) tensor; and plain logits for generation.
+//   n = norm(x),  logits = n·Wᵀ,  logprob = logits[label] - ln Σ exp(logits),  d(-logprob)/dn = (softmax - onehot)·W
+// Rows are taken in chunks of at most kChunkRows and the vocabulary in blocks of at most kBlockColumns: the workspace does not depend on T or V.
+// Under tp the vocabulary is dealt: the ranks exchange {max, Σ exp, label logit} per row, and sum the gradient once. Source: Liger kernel's chunking;
+// Megatron-LM's vocabulary-parallel cross-entropy.
+#pragma once
+#include "kernels/comm/communicator.h"
+#include "model/block.h"
+
+namespace drover {
+
+struct Head {
+  static constexpr int64_t kChunkRows = 256;
+  static constexpr int64_t kBlockColumns = 49152;
+
+  Norm norm;
+  Tensor weight;              // (V/tp rounded up, D)
+  VocabularyShare share;
+  Communicator* tp = nullptr;
+
+  // rows (N) i32: which rows of x are trained; labels (N) i32 their targets; logprob (N) f32 out.
+  // weights (N) f32 and dx (T,D) go together: dx = Σ over rows of weights[i]·d(-logprob[i])/dx, zero elsewhere; empty dx: no gradient is computed. dx may be x.
+  void loss(Step& step, Tensor x, Tensor rows, Tensor labels, Tensor weights, Tensor logprob, Tensor dx) const;
+
+  // logits (N, tp·share.count) f32 of the given rows, gathered over tp; columns at or beyond the vocabulary are meaningless.
+  void logits(Step& step, Tensor x, Tensor rows, Tensor logits) const;
+};
+
+}  // namespace drover

@@ -1,0 +1,42 @@
+// What one pass over one micro-batch carries through the layers: the device, its scratch, and the micro-batch itself.
+#pragma once
+#include <span>
+
+#include "kernels/backend.h"
+
+namespace drover {
+
+// Keys and values of earlier tokens, per layer, for decoding. Rows are dealt to sequences by whoever owns the cache.
+struct KvCache {
+  struct Layer {
+    Tensor k, v;  // (rows, K·E) of this rank
+  };
+  std::vector<Layer> layers;  // of this stage
+};
+
+struct Dropout {
+  float p = 0;
+  uint64_t seed = 0, step = 0;
+};
+
+struct RopeTable {
+  Tensor cosine, sine;  // (P, E/2) f32
+};
+
+struct Step {
+  Backend& backend;
+  Arena& scratch;
+  DType dtype = DType::f32;          // of activations
+  RopeTable rope;
+  Tensor ids;                        // (T) i32
+  Tensor positions;                  // (T) i32
+  Tensor documents;                  // (T) i32; needed with dropout only
+  std::span<const Segment> segments;
+  Dropout dropout;
+  KvCache* cache = nullptr;          // null: attention over the micro-batch's own keys
+  Tensor cache_rows;                 // (T) i32: where this pass writes its keys and values
+
+  int64_t tokens() const { return positions.rows; }
+};
+
+}  // namespace drover

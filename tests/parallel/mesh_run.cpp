@@ -1,0 +1,231 @@
+// A short training run of a made-up model on any mesh, started under mpirun by invariance_test.cpp: key=value arguments in, losses, gradients of the
+// first step and parameters after the last one out (by global tensor name, gathered to rank 0).
+// `break=…` breaks one invariant on purpose, so that the test can show that it would notice.
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "tests/support/made_up.h"
+#include "trainer/engine.h"
+#include "trainer/plan.h"
+
+namespace drover {
+namespace {
+
+struct Arguments {
+  std::map<std::string, std::string> values;
+  std::string text(const std::string& key, const std::string& otherwise) const { return values.count(key) ? values.at(key) : otherwise; }
+  int64_t number(const std::string& key, int64_t otherwise) const { return values.count(key) ? std::stoll(values.at(key)) : otherwise; }
+  double real(const std::string& key, double otherwise) const { return values.count(key) ? std::stod(values.at(key)) : otherwise; }
+};
+
+// A communicator whose reductions of one kind go wrong.
+class Broken : public Communicator {
+ public:
+  enum class What { skip_reductions, skip_f32_vectors, double_f64 };
+  Broken(std::unique_ptr<Communicator> inner, What what) : inner_(std::move(inner)), what_(what) {}
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  const std::string& axis() const override { return inner_->axis(); }
+  void all_reduce(Tensor x) override {
+    if (what_ == What::skip_reductions && x.cols > 1) return;                            // activations
+    if (what_ == What::skip_f32_vectors && x.cols == 1 && x.dtype == DType::f32) return;  // gradients
+    inner_->all_reduce(x);
+    if (what_ == What::double_f64 && x.dtype == DType::f64) x.as<double>()[0] *= 2;       // the norm of split factors counted twice
+  }
+  void all_gather(Tensor part, Tensor whole) override { inner_->all_gather(part, whole); }
+  void broadcast(Tensor x, int root) override { inner_->broadcast(x, root); }
+  void barrier() override { inner_->barrier(); }
+  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override { return inner_->send(x, to, tag); }
+  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override { return inner_->receive(x, from, tag); }
+  std::vector<std::string> gather_strings(const std::string& mine) override { return inner_->gather_strings(mine); }
+
+ private:
+  std::unique_ptr<Communicator> inner_;
+  What what_;
+};
+
+// Weights in which the key and value projections of layer 1 stand in each other's place.
+class SwappedWeights : public WeightSource {
+ public:
+  explicit SwappedWeights(WeightSource& inner) : inner_(inner) {}
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
+    ParamSpec other = spec;
+    if (spec.name == "model.layers.1.self_attn.k_proj.weight") other.name = "model.layers.1.self_attn.v_proj.weight";
+    if (spec.name == "model.layers.1.self_attn.v_proj.weight") other.name = "model.layers.1.self_attn.k_proj.weight";
+    inner_.read(other, row, col, to, backend);
+  }
+
+ private:
+  WeightSource& inner_;
+};
+
+ModelConfig model_of(const Arguments& a) {
+  ModelConfig c;
+  c.hidden = a.number("hidden", 64);
+  c.layers = a.number("layers", 4);
+  c.heads = a.number("heads", 8);
+  c.kv_heads = a.number("kv_heads", 4);
+  c.head_dim = a.number("head_dim", 12);
+  c.ffn = a.number("ffn", 160);
+  c.vocab = a.number("vocab", 323);
+  c.max_positions = 512;
+  c.tied_head = a.number("tied", 0) != 0;
+  c.rope_scaling = RopeScaling{8, 1, 4, 32};
+  return c;
+}
+
+AdapterLayout layout_of(const ModelConfig& c, const std::string& targets) {
+  AdapterLayout layout(static_cast<size_t>(c.layers));
+  for (int64_t l = 0; l < c.layers; ++l) {
+    for (Projection p : kAllProjections) {
+      bool on = targets == "all";
+      if (targets == "upper") on = l >= c.layers / 2 && l % 2 == 0 && p != Projection::q;
+      if (targets == "down_only") on = l >= 1 && p == Projection::down;
+      if (on) layout[static_cast<size_t>(l)][static_cast<size_t>(p)] = LowRankSpec{3 + static_cast<int64_t>(p) % 2, 1.5f};
+    }
+  }
+  return layout;
+}
+
+// Micro-batches of `size` documents each; documents of unequal length.
+Batch batch_of(const Arguments& a, const Mesh& mesh, const ModelConfig& c, int64_t step) {
+  const int64_t documents = a.number("documents", 8), size = a.number("micro_batch_size", 1), vocab = c.vocab;
+  std::vector<MicroBatch> all;
+  for (int64_t first = 0; first < documents; first += size) {
+    std::vector<int64_t> lengths;
+    for (int64_t d = first; d < std::min(first + size, documents); ++d) lengths.push_back(1 + (d * 37 + step * 11) % a.number("longest", 47));
+    all.push_back(made_up_micro_batch(7, lengths, static_cast<int>(step * documents + first), vocab, static_cast<int64_t>(all.size())));
+  }
+  Batch batch;
+  batch.total = static_cast<int64_t>(all.size());
+  for (const MicroBatch& m : all) {
+    for (float w : m.weights) batch.weight_sum += w;
+  }
+  const int64_t begin = batch.total * mesh.position.dp / mesh.shape.dp, end = batch.total * (mesh.position.dp + 1) / mesh.shape.dp;
+  batch.micro_batches.assign(all.begin() + begin, all.begin() + end);
+  return batch;
+}
+
+// name → global matrix, on rank 0 of the world.
+using Named = std::map<std::string, std::vector<float>>;
+Named gathered(Engine& engine, Tensor flat) {
+  std::ostringstream mine;
+  AdapterSet& adapter = *engine.adapter();
+  if (engine.mesh().position.dp == 0) {
+    std::vector<float> values;
+    for (const FactorSlice& f : adapter.factors()) {
+      if (f.whole && engine.mesh().position.tp != 0) continue;
+      values.resize(static_cast<size_t>(f.size()));
+      engine.backend().download(adapter.view(flat, f), values.data());
+      mine << f.name << ' ' << f.rows << ' ' << f.cols << ' ' << f.row_begin << ' ' << f.row_count << ' ' << f.col_begin << ' ' << f.col_count << '\n';
+      mine.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+    }
+  }
+  Named result;
+  for (const std::string& part : engine.mesh().world->gather_strings(mine.str())) {
+    std::istringstream in(part);
+    std::string name;
+    int64_t rows, cols, row_begin, row_count, col_begin, col_count;
+    while (in >> name >> rows >> cols >> row_begin >> row_count >> col_begin >> col_count) {
+      in.get();
+      std::vector<float>& global = result[name];
+      global.resize(static_cast<size_t>(rows * cols));
+      for (int64_t r = 0; r < row_count; ++r) {
+        in.read(reinterpret_cast<char*>(global.data() + (row_begin + r) * cols + col_begin), static_cast<std::streamsize>(col_count * 4));
+      }
+    }
+  }
+  return result;
+}
+
+int run(int argc, char** argv) {
+  Arguments a;
+  for (int i = 1; i < argc; ++i) {
+    const std::string text = argv[i];
+    a.values[text.substr(0, text.find('='))] = text.substr(text.find('=') + 1);
+  }
+  const MeshShape shape{static_cast<int>(a.number("tp", 1)), static_cast<int>(a.number("pp", 1)), static_cast<int>(a.number("dp", 1))};
+  Mesh mesh = shape.size() == 1 && !launched_by_mpi() ? make_self_mesh() : make_mpi_mesh(shape);
+  const std::string broken = a.text("break", "");
+  if (broken == "tp_reduction") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::skip_reductions);
+  if (broken == "whole_factor_sum") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::skip_f32_vectors);
+  if (broken == "dp_sum") mesh.dp = std::make_unique<Broken>(std::move(mesh.dp), Broken::What::skip_f32_vectors);
+  if (broken == "norm_twice") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::double_f64);
+
+  EngineSettings s;
+  s.model = model_of(a);
+  s.adapter = layout_of(s.model, a.text("targets", "all"));
+  s.partition = partition_layers(s.model.layers, shape.pp, 0.5);
+  s.dtype = a.text("dtype", "fp32") == "bf16" ? DType::bf16 : DType::f32;
+  s.max_positions = 64;
+  const int64_t steps = a.number("steps", 5);
+  for (int64_t step = 0; step < steps; ++step) {
+    for (const MicroBatch& m : batch_of(a, make_self_mesh(), s.model, step).micro_batches) {
+      s.micro_batch_tokens = std::max(s.micro_batch_tokens, static_cast<int64_t>(m.tokens.size()));
+    }
+    s.local_micro_batches = std::max(s.local_micro_batches, (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp - 1) / shape.dp);
+  }
+  s.deterministic = a.number("deterministic", 0) != 0;
+  s.recompute = a.number("recompute", 0) != 0;
+  s.dropout = static_cast<float>(a.real("dropout", 0));
+
+  const ArenaBytes planned = plan_rank(s, shape, mesh.position).bytes;
+  auto backend = make_cpu_backend(1);
+  DrawnWeights drawn_weights(11, 0.15f, 0.5f);
+  SwappedWeights swapped(drawn_weights);
+  Engine engine(s, *backend, mesh, broken == "swapped_blocks" && shape.size() > 1 ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
+  engine.adapter()->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
+    for (int64_t r = 0; r < f.row_count; ++r) {
+      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.is_b ? 0.3f : 0.5f);
+    }
+  });
+
+  std::vector<double> losses, norms;
+  Named gradients;
+  for (int64_t step = 0; step < steps; ++step) {
+    const Batch batch = batch_of(a, mesh, s.model, step);
+    losses.push_back(engine.accumulate_gradients(batch, static_cast<uint64_t>(step) + 1));
+    if (step == 0) gradients = gathered(engine, engine.adapter()->gradients);
+    StepSettings settings;
+    settings.adamw = {.learning_rate = 5e-3f, .weight_decay = 0.01f, .step = step + 1};
+    settings.max_grad_norm = static_cast<float>(a.real("clip", 0.05));
+    norms.push_back(engine.apply_gradients(settings));
+  }
+  const Named parameters = gathered(engine, engine.adapter()->parameters);
+  require(engine.peak() .total() <= planned.total(), "the arenas stayed within the plan");
+
+  if (mesh.world->rank() == 0) {
+    std::ofstream out(a.text("out", "/dev/stdout"), std::ios::binary);
+    for (size_t i = 0; i < losses.size(); ++i) out << fmt::format("step {} {:.17g} {:.17g}\n", i + 1, losses[i], norms[i]);
+    for (const auto& [kind, named] : {std::pair{"gradient", &gradients}, std::pair{"parameter", &parameters}}) {
+      for (const auto& [name, values] : *named) {
+        out << kind << ' ' << name << ' ' << values.size() << '\n';
+        out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+        out << '\n';
+      }
+    }
+  }
+  mesh.world->barrier();
+  return 0;
+}
+
+}  // namespace
+}  // namespace drover
+
+int main(int argc, char** argv) {
+  using namespace drover;
+  const bool mpi = launched_by_mpi();
+  if (mpi) start_mpi(&argc, &argv);
+  try {
+    const int code = run(argc, argv);
+    if (mpi) finish_mpi();
+    return code;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    if (mpi) abort_all(70);
+    return 70;
+  }
+}

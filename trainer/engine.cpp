@@ -1,0 +1,278 @@
+#include "trainer/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace drover {
+
+// One micro-batch in flight: its inputs, the residual stream at the stage's edge, and what its backward needs. Slots are reused in turn.
+struct Engine::Slot {
+  Slot(const std::string& name, Memory& memory, int64_t capacity) : arena(name, memory, capacity) {}
+  Arena arena;
+  std::optional<Frame> frame;
+  const MicroBatch* micro_batch = nullptr;
+  Tensor ids, positions, documents;     // (T) i32
+  Tensor rows, labels, weights;         // (N) trained rows, their targets, w / Σw
+  std::vector<Segment> segments;
+  Tensor stream;                        // (T,D): x on the way forward, dx on the way back
+  std::vector<Block::Saved> saved;      // of the blocks that backward reaches; with recompute only x
+  std::unique_ptr<Transfer> sending;    // reads stream until it was waited for
+
+  void wait() {
+    if (sending) sending->wait();
+    sending.reset();
+  }
+};
+
+namespace {
+
+int stage_of_layer(const std::vector<LayerRange>& partition, int64_t layer) {
+  for (size_t stage = 0; stage < partition.size(); ++stage) {
+    if (layer < partition[stage].end) return static_cast<int>(stage);
+  }
+  return static_cast<int>(partition.size());
+}
+
+Placement placement_of(const EngineSettings& s, const Mesh& mesh) {
+  const LayerRange range = s.partition[static_cast<size_t>(mesh.position.pp)];
+  return {mesh.position.tp, mesh.shape.tp, range.begin, range.end, mesh.position.pp == 0, mesh.position.pp == mesh.shape.pp - 1};
+}
+
+int64_t lowest_layer(const EngineSettings& s) { return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter); }
+
+Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_batches, bool train) {
+  return one_f_one_b({.stages = mesh.shape.pp,
+                      .stage = mesh.position.pp,
+                      .micro_batches = static_cast<int>(micro_batches),
+                      .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.shape.pp});
+}
+
+}  // namespace
+
+int64_t Engine::slots_needed(const EngineSettings& s, const Mesh& mesh) {
+  return std::max(slots(schedule_of(s, mesh, s.local_micro_batches, s.train)), slots(schedule_of(s, mesh, s.local_micro_batches, false)));
+}
+
+Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity)
+    : settings_(settings),
+      backend_(backend),
+      mesh_(mesh),
+      weights_("weights", backend.memory(), capacity.weights),
+      adapter_arena_("adapter", backend.memory(), capacity.adapter),
+      optimizer_("optimizer", backend.memory(), capacity.optimizer),
+      scratch_("scratch", backend.memory(), capacity.scratch) {
+  const Placement placement = placement_of(settings_, mesh);
+  if (!settings_.adapter.empty()) {
+    adapter_ = std::make_unique<AdapterSet>(settings_.model, settings_.adapter, placement, settings_.dtype, backend, adapter_arena_,
+                                            settings_.train ? &optimizer_ : nullptr);
+    if (settings_.train) {
+      gradient_sum_ =
+          std::make_unique<GradientSum>(*adapter_, mesh, backend, optimizer_, settings_.deterministic, settings_.local_micro_batches);
+    }
+  }
+  stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, *mesh.tp, backend, weights_, source,
+                                   adapter_.get());
+  first_trained_layer_ = lowest_layer(settings_);
+  first_trained_stage_ = stage_of_layer(settings_.partition, first_trained_layer_);
+  const int64_t count = slots_needed(settings_, mesh);
+  for (int64_t i = 0; i < count; ++i) {
+    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend.memory(), capacity.saved / count));
+  }
+}
+
+ArenaBytes Engine::peak() const {
+  int64_t slot = 0;
+  for (const auto& s : slots_) slot = std::max(slot, s->arena.peak_bytes());
+  return {weights_.peak_bytes(), adapter_arena_.peak_bytes(), optimizer_.peak_bytes(), slot * static_cast<int64_t>(slots_.size()),
+          scratch_.peak_bytes()};
+}
+
+Step Engine::step_for(const Slot& slot, bool train, uint64_t step) {
+  return {.backend = backend_,
+          .scratch = scratch_,
+          .dtype = settings_.dtype,
+          .rope = stage_->rope(),
+          .ids = slot.ids,
+          .positions = slot.positions,
+          .documents = slot.documents,
+          .segments = slot.segments,
+          .dropout = {train ? settings_.dropout : 0.0f, settings_.seed, step}};
+}
+
+void Engine::open(Slot& slot, const MicroBatch& m, double weight_sum, bool train) {
+  slot.wait();
+  slot.frame.reset();
+  slot.frame.emplace(slot.arena);
+  slot.micro_batch = &m;
+  slot.saved.clear();
+  const int64_t tokens = static_cast<int64_t>(m.tokens.size());
+
+  std::vector<int32_t> rows, labels;
+  std::vector<float> weights;
+  for (size_t t = 0; t < m.tokens.size(); ++t) {
+    if (m.labels[t] < 0) continue;
+    rows.push_back(static_cast<int32_t>(t));
+    labels.push_back(m.labels[t]);
+    weights.push_back(static_cast<float>(m.weights[t] / weight_sum));
+  }
+  const auto upload = [&](const auto& host, DType dtype) {
+    Tensor t = slot.arena.tensor(static_cast<int64_t>(host.size()), 1, dtype);
+    backend_.upload(host.data(), t);
+    return t;
+  };
+  slot.ids = upload(m.tokens, DType::i32);
+  slot.positions = upload(m.positions, DType::i32);
+  slot.documents = upload(m.documents, DType::i32);
+  slot.rows = upload(rows, DType::i32);
+  slot.labels = upload(labels, DType::i32);
+  slot.weights = upload(weights, DType::f32);
+  slot.segments.clear();
+  for (const DocumentSpan& span : m.spans) slot.segments.push_back({.q0 = span.begin, .nq = span.length, .k0 = span.begin, .nk = span.length});
+  slot.stream = slot.arena.tensor(tokens, settings_.model.hidden, settings_.dtype);
+  if (!train) return;
+  for (const Block& block : stage_->blocks()) {
+    const int64_t layer = stage_->placement().layer_begin + static_cast<int64_t>(block.index);
+    if (layer < first_trained_layer_) continue;
+    slot.saved.push_back(settings_.recompute ? Block::Saved{.x = slot.arena.tensor(tokens, settings_.model.hidden, settings_.dtype)}
+                                             : block.saved(slot.arena, tokens, settings_.dtype));
+  }
+}
+
+void Engine::forward(Slot& slot, bool train, uint64_t step_number, Tensor loss, const LogprobSink& sink) {
+  Step step = step_for(slot, train, step_number);
+  if (stage_->placement().first) stage_->embed(step, slot.stream);
+  const size_t unsaved = stage_->blocks().size() - slot.saved.size();
+  for (const Block& block : stage_->blocks()) {
+    const bool keep = block.index >= unsaved && !settings_.recompute;
+    if (block.index >= unsaved && settings_.recompute) backend_.copy(slot.stream, slot.saved[block.index - unsaved].x);
+    Frame frame(scratch_);
+    Block::Saved passing = keep ? slot.saved[block.index - unsaved] : block.saved(scratch_, slot.stream.rows, settings_.dtype);
+    block.forward(step, slot.stream, passing);
+  }
+  if (!stage_->head()) return;
+
+  Frame frame(scratch_);
+  Tensor logprob = frame.tensor(slot.rows.rows, 1, DType::f32);
+  // The gradient replaces the stream: backward starts from it.
+  Tensor dx = train ? slot.stream : Tensor{};
+  stage_->head()->loss(step, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
+  backend_.dot(slot.weights, logprob, loss);
+  if (sink) {
+    std::vector<float> host(static_cast<size_t>(logprob.rows));
+    backend_.download(logprob, host.data());
+    sink(*slot.micro_batch, host);
+  }
+}
+
+void Engine::backward(Slot& slot, uint64_t step_number) {
+  Step step = step_for(slot, true, step_number);
+  const size_t unsaved = stage_->blocks().size() - slot.saved.size();
+  for (size_t i = slot.saved.size(); i-- > 0;) {
+    const Block& block = stage_->blocks()[unsaved + i];
+    const int64_t layer = stage_->placement().layer_begin + static_cast<int64_t>(block.index);
+    Frame frame(scratch_);
+    Block::Saved saved = slot.saved[i];
+    if (settings_.recompute) {
+      Tensor x = frame.tensor(slot.stream.rows, slot.stream.cols, settings_.dtype);
+      backend_.copy(slot.saved[i].x, x);
+      saved = block.saved(scratch_, slot.stream.rows, settings_.dtype);
+      block.forward(step, x, saved);
+    }
+    block.backward(step, slot.stream, saved, layer == first_trained_layer_ ? lowest_adapted_group(block) : Reach::input);
+  }
+}
+
+void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {
+  const Schedule schedule = schedule_of(settings_, mesh_, static_cast<int64_t>(batch.micro_batches.size()), train);
+  const int pp = mesh_.position.pp;
+  for (const Action& action : schedule.actions) {
+    const MicroBatch& m = batch.micro_batches[static_cast<size_t>(action.micro_batch)];
+    Slot& slot = *slots_[static_cast<size_t>(action.micro_batch) % slots_.size()];
+    const int tag = static_cast<int>(m.index % (1 << 15)) * 2;
+    const bool saves = train && pp >= first_trained_stage_;
+    switch (action.kind) {
+      case ActionKind::recv_forward:
+        open(slot, m, batch.weight_sum, saves);
+        mesh_.pp->receive(slot.stream, pp - 1, tag)->wait();
+        break;
+      case ActionKind::forward:
+        if (stage_->placement().first) open(slot, m, batch.weight_sum, saves);
+        forward(slot, saves, step, losses.rows_from(m.index, 1), sink);
+        break;
+      case ActionKind::send_forward:
+        slot.sending = mesh_.pp->send(slot.stream, pp + 1, tag);
+        break;
+      case ActionKind::recv_backward:
+        slot.wait();
+        mesh_.pp->receive(slot.stream, pp + 1, tag + 1)->wait();
+        break;
+      case ActionKind::backward:
+        backward(slot, step);
+        gradient_sum_->add_micro_batch(m.index);
+        break;
+      case ActionKind::send_backward:
+        slot.sending = mesh_.pp->send(slot.stream, pp - 1, tag + 1);
+        break;
+    }
+  }
+  for (auto& slot : slots_) {
+    slot->wait();
+    slot->frame.reset();
+  }
+}
+
+double Engine::sum_losses(Tensor losses) {
+  mesh_.pp->all_reduce(losses);  // all but the last stage hold zeros, and every micro-batch lies on one dp rank: the sums are exact
+  mesh_.dp->all_reduce(losses);
+  std::vector<double> host(static_cast<size_t>(losses.rows));
+  backend_.download(losses, host.data());
+  double sum = 0;
+  for (double l : host) sum -= l;
+  return sum;
+}
+
+double Engine::accumulate_gradients(const Batch& batch, uint64_t step) {
+  require(gradient_sum_ != nullptr, "training needs an engine that was built to train");
+  Frame frame(scratch_);
+  Tensor losses = frame.tensor(batch.total, 1, DType::f64);
+  backend_.zero(losses);
+  gradient_sum_->start();
+  run(batch, true, step, losses, {});
+  gradient_sum_->finish();
+  return sum_losses(losses);
+}
+
+double Engine::apply_gradients(const StepSettings& settings) {
+  Frame frame(scratch_);
+  Tensor sum = frame.tensor(1, 1, DType::f64), split = frame.tensor(1, 1, DType::f64), factor = frame.tensor(1, 1, DType::f32);
+  backend_.zero(sum);
+  backend_.zero(split);
+  backend_.sum_squares(adapter_->whole(adapter_->gradients), sum);   // whole factors are equal on all tp ranks: counted once
+  backend_.sum_squares(adapter_->split(adapter_->gradients), split);
+  mesh_.tp->all_reduce(split);
+  backend_.add(split, sum);
+  mesh_.pp->all_reduce(sum);
+  double norm = 0;
+  backend_.download(sum, &norm);
+  norm = std::sqrt(norm);
+  if (!std::isfinite(norm)) return norm;  // the caller stops the run; nothing was updated
+  backend_.clip_factor(sum, settings.max_grad_norm, factor);
+  backend_.adamw(settings.adamw, factor, adapter_->gradients, adapter_->parameters, adapter_->moment1, adapter_->moment2);
+  adapter_->refresh();
+  return norm;
+}
+
+StepResult Engine::train_step(const Batch& batch, const StepSettings& settings) {
+  const double loss = accumulate_gradients(batch, static_cast<uint64_t>(settings.adamw.step));
+  return {loss, apply_gradients(settings)};
+}
+
+double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) {
+  Frame frame(scratch_);
+  Tensor losses = frame.tensor(batch.total, 1, DType::f64);
+  backend_.zero(losses);
+  run(batch, false, 0, losses, per_micro_batch);
+  return sum_losses(losses) * batch.weight_sum;
+}
+
+}  // namespace drover

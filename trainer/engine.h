@@ -1,0 +1,92 @@
+// What a rank needs to train: device, arenas, its stage of the model, its share of the adapter; and the step on them.
+// The same class runs for real and on Count: the arenas' sizes of the one come from a dry run of the other (see plan.h).
+#pragma once
+#include <functional>
+#include <memory>
+
+#include "data/batch.h"
+#include "kernels/comm/mesh.h"
+#include "model/stage.h"
+#include "trainer/gradient_sum.h"
+#include "trainer/schedule.h"
+
+namespace drover {
+
+struct EngineSettings {
+  ModelConfig model;
+  AdapterLayout adapter;               // empty vector: no adapter (evaluation of the base model)
+  std::vector<LayerRange> partition;   // layers of every pipeline stage
+  DType dtype = DType::f32;
+  int64_t max_positions = 0;           // longest document
+  int64_t micro_batch_tokens = 0;      // the most tokens of one micro-batch
+  int64_t local_micro_batches = 1;     // the most per rank and step
+  bool train = true;                   // false: evaluation only; no gradients, no optimizer
+  bool deterministic = false;
+  bool recompute = false;              // memory.activation_checkpointing: full
+  float dropout = 0;
+  uint64_t seed = 42;
+};
+
+// Bytes of every arena.
+struct ArenaBytes {
+  int64_t weights = 0, adapter = 0, optimizer = 0, saved = 0, scratch = 0;
+  int64_t total() const { return weights + adapter + optimizer + saved + scratch; }
+  bool operator==(const ArenaBytes&) const = default;
+};
+
+struct StepSettings {
+  AdamW adamw;
+  float max_grad_norm = 1;
+};
+
+struct StepResult {
+  double loss = 0;       // Σ w·nll / Σ w over the global batch
+  double grad_norm = 0;  // before clipping
+};
+
+class Engine {
+ public:
+  // `capacity.saved` is that of all slots together.
+  Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity);
+
+  StepResult train_step(const Batch& batch, const StepSettings& settings);
+  // The parts of train_step, for tests and tools: gradients of a batch (summed over the mesh), then the update.
+  double accumulate_gradients(const Batch& batch, uint64_t step);
+  double apply_gradients(const StepSettings& settings);
+
+  // Σ w·nll over the global batch, no gradients. `per_micro_batch`, when given, gets every local micro-batch's log-probabilities of its
+  // trained tokens in order (on the ranks of the last stage).
+  using LogprobSink = std::function<void(const MicroBatch&, std::span<const float> logprobs)>;
+  double evaluate(const Batch& batch, const LogprobSink& per_micro_batch = {});
+
+  AdapterSet* adapter() { return adapter_.get(); }
+  const Stage& stage() const { return *stage_; }
+  Backend& backend() { return backend_; }
+  Mesh& mesh() { return mesh_; }
+  Arena& scratch() { return scratch_; }
+  const EngineSettings& settings() const { return settings_; }
+  ArenaBytes peak() const;
+  static int64_t slots_needed(const EngineSettings& settings, const Mesh& mesh);
+
+ private:
+  struct Slot;
+  void run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
+  void open(Slot& slot, const MicroBatch& micro_batch, double weight_sum, bool train);
+  void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
+  void backward(Slot& slot, uint64_t step);
+  Step step_for(const Slot& slot, bool train, uint64_t step);
+  double sum_losses(Tensor losses);
+
+  EngineSettings settings_;
+  Backend& backend_;
+  Mesh& mesh_;
+  Arena weights_, adapter_arena_, optimizer_, scratch_;
+  std::unique_ptr<AdapterSet> adapter_;
+  std::unique_ptr<Stage> stage_;
+  std::unique_ptr<GradientSum> gradient_sum_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  int64_t first_trained_layer_ = 0;
+  int first_trained_stage_ = 0;
+};
+
+}  // namespace drover

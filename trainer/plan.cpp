@@ -1,0 +1,54 @@
+#include "trainer/plan.h"
+
+#include <algorithm>
+
+#include "kernels/count/count.h"
+
+namespace drover {
+
+Batch worst_batch(int64_t tokens, int64_t longest, int64_t local_micro_batches, int dp) {
+  Batch batch;
+  batch.total = local_micro_batches * dp;
+  batch.weight_sum = static_cast<double>(tokens * batch.total);
+  batch.tokens = batch.trained_tokens = tokens * batch.total;
+  const size_t n = static_cast<size_t>(tokens);
+  MicroBatch m{.tokens = std::vector<int32_t>(n), .labels = std::vector<int32_t>(n), .weights = std::vector<float>(n, 1.0f),
+               .positions = std::vector<int32_t>(n), .documents = std::vector<int32_t>(n)};
+  for (int64_t begin = 0; begin < tokens; begin += longest) m.spans.push_back({begin, std::min(longest, tokens - begin)});
+  for (int64_t i = 0; i < local_micro_batches; ++i) {
+    m.index = i;
+    batch.micro_batches.push_back(m);
+  }
+  return batch;
+}
+
+RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
+  constexpr int64_t kPlenty = int64_t{1} << 46;
+  CountBackend backend;
+  Mesh mesh = make_count_mesh(shape, position);
+  NoWeights nothing;
+  Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+  const Batch batch = worst_batch(settings.micro_batch_tokens, settings.max_positions, settings.local_micro_batches, shape.dp);
+  if (settings.train) engine.train_step(batch, {});
+  const int64_t flops = backend.total_flops();
+  engine.evaluate(batch);
+  return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp)], engine.peak(), flops};
+}
+
+std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape& shape) {
+  std::vector<RankPlan> plans;
+  for (int rank = 0; rank < shape.size(); ++rank) {
+    const MeshPosition position = position_of(rank, shape);
+    if (position.dp == 0 && position.tp == 0) {
+      plans.push_back(plan_rank(settings, shape, position));
+    } else {  // replicas and tensor-parallel neighbours hold the same bytes
+      RankPlan plan = plans[static_cast<size_t>(rank_of({0, position.pp, 0}, shape))];
+      plan.rank = rank;
+      plan.position = position;
+      plans.push_back(plan);
+    }
+  }
+  return plans;
+}
+
+}  // namespace drover
