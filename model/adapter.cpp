@@ -7,15 +7,13 @@
 
 namespace drover {
 
-AdapterLayout adapter_layout(const ModelConfig& config, const AdapterConfig& adapter) {
+AdapterLayout adapter_layout(const ModelConfig& config, const std::function<std::optional<LowRankSpec>(const std::string& path)>& match) {
   AdapterLayout layout(static_cast<size_t>(config.layers));
   bool any = false;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     for (Projection p : kAllProjections) {
-      const auto target = adapter.match(module_path(layer, p));
-      if (!target) continue;
-      layout[static_cast<size_t>(layer)][static_cast<size_t>(p)] = LowRankSpec{target->r, static_cast<float>(target->scale)};
-      any = true;
+      auto& spec = layout[static_cast<size_t>(layer)][static_cast<size_t>(p)] = match(module_path(layer, p));
+      any = any || spec.has_value();
     }
   }
   if (!any) {
@@ -97,6 +95,15 @@ Tensor AdapterSet::view(Tensor flat, const FactorSlice& f) const {
   t.rows = f.row_count;
   t.cols = t.pitch = f.col_count;
   return t;
+}
+
+std::vector<AdapterSet::LayerRun> AdapterSet::layer_runs() const {
+  std::vector<LayerRun> runs;
+  for (const FactorSlice& f : factors_) {
+    if (runs.empty() || runs.back().layer != f.layer || runs.back().whole != f.whole) runs.push_back({f.layer, f.offset, 0, f.whole});
+    runs.back().size += f.size();
+  }
+  return runs;
 }
 
 float kaiming_uniform(uint64_t seed, const std::string& name, int64_t index, int64_t fan_in) {

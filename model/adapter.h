@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "model/files/peft.h"
 #include "model/weight_table.h"
 
 namespace drover {
@@ -22,7 +21,8 @@ struct LowRankSpec {
 };
 using AdapterLayout = std::vector<std::array<std::optional<LowRankSpec>, kProjections>>;  // by layer, by projection
 
-AdapterLayout adapter_layout(const ModelConfig& config, const AdapterConfig& adapter);  // 65 when nothing matches
+// Asks `match` for every linear by its module path; 65 when nothing matches.
+AdapterLayout adapter_layout(const ModelConfig& config, const std::function<std::optional<LowRankSpec>(const std::string& path)>& match);
 int64_t trainable_parameters(const ModelConfig& config, const AdapterLayout& layout);
 int64_t lowest_adapted_layer(const AdapterLayout& layout);  // == layers when there is none
 
@@ -64,6 +64,13 @@ class AdapterSet {
   Tensor whole(Tensor flat) const { return flat.rows_from(0, whole_size_); }
   Tensor split(Tensor flat) const { return flat.rows_from(whole_size_, size_ - whole_size_); }
   Tensor view(Tensor flat, const FactorSlice& f) const;  // (row_count, col_count) of a flat buffer
+
+  // Consecutive elements of the flat buffers that belong to one layer and one region.
+  struct LayerRun {
+    int64_t layer = 0, offset = 0, size = 0;
+    bool whole = true;
+  };
+  std::vector<LayerRun> layer_runs() const;
 
   // A as PEFT draws it: Kaiming uniform with a = √5, that is uniform in ±1/√fan_in with the global fan_in, by global element index; B = 0.
   void initialise(uint64_t seed);

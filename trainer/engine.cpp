@@ -80,6 +80,8 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
   }
 }
 
+Engine::~Engine() = default;
+
 ArenaBytes Engine::peak() const {
   int64_t slot = 0;
   for (const auto& s : slots_) slot = std::max(slot, s->arena.peak_bytes());
@@ -243,15 +245,19 @@ double Engine::accumulate_gradients(const Batch& batch, uint64_t step) {
 }
 
 double Engine::apply_gradients(const StepSettings& settings) {
+  // Squares are summed layer by layer and added in the model's order, so that the norm's bits do not depend on where a pipeline stage ends.
   Frame frame(scratch_);
-  Tensor sum = frame.tensor(1, 1, DType::f64), split = frame.tensor(1, 1, DType::f64), factor = frame.tensor(1, 1, DType::f32);
-  backend_.zero(sum);
-  backend_.zero(split);
-  backend_.sum_squares(adapter_->whole(adapter_->gradients), sum);   // whole factors are equal on all tp ranks: counted once
-  backend_.sum_squares(adapter_->split(adapter_->gradients), split);
-  mesh_.tp->all_reduce(split);
-  backend_.add(split, sum);
-  mesh_.pp->all_reduce(sum);
+  const int64_t layers = settings_.model.layers;
+  Tensor whole = frame.tensor(layers, 1, DType::f64), split = frame.tensor(layers, 1, DType::f64);
+  Tensor sum = frame.tensor(1, 1, DType::f64), factor = frame.tensor(1, 1, DType::f32);
+  for (Tensor t : {whole, split, sum}) backend_.zero(t);
+  for (const AdapterSet::LayerRun& run : adapter_->layer_runs()) {
+    backend_.sum_squares(adapter_->gradients.rows_from(run.offset, run.size), (run.whole ? whole : split).rows_from(run.layer, 1));
+  }
+  mesh_.tp->all_reduce(split);  // whole factors are equal on all tp ranks: counted once
+  backend_.add(split, whole);
+  mesh_.pp->all_reduce(whole);  // every layer lies on one stage
+  for (int64_t layer = 0; layer < layers; ++layer) backend_.add(whole.rows_from(layer, 1), sum);
   double norm = 0;
   backend_.download(sum, &norm);
   norm = std::sqrt(norm);

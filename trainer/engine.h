@@ -48,6 +48,7 @@ class Engine {
  public:
   // `capacity.saved` is that of all slots together.
   Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity);
+  ~Engine();
 
   StepResult train_step(const Batch& batch, const StepSettings& settings);
   // The parts of train_step, for tests and tools: gradients of a batch (summed over the mesh), then the update.

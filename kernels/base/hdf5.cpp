@@ -66,16 +66,16 @@ std::string reason() {
   return text.empty() ? "no reason given" : text;
 }
 
+std::string room_at(const fs::path& path) {
+  std::error_code error;
+  const fs::space_info space = fs::space(path.has_parent_path() ? path.parent_path() : fs::path("."), error);
+  return error ? std::string() : fmt::format("; {} bytes are free there", space.available);
+}
+
 [[noreturn]] void fail_in(Exit code, const char* what, const fs::path& path, std::string_view name) {
   const std::string why = reason();
-  std::string room;
-  if (code == Exit::io) {
-    std::error_code ignored;
-    const fs::space_info space = fs::space(path.has_parent_path() ? path.parent_path() : fs::path("."), ignored);
-    if (!ignored) room = fmt::format("; {} bytes are free there", space.available);
-  }
   const std::string where = name.empty() ? std::string() : fmt::format(", '{}'", name);
-  fail(code, "cannot {} {}{}: {}{}", what, path.string(), where, why, room);
+  fail(code, "cannot {} {}{}: {}{}", what, path.string(), where, why, code == Exit::io ? room_at(path) : "");
 }
 
 hid_t native(Type type) {
@@ -270,13 +270,14 @@ File::File(File&& other) noexcept
 void File::close() {
   const Lock lock(library());
   if (handle_ < 0) return;
-  const hid_t file = handle_;
-  const bool flushed = !writing_ || H5Fflush(file, H5F_SCOPE_LOCAL) >= 0;
-  const std::string why = flushed ? "" : reason();
-  handle_ = -1;
-  const bool closed = H5Fclose(file) >= 0;
-  if (!flushed) fail(Exit::io, "cannot write {}: {}", path_.string(), why);
-  if (!closed) fail_in(Exit::io, "write", path_, "");
+  const hid_t file = std::exchange(handle_, -1);
+  if (writing_ && H5Fflush(file, H5F_SCOPE_LOCAL) < 0) {
+    const std::string why = reason();
+    H5Fclose(file);
+    H5Eclear2(H5E_DEFAULT);
+    fail(Exit::io, "cannot write {}: {}{}", path_.string(), why, room_at(path_));
+  }
+  if (H5Fclose(file) < 0) fail_in(writing_ ? Exit::io : Exit::bad_data, "close", path_, "");
 }
 
 bool File::has(std::string_view name) const {

@@ -5,7 +5,8 @@
 
 namespace drover {
 
-double comm_deadline_seconds();  // DROVER_COMM_TIMEOUT_S, 600 where it is unset or not a positive number
+// Deadline of every wait for a peer: DROVER_COMM_TIMEOUT_S, 600 where that is unset or not a positive number.
+double comm_deadline_seconds();
 
 class Deadline {
  public:

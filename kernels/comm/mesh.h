@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "kernels/comm/communicator.h"
+#include "kernels/comm/deadline.h"
 
 namespace drover {
 
@@ -36,7 +37,5 @@ bool launched_by_mpi();  // by the environment that launchers set: OMPI_COMM_WOR
 MpiWorld start_mpi(int* argc, char*** argv);
 void finish_mpi();
 [[noreturn]] void abort_all(int exit_code);  // MPI_Abort where MPI is up, else exit
-// Deadline of every wait for a peer, seconds (default 600; the environment variable DROVER_COMM_TIMEOUT_S overrides it).
-double comm_deadline_seconds();
 
 }  // namespace drover

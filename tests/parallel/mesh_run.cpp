@@ -195,12 +195,12 @@ int run(int argc, char** argv) {
     norms.push_back(engine.apply_gradients(settings));
   }
   const Named parameters = gathered(engine, engine.adapter()->parameters);
-  require(engine.peak() .total() <= planned.total(), "the arenas stayed within the plan");
+  require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");
 
   if (mesh.world->rank() == 0) {
     std::ofstream out(a.text("out", "/dev/stdout"), std::ios::binary);
     for (size_t i = 0; i < losses.size(); ++i) out << fmt::format("step {} {:.17g} {:.17g}\n", i + 1, losses[i], norms[i]);
-    for (const auto& [kind, named] : {std::pair{"gradient", &gradients}, std::pair{"parameter", &parameters}}) {
+    for (const auto& [kind, named] : {std::pair<const char*, const Named*>{"gradient", &gradients}, {"parameter", &parameters}}) {
       for (const auto& [name, values] : *named) {
         out << kind << ' ' << name << ' ' << values.size() << '\n';
         out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));

@@ -1,0 +1,84 @@
+// MPI's life in this process, and the mesh of communicators over it.
+#include <mpi.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "kernels/comm/mesh.h"
+#include "kernels/comm/mpi_communicator.h"
+
+namespace drover {
+
+namespace {
+
+bool mpi_is_up() {
+  int started = 0, finished = 0;
+  MPI_Initialized(&started);
+  MPI_Finalized(&finished);
+  return started != 0 && finished == 0;
+}
+
+std::unique_ptr<Communicator> axis_of(const char* axis, int color, int key, int size) {
+  MPI_Comm members = MPI_COMM_NULL;
+  // Every rank takes part in every split, also where its own axis has one rank.
+  check_mpi(MPI_Comm_split(MPI_COMM_WORLD, color, key, &members), "MPI_Comm_split");
+  auto communicator = size == 1 ? make_self_communicator(axis) : std::make_unique<MpiCommunicator>(axis, members);
+  MPI_Comm_free(&members);
+  return communicator;
+}
+
+}  // namespace
+
+bool launched_by_mpi() {
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr || std::getenv("PMI_SIZE") != nullptr || std::getenv("PMIX_RANK") != nullptr) return true;
+  const char* tasks = std::getenv("SLURM_NTASKS");
+  return std::getenv("SLURM_PROCID") != nullptr && tasks != nullptr && std::atoi(tasks) > 1;
+}
+
+MpiWorld start_mpi(int* argc, char*** argv) {
+  int provided = MPI_THREAD_SINGLE;
+  require(!mpi_is_up(), "MPI starts once");
+  check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+  if (provided < MPI_THREAD_FUNNELED) {
+    fail(Exit::io, "this MPI library cannot be used by a program with threads (MPI_THREAD_FUNNELED); build it with thread support");
+  }
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MpiWorld world;
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size");
+  MPI_Comm node = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  MPI_Comm_rank(node, &world.local_rank);
+  MPI_Comm_size(node, &world.local_size);
+  MPI_Comm_free(&node);
+  return world;
+}
+
+void finish_mpi() {
+  if (mpi_is_up()) MPI_Finalize();
+}
+
+void abort_all(int exit_code) {
+  std::fflush(nullptr);
+  if (mpi_is_up()) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
+Mesh make_mpi_mesh(const MeshShape& shape) {
+  require(mpi_is_up(), "MPI has started before the mesh is made");
+  int rank = 0, size = 1;
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  if (shape.size() != size) {
+    fail(Exit::bad_recipe, "parallel: tp {} × pp {} × dp {} is {} ranks, but {} were started; start that many or change the recipe", shape.tp,
+         shape.pp, shape.dp, shape.size(), size);
+  }
+  const MeshPosition p = position_of(rank, shape);
+  Mesh mesh{shape, p, axis_of("world", 0, rank, size), nullptr, nullptr, nullptr};
+  mesh.tp = axis_of("tp", p.dp * shape.pp + p.pp, p.tp, shape.tp);
+  mesh.pp = axis_of("pp", p.dp * shape.tp + p.tp, p.pp, shape.pp);
+  mesh.dp = axis_of("dp", p.pp * shape.tp + p.tp, p.dp, shape.dp);
+  return mesh;
+}
+
+}  // namespace drover

@@ -1,0 +1,229 @@
+#include "kernels/comm/threads.h"
+
+#include <condition_variable>
+#include <cstring>
+#include <exception>
+#include <list>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "kernels/comm/agree.h"
+#include "kernels/comm/rank_sum.h"
+
+namespace drover {
+
+namespace {
+
+// What the threads of a job share beside their groups: whether somebody failed.
+struct Job {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool lost = false;
+};
+
+struct Message {
+  void* data;
+  int64_t bytes;
+  bool sending;
+  bool done = false;
+};
+
+struct Group {
+  Job& job;
+  std::vector<const void*> offered;                       // what every rank shows the others
+  std::vector<int64_t> arrivals;                          // barriers that every rank has come to
+  std::map<std::tuple<int, int, int>, std::list<std::shared_ptr<Message>>> posted;  // (from, to, tag) → unmatched, in order
+  Group(Job& j, int size) : job(j), offered(static_cast<size_t>(size)), arrivals(static_cast<size_t>(size)) {}
+};
+
+// Waits under the lock until `ready`; `late` names who is missing.
+template <typename Ready, typename Late>
+void await(Job& job, std::unique_lock<std::mutex>& lock, Ready&& ready, Late&& late) {
+  const auto limit = std::chrono::duration<double>(comm_deadline_seconds());
+  const bool in_time = job.changed.wait_for(lock, limit, [&] { return job.lost || ready(); });
+  if (in_time && ready()) return;
+  if (job.lost) fail(Exit::peer_lost, "another rank failed");
+  late();
+}
+
+[[noreturn]] void fail_late(const std::string& axis, const char* call, const std::vector<int>& missing) {
+  fail(Exit::hang, "{}: {} waited {:g} s for rank {} of {}, which hangs, has died or does something else; DROVER_COMM_TIMEOUT_S sets the time",
+       axis, call, comm_deadline_seconds(), list_ranks(missing), axis);
+}
+
+class ThreadTransfer : public Transfer {
+ public:
+  ThreadTransfer(std::shared_ptr<Group> group, std::shared_ptr<Message> message, const std::string& axis, int peer)
+      : group_(std::move(group)), message_(std::move(message)), axis_(axis), peer_(peer) {}
+  void wait() override {
+    std::unique_lock lock(group_->job.mutex);
+    await(group_->job, lock, [&] { return message_->done; },
+          [&] { fail_late(axis_, message_->sending ? "send" : "receive", {peer_}); });
+  }
+
+ private:
+  std::shared_ptr<Group> group_;
+  std::shared_ptr<Message> message_;
+  std::string axis_;
+  int peer_;
+};
+
+class ThreadCommunicator : public Communicator {
+ public:
+  ThreadCommunicator(std::string axis, int rank, std::shared_ptr<Group> group)
+      : axis_(std::move(axis)), rank_(rank), size_(static_cast<int>(group->offered.size())), group_(std::move(group)) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  const std::string& axis() const override { return axis_; }
+
+  void all_reduce(Tensor x) override {
+    require(x.where == Where::host && x.dtype != DType::i32, "an all-reduce is of bf16, f32 or f64 in host memory");
+    std::vector<char> mine(static_cast<size_t>(x.bytes())), sum(mine.size());
+    pack(x, 0, x.size(), mine.data());
+    const auto all = offer(mine.data(), "all_reduce");
+    sum_in_rank_order(all, x.size(), x.dtype, sum.data());
+    meet("all_reduce");
+    unpack(sum.data(), x, 0, x.size());
+  }
+
+  void all_gather(Tensor part, Tensor whole) override {
+    require(part.where == Where::host && whole.where == Where::host, "threads move host memory");
+    require(whole.rows == size_ * part.rows && whole.cols == part.cols && whole.dtype == part.dtype,
+            "an all-gather's whole is one part per rank");
+    std::vector<char> mine(static_cast<size_t>(part.bytes()));
+    pack(part, 0, part.size(), mine.data());
+    const auto all = offer(mine.data(), "all_gather");
+    for (int r = 0; r < size_; ++r) unpack(all[static_cast<size_t>(r)], whole.rows_from(r * part.rows, part.rows), 0, part.size());
+    meet("all_gather");
+  }
+
+  void broadcast(Tensor x, int root) override {
+    require(x.where == Where::host && root >= 0 && root < size_, "a broadcast is from a rank of the group, in host memory");
+    const auto all = offer(&x, "broadcast");
+    if (rank_ != root) {
+      const Tensor from = *static_cast<const Tensor*>(all[static_cast<size_t>(root)]);
+      std::vector<char> bytes(static_cast<size_t>(x.bytes()));
+      pack(from, 0, x.size(), bytes.data());
+      unpack(bytes.data(), x, 0, x.size());
+    }
+    meet("broadcast");
+  }
+
+  void barrier() override { meet("barrier"); }
+
+  std::vector<std::string> gather_strings(const std::string& mine) override {
+    std::vector<std::string> strings;
+    for (const void* other : offer(&mine, "gather_strings")) strings.push_back(*static_cast<const std::string*>(other));
+    meet("gather_strings");
+    return strings;
+  }
+
+  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override { return post(x, rank_, to, tag, true); }
+  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override { return post(x, from, rank_, tag, false); }
+
+ private:
+  // All ranks' pointers; they stay valid until the next `meet`.
+  std::vector<const void*> offer(const void* mine, const char* call) {
+    {
+      std::lock_guard lock(group_->job.mutex);
+      group_->offered[static_cast<size_t>(rank_)] = mine;
+    }
+    meet(call);
+    std::lock_guard lock(group_->job.mutex);
+    return group_->offered;
+  }
+
+  void meet(const char* call) {
+    std::unique_lock lock(group_->job.mutex);
+    const int64_t turn = ++group_->arrivals[static_cast<size_t>(rank_)];
+    group_->job.changed.notify_all();
+    const auto missing = [&] {
+      std::vector<int> ranks;
+      for (int r = 0; r < size_; ++r) {
+        if (group_->arrivals[static_cast<size_t>(r)] < turn) ranks.push_back(r);
+      }
+      return ranks;
+    };
+    await(group_->job, lock, [&] { return missing().empty(); }, [&] { fail_late(axis_, call, missing()); });
+  }
+
+  std::unique_ptr<Transfer> post(Tensor x, int from, int to, int tag, bool sending) {
+    const int peer = sending ? to : from;
+    require(x.where == Where::host && x.contiguous(), "a message is contiguous, in host memory");
+    require(peer >= 0 && peer < size_ && peer != rank_, "the peer is another rank of the group");
+    auto mine = std::make_shared<Message>(Message{x.data, x.bytes(), sending});
+    std::lock_guard lock(group_->job.mutex);
+    auto& waiting = group_->posted[{from, to, tag}];
+    if (waiting.empty() || waiting.front()->sending == sending) {
+      waiting.push_back(mine);
+    } else {
+      Message& other = *waiting.front();
+      require(other.bytes == mine->bytes, "both ends of a message agree on its size");
+      std::memcpy(sending ? other.data : mine->data, sending ? mine->data : other.data, static_cast<size_t>(mine->bytes));
+      other.done = mine->done = true;
+      waiting.pop_front();
+      group_->job.changed.notify_all();
+    }
+    return std::make_unique<ThreadTransfer>(group_, std::move(mine), axis_, peer);
+  }
+
+  std::string axis_;
+  int rank_, size_;
+  std::shared_ptr<Group> group_;
+};
+
+}  // namespace
+
+void run_on_threads(const MeshShape& shape, const std::function<void(Mesh&)>& work) {
+  Job job;
+  std::map<std::pair<std::string, int>, std::shared_ptr<Group>> groups;  // by axis and its lowest rank
+  const auto axis_of = [&](const char* axis, int lowest, int rank, int size) -> std::unique_ptr<Communicator> {
+    if (size == 1) return make_self_communicator(axis);
+    auto& group = groups[{axis, lowest}];
+    if (!group) group = std::make_shared<Group>(job, size);
+    return std::make_unique<ThreadCommunicator>(axis, rank, group);
+  };
+
+  const int ranks = shape.size();
+  std::vector<Mesh> meshes;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const MeshPosition p = position_of(rank, shape);
+    meshes.push_back({shape, p, axis_of("world", 0, rank, ranks), axis_of("tp", rank_of({0, p.pp, p.dp}, shape), p.tp, shape.tp),
+                      axis_of("pp", rank_of({p.tp, 0, p.dp}, shape), p.pp, shape.pp),
+                      axis_of("dp", rank_of({p.tp, p.pp, 0}, shape), p.dp, shape.dp)});
+  }
+
+  std::vector<std::exception_ptr> failures(static_cast<size_t>(ranks));
+  std::vector<bool> follows(static_cast<size_t>(ranks), false);  // failed only because another rank did
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      const size_t i = static_cast<size_t>(rank);
+      std::exception_ptr failure;
+      bool follow = false;
+      try {
+        work(meshes[i]);
+      } catch (const Error& error) {
+        failure = std::current_exception();
+        follow = error.code() == Exit::peer_lost;
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      if (!failure) return;
+      std::lock_guard lock(job.mutex);
+      failures[i] = failure;
+      follows[i] = follow;
+      job.lost = true;
+      job.changed.notify_all();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (bool following : {false, true}) {
+    for (size_t i = 0; i < failures.size(); ++i) {
+      if (failures[i] && follows[i] == following) std::rethrow_exception(failures[i]);
+    }
+  }
+}
+
+}  // namespace drover

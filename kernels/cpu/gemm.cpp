@@ -1,0 +1,277 @@
+#include "kernels/cpu/gemm.h"
+
+#include <algorithm>
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <tuple>
+
+#include "kernels/base/log.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/vector.h"
+
+namespace drover::cpu {
+
+namespace {
+
+constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of each widened operand: 16 MiB
+constexpr int64_t kTileFloats = int64_t{4} << 20;   // fp32 results on their way to one rounding
+constexpr int64_t kFewRows = 4;                     // decoding: stream the weights once instead of widening them
+
+dnnl::memory::data_type dnnl_type(DType type) { return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32; }
+
+// (rows, cols) of op(t).
+std::pair<int64_t, int64_t> dims(Trans trans, Tensor t) {
+  return trans == Trans::no ? std::pair{t.rows, t.cols} : std::pair{t.cols, t.rows};
+}
+
+// Rows [begin, begin + count) of op(t), and columns likewise, as a view of t.
+Tensor op_rows(Trans trans, Tensor t, int64_t begin, int64_t count) {
+  if (trans == Trans::no) return t.rows_from(begin, count);
+  return t.columns(begin, count);
+}
+Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) {
+  if (trans == Trans::yes) return t.rows_from(begin, count);
+  return t.columns(begin, count);
+}
+
+void sgemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  const auto [m, k] = dims(ta, a);
+  const auto status = dnnl_sgemm(ta == Trans::no ? 'N' : 'T', tb == Trans::no ? 'N' : 'T', m, c.cols, k, alpha, a.as<float>(), a.pitch, b.as<float>(),
+                                 b.pitch, beta, c.as<float>(), c.pitch);
+  require(status == dnnl_success, "oneDNN multiplies fp32 matrices");
+}
+
+void widen(Tensor from, Tensor to, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t r = 0; r < from.rows; ++r) {
+    map_row(from.cols, [](Vec v) { return v; }, static_cast<float*>(to.data) + r * to.pitch, static_cast<const bf16*>(from.data) + r * from.pitch);
+  }
+}
+
+// y = tile (+ y), rounded once.
+void round_tile(Tensor tile, bool accumulate, Tensor y, int threads) {
+  with_type(y, [&](auto* out) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      const float* from = static_cast<const float*>(tile.data) + r * tile.pitch;
+      auto* to = out + r * y.pitch;
+      if (accumulate) {
+        map_row(tile.cols, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, to, from, to);
+      } else {
+        map_row(tile.cols, [](Vec v) { return v; }, to, from);
+      }
+    }
+  });
+}
+
+template <typename X, typename W>
+float dot_row(const X* x, const W* w, int64_t n) {
+  Vec s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    s0 = _mm256_fmadd_ps(load(x + i), load(w + i), s0);
+    s1 = _mm256_fmadd_ps(load(x + i + 8), load(w + i + 8), s1);
+    s2 = _mm256_fmadd_ps(load(x + i + 16), load(w + i + 16), s2);
+    s3 = _mm256_fmadd_ps(load(x + i + 24), load(w + i + 24), s3);
+  }
+  for (; i + kLanes <= n; i += kLanes) s0 = _mm256_fmadd_ps(load(x + i), load(w + i), s0);
+  float total = sum(_mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3)));
+  for (; i < n; ++i) total += load_one(x + i) * load_one(w + i);
+  return total;
+}
+
+}  // namespace
+
+struct Gemm::Primitives {
+  using Key = std::tuple<int, int, int, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, bool>;
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::map<Key, dnnl::matmul> cache;
+};
+
+Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primitives>()) {
+  panel_a_.resize(kPanelFloats);
+  panel_b_.resize(kPanelFloats);
+  tile_.resize(kTileFloats);
+  const auto isa = dnnl::get_effective_cpu_isa();
+  const bool avx512 = static_cast<unsigned>(isa) >= static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  native_bf16_ = avx512 && native_bf16_works();
+}
+
+Gemm::~Gemm() = default;
+
+int64_t Gemm::workspace_bytes() const {
+  return static_cast<int64_t>((panel_a_.size() + panel_b_.size() + tile_.size()) * sizeof(float));
+}
+
+// Multiplies a small matrix both ways: a CPU or a library build whose bf16 path fails or disagrees is used with fp32 panels instead.
+bool Gemm::native_bf16_works() {
+  try {
+    constexpr int64_t m = 5, n = 33, k = 70;
+    std::vector<bf16> a(m * k), b(n * k);
+    for (size_t i = 0; i < a.size(); ++i) a[i] = bf16(static_cast<float>(static_cast<int>(i * 7 % 13) - 6));
+    for (size_t i = 0; i < b.size(); ++i) b[i] = bf16(static_cast<float>(static_cast<int>(i * 5 % 11) - 5));
+    std::vector<float> c(m * n, 1.0f);
+    if (!multiply_native(Trans::no, Trans::yes, 1, matrix(a.data(), m, k), matrix(b.data(), n, k), 1, matrix(c.data(), m, n))) return false;
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {  // small integers: exact in fp32 in any order
+        float expected = 1;
+        for (int64_t l = 0; l < k; ++l) expected += static_cast<float>(a[static_cast<size_t>(i * k + l)]) * static_cast<float>(b[static_cast<size_t>(j * k + l)]);
+        if (c[static_cast<size_t>(i * n + j)] != expected) {
+          log::warn("oneDNN's bf16 product is wrong on this CPU; bf16 is multiplied in fp32 instead");
+          return false;
+        }
+      }
+    }
+    return true;
+  } catch (const dnnl::error& error) {
+    log::warn("oneDNN offers no bf16 product on this CPU ({}); bf16 is multiplied in fp32 instead", error.what());
+    return false;
+  }
+}
+
+bool Gemm::multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  const auto [m, k] = dims(ta, a);
+  const int64_t n = c.cols;
+  const bool accumulate = beta != 0;
+  if (accumulate && beta != 1) return false;
+  const Primitives::Key key{static_cast<int>(ta), static_cast<int>(tb), static_cast<int>(a.dtype), static_cast<int>(c.dtype), m, n, k, a.pitch, b.pitch,
+                            c.pitch, alpha, accumulate};
+  const dnnl::memory::dims a_strides = ta == Trans::no ? dnnl::memory::dims{a.pitch, 1} : dnnl::memory::dims{1, a.pitch};
+  const dnnl::memory::dims b_strides = tb == Trans::no ? dnnl::memory::dims{b.pitch, 1} : dnnl::memory::dims{1, b.pitch};
+  const dnnl::memory::desc a_desc({m, k}, dnnl_type(a.dtype), a_strides), b_desc({k, n}, dnnl_type(b.dtype), b_strides),
+      c_desc({m, n}, dnnl_type(c.dtype), {c.pitch, 1});
+  auto found = primitives_->cache.find(key);
+  if (found == primitives_->cache.end()) {
+    if (primitives_->cache.size() > 4096) primitives_->cache.clear();
+    dnnl::primitive_attr attributes;
+    if (alpha != 1) attributes.set_output_scales(0, {alpha});
+    dnnl::post_ops post;
+    if (accumulate) post.append_sum(1);
+    attributes.set_post_ops(post);
+    const dnnl::matmul::primitive_desc description({a_desc, b_desc, c_desc}, attributes, primitives_->engine);
+    found = primitives_->cache.emplace(key, dnnl::matmul(description)).first;
+  }
+  dnnl::memory a_memory(a_desc, primitives_->engine, a.data), b_memory(b_desc, primitives_->engine, b.data), c_memory(c_desc, primitives_->engine, c.data);
+  found->second.execute(primitives_->stream, {{DNNL_ARG_SRC, a_memory}, {DNNL_ARG_WEIGHTS, b_memory}, {DNNL_ARG_DST, c_memory}});
+  primitives_->stream.wait();
+  return true;
+}
+
+// Panels of op(a) and op(b) that fit the scratch are widened once each: columns of c outermost, then the sum's index, then rows of c.
+void Gemm::multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  const auto [m, k] = dims(ta, a);
+  const int64_t n = c.cols;
+  const int64_t k_panel = std::min<int64_t>(k, 8192);
+  const int64_t n_panel = b.dtype == DType::f32 ? n : std::min(n, kPanelFloats / k_panel), m_panel = a.dtype == DType::f32 ? m : std::min(m, kPanelFloats / k_panel);
+  const auto as_f32 = [&](Tensor t, std::vector<float>& panel) {
+    if (t.dtype == DType::f32) return t;
+    Tensor wide = matrix(panel.data(), t.rows, t.cols);
+    widen(t, wide, threads_);
+    return wide;
+  };
+  for (int64_t j = 0; j < n; j += n_panel) {
+    const int64_t nj = std::min(n_panel, n - j);
+    for (int64_t l = 0; l < k; l += k_panel) {
+      const int64_t kl = std::min(k_panel, k - l);
+      const Tensor b_wide = as_f32(op_columns(tb, op_rows(tb, b, l, kl), j, nj), panel_b_);
+      for (int64_t i = 0; i < m; i += m_panel) {
+        const int64_t mi = std::min(m_panel, m - i);
+        const Tensor a_wide = as_f32(op_columns(ta, op_rows(ta, a, i, mi), l, kl), panel_a_);
+        sgemm(ta, tb, alpha, a_wide, b_wide, l == 0 ? beta : 1.0f, c.rows_from(i, mi).columns(j, nj));
+      }
+    }
+  }
+}
+
+void Gemm::multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  const int64_t k = dims(ta, a).second;
+  if (c.size() == 0) return;
+  if (k == 0) {
+    require(beta == 0 || beta == 1, "an empty product keeps or clears c");
+    if (beta == 0) {
+      for (int64_t r = 0; r < c.rows; ++r) std::fill_n(c.as<float>() + r * c.pitch, c.cols, 0.0f);
+    }
+    return;
+  }
+  if (a.dtype == DType::f32 && b.dtype == DType::f32) return sgemm(ta, tb, alpha, a, b, beta, c);
+  if (native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 && multiply_native(ta, tb, alpha, a, b, beta, c)) return;
+  multiply_widened(ta, tb, alpha, a, b, beta, c);
+}
+
+void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  if (c.dtype == DType::f32) return multiply(ta, tb, alpha, a, b, beta, c);
+  const int64_t rows = std::max<int64_t>(1, std::min(c.rows, kTileFloats / std::max<int64_t>(c.cols, 1)));
+  for (int64_t begin = 0; begin < c.rows; begin += rows) {
+    const int64_t count = std::min(rows, c.rows - begin);
+    Tensor tile = matrix(tile_.data(), count, c.cols), out = c.rows_from(begin, count);
+    if (beta != 0) widen(out, tile, threads_);
+    multiply(ta, tb, alpha, op_rows(ta, a, begin, count), b, beta, tile);
+    round_tile(tile, false, out, threads_);
+  }
+}
+
+// One to four rows against a weight of any size: each weight row is read once.
+void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+  with_type(x, [&](auto* xs) {
+    with_type(w, [&](auto* ws) {
+      with_type(y, [&](auto* ys) {
+#pragma omp parallel for num_threads(threads_) schedule(static)
+        for (int64_t out = 0; out < w.rows; ++out) {
+          for (int64_t t = 0; t < x.rows; ++t) {
+            float value = dot_row(xs + t * x.pitch, ws + out * w.pitch, x.cols);
+            for (const LowRank& term : low_rank) {
+              const int64_t row = out - term.column;
+              if (row < 0 || row >= term.b.rows) continue;
+              with_type(term.b, [&](auto* bs) {
+                with_type(term.u, [&](auto* us) { value += dot_row(us + t * term.u.pitch, bs + row * term.b.pitch, term.b.cols); });
+              });
+            }
+            auto* at = ys + t * y.pitch + out;
+            store_one(at, accumulate ? load_one(at) + value : value);
+          }
+        }
+      });
+    });
+  });
+}
+
+void Gemm::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+  if (x.rows <= kFewRows) return few_rows(x, w, low_rank, accumulate, y);
+  // Panels of outputs, so that a widened weight panel serves every row; the tile holds all rows of a panel where it can.
+  const int64_t rows = std::min<int64_t>(x.rows, 2048), columns = std::min(w.rows, kTileFloats / rows);
+  const bool direct = y.dtype == DType::f32;
+  for (int64_t j = 0; j < w.rows; j += columns) {
+    const int64_t nj = std::min(columns, w.rows - j);
+    for (int64_t i = 0; i < x.rows; i += rows) {
+      const int64_t mi = std::min(rows, x.rows - i);
+      const Tensor xi = x.rows_from(i, mi), yi = y.rows_from(i, mi).columns(j, nj);
+      const Tensor tile = direct ? yi : matrix(tile_.data(), mi, nj);
+      multiply(Trans::no, Trans::yes, 1, xi, w.rows_from(j, nj), direct && accumulate ? 1.0f : 0.0f, tile);
+      for (const LowRank& term : low_rank) {
+        const int64_t begin = std::max(j, term.column), end = std::min(j + nj, term.column + term.b.rows);
+        if (begin >= end) continue;
+        multiply(Trans::no, Trans::yes, 1, term.u.rows_from(i, mi), term.b.rows_from(begin - term.column, end - begin), 1, tile.columns(begin - j, end - begin));
+      }
+      if (!direct) round_tile(tile, accumulate, yi, threads_);
+    }
+  }
+}
+
+void Gemm::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
+  const int64_t rows = std::min<int64_t>(dy.rows, 2048), columns = std::min(w.cols, kTileFloats / std::max<int64_t>(rows, 1));
+  const bool direct = dx.dtype == DType::f32;
+  for (int64_t j = 0; j < w.cols; j += columns) {
+    const int64_t nj = std::min(columns, w.cols - j);
+    for (int64_t i = 0; i < dy.rows; i += rows) {
+      const int64_t mi = std::min(rows, dy.rows - i);
+      const Tensor out = dx.rows_from(i, mi).columns(j, nj);
+      const Tensor tile = direct ? out : matrix(tile_.data(), mi, nj);
+      multiply(Trans::no, Trans::no, 1, dy.rows_from(i, mi), w.columns(j, nj), 0, tile);
+      if (!v.empty()) multiply(Trans::no, Trans::no, 1, v.rows_from(i, mi), a.columns(j, nj), 1, tile);
+      if (!direct) round_tile(tile, false, out, threads_);
+    }
+  }
+}
+
+}  // namespace drover::cpu

@@ -1,0 +1,41 @@
+// Matrix products on oneDNN. Where the CPU multiplies bf16 (AVX-512 and up) bf16 operands go to its matmul primitive as they are;
+// elsewhere they are widened to fp32 panels in bounded scratch and multiplied by sgemm. Accumulation is fp32 either way.
+#pragma once
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace drover::cpu {
+
+class Gemm {
+ public:
+  explicit Gemm(int threads);
+  ~Gemm();
+  Gemm(const Gemm&) = delete;
+  Gemm& operator=(const Gemm&) = delete;
+
+  int64_t workspace_bytes() const;
+  bool multiplies_bf16() const { return native_bf16_; }
+
+  void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+  void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
+  void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx);
+
+ private:
+  struct Primitives;
+  // c (f32) = alpha·op(a)·op(b) + beta·c for operands of any float dtype.
+  void multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+  bool multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+  void multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+  void few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
+  bool native_bf16_works();
+
+  int threads_;
+  bool native_bf16_ = false;
+  std::unique_ptr<Primitives> primitives_;
+  std::vector<float> panel_a_, panel_b_, tile_;
+};
+
+}  // namespace drover::cpu

@@ -1,0 +1,41 @@
+#include <omp.h>
+#include <sys/mman.h>
+
+#include "kernels/cpu/cpu_backend.h"
+
+namespace drover {
+namespace cpu {
+
+namespace {
+
+// Pages come zero-filled and are counted by the system only once touched.
+class HostMemory : public Memory {
+ public:
+  void* allocate(int64_t bytes) override {
+    void* block = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (block == MAP_FAILED) {
+      fail(Exit::internal, "out of memory: {} bytes of host memory could not be had; use more ranks, a smaller micro-batch, or activation_checkpointing: full", bytes);
+    }
+    return block;
+  }
+  void release(void* block, int64_t bytes) override { munmap(block, static_cast<size_t>(bytes)); }
+  Where where() const override { return Where::host; }
+};
+
+}  // namespace
+
+std::unique_ptr<Memory> make_host_memory() { return std::make_unique<HostMemory>(); }
+
+CpuBackend::CpuBackend(int threads) : memory_(make_host_memory()), threads_(threads), gemm_(threads) {
+  omp_set_num_threads(threads);  // oneDNN takes its number of threads from here
+}
+
+void CpuBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) { gemm_.gemm(ta, tb, alpha, a, b, beta, c); }
+void CpuBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) { gemm_.linear(x, w, low_rank, accumulate, y); }
+void CpuBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) { gemm_.linear_dx(dy, w, v, a, dx); }
+
+}  // namespace cpu
+
+std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<cpu::CpuBackend>(threads); }
+
+}  // namespace drover

@@ -1,0 +1,20 @@
+// The learning rate of every step: constant, linear or cosine after a linear warm-up, as transformers' get_scheduler gives it.
+//   step < warm-up: step/warm-up;  linear: (total - step)/(total - warm-up);  cosine: (1 + cos(π·progress))/2.  A constant rate warms up too.
+#pragma once
+#include <cstdint>
+
+namespace drover {
+
+enum class LearningRateShape : uint8_t { constant, linear, cosine };
+
+struct LearningRate {
+  LearningRateShape shape = LearningRateShape::cosine;
+  double peak = 0;
+  int64_t warmup_steps = 0;
+  int64_t total_steps = 0;
+  double at(int64_t step) const;  // of the update with this index, from 0: with warm-up the first step has rate 0
+};
+
+int64_t warmup_steps_of(double ratio, int64_t total_steps);  // ceil(ratio·steps)
+
+}  // namespace drover
