@@ -10,8 +10,8 @@ namespace drover {
 namespace {
 
 constexpr int kSpins = 64;
-constexpr int kYields = 4096;
-constexpr std::chrono::microseconds kYieldFor{500};
+// Long enough for a few megabytes between two ranks: their copies make progress only while both ends ask for it.
+constexpr std::chrono::milliseconds kYieldFor{5};
 constexpr std::chrono::microseconds kSleep{50};
 
 }  // namespace
@@ -31,12 +31,11 @@ Deadline::Deadline()
                         std::chrono::duration<double>(comm_deadline_seconds()))) {}
 
 void Deadline::pause() {
-  ++pauses_;
-  if (pauses_ < kSpins) return;
-  if (pauses_ < kYields && std::chrono::steady_clock::now() - start_ < kYieldFor) {
+  if (pauses_ < kSpins) {
+    ++pauses_;
+  } else if (std::chrono::steady_clock::now() - start_ < kYieldFor) {
     ::sched_yield();
   } else {
-    pauses_ = kYields;
     std::this_thread::sleep_for(kSleep);
   }
 }

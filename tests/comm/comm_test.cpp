@@ -50,9 +50,9 @@ TEST(Threads, EverythingOnAnyNumberOfRanks) {
 TEST(Threads, EveryAxisOfAMesh) {
   const MeshShape shape{2, 3, 2};
   run_on_threads(shape, [&](Mesh& mesh) {
-    check_everything(*mesh.tp);
-    check_everything(*mesh.pp);
-    check_everything(*mesh.dp);
+    check_briefly(*mesh.tp);
+    check_briefly(*mesh.pp);
+    check_briefly(*mesh.dp);
     const auto ranks = mesh.pp->gather_strings(std::to_string(mesh.world->rank()));
     for (int p = 0; p < shape.pp; ++p) {
       MeshPosition there = mesh.position;
@@ -148,7 +148,7 @@ TEST(Agree, RanksThatDifferAreNamed) {
 }
 
 TEST(Checked, DifferentCallsAreNamed) {
-  run_on_threads({3, 1, 1}, [](Mesh& mesh) { check_everything(*make_checked_communicator(std::move(mesh.tp))); });
+  run_on_threads({3, 1, 1}, [](Mesh& mesh) { check_briefly(*make_checked_communicator(std::move(mesh.tp))); });
   const auto run = [](const std::function<void(Communicator&, int)>& work) {
     return error_of([&] {
       run_on_threads({3, 1, 1}, [&](Mesh& mesh) {
@@ -159,7 +159,6 @@ TEST(Checked, DifferentCallsAreNamed) {
       });
     });
   };
-  std::vector<float> x(64);
   const Error size = run([](Communicator& c, int rank) {
     std::vector<float> x(64);
     c.all_reduce(matrix(x.data(), rank == 2 ? 63 : 64, 1));
@@ -212,7 +211,7 @@ TEST(Mesh, PositionsAndRanksAreInverse) {
 }
 
 TEST(RankSum, Bf16RoundsOnce) {
-  // 1 + 2⁻⁹ + 2⁻⁹ is a bf16 step above 1 halfway; rounding after each addition would lose both.
+  // 1 + 2⁻⁸ lies half a step above 1 and rounds to 1: rounding after each addition would lose both small terms.
   const bf16 a[1] = {bf16(1.0f)}, b[1] = {bf16(0x1p-8f)}, c[1] = {bf16(0x1p-8f)};
   const void* parts[] = {a, b, c};
   bf16 out[1];

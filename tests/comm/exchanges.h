@@ -4,16 +4,16 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/base/philox.h"
 #include "kernels/comm/communicator.h"
 
 namespace drover {
 
 inline double drawn_value(int rank, int64_t i) {
   // Of very different sizes, so that another order of summation gives other bits.
-  const PhiloxKey key = PhiloxKey::of(static_cast<uint64_t>(rank) + 17);
-  const float u = philox_uniform(key, static_cast<uint64_t>(i)) - 0.5f;
-  return static_cast<double>(u) * (i % 3 == 0 ? 1e4 : i % 3 == 1 ? 1.0 : 1e-3);
+  uint64_t h = (static_cast<uint64_t>(i) * 64 + static_cast<uint64_t>(rank) + 1) * 0x9E3779B97F4A7C15u;
+  h = (h ^ (h >> 32)) * 0xD6E8FEB86659FD93u;
+  const double u = static_cast<double>(h >> 40) * 0x1p-24 - 0.5;
+  return i % 3 == 0 ? u * 1e4 : i % 3 == 1 ? u : u * 1e-3;
 }
 
 template <typename T>
@@ -30,11 +30,15 @@ class Padded {
   Padded(int64_t rows, int64_t cols, int64_t padding) : memory_(static_cast<size_t>(rows * (cols + padding)), guard()) {
     tensor = {memory_.data(), rows, cols, cols + padding, dtype_of<T>(), Where::host};
   }
-  T& at(int64_t i) { return memory_[static_cast<size_t>(i / tensor.cols * tensor.pitch + i % tensor.cols)]; }
+  T& at(int64_t i) {
+    if (tensor.pitch == tensor.cols) return memory_[static_cast<size_t>(i)];
+    return memory_[static_cast<size_t>(i / tensor.cols * tensor.pitch + i % tensor.cols)];
+  }
   void draw(int rank) {
     for (int64_t i = 0; i < tensor.size(); ++i) at(i) = drawn_element<T>(rank, i);
   }
   bool guarded() const {
+    if (tensor.pitch == tensor.cols) return true;
     const T g = guard();
     for (int64_t i = 0; i < static_cast<int64_t>(memory_.size()); ++i) {
       if (i % tensor.pitch >= tensor.cols && std::memcmp(&memory_[static_cast<size_t>(i)], &g, sizeof g) != 0) return false;
@@ -62,13 +66,13 @@ struct Extent {
 };
 
 // Around the shares of 2, 3, 4 and 8 ranks, the limit of one round (64 KiB), 1 MB and the piece of 4 MB.
-inline const std::vector<Extent> kExtents = {{0, 3, 0},     {1, 1, 0},      {1, 2, 0},        {3, 1, 0},        {7, 1, 0},
-                                             {5, 3, 2},     {64, 16, 0},    {4097, 1, 0},     {128, 129, 7},    {16385, 1, 0},
-                                             {300007, 1, 0}, {1100, 1001, 0}, {1100, 1001, 11}};
+inline const std::vector<Extent> kSmall = {{0, 3, 0},   {1, 1, 0},    {1, 2, 0},    {3, 1, 0},     {7, 1, 0},
+                                           {5, 3, 2},   {64, 16, 0},  {4097, 1, 0}, {128, 129, 7}, {16385, 1, 0}};
+inline const std::vector<Extent> kLarge = {{300007, 1, 0}, {1100, 1001, 0}, {1100, 1001, 11}};
 
 template <typename T, typename Sum>
-void check_all_reduce(Communicator& c) {
-  for (const Extent& e : kExtents) {
+void check_all_reduce(Communicator& c, const std::vector<Extent>& extents) {
+  for (const Extent& e : extents) {
     const std::string what = fmt::format("all_reduce of {} ({}, {}), padding {}", name_of(dtype_of<T>()), e.rows, e.cols, e.padding);
     Padded<T> x(e.rows, e.cols, e.padding);
     x.draw(c.rank());
@@ -83,8 +87,8 @@ void check_all_reduce(Communicator& c) {
 }
 
 template <typename T>
-void check_all_gather(Communicator& c) {
-  for (const Extent& e : kExtents) {
+void check_all_gather(Communicator& c, const std::vector<Extent>& extents) {
+  for (const Extent& e : extents) {
     for (const bool in_place : {false, true}) {
       const std::string what = fmt::format("all_gather of {} ({}, {}), padding {}", name_of(dtype_of<T>()), e.rows, e.cols, e.padding);
       Padded<T> part(e.rows, e.cols, e.padding), whole(e.rows * c.size(), e.cols, in_place ? e.padding : e.padding / 2);
@@ -103,9 +107,9 @@ void check_all_gather(Communicator& c) {
 }
 
 template <typename T>
-void check_broadcast(Communicator& c) {
+void check_broadcast(Communicator& c, const std::vector<Extent>& extents) {
   for (int root = 0; root < c.size(); ++root) {
-    for (const Extent& e : kExtents) {
+    for (const Extent& e : extents) {
       const std::string what = fmt::format("broadcast of {} ({}, {}) from {}", name_of(dtype_of<T>()), e.rows, e.cols, root);
       Padded<T> x(e.rows, e.cols, c.rank() % 2 == 0 ? e.padding : 1);  // pitches may differ from rank to rank
       x.draw(c.rank());
@@ -155,19 +159,29 @@ inline void check_strings(Communicator& c) {
 }
 
 inline void check_everything(Communicator& c) {
-  check_all_reduce<float, float>(c);
-  check_all_reduce<bf16, float>(c);
-  check_all_reduce<double, double>(c);
-  check_all_gather<float>(c);
-  check_all_gather<bf16>(c);
-  check_all_gather<double>(c);
-  check_all_gather<int32_t>(c);
-  check_broadcast<bf16>(c);
-  check_broadcast<int32_t>(c);
+  for (const auto* extents : {&kSmall, &kLarge}) {
+    check_all_reduce<float, float>(c, *extents);
+    check_all_reduce<bf16, float>(c, *extents);
+    check_all_reduce<double, double>(c, *extents);
+  }
+  check_all_gather<float>(c, kSmall);
+  check_all_gather<bf16>(c, kSmall);
+  check_all_gather<double>(c, kSmall);
+  check_all_gather<int32_t>(c, kLarge);
+  check_broadcast<bf16>(c, kSmall);
+  check_broadcast<int32_t>(c, {kLarge.back()});
   c.barrier();
   check_messages(c);
   check_strings(c);
   c.barrier();
+}
+
+inline void check_briefly(Communicator& c) {
+  check_all_reduce<float, float>(c, kSmall);
+  check_all_gather<bf16>(c, kSmall);
+  check_broadcast<double>(c, kSmall);
+  check_messages(c);
+  check_strings(c);
 }
 
 }  // namespace drover

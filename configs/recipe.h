@@ -1,0 +1,35 @@
+// Reading recipes: strict YAML, every problem at once, and `section.key=value` on top.
+#pragma once
+#include <map>
+#include <span>
+#include <string>
+
+#include "configs/schema.h"
+#include "kernels/base/file.h"
+
+namespace drover {
+
+struct ReadRecipe {
+  Recipe recipe;
+  std::map<std::string, std::string> origins;  // "lora.r" → "recipe.yaml:12" or "command line"; absent: default
+};
+
+// One Error (78) with all problems, each with its place, what is allowed and the nearest key; 66 when the file is absent.
+ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overrides);
+
+// The recipe with every key, its value, and where the value came from; reads back to the same recipe.
+std::string resolved_recipe(const ReadRecipe& read);
+
+// Keys and values that a resumed run must share with the first one, as "key" → "value".
+std::map<std::string, std::string> identity(const Recipe& recipe);
+
+// Every key with type, default and help, for --help.
+std::string recipe_help();
+
+// tp·pp·dp against the number of ranks, and the global batch against micro_batch_size·dp; 78 with the formula. dp is filled in.
+struct MeshSizes {
+  int tp = 1, pp = 1, dp = 1;
+};
+MeshSizes check_mesh(const Recipe& recipe, int ranks);
+
+}  // namespace drover

@@ -1,0 +1,222 @@
+// The recipe: every setting of a run, once. Each section lists its fields to a visitor; reading, checking, overriding, printing and documenting
+// a recipe are visitors. A field's Info says what is allowed; choices marked `later` are refused as not built yet.
+#pragma once
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace drover {
+
+struct Info {
+  const char* help = "";
+  double least = -std::numeric_limits<double>::infinity(), most = std::numeric_limits<double>::infinity();
+  std::vector<const char*> allowed = {};  // of a choice
+  std::vector<const char*> later = {};    // known, not built yet
+  bool required = false;
+  bool identity = false;                  // must not change when a run is resumed
+};
+
+// lora.target_modules: a list of names, or one string: all-linear or a regular expression over module paths.
+struct TargetModules {
+  std::vector<std::string> names;          // when it is a list
+  std::string pattern = "all-linear";      // else
+  bool operator==(const TargetModules&) const = default;
+};
+using Pattern = std::vector<std::pair<std::string, double>>;  // in the file's order: the first that matches counts
+
+struct DataFile {
+  std::string path, format = "auto";
+  double weight = 1;
+  bool operator==(const DataFile&) const = default;
+};
+struct Validation {
+  std::vector<DataFile> files;
+  double share = 0;  // of the training rows, where no file is given
+  bool operator==(const Validation&) const = default;
+};
+
+struct ModelSection {
+  std::string path;
+  std::optional<std::string> tokenizer;
+  template <typename V>
+  void fields(V& v) {
+    v("path", path, {.help = "the model's directory, in Hugging Face's layout", .required = true});
+    v("tokenizer", tokenizer, {.help = "the tokenizer's directory, where it is not the model's"});
+  }
+};
+
+struct LoraSection {
+  int64_t r = 16;
+  double alpha = 32, dropout = 0;
+  TargetModules target_modules;
+  bool use_rslora = false;
+  Pattern rank_pattern, alpha_pattern;
+  std::optional<std::string> init_from;
+  template <typename V>
+  void fields(V& v) {
+    v("r", r, {.help = "rank of the adapters", .least = 1, .most = 4096, .identity = true});
+    v("alpha", alpha, {.help = "the adapters are scaled by alpha/r", .least = 1e-6, .most = 1e6, .identity = true});
+    v("dropout", dropout, {.help = "share of an adapter's inputs that is dropped in training", .least = 0, .most = 0.99, .identity = true});
+    v("target_modules", target_modules, {.help = "all-linear, a list of names such as q_proj, or a regular expression over module paths", .identity = true});
+    v("use_rslora", use_rslora, {.help = "scale by alpha/sqrt(r) instead", .identity = true});
+    v("rank_pattern", rank_pattern, {.help = "module pattern: rank, where it differs from r", .least = 1, .most = 4096, .identity = true});
+    v("alpha_pattern", alpha_pattern, {.help = "module pattern: alpha, where it differs", .least = 1e-6, .most = 1e6, .identity = true});
+    v("init_from", init_from, {.help = "continue from the adapter in this directory", .identity = true});
+  }
+};
+
+struct DataSection {
+  std::vector<DataFile> train;
+  Validation validation;
+  std::string format = "auto", template_name = "auto", template_date = "26 Jul 2024", train_on = "assistant", bad_rows = "error";
+  int64_t max_length = 2048;
+  bool packing = true, shuffle = true;
+  template <typename V>
+  void fields(V& v) {
+    v("train", train, {.help = "a file, or a list of {path, format, weight}", .required = true, .identity = true});
+    v("validation", validation, {.help = "a file, a list of them, or {share: 0.05} of the training rows"});
+    v("format", format, {.help = "what a row is", .allowed = {"auto", "messages", "text"}, .later = {"sharegpt", "alpaca", "prompt_completion", "ids"}, .identity = true});
+    v("template", template_name, {.help = "the chat format; auto: the model directory's own", .allowed = {"auto", "llama3.1", "llama3", "chatml"}, .identity = true});
+    v("template_date", template_date, {.help = "the date that Llama 3.1's system block states", .identity = true});
+    v("train_on", train_on, {.help = "which tokens are targets", .allowed = {"assistant", "all", "last"}, .identity = true});
+    v("max_length", max_length, {.help = "tokens of a row; longer dialogs are cut at the end, longer texts are split", .least = 2, .most = 1048576, .identity = true});
+    v("packing", packing, {.help = "fill rows with several documents", .identity = true});
+    v("shuffle", shuffle, {.help = "another order of rows in every epoch", .identity = true});
+    v("bad_rows", bad_rows, {.help = "what to do with a row that cannot be read", .allowed = {"error", "skip"}});
+  }
+};
+
+struct TrainSection {
+  std::string dtype = "bf16";
+  int64_t micro_batch_size = 1, global_batch_size = 16, seed = 42;
+  std::optional<double> epochs;
+  std::optional<int64_t> max_steps;
+  bool deterministic = false;
+  template <typename V>
+  void fields(V& v) {
+    v("dtype", dtype, {.help = "numbers of weights and activations; sums are fp32", .allowed = {"bf16", "fp32"}, .identity = true});
+    v("micro_batch_size", micro_batch_size, {.help = "rows that go through the model at once", .least = 1, .most = 1 << 20});
+    v("global_batch_size", global_batch_size, {.help = "rows of one optimizer step", .least = 1, .most = 1 << 24, .identity = true});
+    v("epochs", epochs, {.help = "passes over the data (1 where max_steps is not given either)", .least = 1e-6, .most = 1e6});
+    v("max_steps", max_steps, {.help = "optimizer steps, instead of epochs", .least = 1, .most = 1e9});
+    v("seed", seed, {.help = "of the adapters' first values, the order of rows and dropout", .least = 0, .most = 9e15, .identity = true});
+    v("deterministic", deterministic, {.help = "the same bits for the same micro-batches on any dp, pp and accumulation", .identity = true});
+  }
+};
+
+struct OptimSection {
+  double learning_rate = 2e-4, eps = 1e-8, weight_decay = 0, max_grad_norm = 1;
+  std::string schedule = "cosine";
+  std::optional<double> warmup_ratio;
+  std::optional<int64_t> warmup_steps;
+  std::vector<double> betas = {0.9, 0.999};
+  template <typename V>
+  void fields(V& v) {
+    v("learning_rate", learning_rate, {.help = "AdamW's highest rate", .least = 0, .most = 10, .identity = true});
+    v("schedule", schedule, {.help = "of the learning rate after warm-up", .allowed = {"constant", "linear", "cosine"}, .identity = true});
+    v("warmup_ratio", warmup_ratio, {.help = "share of the steps that warm up (0.03 where warmup_steps is not given either)", .least = 0, .most = 1, .identity = true});
+    v("warmup_steps", warmup_steps, {.help = "steps that warm up, instead of a share", .least = 0, .most = 1e9, .identity = true});
+    v("betas", betas, {.help = "AdamW's two decay rates", .least = 0, .most = 0.999999, .identity = true});
+    v("eps", eps, {.help = "AdamW's epsilon", .least = 1e-15, .most = 1, .identity = true});
+    v("weight_decay", weight_decay, {.help = "AdamW's decoupled decay", .least = 0, .most = 10, .identity = true});
+    v("max_grad_norm", max_grad_norm, {.help = "gradients are scaled down to this norm; 0: never", .least = 0, .most = 1e9, .identity = true});
+  }
+};
+
+struct ParallelSection {
+  int64_t tp = 1, pp = 1;
+  std::optional<int64_t> dp;
+  template <typename V>
+  void fields(V& v) {
+    v("tp", tp, {.help = "tensor parallelism: ranks that share every layer", .least = 1, .most = 1024});
+    v("pp", pp, {.help = "pipeline stages", .least = 1, .most = 1024});
+    v("dp", dp, {.help = "replicas; the rest of the ranks where it is not given", .least = 1, .most = 65536});
+  }
+};
+
+struct MemorySection {
+  std::string activation_checkpointing = "none";
+  template <typename V>
+  void fields(V& v) {
+    v("activation_checkpointing", activation_checkpointing, {.help = "full: keep only every layer's input and compute the rest again", .allowed = {"none", "full"}});
+  }
+};
+
+struct EvalSection {
+  int64_t every_steps = 0;
+  std::optional<std::string> prompts;
+  template <typename V>
+  void fields(V& v) {
+    v("every_steps", every_steps, {.help = "validation loss every so many steps; 0: at the end", .least = 0, .most = 1e9});
+    v("prompts", prompts, {.help = "a file of {\"prompt\"} rows that are answered before and after training"});
+  }
+};
+
+struct CheckpointSection {
+  int64_t every_steps = 0, keep = 2;
+  std::string resume = "auto";
+  template <typename V>
+  void fields(V& v) {
+    v("every_steps", every_steps, {.help = "save every so many steps; 0: at the end", .least = 0, .most = 1e9});
+    v("keep", keep, {.help = "checkpoints that stay", .least = 1, .most = 1e6});
+    v("resume", resume, {.help = "auto: from output.dir where it holds a checkpoint of the same run; never; or a checkpoint's directory"});
+  }
+};
+
+struct LogSection {
+  int64_t every_steps = 1;
+  bool profile = false;
+  template <typename V>
+  void fields(V& v) {
+    v("every_steps", every_steps, {.help = "a progress line every so many steps", .least = 1, .most = 1e9});
+    v("profile", profile, {.help = "print where the time of a step went"});
+  }
+};
+
+struct OutputSection {
+  std::string dir, adapter_dtype = "fp32";
+  template <typename V>
+  void fields(V& v) {
+    v("dir", dir, {.help = "where the run writes everything", .required = true});
+    v("adapter_dtype", adapter_dtype, {.help = "of the exported adapter", .allowed = {"fp32", "bf16"}});
+  }
+};
+
+struct Recipe {
+  std::string device = "auto", method = "lora";
+  ModelSection model;
+  LoraSection lora;
+  DataSection data;
+  TrainSection train;
+  OptimSection optim;
+  ParallelSection parallel;
+  MemorySection memory;
+  EvalSection eval;
+  CheckpointSection checkpoint;
+  LogSection log;
+  OutputSection output;
+
+  // The visitor's `section(name)` comes before the fields of each section; "" for the two keys that stand alone.
+  template <typename V>
+  void fields(V& v) {
+    v.section("model"), model.fields(v);
+    v.section("");
+    v("device", device, {.help = "auto: cuda where a usable GPU is found", .allowed = {"auto", "cpu", "cuda"}});
+    v("method", method, {.help = "what trains", .allowed = {"lora"}, .later = {"full", "qlora", "dora"}, .identity = true});
+    v.section("lora"), lora.fields(v);
+    v.section("data"), data.fields(v);
+    v.section("train"), train.fields(v);
+    v.section("optim"), optim.fields(v);
+    v.section("parallel"), parallel.fields(v);
+    v.section("memory"), memory.fields(v);
+    v.section("eval"), eval.fields(v);
+    v.section("checkpoint"), checkpoint.fields(v);
+    v.section("log"), log.fields(v);
+    v.section("output"), output.fields(v);
+  }
+};
+
+}  // namespace drover

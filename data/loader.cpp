@@ -1,0 +1,93 @@
+#include "data/loader.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/base/error.h"
+#include "kernels/base/philox.h"
+
+namespace drover {
+
+std::vector<int64_t> permutation(int64_t n, uint64_t seed, int64_t epoch) {
+  std::vector<std::pair<uint64_t, int64_t>> draws;
+  for (int64_t i = 0; i < n; ++i) {
+    const PhiloxBlock block = philox(PhiloxKey::of(seed), static_cast<uint64_t>(i), static_cast<uint64_t>(epoch) + 1);
+    draws.emplace_back(block.lane[0] | static_cast<uint64_t>(block.lane[1]) << 32, i);
+  }
+  std::sort(draws.begin(), draws.end());
+  std::vector<int64_t> order;
+  for (const auto& [draw, row] : draws) order.push_back(row);
+  return order;
+}
+
+int64_t Loader::steps_per_epoch() const { return (store_.rows() + settings_.global_batch_size - 1) / settings_.global_batch_size; }
+
+StreamPosition Loader::next(StreamPosition p) const {
+  return p.step + 1 < steps_per_epoch() ? StreamPosition{p.epoch, p.step + 1} : StreamPosition{p.epoch + 1, 0};
+}
+
+std::vector<int64_t> Loader::rows_of(StreamPosition p) const {
+  std::vector<int64_t> order(static_cast<size_t>(store_.rows()));
+  if (settings_.shuffle) {
+    order = permutation(store_.rows(), settings_.seed, p.epoch);
+  } else {
+    std::iota(order.begin(), order.end(), 0);
+  }
+  const int64_t begin = p.step * settings_.global_batch_size, end = std::min(store_.rows(), begin + settings_.global_batch_size);
+  return {order.begin() + begin, order.begin() + end};
+}
+
+MicroBatch micro_batch_of(const TokenStore& store, std::span<const int64_t> rows, int64_t index) {
+  MicroBatch m;
+  m.index = index;
+  for (int64_t row : rows) {
+    const auto [first, last] = store.row(row);
+    for (int64_t d = first; d < last; ++d) {
+      const Document doc = store.document(d);
+      const size_t n = doc.ids.size();
+      m.spans.push_back({static_cast<int64_t>(m.tokens.size()), static_cast<int64_t>(n)});
+      for (size_t i = 0; i < n; ++i) {
+        const bool trained = i + 1 < n && doc.trained[i + 1] != 0;
+        m.tokens.push_back(doc.ids[i]);
+        m.labels.push_back(trained ? doc.ids[i + 1] : -1);
+        m.weights.push_back(trained ? doc.weight : 0.0f);
+        m.positions.push_back(static_cast<int32_t>(i));
+        m.documents.push_back(static_cast<int32_t>(d));
+      }
+    }
+  }
+  return m;
+}
+
+Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int64_t micro_batch_size, int dp_rank, int dp_size) {
+  Batch batch;
+  const int64_t n = static_cast<int64_t>(rows.size());
+  batch.total = (n + micro_batch_size - 1) / micro_batch_size;
+  for (int64_t row : rows) {
+    const auto [first, last] = store.row(row);
+    batch.tokens += store.row_tokens(row);
+    for (int64_t d = first; d < last; ++d) {
+      const int64_t trained = store.trained_tokens(d, d + 1);
+      batch.trained_tokens += trained;
+      batch.weight_sum += static_cast<double>(trained) * store.document(d).weight;
+    }
+  }
+  const int64_t begin = batch.total * dp_rank / dp_size, end = batch.total * (dp_rank + 1) / dp_size;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t first = i * micro_batch_size, count = std::min(micro_batch_size, n - first);
+    batch.micro_batches.push_back(micro_batch_of(store, rows.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), i));
+  }
+  return batch;
+}
+
+Batch Loader::load(StreamPosition position) const {
+  const std::vector<int64_t> rows = rows_of(position);
+  Batch batch = batch_of_rows(store_, rows, settings_.micro_batch_size, settings_.dp_rank, settings_.dp_size);
+  if (batch.weight_sum <= 0) {
+    fail(Exit::bad_data, "no token of the global batch is trained (epoch {}, step {}, rows {}); give its rows answers, or weights above 0", position.epoch + 1,
+         position.step + 1, fmt::join(rows, ", "));
+  }
+  return batch;
+}
+
+}  // namespace drover

@@ -1,0 +1,111 @@
+#include "data/prepare.h"
+
+#include "kernels/base/error.h"
+#include "kernels/base/hash.h"
+
+namespace drover {
+
+std::string store_identity(const PrepareSettings& s, const Tokenizer& tokenizer) {
+  std::string text = fmt::format("tokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\n", tokenizer.fingerprint(),
+                                 s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length, s.packing, static_cast<int>(s.bad_rows));
+  for (const DataSource& source : s.sources) {
+    text += fmt::format("source {} format {} weight {}\n", sha256_file(source.path), static_cast<int>(source.format), source.weight);
+  }
+  return sha256_hex(text);
+}
+
+namespace {
+
+class Preparer {
+ public:
+  Preparer(const PrepareSettings& settings, const Tokenizer& tokenizer, TokenStore& store, PrepareReport& report)
+      : settings_(settings), tokenizer_(tokenizer), store_(store), report_(report) {}
+
+  void add(const Row& row, float weight) {
+    if (row.messages.empty()) {
+      add_text(row.text, weight);
+    } else {
+      add_dialog(row.messages, weight);
+    }
+  }
+
+ private:
+  void add_dialog(const std::vector<Message>& messages, float weight) {
+    if (!settings_.chat) {
+      fail(Exit::bad_data, "a row of messages needs a chat template, and the model's directory has none; set data.template to chatml, llama3 or llama3.1");
+    }
+    Rendered r = render(messages, *settings_.chat, tokenizer_, {settings_.date, false, settings_.train_on});
+    const size_t limit = static_cast<size_t>(settings_.max_length);
+    if (r.ids.size() > limit) {
+      ++report_.cut;
+      r.ids.resize(limit);
+      r.trained.resize(limit);
+    }
+    keep(r.ids, r.trained, weight);
+  }
+
+  void add_text(const std::string& text, float weight) {
+    std::vector<int32_t> ids;
+    if (tokenizer_.adds_bos() && tokenizer_.bos()) ids.push_back(*tokenizer_.bos());
+    const std::vector<int32_t> words = tokenizer_.encode(text);
+    ids.insert(ids.end(), words.begin(), words.end());
+    const size_t limit = static_cast<size_t>(settings_.max_length);
+    if (ids.size() > limit) ++report_.split;
+    for (size_t begin = 0; begin < ids.size(); begin += limit) {
+      const size_t count = std::min(limit, ids.size() - begin);
+      keep(std::span(ids).subspan(begin, count), std::vector<uint8_t>(count, 1), weight);
+    }
+  }
+
+  void keep(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
+    bool any = false;
+    for (size_t i = 1; i < trained.size(); ++i) any = any || trained[i] != 0;
+    if (!any) {
+      ++report_.dropped;
+      return;
+    }
+    store_.add_document(ids, trained, weight);
+  }
+
+  const PrepareSettings& settings_;
+  const Tokenizer& tokenizer_;
+  TokenStore& store_;
+  PrepareReport& report_;
+};
+
+}  // namespace
+
+TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report) {
+  TokenStore store;
+  store.set_identity(store_identity(settings, tokenizer));
+  Preparer preparer(settings, tokenizer, store, report);
+  std::string names;
+  for (const DataSource& source : settings.sources) {
+    names += (names.empty() ? "" : ", ") + source.path.string();
+    const ReadReport read =
+        read_rows(source.path, source.format, settings.bad_rows, [&](const Row& row) { preparer.add(row, static_cast<float>(source.weight)); });
+    report.rows_read += read.rows;
+    report.rows_skipped += read.skipped;
+    report.complaints.insert(report.complaints.end(), read.complaints.begin(), read.complaints.end());
+  }
+  if (store.documents() == 0) {
+    fail(Exit::bad_data, "{} hold no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and data.train_on", names,
+         report.rows_read, report.rows_skipped, report.dropped);
+  }
+  store.make_rows(settings.packing, settings.max_length);
+  return store;
+}
+
+std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark, const std::string& close_mark) {
+  std::string text;
+  for (size_t i = 0; i < document.ids.size();) {
+    size_t end = i;
+    while (end < document.ids.size() && (document.trained[end] != 0) == (document.trained[i] != 0)) ++end;
+    const std::string part = tokenizer.decode(document.ids.subspan(i, end - i), false);
+    text += document.trained[i] != 0 ? open_mark + part + close_mark : part;
+    i = end;
+  }
+  return text;
+}
+
+}  // namespace drover

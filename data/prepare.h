@@ -1,0 +1,42 @@
+// From files of dialogs and texts to a token store: rendered, tokenised, cut to length, packed.
+#pragma once
+#include <optional>
+
+#include "data/rows.h"
+#include "data/token_store.h"
+
+namespace drover {
+
+struct DataSource {
+  fs::path path;
+  RowFormat format = RowFormat::automatic;
+  double weight = 1;  // multiplies the loss weight of every token of the file
+};
+
+struct PrepareSettings {
+  std::vector<DataSource> sources;
+  std::optional<ChatTemplate> chat;
+  std::string date = "26 Jul 2024";
+  TrainOn train_on = TrainOn::assistant;
+  int64_t max_length = 2048;
+  bool packing = true;
+  BadRows bad_rows = BadRows::error;
+};
+
+struct PrepareReport {
+  int64_t rows_read = 0, rows_skipped = 0;
+  int64_t cut = 0;      // dialogs longer than max_length, cut at the end
+  int64_t split = 0;    // texts longer than max_length, split
+  int64_t dropped = 0;  // shorter than two tokens, or without a trained token after the cut
+  std::vector<std::string> complaints;
+};
+
+// What a store made with these settings is known by: a SHA-256 over the sources' bytes, the tokenizer and everything that shapes rows.
+std::string store_identity(const PrepareSettings& settings, const Tokenizer& tokenizer);
+
+TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report);  // 65 when nothing is left to train on
+
+// A document as people read it, its trained tokens between the two marks.
+std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark, const std::string& close_mark);
+
+}  // namespace drover

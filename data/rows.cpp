@@ -1,0 +1,99 @@
+#include "data/rows.h"
+
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kLongestLine = size_t{64} << 20;
+constexpr int kDeepest = 64;
+
+std::string content_of(const json& content) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) throw std::invalid_argument("\"content\" must be a string, or a list of {\"type\": \"text\", \"text\": …}");
+  std::string text;
+  for (const json& part : content) {
+    if (!part.is_object() || part.value("type", "") != "text" || !part.contains("text") || !part["text"].is_string()) {
+      throw std::invalid_argument("a part of \"content\" is not {\"type\": \"text\", \"text\": …}");
+    }
+    text += part["text"].get<std::string>();
+  }
+  return text;
+}
+
+Row row_of(std::string_view line, RowFormat format) {
+  int depth = 0;
+  const auto limit = [&](int, json::parse_event_t event, json&) {
+    if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) ++depth;
+    if (event == json::parse_event_t::object_end || event == json::parse_event_t::array_end) --depth;
+    if (depth > kDeepest) throw std::invalid_argument("it is nested more than 64 deep");
+    return true;
+  };
+  const json j = json::parse(line, limit);
+  if (!j.is_object()) throw std::invalid_argument("a row is an object with \"messages\" or \"text\"");
+  const bool messages = j.contains("messages"), text = j.contains("text");
+  if (format == RowFormat::messages && !messages) throw std::invalid_argument("it has no \"messages\", which data.format: messages asks for");
+  if (format == RowFormat::text && !text) throw std::invalid_argument("it has no \"text\", which data.format: text asks for");
+  if (!messages && !text) throw std::invalid_argument("it has neither \"messages\" nor \"text\"");
+  Row row;
+  if (messages && format != RowFormat::text) {
+    const json& list = j["messages"];
+    if (!list.is_array() || list.empty()) throw std::invalid_argument("\"messages\" must be a list with at least one message");
+    for (const json& m : list) {
+      if (!m.is_object() || !m.contains("role") || !m["role"].is_string() || !m.contains("content")) {
+        throw std::invalid_argument("a message needs \"role\" and \"content\"");
+      }
+      row.messages.push_back({m["role"].get<std::string>(), content_of(m["content"])});
+    }
+  } else {
+    if (!j["text"].is_string()) throw std::invalid_argument("\"text\" must be a string");
+    row.text = j["text"].get<std::string>();
+  }
+  return row;
+}
+
+}  // namespace
+
+ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, const std::function<void(const Row&)>& use) {
+  const MappedFile mapped(file);
+  std::string_view rest(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+  if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
+  ReadReport report;
+  for (int64_t number = 1; !rest.empty(); ++number) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    std::string_view line = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
+    std::string reason;
+    try {
+      if (line.size() > kLongestLine) throw std::invalid_argument("the line is longer than 64 MB");
+      const size_t bad = first_invalid_utf8(line);
+      if (bad != line.size()) throw std::invalid_argument(fmt::format("byte {} of the line is not valid UTF-8", bad));
+      Row row = row_of(line, format);
+      row.line = number;
+      use(row);
+      ++report.rows;
+      continue;
+    } catch (const Error& error) {
+      if (error.code() != Exit::bad_data) throw;
+      reason = error.what();
+    } catch (const json::parse_error& error) {
+      reason = fmt::format("it is not valid JSON (at byte {} of the line)", error.byte);
+    } catch (const std::exception& error) {
+      reason = error.what();
+    }
+    const std::string complaint = fmt::format("{}:{}: {}", file.string(), number, reason);
+    if (bad_rows == BadRows::error) fail(Exit::bad_data, "{}; mend the row, or set data.bad_rows: skip", complaint);
+    ++report.skipped;
+    if (report.complaints.size() < 10) report.complaints.push_back(complaint);
+  }
+  return report;
+}
+
+}  // namespace drover

@@ -1,0 +1,30 @@
+// Rows of a data file: a dialog or a text each, from JSON lines ({"messages": […]} or {"text": …}), with the line they came from.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "data/chat_template.h"
+
+namespace drover {
+
+enum class RowFormat { automatic, messages, text };
+
+struct Row {
+  std::vector<Message> messages;  // empty for a text
+  std::string text;
+  int64_t line = 0;               // from 1
+};
+
+enum class BadRows { error, skip };
+
+struct ReadReport {
+  int64_t rows = 0, skipped = 0;
+  std::vector<std::string> complaints;  // the first few skipped rows: "file:line: reason"
+};
+
+// Calls `use` for every row in file order. What `use` refuses with Exit::bad_data counts as a bad row too. A bad row is an error (65, naming file and line)
+// or is skipped and reported. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
+ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, const std::function<void(const Row&)>& use);
+
+}  // namespace drover

@@ -1,0 +1,54 @@
+// The prepared data: documents of token ids with their trained mask, and rows of documents, in one HDF5 file that is rebuilt when anything that
+// shaped it changes (its identity). Loaded whole: a store is 5 bytes a token.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/base/file.h"
+
+namespace drover {
+
+struct Document {
+  std::span<const int32_t> ids;
+  std::span<const uint8_t> trained;  // per token: it is a target (never the first of a document)
+  float weight = 1;
+  int64_t ordinal = 0;
+};
+
+class TokenStore {
+ public:
+  static TokenStore open(const fs::path& file);                                        // 65 when it is not a whole store of this version
+  static bool matches(const fs::path& file, const std::string& identity);              // exists, opens and has this identity
+  void save(const fs::path& file) const;                                               // atomically
+
+  int64_t rows() const { return static_cast<int64_t>(row_begin_.size()) - 1; }
+  int64_t documents() const { return static_cast<int64_t>(document_begin_.size()) - 1; }
+  int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
+  Document document(int64_t ordinal) const;
+  // Documents [first, last) of a row.
+  std::pair<int64_t, int64_t> row(int64_t index) const { return {row_begin_[static_cast<size_t>(index)], row_begin_[static_cast<size_t>(index) + 1]}; }
+  int64_t row_tokens(int64_t index) const;
+  int64_t trained_tokens(int64_t first_document, int64_t last_document) const;
+  int64_t longest_document() const;
+  // What no micro-batch of `rows` rows can exceed under any shuffle.
+  int64_t most_tokens(int64_t rows) const;
+  const std::string& identity() const { return identity_; }
+
+  // Building.
+  void add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight);
+  // Puts documents into rows: one each, or packed first-fit in file order into rows of at most max_length tokens.
+  void make_rows(bool packing, int64_t max_length);
+  void set_identity(std::string identity) { identity_ = std::move(identity); }
+
+ private:
+  std::vector<int32_t> ids_;
+  std::vector<uint8_t> trained_;
+  std::vector<int64_t> document_begin_ = {0};
+  std::vector<float> weights_;
+  std::vector<int64_t> row_begin_ = {0};
+  std::string identity_;
+};
+
+}  // namespace drover

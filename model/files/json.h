@@ -1,0 +1,25 @@
+// JSON from strangers: valid UTF-8, at most 64 levels deep, no key twice in one object, a bounded number of values. Objects keep their order.
+#pragma once
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <string_view>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+using Json = nlohmann::ordered_json;
+
+inline constexpr size_t kJsonDepth = 64;
+inline constexpr size_t kJsonValues = 2'000'000;
+
+// 65 with `where` (a file's name) and the place in the text.
+Json parse_json(std::string_view text, const std::string& where);
+
+// At most `limit` bytes of a stranger's text, cut at a character, for messages.
+std::string clipped(std::string_view text, size_t limit = 120);
+
+const char* type_name(const Json& value);  // "a number", "a list", … for messages
+
+}  // namespace drover

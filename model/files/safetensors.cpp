@@ -1,0 +1,101 @@
+#include "model/files/safetensors.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "model/files/json.h"
+#include "model/files/safetensors_header.h"
+
+namespace drover {
+
+namespace {
+
+// The bytes of a tensor; 65 when the product does not fit.
+uint64_t checked_bytes(const HeaderEntry& entry, const std::string& where) {
+  uint64_t bytes = static_cast<uint64_t>(size_of(entry.dtype));
+  for (int64_t dimension : entry.shape) {
+    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(dimension), &bytes)) {
+      fail(Exit::bad_data, "{}: the shape {} of {} is too large", where, shape_text(entry.shape), clipped(entry.name));
+    }
+  }
+  return bytes;
+}
+
+// The header's text; 65 when its length cannot be.
+std::string_view header_text(std::span<const std::byte> file, size_t limit, const std::string& where) {
+  if (file.size() < 8) {
+    fail(Exit::bad_data, "{}: only {} bytes; not a safetensors file, or cut off: fetch it again", where, file.size());
+  }
+  uint64_t length;
+  std::memcpy(&length, file.data(), 8);
+  if (length > kFormatHeaderLimit) {
+    fail(Exit::bad_data, "{}: the first 8 bytes give a header of {} bytes; the format allows {}: not a safetensors file, or damaged", where,
+         length, kFormatHeaderLimit);
+  }
+  if (length > file.size() - 8) {
+    fail(Exit::bad_data, "{}: a header of {} bytes does not fit into a file of {} bytes: the file is cut off, fetch it again", where, length,
+         file.size());
+  }
+  if (length > limit) fail(Exit::bad_data, "{}: a header of {} bytes; at most {} are read", where, length, limit);
+  const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, length);
+  if (text.empty() || text[0] != '{') fail(Exit::bad_data, "{}: the header does not begin with '{{': not a safetensors file", where);
+  return text;
+}
+
+}  // namespace
+
+int64_t StoredTensor::cols() const {
+  int64_t product = 1;
+  for (size_t i = 1; i < shape.size(); ++i) product *= shape[i];
+  return product;
+}
+
+std::string shape_text(std::span<const int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : file_(path) {
+  const std::string where = path.string();
+  const std::string_view text = header_text(file_.bytes(), std::min(header_limit, kFormatHeaderLimit), where);
+  header_bytes_ = text.size();
+  SafetensorsHeader header = parse_safetensors_header(text, where);
+  metadata_ = std::move(header.metadata);
+
+  std::stable_sort(header.entries.begin(), header.entries.end(), [](const HeaderEntry& a, const HeaderEntry& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+  });
+  const size_t data = 8 + header_bytes_;
+  const uint64_t data_bytes = file_.bytes().size() - data;
+  uint64_t at = 0;
+  for (HeaderEntry& entry : header.entries) {
+    const std::string name = clipped(entry.name);
+    if (entry.begin > entry.end) {
+      fail(Exit::bad_data, "{}: the data of {} ends at {} before it begins at {}", where, name, entry.end, entry.begin);
+    }
+    if (entry.begin != at) {
+      fail(Exit::bad_data, "{}: the data of {} begins at {} where {} was expected: tensors may neither overlap nor leave holes", where, name,
+           entry.begin, at);
+    }
+    const uint64_t bytes = checked_bytes(entry, where);
+    if (entry.end - entry.begin != bytes) {
+      fail(Exit::bad_data, "{}: {} has {} bytes of data where {} {} needs {}", where, name, entry.end - entry.begin, name_of(entry.dtype),
+           shape_text(entry.shape), bytes);
+    }
+    if (entry.end > data_bytes) {
+      fail(Exit::bad_data, "{}: the data of {} ends at {} but the file has only {} bytes of data: the file is cut off, fetch it again", where,
+           name, entry.end, data_bytes);
+    }
+    at = entry.end;
+    index_.emplace(entry.name, tensors_.size());
+    tensors_.push_back({.name = std::move(entry.name), .dtype = entry.dtype, .shape = std::move(entry.shape), .offset = data + entry.begin,
+                        .bytes = file_.bytes().subspan(data + entry.begin, bytes)});
+  }
+  if (at != data_bytes) {
+    fail(Exit::bad_data, "{}: {} bytes follow the last tensor's data; the format allows none", where, data_bytes - at);
+  }
+}
+
+const StoredTensor* SafetensorsFile::find(const std::string& name) const {
+  const auto found = index_.find(name);
+  return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+}  // namespace drover

@@ -1,0 +1,209 @@
+#include "trainer/checkpoint.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/hash.h"
+#include "kernels/base/hdf5.h"
+#include "kernels/comm/agree.h"
+
+namespace drover {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr int kVersion = 1;
+constexpr const char* kKinds[] = {"parameters", "moment1", "moment2"};
+
+std::string dataset(const std::string& kind, const std::string& factor) { return kind + "/" + factor; }
+
+}  // namespace
+
+void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, Mesh& mesh) {
+  const fs::path final = run / fmt::format("step-{}", state.step), temporary = run / fmt::format("step-{}.tmp", state.step);
+  const int rank = mesh.world->rank();
+  together(*mesh.world, [&] {
+    if (rank != 0) return;
+    fs::remove_all(temporary);
+    make_directories(temporary);
+  });
+
+  json pieces = json::array();
+  const std::string file_name = fmt::format("rank-{:05d}.h5", rank);
+  together(*mesh.world, [&] {
+    if (mesh.position.dp != 0) return;  // replicas hold the same
+    hdf5::File file = hdf5::File::create(temporary / file_name);
+    std::vector<float> values;
+    for (const FactorSlice& f : adapter.factors()) {
+      if (f.whole && mesh.position.tp != 0) continue;
+      values.resize(static_cast<size_t>(f.size()));
+      const Tensor flats[] = {adapter.parameters, adapter.moment1, adapter.moment2};
+      for (size_t kind = 0; kind < 3; ++kind) {
+        backend.download(adapter.view(flats[kind], f), values.data());
+        file.write(dataset(kKinds[kind], f.name), values, f.col_count);
+      }
+      pieces.push_back({{"name", f.name}, {"shape", {f.rows, f.cols}}, {"rows", {f.row_begin, f.row_count}}, {"cols", {f.col_begin, f.col_count}}, {"file", file_name}});
+    }
+    file.close();
+    sync_file(temporary / file_name);
+  });
+
+  std::string mine;
+  if (mesh.position.dp == 0) {
+    const fs::path path = temporary / file_name;
+    mine = json{{"file", {{"name", file_name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}}}, {"pieces", pieces}}.dump();
+  }
+  const std::vector<std::string> all = mesh.world->gather_strings(mine);
+  together(*mesh.world, [&] {
+    if (rank != 0) return;
+    json manifest = {{"format", "drover checkpoint"}, {"version", kVersion},           {"step", state.step},
+                     {"epoch", state.epoch},          {"step_in_epoch", state.step_in_epoch}, {"identity", state.identity},
+                     {"mesh", {{"tp", mesh.shape.tp}, {"pp", mesh.shape.pp}, {"dp", mesh.shape.dp}}},
+                     {"files", json::array()},        {"tensors", json::array()}};
+    for (const std::string& text : all) {
+      if (text.empty()) continue;
+      const json part = json::parse(text);
+      manifest["files"].push_back(part["file"]);
+      for (const json& piece : part["pieces"]) manifest["tensors"].push_back(piece);
+    }
+    manifest["hash"] = sha256_hex(manifest.dump());
+    write_text(temporary / "manifest.json", manifest.dump(1));
+    sync_directory(temporary);
+    if (fs::exists(final)) {
+      const fs::path old = run / fmt::format("step-{}.old.tmp", state.step);
+      fs::remove_all(old);
+      rename_durably(final, old);
+      rename_durably(temporary, final);
+      fs::remove_all(old);
+    } else {
+      rename_durably(temporary, final);
+    }
+  });
+}
+
+Checkpoint Checkpoint::open(const fs::path& directory) {
+  const fs::path path = directory / "manifest.json";
+  Checkpoint c;
+  c.directory_ = directory;
+  try {
+    json manifest = json::parse(read_text(path, size_t{256} << 20));
+    if (manifest.at("format") != "drover checkpoint") fail(Exit::bad_data, "{} is not a checkpoint's manifest", path.string());
+    if (manifest.at("version") != kVersion) {
+      fail(Exit::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(), manifest["version"].dump(), kVersion);
+    }
+    const std::string hash = manifest.at("hash");
+    manifest.erase("hash");
+    if (sha256_hex(manifest.dump()) != hash) fail(Exit::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged", path.string());
+    c.state_ = {manifest.at("step"), manifest.at("identity"), manifest.at("epoch"), manifest.at("step_in_epoch")};
+    for (const json& file : manifest.at("files")) {
+      const fs::path at = directory / file.at("name").get<std::string>();
+      if (!fs::exists(at)) fail(Exit::bad_data, "{} is missing from the checkpoint", at.string());
+      if (fs::file_size(at) != file.at("bytes").get<uint64_t>()) {
+        fail(Exit::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(), fs::file_size(at), file["bytes"].dump());
+      }
+      if (sha256_file(at) != file.at("sha256").get<std::string>()) fail(Exit::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
+    }
+    for (const json& t : manifest.at("tensors")) {
+      Factor& f = c.factors_[t.at("name").get<std::string>()];
+      f.rows = t.at("shape")[0];
+      f.cols = t.at("shape")[1];
+      f.pieces.push_back({t.at("file"), t.at("rows")[0], t.at("rows")[1], t.at("cols")[0], t.at("cols")[1]});
+    }
+  } catch (const json::exception& error) {
+    fail(Exit::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), error.what());
+  }
+  for (const auto& [name, f] : c.factors_) {
+    int64_t covered = 0;
+    for (const Piece& p : f.pieces) covered += p.rows * p.cols;
+    if (covered != f.rows * f.cols) fail(Exit::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), name);
+  }
+  return c;
+}
+
+std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run) {
+  std::vector<std::pair<int64_t, fs::path>> found;
+  std::error_code code;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run, code)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("step-") || name.size() == 5 || name.find_first_not_of("0123456789", 5) != std::string::npos) continue;
+    found.emplace_back(std::stoll(name.substr(5)), entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::optional<Checkpoint> Checkpoint::latest(const fs::path& run, const std::function<void(const std::string&)>& warn) {
+  auto all = checkpoint_directories(run);
+  for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
+    try {
+      return Checkpoint::open(entry->second);
+    } catch (const Error& error) {
+      warn(fmt::format("the checkpoint {} is passed over: {}", entry->second.string(), error.what()));
+    }
+  }
+  return std::nullopt;
+}
+
+std::vector<std::string> Checkpoint::factor_names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, factor] : factors_) names.push_back(name);
+  return names;
+}
+
+std::pair<int64_t, int64_t> Checkpoint::shape(const std::string& factor) const { return {factors_.at(factor).rows, factors_.at(factor).cols}; }
+
+void Checkpoint::read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, float* out) const {
+  for (const Piece& p : factors_.at(factor).pieces) {
+    const int64_t r0 = std::max(row_begin, p.row_begin), r1 = std::min(row_begin + rows, p.row_begin + p.rows);
+    const int64_t c0 = std::max(col_begin, p.col_begin), c1 = std::min(col_begin + cols, p.col_begin + p.cols);
+    if (r0 >= r1 || c0 >= c1) continue;
+    const hdf5::File file = hdf5::File::open(directory_ / p.file);
+    const std::vector<float> values = file.read_rows<float>(dataset(kind, factor), r0 - p.row_begin, r1 - r0);
+    for (int64_t r = r0; r < r1; ++r) {
+      const float* from = values.data() + (r - r0) * p.cols + (c0 - p.col_begin);
+      std::copy(from, from + (c1 - c0), out + (r - row_begin) * cols + (c0 - col_begin));
+    }
+  }
+}
+
+void Checkpoint::load(AdapterSet& adapter, Backend& backend) const {
+  std::vector<float> values;
+  for (const FactorSlice& f : adapter.factors()) {
+    const auto found = factors_.find(f.name);
+    if (found == factors_.end()) fail(Exit::bad_data, "{}: the checkpoint has no tensor {}", directory_.string(), f.name);
+    if (found->second.rows != f.rows || found->second.cols != f.cols) {
+      fail(Exit::bad_data, "{}: {} has the shape ({}, {}), the run needs ({}, {})", directory_.string(), f.name, found->second.rows, found->second.cols, f.rows, f.cols);
+    }
+    values.resize(static_cast<size_t>(f.size()));
+    const Tensor flats[] = {adapter.parameters, adapter.moment1, adapter.moment2};
+    for (size_t kind = 0; kind < 3; ++kind) {
+      if (flats[kind].empty()) continue;
+      read(kKinds[kind], f.name, f.row_begin, f.row_count, f.col_begin, f.col_count, values.data());
+      backend.upload(values.data(), adapter.view(flats[kind], f));
+    }
+  }
+  adapter.refresh();
+}
+
+void clean_up(const fs::path& run) {
+  std::error_code code;
+  for (const fs::directory_entry& entry : fs::directory_iterator(run, code)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("step-") && name.ends_with(".tmp")) fs::remove_all(entry.path(), code);
+  }
+}
+
+void prune_checkpoints(const fs::path& run, int64_t keep) {
+  const auto all = checkpoint_directories(run);
+  const int64_t surplus = static_cast<int64_t>(all.size()) - keep;
+  if (surplus <= 0) return;
+  try {
+    Checkpoint::open(all.back().second);  // older ones may go only once the newest verifies
+  } catch (const Error&) {
+    return;
+  }
+  for (int64_t i = 0; i < surplus; ++i) fs::remove_all(all[static_cast<size_t>(i)].second);
+}
+
+}  // namespace drover

@@ -1,0 +1,61 @@
+// Checkpoints: output.dir/step-N/ with one HDF5 file per writing rank and manifest.json. Everything is written under a temporary name, fsynced and
+// renamed, so a directory called step-N is whole; what counts as the latest is the newest one whose manifest and hashes verify.
+// A checkpoint holds named global tensors (parameters and both moments of every factor, each with the slice that a file has), the stream position
+// and the run's identity: any mesh reads any mesh's.
+#pragma once
+#include <map>
+#include <optional>
+
+#include "kernels/base/file.h"
+#include "kernels/comm/mesh.h"
+#include "model/adapter.h"
+
+namespace drover {
+
+struct CheckpointState {
+  int64_t step = 0;                             // optimizer steps done
+  std::map<std::string, std::string> identity;  // recipe keys that must not change, plus "model" and "data" fingerprints
+  int64_t epoch = 0, step_in_epoch = 0;         // the next batch
+};
+
+// Collective over mesh.world. Replaces a directory of the same step. 74 when it cannot be written.
+void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, Mesh& mesh);
+
+// A checkpoint that verified: every file has the size and SHA-256 that the manifest states.
+class Checkpoint {
+ public:
+  // 65 or 82 (a hash differs) with the file that is wrong.
+  static Checkpoint open(const fs::path& directory);
+  // The newest of run/step-* that verifies; `warn` hears of every newer one that does not.
+  static std::optional<Checkpoint> latest(const fs::path& run, const std::function<void(const std::string&)>& warn);
+
+  const fs::path& directory() const { return directory_; }
+  const CheckpointState& state() const { return state_; }
+  std::vector<std::string> factor_names() const;
+  std::pair<int64_t, int64_t> shape(const std::string& factor) const;  // global
+  // kind: "parameters", "moment1" or "moment2". The slice of the global matrix, row-major.
+  void read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, float* out) const;
+  // Fills an adapter's share: parameters, and the moments where it has them. 65 when the factors are not the same.
+  void load(AdapterSet& adapter, Backend& backend) const;
+
+ private:
+  struct Piece {
+    std::string file;
+    int64_t row_begin = 0, rows = 0, col_begin = 0, cols = 0;
+  };
+  struct Factor {
+    int64_t rows = 0, cols = 0;
+    std::vector<Piece> pieces;
+  };
+  fs::path directory_;
+  CheckpointState state_;
+  std::map<std::string, Factor> factors_;
+};
+
+// run/step-N directories by step, ascending; temporary ones of a save that was cut off are removed by `clean_up`.
+std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run);
+void clean_up(const fs::path& run);
+// Removes all but the newest `keep`, never the last that verifies.
+void prune_checkpoints(const fs::path& run, int64_t keep);
+
+}  // namespace drover
