@@ -80,6 +80,24 @@ Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int6
   return batch;
 }
 
+Loader::Largest Loader::largest_micro_batch(int64_t steps) const {
+  Largest largest;
+  for (int64_t step = 0; step < steps; ++step) {
+    const std::vector<int64_t> rows = rows_of(position_of(step));
+    for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(settings_.micro_batch_size)) {
+      int64_t tokens = 0, trained = 0;
+      for (size_t i = begin; i < std::min(rows.size(), begin + static_cast<size_t>(settings_.micro_batch_size)); ++i) {
+        const auto [first, last] = store_.row(rows[i]);
+        tokens += store_.row_tokens(rows[i]);
+        trained += store_.trained_tokens(first, last);
+      }
+      largest.tokens = std::max(largest.tokens, tokens);
+      largest.trained_tokens = std::max(largest.trained_tokens, trained);
+    }
+  }
+  return largest;
+}
+
 Batch Loader::load(StreamPosition position) const {
   const std::vector<int64_t> rows = rows_of(position);
   Batch batch = batch_of_rows(store_, rows, settings_.micro_batch_size, settings_.dp_rank, settings_.dp_size);

@@ -6,14 +6,16 @@
 
 namespace drover {
 
-Batch worst_batch(int64_t tokens, int64_t longest, int64_t local_micro_batches, int dp) {
+Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t local_micro_batches, int dp) {
   Batch batch;
   batch.total = local_micro_batches * dp;
   batch.weight_sum = static_cast<double>(tokens * batch.total);
-  batch.tokens = batch.trained_tokens = tokens * batch.total;
+  batch.tokens = tokens * batch.total;
+  batch.trained_tokens = trained * batch.total;
   const size_t n = static_cast<size_t>(tokens);
   MicroBatch m{.tokens = std::vector<int32_t>(n), .labels = std::vector<int32_t>(n), .weights = std::vector<float>(n, 1.0f),
                .positions = std::vector<int32_t>(n), .documents = std::vector<int32_t>(n)};
+  std::fill(m.labels.begin() + trained, m.labels.end(), -1);
   for (int64_t begin = 0; begin < tokens; begin += longest) m.spans.push_back({begin, std::min(longest, tokens - begin)});
   for (int64_t i = 0; i < local_micro_batches; ++i) {
     m.index = i;
@@ -28,7 +30,8 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   Mesh mesh = make_count_mesh(shape, position);
   NoWeights nothing;
   Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
-  const Batch batch = worst_batch(settings.micro_batch_tokens, settings.max_positions, settings.local_micro_batches, shape.dp);
+  const Batch batch = worst_batch(settings.micro_batch_tokens, settings.micro_batch_trained == 0 ? settings.micro_batch_tokens : settings.micro_batch_trained,
+                                  settings.max_positions, settings.local_micro_batches, shape.dp);
   if (settings.train) engine.train_step(batch, {});
   const int64_t flops = backend.total_flops();
   engine.evaluate(batch);
@@ -49,6 +52,18 @@ std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape&
     }
   }
   return plans;
+}
+
+std::string print_plan(const std::vector<RankPlan>& plans) {
+  const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", static_cast<double>(bytes) / (1 << 20)); };
+  std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp", "layers", "weights", "adapter", "optimizer", "saved", "scratch",
+                                 "total MiB");
+  for (const RankPlan& p : plans) {
+    text += fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", p.rank, fmt::format("{}.{}.{}", p.position.tp, p.position.pp, p.position.dp),
+                        fmt::format("{}-{}", p.layers.begin, p.layers.end - 1), mib(p.bytes.weights), mib(p.bytes.adapter), mib(p.bytes.optimizer), mib(p.bytes.saved),
+                        mib(p.bytes.scratch), mib(p.bytes.total()));
+  }
+  return text;
 }
 
 }  // namespace drover

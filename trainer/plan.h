@@ -21,7 +21,10 @@ class NoWeights : public WeightSource {
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position);
 std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape& shape);
 
-// The largest micro-batch there can be: `tokens` tokens in documents of at most `longest`, all of them trained.
-Batch worst_batch(int64_t tokens, int64_t longest, int64_t local_micro_batches, int dp);
+// The largest micro-batches there can be: `tokens` tokens in documents of at most `longest`, `trained` of them trained.
+Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t local_micro_batches, int dp);
+
+// A table of every rank's bytes, for people.
+std::string print_plan(const std::vector<RankPlan>& plans);
 
 }  // namespace drover

@@ -1,0 +1,159 @@
+// The command line: verbs and their flags.
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "configs/recipe.h"
+#include "kernels/base/log.h"
+#include "launch/verbs.h"
+
+namespace {
+
+using namespace drover;
+
+// `train RECIPE [section.key=value …]`: the first word is the recipe, the rest are overrides.
+void recipe_options(CLI::App* verb, std::vector<std::string>& words, RecipeArguments& arguments) {
+  verb->add_option("recipe", words, "RECIPE.yaml, then any section.key=value")->required();
+  verb->add_flag("--json", arguments.json, "print the result as JSON");
+}
+
+void take_words(const std::vector<std::string>& words, RecipeArguments& arguments) {
+  if (words.empty()) return;
+  arguments.recipe = words.front();
+  arguments.overrides.assign(words.begin() + 1, words.end());
+}
+
+void model_options(CLI::App* verb, ModelArguments& arguments) {
+  verb->add_option("--model", arguments.model, "the model's directory");
+  verb->add_option("--adapter", arguments.adapter, "a PEFT adapter's directory");
+  verb->add_option("--dtype", arguments.dtype, "bf16 or fp32")->check(CLI::IsMember({"bf16", "fp32"}));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Drover fine-tunes Llama models with low-rank adapters, from YAML recipes, under mpirun."};
+  app.require_subcommand(0, 1);
+  bool version = false;
+  app.add_flag("--version", version, "version, commit, backends and libraries");
+
+  std::vector<std::string> words;
+  bool dry_run = false, help_keys = false;
+  RecipeArguments recipe;
+  auto* train_verb = app.add_subcommand("train", "train; goes on by itself where output.dir holds a checkpoint of the same run");
+  train_verb->add_option("recipe", words, "RECIPE.yaml, then any section.key=value");
+  train_verb->add_flag("--dry-run", dry_run, "plan only");
+  train_verb->add_flag("--help-keys", help_keys, "list every key of a recipe");
+  train_verb->add_flag("--json", recipe.json, "with --dry-run: as JSON");
+  train_verb->footer("example: launch/run -n 2 drover train configs/recipes/smollm2-135m-handbook.yaml optim.learning_rate=1e-3");
+
+  std::optional<int> ranks;
+  auto* plan_verb = app.add_subcommand("plan", "what every rank will hold, and the schedule; no weights, no MPI");
+  recipe_options(plan_verb, words, recipe);
+  plan_verb->add_option("--ranks", ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(CLI::PositiveNumber);
+  plan_verb->footer("example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32");
+
+  auto* prepare_verb = app.add_subcommand("prepare", "tokenise and pack the data, and show a sample with its trained tokens marked");
+  recipe_options(prepare_verb, words, recipe);
+  prepare_verb->footer("example: drover prepare recipe.yaml");
+
+  EvalArguments eval;
+  auto* eval_verb = app.add_subcommand("eval", "loss and perplexity of a recipe's validation data, or of --data under --model");
+  eval_verb->add_option("recipe", words, "RECIPE.yaml, then any section.key=value");
+  model_options(eval_verb, eval.model);
+  eval_verb->add_option("--data", eval.data, "JSONL rows of messages or text");
+  eval_verb->add_option("--per-token", eval.per_token, "write ids and log-probabilities of every document to this file");
+  eval_verb->add_option("--max-length", eval.max_length, "tokens of a row")->check(CLI::PositiveNumber);
+  eval_verb->add_flag("--json", eval.recipe.json, "print the result as JSON");
+  eval_verb->footer("example: drover eval --model models/smollm2 --adapter runs/handbook/adapter --data data/sample/handbook.validation.jsonl");
+
+  GenerateArguments generate;
+  auto* generate_verb = app.add_subcommand("generate", "answer a prompt, or a file of prompts");
+  model_options(generate_verb, generate.model);
+  generate_verb->add_option("--prompt", generate.prompt, "the prompt");
+  generate_verb->add_option("--prompts", generate.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
+  generate_verb->add_flag("--raw", generate.raw, "no chat template");
+  generate_verb->add_flag("--greedy", generate.greedy, "always the most likely token");
+  generate_verb->add_option("--temperature", generate.temperature, "above 0")->check(CLI::PositiveNumber);
+  generate_verb->add_option("--top-p", generate.top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0));
+  generate_verb->add_option("--seed", generate.seed, "of the sampling");
+  generate_verb->add_option("--max-tokens", generate.max_tokens, "longest answer")->check(CLI::PositiveNumber);
+  generate_verb->add_option("--out", generate.out, "with --prompts: write the answers to this file instead of stdout");
+  generate_verb->add_flag("--resume", generate.resume, "with --out: keep the answers that are there and go on after them");
+  generate_verb->add_flag("--json", generate.json, "print ids and finish_reason too");
+  generate_verb->footer("example: drover generate --model models/smollm2 --prompt \"What is the capital of France?\" --greedy");
+
+  TokenizeArguments tokenize;
+  auto* tokenize_verb = app.add_subcommand("tokenize", "text to ids, as JSON");
+  tokenize_verb->add_option("--model", tokenize.model, "a directory with a tokenizer")->required();
+  auto* text_option = tokenize_verb->add_option("--text", tokenize.text, "the text");
+  tokenize_verb->add_option("--file", tokenize.file, "a file with the text")->excludes(text_option);
+  tokenize_verb->add_flag("--special", tokenize.special, "spellings of special tokens become their ids");
+  tokenize_verb->footer("example: drover tokenize --model models/smollm2 --text \"Hello there\"");
+
+  ExportArguments exporting;
+  auto* export_verb = app.add_subcommand("export", "an adapter or a merged model out of a run");
+  export_verb->add_option("run", exporting.run, "the run's directory (output.dir)")->required();
+  auto* adapter_option = export_verb->add_option("--adapter", exporting.adapter, "write a PEFT adapter here");
+  export_verb->add_option("--merged", exporting.merged, "write a merged model here")->excludes(adapter_option);
+  export_verb->add_option("--step", exporting.step, "from this checkpoint (default: the latest)");
+  export_verb->footer("example: drover export runs/handbook --merged models/handbook-merged");
+
+  std::string gguf, directory, path;
+  bool json = false;
+  auto* import_verb = app.add_subcommand("import", "a GGUF file to a Hugging Face directory");
+  import_verb->add_option("file", gguf, "FILE.gguf")->required();
+  import_verb->add_option("directory", directory, "the directory to make")->required();
+  import_verb->footer("example: drover import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2");
+
+  auto* inspect_verb = app.add_subcommand("inspect", "names, shapes, dtypes and hashes of a model, adapter, checkpoint or token store");
+  inspect_verb->add_option("path", path, "a file or directory")->required();
+  inspect_verb->add_flag("--json", json, "print the result as JSON");
+  inspect_verb->footer("example: drover inspect runs/handbook/adapter");
+
+  auto* doctor_verb = app.add_subcommand("doctor", "is this machine ready, and what to do if not");
+  doctor_verb->add_flag("--json", json, "print the result as JSON");
+
+  for (const char* later : {"serve", "chat", "report", "quantize", "compare", "schema"}) {
+    if (argc > 1 && std::string(argv[1]) == later) {
+      fmt::print(stderr, "drover: the verb {} is not built yet\n", later);
+      return static_cast<int>(Exit::usage);
+    }
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "drover: {}\nRun `drover --help`, or `drover VERB --help` for an example.\n", error.what());
+    return static_cast<int>(Exit::usage);
+  }
+  if (version) {
+    std::cout << version_text();
+    return 0;
+  }
+  if (help_keys) {
+    std::cout << recipe_help();
+    return 0;
+  }
+  if (app.get_subcommands().empty()) {
+    std::cout << app.help();
+    return static_cast<int>(Exit::usage);
+  }
+  take_words(words, recipe);
+  take_words(words, eval.recipe);
+  tokenize.has_text = text_option->count() > 0;
+
+  const Process process = start_process(&argc, &argv);
+  return guarded(process, [&]() -> Exit {
+    if (train_verb->parsed()) return run_train(process, recipe, dry_run);
+    if (plan_verb->parsed()) return run_plan(recipe, ranks);
+    if (prepare_verb->parsed()) return run_prepare(recipe);
+    if (eval_verb->parsed()) return run_eval(process, eval);
+    if (generate_verb->parsed()) return run_generate(process, generate);
+    if (tokenize_verb->parsed()) return run_tokenize(tokenize);
+    if (export_verb->parsed()) return run_export(exporting);
+    if (import_verb->parsed()) return run_import(gguf, directory);
+    if (inspect_verb->parsed()) return run_inspect(path, json);
+    return run_doctor(process, json);
+  });
+}

@@ -1,0 +1,77 @@
+#include "launch/process.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "kernels/base/log.h"
+
+namespace drover {
+
+namespace {
+
+// The cores this job may use on the node: everything its cpuset allows, whatever single core a launcher bound the rank to.
+std::vector<int> allowed_cores() {
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  for (int i = 0; i < CPU_SETSIZE; ++i) CPU_SET(i, &all);
+  sched_setaffinity(0, sizeof all, &all);
+  sched_getaffinity(0, sizeof all, &all);
+  std::vector<int> cores;
+  for (int i = 0; i < CPU_SETSIZE; ++i) {
+    if (CPU_ISSET(i, &all)) cores.push_back(i);
+  }
+  return cores;
+}
+
+int take_cores(const MpiWorld& world) {
+  const std::vector<int> cores = allowed_cores();
+  const int n = static_cast<int>(cores.size()), ranks = world.local_size;
+  if (const char* text = std::getenv("OMP_NUM_THREADS")) {
+    const int threads = std::atoi(text);
+    if (threads >= 1) return threads;
+  }
+  if (ranks > n) return 1;  // oversubscribed: the scheduler deals the cores
+  const int begin = n * world.local_rank / ranks, end = n * (world.local_rank + 1) / ranks;
+  cpu_set_t mine;
+  CPU_ZERO(&mine);
+  for (int i = begin; i < end; ++i) CPU_SET(cores[static_cast<size_t>(i)], &mine);
+  sched_setaffinity(0, sizeof mine, &mine);
+  return std::max(1, end - begin);
+}
+
+}  // namespace
+
+Process start_process(int* argc, char*** argv) {
+  Process process;
+  if (launched_by_mpi()) process.world = start_mpi(argc, argv);
+  log::set_rank(process.world.rank, process.world.size);
+  process.threads = take_cores(process.world);
+  return process;
+}
+
+int guarded(const Process& process, const std::function<Exit()>& verb) {
+  const bool several = process.world.size > 1;
+  try {
+    const Exit code = verb();
+    if (launched_by_mpi()) finish_mpi();
+    return static_cast<int>(code);
+  } catch (const Error& error) {
+    const bool agreed = error.code() != Exit::internal && error.code() != Exit::hang && error.code() != Exit::peer_lost;
+    if (agreed || !several) {
+      log::write(fmt::format("drover: {}", error.what()));
+      if (launched_by_mpi()) finish_mpi();
+      return static_cast<int>(error.code());
+    }
+    log::write_any(fmt::format("drover: {}", error.what()));
+    abort_all(static_cast<int>(error.code()));
+  } catch (const std::exception& error) {
+    log::write_any(fmt::format("drover: internal error: {}", error.what()));
+    if (several) abort_all(static_cast<int>(Exit::internal));
+    return static_cast<int>(Exit::internal);
+  }
+}
+
+}  // namespace drover

@@ -1,0 +1,21 @@
+// A process among the ranks of a job: MPI, its share of the node's cores, and one way out for errors.
+#pragma once
+#include <functional>
+
+#include "kernels/base/error.h"
+#include "kernels/comm/mesh.h"
+
+namespace drover {
+
+struct Process {
+  MpiWorld world;
+  int threads = 1;
+};
+
+// Starts MPI when a launcher started us, takes this rank's share of the cores (OMP_NUM_THREADS overrides the number of threads) and pins to it.
+Process start_process(int* argc, char*** argv);
+
+// Runs a verb: an expected error is printed once and becomes its exit code on all ranks; anything unexpected is printed with the rank and ends all.
+int guarded(const Process& process, const std::function<Exit()>& verb);
+
+}  // namespace drover

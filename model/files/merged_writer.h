@@ -1,0 +1,33 @@
+// A whole model as Hugging Face stores it: model.safetensors, or shards of bounded size with model.safetensors.index.json.
+// Shards are planned first; then the bytes stream through, one file open at a time.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/files/safetensors_writer.h"
+
+namespace drover {
+
+class MergedWriter {
+ public:
+  // Tensors go to shards in the order given; a tensor larger than the limit has a shard of its own. `directory` exists.
+  MergedWriter(fs::path directory, const std::vector<TensorSpec>& tensors, int64_t max_shard_bytes = 5'000'000'000);
+
+  const std::vector<TensorSpec>& order() const { return order_; }  // the order in which bytes must come
+  const std::vector<std::string>& files() const { return files_; }
+  void write(const std::string& name, const void* data, int64_t bytes);  // in pieces or whole
+  void commit();  // the last shard, and the index where there are several
+
+ private:
+  void open_shard_of(const std::string& name);
+
+  fs::path directory_;
+  std::vector<std::vector<TensorSpec>> shards_;  // each in canonical order
+  std::vector<std::string> files_;
+  std::vector<TensorSpec> order_;
+  size_t shard_ = 0;
+  std::unique_ptr<SafetensorsWriter> writer_;
+};
+
+}  // namespace drover

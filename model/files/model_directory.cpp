@@ -1,0 +1,226 @@
+#include "model/files/model_directory.h"
+
+#include <algorithm>
+#include <set>
+
+#include "kernels/base/hash.h"
+#include "model/files/json.h"
+
+namespace drover {
+
+namespace {
+
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr size_t kNamesShown = 20;
+constexpr int64_t kReleaseBytes = int64_t{16} << 20;  // how much is read before its pages are released
+
+bool ends_with(const std::string& text, std::string_view end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+std::string listed(const std::vector<std::string>& lines) {
+  std::string text;
+  for (size_t i = 0; i < lines.size() && i < kNamesShown; ++i) text += "\n  " + lines[i];
+  if (lines.size() > kNamesShown) text += fmt::format("\n  and {} more", lines.size() - kNamesShown);
+  return text;
+}
+
+// Why there is no model here, from what is there instead.
+[[noreturn]] void fail_without_weights(const fs::path& directory) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
+    if (extension == ".bin" || extension == ".pth" || extension == ".pt") {
+      fail(Exit::bad_data,
+           "{} holds {} but no {}: pickles can run code and are not read; fetch the model's safetensors, or convert it with transformers' "
+           "save_pretrained",
+           directory.string(), name, kSingle);
+    }
+    if (extension == ".gguf") {
+      fail(Exit::bad_data, "{} holds {} but no {}; make a Hugging Face directory of it: drover import {} DIR", directory.string(), name, kSingle,
+           entry.path().string());
+    }
+    if (extension == ".safetensors") {
+      fail(Exit::missing_input, "{} holds {} but neither {} nor {}; fetch the index too", directory.string(), name, kSingle, kIndex);
+    }
+  }
+  fail(Exit::missing_input, "no weights in {}: neither {} nor {}", directory.string(), kSingle, kIndex);
+}
+
+}  // namespace
+
+ModelDirectory::ModelDirectory(const fs::path& path) : path_(path) {
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored)) fail(Exit::missing_input, "no model directory {}", path.string());
+  config_ = read_model_config(path);
+  find_weights();
+}
+
+void ModelDirectory::find_weights() {
+  std::error_code ignored;
+  if (fs::exists(path_ / kSingle, ignored)) {
+    auto single = std::make_unique<SafetensorsFile>(path_ / kSingle);
+    for (const StoredTensor& tensor : single->tensors()) file_of_.emplace(tensor.name, kSingle);
+    open_.emplace(kSingle, std::move(single));
+  } else if (fs::exists(path_ / kIndex, ignored)) {
+    read_index(path_ / kIndex);
+  } else {
+    fail_without_weights(path_);
+  }
+}
+
+void ModelDirectory::read_index(const fs::path& index) {
+  const std::string where = index.string();
+  const nlohmann::json json = parse_json(read_text(index, kHeaderLimit), where);
+  const auto map = json.is_object() ? json.find("weight_map") : json.end();
+  if (!json.is_object() || map == json.end() || !map->is_object()) {
+    fail(Exit::bad_data, "{}: no weight_map of tensors to files", where);
+  }
+  if (map->size() > kTensorLimit) fail(Exit::bad_data, "{}: more than {} tensors", where, kTensorLimit);
+  for (const auto& [tensor, value] : map->items()) {
+    if (!value.is_string()) fail(Exit::bad_data, "{}: the file of {} is not a name", where, clipped(tensor));
+    const auto& name = value.get_ref<const std::string&>();
+    if (name.find('/') != std::string::npos || name.find('\\') != std::string::npos || name.find('\0') != std::string::npos || name[0] == '.') {
+      fail(Exit::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files beside the index", where, clipped(tensor), clipped(name));
+    }
+    if (!ends_with(name, ".safetensors")) {
+      fail(Exit::bad_data, "{}: the file of {} is \"{}\"; only .safetensors files are read", where, clipped(tensor), clipped(name));
+    }
+    file_of_.emplace(tensor, name);
+  }
+  std::vector<std::string> missing;
+  for (const std::string& name : files()) {
+    std::error_code ignored;
+    if (!fs::exists(path_ / name, ignored)) missing.push_back(name);
+  }
+  if (!missing.empty()) {
+    fail(Exit::missing_input, "{}: the index names files that are not there; fetch them again:{}", path_.string(), listed(missing));
+  }
+}
+
+std::vector<std::string> ModelDirectory::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, file] : file_of_) names.push_back(name);
+  return names;
+}
+
+std::vector<std::string> ModelDirectory::files() const {
+  std::set<std::string> files;
+  for (const auto& [name, file] : file_of_) files.insert(file);
+  return {files.begin(), files.end()};
+}
+
+const SafetensorsFile& ModelDirectory::file(const std::string& name) {
+  auto& slot = open_[name];
+  if (slot == nullptr) {
+    auto opened = std::make_unique<SafetensorsFile>(path_ / name);
+    for (const StoredTensor& tensor : opened->tensors()) {
+      const auto indexed = file_of_.find(tensor.name);
+      if (indexed != file_of_.end() && indexed->second != name) {
+        open_.erase(name);
+        fail(Exit::bad_data, "{}: the tensor {} stands in two files, {} and {}; fetch the model again", path_.string(), clipped(tensor.name),
+             indexed->second, name);
+      }
+    }
+    slot = std::move(opened);
+  }
+  return *slot;
+}
+
+const StoredTensor& ModelDirectory::tensor(const std::string& name) {
+  const auto found = file_of_.find(name);
+  if (found == file_of_.end()) fail(Exit::bad_data, "{}: the model has no tensor {}", path_.string(), name);
+  const StoredTensor* tensor = file(found->second).find(name);
+  if (tensor == nullptr) {
+    fail(Exit::bad_data, "{}: the index says that {} is in {}, but it is not; fetch the model again", path_.string(), name, found->second);
+  }
+  return *tensor;
+}
+
+StoredType ModelDirectory::dtype(const std::string& name) { return tensor(name).dtype; }
+std::vector<int64_t> ModelDirectory::shape(const std::string& name) { return tensor(name).shape; }
+
+std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTensor> whole_model) const {
+  std::set<std::string> expected;
+  std::vector<std::string> missing, surplus;
+  for (const ExpectedTensor& tensor : whole_model) {
+    expected.insert(tensor.name);
+    if (!has(tensor.name)) missing.push_back(tensor.name);
+  }
+  if (!missing.empty()) {
+    fail(Exit::bad_data, "{}: {} of the {} tensors that config.json asks for are missing:{}", path_.string(), missing.size(), whole_model.size(),
+         listed(missing));
+  }
+  for (const auto& [name, file] : file_of_) {
+    if (expected.count(name) == 0 && !ends_with(name, "rotary_emb.inv_freq")) surplus.push_back(name);
+  }
+  return surplus;
+}
+
+void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
+  std::vector<std::string> wrong;
+  for (const ExpectedTensor& expected : mine) {
+    const StoredTensor& stored = tensor(expected.name);
+    const bool key_or_value = ends_with(expected.name, ".k_proj.weight") || ends_with(expected.name, ".v_proj.weight");
+    const std::vector<int64_t> shape = expected.cols == 1 ? std::vector<int64_t>{expected.rows} : std::vector<int64_t>{expected.rows, expected.cols};
+    const bool fits = stored.shape == shape || (expected.cols == 1 && stored.shape == std::vector<int64_t>{expected.rows, 1});
+    if (!fits && key_or_value && stored.shape.size() == 2 && stored.shape[1] == expected.cols && stored.shape[0] > expected.rows &&
+        stored.shape[0] % expected.rows == 0) {
+      wrong.push_back(fmt::format("{} has {} rows where num_key_value_heads {} × head_dim {} needs {}: the checkpoint carries duplicated KV heads, "
+                                  "as the first upload of Llama 3.1 405B did; fetch the later one",
+                                  expected.name, stored.shape[0], config_.kv_heads, config_.head_dim, expected.rows));
+    } else if (!fits) {
+      wrong.push_back(fmt::format("{} is {}, config.json needs {}", expected.name, shape_text(stored.shape), shape_text(shape)));
+    } else if (!can_convert(stored.dtype)) {
+      wrong.push_back(fmt::format("{} is stored as {}; allowed are BF16, F16 and F32", expected.name, name_of(stored.dtype)));
+    }
+  }
+  if (!wrong.empty()) fail(Exit::bad_data, "{}: the weights do not fit config.json:{}", path_.string(), listed(wrong));
+}
+
+void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to, void* out) {
+  const StoredTensor& stored = tensor(name);
+  const SafetensorsFile& source = file(file_of_.at(name));
+  if (!can_convert(stored.dtype)) {
+    fail(Exit::bad_data, "{}: {} is stored as {}; allowed are BF16, F16 and F32", source.path().string(), name, name_of(stored.dtype));
+  }
+  const int64_t all_cols = stored.cols();
+  require(row_begin >= 0 && rows >= 0 && row_begin + rows <= stored.rows() && col_begin >= 0 && cols >= 0 && col_begin + cols <= all_cols,
+          "a slice lies inside its tensor");
+  if (rows == 0 || cols == 0) return;
+  const int64_t number = size_of(stored.dtype), row_bytes = all_cols * number;
+  const int64_t at_once = std::max<int64_t>(1, kReleaseBytes / row_bytes);
+  char* to_bytes = static_cast<char*>(out);
+  for (int64_t row = 0; row < rows; row += at_once) {
+    const int64_t count = std::min(at_once, rows - row);
+    const std::byte* first = stored.bytes.data() + (row_begin + row) * row_bytes + col_begin * number;
+    if (cols == all_cols) {
+      convert(stored.dtype, first, count * cols, to, to_bytes + row * cols * size_of(to));
+    } else {
+      for (int64_t r = 0; r < count; ++r) convert(stored.dtype, first + r * row_bytes, cols, to, to_bytes + (row + r) * cols * size_of(to));
+    }
+    source.advise_done(stored.offset + static_cast<size_t>((row_begin + row) * row_bytes), static_cast<size_t>(count * row_bytes));
+  }
+  bytes_read_ += rows * cols * number;
+}
+
+std::string ModelDirectory::fingerprint() {
+  Sha256 hash;
+  const std::string config = read_text(path_ / "config.json");
+  hash.update(config.data(), config.size());
+  for (const std::string& name : files()) {
+    const SafetensorsFile& weights = file(name);
+    const uint64_t size = weights.file_bytes();
+    hash.update(&size, sizeof size);
+    hash.update(weights.header().data(), weights.header().size());
+    for (const StoredTensor& tensor : weights.tensors()) {
+      const size_t sample = std::min<size_t>(tensor.bytes.size(), 4096);
+      hash.update(tensor.bytes.data(), sample);
+      weights.advise_done(tensor.offset, sample);
+    }
+  }
+  return hash.hex();
+}
+
+}  // namespace drover

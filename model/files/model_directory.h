@@ -1,0 +1,62 @@
+// A Hugging Face model directory: config.json, and weights in one safetensors file or in shards with an index. Read in place, never copied.
+// A shard is mapped when one of its tensors is first asked for: a rank touches only the files and the byte ranges of its own slices.
+// Not for several threads at once.
+#pragma once
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/files/safetensors.h"
+
+namespace drover {
+
+struct ExpectedTensor {
+  std::string name;
+  int64_t rows = 0, cols = 1;  // a vector has one column; stored as [rows]
+};
+
+class ModelDirectory {
+ public:
+  // Reads config.json, and the index or the single file's header. 66: nothing there, or a shard is missing; 65: pickles, GGUF, a bad index.
+  explicit ModelDirectory(const fs::path& path);
+
+  const fs::path& path() const { return path_; }
+  const ModelConfig& config() const { return config_; }
+  std::vector<std::string> names() const;
+  std::vector<std::string> files() const;  // the weight files' names, sorted
+  bool has(const std::string& name) const { return file_of_.count(name) != 0; }
+  // These open the tensor's file; 65 when the directory has no such tensor.
+  StoredType dtype(const std::string& name);
+  std::vector<int64_t> shape(const std::string& name);
+
+  // 65 naming every expected tensor that is missing. Returns those that nobody expects (`…rotary_emb.inv_freq` is passed over). Opens no shard.
+  std::vector<std::string> check_names(std::span<const ExpectedTensor> whole_model) const;
+  // 65 naming every tensor whose shape or dtype is not as expected, with the reason where keys and values are stored twice. Opens their files.
+  void check_shapes(std::span<const ExpectedTensor> mine);
+
+  // Rows [row_begin, row_begin + rows) × columns [col_begin, col_begin + cols) of a matrix, or of a vector (one column), as bf16 or f32 into
+  // contiguous `out`. Pages are released once they are converted.
+  void read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to, void* out);
+
+  int64_t bytes_read() const { return bytes_read_; }                              // stored bytes of all ranges read so far
+  int64_t files_opened() const { return static_cast<int64_t>(open_.size()); }
+  // SHA-256 over config.json and, of each file, its size, header and the first 4 KiB of each tensor. Opens every file.
+  std::string fingerprint();
+
+ private:
+  void find_weights();
+  void read_index(const fs::path& index);
+  const SafetensorsFile& file(const std::string& name);
+  const StoredTensor& tensor(const std::string& name);
+
+  fs::path path_;
+  ModelConfig config_;
+  std::map<std::string, std::string> file_of_;  // tensor → file
+  std::map<std::string, std::unique_ptr<SafetensorsFile>> open_;
+  int64_t bytes_read_ = 0;
+};
+
+}  // namespace drover

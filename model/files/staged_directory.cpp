@@ -1,0 +1,68 @@
+#include "model/files/staged_directory.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+namespace {
+
+// "adapter/" and "adapter" name the same directory; the staged one lies beside it.
+fs::path without_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
+
+}  // namespace
+
+StagedDirectory::StagedDirectory(fs::path target, const std::set<std::string>& replaceable) : target_(without_slash(target)) {
+  std::error_code error;
+  const fs::file_status status = fs::status(target_, error);
+  if (fs::exists(status)) {
+    if (!fs::is_directory(status)) fail(Exit::usage, "{} exists and is not a directory; name a new one", target_.string());
+    for (const auto& entry : fs::directory_iterator(target_, error)) {
+      const std::string name = entry.path().filename().string();
+      if (replaceable.count(name) != 0) continue;
+      fail(Exit::usage, "{} already holds {}; name a new or empty directory, or remove this one", target_.string(), name);
+    }
+    if (error) fail(Exit::io, "cannot list {}: {}", target_.string(), error.message());
+  }
+  const fs::path parent = target_.has_parent_path() ? target_.parent_path() : fs::path(".");
+  make_directories(parent);
+  staged_ = parent / fmt::format(".{}.tmp-{}", target_.filename().string(), ::getpid());
+  fs::remove_all(staged_, error);
+  make_directories(staged_);
+}
+
+StagedDirectory::~StagedDirectory() {
+  std::error_code ignored;
+  if (!staged_.empty()) fs::remove_all(staged_, ignored);
+}
+
+void StagedDirectory::commit() {
+  require(!staged_.empty(), "a directory is committed once");
+  sync_directory(staged_);
+  std::error_code ignored;
+  if (!fs::exists(target_, ignored) || fs::is_empty(target_, ignored)) {
+    rename_durably(staged_, target_);
+    staged_.clear();
+    return;
+  }
+  // Swapped in one step, so that at every moment one of the two whole directories has the name.
+  if (::renameat2(AT_FDCWD, staged_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0) {
+    if (errno != EINVAL && errno != ENOSYS) {
+      fail(Exit::io, "cannot put the new {} into place: {}", target_.string(), std::error_code(errno, std::generic_category()).message());
+    }
+    const fs::path old = fs::path(staged_) += ".old";
+    rename_durably(target_, old);
+    rename_durably(staged_, target_);
+    staged_ = old;
+  }
+  sync_directory(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
+  fs::remove_all(staged_, ignored);
+  staged_.clear();
+}
+
+}  // namespace drover

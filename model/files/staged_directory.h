@@ -1,0 +1,27 @@
+// A directory that appears under its name only when it is complete: written beside it, synced, then renamed into place.
+#pragma once
+#include <set>
+#include <string>
+
+#include "kernels/base/file.h"
+
+namespace drover {
+
+class StagedDirectory {
+ public:
+  // The target must be absent, an empty directory, or hold nothing but files named in `replaceable` (then it is swapped out whole at commit).
+  // Otherwise 64, naming a file that is in the way.
+  explicit StagedDirectory(fs::path target, const std::set<std::string>& replaceable = {});
+  ~StagedDirectory();  // without commit, nothing stays
+  StagedDirectory(const StagedDirectory&) = delete;
+  StagedDirectory& operator=(const StagedDirectory&) = delete;
+
+  const fs::path& path() const { return staged_; }  // write here
+  const fs::path& target() const { return target_; }
+  void commit();  // 74 with the reason
+
+ private:
+  fs::path target_, staged_;
+};
+
+}  // namespace drover

@@ -1,0 +1,22 @@
+// Adapters and merged models out of checkpoints, each read back and checked before it counts as written.
+#pragma once
+#include "model/files/model_directory.h"
+#include "model/files/peft.h"
+#include "trainer/checkpoint.h"
+
+namespace drover {
+
+// Checks that the directory holds every weight of its configuration with the right shape; surplus tensors are only reported.
+void check_weights(ModelDirectory& model);
+
+// PEFT's adapter directory from a checkpoint; read back: same keys and values, finite, some B away from zero.
+void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, DType dtype, const fs::path& out);
+
+// Fills an adapter's parameters (and compute copies) from a PEFT directory; 65 naming the tensor that is missing, surplus or of another shape.
+void load_adapter(const fs::path& directory, AdapterSet& adapter);
+
+// A whole model: W + scale·B·A in fp32 from the masters, rounded once to the base's dtype, tensor by tensor; everything else is copied.
+// Read back: every tensor is there, and on a probe x of each adapted linear the merged weight gives what base and adapter give together.
+void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out);
+
+}  // namespace drover

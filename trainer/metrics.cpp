@@ -1,0 +1,98 @@
+#include "trainer/metrics.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+namespace {
+
+int64_t status_bytes(const char* key) {
+  std::ifstream in("/proc/self/status");
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind(key, 0) == 0) return std::stoll(line.substr(line.find(':') + 1)) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int64_t peak_process_bytes() { return status_bytes("VmHWM:"); }
+int64_t current_process_bytes() { return status_bytes("VmRSS:"); }
+
+MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) {
+  std::string kept;
+  if (fs::exists(file)) {
+    std::ifstream in(file);
+    for (std::string text; std::getline(in, text) && !in.eof();) {  // a last line without its end is half
+      const auto j = nlohmann::json::parse(text, nullptr, false);
+      if (j.is_object() && j.value("step", int64_t{0}) <= last_step && j.contains("step")) kept += text + "\n";
+    }
+  }
+  write_text(file, kept);
+  out_.open(file, std::ios::app);
+}
+
+void MetricsFile::line(const std::string& text) {
+  out_ << text << '\n' << std::flush;
+  if (!out_) fail(Exit::io, "cannot write {}; is the disk full?", path_.string());
+}
+
+void MetricsFile::step(const StepMetrics& m) {
+  line(nlohmann::ordered_json{{"step", m.step},
+                              {"loss", m.loss},
+                              {"grad_norm", m.grad_norm},
+                              {"learning_rate", m.learning_rate},
+                              {"tokens", m.tokens},
+                              {"trained_tokens", m.trained_tokens},
+                              {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
+                              {"step_seconds", m.step_seconds},
+                              {"peak_bytes", m.peak_bytes}}
+           .dump());
+}
+
+void MetricsFile::validation(int64_t step, double loss, int64_t tokens) {
+  line(nlohmann::ordered_json{{"step", step}, {"validation_loss", loss}, {"tokens", tokens}}.dump());
+}
+
+Progress::Progress(int64_t every_steps) : terminal_(isatty(STDERR_FILENO) != 0), every_(every_steps) {}
+
+void Progress::step(const StepMetrics& m) {
+  const auto now = std::chrono::steady_clock::now();
+  if (first_step_ < 0) {
+    first_step_ = m.step;
+    start_ = now;
+  }
+  if (!terminal_ && m.step % every_ != 0 && m.step != m.total_steps) return;
+  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  const double per_step = m.step > first_step_ ? elapsed / static_cast<double>(m.step - first_step_) : m.step_seconds;
+  const int64_t eta = static_cast<int64_t>(per_step * static_cast<double>(m.total_steps - m.step));
+  const std::string text =
+      fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tok/s  {:.2f} GiB  ETA {}:{:02}", m.step, m.total_steps, m.loss, m.learning_rate, m.grad_norm,
+                  static_cast<double>(m.tokens) / m.step_seconds, static_cast<double>(m.peak_bytes) / (1 << 30), eta / 60, eta % 60);
+  if (terminal_) {
+    fmt::print(stderr, "\r\033[K{}", text);
+    open_ = true;
+  } else {
+    fmt::print(stderr, "{}\n", text);
+  }
+  std::fflush(stderr);
+}
+
+void Progress::note(const std::string& text) {
+  finish();
+  fmt::print(stderr, "{}\n", text);
+  std::fflush(stderr);
+}
+
+void Progress::finish() {
+  if (open_) fmt::print(stderr, "\n");
+  open_ = false;
+}
+
+}  // namespace drover

@@ -1,0 +1,48 @@
+// metrics.jsonl and the progress line.
+#pragma once
+#include <chrono>
+#include <fstream>
+
+#include "kernels/base/file.h"
+
+namespace drover {
+
+struct StepMetrics {
+  int64_t step = 0, total_steps = 0;
+  double loss = 0, grad_norm = 0, learning_rate = 0;
+  int64_t tokens = 0, trained_tokens = 0;
+  double step_seconds = 0;
+  int64_t peak_bytes = 0;
+};
+
+// Rank 0 only. Opening it for a resumed run drops every line after `last_step`, and a half last line.
+class MetricsFile {
+ public:
+  MetricsFile(const fs::path& file, int64_t last_step);
+  void step(const StepMetrics& m);
+  void validation(int64_t step, double loss, int64_t tokens);
+
+ private:
+  void line(const std::string& text);
+  fs::path path_;
+  std::ofstream out_;
+};
+
+// One updating line on a terminal, a line per step elsewhere.
+class Progress {
+ public:
+  explicit Progress(int64_t every_steps);
+  void step(const StepMetrics& m);
+  void note(const std::string& text);  // a line of its own
+  void finish();
+
+ private:
+  bool terminal_ = false, open_ = false;
+  int64_t every_ = 1, first_step_ = -1;
+  std::chrono::steady_clock::time_point start_;
+};
+
+int64_t peak_process_bytes();     // VmHWM
+int64_t current_process_bytes();  // VmRSS
+
+}  // namespace drover

@@ -1,0 +1,305 @@
+#include "trainer/run.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/hash.h"
+#include "kernels/base/log.h"
+#include "kernels/comm/agree.h"
+#include "optim/learning_rate.h"
+#include "trainer/checkpoint.h"
+#include "trainer/export.h"
+#include "trainer/metrics.h"
+#include "trainer/setup.h"
+#include "trainer/stop_signal.h"
+
+namespace drover {
+
+namespace {
+
+// output.dir/lock: one run at a time. A lock whose process on this host is gone is taken over.
+class RunLock {
+ public:
+  explicit RunLock(const fs::path& run) : path_(run / "lock") {
+    char host[256] = {};
+    gethostname(host, sizeof host - 1);
+    if (fs::exists(path_)) {
+      const auto j = nlohmann::json::parse(read_text(path_, 4096), nullptr, false);
+      const bool here = j.is_object() && j.value("host", "") == host;
+      const int64_t pid = j.is_object() ? j.value("pid", int64_t{0}) : 0;
+      if (!here || (pid > 0 && pid != getpid() && kill(static_cast<pid_t>(pid), 0) == 0)) {
+        fail(Exit::bad_recipe, "{} is in use by process {} on {}; wait for it, choose another output.dir, or remove the file if that run is gone", path_.string(), pid,
+             j.is_object() ? j.value("host", "an unknown host") : "an unknown host");
+      }
+    }
+    write_text(path_, nlohmann::json{{"host", host}, {"pid", getpid()}}.dump());
+  }
+  ~RunLock() {
+    std::error_code code;
+    fs::remove(path_, code);
+  }
+
+ private:
+  fs::path path_;
+};
+
+std::map<std::string, std::string> identity_of(const Recipe& recipe, const std::string& model, const PreparedData& data) {
+  std::map<std::string, std::string> id = identity(recipe);
+  // The data is known by its content, not by where it lies; the length of a run may grow.
+  id.erase("data.train");
+  id["model"] = model;
+  id["data"] = data.train.identity();
+  return id;
+}
+
+// 78 listing what differs between a checkpoint's run and this one.
+void check_identity(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now, const fs::path& run) {
+  std::string differences;
+  for (const auto& [key, value] : now) {
+    const auto found = checkpoint.state().identity.find(key);
+    const std::string before = found == checkpoint.state().identity.end() ? "(absent)" : found->second;
+    if (before != value) differences += fmt::format("\n  {}: {} in the checkpoint, {} now", key, before, value);
+  }
+  if (differences.empty()) return;
+  fail(Exit::bad_recipe, "{} was made by another run than this recipe describes:{}\nEither choose a new output.dir (now {}), or start over with checkpoint.resume: never",
+       checkpoint.directory().string(), differences, run.string());
+}
+
+struct Outcome {
+  StopReason stop = StopReason::none;
+  int64_t steps = 0;
+};
+
+// All ranks learn of a signal that any of them got.
+StopReason agreed_stop(Communicator& world) {
+  double reason = static_cast<double>(static_cast<int>(stop_requested()));
+  double flags[2] = {reason == 1 ? 1.0 : 0.0, reason == 2 ? 1.0 : 0.0};
+  world.all_reduce(matrix(flags, 2, 1));
+  return flags[1] > 0 ? StopReason::interrupted : flags[0] > 0 ? StopReason::preempted : StopReason::none;
+}
+
+int64_t largest(Communicator& world, int64_t mine) {
+  int64_t most = mine;
+  for (const std::string& text : world.gather_strings(std::to_string(mine))) most = std::max<int64_t>(most, std::stoll(text));
+  return most;
+}
+
+class Training {
+ public:
+  Training(const ReadRecipe& read, Mesh& mesh, int threads) : read_(read), recipe_(read.recipe), mesh_(mesh), world_(*mesh.world), run_(read.recipe.output.dir), threads_(threads) {}
+
+  Exit run() {
+    together(world_, [&] {
+      if (world_.rank() != 0) return;
+      make_directories(run_);
+      lock_.emplace(run_);
+      clean_up(run_);
+      write_text(run_ / "recipe.yaml", resolved_recipe(read_));
+    });
+    open_inputs();
+    build_engine();
+    start_point();
+    const Outcome outcome = loop();
+    if (outcome.stop != StopReason::none) return stopped(outcome);
+    finish();
+    return Exit::done;
+  }
+
+ private:
+  void open_inputs() {
+    together(world_, [&] {
+      model_.emplace(ModelDirectory::open(recipe_.model.path));
+      tokenizer_.emplace(Tokenizer::open(tokenizer_directory(recipe_)));
+      adapter_config_ = adapter_config(read_);
+      layout_ = adapter_layout_of(model_->config(), adapter_config_);
+      check_weights(*model_);
+    });
+    check_same(world_, "the recipe", resolved_recipe(read_));
+    fingerprint_ = model_->fingerprint();
+    check_same(world_, "the model", fingerprint_);
+    data_ = prepare_data(recipe_, *tokenizer_, world_);
+  }
+
+  void build_engine() {
+    const MeshSizes sizes{mesh_.shape.tp, mesh_.shape.pp, mesh_.shape.dp};
+    EngineSettings settings;
+    together(world_, [&] { settings = engine_settings(recipe_, model_->config(), layout_, sizes, &data_); });
+    const std::vector<RankPlan> plans = plan_mesh(settings, mesh_.shape);
+    log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", parameter_count(model_->config()), trainable_parameters(model_->config(), layout_),
+              100.0 * static_cast<double>(trainable_parameters(model_->config(), layout_)) / static_cast<double>(parameter_count(model_->config())), print_plan(plans));
+    planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
+    backend_ = make_cpu_backend(threads_);
+    weights_.emplace(*model_);
+    together(world_, [&] { engine_.emplace(settings, *backend_, mesh_, *weights_, planned_); });
+    loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp, mesh_.shape.dp});
+    total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
+    log::info("{} rows a step, {} steps an epoch, {} steps in all", recipe_.train.global_batch_size, loader_->steps_per_epoch(), total_steps_);
+  }
+
+  void start_point() {
+    identity_ = identity_of(recipe_, fingerprint_, data_);
+    AdapterSet& adapter = *engine_->adapter();
+    std::optional<Checkpoint> checkpoint;
+    together(world_, [&] {
+      if (recipe_.checkpoint.resume == "auto") {
+        checkpoint = Checkpoint::latest(run_, [](const std::string& text) { log::warn("{}", text); });
+      } else if (recipe_.checkpoint.resume != "never") {
+        checkpoint = Checkpoint::open(recipe_.checkpoint.resume);
+      }
+      if (!checkpoint) return;
+      check_identity(*checkpoint, identity_, run_);
+      checkpoint->load(adapter, *backend_);
+    });
+    if (checkpoint) {
+      done_ = checkpoint->state().step;
+      log::info("resuming after step {} from {}", done_, checkpoint->directory().string());
+    } else if (recipe_.lora.init_from) {
+      together(world_, [&] { load_adapter(*recipe_.lora.init_from, adapter); });
+      log::info("starting from the adapter {}", *recipe_.lora.init_from);
+    } else {
+      adapter.initialise(static_cast<uint64_t>(recipe_.train.seed));
+    }
+    if (world_.rank() == 0) metrics_.emplace(run_ / "metrics.jsonl", done_);
+  }
+
+  StepSettings step_settings(int64_t step) const {  // step from 1
+    const OptimSection& o = recipe_.optim;
+    const int64_t warmup = o.warmup_steps ? *o.warmup_steps : warmup_steps_of(o.warmup_ratio.value_or(0), total_steps_);
+    const LearningRateShape shape = o.schedule == "constant" ? LearningRateShape::constant : o.schedule == "linear" ? LearningRateShape::linear : LearningRateShape::cosine;
+    const LearningRate rate{shape, o.learning_rate, warmup, total_steps_};
+    return {{static_cast<float>(rate.at(step - 1)), static_cast<float>(o.betas[0]), static_cast<float>(o.betas[1]), static_cast<float>(o.eps),
+             static_cast<float>(o.weight_decay), step},
+            static_cast<float>(o.max_grad_norm)};
+  }
+
+  void save() {
+    const StreamPosition next = loader_->position_of(done_);
+    save_checkpoint(run_, {done_, identity_, next.epoch, next.step}, *engine_->adapter(), *backend_, mesh_);
+    saved_ = done_;
+    together(world_, [&] {
+      if (world_.rank() == 0) prune_checkpoints(run_, recipe_.checkpoint.keep);
+    });
+  }
+
+  void validate(Progress& progress) {
+    if (!data_.validation || validated_ == done_) return;
+    validated_ = done_;
+    const Evaluation e = evaluate_store(*engine_, *data_.validation, recipe_.train.micro_batch_size, recipe_.train.global_batch_size);
+    if (world_.rank() != 0) return;
+    progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss));
+    metrics_->validation(done_, e.loss, data_.validation->tokens());
+  }
+
+  Outcome loop() {
+    Progress progress(recipe_.log.every_steps);
+    validate(progress);
+    while (done_ < total_steps_) {
+      const StopReason stop = agreed_stop(world_);
+      if (stop != StopReason::none) {
+        if (saved_ != done_) save();
+        progress.finish();
+        return {stop, done_};
+      }
+      const auto begin = std::chrono::steady_clock::now();
+      Batch batch;
+      together(world_, [&] { batch = loader_->load(loader_->position_of(done_)); });
+      const StepSettings settings = step_settings(done_ + 1);
+      const StepResult result = engine_->train_step(batch, settings);
+      if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+        progress.finish();
+        fail(Exit::non_finite, "step {}: the loss is {} and the gradient norm {}; the update was not made. Lower optim.learning_rate, or look at the rows of this step "
+             "(epoch {}, step {} of it); the last checkpoint is untouched", done_ + 1, result.loss, result.grad_norm, loader_->position_of(done_).epoch + 1,
+             loader_->position_of(done_).step + 1);
+      }
+      ++done_;
+      StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_process_bytes())};
+      m.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      if (world_.rank() == 0) {
+        metrics_->step(m);
+        progress.step(m);
+      }
+      if (recipe_.eval.every_steps > 0 && done_ % recipe_.eval.every_steps == 0) validate(progress);
+      if (recipe_.checkpoint.every_steps > 0 && done_ % recipe_.checkpoint.every_steps == 0) save();
+    }
+    progress.finish();
+    validate(progress);
+    return {StopReason::none, done_};
+  }
+
+  Exit stopped(const Outcome& outcome) {
+    log::info("stopped after step {} of {}; {} is saved. Start the same command again to go on.", outcome.steps, total_steps_,
+              (run_ / fmt::format("step-{}", outcome.steps)).string());
+    return outcome.stop == StopReason::interrupted ? Exit::interrupted : Exit::preempted;
+  }
+
+  void finish() {
+    const auto latest = Checkpoint::latest(run_, [](const std::string&) {});
+    const bool already = latest && latest->state().step == done_;
+    world_.barrier();
+    if (!already) save();
+    const fs::path adapter = run_ / "adapter";
+    together(world_, [&] {
+      if (world_.rank() != 0) return;
+      const Checkpoint checkpoint = Checkpoint::open(run_ / fmt::format("step-{}", done_));
+      export_adapter(checkpoint, adapter_config_, dtype_of_name(recipe_.output.adapter_dtype), adapter);
+    });
+    const ArenaBytes peak = engine_->peak();
+    log::info("arenas: {:.1f} MiB planned, {:.1f} MiB reached on rank 0", static_cast<double>(planned_.total()) / (1 << 20), static_cast<double>(peak.total()) / (1 << 20));
+    log::info("done. The adapter is in {}\n"
+              "  try it:   drover generate --model {} --adapter {} --prompt \"…\" --greedy\n"
+              "  merge it: drover export {} --merged {}",
+              adapter.string(), recipe_.model.path, adapter.string(), run_.string(), (run_ / "merged").string());
+  }
+
+  const ReadRecipe& read_;
+  const Recipe& recipe_;
+  Mesh& mesh_;
+  Communicator& world_;
+  fs::path run_;
+  int threads_;
+  std::optional<RunLock> lock_;
+  std::optional<ModelDirectory> model_;
+  std::optional<Tokenizer> tokenizer_;
+  AdapterConfig adapter_config_;
+  AdapterLayout layout_;
+  std::string fingerprint_;
+  PreparedData data_;
+  ArenaBytes planned_;
+  std::unique_ptr<Backend> backend_;
+  std::optional<DirectoryWeights> weights_;
+  std::optional<Engine> engine_;
+  std::optional<Loader> loader_;
+  std::optional<MetricsFile> metrics_;
+  std::map<std::string, std::string> identity_;
+  int64_t total_steps_ = 0, done_ = 0, saved_ = -1, validated_ = -1;
+};
+
+}  // namespace
+
+Evaluation evaluate_store(Engine& engine, const TokenStore& store, int64_t micro_batch_size, int64_t rows_at_once) {
+  Evaluation e;
+  double sum = 0;
+  const Mesh& mesh = engine.mesh();
+  for (int64_t begin = 0; begin < store.rows(); begin += rows_at_once) {
+    std::vector<int64_t> rows;
+    for (int64_t r = begin; r < std::min(store.rows(), begin + rows_at_once); ++r) rows.push_back(r);
+    const Batch batch = batch_of_rows(store, rows, micro_batch_size, mesh.position.dp, mesh.shape.dp);
+    if (batch.weight_sum <= 0) continue;
+    sum += engine.evaluate(batch);
+    e.weight += batch.weight_sum;
+  }
+  e.loss = e.weight > 0 ? sum / e.weight : 0;
+  return e;
+}
+
+Exit train(const ReadRecipe& recipe, Mesh& mesh, int threads) {
+  install_stop_handlers();
+  Training training(recipe, mesh, threads);
+  return training.run();
+}
+
+}  // namespace drover

@@ -1,0 +1,193 @@
+#include "trainer/setup.h"
+
+#include <cmath>
+
+#include "kernels/base/log.h"
+#include "kernels/comm/agree.h"
+
+namespace drover {
+
+void DirectoryWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) {
+  staging_.resize(static_cast<size_t>(to.bytes()));
+  directory_.read(spec.name, row, to.rows, col, to.cols, to.dtype, staging_.data());
+  backend.upload(staging_.data(), to);
+}
+
+DType dtype_of_name(const std::string& name) { return name == "bf16" ? DType::bf16 : DType::f32; }
+
+AdapterConfig adapter_config(const ReadRecipe& read) {
+  const LoraSection& l = read.recipe.lora;
+  AdapterConfig config;
+  config.r = l.r;
+  config.alpha = l.alpha;
+  config.dropout = l.dropout;
+  config.use_rslora = l.use_rslora;
+  config.target_names = l.target_modules.names;
+  config.target_pattern = l.target_modules.pattern;
+  for (const auto& [key, value] : l.rank_pattern) config.rank_pattern.emplace_back(key, static_cast<int64_t>(value));
+  config.alpha_pattern = l.alpha_pattern;
+  config.base_model = read.recipe.model.path;
+  if (!l.init_from) return config;
+
+  AdapterConfig first = read_adapter_config(*l.init_from);
+  const auto same = [&](const char* key, bool equal) {
+    const std::string name = std::string("lora.") + key;
+    if (read.origins.count(name) != 0 && !equal) {
+      fail(Exit::bad_recipe, "{} ({}) differs from the adapter in lora.init_from {}; leave the key out, or start without init_from", name, read.origins.at(name),
+           *l.init_from);
+    }
+  };
+  same("r", config.r == first.r);
+  same("alpha", config.alpha == first.alpha);
+  same("use_rslora", config.use_rslora == first.use_rslora);
+  same("target_modules", config.target_names == first.target_names && config.target_pattern == first.target_pattern);
+  same("rank_pattern", config.rank_pattern == first.rank_pattern);
+  same("alpha_pattern", config.alpha_pattern == first.alpha_pattern);
+  first.base_model = config.base_model;
+  first.dropout = config.dropout;
+  return first;
+}
+
+AdapterLayout adapter_layout_of(const ModelConfig& model, const AdapterConfig& adapter) {
+  return adapter_layout(model, [&](const std::string& path) -> std::optional<LowRankSpec> {
+    const auto target = adapter.match(path);
+    if (!target) return std::nullopt;
+    return LowRankSpec{target->r, static_cast<float>(target->scale)};
+  });
+}
+
+ModelConfig model_config_of(const Recipe& recipe, bool known_names_too) {
+  const fs::path path = recipe.model.path;
+  if (known_names_too && !fs::exists(path / "config.json")) {
+    if (const auto known = known_model(path.filename().string())) return *known;
+    fail(Exit::missing_input, "{} has no config.json, and \"{}\" is not a shape known by name; known are {}", path.string(), path.filename().string(),
+         fmt::join(known_model_names(), ", "));
+  }
+  return read_model_config(path);
+}
+
+fs::path tokenizer_directory(const Recipe& recipe) { return recipe.model.tokenizer.value_or(recipe.model.path); }
+
+PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFile>& files) {
+  const DataSection& d = recipe.data;
+  PrepareSettings s;
+  const auto format_of = [](const std::string& name) {
+    return name == "messages" ? RowFormat::messages : name == "text" ? RowFormat::text : RowFormat::automatic;
+  };
+  for (const DataFile& file : files) s.sources.push_back({file.path, format_of(file.format == "auto" ? d.format : file.format), file.weight});
+  s.chat = d.template_name == "auto" ? ChatTemplate::find(tokenizer_directory(recipe)) : ChatTemplate::named(d.template_name);
+  s.date = d.template_date;
+  s.train_on = d.train_on == "all" ? TrainOn::all : d.train_on == "last" ? TrainOn::last : TrainOn::assistant;
+  s.max_length = d.max_length;
+  s.packing = d.packing;
+  s.bad_rows = d.bad_rows == "skip" ? BadRows::skip : BadRows::error;
+  return s;
+}
+
+namespace {
+
+TokenStore store_of(const PrepareSettings& settings, const Tokenizer& tokenizer, const fs::path& file, const char* what, Communicator& world) {
+  together(world, [&] {
+    if (world.rank() != 0) return;
+    if (TokenStore::matches(file, store_identity(settings, tokenizer))) return;
+    PrepareReport report;
+    const TokenStore store = prepare(settings, tokenizer, report);
+    for (const std::string& complaint : report.complaints) log::warn("skipped {}", complaint);
+    if (report.cut > 0) log::warn("{} {} dialogs are longer than data.max_length {} and were cut at the end", report.cut, what, settings.max_length);
+    if (report.dropped > 0) log::warn("{} {} rows hold no trained token and were left out", report.dropped, what);
+    make_directories(file.parent_path());
+    store.save(file);
+  });
+  std::optional<TokenStore> store;
+  together(world, [&] { store = TokenStore::open(file); });
+  log::info("{} data: {} documents in {} rows, {} tokens, {} of them trained", what, store->documents(), store->rows(), store->tokens(),
+            store->trained_tokens(0, store->documents()));
+  return std::move(*store);
+}
+
+// Takes the given share of the documents out for validation: those with the smallest draws of the seed.
+std::pair<TokenStore, TokenStore> split_off(const TokenStore& all, double share, uint64_t seed, bool packing, int64_t max_length) {
+  const std::vector<int64_t> order = permutation(all.documents(), seed, -1);
+  const size_t count = std::clamp<size_t>(static_cast<size_t>(std::llround(share * static_cast<double>(order.size()))), 1, order.size() - 1);
+  std::vector<bool> taken(order.size());
+  for (size_t i = 0; i < count; ++i) taken[static_cast<size_t>(order[i])] = true;
+  std::pair<TokenStore, TokenStore> parts;
+  for (int64_t d = 0; d < all.documents(); ++d) {
+    const Document doc = all.document(d);
+    (taken[static_cast<size_t>(d)] ? parts.second : parts.first).add_document(doc.ids, doc.trained, doc.weight);
+  }
+  for (TokenStore* part : {&parts.first, &parts.second}) {
+    part->make_rows(packing, max_length);
+    part->set_identity(all.identity());
+  }
+  return parts;
+}
+
+}  // namespace
+
+PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Communicator& world) {
+  const fs::path directory = fs::path(recipe.output.dir) / "data";
+  const PrepareSettings settings = prepare_settings(recipe, recipe.data.train);
+  PreparedData data;
+  data.train = store_of(settings, tokenizer, directory / "train.h5", "training", world);
+  if (!recipe.data.validation.files.empty()) {
+    data.validation = store_of(prepare_settings(recipe, recipe.data.validation.files), tokenizer, directory / "validation.h5", "validation", world);
+  } else if (recipe.data.validation.share > 0) {
+    if (data.train.documents() < 2) fail(Exit::bad_data, "data.validation.share needs at least two training documents");
+    auto [train, validation] = split_off(data.train, recipe.data.validation.share, static_cast<uint64_t>(recipe.train.seed), recipe.data.packing, recipe.data.max_length);
+    data.train = std::move(train);
+    data.validation = std::move(validation);
+  }
+  return data;
+}
+
+int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch) {
+  if (recipe.train.max_steps) return *recipe.train.max_steps;
+  return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(recipe.train.epochs.value_or(1) * static_cast<double>(steps_per_epoch) - 1e-9)));
+}
+
+double head_cost_in_layers(const ModelConfig& m) {
+  int64_t layer = 0;
+  for (Projection p : kAllProjections) layer += shape_of(m, p).out * shape_of(m, p).in;
+  return static_cast<double>(m.vocab * m.hidden) / static_cast<double>(layer);
+}
+
+EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout, const MeshSizes& mesh, const PreparedData* data) {
+  const std::string why = why_not_tp(model, mesh.tp);
+  if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
+  EngineSettings s;
+  s.model = model;
+  s.adapter = layout;
+  s.partition = partition_layers(model.layers, mesh.pp, head_cost_in_layers(model));
+  s.dtype = dtype_of_name(recipe.train.dtype);
+  s.max_positions = recipe.data.max_length;
+  s.micro_batch_tokens = recipe.data.max_length * recipe.train.micro_batch_size;
+  s.local_micro_batches = recipe.train.global_batch_size / (recipe.train.micro_batch_size * mesh.dp);
+  s.deterministic = recipe.train.deterministic;
+  s.recompute = recipe.memory.activation_checkpointing == "full";
+  s.dropout = static_cast<float>(recipe.lora.dropout);
+  s.seed = static_cast<uint64_t>(recipe.train.seed);
+  if (recipe.data.max_length > model.max_positions) {
+    fail(Exit::bad_recipe, "data.max_length {} is more than the model's max_position_embeddings {}", recipe.data.max_length, model.max_positions);
+  }
+  if (data == nullptr) return s;
+
+  const LoaderSettings loading{recipe.train.micro_batch_size, recipe.train.global_batch_size, recipe.data.shuffle, static_cast<uint64_t>(recipe.train.seed), 0, 1};
+  const Loader loader(data->train, loading);
+  Loader::Largest largest = loader.largest_micro_batch(total_steps(recipe, loader.steps_per_epoch()));
+  s.max_positions = data->train.longest_document();
+  if (data->validation) {
+    const TokenStore& v = *data->validation;
+    LoaderSettings in_order = loading;
+    in_order.shuffle = false;
+    const Loader validation(v, in_order);
+    const Loader::Largest other = validation.largest_micro_batch(validation.steps_per_epoch());
+    largest = {std::max(largest.tokens, other.tokens), std::max(largest.trained_tokens, other.trained_tokens)};
+    s.max_positions = std::max(s.max_positions, v.longest_document());
+  }
+  s.micro_batch_tokens = largest.tokens;
+  s.micro_batch_trained = largest.trained_tokens;
+  return s;
+}
+
+}  // namespace drover

@@ -1,0 +1,49 @@
+// From a recipe to what a run is made of: model files, tokenizer, token stores, adapter, and the engine's settings.
+#pragma once
+#include "configs/recipe.h"
+#include "data/loader.h"
+#include "data/prepare.h"
+#include "model/files/model_directory.h"
+#include "model/files/peft.h"
+#include "trainer/plan.h"
+
+namespace drover {
+
+// Frozen weights read from a Hugging Face directory, each rank its slices only.
+class DirectoryWeights : public WeightSource {
+ public:
+  explicit DirectoryWeights(ModelDirectory& directory) : directory_(directory) {}
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override;
+
+ private:
+  ModelDirectory& directory_;
+  std::vector<char> staging_;
+};
+
+DType dtype_of_name(const std::string& name);  // "bf16" | "fp32"
+
+// The adapter a recipe asks for, as PEFT would write it down. With lora.init_from that directory's configuration, which the recipe may only repeat (78).
+AdapterConfig adapter_config(const ReadRecipe& recipe);
+AdapterLayout adapter_layout_of(const ModelConfig& model, const AdapterConfig& adapter);
+
+// The configuration of the model a recipe names: its directory's config.json, or, for plans, a known shape by the path's last component.
+ModelConfig model_config_of(const Recipe& recipe, bool known_names_too);
+
+struct PreparedData {
+  TokenStore train;
+  std::optional<TokenStore> validation;
+};
+PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFile>& files);
+fs::path tokenizer_directory(const Recipe& recipe);
+// Rank 0 makes or reuses output.dir/data/*.h5, the others wait and open them. Says what it read.
+PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Communicator& world);
+
+int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch);
+
+// Settings of the engine for a mesh. `data` may be absent (plans without data): micro-batches are then full.
+EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout, const MeshSizes& mesh, const PreparedData* data);
+
+// How many layers' time the head takes, for the pipeline's partition.
+double head_cost_in_layers(const ModelConfig& model);
+
+}  // namespace drover
