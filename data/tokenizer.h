@@ -1,12 +1,15 @@
 // Text ↔ token ids, as Hugging Face `tokenizers` gives them: byte-level BPE from tokenizer.json, or from Meta's tokenizer.model.
-// Immutable and safe to share. Ids of special tokens come from `special` and `encode_special` only: no text that goes through `encode` yields one.
+// Immutable and safe to share between threads. Ids of special tokens come from `special` and `encode_special` only: no text that
+// goes through `encode` yields one.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "data/bpe.h"
@@ -17,50 +20,69 @@ namespace drover {
 
 class Tokenizer {
  public:
-  // 66 when the directory holds neither file; 65 for tokenizers of other kinds, naming what is not supported.
+  // 66 when the directory holds neither file; 65 for damaged ones and for tokenizers of other kinds, naming what is not supported.
   static Tokenizer open(const fs::path& directory);
 
-  std::vector<int32_t> encode(std::string_view text) const;          // 65 where the text is not UTF-8
+  // 65 where the text is not UTF-8, naming the byte. No BOS is added. `begins`, where given, receives for every id the offset of its first byte.
+  std::vector<int32_t> encode(std::string_view text, std::vector<size_t>* begins = nullptr) const;
   std::vector<int32_t> encode_special(std::string_view text) const;  // spellings of special tokens become their ids
+  // What is not UTF-8 becomes U+FFFD. Ids outside the vocabulary (a model's padding rows) are nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special = true) const;
 
-  bool adds_bos() const { return adds_bos_; }  // whether plain text starts with BOS
+  bool adds_bos() const { return adds_bos_; }  // whether plain text starts with BOS; if so, bos() is there
   std::optional<int32_t> bos() const { return bos_; }
+  std::optional<int32_t> eos() const { return eos_; }  // as the tokenizer's files say; what ends an answer is the model's business
   std::optional<int32_t> special(const std::string& spelling) const;
-  bool is_special(int32_t id) const { return special_ids_.count(id) != 0; }
-  const std::string& raw_bytes(int32_t id) const { return bytes_[static_cast<size_t>(id)]; }
-  int64_t vocab_size() const { return static_cast<int64_t>(bytes_.size()); }
-  const std::string& fingerprint() const { return fingerprint_; }  // SHA-256 of the file that defines it
+  bool is_special(int32_t id) const { return special_by_id_.count(id) != 0; }
+  const std::string& raw_bytes(int32_t id) const;  // may be part of a character; empty outside the vocabulary
+  int64_t vocab_size() const { return static_cast<int64_t>(bytes_.size()); }  // the largest id + 1
+  const std::string& fingerprint() const { return fingerprint_; }  // SHA-256 of the files that define it
 
  private:
-  Tokenizer(Bpe bpe, PreTokenizer pre) : bpe_(std::move(bpe)), pre_(std::move(pre)) {}
-  static Tokenizer from_json(const fs::path& file);
-  static Tokenizer from_ranks(const fs::path& file);
-  void encode_plain(std::string_view text, std::vector<int32_t>& ids) const;
-  void encode_added(std::string_view text, bool specials, std::vector<int32_t>& ids) const;
-  void read_tokenizer_config(const fs::path& directory);
-
-  struct Added {
+  struct Added {  // found in the text before it is split into words
     std::string spelling;
     int32_t id = 0;
     bool special = true;
+    bool normalized = false;  // belongs to the second round
   };
+  struct Definition {  // what a file says
+    std::vector<std::pair<std::string, int32_t>> tokens;  // (bytes, id)
+    std::vector<Bpe::Merge> merges;
+    bool whole_first = false;
+    PreTokenizer::Kind kind = PreTokenizer::Kind::llama3;
+    std::vector<Added> added;
+    std::optional<int32_t> bos, eos;
+    bool adds_bos = false;
+  };
+  static Definition read_json(const fs::path& file, const std::string& text);
+  static Definition read_ranks(const fs::path& file, const std::string& text);
+  explicit Tokenizer(const Definition& definition);
+
+  // The first table's spellings are looked for first, the second's in what lies between them; within a place the longest spelling.
+  using AddedByFirstByte = std::array<std::vector<Added>, 256>;
+  using Rounds = std::array<AddedByFirstByte, 2>;
+  void encode_plain(std::string_view text, size_t offset, std::vector<int32_t>& ids, std::vector<size_t>* begins) const;
+  void encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset, std::vector<int32_t>& ids,
+                     std::vector<size_t>* begins) const;
+  void read_config(const fs::path& file, const std::string& text);
+
   Bpe bpe_;
   PreTokenizer pre_;
-  std::vector<std::string> bytes_;           // by id
-  std::vector<Added> added_;                 // longest spelling first
-  std::map<int32_t, std::string> special_ids_;
+  std::vector<std::string> bytes_;  // by id
+  Rounds ordinary_, all_;           // added tokens without and with the special ones
+  std::map<int32_t, std::string> special_by_id_;
+  std::unordered_map<std::string, int32_t> special_by_spelling_;
   bool adds_bos_ = false;
-  std::optional<int32_t> bos_;
+  std::optional<int32_t> bos_, eos_;
   std::string fingerprint_;
 };
 
-// Decodes a growing sequence for display: text appears only once its UTF-8 characters are whole.
+// Decodes a growing sequence for display: text appears only once its UTF-8 characters are whole. Special tokens are not shown.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-  std::string push(int32_t id);
-  std::string finish();
+  std::string push(int32_t id);  // the text that is now certain
+  std::string finish();          // what was held back
 
  private:
   const Tokenizer& tokenizer_;

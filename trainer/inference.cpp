@@ -51,13 +51,13 @@ std::vector<int64_t> plan(const ModelConfig& config, const AdapterLayout& layout
 Inference::Inference(const InferenceSettings& s, Mesh& mesh, int threads) {
   AdapterLayout layout;
   together(*mesh.world, [&] {
-    directory_.emplace(ModelDirectory::open(s.model));
+    directory_.emplace(s.model);
     check_weights(*directory_);
     const ModelConfig& config = directory_->config();
     tokenizer_.emplace(Tokenizer::open(s.model));
     chat_ = ChatTemplate::find(s.model);
     stop_ids_ = stop_ids(chat_, *tokenizer_, config.eos);
-    if (s.adapter) layout = adapter_layout_of(config, read_adapter_config(*s.adapter));
+    if (s.adapter) layout = adapter_layout_of(config, adapter_config_in(*s.adapter));
     const std::string why = why_not_tp(config, mesh.shape.tp);
     if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
     capacity_ = s.capacity_tokens > 0 ? s.capacity_tokens : std::min<int64_t>(config.max_positions, 4096);

@@ -112,7 +112,7 @@ class Training {
  private:
   void open_inputs() {
     together(world_, [&] {
-      model_.emplace(ModelDirectory::open(recipe_.model.path));
+      model_.emplace(recipe_.model.path);
       tokenizer_.emplace(Tokenizer::open(tokenizer_directory(recipe_)));
       adapter_config_ = adapter_config(read_);
       layout_ = adapter_layout_of(model_->config(), adapter_config_);

@@ -22,14 +22,17 @@ AdapterConfig adapter_config(const ReadRecipe& read) {
   config.alpha = l.alpha;
   config.dropout = l.dropout;
   config.use_rslora = l.use_rslora;
-  config.target_names = l.target_modules.names;
-  config.target_pattern = l.target_modules.pattern;
+  if (l.target_modules.names.empty()) {
+    config.target_modules = l.target_modules.pattern;
+  } else {
+    config.target_modules = l.target_modules.names;
+  }
   for (const auto& [key, value] : l.rank_pattern) config.rank_pattern.emplace_back(key, static_cast<int64_t>(value));
   config.alpha_pattern = l.alpha_pattern;
-  config.base_model = read.recipe.model.path;
+  config.base_model_name_or_path = read.recipe.model.path;
   if (!l.init_from) return config;
 
-  AdapterConfig first = read_adapter_config(*l.init_from);
+  AdapterConfig first = adapter_config_in(*l.init_from);
   const auto same = [&](const char* key, bool equal) {
     const std::string name = std::string("lora.") + key;
     if (read.origins.count(name) != 0 && !equal) {
@@ -40,17 +43,23 @@ AdapterConfig adapter_config(const ReadRecipe& read) {
   same("r", config.r == first.r);
   same("alpha", config.alpha == first.alpha);
   same("use_rslora", config.use_rslora == first.use_rslora);
-  same("target_modules", config.target_names == first.target_names && config.target_pattern == first.target_pattern);
+  same("target_modules", config.target_modules == first.target_modules);
   same("rank_pattern", config.rank_pattern == first.rank_pattern);
   same("alpha_pattern", config.alpha_pattern == first.alpha_pattern);
-  first.base_model = config.base_model;
+  first.base_model_name_or_path = config.base_model_name_or_path;
   first.dropout = config.dropout;
   return first;
 }
 
+AdapterConfig adapter_config_in(const fs::path& directory) {
+  const fs::path file = directory / "adapter_config.json";
+  return parse_adapter_config(read_text(file, size_t{1} << 20), file.string());
+}
+
 AdapterLayout adapter_layout_of(const ModelConfig& model, const AdapterConfig& adapter) {
+  const AdapterMatcher matcher(adapter);
   return adapter_layout(model, [&](const std::string& path) -> std::optional<LowRankSpec> {
-    const auto target = adapter.match(path);
+    const auto target = matcher.match(path);
     if (!target) return std::nullopt;
     return LowRankSpec{target->r, static_cast<float>(target->scale)};
   });

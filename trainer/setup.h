@@ -24,6 +24,7 @@ DType dtype_of_name(const std::string& name);  // "bf16" | "fp32"
 
 // The adapter a recipe asks for, as PEFT would write it down. With lora.init_from that directory's configuration, which the recipe may only repeat (78).
 AdapterConfig adapter_config(const ReadRecipe& recipe);
+AdapterConfig adapter_config_in(const fs::path& directory);  // DIR/adapter_config.json
 AdapterLayout adapter_layout_of(const ModelConfig& model, const AdapterConfig& adapter);
 
 // The configuration of the model a recipe names: its directory's config.json, or, for plans, a known shape by the path's last component.

@@ -174,7 +174,7 @@ ModelConfig read_model_config(const fs::path& directory) {
 }
 
 std::string write_model_config(const ModelConfig& config) {
-  nlohmann::json json = {
+  Json json = {
       {"architectures", {"LlamaForCausalLM"}},
       {"attention_bias", false},
       {"attention_dropout", 0.0},

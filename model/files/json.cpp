@@ -22,11 +22,14 @@ const char* type_name(const Json& value) {
   }
 }
 
-Json parse_json(std::string_view text, const std::string& where) {
+namespace {
+
+template <typename Any>
+Any parse(std::string_view text, const std::string& where, size_t limit) {
   std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
   size_t values = 0;
-  const auto guard = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    using Event = Json::parse_event_t;
+  const auto guard = [&](int depth, typename Any::parse_event_t event, Any& parsed) {
+    using Event = typename Any::parse_event_t;
     if (event == Event::object_start || event == Event::array_start) {
       if (depth >= static_cast<int>(kJsonDepth)) {
         fail(Exit::bad_data, "{}: JSON nested more than {} levels deep", where, kJsonDepth);
@@ -35,22 +38,30 @@ Json parse_json(std::string_view text, const std::string& where) {
     } else if (event == Event::object_end) {
       keys.pop_back();
     } else if (event == Event::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
+      const auto& key = parsed.template get_ref<const std::string&>();
       if (!keys.back().insert(key).second) {
         fail(Exit::bad_data, "{}: the key \"{}\" stands twice in one object", where, clipped(key));
       }
     }
-    if (++values > kJsonValues) fail(Exit::bad_data, "{}: JSON of more than {} values", where, kJsonValues);
+    if (++values > limit) fail(Exit::bad_data, "{}: JSON of more than {} values", where, limit);
     return true;
   };
   try {
-    return Json::parse(text.begin(), text.end(), guard);
-  } catch (const Json::exception& error) {
+    return Any::parse(text.begin(), text.end(), guard);
+  } catch (const typename Any::exception& error) {
     const std::string_view message = error.what();
     const size_t prefix = message.find("] ");
     fail(Exit::bad_data, "{}: not valid JSON: {}", where,
          clipped(prefix == std::string_view::npos ? message : message.substr(prefix + 2), 240));
   }
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where) { return parse<Json>(text, where, kJsonValues); }
+
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where) {
+  return parse<OrderedJson>(text, where, kOrderedJsonValues);
 }
 
 }  // namespace drover

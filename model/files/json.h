@@ -1,4 +1,4 @@
-// JSON from strangers: valid UTF-8, at most 64 levels deep, no key twice in one object, a bounded number of values. Objects keep their order.
+// JSON from strangers: valid UTF-8, at most 64 levels deep, no key twice in one object, a bounded number of values.
 #pragma once
 #include <nlohmann/json.hpp>
 
@@ -9,13 +9,16 @@
 
 namespace drover {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
+using OrderedJson = nlohmann::ordered_json;  // finds a key by walking all of them: for small objects only
 
 inline constexpr size_t kJsonDepth = 64;
 inline constexpr size_t kJsonValues = 2'000'000;
+inline constexpr size_t kOrderedJsonValues = 10'000;
 
 // 65 with `where` (a file's name) and the place in the text.
 Json parse_json(std::string_view text, const std::string& where);
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
 
 // At most `limit` bytes of a stranger's text, cut at a character, for messages.
 std::string clipped(std::string_view text, size_t limit = 120);

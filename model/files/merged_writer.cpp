@@ -44,7 +44,7 @@ void MergedWriter::commit() {
   require(shard_ + 1 == shards_.size(), "every shard was written");
   writer_->commit();
   if (shards_.size() == 1) return;
-  nlohmann::json map = nlohmann::json::object();
+  Json map = Json::object();
   int64_t total = 0;
   for (size_t i = 0; i < shards_.size(); ++i) {
     for (const TensorSpec& tensor : shards_[i]) {
@@ -53,7 +53,7 @@ void MergedWriter::commit() {
     }
   }
   write_text(directory_ / "model.safetensors.index.json",
-             nlohmann::json{{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}}.dump(2) + "\n");
+             Json{{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}}.dump(2) + "\n");
 }
 
 }  // namespace drover

@@ -72,7 +72,7 @@ void ModelDirectory::find_weights() {
 
 void ModelDirectory::read_index(const fs::path& index) {
   const std::string where = index.string();
-  const nlohmann::json json = parse_json(read_text(index, kHeaderLimit), where);
+  const Json json = parse_json(read_text(index, kHeaderLimit), where);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
   if (!json.is_object() || map == json.end() || !map->is_object()) {
     fail(Exit::bad_data, "{}: no weight_map of tensors to files", where);

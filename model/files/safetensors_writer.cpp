@@ -19,18 +19,15 @@ void sort_canonically(std::vector<TensorSpec>& tensors) {
 }
 
 std::string safetensors_header(const std::vector<TensorSpec>& in_order, const std::map<std::string, std::string>& metadata) {
-  Json header = Json::object();
-  if (!metadata.empty()) header["__metadata__"] = Json(metadata);
+  std::string text = "{";
+  if (!metadata.empty()) text += "\"__metadata__\":" + Json(metadata).dump();
   int64_t at = 0;
-  std::string text = header.dump();
-  text.pop_back();
   for (const TensorSpec& tensor : in_order) {
     const int64_t end = at + tensor.bytes();
-    Json entry = Json::object();
+    OrderedJson entry = OrderedJson::object();
     entry["dtype"] = name_of(tensor.dtype);
     entry["shape"] = tensor.shape;
     entry["data_offsets"] = {at, end};
-    // Appended as text: an ordered object searches its keys one by one.
     if (text.size() > 1) text += ',';
     text += Json(tensor.name).dump() + ':' + entry.dump();
     at = end;

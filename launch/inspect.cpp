@@ -1,0 +1,79 @@
+// drover inspect: what is in a model, adapter, checkpoint or token store.
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "data/token_store.h"
+#include "kernels/base/hash.h"
+#include "launch/verbs.h"
+#include "model/files/safetensors.h"
+#include "trainer/checkpoint.h"
+
+namespace drover {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json safetensors_json(const fs::path& file) {
+  const SafetensorsFile st(file);
+  ordered_json tensors = ordered_json::array();
+  for (const StoredTensor& t : st.tensors()) tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", fmt::format("{:016x}", xxh3(t.bytes.data(), t.bytes.size()))}});
+  return {{"file", file.filename().string()}, {"bytes", st.file_bytes()}, {"tensors", tensors}};
+}
+
+ordered_json describe(const fs::path& path) {
+  if (!fs::exists(path)) fail(Exit::missing_input, "{} does not exist", path.string());
+  if (path.extension() == ".safetensors") return {{"kind", "safetensors"}, {"files", {safetensors_json(path)}}};
+  if (path.extension() == ".h5") {
+    const TokenStore store = TokenStore::open(path);
+    return {{"kind", "token store"}, {"documents", store.documents()}, {"rows", store.rows()}, {"tokens", store.tokens()}, {"trained_tokens", store.trained_tokens(0, store.documents())}, {"identity", store.identity()}};
+  }
+  if (fs::exists(path / "manifest.json")) {
+    const Checkpoint c = Checkpoint::open(path);
+    ordered_json tensors = ordered_json::array();
+    for (const std::string& name : c.factor_names()) tensors.push_back({{"name", name}, {"dtype", "F32"}, {"shape", {c.shape(name).first, c.shape(name).second}}});
+    return {{"kind", "checkpoint"}, {"step", c.state().step}, {"identity", c.state().identity}, {"tensors", tensors}};
+  }
+  if (fs::is_directory(path)) {
+    ordered_json files = ordered_json::array();
+    std::vector<fs::path> found;
+    for (const auto& entry : fs::directory_iterator(path)) {
+      if (entry.path().extension() == ".safetensors") found.push_back(entry.path());
+    }
+    std::sort(found.begin(), found.end());
+    for (const fs::path& file : found) files.push_back(safetensors_json(file));
+    if (!files.empty()) return {{"kind", fs::exists(path / "adapter_config.json") ? "adapter" : "model"}, {"files", files}};
+  }
+  fail(Exit::bad_data, "{} is not a model, adapter, checkpoint, token store or safetensors file", path.string());
+}
+
+void print_tensors(const ordered_json& tensors) {
+  for (const auto& t : tensors) {
+    std::cout << fmt::format("  {:<64} {:<5} {:<16} {}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(), t["shape"].dump(), t.value("xxh3", ""));
+  }
+}
+
+}  // namespace
+
+Exit run_inspect(const std::string& path, bool json) {
+  const ordered_json d = describe(path);
+  if (json) {
+    std::cout << d.dump(1) << '\n';
+    return Exit::done;
+  }
+  for (const auto& [key, value] : d.items()) {
+    if (key == "files") {
+      for (const auto& file : value) {
+        std::cout << fmt::format("{} ({} bytes)\n", file["file"].get<std::string>(), file["bytes"].dump());
+        print_tensors(file["tensors"]);
+      }
+    } else if (key == "tensors") {
+      print_tensors(value);
+    } else {
+      std::cout << fmt::format("{}: {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+  }
+  return Exit::done;
+}
+
+}  // namespace drover

@@ -1,0 +1,192 @@
+// train, plan, prepare, tokenize, export, import, doctor: each a few lines over the libraries.
+#include "launch/verbs.h"
+
+#include <dnnl.h>
+#include <mpi.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/log.h"
+#include "kernels/comm/agree.h"
+#include "model/files/import_gguf.h"
+#include "trainer/checkpoint.h"
+#include "trainer/export.h"
+#include "trainer/run.h"
+#include "trainer/setup.h"
+
+#ifndef DROVER_VERSION
+#define DROVER_VERSION "0"
+#endif
+
+namespace drover {
+
+using nlohmann::ordered_json;
+
+namespace {
+
+void refuse_cuda(const Recipe& recipe) {
+  if (recipe.device == "cuda") {
+    fail(Exit::bad_recipe, "device: cuda is not built yet in this version; use device: cpu (plans of a recipe for GPUs work: drover plan)");
+  }
+}
+
+MeshSizes planned_mesh(const Recipe& recipe, std::optional<int> ranks) {
+  const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
+  return check_mesh(recipe, ranks.value_or(static_cast<int>(stated)));
+}
+
+ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& model, const AdapterLayout& layout, const std::string& schedule) {
+  ordered_json ranks = ordered_json::array();
+  for (const RankPlan& p : plans) {
+    ranks.push_back({{"rank", p.rank},
+                     {"tp", p.position.tp},
+                     {"pp", p.position.pp},
+                     {"dp", p.position.dp},
+                     {"layers", {p.layers.begin, p.layers.end}},
+                     {"weights_bytes", p.bytes.weights},
+                     {"adapter_bytes", p.bytes.adapter},
+                     {"optimizer_bytes", p.bytes.optimizer},
+                     {"saved_bytes", p.bytes.saved},
+                     {"scratch_bytes", p.bytes.scratch},
+                     {"total_bytes", p.bytes.total()}});
+  }
+  return {{"ranks", ranks}, {"parameters", parameter_count(model)}, {"trainable_parameters", trainable_parameters(model, layout)}, {"schedule", schedule}};
+}
+
+}  // namespace
+
+Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
+  if (a.recipe.empty()) fail(Exit::usage, "train needs a recipe: drover train RECIPE.yaml");
+  if (dry_run) return run_plan(a, process.world.size > 1 ? std::optional<int>(process.world.size) : std::nullopt);
+  const ReadRecipe read = read_recipe(a.recipe, a.overrides);
+  refuse_cuda(read.recipe);
+  const MeshSizes sizes = check_mesh(read.recipe, process.world.size);
+  Mesh mesh = launched_by_mpi() ? make_mpi_mesh({sizes.tp, sizes.pp, sizes.dp}) : make_self_mesh();
+  log::info("{} {} × {} {}: tp {} · pp {} · dp {}", process.world.size, process.world.size == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads",
+            sizes.tp, sizes.pp, sizes.dp);
+  check_same(*mesh.world, "the program", version_text());
+  return train(read, mesh, process.threads);
+}
+
+Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
+  const ReadRecipe read = read_recipe(a.recipe, a.overrides);
+  const Recipe& recipe = read.recipe;
+  const MeshSizes sizes = planned_mesh(recipe, ranks);
+  const ModelConfig model = model_config_of(recipe, true);
+  const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
+  // With the data and a tokenizer at hand the plan knows the real micro-batches; without, they are full.
+  std::optional<PreparedData> data;
+  const bool have_data = fs::exists(tokenizer_directory(recipe)) && std::all_of(recipe.data.train.begin(), recipe.data.train.end(), [](const DataFile& f) { return fs::exists(f.path); });
+  if (have_data) {
+    const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
+    PrepareReport report;
+    data.emplace();
+    data->train = prepare(prepare_settings(recipe, recipe.data.train), tokenizer, report);
+    if (!recipe.data.validation.files.empty()) data->validation = prepare(prepare_settings(recipe, recipe.data.validation.files), tokenizer, report);
+  }
+  const EngineSettings settings = engine_settings(recipe, model, layout, sizes, data ? &*data : nullptr);
+  const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
+  const std::vector<RankPlan> plans = plan_mesh(settings, shape);
+  const int first_trained = [&] {
+    const int64_t lowest = lowest_adapted_layer(layout);
+    for (size_t stage = 0; stage < settings.partition.size(); ++stage) {
+      if (lowest < settings.partition[stage].end) return static_cast<int>(stage);
+    }
+    return sizes.pp;
+  }();
+  const std::string schedule = print(all_stages({sizes.pp, 0, static_cast<int>(settings.local_micro_batches), first_trained}));
+  if (a.json) {
+    std::cout << plan_json(plans, model, layout, schedule).dump(1) << '\n';
+    return Exit::done;
+  }
+  std::cout << fmt::format("{} parameters, {} of them train ({:.2f} %); {} ranks: tp {} · pp {} · dp {}\n", parameter_count(model), trainable_parameters(model, layout),
+                           100.0 * static_cast<double>(trainable_parameters(model, layout)) / static_cast<double>(parameter_count(model)), shape.size(), sizes.tp, sizes.pp, sizes.dp)
+            << (have_data ? "micro-batches as the data gives them\n" : "micro-batches at their fullest (the data or the tokenizer is not here)\n") << print_plan(plans)
+            << "schedule of the stages:\n"
+            << schedule;
+  return Exit::done;
+}
+
+Exit run_prepare(const RecipeArguments& a) {
+  const ReadRecipe read = read_recipe(a.recipe, a.overrides);
+  const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(read.recipe));
+  const auto world = make_self_communicator("world");
+  const PreparedData data = prepare_data(read.recipe, tokenizer, *world);
+  const bool colour = isatty(STDOUT_FILENO) != 0;
+  if (a.json) {
+    std::cout << ordered_json{{"documents", data.train.documents()}, {"rows", data.train.rows()}, {"tokens", data.train.tokens()},
+                              {"trained_tokens", data.train.trained_tokens(0, data.train.documents())}}.dump() << '\n';
+    return Exit::done;
+  }
+  std::cout << "The first document, its trained tokens " << (colour ? "coloured" : "in [[ ]]") << ":\n"
+            << show(data.train.document(0), tokenizer, colour ? "\033[32m" : "[[", colour ? "\033[0m" : "]]") << '\n';
+  return Exit::done;
+}
+
+Exit run_tokenize(const TokenizeArguments& a) {
+  if (!a.has_text && a.file.empty()) fail(Exit::usage, "tokenize needs --text TEXT or --file FILE");
+  const Tokenizer tokenizer = Tokenizer::open(a.model);
+  const std::string text = a.has_text ? a.text : read_text(a.file);
+  std::cout << ordered_json{{"ids", a.special ? tokenizer.encode_special(text) : tokenizer.encode(text)}}.dump() << '\n';
+  return Exit::done;
+}
+
+Exit run_export(const ExportArguments& a) {
+  if (a.adapter.empty() && a.merged.empty()) fail(Exit::usage, "export needs --adapter DIR or --merged DIR");
+  const fs::path run = a.run;
+  if (!fs::exists(run / "recipe.yaml")) fail(Exit::missing_input, "{} holds no recipe.yaml; a run's directory is the output.dir of its recipe", run.string());
+  const ReadRecipe read = read_recipe(run / "recipe.yaml", {});
+  std::optional<Checkpoint> checkpoint;
+  if (a.step) {
+    checkpoint = Checkpoint::open(run / fmt::format("step-{}", *a.step));
+  } else {
+    checkpoint = Checkpoint::latest(run, [](const std::string& text) { log::warn("{}", text); });
+    if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train it first", run.string());
+  }
+  const AdapterConfig config = adapter_config(read);
+  if (!a.adapter.empty()) {
+    export_adapter(*checkpoint, config, dtype_of_name(read.recipe.output.adapter_dtype), a.adapter);
+    log::info("the adapter of step {} is in {}, read back and checked", checkpoint->state().step, a.adapter);
+  } else {
+    ModelDirectory base(read.recipe.model.path);
+    export_merged(*checkpoint, config, base, a.merged);
+    log::info("the merged model of step {} is in {}, read back and checked\n  try it: drover generate --model {} --prompt \"…\" --greedy", checkpoint->state().step, a.merged, a.merged);
+  }
+  return Exit::done;
+}
+
+Exit run_import(const std::string& gguf, const std::string& directory) {
+  import_gguf(gguf, directory);
+  log::info("{} is a Hugging Face model directory now\n  try it: drover generate --model {} --prompt \"…\" --greedy", directory, directory);
+  return Exit::done;
+}
+
+Exit run_doctor(const Process& process, bool json) {
+  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
+  struct statvfs disk {};
+  statvfs(".", &disk);
+  const double memory = static_cast<double>(pages) * static_cast<double>(page) / (1 << 30), free_disk = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize) / (1 << 30);
+  const bool bf16 = __builtin_cpu_supports("avx512bf16"), avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+  const std::string isa = bf16 ? "AVX-512 with bf16" : avx512 ? "AVX-512" : "AVX2 (bf16 is multiplied in fp32: slower)";
+  if (json) {
+    std::cout << ordered_json{{"cores", process.threads}, {"memory_gib", memory}, {"free_disk_gib", free_disk}, {"cpu", isa}, {"cuda", false}, {"ready", true}}.dump() << '\n';
+    return Exit::done;
+  }
+  std::cout << fmt::format("cores     {}\nmemory    {:.1f} GiB\ndisk      {:.1f} GiB free here\nCPU       {}\nGPU       none is used: the CUDA backend is not built yet\n{}ready: device cpu\n", process.threads, memory,
+                           free_disk, isa, version_text());
+  return Exit::done;
+}
+
+std::string version_text() {
+  char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(mpi, &length);
+  const std::string name(mpi, static_cast<size_t>(length));
+  const dnnl_version_t* dnnl = dnnl_version();
+  return fmt::format("drover {}\nbackends  cpu (oneDNN {}.{}.{}), count\nMPI       {}\n", DROVER_VERSION, dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")));
+}
+
+}  // namespace drover

@@ -1,0 +1,17 @@
+// The tokenizer that a GGUF file describes, as the files of a Hugging Face directory.
+#pragma once
+#include <string>
+
+#include "model/config.h"
+#include "model/files/gguf.h"
+
+namespace drover {
+
+struct TokenizerFiles {
+  std::string tokenizer, tokenizer_config, generation_config;  // JSON texts
+};
+
+// 65 naming tokenizer.ggml.model or .pre where it is not byte-level BPE as SmolLM ("smollm") or Llama 3 ("llama-bpe") have it.
+TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config);
+
+}  // namespace drover

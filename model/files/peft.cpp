@@ -1,0 +1,156 @@
+#include "model/files/peft.h"
+
+#include <cmath>
+#include <set>
+
+#include "model/files/json.h"
+#include "model/files/safetensors.h"
+#include "model/files/safetensors_writer.h"
+#include "model/files/staged_directory.h"
+
+namespace drover {
+
+namespace {
+
+constexpr const char* kConfig = "adapter_config.json";
+constexpr const char* kWeights = "adapter_model.safetensors";
+constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::string_view kSuffix = ".weight";
+
+struct FactorName {
+  std::string factor;  // "model.layers.0.self_attn.q_proj.lora_A"
+  std::string path;
+  bool is_b = false;
+};
+
+bool ends_with(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+FactorName factor_name(const std::string& tensor, const std::string& where) {
+  std::string_view rest = tensor;
+  const bool framed = rest.substr(0, kPrefix.size()) == kPrefix && ends_with(rest, kSuffix);
+  if (framed) rest = rest.substr(kPrefix.size(), rest.size() - kPrefix.size() - kSuffix.size());
+  const bool a = ends_with(rest, ".lora_A"), b = ends_with(rest, ".lora_B");
+  if (!framed || (!a && !b)) {
+    fail(Exit::bad_data, "{}: the tensor {} is not supported; allowed are base_model.model.<module>.lora_A.weight and .lora_B.weight", where,
+         clipped(tensor));
+  }
+  return {std::string(rest), std::string(rest.substr(0, rest.size() - 7)), b};
+}
+
+AdapterMatrix read_matrix(const StoredTensor& tensor, const FactorName& name, int64_t r, const std::string& where) {
+  if (tensor.shape.size() != 2 || tensor.rows() == 0 || tensor.cols() == 0) {
+    fail(Exit::bad_data, "{}: {} is {}; a factor is a matrix", where, clipped(tensor.name), shape_text(tensor.shape));
+  }
+  if (!can_convert(tensor.dtype)) {
+    fail(Exit::bad_data, "{}: {} is stored as {}; allowed are F32, F16 and BF16", where, clipped(tensor.name), name_of(tensor.dtype));
+  }
+  if ((name.is_b ? tensor.cols() : tensor.rows()) != r) {
+    fail(Exit::bad_data, "{}: {} is {} but {} gives its module the rank {}", where, clipped(tensor.name), shape_text(tensor.shape), kConfig, r);
+  }
+  AdapterMatrix matrix{tensor.rows(), tensor.cols(), std::vector<float>(static_cast<size_t>(tensor.size()))};
+  convert(tensor.dtype, tensor.bytes.data(), tensor.size(), DType::f32, matrix.values.data());
+  for (float value : matrix.values) {
+    if (!std::isfinite(value)) fail(Exit::bad_data, "{}: {} holds {}; such an adapter cannot be used", where, clipped(tensor.name), value);
+  }
+  return matrix;
+}
+
+std::string other_factor(const std::string& factor) {
+  std::string other = factor;
+  other.back() = factor.back() == 'A' ? 'B' : 'A';
+  return other;
+}
+
+std::string read_config_text(const fs::path& directory) {
+  std::error_code ignored;
+  if (!fs::is_directory(directory, ignored)) fail(Exit::missing_input, "no adapter directory {}", directory.string());
+  if (!fs::exists(directory / kConfig, ignored)) {
+    fail(Exit::missing_input, "no {} in {}; an adapter is a directory as PEFT saves it", kConfig, directory.string());
+  }
+  if (!fs::exists(directory / kWeights, ignored)) {
+    if (fs::exists(directory / "adapter_model.bin", ignored)) {
+      fail(Exit::bad_data, "{} holds adapter_model.bin: pickles can run code and are not read; save it again with PEFT's safe_serialization=True",
+           directory.string());
+    }
+    fail(Exit::missing_input, "no {} in {}", kWeights, directory.string());
+  }
+  return read_text(directory / kConfig, size_t{4} << 20);
+}
+
+}  // namespace
+
+Adapter read_adapter(const fs::path& directory) {
+  Adapter adapter;
+  adapter.config = parse_adapter_config(read_config_text(directory), (directory / kConfig).string());
+  const AdapterMatcher matcher(adapter.config, (directory / kConfig).string());
+  const SafetensorsFile file(directory / kWeights);
+  const std::string where = file.path().string();
+  for (const StoredTensor& tensor : file.tensors()) {
+    const FactorName name = factor_name(tensor.name, where);
+    const auto target = matcher.match(name.path);
+    if (!target) {
+      fail(Exit::bad_data, "{}: the tensor {} belongs to a module that target_modules of {} does not mean", where, clipped(tensor.name), kConfig);
+    }
+    adapter.matrices[name.factor] = read_matrix(tensor, name, target->r, where);
+  }
+  if (adapter.matrices.empty()) fail(Exit::bad_data, "{}: no adapter weights in it", where);
+  for (const auto& [factor, matrix] : adapter.matrices) {
+    if (adapter.matrices.count(other_factor(factor)) == 0) {
+      fail(Exit::bad_data, "{}: {}{}{} has no {} beside it", where, kPrefix, factor, kSuffix, other_factor(factor).substr(factor.size() - 6));
+    }
+  }
+  return adapter;
+}
+
+void check_adapter(const Adapter& adapter, std::span<const LinearSize> linears, const std::string& where) {
+  const AdapterMatcher matcher(adapter.config, where);
+  std::vector<std::string> wrong;
+  std::set<std::string> known;
+  for (const LinearSize& linear : linears) {
+    const auto target = matcher.match(linear.path);
+    for (const bool is_b : {false, true}) {
+      const std::string factor = linear.path + (is_b ? ".lora_B" : ".lora_A");
+      known.insert(factor);
+      const auto found = adapter.matrices.find(factor);
+      if (!target || found == adapter.matrices.end()) {
+        if (target) wrong.push_back(factor + " is missing");
+        continue;
+      }
+      const int64_t rows = is_b ? linear.out : target->r, cols = is_b ? target->r : linear.in;
+      if (found->second.rows != rows || found->second.cols != cols) {
+        wrong.push_back(fmt::format("{} is [{}, {}], the model needs [{}, {}]", factor, found->second.rows, found->second.cols, rows, cols));
+      }
+    }
+  }
+  for (const auto& [factor, matrix] : adapter.matrices) {
+    if (known.count(factor) == 0) wrong.push_back(factor + " belongs to no linear of the model");
+  }
+  if (wrong.empty()) return;
+  const size_t shown = std::min<size_t>(wrong.size(), 20);
+  fail(Exit::bad_data, "{}: the adapter does not fit the model ({} problems):\n  {}", where, wrong.size(),
+       fmt::join(wrong.begin(), wrong.begin() + static_cast<std::ptrdiff_t>(shown), "\n  "));
+}
+
+void write_adapter(const fs::path& directory, const AdapterConfig& config, const AdapterMatrices& matrices, DType dtype) {
+  StagedDirectory staged(directory, {kConfig, kWeights, "README.md"});
+  std::vector<TensorSpec> specs;
+  for (const auto& [factor, matrix] : matrices) {
+    require(static_cast<int64_t>(matrix.values.size()) == matrix.rows * matrix.cols, "an adapter matrix has its values");
+    specs.push_back({fmt::format("{}{}{}", kPrefix, factor, kSuffix), stored_type(dtype), {matrix.rows, matrix.cols}});
+  }
+  SafetensorsWriter writer(staged.path() / kWeights, std::move(specs));
+  std::vector<char> converted;
+  for (const TensorSpec& spec : writer.order()) {
+    const AdapterMatrix& matrix = matrices.at(spec.name.substr(kPrefix.size(), spec.name.size() - kPrefix.size() - kSuffix.size()));
+    converted.resize(static_cast<size_t>(spec.bytes()));
+    convert(StoredType::f32, reinterpret_cast<const std::byte*>(matrix.values.data()), matrix.rows * matrix.cols, dtype, converted.data());
+    writer.write(spec.name, converted.data(), spec.bytes());
+  }
+  writer.commit();
+  write_text(staged.path() / kConfig, write_adapter_config(config));
+  staged.commit();
+}
+
+}  // namespace drover

@@ -1,0 +1,187 @@
+#include "trainer/export.h"
+
+#include <cmath>
+
+#include "kernels/base/log.h"
+#include "model/files/merged_writer.h"
+#include "model/files/staged_directory.h"
+#include "model/weight_table.h"
+
+namespace drover {
+
+namespace {
+
+std::vector<ExpectedTensor> expected_of(const ModelConfig& config) {
+  std::vector<ExpectedTensor> expected;
+  for (const ParamSpec& spec : weight_table(config)) expected.push_back({spec.name, spec.rows, spec.cols});
+  return expected;
+}
+
+AdapterMatrix whole_matrix(const Checkpoint& checkpoint, const std::string& factor) {
+  const auto [rows, cols] = checkpoint.shape(factor);
+  AdapterMatrix m{rows, cols, std::vector<float>(static_cast<size_t>(rows * cols))};
+  checkpoint.read("parameters", factor, 0, rows, 0, cols, m.values.data());
+  return m;
+}
+
+bool some_b_counts(const AdapterMatrices& matrices) {
+  for (const auto& [name, m] : matrices) {
+    if (!name.ends_with("lora_B")) continue;
+    for (float v : m.values) {
+      if (v != 0) return true;
+    }
+  }
+  return false;
+}
+
+// W + scale·B·A for rows [row, row + rows), added in fp32 to w.
+void add_product(const AdapterMatrix& a, const AdapterMatrix& b, float scale, int64_t row, int64_t rows, float* w) {
+  for (int64_t o = 0; o < rows; ++o) {
+    for (int64_t r = 0; r < a.rows; ++r) {
+      const float factor = scale * b.values[static_cast<size_t>((row + o) * b.cols + r)];
+      const float* from = a.values.data() + r * a.cols;
+      float* to = w + o * a.cols;
+      for (int64_t i = 0; i < a.cols; ++i) to[i] += factor * from[i];
+    }
+  }
+}
+
+constexpr int64_t kRowsAtOnce = 1024;
+
+}  // namespace
+
+void check_weights(ModelDirectory& model) {
+  const std::vector<ExpectedTensor> expected = expected_of(model.config());
+  const std::vector<std::string> surplus = model.check_names(expected);
+  if (!surplus.empty()) log::warn("{} holds {} tensors that a Llama model does not use, {} first; they are ignored", model.path().string(), surplus.size(), surplus.front());
+  model.check_shapes(expected);
+}
+
+void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, DType dtype, const fs::path& out) {
+  AdapterMatrices matrices;
+  for (const std::string& name : checkpoint.factor_names()) matrices[name] = whole_matrix(checkpoint, name);
+  if (!some_b_counts(matrices)) {
+    log::warn("every B of the adapter is zero: it changes nothing (was it trained at a learning rate above 0?)");
+  }
+  write_adapter(out, config, matrices, dtype);
+
+  const Adapter back = read_adapter(out);  // keys, shapes and finiteness are checked on reading
+  if (back.matrices.size() != matrices.size()) fail(Exit::corruption, "{}: read back, the adapter has {} tensors instead of {}", out.string(), back.matrices.size(), matrices.size());
+  for (const auto& [name, m] : matrices) {
+    const auto found = back.matrices.find(name);
+    bool same = found != back.matrices.end() && found->second.rows == m.rows && found->second.cols == m.cols;
+    for (size_t i = 0; same && i < m.values.size(); ++i) {
+      same = found->second.values[i] == (dtype == DType::bf16 ? static_cast<float>(bf16(m.values[i])) : m.values[i]);
+    }
+    if (!same) fail(Exit::corruption, "{}: read back, {} is not what was written", out.string(), name);
+  }
+}
+
+void load_adapter(const fs::path& directory, AdapterSet& adapter) {
+  const Adapter read = read_adapter(directory);
+  adapter.load([&](const FactorSlice& f, float* values) {
+    const auto found = read.matrices.find(f.name);
+    if (found == read.matrices.end()) fail(Exit::bad_data, "{} has no tensor {}, which its configuration asks for", directory.string(), f.name);
+    const AdapterMatrix& m = found->second;
+    if (m.rows != f.rows || m.cols != f.cols) {
+      fail(Exit::bad_data, "{}: {} has the shape ({}, {}); this model needs ({}, {})", directory.string(), f.name, m.rows, m.cols, f.rows, f.cols);
+    }
+    for (int64_t r = 0; r < f.row_count; ++r) {
+      const float* from = m.values.data() + (f.row_begin + r) * m.cols + f.col_begin;
+      values = std::copy(from, from + f.col_count, values);
+    }
+  });
+}
+
+void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out) {
+  check_weights(base);
+  const std::set<std::string> ours = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"};
+  StagedDirectory staged(out);
+  std::vector<TensorSpec> tensors;
+  for (const ParamSpec& spec : weight_table(base.config())) {
+    tensors.push_back({spec.name, base.dtype(spec.name), base.shape(spec.name)});
+  }
+  MergedWriter writer(staged.path(), tensors);
+  const AdapterMatcher matcher(config);
+  double worst = 0;
+  for (const TensorSpec& tensor : writer.order()) {
+    const int64_t rows = tensor.shape[0], cols = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
+    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));  // without ".weight"
+    const auto target = tensor.shape.size() == 2 && path.find(".layers.") != std::string::npos ? matcher.match(path) : std::nullopt;
+    const double scale = target ? target->scale : 0;
+    AdapterMatrix a, b;
+    if (target) {
+      a = whole_matrix(checkpoint, path + ".lora_A");
+      b = whole_matrix(checkpoint, path + ".lora_B");
+    }
+    const DType dtype = tensor.dtype == StoredType::f32 ? DType::f32 : DType::bf16;
+    if (tensor.dtype != StoredType::f32 && tensor.dtype != StoredType::bf16) {
+      fail(Exit::bad_data, "{} is stored as {}; merged models are written from bf16 or fp32 checkpoints", tensor.name, name_of(tensor.dtype));
+    }
+    std::vector<float> w;
+    std::vector<bf16> rounded;
+    for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
+      const int64_t count = std::min(kRowsAtOnce, rows - row);
+      w.resize(static_cast<size_t>(count * cols));
+      base.read(tensor.name, row, count, 0, cols, DType::f32, w.data());
+      std::vector<float> expected(static_cast<size_t>(count));
+      const auto probe = [&](int64_t i) { return static_cast<float>((i * 7919) % 13 - 6); };
+      if (target) {
+        // What base and adapter give together on the probe, before they are merged: W·x + scale·B·(A·x).
+        std::vector<double> ax(static_cast<size_t>(a.rows));
+        for (int64_t r = 0; r < a.rows; ++r) {
+          for (int64_t i = 0; i < cols; ++i) ax[static_cast<size_t>(r)] += static_cast<double>(a.values[static_cast<size_t>(r * cols + i)]) * probe(i);
+        }
+        for (int64_t o = 0; o < count; ++o) {
+          double y = 0;
+          for (int64_t i = 0; i < cols; ++i) y += static_cast<double>(w[static_cast<size_t>(o * cols + i)]) * probe(i);
+          for (int64_t r = 0; r < a.rows; ++r) y += scale * b.values[static_cast<size_t>((row + o) * b.cols + r)] * ax[static_cast<size_t>(r)];
+          expected[static_cast<size_t>(o)] = static_cast<float>(y);
+        }
+        add_product(a, b, static_cast<float>(scale), row, count, w.data());
+      }
+      const void* bytes = w.data();
+      if (dtype == DType::bf16) {
+        rounded.resize(w.size());
+        for (size_t i = 0; i < w.size(); ++i) rounded[i] = bf16(w[i]);
+        bytes = rounded.data();
+      }
+      writer.write(tensor.name, bytes, count * cols * size_of(dtype));
+      if (!target) continue;
+      double difference = 0, size = 0;
+      for (int64_t o = 0; o < count; ++o) {
+        double y = 0;
+        for (int64_t i = 0; i < cols; ++i) {
+          const size_t at = static_cast<size_t>(o * cols + i);
+          y += static_cast<double>(dtype == DType::bf16 ? static_cast<float>(rounded[at]) : w[at]) * probe(i);
+        }
+        difference += (y - expected[static_cast<size_t>(o)]) * (y - expected[static_cast<size_t>(o)]);
+        size += static_cast<double>(expected[static_cast<size_t>(o)]) * expected[static_cast<size_t>(o)];
+      }
+      worst = std::max(worst, std::sqrt(difference / std::max(size, 1e-30)));
+    }
+  }
+  // One rounding to bf16 is off by at most 2⁻⁹ of a weight, and errors of a row partly cancel.
+  if (!(worst <= 0x1p-7)) fail(Exit::corruption, "a merged weight is off by {:.2e} from base and adapter together; nothing was written", worst);
+  writer.commit();
+  for (const std::string& name : ours) {
+    if (fs::exists(base.path() / name)) fs::copy_file(base.path() / name, staged.path() / name);
+  }
+  staged.commit();
+
+  ModelDirectory back(out);
+  check_weights(back);
+  std::vector<float> values;
+  for (const ParamSpec& spec : weight_table(back.config())) {
+    for (int64_t row = 0; row < spec.rows; row += kRowsAtOnce) {
+      const int64_t count = std::min(kRowsAtOnce, spec.rows - row);
+      values.resize(static_cast<size_t>(count * spec.cols));
+      back.read(spec.name, row, count, 0, spec.cols, DType::f32, values.data());
+      for (float v : values) {
+        if (!std::isfinite(v)) fail(Exit::corruption, "{}: read back, {} holds a value that is not finite", out.string(), spec.name);
+      }
+    }
+  }
+}
+
+}  // namespace drover
