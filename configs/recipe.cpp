@@ -329,6 +329,16 @@ ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overri
   RecipeDocument document;
   document.read(file);
   for (const std::string& text : overrides) document.apply_override(text);
+  // One of a pair on the command line replaces the other in the file.
+  for (const auto& [a, b] : {std::pair{"train.epochs", "train.max_steps"}, {"optim.warmup_ratio", "optim.warmup_steps"}}) {
+    const auto first = document.entries.find(a), second = document.entries.find(b);
+    if (first == document.entries.end() || second == document.entries.end()) continue;
+    if (first->second.line == 0 && second->second.line != 0) {
+      document.entries.erase(second);
+    } else if (second->second.line == 0 && first->second.line != 0) {
+      document.entries.erase(first);
+    }
+  }
   ReadRecipe result;
   const bool readable = document.problems.empty() || !document.entries.empty();
   if (readable) {
