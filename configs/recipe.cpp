@@ -345,13 +345,12 @@ ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overri
     Reader reader(document, result.origins);
     result.recipe.fields(reader);
     reader.report_unknown();
-    const auto both = [&](const char* a, const char* b) {
-      if (result.origins.count(a) != 0 && result.origins.count(b) != 0) {
-        document.complain(document.entries.at(b), fmt::format("{} and {} exclude each other; give one of them", a, b));
-      }
+    const auto exclude = [&](bool both, const char* a, const char* b) {
+      if (both) document.complain(document.entries.at(b), fmt::format("{} and {} exclude each other; give one of them", a, b));
     };
-    both("train.epochs", "train.max_steps");
-    both("optim.warmup_ratio", "optim.warmup_steps");
+    const Recipe& r = result.recipe;
+    exclude(r.train.epochs && r.train.max_steps, "train.epochs", "train.max_steps");
+    exclude(r.optim.warmup_ratio && r.optim.warmup_steps, "optim.warmup_ratio", "optim.warmup_steps");
   }
   if (!document.problems.empty()) {
     std::stable_sort(document.problems.begin(), document.problems.end(), [](const Problem& a, const Problem& b) { return a.line < b.line; });

@@ -11,32 +11,67 @@ namespace {
 
 constexpr const char* kKnown = "chatml, llama3 or llama3.1";
 
-ChatTemplate recognise(const std::string& text, const fs::path& file) {
-  if (text.find("<|im_start|>") != std::string::npos) {
-    ChatTemplate chat{ChatTemplate::Family::chatml, std::nullopt};
-    const std::string opening = "<|im_start|>system";
-    const size_t at = text.find(opening);
-    if (at != std::string::npos) {
-      size_t begin = at + opening.size();
-      if (text.compare(begin, 2, "\\n") == 0) {
-        begin += 2;
-      } else if (text.compare(begin, 1, "\n") == 0) {
-        begin += 1;
-      }
-      const size_t end = text.find("<|im_end|>", begin);
-      if (end == std::string::npos) fail(Exit::bad_data, "{}: the ChatML template's default system message has no end; set data.template to {}", file.string(), kKnown);
-      chat.default_system = text.substr(begin, end - begin);
-    }
-    return chat;
-  }
-  if (text.find("<|start_header_id|>") != std::string::npos) {
-    const bool dated = text.find("Cutting Knowledge Date") != std::string::npos;
-    return {dated ? ChatTemplate::Family::llama3_1 : ChatTemplate::Family::llama3, std::nullopt};
-  }
-  fail(Exit::bad_data, "{}: the chat template is of a family that is not known here; set data.template to {}", file.string(), kKnown);
+[[noreturn]] void unknown(const fs::path& file, const std::string& why) {
+  fail(Exit::bad_data, "{}: the chat template {}; known are {}: set data.template to the one that this model was trained with", file.string(), why, kKnown);
 }
 
-// Collects control tokens and text; text between two control tokens is encoded as one piece, as a tokenizer sees the rendered string.
+bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+// A template in one spelling: no white space or line ends, one kind of quote, fields by index.
+std::string squeezed(std::string text) {
+  const auto replace = [&](std::string_view from, std::string_view to) {
+    for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  };
+  replace("\\n", "");
+  std::erase_if(text, [](char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; });
+  replace("\"", "'");
+  replace("message.role", "message['role']");
+  replace("message.content", "message['content']");
+  replace("messages[0].role", "messages[0]['role']");
+  return text;
+}
+
+// What a ChatML template says where a dialog does not begin with a system message.
+std::optional<std::string> default_system_of(const std::string& text, const fs::path& file) {
+  constexpr std::string_view opening = "<|im_start|>system", closing = "<|im_end|>";
+  const size_t at = text.find(opening);
+  if (at == std::string::npos) return std::nullopt;
+  const size_t begin = at + opening.size(), end = text.find(closing, begin);
+  std::string message = text.substr(begin, std::min(end, text.size()) - begin);
+  if (message.starts_with("\\n")) {
+    message.erase(0, 2);
+  } else if (message.starts_with("\n")) {
+    message.erase(0, 1);
+  } else {
+    unknown(file, "writes a system message in a way that is not known");
+  }
+  for (size_t escape = 0; (escape = message.find("\\n", escape)) != std::string::npos;) message.replace(escape, 2, "\n");
+  const bool plain = end != std::string::npos && !contains(message, "{{") && !contains(message, "{%") && !contains(message, "}}") && !contains(message, "\\");
+  const bool once = text.find(opening, begin) == std::string::npos;
+  if (!plain || !once || !contains(squeezed(text), "ifloop.firstandmessages[0]['role']!='system'")) {
+    unknown(file, "writes a system message in a way that is not known");
+  }
+  return message;
+}
+
+ChatTemplate recognise(const std::string& text, const fs::path& file) {
+  const std::string squeeze = squeezed(text);
+  const bool chatml = contains(text, "<|im_start|>"), llama = contains(text, "<|start_header_id|>");
+  if (chatml && !llama) {
+    if (!contains(squeeze, "'<|im_start|>'+message['role']+''+message['content']+'<|im_end|>'")) unknown(file, "is like ChatML but writes messages otherwise");
+    return {ChatTemplate::Family::chatml, default_system_of(text, file)};
+  }
+  if (llama && !chatml) {
+    const bool turns = contains(squeeze, "'<|start_header_id|>'+message['role']+'<|end_header_id|>'+message['content']|trim+'<|eot_id|>'");
+    if (!turns) unknown(file, "is like Llama 3's but writes messages otherwise");
+    if (contains(text, "Cutting Knowledge Date: December 2023") && contains(text, "Today Date: ")) return {ChatTemplate::Family::llama3_1, std::nullopt};
+    if (!contains(text, "Date") && !contains(text, "tool")) return {ChatTemplate::Family::llama3, std::nullopt};
+    unknown(file, "is like Llama 3's but has another system block");
+  }
+  unknown(file, "is of a family that is not known");
+}
+
+// Collects control tokens and text. What lies between two control tokens is encoded as one piece, as the tokenizer sees it in the rendered string.
 class Writer {
  public:
   explicit Writer(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
@@ -44,13 +79,17 @@ class Writer {
   void control(const std::string& spelling, bool trained = false) {
     flush();
     const auto id = tokenizer_.special(spelling);
-    if (!id) fail(Exit::bad_data, "the tokenizer has no special token {}, which the chat template needs; set data.template to the model's own format", spelling);
+    if (!id) {
+      fail(Exit::bad_data, "the tokenizer has no special token {}, which the chat template needs; set data.template to the one that this model was trained with",
+           spelling);
+    }
     out_.ids.push_back(*id);
     out_.trained.push_back(trained);
   }
-  void text(const std::string& words, bool trained = false) {
-    if (trained && !words.empty()) marks_.push_back({pending_.size(), pending_.size() + words.size()});
-    pending_ += words;
+  // Of a piece, the part from the first trained text on is trained.
+  void text(std::string_view words, bool trained = false) {
+    if (trained && !trained_from_) trained_from_ = piece_.size();
+    piece_ += words;
   }
   Rendered finish() {
     flush();
@@ -58,32 +97,22 @@ class Writer {
   }
 
  private:
-  struct Mark {
-    size_t begin, end;
-  };
   void flush() {
-    size_t at = 0;
-    for (int32_t id : tokenizer_.encode(pending_)) {
-      const size_t end = at + tokenizer_.raw_bytes(id).size();
-      const bool trained = std::any_of(marks_.begin(), marks_.end(), [&](const Mark& m) { return end > m.begin && at < m.end; });
-      out_.ids.push_back(id);
-      out_.trained.push_back(trained);
-      at = end;
+    std::vector<size_t> begins;
+    const std::vector<int32_t> ids = tokenizer_.encode(piece_, &begins);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      out_.ids.push_back(ids[i]);
+      // A token that reaches from the header into the answer is not trained: the header is given.
+      out_.trained.push_back(trained_from_ && begins[i] >= *trained_from_);
     }
-    pending_.clear();
-    marks_.clear();
+    piece_.clear();
+    trained_from_.reset();
   }
   const Tokenizer& tokenizer_;
   Rendered out_;
-  std::string pending_;
-  std::vector<Mark> marks_;
+  std::string piece_;
+  std::optional<size_t> trained_from_;
 };
-
-std::string trimmed(const std::string& text) {
-  constexpr const char* kSpace = " \t\n\v\f\r";
-  const size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
 
 void render_chatml(const std::vector<Message>& dialog, const ChatTemplate& chat, const RenderOptions& options, const std::vector<bool>& trained, Writer& out) {
   if (chat.default_system && dialog.front().role != "system") {
@@ -117,14 +146,14 @@ void render_llama3(const std::vector<Message>& dialog, bool dated, const RenderO
     header("system");
     out.text("Cutting Knowledge Date: December 2023\nToday Date: " + options.date + "\n\n");
     if (dialog.front().role == "system") {
-      out.text(trimmed(dialog.front().content));
+      out.text(strip(dialog.front().content));
       first = 1;
     }
     out.control("<|eot_id|>");
   }
   for (size_t i = first; i < dialog.size(); ++i) {
     header(dialog[i].role);
-    out.text(trimmed(dialog[i].content), trained[i]);
+    out.text(strip(dialog[i].content), trained[i]);
     out.control("<|eot_id|>", trained[i]);
   }
   if (options.add_generation_prompt) header("assistant");
@@ -139,14 +168,14 @@ std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
   try {
     const nlohmann::json j = nlohmann::json::parse(read_text(config, size_t{64} << 20));
     if (!j.contains("chat_template") || j["chat_template"].is_null()) return std::nullopt;
-    const nlohmann::json& t = j["chat_template"];
+    const nlohmann::json& t = j["chat_template"];  // one, or a list of named ones
     if (t.is_string()) return recognise(t.get<std::string>(), config);
     for (const nlohmann::json& entry : t) {
       if (entry.value("name", "") == "default") return recognise(entry.at("template").get<std::string>(), config);
     }
     return std::nullopt;
   } catch (const nlohmann::json::exception& error) {
-    fail(Exit::bad_data, "{} is not valid: {}", config.string(), error.what());
+    fail(Exit::bad_data, "{} is not a tokenizer's configuration: {}", config.string(), error.what());
   }
 }
 
@@ -193,7 +222,7 @@ Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, co
 std::vector<int32_t> stop_ids(const std::optional<ChatTemplate>& chat, const Tokenizer& tokenizer, const std::vector<int32_t>& eos) {
   std::vector<int32_t> ids = eos;
   std::vector<std::string> names;
-  if (chat && chat->family == ChatTemplate::Family::chatml) names = {"<|im_end|>"};
+  if (chat && chat->family == ChatTemplate::Family::chatml) names = {"<|im_end|>", "<|endoftext|>"};
   if (chat && chat->family != ChatTemplate::Family::chatml) names = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"};
   for (const std::string& name : names) {
     const auto id = tokenizer.special(name);

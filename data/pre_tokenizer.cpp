@@ -4,6 +4,7 @@
 #include <pcre2.h>
 
 #include <string>
+#include <utility>
 
 #include "kernels/base/error.h"
 
@@ -11,20 +12,35 @@ namespace drover {
 
 namespace {
 
-// Unicode's White_Space, written out: PCRE2's own \s also takes U+180E, which the tokenizers' regex engines do not.
+// Character classes as the Unicode 16 of Hugging Face's regex engine has them, so that ids do not depend on the PCRE2 at hand: Debian 12's knows
+// Unicode 14, and its \s also takes U+180E.
 constexpr const char* kSpace = R"(\t-\r\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+constexpr const char* kLetter =
+    R"(\p{L}\x{1C89}\x{1C8A}\x{A7CB}-\x{A7CD}\x{A7DA}-\x{A7DC}\x{105C0}-\x{105F3}\x{10D4A}-\x{10D65}\x{10D6F}-\x{10D85}\x{10EC2}-\x{10EC4})"
+    R"(\x{1123F}\x{11240}\x{11380}-\x{11389}\x{1138B}\x{1138E}\x{11390}-\x{113B5}\x{113B7}\x{113D1}\x{113D3}\x{11BC0}-\x{11BE0}\x{11F02})"
+    R"(\x{11F04}-\x{11F10}\x{11F12}-\x{11F33}\x{1342F}\x{13441}-\x{13446}\x{13460}-\x{143FA}\x{16100}-\x{1611D}\x{16D40}-\x{16D6C}\x{18CFF})"
+    R"(\x{1B132}\x{1B155}\x{1DF25}-\x{1DF2A}\x{1E030}-\x{1E06D}\x{1E4D0}-\x{1E4EB}\x{1E5D0}-\x{1E5ED}\x{1E5F0}\x{2B739}\x{2EBF0}-\x{2EE5D})"
+    R"(\x{31350}-\x{323AF})";
+constexpr const char* kNumber =
+    R"(\p{N}\x{10D40}-\x{10D49}\x{116D0}-\x{116E3}\x{11BF0}-\x{11BF9}\x{11F50}-\x{11F59}\x{16130}-\x{16139}\x{16D70}-\x{16D79})"
+    R"(\x{1CCF0}-\x{1CCF9}\x{1D2C0}-\x{1D2D3}\x{1E4F0}-\x{1E4F9}\x{1E5F1}-\x{1E5FA})";
+// The Digits step asks Rust, which is at Unicode 17.
+constexpr const char* kLaterDigits = R"(\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6})";
 
-std::string with_space(std::string pattern) {
-  for (size_t at = 0; (at = pattern.find("SPACE", at)) != std::string::npos;) pattern.replace(at, 5, kSpace);
+std::string with_classes(std::string pattern) {
+  const std::pair<std::string_view, const char*> classes[] = {{"SPACE", kSpace}, {"LETTER", kLetter}, {"NUMBER", kNumber}, {"LATER", kLaterDigits}};
+  for (const auto& [name, members] : classes) {
+    for (size_t at = 0; (at = pattern.find(name, at)) != std::string::npos;) pattern.replace(at, name.size(), members);
+  }
   return pattern;
 }
 
 std::string pattern_of(PreTokenizer::Kind kind) {
   if (kind == PreTokenizer::Kind::llama3) {
-    return with_space(R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^SPACE\p{L}\p{N}]+[\r\n]*|[SPACE]*[\r\n]+|)"
-                      R"([SPACE]+(?![^SPACE])|[SPACE]+)");
+    return with_classes(R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nLETTERNUMBER]?[LETTER]+|[NUMBER]{1,3}| ?[^SPACELETTERNUMBER]+[\r\n]*|[SPACE]*[\r\n]+|)"
+                        R"([SPACE]+(?![^SPACE])|[SPACE]+)");
   }
-  return with_space(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^SPACE\p{L}\p{N}]+|[SPACE]+(?![^SPACE])|[SPACE]+)");
+  return with_classes(R"('s|'t|'re|'ve|'m|'ll|'d| ?[LETTER]+| ?[NUMBER]+| ?[^SPACELETTERNUMBER]+|[SPACE]+(?![^SPACE])|[SPACE]+)");
 }
 
 struct Free {
@@ -89,7 +105,7 @@ class PreTokenizer::Pattern {
 };
 
 PreTokenizer::PreTokenizer(Kind kind) : pattern_(std::make_unique<Pattern>(pattern_of(kind))) {
-  if (kind == Kind::digits_gpt2) digits_ = std::make_unique<Pattern>(R"(\p{N})");
+  if (kind == Kind::digits_gpt2) digits_ = std::make_unique<Pattern>(with_classes("[NUMBERLATER]"));
 }
 PreTokenizer::~PreTokenizer() = default;
 PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;

@@ -37,7 +37,7 @@ Subject subject_of(const EvalArguments& a) {
   s.recipe.model.path = a.model.model;
   s.recipe.train.dtype = a.model.dtype;
   s.recipe.data.validation.files = {{a.data, "auto", 1}};
-  s.recipe.data.max_length = a.max_length;
+  s.recipe.data.max_length = std::min(a.max_length, read_model_config(a.model.model).max_positions);
   s.recipe.data.packing = false;
   if (!a.model.adapter.empty()) {
     s.adapter_directory = a.model.adapter;

@@ -52,6 +52,7 @@ struct ExportArguments {
 Exit run_export(const ExportArguments& arguments);
 
 Exit run_import(const std::string& gguf, const std::string& directory);
+Exit run_make_tiny(const std::string& directory, uint64_t seed);
 Exit run_inspect(const std::string& path, bool json);
 Exit run_doctor(const Process& process, bool json);
 std::string version_text();

@@ -20,6 +20,8 @@ struct EngineSettings {
   int64_t max_positions = 0;           // longest document
   int64_t micro_batch_tokens = 0;      // the most tokens of one micro-batch
   int64_t micro_batch_trained = 0;     // the most trained tokens of one micro-batch; 0: all of them
+  int64_t evaluation_tokens = 0;       // the same of evaluation; 0: as in training
+  int64_t evaluation_trained = 0;
   int64_t local_micro_batches = 1;     // the most per rank and step
   bool train = true;                   // false: evaluation only; no gradients, no optimizer
   bool deterministic = false;

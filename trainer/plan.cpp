@@ -30,11 +30,13 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   Mesh mesh = make_count_mesh(shape, position);
   NoWeights nothing;
   Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
-  const Batch batch = worst_batch(settings.micro_batch_tokens, settings.micro_batch_trained == 0 ? settings.micro_batch_tokens : settings.micro_batch_trained,
-                                  settings.max_positions, settings.local_micro_batches, shape.dp);
+  const auto batch_of = [&](int64_t tokens, int64_t trained) {
+    return worst_batch(tokens, trained == 0 ? tokens : trained, settings.max_positions, settings.local_micro_batches, shape.dp);
+  };
+  const Batch batch = batch_of(settings.micro_batch_tokens, settings.micro_batch_trained);
   if (settings.train) engine.train_step(batch, {});
   const int64_t flops = backend.total_flops();
-  engine.evaluate(batch);
+  engine.evaluate(settings.evaluation_tokens == 0 ? batch : batch_of(settings.evaluation_tokens, settings.evaluation_trained));
   return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp)], engine.peak(), flops};
 }
 

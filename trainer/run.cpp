@@ -248,7 +248,7 @@ class Training {
       export_adapter(checkpoint, adapter_config_, dtype_of_name(recipe_.output.adapter_dtype), adapter);
     });
     const ArenaBytes peak = engine_->peak();
-    log::info("arenas: {:.1f} MiB planned, {:.1f} MiB reached on rank 0", static_cast<double>(planned_.total()) / (1 << 20), static_cast<double>(peak.total()) / (1 << 20));
+    log::info("arenas of rank 0: {} bytes planned, {} bytes reached", planned_.total(), peak.total());
     log::info("done. The adapter is in {}\n"
               "  try it:   drover generate --model {} --adapter {} --prompt \"…\" --greedy\n"
               "  merge it: drover export {} --merged {}",

@@ -183,7 +183,7 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
 
   const LoaderSettings loading{recipe.train.micro_batch_size, recipe.train.global_batch_size, recipe.data.shuffle, static_cast<uint64_t>(recipe.train.seed), 0, 1};
   const Loader loader(data->train, loading);
-  Loader::Largest largest = loader.largest_micro_batch(total_steps(recipe, loader.steps_per_epoch()));
+  const Loader::Largest largest = loader.largest_micro_batch(total_steps(recipe, loader.steps_per_epoch()));
   s.max_positions = data->train.longest_document();
   if (data->validation) {
     const TokenStore& v = *data->validation;
@@ -191,7 +191,8 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
     in_order.shuffle = false;
     const Loader validation(v, in_order);
     const Loader::Largest other = validation.largest_micro_batch(validation.steps_per_epoch());
-    largest = {std::max(largest.tokens, other.tokens), std::max(largest.trained_tokens, other.trained_tokens)};
+    s.evaluation_tokens = other.tokens;
+    s.evaluation_trained = other.trained_tokens;
     s.max_positions = std::max(s.max_positions, v.longest_document());
   }
   s.micro_batch_tokens = largest.tokens;

@@ -105,6 +105,11 @@ int main(int argc, char** argv) {
   import_verb->add_option("directory", directory, "the directory to make")->required();
   import_verb->footer("example: drover import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2");
 
+  uint64_t tiny_seed = 1;
+  auto* tiny_verb = app.add_subcommand("make-tiny", "a made-up model that knows nothing, for trying the machinery");
+  tiny_verb->add_option("directory", directory, "the directory to make")->required();
+  tiny_verb->add_option("--seed", tiny_seed, "of its weights");
+
   auto* inspect_verb = app.add_subcommand("inspect", "names, shapes, dtypes and hashes of a model, adapter, checkpoint or token store");
   inspect_verb->add_option("path", path, "a file or directory")->required();
   inspect_verb->add_flag("--json", json, "print the result as JSON");
@@ -153,6 +158,7 @@ int main(int argc, char** argv) {
     if (tokenize_verb->parsed()) return run_tokenize(tokenize);
     if (export_verb->parsed()) return run_export(exporting);
     if (import_verb->parsed()) return run_import(gguf, directory);
+    if (tiny_verb->parsed()) return run_make_tiny(directory, tiny_seed);
     if (inspect_verb->parsed()) return run_inspect(path, json);
     return run_doctor(process, json);
   });
