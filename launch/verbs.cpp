@@ -27,7 +27,9 @@ using nlohmann::ordered_json;
 
 namespace {
 
-void refuse_cuda(const Recipe& recipe) {
+void refuse_unbuilt(const Recipe& recipe) {
+  if (recipe.log.profile) fail(Exit::bad_recipe, "log.profile: true is not built yet; leave it out");
+  if (recipe.eval.prompts) fail(Exit::bad_recipe, "eval.prompts is not built yet; leave it out and use drover generate --prompts before and after");
   if (recipe.device == "cuda") {
     fail(Exit::bad_recipe, "device: cuda is not built yet in this version; use device: cpu (plans of a recipe for GPUs work: drover plan)");
   }
@@ -62,7 +64,7 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   if (a.recipe.empty()) fail(Exit::usage, "train needs a recipe: drover train RECIPE.yaml");
   if (dry_run) return run_plan(a, process.world.size > 1 ? std::optional<int>(process.world.size) : std::nullopt);
   const ReadRecipe read = read_recipe(a.recipe, a.overrides);
-  refuse_cuda(read.recipe);
+  refuse_unbuilt(read.recipe);
   const MeshSizes sizes = check_mesh(read.recipe, process.world.size);
   Mesh mesh = launched_by_mpi() ? make_mpi_mesh({sizes.tp, sizes.pp, sizes.dp}) : make_self_mesh();
   log::info("{} {} × {} {}: tp {} · pp {} · dp {}", process.world.size, process.world.size == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads",

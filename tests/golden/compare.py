@@ -56,7 +56,7 @@ def tensor_differences(old_file, new_file, name, complaints):
 
 def read(path):
     text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+    return [json.loads(line) for line in text.split("\n") if line] if path.suffix == ".jsonl" else json.loads(text)
 
 
 def main():
