@@ -117,7 +117,7 @@ TEXTS = [
     ("long word", LONG_WORD),
     ("long CJK", "的一是不了人我在有他这为之大来以个中上们" * 12),
     ("byte tokens", "\u00c0\u00c1\u00f5\u00ff \u0100\u0143 Ġ Ċ ĉ Ġhello Ċ"),
-    ("whole words that only ignore_merges finds", " AppComponent\n\t\t\t\t\t\t\t\t  addCriterion  SqlServer   ,assign"),
+    ("words that only ignore_merges finds", " даже практи культу jeho milyon uygulam všechny zdrav\n việc điều ایران .:.:.:.:.:.:.:.:"),
 ]
 
 SYSTEM = {"role": "system", "content": "You are a terse clerk of the Drover company."}

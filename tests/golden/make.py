@@ -56,6 +56,8 @@ def main():
         import text
         text.make(args.wheels, args.out)
     made = sorted(p for p in args.out.rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors") and p.name != "MANIFEST.json")
+    for path in made:
+        path.chmod(0o644)
     write_json("MANIFEST.json", {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},

