@@ -1,0 +1,167 @@
+// What Hugging Face's libraries said (tests/golden), and the same models here: drawn weights, PEFT adapter directories, whole-sequence logits.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "model/decoder.h"
+#include "model/files/json.h"
+#include "model/files/safetensors.h"
+#include "tests/support/made_up.h"
+#include "trainer/export.h"
+#include "trainer/plan.h"
+#include "trainer/setup.h"
+
+namespace drover::golden {
+
+inline fs::path directory() { return fs::path(DROVER_SOURCE_DIR) / "tests" / "golden"; }
+inline Json json(const std::string& name) {
+  const fs::path file = directory() / name;
+  return parse_json(read_text(file, size_t{1} << 24), file.string());
+}
+
+inline std::vector<float> floats_of(const StoredTensor& t) {
+  std::vector<float> values(static_cast<size_t>(t.size()));
+  require(t.bytes.size() == values.size() * sizeof(float), "golden tensors are fp32");
+  std::memcpy(values.data(), t.bytes.data(), t.bytes.size());
+  return values;
+}
+
+class Tensors {
+ public:
+  explicit Tensors(const std::string& name) : file_(directory() / name) {}
+  std::vector<float> at(const std::string& name) const {
+    const StoredTensor* t = file_.find(name);
+    require(t != nullptr, "the golden file has the tensor");
+    return floats_of(*t);
+  }
+
+ private:
+  SafetensorsFile file_;
+};
+
+// "model.layers.0.self_attn.q_proj.lora_A" as PEFT stores it.
+inline std::string stored_name(const std::string& factor) { return "base_model.model." + factor + ".weight"; }
+
+inline double norm(std::span<const float> x) {
+  double sum = 0;
+  for (float v : x) sum += static_cast<double>(v) * v;
+  return std::sqrt(sum);
+}
+inline double distance(std::span<const float> x, std::span<const float> y) {  // ‖x - y‖₂
+  require(x.size() == y.size(), "compared tensors have one size");
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) sum += (static_cast<double>(x[i]) - y[i]) * (static_cast<double>(x[i]) - y[i]);
+  return std::sqrt(sum);
+}
+inline double largest_difference(std::span<const float> x, std::span<const float> y) {
+  require(x.size() == y.size() && !x.empty(), "compared tensors have one size");
+  double worst = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double d = std::abs(static_cast<double>(x[i]) - y[i]);
+    if (!std::isfinite(d)) return d;
+    worst = std::max(worst, d);
+  }
+  return worst;
+}
+
+// A model of models.json.
+struct Model {
+  explicit Model(const std::string& name) {
+    const Json all = json("models.json");
+    for (const Json& m : all.at("models")) {
+      if (m.at("name") != name) continue;
+      config = parse_model_config(m.at("config").dump(), name);
+      seed = m.at("seed");
+      linear_std = m.at("weights").at("linear").at("std");
+      vocabulary_std = m.at("weights").at("vocabulary").at("std");
+      norm_scale = m.at("weights").at("norm").at("scale");
+    }
+    require(config.hidden > 0, "models.json has the model");
+  }
+  DrawnWeights weights() const { return {seed, linear_std, vocabulary_std, norm_scale}; }
+
+  ModelConfig config;
+  uint64_t seed = 0;
+  float linear_std = 0, vocabulary_std = 0, norm_scale = 0;
+};
+
+// The drawn weights with some matrices changed: what a wrong model would compute.
+class ChangedWeights : public WeightSource {
+ public:
+  using Change = std::function<void(const ParamSpec&, std::vector<float>& values)>;  // whole matrices, row-major
+  ChangedWeights(WeightSource& inner, Change change) : inner_(inner), change_(std::move(change)) {}
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
+    inner_.read(spec, row, col, to, backend);
+    require(to.rows == spec.rows && to.cols == spec.cols && to.dtype == DType::f32, "changes are made to whole fp32 matrices");
+    std::vector<float> values(static_cast<size_t>(to.size()));
+    backend.download(to, values.data());
+    change_(spec, values);
+    backend.upload(values.data(), to);
+  }
+
+ private:
+  WeightSource& inner_;
+  Change change_;
+};
+
+// A model on one rank, for inference: whole sequences at once, or token by token through the cache.
+class Runner {
+ public:
+  static constexpr int64_t kPositions = 256;
+
+  // `adapter`: a PEFT directory; `layout` (when not empty) replaces the layout that its configuration means.
+  Runner(const ModelConfig& config, WeightSource& source, DType dtype, const std::optional<fs::path>& adapter = {}, AdapterLayout layout = {})
+      : mesh_(make_self_mesh()), backend_(make_cpu_backend(1)), weights_("weights", backend_->memory(), 8 << 20),
+        factors_("adapter", backend_->memory(), 4 << 20), cache_("cache", backend_->memory(), 8 << 20), scratch_("scratch", backend_->memory(), 32 << 20) {
+    const Placement placement{.layer_end = config.layers};
+    if (adapter) {
+      if (layout.empty()) layout = adapter_layout_of(config, adapter_config_in(*adapter));
+      adapter_ = std::make_unique<AdapterSet>(config, layout, placement, dtype, *backend_, factors_, nullptr);
+    }
+    stage_ = std::make_unique<Stage>(config, placement, dtype, kPositions, *mesh_.tp, *backend_, weights_, source, adapter_.get());
+    if (adapter) load_adapter(*adapter, *adapter_);
+    decoder_ = std::make_unique<Decoder>(*stage_, *backend_, cache_, scratch_, 2, kPositions);
+  }
+
+  // (positions, vocab) of one document, without a cache.
+  std::vector<float> logits(const std::vector<int32_t>& ids, const std::vector<int32_t>& positions) {
+    const int64_t tokens = static_cast<int64_t>(ids.size()), rows = static_cast<int64_t>(positions.size()), vocab = stage_->config().vocab;
+    std::vector<int32_t> counted(ids.size());
+    for (size_t i = 0; i < ids.size(); ++i) counted[i] = static_cast<int32_t>(i);
+    Frame frame(scratch_);
+    const auto upload = [&](const std::vector<int32_t>& host) {
+      Tensor t = frame.tensor(static_cast<int64_t>(host.size()), 1, DType::i32);
+      backend_->upload(host.data(), t);
+      return t;
+    };
+    const Segment segments[] = {{.nq = tokens, .nk = tokens}};
+    Step step{.backend = *backend_, .scratch = scratch_, .dtype = stage_->dtype(), .rope = stage_->rope(), .ids = upload(ids), .positions = upload(counted),
+              .documents = {}, .segments = segments, .dropout = {}, .cache = nullptr, .cache_rows = {}};
+    Tensor x = frame.tensor(tokens, stage_->config().hidden, stage_->dtype());
+    stage_->embed(step, x);
+    for (const Block& block : stage_->blocks()) {
+      Frame inner(scratch_);
+      Block::Saved passing = block.saved(scratch_, tokens, stage_->dtype());
+      block.forward(step, x, passing);
+    }
+    Tensor all = frame.tensor(rows, stage_->head()->weight.rows, DType::f32);
+    stage_->head()->logits(step, x, upload(positions), all);
+    std::vector<float> result(static_cast<size_t>(rows * vocab));
+    backend_->download(all.columns(0, vocab), result.data());
+    return result;
+  }
+  Decoder& decoder() { return *decoder_; }
+
+ private:
+  Mesh mesh_;
+  std::unique_ptr<Backend> backend_;
+  Arena weights_, factors_, cache_, scratch_;
+  std::unique_ptr<AdapterSet> adapter_;
+  std::unique_ptr<Stage> stage_;
+  std::unique_ptr<Decoder> decoder_;
+};
+
+}  // namespace drover::golden

@@ -1,0 +1,237 @@
+// LoRA gradients and a 20-step training curve against PyTorch and PEFT, from adapters that PEFT saved.
+#include <algorithm>
+
+#include "optim/learning_rate.h"
+#include "tests/model/golden.h"
+
+namespace drover::golden {
+namespace {
+
+// Documents end to end as one micro-batch; ids and labels as the golden file has them.
+MicroBatch micro_batch(const std::vector<Json>& documents, int64_t index) {
+  MicroBatch m;
+  m.index = index;
+  for (const Json& document : documents) {
+    const std::vector<int32_t> tokens = document.at("tokens"), labels = document.at("labels");
+    m.spans.push_back({static_cast<int64_t>(m.tokens.size()), static_cast<int64_t>(tokens.size())});
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      m.tokens.push_back(tokens[i]);
+      m.labels.push_back(labels[i]);
+      m.weights.push_back(labels[i] >= 0 ? 1.0f : 0.0f);
+      m.positions.push_back(static_cast<int32_t>(i));
+      m.documents.push_back(document.at("document"));
+    }
+  }
+  return m;
+}
+
+Batch batch_of(std::vector<MicroBatch> micro_batches) {
+  Batch batch;
+  batch.micro_batches = std::move(micro_batches);
+  batch.total = static_cast<int64_t>(batch.micro_batches.size());
+  for (const MicroBatch& m : batch.micro_batches) {
+    batch.tokens += static_cast<int64_t>(m.tokens.size());
+    for (float w : m.weights) batch.weight_sum += w;
+  }
+  batch.trained_tokens = static_cast<int64_t>(batch.weight_sum);
+  return batch;
+}
+
+// An engine that trains one of the adapters in tests/golden/adapters.
+class Trainer {
+ public:
+  Trainer(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false)
+      : model_(model_name), weights_(model_.weights()), mesh_(make_self_mesh()), backend_(make_cpu_backend(1)) {
+    const fs::path adapter = directory() / "adapters" / adapter_name;
+    EngineSettings s;
+    s.model = model_.config;
+    s.adapter = adapter_layout_of(s.model, adapter_config_in(adapter));
+    s.partition = partition_layers(s.model.layers, 1, 0.5);
+    s.dtype = dtype;
+    s.max_positions = 150;
+    s.micro_batch_tokens = 300;
+    s.local_micro_batches = 2;
+    s.recompute = recompute;
+    engine_ = std::make_unique<Engine>(s, *backend_, mesh_, weights_, plan_rank(s, mesh_.shape, mesh_.position).bytes);
+    load_adapter(adapter, *engine_->adapter());
+  }
+  Engine& engine() { return *engine_; }
+
+  // Every factor of a flat buffer by its name on disk.
+  std::map<std::string, std::vector<float>> named(Tensor flat) {
+    std::map<std::string, std::vector<float>> result;
+    for (const FactorSlice& f : engine_->adapter()->factors()) {
+      std::vector<float>& values = result[stored_name(f.name)];
+      values.resize(static_cast<size_t>(f.size()));
+      backend_->download(engine_->adapter()->view(flat, f), values.data());
+    }
+    return result;
+  }
+
+ private:
+  Model model_;
+  DrawnWeights weights_;
+  Mesh mesh_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Engine> engine_;
+};
+
+struct Case {
+  std::string adapter, model;
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.adapter; }
+
+class GoldenGradients : public testing::TestWithParam<Case> {
+ protected:
+  const std::string& adapter() const { return GetParam().adapter; }
+  Json expected_ = json(GetParam().adapter + ".json");
+  std::vector<Json> documents_ = expected_.at("batch");
+};
+
+// The two documents packed into one micro-batch, and one micro-batch each.
+TEST_P(GoldenGradients, EqualPyTorchInFp32) {
+  const Tensors expected(adapter() + ".safetensors");
+  for (bool packed : {true, false}) {
+    SCOPED_TRACE(packed ? "packed" : "separate");
+    Trainer trainer(GetParam().model, adapter(), DType::f32, !packed);
+    const Batch batch = packed ? batch_of({micro_batch(documents_, 0)}) : batch_of({micro_batch({documents_[0]}, 0), micro_batch({documents_[1]}, 1)});
+    EXPECT_EQ(batch.trained_tokens, expected_.at("trained_tokens").get<int64_t>());
+    const double loss = trainer.engine().accumulate_gradients(batch, 1);
+    EXPECT_NEAR(loss, expected_.at("loss").at("fp64").get<double>(), 1e-6 * loss);
+    const auto got = trainer.named(trainer.engine().adapter()->gradients);
+    EXPECT_EQ(got.size(), expected_.at("shapes").size());
+    for (const auto& [name, gradient] : got) {
+      const std::vector<float> exact = expected.at("grad.fp64/" + name);
+      ASSERT_GT(norm(exact), 0) << name;
+      // PyTorch's own fp32 gradients are up to 7e-6 from double.
+      EXPECT_LE(distance(gradient, exact), 1e-5 * norm(exact)) << name;
+    }
+  }
+}
+
+TEST_P(GoldenGradients, AreAsCloseToDoubleInBf16) {
+  const Tensors expected(adapter() + ".safetensors");
+  Trainer trainer(GetParam().model, adapter(), DType::bf16);
+  trainer.engine().accumulate_gradients(batch_of({micro_batch(documents_, 0)}), 1);
+  double ours = 0, theirs = 0;  // Σ over tensors of (relative error)²: one tensor alone is too small a sample
+  for (const auto& [name, gradient] : trainer.named(trainer.engine().adapter()->gradients)) {
+    const std::vector<float> exact = expected.at("grad.fp64/" + name);
+    ours += std::pow(distance(gradient, exact) / norm(exact), 2);
+    theirs += std::pow(distance(expected.at("grad.bf16/" + name), exact) / norm(exact), 2);
+  }
+  EXPECT_GT(theirs, 0);
+  EXPECT_LE(std::sqrt(ours), 1.2 * std::sqrt(theirs)) << std::sqrt(ours / theirs) << " times PyTorch's error";
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GoldenGradients,
+                         testing::Values(Case{"tiny-all", "tiny"}, Case{"tied-all", "tied"}, Case{"tiny-patterns", "tiny"}, Case{"tiny-regex", "tiny"}),
+                         [](const auto& info) {
+                           std::string name = info.param.adapter;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(GoldenDocuments, AreDrawnAlike) {
+  const Model model("tiny");
+  const Json curve = json("curve.json");
+  for (const Json& document : curve.at("documents")) {
+    const std::vector<int32_t> tokens = document.at("tokens"), labels = document.at("labels");
+    const int64_t lengths[] = {static_cast<int64_t>(tokens.size())};
+    const MicroBatch m = made_up_micro_batch(model.seed, lengths, document.at("document"), model.config.vocab, 0);
+    EXPECT_EQ(m.tokens, tokens);
+    EXPECT_EQ(m.labels, labels);
+  }
+}
+
+struct Curve {
+  std::vector<StepResult> steps;
+  std::map<std::string, std::vector<float>> last;
+};
+
+Curve train(const Json& golden, DType dtype) {
+  Trainer trainer(golden.at("model"), golden.at("adapter"), dtype);
+  const int64_t steps = golden.at("steps");
+  const LearningRate rate{LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"), steps};
+  Curve curve;
+  for (int64_t step = 0; step < steps; ++step) {
+    std::vector<MicroBatch> micro_batches;
+    for (const Json& indices : golden.at("plan").at(static_cast<size_t>(step))) {
+      std::vector<Json> documents;
+      for (size_t d : indices.get<std::vector<size_t>>()) documents.push_back(golden.at("documents").at(d));
+      micro_batches.push_back(micro_batch(documents, static_cast<int64_t>(micro_batches.size())));
+    }
+    StepSettings settings;
+    settings.adamw = {.learning_rate = static_cast<float>(rate.at(step)),
+                      .beta1 = golden.at("betas").at(0),
+                      .beta2 = golden.at("betas").at(1),
+                      .eps = golden.at("eps"),
+                      .weight_decay = golden.at("weight_decay"),
+                      .step = step + 1};
+    settings.max_grad_norm = golden.at("max_grad_norm");
+    curve.steps.push_back(trainer.engine().train_step(batch_of(std::move(micro_batches)), settings));
+  }
+  curve.last = trainer.named(trainer.engine().adapter()->parameters);
+  return curve;
+}
+
+TEST(GoldenCurve, EqualsPyTorchInFp32) {
+  const Json golden = json("curve.json");
+  ASSERT_EQ(golden.at("schedule"), "linear");
+  ASSERT_GE(golden.at("clipped_steps").size(), 2u);
+  const Curve curve = train(golden, DType::f32);
+  const LearningRate rate{LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"), golden.at("steps")};
+  for (const char* dtype : {"fp32", "fp64"}) {
+    const Json& expected = golden.at("curves").at(dtype);
+    ASSERT_EQ(expected.size(), curve.steps.size());
+    for (size_t i = 0; i < curve.steps.size(); ++i) {
+      const double loss = expected[i].at("loss"), grad_norm = expected[i].at("grad_norm");
+      EXPECT_NEAR(curve.steps[i].loss, loss, 1e-5 * loss) << dtype << ", step " << i + 1;
+      EXPECT_NEAR(curve.steps[i].grad_norm, grad_norm, 1e-4 * grad_norm) << dtype << ", step " << i + 1;
+      EXPECT_DOUBLE_EQ(rate.at(static_cast<int64_t>(i)), expected[i].at("learning_rate").get<double>()) << "step " << i + 1;
+    }
+  }
+  const Tensors expected("curve.safetensors");
+  for (const auto& [name, values] : curve.last) {
+    const std::vector<float> exact = expected.at("final.fp64/" + name);
+    EXPECT_LE(distance(values, exact), 1e-4 * norm(exact)) << name;
+  }
+}
+
+TEST(GoldenCurve, IsAsCloseToDoubleInBf16) {
+  const Json golden = json("curve.json");
+  const Curve curve = train(golden, DType::bf16);
+  double ours = 0, theirs = 0;
+  for (size_t i = 0; i < curve.steps.size(); ++i) {
+    const double exact = golden.at("curves").at("fp64").at(i).at("loss");
+    ours += std::pow(curve.steps[i].loss / exact - 1, 2);
+    theirs += std::pow(golden.at("curves").at("bf16").at(i).at("loss").get<double>() / exact - 1, 2);
+  }
+  EXPECT_LE(std::sqrt(ours), 1.2 * std::sqrt(theirs)) << std::sqrt(ours / theirs) << " times PyTorch's error";
+}
+
+// Every setting of the optimizer is seen in the losses.
+TEST(GoldenCurve, MistakesMoveTheLosses) {
+  const Json golden = json("curve.json");
+  std::vector<std::pair<std::string, Json>> mistakes;
+  for (const auto& [path, value] : std::vector<std::pair<const char*, double>>{
+           {"/max_grad_norm", 0}, {"/weight_decay", 0}, {"/betas/0", 0.8}, {"/betas/1", 0.99}, {"/eps", 1e-4}, {"/learning_rate", 4.99e-3}}) {
+    Json changed = golden;
+    changed[Json::json_pointer(path)] = value;
+    mistakes.emplace_back(path, changed);
+  }
+  mistakes.emplace_back("no warm-up", golden).second["warmup_steps"] = 0;
+  mistakes.emplace_back("the first micro-batch only", golden);
+  for (Json& step : mistakes.back().second["plan"]) step.erase(1);
+  mistakes.emplace_back("another scale", golden).second["adapter"] = "tiny-patterns";
+  for (const auto& [name, changed] : mistakes) {
+    const Curve curve = train(changed, DType::f32);
+    double worst = 0;
+    for (size_t i = 0; i < curve.steps.size(); ++i) {
+      worst = std::max(worst, std::abs(curve.steps[i].loss / golden.at("curves").at("fp64").at(i).at("loss").get<double>() - 1));
+    }
+    EXPECT_GE(worst, 1e-4) << name;
+  }
+}
+
+}  // namespace
+}  // namespace drover::golden
