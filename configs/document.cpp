@@ -13,129 +13,201 @@ namespace {
 constexpr size_t kMostBytes = size_t{1} << 20;
 constexpr int kMostNodes = 1000, kDeepest = 64;
 
-// Walks the file before anything is built: counts, and finds anchors, aliases and tags.
+struct Finding {
+  YAML::Mark mark;
+  std::string message;
+};
+
+// Walks the events of one document before any node is built. What is thrown is too large to go on with.
 class Census : public YAML::EventHandler {
  public:
-  struct Finding {
-    YAML::Mark mark;
-    std::string message;
-  };
   std::vector<Finding> findings;
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { node(mark, "", anchor); }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { findings.push_back({mark, "aliases (*name) are not allowed in a recipe; write the value out"}); }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string&) override { node(mark, tag, anchor); }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override { open(mark, tag, anchor); }
-  void OnSequenceEnd() override { --depth_; }
-  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override { open(mark, tag, anchor); }
-  void OnMapEnd() override { --depth_; }
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { node(mark, "", anchor, nullptr); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    add(mark, "aliases (*name) are not allowed in a recipe; write the value out, or quote a text that starts with *");
+    node(mark, "", 0, nullptr);
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+    node(mark, tag, anchor, &value);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, false);
+  }
+  void OnSequenceEnd() override { open_.pop_back(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, true);
+  }
+  void OnMapEnd() override { open_.pop_back(); }
 
  private:
-  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
-    node(mark, tag, anchor);
-    if (++depth_ == kDeepest + 1) findings.push_back({mark, "the recipe is nested too deep; a recipe has two levels"});
+  struct Collection {
+    bool is_map = false, key_is_next = false;
+    std::string path;                // "lora."
+    std::string key;                 // the last one read
+    std::map<std::string, int> keys;  // → line
+  };
+
+  void add(const YAML::Mark& mark, const std::string& message) { findings.push_back({mark, message}); }
+
+  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, bool is_map) {
+    node(mark, tag, anchor, nullptr);
+    if (open_.size() == kDeepest) throw YAML::Exception(mark, fmt::format("it is nested deeper than {} levels; a recipe has two", kDeepest));
+    const std::string path = open_.empty() || !open_.back().is_map ? "" : open_.back().path + open_.back().key + ".";
+    open_.push_back({is_map, is_map, path, "", {}});
   }
-  void node(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
-    if (++nodes_ == kMostNodes + 1) findings.push_back({mark, fmt::format("the recipe has more than {} values", kMostNodes)});
-    if (anchor != 0) findings.push_back({mark, "anchors (&name) are not allowed in a recipe"});
-    if (!tag.empty() && tag != "?" && tag != "!") findings.push_back({mark, "tags (" + tag + ") are not allowed in a recipe"});
+
+  void node(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string* scalar) {
+    if (++nodes_ > kMostNodes) throw YAML::Exception(mark, fmt::format("it has more than {} values", kMostNodes));
+    if (anchor != 0) add(mark, "anchors (&name) are not allowed in a recipe");
+    if (!tag.empty() && tag != "?" && tag != "!") add(mark, "tags (" + shown(tag) + ") are not allowed in a recipe");
+    if (open_.empty() || !open_.back().is_map) return;
+    Collection& map = open_.back();
+    if (map.key_is_next) read_key(map, mark, scalar);
+    map.key_is_next = !map.key_is_next;
   }
-  int nodes_ = 0, depth_ = 0;
+
+  void read_key(Collection& map, const YAML::Mark& mark, const std::string* scalar) {
+    if (scalar == nullptr) {
+      add(mark, "a key must be a name");
+      return;
+    }
+    map.key = *scalar;
+    const std::string name = shown(map.path + map.key);
+    if (map.key == "<<") {
+      add(mark, "merge keys (<<) are not allowed in a recipe; write the values out");
+      return;
+    }
+    const auto [first, is_new] = map.keys.emplace(map.key, mark.line + 1);
+    if (!is_new) add(mark, fmt::format("{} is given twice (first on line {})", name, first->second));
+  }
+
+  std::vector<Collection> open_;
+  int nodes_ = 0;
 };
+
+// The document in `text`; findings do not stop the reading, a YAML::Exception does.
+YAML::Node parse_document(const std::string& text, std::vector<Finding>& findings) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  Census census;
+  parser.HandleNextDocument(census);
+  findings = census.findings;
+  if (parser) findings.push_back({YAML::Mark::null_mark(), "a recipe is one document; leave out the line --- between two"});
+  return YAML::Load(text);
+}
+
+bool continues_character(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
 }  // namespace
 
-std::string RecipeDocument::excerpt(int line, int column) const {
-  if (line < 1 || line > static_cast<int>(lines.size())) return {};
-  return fmt::format("    {}\n    {}^", lines[static_cast<size_t>(line) - 1], std::string(static_cast<size_t>(std::max(0, column - 1)), ' '));
+std::string shown(const std::string& text, size_t most_bytes) {
+  std::string result;
+  for (char c : text) {
+    if (result.size() >= most_bytes && !continues_character(c)) return result + "…";
+    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
+    result += c == '\t' ? ' ' : control ? '?' : c;
+  }
+  return result;
 }
 
-Entry RecipeDocument::entry_at(const fs::path& file, const YAML::Node& node) const {
-  const int line = node.Mark().line + 1, column = node.Mark().column + 1;
-  return {node, fmt::format("{}:{}:{}", file.string(), line, column), fmt::format("{}:{}", file.string(), line), line, column};
+std::string RecipeDocument::excerpt(int line, int column) const {
+  if (line < 1 || line > static_cast<int>(lines.size())) return {};
+  const std::string& text = lines[static_cast<size_t>(line) - 1];
+  size_t before = 0;  // characters, where the column counts bytes
+  for (size_t i = 0; i + 1 < static_cast<size_t>(std::max(column, 1)) && i < text.size(); ++i) before += continues_character(text[i]) ? 0 : 1;
+  const std::string caret = before < 160 ? "\n    " + std::string(before, ' ') + "^" : "";
+  return "    " + shown(text, 160) + caret;
+}
+
+Entry RecipeDocument::entry_at(const YAML::Mark& mark) const {
+  if (mark.is_null()) return {{}, file, file, 0, 0};
+  const int line = mark.line + 1, column = mark.column + 1;
+  return {{}, fmt::format("{}:{}:{}", file, line, column), fmt::format("{}:{}", file, line), line, column};
 }
 
 void RecipeDocument::complain(const Entry& entry, const std::string& message) {
-  problems.push_back({entry.place, message, excerpt(entry.line, entry.column), entry.line});
+  problems.push_back({entry.place, message, excerpt(entry.line, entry.column), entry.line, entry.column});
 }
 
-void RecipeDocument::read(const fs::path& file) {
-  const std::string text = read_text(file, kMostBytes);
+void RecipeDocument::complain(const YAML::Mark& mark, const std::string& message) { complain(entry_at(mark), message); }
+
+void RecipeDocument::read(const fs::path& path) {
+  file = path.string();
+  std::string text;
+  try {
+    text = read_text(path, kMostBytes);
+  } catch (const Error& error) {
+    if (error.code() != Exit::bad_data) throw;
+    throw Error(Exit::bad_recipe, error.what());
+  }
   std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  for (std::string line; std::getline(in, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    lines.push_back(line);
+  }
   for (size_t i = 0; i < lines.size(); ++i) {
     const size_t word = lines[i].find_first_not_of(" \t"), tab = lines[i].find('\t');
-    if (tab != std::string::npos && tab < word) {
-      const int line = static_cast<int>(i) + 1, column = static_cast<int>(tab) + 1;
-      problems.push_back({fmt::format("{}:{}:{}", file.string(), line, column), "a tab indents this line; YAML allows spaces only", excerpt(line, column), line});
-    }
+    if (tab == std::string::npos || tab > word) continue;
+    YAML::Mark mark;
+    mark.line = static_cast<int>(i), mark.column = static_cast<int>(tab);
+    complain(mark, "a tab indents this line; YAML allows spaces only");
   }
   if (!problems.empty()) return;
 
   YAML::Node root;
   try {
-    std::istringstream stream(text);
-    YAML::Parser parser(stream);
-    Census census;
-    parser.HandleNextDocument(census);
-    for (const Census::Finding& f : census.findings) {
-      const int line = f.mark.line + 1, column = f.mark.column + 1;
-      problems.push_back({fmt::format("{}:{}:{}", file.string(), line, column), f.message, excerpt(line, column), line});
-    }
-    if (!problems.empty()) return;
-    root = YAML::Load(text);
+    std::vector<Finding> findings;
+    root = parse_document(text, findings);
+    for (const Finding& f : findings) complain(f.mark, f.message);
   } catch (const YAML::Exception& error) {
-    const int line = error.mark.line + 1, column = error.mark.column + 1;
-    problems.push_back({fmt::format("{}:{}:{}", file.string(), line, column), fmt::format("this is not valid YAML: {}", error.msg), excerpt(line, column), line});
+    complain(error.mark, fmt::format("this cannot be read as a recipe: {}", error.msg));
     return;
   }
   if (root.IsNull()) {
-    problems.push_back({file.string() + ":1:1", "the recipe is empty; it needs at least model.path, data.train and output.dir", "", 1});
+    complain(YAML::Mark(), "the recipe is empty; it needs at least model.path, data.train and output.dir");
     return;
   }
   if (!root.IsMap()) {
-    complain(entry_at(file, root), "a recipe is a mapping of sections, such as model: or lora:");
+    complain(root.Mark(), "a recipe is a mapping of sections, such as model: or lora:");
     return;
   }
   const auto insert = [&](const std::string& key, const YAML::Node& name, const YAML::Node& value) {
-    Entry entry = entry_at(file, name);
+    if (!name.IsScalar() || name.Scalar() == "<<") return;  // reported already
+    Entry entry = entry_at(name.Mark());
     entry.node = value;
-    if (key.ends_with("<<")) {
-      complain(entry, "merge keys (<<) are not allowed in a recipe; write the values out");
-    } else if (!entries.emplace(key, entry).second) {
-      complain(entry, fmt::format("{} is given twice (first at {})", key, entries.at(key).origin));
-    }
+    entries.emplace(key, entry);
   };
-  std::map<std::string, int> sections;
   for (const auto& pair : root) {
-    const std::string name = pair.first.IsScalar() ? pair.first.Scalar() : "?";
-    if (!pair.second.IsMap()) {
+    if (!pair.first.IsScalar()) continue;
+    const std::string name = pair.first.Scalar();
+    if (!pair.second.IsMap() || pair.second.size() == 0) {
       insert(name, pair.first, pair.second);
       continue;
     }
-    if (sections[name]++ > 0) {
-      complain(entry_at(file, pair.first), fmt::format("the section {} is given twice", name));
-      continue;
+    for (const auto& inner : pair.second) {
+      if (inner.first.IsScalar()) insert(name + "." + inner.first.Scalar(), inner.first, inner.second);
     }
-    for (const auto& inner : pair.second) insert(name + "." + (inner.first.IsScalar() ? inner.first.Scalar() : "?"), inner.first, inner.second);
   }
 }
 
 void RecipeDocument::apply_override(const std::string& text) {
   const size_t equals = text.find('=');
   Entry entry;
-  entry.place = "command line: " + text;
+  entry.place = "command line: " + shown(text, 160);
   entry.origin = "command line";
   if (equals == std::string::npos || equals == 0) {
     complain(entry, "an override has the form section.key=value");
     return;
   }
   try {
-    entry.node = YAML::Load(text.substr(equals + 1));
+    std::vector<Finding> findings;
+    entry.node = parse_document(text.substr(equals + 1), findings);
+    for (const Finding& f : findings) complain(entry, f.message);
   } catch (const YAML::Exception& error) {
-    complain(entry, fmt::format("the value is not valid YAML: {}", error.msg));
+    complain(entry, fmt::format("the value cannot be read: {}", error.msg));
     return;
   }
   entries[text.substr(0, equals)] = entry;

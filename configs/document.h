@@ -1,4 +1,5 @@
-// A recipe's YAML as flat "section.key" → node, with every trap of YAML that could change a value's meaning reported instead of resolved.
+// A recipe's YAML as flat "section.key" → node, with every trap of YAML that could change a value's meaning reported instead of resolved:
+// duplicate keys at any depth, merge keys, anchors, aliases, tags, tabs, a second document, sizes.
 #pragma once
 #include <yaml-cpp/yaml.h>
 
@@ -11,28 +12,33 @@
 namespace drover {
 
 struct Problem {
-  std::string place;    // "recipe.yaml:3:5" or "command line"
+  std::string place;    // "recipe.yaml:3:5" or "command line: lora.r=x"
   std::string message;
   std::string excerpt;  // the line and a caret; empty for the command line
-  int line = 0;
+  int line = 0, column = 0;
 };
 
 struct Entry {
   YAML::Node node;
   std::string place, origin;  // "recipe.yaml:3:5", "recipe.yaml:3"
-  int line = 0, column = 0;   // from 1; 0: the command line
+  int line = 0, column = 0;   // of the key, from 1; 0: the command line
 };
 
 struct RecipeDocument {
+  std::string file;
   std::map<std::string, Entry> entries;
   std::vector<Problem> problems;
   std::vector<std::string> lines;
 
-  void read(const fs::path& file);
+  void read(const fs::path& path);
   void apply_override(const std::string& text);  // section.key=value
   void complain(const Entry& entry, const std::string& message);
-  Entry entry_at(const fs::path& file, const YAML::Node& node) const;
+  void complain(const YAML::Mark& mark, const std::string& message);
+  Entry entry_at(const YAML::Mark& mark) const;
   std::string excerpt(int line, int column) const;
 };
+
+// Text of a file or of the command line as a message may show it: shortened, without control characters.
+std::string shown(const std::string& text, size_t most_bytes = 80);
 
 }  // namespace drover

@@ -17,6 +17,9 @@ struct Info {
   std::vector<const char*> later = {};    // known, not built yet
   bool required = false;
   bool identity = false;                  // must not change when a run is resumed
+  bool whole = false;                     // a pattern's numbers are whole
+  bool path = false;                      // relative ones start at the current directory
+  bool of_adapter = false;                // supplied by lora.init_from where that is given and the key is not
 };
 
 // lora.target_modules: a list of names, or one string: all-linear or a regular expression over module paths.
@@ -26,6 +29,12 @@ struct TargetModules {
   bool operator==(const TargetModules&) const = default;
 };
 using Pattern = std::vector<std::pair<std::string, double>>;  // in the file's order: the first that matches counts
+
+// What a row of a data file is; for data.format and for the format of one file.
+inline const Info kRowFormat = {.help = "what a row is",
+                                .allowed = {"auto", "messages", "text"},
+                                .later = {"sharegpt", "alpaca", "prompt_completion", "ids"},
+                                .identity = true};
 
 struct DataFile {
   std::string path, format = "auto";
@@ -41,10 +50,11 @@ struct Validation {
 struct ModelSection {
   std::string path;
   std::optional<std::string> tokenizer;
+  bool operator==(const ModelSection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("path", path, {.help = "the model's directory, in Hugging Face's layout", .required = true});
-    v("tokenizer", tokenizer, {.help = "the tokenizer's directory, where it is not the model's"});
+    v("path", path, {.help = "the model's directory, in Hugging Face's layout", .required = true, .path = true});
+    v("tokenizer", tokenizer, {.help = "the tokenizer's directory, where it is not the model's", .path = true});
   }
 };
 
@@ -55,16 +65,17 @@ struct LoraSection {
   bool use_rslora = false;
   Pattern rank_pattern, alpha_pattern;
   std::optional<std::string> init_from;
+  bool operator==(const LoraSection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("r", r, {.help = "rank of the adapters", .least = 1, .most = 4096, .identity = true});
-    v("alpha", alpha, {.help = "the adapters are scaled by alpha/r", .least = 1e-6, .most = 1e6, .identity = true});
+    v("r", r, {.help = "rank of the adapters", .least = 1, .most = 4096, .identity = true, .of_adapter = true});
+    v("alpha", alpha, {.help = "the adapters are scaled by alpha/r", .least = 1e-6, .most = 1e6, .identity = true, .of_adapter = true});
     v("dropout", dropout, {.help = "share of an adapter's inputs that is dropped in training", .least = 0, .most = 0.99, .identity = true});
-    v("target_modules", target_modules, {.help = "all-linear, a list of names such as q_proj, or a regular expression over module paths", .identity = true});
-    v("use_rslora", use_rslora, {.help = "scale by alpha/sqrt(r) instead", .identity = true});
-    v("rank_pattern", rank_pattern, {.help = "module pattern: rank, where it differs from r", .least = 1, .most = 4096, .identity = true});
-    v("alpha_pattern", alpha_pattern, {.help = "module pattern: alpha, where it differs", .least = 1e-6, .most = 1e6, .identity = true});
-    v("init_from", init_from, {.help = "continue from the adapter in this directory", .identity = true});
+    v("target_modules", target_modules, {.help = "all-linear, a list of names such as q_proj, or a regular expression over module paths", .identity = true, .of_adapter = true});
+    v("use_rslora", use_rslora, {.help = "scale by alpha/sqrt(r) instead", .identity = true, .of_adapter = true});
+    v("rank_pattern", rank_pattern, {.help = "module pattern: rank, where it differs from r", .least = 1, .most = 4096, .identity = true, .whole = true, .of_adapter = true});
+    v("alpha_pattern", alpha_pattern, {.help = "module pattern: alpha, where it differs", .least = 1e-6, .most = 1e6, .identity = true, .of_adapter = true});
+    v("init_from", init_from, {.help = "continue from the adapter in this directory", .identity = true, .path = true});
   }
 };
 
@@ -74,11 +85,12 @@ struct DataSection {
   std::string format = "auto", template_name = "auto", template_date = "26 Jul 2024", train_on = "assistant", bad_rows = "error";
   int64_t max_length = 2048;
   bool packing = true, shuffle = true;
+  bool operator==(const DataSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("train", train, {.help = "a file, or a list of {path, format, weight}", .required = true, .identity = true});
     v("validation", validation, {.help = "a file, a list of them, or {share: 0.05} of the training rows"});
-    v("format", format, {.help = "what a row is", .allowed = {"auto", "messages", "text"}, .later = {"sharegpt", "alpaca", "prompt_completion", "ids"}, .identity = true});
+    v("format", format, kRowFormat);
     v("template", template_name, {.help = "the chat format; auto: the model directory's own", .allowed = {"auto", "llama3.1", "llama3", "chatml"}, .identity = true});
     v("template_date", template_date, {.help = "the date that Llama 3.1's system block states", .identity = true});
     v("train_on", train_on, {.help = "which tokens are targets", .allowed = {"assistant", "all", "last"}, .identity = true});
@@ -95,6 +107,7 @@ struct TrainSection {
   std::optional<double> epochs;
   std::optional<int64_t> max_steps;
   bool deterministic = false;
+  bool operator==(const TrainSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("dtype", dtype, {.help = "numbers of weights and activations; sums are fp32", .allowed = {"bf16", "fp32"}, .identity = true});
@@ -113,6 +126,7 @@ struct OptimSection {
   std::optional<double> warmup_ratio;
   std::optional<int64_t> warmup_steps;
   std::vector<double> betas = {0.9, 0.999};
+  bool operator==(const OptimSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("learning_rate", learning_rate, {.help = "AdamW's highest rate", .least = 0, .most = 10, .identity = true});
@@ -129,6 +143,7 @@ struct OptimSection {
 struct ParallelSection {
   int64_t tp = 1, pp = 1;
   std::optional<int64_t> dp;
+  bool operator==(const ParallelSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("tp", tp, {.help = "tensor parallelism: ranks that share every layer", .least = 1, .most = 1024});
@@ -139,6 +154,7 @@ struct ParallelSection {
 
 struct MemorySection {
   std::string activation_checkpointing = "none";
+  bool operator==(const MemorySection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("activation_checkpointing", activation_checkpointing, {.help = "full: keep only every layer's input and compute the rest again", .allowed = {"none", "full"}});
@@ -148,16 +164,18 @@ struct MemorySection {
 struct EvalSection {
   int64_t every_steps = 0;
   std::optional<std::string> prompts;
+  bool operator==(const EvalSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "validation loss every so many steps; 0: at the end", .least = 0, .most = 1e9});
-    v("prompts", prompts, {.help = "a file of {\"prompt\"} rows that are answered before and after training"});
+    v("prompts", prompts, {.help = "a file of {\"prompt\"} rows that are answered before and after training", .path = true});
   }
 };
 
 struct CheckpointSection {
   int64_t every_steps = 0, keep = 2;
   std::string resume = "auto";
+  bool operator==(const CheckpointSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "save every so many steps; 0: at the end", .least = 0, .most = 1e9});
@@ -169,6 +187,7 @@ struct CheckpointSection {
 struct LogSection {
   int64_t every_steps = 1;
   bool profile = false;
+  bool operator==(const LogSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "a progress line every so many steps", .least = 1, .most = 1e9});
@@ -178,9 +197,10 @@ struct LogSection {
 
 struct OutputSection {
   std::string dir, adapter_dtype = "fp32";
+  bool operator==(const OutputSection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("dir", dir, {.help = "where the run writes everything", .required = true});
+    v("dir", dir, {.help = "where the run writes everything", .required = true, .path = true});
     v("adapter_dtype", adapter_dtype, {.help = "of the exported adapter", .allowed = {"fp32", "bf16"}});
   }
 };
@@ -198,6 +218,8 @@ struct Recipe {
   CheckpointSection checkpoint;
   LogSection log;
   OutputSection output;
+
+  bool operator==(const Recipe&) const = default;
 
   // The visitor's `section(name)` comes before the fields of each section; "" for the two keys that stand alone.
   template <typename V>

@@ -1,0 +1,219 @@
+#include "configs/value.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "configs/document.h"
+
+namespace drover {
+
+namespace {
+
+bool plain(const YAML::Node& node) { return node.IsScalar() && node.Tag() != "!"; }
+
+std::string got(const YAML::Node& node) {
+  if (node.IsNull()) return "nothing";
+  if (!node.IsScalar()) return node.IsMap() ? "a mapping" : "a list";
+  return "\"" + shown(node.Scalar()) + "\"" + (plain(node) ? "" : " in quotes");
+}
+
+bool contains(const std::vector<const char*>& words, const std::string& word) {
+  return std::any_of(words.begin(), words.end(), [&](const char* w) { return word == w; });
+}
+
+// 010 is 8 to some readers of YAML and 10 to others.
+bool has_leading_zero(const std::string& text) {
+  const size_t first = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
+  return text.size() > first + 1 && text[first] == '0' && text[first + 1] >= '0' && text[first + 1] <= '9';
+}
+
+// A double-quoted YAML scalar, unless the plain text reads back as the same text.
+std::string quoted(const std::string& text, bool always = false) {
+  static const char* const kWords[] = {"true", "false", "null", "Null", "NULL", "none", "yes", "no", "on", "off"};
+  const bool simple = !always && !text.empty() && std::isalpha(static_cast<unsigned char>(text[0])) &&
+                      text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") == std::string::npos &&
+                      std::none_of(std::begin(kWords), std::end(kWords), [&](const char* w) { return text == w; });
+  if (simple) return text;
+  std::string result = "\"";
+  for (char c : text) {
+    const unsigned char byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7F) {
+      result += fmt::format("\\x{:02x}", byte);
+      continue;
+    }
+    if (c == '"' || c == '\\') result += '\\';
+    result += c;
+  }
+  return result + "\"";
+}
+
+}  // namespace
+
+std::string range_of(const Info& info) {
+  if (std::isfinite(info.least) && std::isfinite(info.most)) return fmt::format("{} to {}", info.least, info.most);
+  if (std::isfinite(info.least)) return fmt::format("at least {}", info.least);
+  return std::isfinite(info.most) ? fmt::format("at most {}", info.most) : "";
+}
+
+bool ValueReader::is_none(const YAML::Node& node) { return node.IsNull() || (plain(node) && node.Scalar() == "none"); }
+
+std::string ValueReader::out_of_range(double value) const {
+  if (value >= info_->least && value <= info_->most) return {};
+  return fmt::format("{} is out of range; allowed: {}", value, range_of(*info_));
+}
+
+std::string ValueReader::at(const YAML::Node& item, const std::string& wrong) {
+  if (!wrong.empty() && wrong_at_.is_null()) wrong_at_ = item.Mark();
+  return wrong;
+}
+
+std::string ValueReader::read(const YAML::Node& node, bool& value) {
+  const std::string text = plain(node) ? node.Scalar() : "";
+  value = text == "true";
+  if (value || text == "false") return {};
+  const bool spoken = contains({"yes", "Yes", "YES", "on", "On", "ON", "no", "No", "NO", "off", "Off", "OFF"}, text);
+  return fmt::format("expected true or false, got {}{}", got(node), spoken ? "; of YAML's many words for a boolean only these two are read" : "");
+}
+
+std::string ValueReader::read(const YAML::Node& node, int64_t& value) {
+  const std::string text = plain(node) ? node.Scalar() : "";
+  const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code == std::errc::result_out_of_range) return fmt::format("{} is out of range; allowed: {}", shown(text), range_of(*info_));
+  if (code != std::errc() || end != text.data() + text.size() || has_leading_zero(text)) {
+    return fmt::format("expected a whole decimal number{}, got {}", range_of(*info_).empty() ? "" : ", " + range_of(*info_), got(node));
+  }
+  return out_of_range(static_cast<double>(value));
+}
+
+std::string ValueReader::read(const YAML::Node& node, double& value) {
+  const std::string text = plain(node) ? node.Scalar() : "";
+  const size_t sign = text.starts_with('+') && !text.starts_with("+-") ? 1 : 0;
+  const auto [end, code] = std::from_chars(text.data() + sign, text.data() + text.size(), value);
+  if (code != std::errc() || end != text.data() + text.size() || !std::isfinite(value) || has_leading_zero(text)) {
+    return fmt::format("expected a decimal number such as 0.05 or 2.0e-4, got {}", got(node));
+  }
+  return out_of_range(value);
+}
+
+std::string ValueReader::read(const YAML::Node& node, std::string& value) {
+  if (!node.IsScalar()) return fmt::format("expected a text, got {}{}", got(node), node.IsNull() ? "; give it a value or leave the key out" : "");
+  value = node.Scalar();
+  const std::string allowed = fmt::format("{}", fmt::join(info_->allowed, ", "));
+  if (contains(info_->later, value)) return fmt::format("{} is not built yet; allowed now: {}", value, allowed);
+  if (!info_->allowed.empty() && !contains(info_->allowed, value)) return fmt::format("\"{}\" is not allowed; allowed: {}", shown(value), allowed);
+  return value.empty() ? "the text is empty" : "";
+}
+
+std::string ValueReader::read(const YAML::Node& node, std::vector<double>& value) {
+  if (!node.IsSequence() || node.size() != 2) return fmt::format("expected a list of two numbers, such as [0.9, 0.999]; got {}", got(node));
+  for (const YAML::Node& item : node) {
+    if (const std::string wrong = at(item, read(item, value.emplace_back())); !wrong.empty()) return wrong;
+  }
+  return {};
+}
+
+std::string ValueReader::read(const YAML::Node& node, TargetModules& value) {
+  const char* const expected = "expected all-linear, a list of names such as [q_proj, v_proj], or a regular expression";
+  if (node.IsScalar()) {
+    value.pattern = node.Scalar();
+    return value.pattern.empty() ? fmt::format("{}; got an empty text", expected) : "";
+  }
+  if (!node.IsSequence() || node.size() == 0) return fmt::format("{}; got {}", expected, node.IsSequence() ? "an empty list" : got(node));
+  value.pattern.clear();
+  for (const YAML::Node& item : node) {
+    if (!item.IsScalar() || item.Scalar().empty()) return at(item, "every name in the list must be a text such as q_proj");
+    value.names.push_back(item.Scalar());
+  }
+  return {};
+}
+
+std::string ValueReader::read(const YAML::Node& node, Pattern& value) {
+  if (is_none(node)) return {};
+  if (!node.IsMap()) return fmt::format("expected a mapping such as {{q_proj: 32}}, got {}", got(node));
+  for (const auto& pair : node) {
+    auto& [name, number] = value.emplace_back();
+    if (!pair.first.IsScalar() || pair.first.Scalar().empty()) return at(pair.first, "a module pattern must be a text such as q_proj");
+    name = pair.first.Scalar();
+    int64_t whole = 0;
+    const std::string wrong = info_->whole ? read(pair.second, whole) : read(pair.second, number);
+    if (info_->whole) number = static_cast<double>(whole);
+    if (!wrong.empty()) return at(pair.second, shown(name) + ": " + wrong);
+  }
+  return {};
+}
+
+std::string ValueReader::read(const YAML::Node& node, DataFile& value) {
+  if (node.IsScalar()) {
+    value.path = node.Scalar();
+    return value.path.empty() ? "the path is empty" : "";
+  }
+  if (!node.IsMap()) return fmt::format("expected a file or {{path, format, weight}}, got {}", got(node));
+  static const Info kText, kWeight = {.least = 1e-6, .most = 1e6};
+  for (const auto& pair : node) {
+    const std::string key = pair.first.IsScalar() ? pair.first.Scalar() : "?";
+    std::string wrong;
+    if (key == "path") {
+      wrong = ValueReader(kText).read(pair.second, value.path);
+    } else if (key == "format") {
+      wrong = ValueReader(kRowFormat).read(pair.second, value.format);
+    } else if (key == "weight") {
+      wrong = ValueReader(kWeight).read(pair.second, value.weight);
+    } else {
+      return at(pair.first, fmt::format("{} is unknown here; allowed: path, format, weight", shown(key)));
+    }
+    if (!wrong.empty()) return at(pair.second, key + ": " + wrong);
+  }
+  return value.path.empty() ? at(node, "path is missing; it names the file") : "";
+}
+
+std::string ValueReader::read(const YAML::Node& node, std::vector<DataFile>& value) {
+  if (!node.IsSequence()) return read(node, value.emplace_back());
+  if (node.size() == 0) return "the list is empty; it needs at least one file";
+  for (const YAML::Node& item : node) {
+    if (const std::string wrong = at(item, read(item, value.emplace_back())); !wrong.empty()) return wrong;
+  }
+  return {};
+}
+
+std::string ValueReader::read(const YAML::Node& node, Validation& value) {
+  if (is_none(node)) return {};
+  if (!node.IsMap() || !node["share"]) return read(node, value.files);
+  if (node.size() != 1) return at(node, "share stands alone: {share: 0.05}");
+  const std::string wrong = read(node["share"], value.share);
+  if (!wrong.empty()) return at(node["share"], "share: " + wrong);
+  if (value.share <= 0 || value.share >= 1) return at(node["share"], fmt::format("share: {} is out of range; allowed: above 0 and below 1", value.share));
+  return {};
+}
+
+std::string yaml(bool v) { return v ? "true" : "false"; }
+std::string yaml(int64_t v) { return fmt::format("{}", v); }
+std::string yaml(double v) { return fmt::format("{}", v); }
+std::string yaml(const std::string& v) { return quoted(v); }
+std::string yaml(const DataFile& v) { return fmt::format("{{path: {}, format: {}, weight: {}}}", quoted(v.path), v.format, v.weight); }
+
+namespace {
+
+template <typename T>
+std::string yaml_list(const std::vector<T>& items) {
+  std::vector<std::string> parts;
+  for (const T& item : items) parts.push_back(yaml(item));
+  return fmt::format("[{}]", fmt::join(parts, ", "));
+}
+
+}  // namespace
+
+std::string yaml(const std::vector<double>& v) { return yaml_list(v); }
+std::string yaml(const TargetModules& v) { return v.names.empty() ? quoted(v.pattern) : yaml_list(v.names); }
+std::string yaml(const std::vector<DataFile>& v) { return yaml_list(v); }
+std::string yaml(const Pattern& v) {
+  std::vector<std::string> parts;
+  for (const auto& [name, number] : v) parts.push_back(fmt::format("{}: {}", quoted(name, true), number));
+  return fmt::format("{{{}}}", fmt::join(parts, ", "));
+}
+std::string yaml(const Validation& v) {
+  if (v.share > 0) return fmt::format("{{share: {}}}", v.share);
+  return v.files.empty() ? "none" : yaml_list(v.files);
+}
+
+}  // namespace drover

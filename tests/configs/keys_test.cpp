@@ -1,0 +1,228 @@
+// Every key of the schema: read, printed and read back; misspelt, of a wrong type and out of range.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/configs/recipes.h"
+
+namespace drover {
+namespace {
+
+using testing::HasSubstr;
+
+// A value for every key that is not its default, with pairs that exclude each other represented by one.
+const std::string kEverything = R"(model:
+  path: models/m
+  tokenizer: "models/t: #2"
+device: cpu
+method: lora
+lora:
+  r: 8
+  alpha: 12.5
+  dropout: 5e-2
+  target_modules: ['q_proj', v_proj]
+  use_rslora: true
+  rank_pattern: {'layers\.0\..*q_proj': 32, v_proj: 4}
+  alpha_pattern:
+    "a\"b": 1e-4
+  init_from: adapters/a
+data:
+  train: [{path: a.jsonl, format: text, weight: 0.5}, b.jsonl]
+  validation: {share: 0.05}
+  format: messages
+  template: llama3.1
+  template_date: 1 Jan 2025
+  train_on: last
+  max_length: 1024
+  packing: false
+  shuffle: false
+  bad_rows: skip
+train:
+  dtype: fp32
+  micro_batch_size: 2
+  global_batch_size: 64
+  max_steps: 1000
+  seed: 7
+  deterministic: true
+optim:
+  learning_rate: 1e-4
+  schedule: linear
+  warmup_steps: 10
+  betas: [0.8, 0.95]
+  eps: 1.0e-6
+  weight_decay: 0.1
+  max_grad_norm: 0.3333333333333333
+parallel: {tp: 2, pp: 4, dp: 8}
+memory:
+  activation_checkpointing: full
+eval: {every_steps: 5, prompts: p.jsonl}
+checkpoint:
+  every_steps: 50
+  keep: 3
+  resume: runs/x/step-5
+log: {every_steps: 10, profile: true}
+output:
+  dir: runs/x
+  adapter_dtype: bf16
+)";
+
+TEST(Keys, AllAreRead) {
+  const Recipe r = recipe_of(kEverything);
+  EXPECT_EQ(r.model.path, "models/m");
+  EXPECT_EQ(r.model.tokenizer, "models/t: #2");
+  EXPECT_EQ(r.lora.r, 8);
+  EXPECT_EQ(r.lora.alpha, 12.5);
+  EXPECT_EQ(r.lora.dropout, 0.05);
+  EXPECT_EQ(r.lora.target_modules, (TargetModules{{"q_proj", "v_proj"}, ""}));
+  EXPECT_TRUE(r.lora.use_rslora);
+  EXPECT_EQ(r.lora.rank_pattern, (Pattern{{"layers\\.0\\..*q_proj", 32}, {"v_proj", 4}}));
+  EXPECT_EQ(r.lora.alpha_pattern, (Pattern{{"a\"b", 1e-4}}));
+  EXPECT_EQ(r.data.train, (std::vector<DataFile>{{"a.jsonl", "text", 0.5}, {"b.jsonl", "auto", 1}}));
+  EXPECT_EQ(r.data.validation, (Validation{{}, 0.05}));
+  EXPECT_EQ(r.data.template_date, "1 Jan 2025");
+  EXPECT_FALSE(r.data.packing);
+  EXPECT_EQ(r.train.max_steps, 1000);
+  EXPECT_FALSE(r.train.epochs);
+  EXPECT_EQ(r.optim.learning_rate, 1e-4);
+  EXPECT_EQ(r.optim.betas, (std::vector<double>{0.8, 0.95}));
+  EXPECT_EQ(r.optim.warmup_steps, 10);
+  EXPECT_FALSE(r.optim.warmup_ratio);
+  EXPECT_EQ(r.parallel.dp, 8);
+  EXPECT_EQ(r.checkpoint.resume, "runs/x/step-5");
+  EXPECT_EQ(r.output.adapter_dtype, "bf16");
+}
+
+TEST(Keys, DefaultsAreTheDocumentedOnes) {
+  const Recipe r = recipe_of(kLeast);
+  EXPECT_EQ(r.device, "auto");
+  EXPECT_EQ(r.lora.r, 16);
+  EXPECT_EQ(r.lora.alpha, 32);
+  EXPECT_EQ(r.lora.dropout, 0);
+  EXPECT_EQ(r.lora.target_modules, (TargetModules{{}, "all-linear"}));
+  EXPECT_EQ(r.data.max_length, 2048);
+  EXPECT_EQ(r.data.template_date, "26 Jul 2024");
+  EXPECT_EQ(r.data.validation, Validation{});
+  EXPECT_TRUE(r.data.packing && r.data.shuffle);
+  EXPECT_EQ(r.train.dtype, "bf16");
+  EXPECT_EQ(r.train.micro_batch_size, 1);
+  EXPECT_EQ(r.train.global_batch_size, 16);
+  EXPECT_EQ(r.train.epochs, 1);
+  EXPECT_EQ(r.train.seed, 42);
+  EXPECT_EQ(r.optim.learning_rate, 2e-4);
+  EXPECT_EQ(r.optim.schedule, "cosine");
+  EXPECT_EQ(r.optim.warmup_ratio, 0.03);
+  EXPECT_EQ(r.optim.max_grad_norm, 1);
+  EXPECT_FALSE(r.parallel.dp);
+  EXPECT_EQ(r.checkpoint.keep, 2);
+  EXPECT_EQ(r.checkpoint.resume, "auto");
+  EXPECT_EQ(r.output.adapter_dtype, "fp32");
+}
+
+TEST(Keys, ResolvedRecipeReadsBackToTheSame) {
+  for (const std::string& text : {kEverything, kLeast, kLeast + "lora: {target_modules: '.*\\.(q|v)_proj', init_from: a}\n"}) {
+    const ReadRecipe first = RecipeFile(text).read({"train.seed=9", "eval.prompts=\"none\"", "data.template_date=\"tab\\there\\nline\""});
+    const std::string resolved = resolved_recipe(first);
+    const ReadRecipe again = RecipeFile(resolved).read();
+    EXPECT_EQ(first.recipe, again.recipe) << resolved;
+    EXPECT_EQ(identity(first.recipe), identity(again.recipe));
+  }
+}
+
+TEST(Keys, ResolvedRecipeSaysWhereEachValueCameFrom) {
+  const RecipeFile file(kEverything);
+  const std::string text = resolved_recipe(file.read({"lora.alpha=64"}));
+  EXPECT_THAT(text, HasSubstr("  r: 8  # " + file.path().string() + ":7\n"));
+  EXPECT_THAT(text, HasSubstr("  alpha: 64  # command line\n"));
+  EXPECT_THAT(text, HasSubstr("  warmup_ratio: none  # default\n"));
+  for (const Key& key : all_keys()) EXPECT_THAT(text, HasSubstr(key.name + ": ")) << key.full();
+}
+
+// The recipe's default rank is not the adapter's: a resolved recipe that stated it would contradict the adapter when it is read again.
+TEST(Keys, WhatTheFirstAdapterSuppliesIsNotStatedAsDefault) {
+  const RecipeFile file(kLeast + "lora: {init_from: a, alpha: 64}\n");
+  const RecipeFile resolved(resolved_recipe(file.read()));
+  const ReadRecipe again = resolved.read();
+  EXPECT_EQ(again.origins.count("lora.r"), 0u);
+  EXPECT_EQ(again.origins.count("lora.target_modules"), 0u);
+  EXPECT_EQ(again.origins.count("lora.alpha"), 1u);
+  EXPECT_EQ(again.origins.count("lora.dropout"), 1u);
+}
+
+TEST(Keys, MisspeltGivesPlaceAndNearest) {
+  for (const Key& key : all_keys()) {
+    const RecipeFile file(key.recipe_with(key.name + "x", "1"));
+    const std::string message = file.refused();
+    EXPECT_THAT(message, HasSubstr(file.at(key.line(), key.column()) + key.full() + "x is unknown; did you mean " + key.full() + "?"));
+    EXPECT_THAT(message, HasSubstr("x: 1\n" + std::string(4 + static_cast<size_t>(key.column()) - 1, ' ') + "^")) << key.full();
+  }
+}
+
+TEST(Keys, WrongTypeGivesPlaceAndWhatIsAllowed) {
+  for (const Key& key : all_keys()) {
+    const RecipeFile file(key.recipe_with(key.name, key.wrong));
+    const std::string message = file.refused();
+    const bool points_inside = message.find(file.at(key.line(), key.column() + static_cast<int>(key.name.size()) + 3)) != std::string::npos;
+    EXPECT_TRUE(points_inside || message.find(file.at(key.line(), key.column()) + key.full() + ": ") != std::string::npos) << key.full() << "\n" << message;
+    EXPECT_THAT(message, testing::AnyOf(HasSubstr("expected "), HasSubstr("is not allowed; allowed: "), HasSubstr("must be a text"))) << key.full();
+  }
+}
+
+TEST(Keys, OutOfRangeGivesPlaceAndRange) {
+  int checked = 0;
+  for (const Key& key : all_keys()) {
+    if (!key.is_number) continue;
+    for (const double value : {key.info.least - 1, key.info.most * 4}) {
+      ASSERT_TRUE(std::isfinite(value)) << key.full() << " has no limit";
+      const std::string text = fmt::format("{:.0f}", value);
+      EXPECT_THAT(refusal_of(key.recipe_with(key.name, text)), HasSubstr(fmt::format("is out of range; allowed: {} to {}", key.info.least, key.info.most)))
+          << key.full() << " " << text;
+      ++checked;
+    }
+  }
+  EXPECT_GE(checked, 40);
+}
+
+TEST(Keys, UnknownChoiceNamesTheChoices) {
+  int checked = 0;
+  for (const Key& key : all_keys()) {
+    if (key.info.allowed.empty()) continue;
+    const std::string message = refusal_of(key.recipe_with(key.name, "sideways"));
+    for (const char* allowed : key.info.allowed) EXPECT_THAT(message, HasSubstr(allowed)) << key.full();
+    for (const char* later : key.info.later) {
+      EXPECT_THAT(refusal_of(key.recipe_with(key.name, later)), HasSubstr(std::string(later) + " is not built yet; allowed now: ")) << key.full();
+    }
+    ++checked;
+  }
+  EXPECT_GE(checked, 9);
+  EXPECT_THAT(refusal_of("data: {train: [{path: a, format: alpaca}]}\n"), HasSubstr("format: alpaca is not built yet"));
+}
+
+TEST(Keys, HelpListsEveryKey) {
+  const std::string help = recipe_help();
+  for (const Key& key : all_keys()) {
+    EXPECT_THAT(help, HasSubstr("  " + key.full() + " "));
+    EXPECT_THAT(help, HasSubstr(key.info.help)) << key.full();
+  }
+  EXPECT_THAT(help, HasSubstr("auto | messages | text"));
+  EXPECT_THAT(help, HasSubstr("not built yet: full, qlora, dora"));
+  EXPECT_THAT(help, HasSubstr("Relative paths start at the current directory"));
+}
+
+TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
+  const Recipe base = recipe_of(kLeast);
+  const auto changes = [&](const std::string& override_text) { return identity(recipe_of(kLeast, {override_text})) != identity(base); };
+  for (const char* text : {"lora.r=8", "lora.alpha=1", "lora.dropout=0.1", "lora.target_modules=[q_proj]", "lora.use_rslora=true", "lora.rank_pattern={a: 1}",
+                           "lora.alpha_pattern={a: 1}", "lora.init_from=a", "train.seed=1", "train.global_batch_size=32", "train.dtype=fp32", "train.deterministic=true",
+                           "optim.learning_rate=1e-3", "optim.schedule=linear", "optim.warmup_ratio=0.1", "optim.warmup_steps=3", "optim.betas=[0.9, 0.99]",
+                           "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=2", "data.max_length=100", "data.packing=false", "data.shuffle=false",
+                           "data.train_on=all", "data.template=chatml", "data.format=text"}) {
+    EXPECT_TRUE(changes(text)) << text;
+  }
+  for (const char* text : {"train.micro_batch_size=2", "train.max_steps=9", "parallel.tp=2", "parallel.pp=2", "parallel.dp=2", "log.every_steps=5", "eval.every_steps=5",
+                           "checkpoint.every_steps=5", "checkpoint.resume=never", "output.dir=elsewhere", "memory.activation_checkpointing=full"}) {
+    EXPECT_FALSE(changes(text)) << text;
+  }
+}
+
+}  // namespace
+}  // namespace drover
