@@ -13,7 +13,7 @@ class CpuBackend : public Backend {
  public:
   explicit CpuBackend(int threads);
   Memory& memory() override { return *memory_; }
-  int64_t workspace_bytes() const override { return gemm_.workspace_bytes(); }
+  int64_t workspace_bytes() const override;
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;

@@ -94,8 +94,8 @@ Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primit
   panel_b_.resize(kPanelFloats);
   tile_.resize(kTileFloats);
   const auto isa = dnnl::get_effective_cpu_isa();
-  const bool avx512 = static_cast<unsigned>(isa) >= static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
-  native_bf16_ = avx512 && native_bf16_works();
+  const auto avx512_core = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);  // a set of feature bits, as every larger ISA is
+  native_bf16_ = (static_cast<unsigned>(isa) & avx512_core) == avx512_core && native_bf16_works();
 }
 
 Gemm::~Gemm() = default;
@@ -112,7 +112,7 @@ bool Gemm::native_bf16_works() {
     for (size_t i = 0; i < a.size(); ++i) a[i] = bf16(static_cast<float>(static_cast<int>(i * 7 % 13) - 6));
     for (size_t i = 0; i < b.size(); ++i) b[i] = bf16(static_cast<float>(static_cast<int>(i * 5 % 11) - 5));
     std::vector<float> c(m * n, 1.0f);
-    if (!multiply_native(Trans::no, Trans::yes, 1, matrix(a.data(), m, k), matrix(b.data(), n, k), 1, matrix(c.data(), m, n))) return false;
+    if (!multiply_primitive(Trans::no, Trans::yes, 1, matrix(a.data(), m, k), matrix(b.data(), n, k), 1, matrix(c.data(), m, n))) return false;
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {  // small integers: exact in fp32 in any order
         float expected = 1;
@@ -130,7 +130,7 @@ bool Gemm::native_bf16_works() {
   }
 }
 
-bool Gemm::multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+bool Gemm::multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   const auto [m, k] = dims(ta, a);
   const int64_t n = c.cols;
   const bool accumulate = beta != 0;
@@ -195,7 +195,7 @@ void Gemm::multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float b
     return;
   }
   if (a.dtype == DType::f32 && b.dtype == DType::f32) return sgemm(ta, tb, alpha, a, b, beta, c);
-  if (native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 && multiply_native(ta, tb, alpha, a, b, beta, c)) return;
+  if (native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 && multiply_primitive(ta, tb, alpha, a, b, beta, c)) return;
   multiply_widened(ta, tb, alpha, a, b, beta, c);
 }
 

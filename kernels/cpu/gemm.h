@@ -23,11 +23,13 @@ class Gemm {
   void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
   void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx);
 
+  // The same through oneDNN's matmul primitive, operands as they are; false where beta is neither 0 nor 1. dnnl::error where the CPU lacks the dtype.
+  bool multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+
  private:
   struct Primitives;
   // c (f32) = alpha·op(a)·op(b) + beta·c for operands of any float dtype.
   void multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
-  bool multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   void multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   void few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
   bool native_bf16_works();

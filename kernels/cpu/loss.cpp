@@ -13,12 +13,10 @@ namespace {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 float row_max(const float* x, int64_t n) {
-  Vec m = _mm256_set1_ps(kMinusInfinity);
+  Vec m = _mm256_set1_ps(kMinusInfinity);  // NaN is skipped here and comes back through the sum
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) m = _mm256_max_ps(m, load(x + i));
-  alignas(32) float lanes[kLanes];
-  store(lanes, m);
-  float result = *std::max_element(lanes, lanes + kLanes);
+  for (; i + kLanes <= n; i += kLanes) m = _mm256_max_ps(load(x + i), m);
+  float result = max(m);
   for (; i < n; ++i) result = std::max(result, x[i]);
   return result;
 }
@@ -73,7 +71,7 @@ void CpuBackend::merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
     double total = 0;
     for (int64_t k = 0; k < n; ++k) {
       const float* s = p + (k * c + r) * parts.pitch;
-      if (s[1] > 0) total += s[1] * std::exp(static_cast<double>(s[0]) - m);
+      if (s[1] != 0) total += s[1] * std::exp(static_cast<double>(s[0]) - m);
       label += s[2];
     }
     const double log_sum = m + std::log(total);

@@ -1,12 +1,16 @@
+// Host pages for the arenas, and the construction of the backend.
 #include <omp.h>
 #include <sys/mman.h>
 
+#include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace drover {
 namespace cpu {
 
 namespace {
+
+constexpr int64_t kHugePage = int64_t{2} << 20;
 
 // Pages come zero-filled and are counted by the system only once touched.
 class HostMemory : public Memory {
@@ -16,6 +20,7 @@ class HostMemory : public Memory {
     if (block == MAP_FAILED) {
       fail(Exit::internal, "out of memory: {} bytes of host memory could not be had; use more ranks, a smaller micro-batch, or activation_checkpointing: full", bytes);
     }
+    if (bytes >= kHugePage) madvise(block, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // an advice: its refusal costs speed only
     return block;
   }
   void release(void* block, int64_t bytes) override { munmap(block, static_cast<size_t>(bytes)); }
@@ -29,6 +34,8 @@ std::unique_ptr<Memory> make_host_memory() { return std::make_unique<HostMemory>
 CpuBackend::CpuBackend(int threads) : memory_(make_host_memory()), threads_(threads), gemm_(threads) {
   omp_set_num_threads(threads);  // oneDNN takes its number of threads from here
 }
+
+int64_t CpuBackend::workspace_bytes() const { return gemm_.workspace_bytes() + threads_ * kAttentionScratchBytes; }
 
 void CpuBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) { gemm_.gemm(ta, tb, alpha, a, b, beta, c); }
 void CpuBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) { gemm_.linear(x, w, low_rank, accumulate, y); }

@@ -34,6 +34,19 @@ Walk walk(Tensor x, Tensor y) {
   return {rows, kPiece, n - (rows - 1) * kPiece, kPiece, kPiece};
 }
 
+// As with_type, f64 included.
+template <typename F>
+void with_number(Tensor t, F&& f) {
+  if (t.dtype == DType::f64) return f(static_cast<double*>(t.data));
+  with_type(t, f);
+}
+
+// A double becomes a bf16 by way of fp32.
+template <typename From, typename To>
+void convert(From from, To& to) {
+  to = To(static_cast<float>(from));
+}
+
 }  // namespace
 
 void CpuBackend::copy(Tensor from, Tensor to) {
@@ -45,6 +58,17 @@ void CpuBackend::copy(Tensor from, Tensor to) {
     for_rows(w.rows, threads_, [&](int64_t r) {
       const int64_t n = r + 1 == w.rows ? w.last : w.cols;
       std::memcpy(static_cast<char*>(to.data) + r * w.pitch_y * size, static_cast<const char*>(from.data) + r * w.pitch_x * size, static_cast<size_t>(n * size));
+    });
+    return;
+  }
+  if (from.dtype == DType::f64 || to.dtype == DType::f64) {
+    with_number(from, [&](const auto* x) {
+      with_number(to, [&](auto* y) {
+        for_rows(w.rows, threads_, [&](int64_t r) {
+          const int64_t n = r + 1 == w.rows ? w.last : w.cols;
+          for (int64_t i = 0; i < n; ++i) convert(x[r * w.pitch_x + i], y[r * w.pitch_y + i]);
+        });
+      });
     });
     return;
   }

@@ -39,17 +39,43 @@ inline float sum(Vec v) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
-// eˣ to about 1 ulp: x = n·ln 2 + r, a polynomial of degree 6 in r, scaled by 2ⁿ. Flushes to 0 below -87.3, saturates above 88.7.
+inline float max(Vec v) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_shuffle_ps(m, m, 1)));
+}
+
+// An 8×8 block in place: row i, lane j becomes row j, lane i.
+inline void transpose(Vec (&rows)[8]) {
+  Vec a[8], b[8];
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    a[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      b[i + 2 * j] = _mm256_shuffle_ps(a[i + j], a[i + 2 + j], 0x44);
+      b[i + 2 * j + 1] = _mm256_shuffle_ps(a[i + j], a[i + 2 + j], 0xee);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+    rows[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+  }
+}
+
+// eˣ within 2 ulp: x = n·ln 2 + r, 1 + r + r²·q(r) with q of degree 4 (minimax on |r| <= ln 2/2, 3e-9), scaled by 2ⁿ.
+// Flushes to 0 below -87.3 where results turn denormal; infinity above 88.7; NaN stays NaN (min and max return their second operand for it).
 inline Vec exp(Vec x) {
-  const Vec clamped = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.33654f)), _mm256_set1_ps(88.72283f));
+  const Vec clamped = _mm256_min_ps(_mm256_set1_ps(89), _mm256_max_ps(_mm256_set1_ps(-87.33654f), x));
   const Vec n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   Vec r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), clamped);
   r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
-  Vec p = _mm256_set1_ps(1.0f / 720);
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
-  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+  Vec p = _mm256_set1_ps(1.38145965e-3f);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.36871751e-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.16683890e-2f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.66665211e-1f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.99999940e-1f));
   p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
   p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
   // 2ⁿ in two halves, so that n = 128 (just under the largest float) does not overflow the exponent field.

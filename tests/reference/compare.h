@@ -9,7 +9,7 @@
 
 namespace drover::reference {
 
-inline double unit_roundoff(DType type) { return type == DType::bf16 ? 0x1p-9 : type == DType::f32 ? 0x1p-24 : 0x1p-53; }
+inline double unit_roundoff(DType type) { return type == DType::bf16 ? 0x1p-8 : type == DType::f32 ? 0x1p-24 : 0x1p-53; }
 
 // `errors` holds what an fp32 evaluation may be off by, in units of u; what it has rounded last is counted in it for f32 outputs.
 inline testing::AssertionResult close(const Doubles& got, const Doubles& truth, const Doubles& errors, DType out) {
@@ -50,12 +50,21 @@ inline testing::AssertionResult close(const Doubles& got, const Matrix<Bounded>&
   return close(got, truth, errors, out);
 }
 
-// Checks an op's result and that it wrote nothing outside its tensor.
-#define EXPECT_CLOSE(held, expected)                                             \
-  do {                                                                           \
-    EXPECT_TRUE(::drover::reference::close((held).values(), expected, (held)->dtype)); \
-    EXPECT_TRUE((held).guard_intact()) << "wrote outside its tensor";            \
-  } while (false)
+// An op's result is close, and it wrote nothing outside its tensor.
+inline testing::AssertionResult as_expected(const Held& held, const Matrix<Bounded>& expected) {
+  if (!held.guard_intact()) return testing::AssertionFailure() << "the op wrote outside its tensor";
+  return close(held.values(), expected, held->dtype);
+}
+inline testing::AssertionResult exactly(const Held& held, const Doubles& expected) {
+  if (!held.guard_intact()) return testing::AssertionFailure() << "the op wrote outside its tensor";
+  const Doubles got = held.values();
+  for (size_t i = 0; i < got.values.size(); ++i) {
+    if (got.values[i] != expected.values[i]) {
+      return testing::AssertionFailure() << "element " << i << " is " << got.values[i] << " and should be " << expected.values[i];
+    }
+  }
+  return testing::AssertionSuccess();
+}
 
 // d(Σ dy∘f(x))/dx by central differences against `gradient`, relative to ‖gradient‖.
 template <typename F>

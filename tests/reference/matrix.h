@@ -60,11 +60,19 @@ inline void set(const Tensor& t, int64_t i, int64_t j, double value) {
   }
 }
 
+inline Doubles values_of(const Tensor& t) {
+  Doubles m(t.rows, t.cols);
+  for (int64_t i = 0; i < m.rows; ++i) {
+    for (int64_t j = 0; j < m.cols; ++j) m(i, j) = get(t, i, j);
+  }
+  return m;
+}
+
 // Memory behind a tensor whose rows lie `gap` elements apart. What is not the tensor's is filled with a pattern, to see that nobody writes there;
 // the tensor begins one element late, so that no op relies on alignment.
 class Held {
  public:
-  Held(const Doubles& values, DType type, int64_t gap = 0) : gap_(gap) {
+  Held(const Doubles& values, DType type, int64_t gap = 0) {
     const int64_t pitch = values.cols + gap;
     bytes_.assign(static_cast<size_t>((values.rows * pitch + 2) * size_of(type)), kGuard);
     tensor_ = {bytes_.data() + size_of(type), values.rows, values.cols, pitch, type, Where::host};
@@ -78,13 +86,7 @@ class Held {
 
   operator Tensor() const { return tensor_; }
   const Tensor* operator->() const { return &tensor_; }
-  Doubles values() const {
-    Doubles m(tensor_.rows, tensor_.cols);
-    for (int64_t i = 0; i < m.rows; ++i) {
-      for (int64_t j = 0; j < m.cols; ++j) m(i, j) = get(tensor_, i, j);
-    }
-    return m;
-  }
+  Doubles values() const { return values_of(tensor_); }
   bool guard_intact() const {
     const int64_t size = size_of(tensor_.dtype), row = tensor_.cols * size, pitch = tensor_.pitch * size;
     const auto untouched = [&](int64_t begin, int64_t end) {
@@ -102,7 +104,6 @@ class Held {
 
  private:
   static constexpr unsigned char kGuard = 0xa5;
-  int64_t gap_;
   std::vector<unsigned char> bytes_;
   Tensor tensor_;
 };

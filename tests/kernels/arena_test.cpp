@@ -1,0 +1,43 @@
+// Arenas and frames: alignment, giving back, high-water marks, and the message over capacity.
+#include <gtest/gtest.h>
+
+#include "kernels/backend.h"
+
+namespace drover {
+namespace {
+
+TEST(Arena, FramesGiveBackAndThePeakStays) {
+  const auto backend = make_cpu_backend(1);
+  Arena arena("scratch", backend->memory(), 10 * Arena::kAlign);
+  const Tensor kept = arena.tensor(1, 1, DType::f32);
+  EXPECT_EQ(arena.used_bytes(), Arena::kAlign);
+  void* inner = nullptr;
+  {
+    Frame frame(arena);
+    inner = frame.tensor(3, 64, DType::f32).data;
+    Frame nested(arena);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(nested.tensor(1, 5, DType::bf16).data) % Arena::kAlign, 0u);
+    EXPECT_EQ(arena.used_bytes(), 5 * Arena::kAlign);
+  }
+  EXPECT_EQ(arena.used_bytes(), Arena::kAlign);
+  EXPECT_EQ(arena.peak_bytes(), 5 * Arena::kAlign);
+  EXPECT_EQ(arena.tensor(1, 1, DType::f32).data, inner);
+  EXPECT_NE(kept.data, inner);
+}
+
+TEST(Arena, OverCapacityNamesTheArenaAndTheBytes) {
+  const auto backend = make_cpu_backend(1);
+  Arena arena("saved", backend->memory(), 1024);
+  arena.tensor(1, 64, DType::f32);
+  try {
+    arena.tensor(1024, 1024, DType::f32);
+    FAIL() << "took more than there is";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Exit::internal);
+    const std::string message = error.what();
+    for (const char* part : {"'saved'", "256", "1024", "4194304"}) EXPECT_NE(message.find(part), std::string::npos) << message;
+  }
+}
+
+}  // namespace
+}  // namespace drover

@@ -1,0 +1,83 @@
+// The counting backend: addresses nobody reads, FLOPs by formula, shapes in words.
+#include <gtest/gtest.h>
+
+#include "kernels/count/count.h"
+
+namespace drover {
+namespace {
+
+TEST(Count, MemoryIsNowhereAndDistinct) {
+  CountBackend b;
+  void *first = b.memory().allocate(int64_t{1} << 44), *second = b.memory().allocate(1), *third = b.memory().allocate(1);
+  EXPECT_NE(first, nullptr);
+  EXPECT_GE(static_cast<char*>(second) - static_cast<char*>(first), int64_t{1} << 44);
+  EXPECT_NE(second, third);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(third) % 4096, 0u);
+  EXPECT_EQ(b.memory().where(), Where::nowhere);
+  Arena arena("plan", b.memory(), int64_t{1} << 50);
+  EXPECT_EQ(arena.tensor(1 << 20, 1 << 20, DType::bf16).where, Where::nowhere);
+  EXPECT_EQ(arena.peak_bytes(), int64_t{1} << 41);
+}
+
+TEST(Count, FlopsByFormula) {
+  CountBackend b;
+  Arena arena("plan", b.memory(), int64_t{1} << 40);
+  const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
+  b.gemm(Trans::yes, Trans::no, 1, t(7, 3), t(7, 5), 0, t(3, 5));
+  EXPECT_EQ(b.counts().at("gemm").flops, 2 * 3 * 5 * 7);
+  const LowRank term{t(11, 4), t(6, 4), 2};
+  b.linear(t(11, 8), t(9, 8), {&term, 1}, false, t(11, 9));
+  EXPECT_EQ(b.counts().at("linear").flops, 2 * 11 * 8 * 9 + 2 * 11 * 6 * 4);
+  b.linear_dx(t(11, 9), t(9, 8), t(11, 4), t(4, 8), t(11, 8));
+  b.linear_dx(t(11, 9), t(9, 8), {}, {}, t(11, 8));
+  EXPECT_EQ(b.counts().at("linear_dx").flops, 2 * (2 * 11 * 8 * 9) + 2 * 11 * 4 * 8);
+  EXPECT_EQ(b.calls("linear_dx"), 2);
+  EXPECT_EQ(b.calls("rope"), 0);
+
+  // 5 causal rows see 1+2+3+4+5 keys; a row of a decode step sees all 100.
+  const Segment segments[] = {{.nq = 5, .nk = 5, .offset = 0}, {.nq = 1, .nk = 100, .offset = 99}};
+  const AttentionShape shape{6, 2, 8, 1};
+  b.attention(t(6, 48), {t(105, 16), t(105, 16)}, segments, shape, t(6, 48), t(6, 6));
+  EXPECT_EQ(b.counts().at("attention").flops, 4 * 6 * 8 * 115);
+  b.attention_backward(t(6, 48), {t(105, 16), t(105, 16)}, segments, shape, t(6, 48), t(6, 6), t(6, 48), t(6, 48), t(105, 16), t(105, 16));
+  EXPECT_EQ(b.counts().at("attention_backward").flops, 10 * 6 * 8 * 115);
+  int64_t sum = 0;
+  for (const auto& [name, count] : b.counts()) sum += count.flops;
+  EXPECT_EQ(b.total_flops(), sum);
+}
+
+TEST(Count, ShapesOnRequest) {
+  CountBackend b;
+  Arena arena("plan", b.memory(), int64_t{1} << 40);
+  const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
+  b.linear(t(2, 8), t(9, 8), {}, false, t(2, 9));
+  EXPECT_TRUE(b.shapes().empty());
+  b.record_shapes(true);
+  b.linear(t(2, 8), t(9, 8), {}, false, t(2, 9));
+  b.linear_dx(t(2, 9), t(9, 8), {}, {}, t(2, 8));
+  EXPECT_EQ(b.shapes(), (std::vector<std::string>{"linear (2,8)x(9,8)", "linear_dx (2,9)x(9,8)"}));
+}
+
+TEST(Count, ShapesThatDoNotFitAreABug) {
+  CountBackend b;
+  Arena arena("plan", b.memory(), int64_t{1} << 40);
+  const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
+  try {
+    b.linear(t(2, 8), t(9, 7), {}, false, t(2, 9));
+    FAIL() << "multiplied what does not fit";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Exit::internal);
+    EXPECT_NE(std::string(error.what()).find("linear's shapes fit"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Count, DownloadGivesZeros) {
+  CountBackend b;
+  Arena arena("plan", b.memory(), 4096);
+  std::vector<float> host(6, 1);
+  b.download(arena.tensor(2, 3, DType::f32), host.data());
+  EXPECT_EQ(host, std::vector<float>(6, 0));
+}
+
+}  // namespace
+}  // namespace drover

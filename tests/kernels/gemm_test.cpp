@@ -1,0 +1,180 @@
+// Matrix products of the CPU backend against double, for every pair of dtypes, at odd sizes, pitched and in place of older values.
+#include <gtest/gtest.h>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/gemm.h"
+#include "tests/reference/compare.h"
+
+namespace drover {
+namespace {
+
+using namespace reference;
+
+Matrix<Bounded> bounded(const Held& held) { return as<Bounded>(held.values()); }
+
+constexpr DType kFloats[] = {DType::f32, DType::bf16};
+
+TEST(Gemm, EveryOrientationAndDtype) {
+  const auto backend = make_cpu_backend(2);
+  const int64_t sizes[][3] = {{1, 1, 1}, {3, 17, 65}, {63, 129, 5}, {65, 1, 300}, {1, 130, 33}};
+  for (const auto& [m, n, k] : sizes) {
+    for (int which = 0; which < 32; ++which) {
+      const Trans ta = which & 1 ? Trans::yes : Trans::no, tb = which & 2 ? Trans::yes : Trans::no;
+      const DType da = kFloats[which >> 2 & 1], db = kFloats[which >> 3 & 1], dc = kFloats[which >> 4 & 1];
+      SCOPED_TRACE(fmt::format("{}x{}x{} case {}", m, n, k, which));
+      const Held a(ta == Trans::no ? drawn_matrix(1, m, k, da) : drawn_matrix(1, k, m, da), da, 3);
+      const Held b(tb == Trans::no ? drawn_matrix(2, k, n, db) : drawn_matrix(2, n, k, db), db, 5);
+      for (const double beta : {0.0, 1.0}) {
+        const Held c(drawn_matrix(3, m, n, dc), dc, 2);
+        const auto expected = product(ta, tb, 0.5, bounded(a), bounded(b), beta, bounded(c));
+        backend->gemm(ta, tb, 0.5f, a, b, static_cast<float>(beta), c);
+        EXPECT_TRUE(as_expected(c, expected)) << "beta " << beta;
+      }
+    }
+  }
+}
+
+TEST(Gemm, BetaZeroForgetsNaN) {
+  const auto backend = make_cpu_backend(1);
+  for (const DType type : kFloats) {
+    Doubles poison(3, 5);
+    for (double& x : poison.values) x = std::nan("");
+    const Held a(drawn_matrix(1, 3, 4, type), type), b(drawn_matrix(2, 4, 5, type), type), c(poison, type);
+    backend->gemm(Trans::no, Trans::no, 1, a, b, 0, c);
+    EXPECT_TRUE(as_expected(c, product(Trans::no, Trans::no, 1, bounded(a), bounded(b), 0, as<Bounded>(Doubles(3, 5)))));
+  }
+}
+
+// What oneDNN's matmul primitive is asked for with bf16 on newer CPUs can be asked for in fp32 on any.
+TEST(Gemm, PrimitivesAgreeInEveryOrientation) {
+  cpu::Gemm gemm(2);
+  for (int which = 0; which < 8; ++which) {
+    const Trans ta = which & 1 ? Trans::yes : Trans::no, tb = which & 2 ? Trans::yes : Trans::no;
+    const float beta = which & 4 ? 1.0f : 0.0f;
+    const int64_t m = 19, n = 35, k = 67;
+    const Held a(ta == Trans::no ? drawn_matrix(1, m, k, DType::f32) : drawn_matrix(1, k, m, DType::f32), DType::f32, 3);
+    const Held b(tb == Trans::no ? drawn_matrix(2, k, n, DType::f32) : drawn_matrix(2, n, k, DType::f32), DType::f32, 5);
+    const Held c(drawn_matrix(3, m, n, DType::f32), DType::f32, 2);
+    const auto expected = product(ta, tb, 0.25, bounded(a), bounded(b), static_cast<double>(beta), bounded(c));
+    ASSERT_TRUE(gemm.multiply_primitive(ta, tb, 0.25f, a, b, beta, c));
+    EXPECT_TRUE(as_expected(c, expected)) << which;
+  }
+}
+
+struct LinearCase {
+  int64_t t, in, out, rank;
+};
+
+TEST(Linear, LowRankTermsAndOneRounding) {
+  const auto backend = make_cpu_backend(2);
+  const LinearCase cases[] = {{1, 1, 1, 1}, {1, 129, 65, 3}, {3, 65, 17, 8}, {5, 33, 63, 1}, {8, 70, 40, 4}, {9, 70, 40, 4}, {130, 63, 129, 16}};
+  for (const LinearCase& c : cases) {
+    for (int which = 0; which < 16; ++which) {
+      const DType dx = kFloats[which & 1], dw = kFloats[which >> 1 & 1], dy = kFloats[which >> 2 & 1];
+      const bool accumulate = which & 8;
+      SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", c.t, c.in, c.out, c.rank, which));
+      const Held x(drawn_matrix(1, c.t, c.in, dx), dx, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1), y(drawn_matrix(3, c.t, c.out, dy), dy, 7);
+      // Two members side by side with a gap between them, as a fused linear with one target unadapted has.
+      const int64_t first = (c.out + 2) / 3, second = c.out - 2 * first;
+      const Held u1(drawn_matrix(4, c.t, c.rank, dx), dx, 2), b1(drawn_matrix(5, first, c.rank, DType::f32), DType::f32);
+      std::vector<LowRank> terms{{u1, b1, 0}};
+      std::vector<LowRankTerm<Bounded>> expected_terms{{bounded(u1), bounded(b1), 0}};
+      std::optional<Held> u2, b2;
+      if (second > 0) {
+        u2.emplace(drawn_matrix(6, c.t, 2 * c.rank, dy), dy);
+        b2.emplace(drawn_matrix(7, second, 2 * c.rank, dw), dw, 1);
+        terms.push_back({*u2, *b2, c.out - second});
+        expected_terms.push_back({bounded(*u2), bounded(*b2), c.out - second});
+      }
+      const auto old = accumulate ? bounded(y) : Matrix<Bounded>(c.t, c.out);
+      const auto expected = reference::linear(bounded(x), bounded(w), expected_terms, old);
+      backend->linear(x, w, terms, accumulate, y);
+      EXPECT_TRUE(as_expected(y, expected));
+    }
+  }
+}
+
+TEST(Linear, BackwardWithAndWithoutLowRank) {
+  const auto backend = make_cpu_backend(2);
+  const LinearCase cases[] = {{1, 1, 1, 1}, {3, 65, 17, 8}, {130, 63, 129, 16}};
+  for (const LinearCase& c : cases) {
+    for (int which = 0; which < 16; ++which) {
+      const DType ddy = kFloats[which & 1], dw = kFloats[which >> 1 & 1], ddx = kFloats[which >> 2 & 1];
+      SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", c.t, c.in, c.out, c.rank, which));
+      const Held dy(drawn_matrix(1, c.t, c.out, ddy), ddy, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1), dx(drawn_matrix(3, c.t, c.in, ddx), ddx, 7);
+      const Held v(drawn_matrix(4, c.t, c.rank, ddy), ddy, 2), a(drawn_matrix(5, c.rank, c.in, dw), dw, 4);
+      const bool low = which & 8;
+      const auto expected = reference::linear_dx(bounded(dy), bounded(w), low ? bounded(v) : Matrix<Bounded>(), low ? bounded(a) : Matrix<Bounded>());
+      backend->linear_dx(dy, w, low ? Tensor(v) : Tensor{}, low ? Tensor(a) : Tensor{}, dx);
+      EXPECT_TRUE(as_expected(dx, expected));
+    }
+  }
+}
+
+// Sizes at which rows, outputs and sums are each cut into several panels: spot rows against double.
+TEST(Linear, PanelsJoinWithoutSeams) {
+  const auto backend = make_cpu_backend(2);
+  const LinearCase cases[] = {{2061, 40, 2100, 3}, {70, 8300, 600, 3}, {600, 8300, 70, 3}};
+  for (const LinearCase& c : cases) {
+    const Held x(drawn_matrix(1, c.t, c.in, DType::bf16), DType::bf16), w(drawn_matrix(2, c.out, c.in, DType::bf16), DType::bf16, 1),
+        u(drawn_matrix(3, c.t, c.rank, DType::bf16), DType::bf16), b(drawn_matrix(4, c.out - 2, c.rank, DType::bf16), DType::bf16);
+    const LowRank term{u, b, 1};
+    for (const DType type : kFloats) {
+      const Held y(c.t, c.out, type, 3), dx(c.t, c.in, type, 3);
+      backend->linear(x, w, {&term, 1}, false, y);
+      backend->linear_dx(y, w, {}, {}, dx);
+      const auto one_row = [](const Held& from, int64_t row) { return as<Bounded>(values_of(Tensor(from).rows_from(row, 1))); };
+      for (const int64_t row : {int64_t{0}, c.t / 2, c.t - 1}) {
+        SCOPED_TRACE(fmt::format("T {} in {} out {} {} row {}", c.t, c.in, c.out, name_of(type), row));
+        const auto expected = reference::linear<Bounded>(one_row(x, row), bounded(w), {{one_row(u, row), bounded(b), 1}}, Matrix<Bounded>(1, c.out));
+        EXPECT_TRUE(close(values_of(Tensor(y).rows_from(row, 1)), expected, type));
+        const auto back = reference::linear_dx(one_row(y, row), bounded(w), Matrix<Bounded>(), Matrix<Bounded>());
+        EXPECT_TRUE(close(values_of(Tensor(dx).rows_from(row, 1)), back, type));
+      }
+      EXPECT_TRUE(y.guard_intact() && dx.guard_intact());
+    }
+  }
+}
+
+// Rounding twice (the base product, then the sum with its low-rank term) would change about a third of the results; two orders of
+// an fp32 sum change one in hundreds.
+TEST(Linear, RoundsOnce) {
+  const auto backend = make_cpu_backend(2);
+  for (const int64_t t : {2, 40}) {
+    const Held x(drawn_matrix(1, t, 64, DType::bf16), DType::bf16), w(drawn_matrix(2, 96, 64, DType::bf16), DType::bf16);
+    const Held u(drawn_matrix(3, t, 8, DType::bf16), DType::bf16), b(drawn_matrix(4, 96, 8, DType::bf16), DType::bf16);
+    const Doubles old = drawn_matrix(5, t, 96, DType::bf16);
+    const LowRank term{u, b, 0};
+    const Held wide(old, DType::f32), narrow(old, DType::bf16), dx(t, 64, DType::bf16), dx_wide(t, 64, DType::f32), dy(old, DType::bf16);
+    backend->linear(x, w, {&term, 1}, true, wide);
+    backend->linear(x, w, {&term, 1}, true, narrow);
+    const Held a(drawn_matrix(6, 8, 64, DType::bf16), DType::bf16);
+    backend->linear_dx(dy, w, u, a, dx_wide);
+    backend->linear_dx(dy, w, u, a, dx);
+    for (const auto& [exact, got] : {std::pair{&wide, &narrow}, std::pair{&dx_wide, &dx}}) {
+      const Doubles truth = exact->values(), values = got->values();
+      size_t different = 0;
+      for (size_t i = 0; i < values.values.size(); ++i) different += values.values[i] != rounded(truth.values[i], DType::bf16);
+      EXPECT_LE(different, values.values.size() / 50);
+    }
+  }
+}
+
+TEST(Linear, EmptyShapesChangeNothing) {
+  const auto backend = make_cpu_backend(2);
+  for (const DType type : kFloats) {
+    const Held none(0, 5, type), w(drawn_matrix(1, 7, 5, type), type), y(0, 7, type);
+    backend->linear(none, w, {}, false, y);
+    backend->linear_dx(y, w, {}, {}, none);
+    EXPECT_TRUE(y.guard_intact());
+    EXPECT_TRUE(none.guard_intact());
+  }
+}
+
+TEST(Linear, WorkspaceIsBounded) {
+  EXPECT_LE(cpu::Gemm(2).workspace_bytes(), int64_t{64} << 20);
+  EXPECT_LE(make_cpu_backend(2)->workspace_bytes(), int64_t{104} << 20);  // and what attention may hold per thread
+}
+
+}  // namespace
+}  // namespace drover
