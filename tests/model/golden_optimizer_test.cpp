@@ -24,13 +24,17 @@ TEST(GoldenOptimizer, AdamWStepsAsPyTorchDoes) {
     ++settings.step;
     backend->upload(step.at("gradient").get<std::vector<float>>().data(), g);
     backend->adamw(settings, factor, g, p, m, v);
-    for (const auto& [key, tensor] : {std::pair{"value", p}, {"first_moment", m}, {"second_moment", v}}) {
+    const auto expect_near = [&](const char* key, Tensor tensor, double relative, double absolute) {
       std::vector<float> got(static_cast<size_t>(n));
       backend->download(tensor, got.data());
       const std::vector<float> expected = step.at(key);
-      // A sum of terms of both signs: relative to the largest of them, the parameter's being the step of one learning rate.
-      for (size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], expected[i], 1e-6 * (std::abs(expected[i]) + (tensor.data == p.data ? 0.01 : 0))) << key << " " << i << " after step " << settings.step;
-    }
+      for (size_t i = 0; i < got.size(); ++i) {
+        EXPECT_NEAR(got[i], expected[i], relative * std::abs(expected[i]) + absolute) << key << " " << i << " after step " << settings.step;
+      }
+    };
+    expect_near("value", p, 1e-6, 1e-6 * settings.learning_rate);
+    expect_near("first_moment", m, 1e-6, 0);
+    expect_near("second_moment", v, 2e-5, 0);  // 1 - beta2 of an fp32 beta2 is 1.3e-5 off; the bias correction has the same beta2
   }
 }
 
@@ -41,8 +45,9 @@ TEST(GoldenOptimizer, RatesAreTransformers) {
     const std::string name = s.at("schedule");
     const LearningRateShape shape = name == "constant" ? LearningRateShape::constant : name == "linear" ? LearningRateShape::linear : LearningRateShape::cosine;
     const LearningRate rate{shape, s.at("learning_rate"), s.at("warmup_steps"), s.at("steps")};
-    for (size_t i = 0; i < s.at("values").size(); ++i) {
-      EXPECT_NEAR(rate.at(static_cast<int64_t>(i)), s.at("values").at(i).get<double>(), 1e-17) << name << ", " << rate.warmup_steps << " warm-up steps, step " << i;
+    const std::vector<double> values = s.at("values");
+    for (size_t i = 0; i < values.size(); ++i) {
+      EXPECT_NEAR(rate.at(static_cast<int64_t>(i)), values[i], 1e-17) << name << ", " << rate.warmup_steps << " warm-up steps, step " << i;
     }
   }
 }
