@@ -62,7 +62,8 @@ ChatTemplate recognise(const std::string& text, const fs::path& file) {
     return {ChatTemplate::Family::chatml, default_system_of(text, file)};
   }
   if (llama && !chatml) {
-    const bool turns = contains(squeeze, "'<|start_header_id|>'+message['role']+'<|end_header_id|>'+message['content']|trim+'<|eot_id|>'");
+    const bool turns = contains(squeeze, "'<|start_header_id|>'+message['role']+'<|end_header_id|>'") && contains(squeeze, "message['content']|trim") &&
+                       contains(squeeze, "'<|eot_id|>'");
     if (!turns) unknown(file, "is like Llama 3's but writes messages otherwise");
     if (contains(text, "Cutting Knowledge Date: December 2023") && contains(text, "Today Date: ")) return {ChatTemplate::Family::llama3_1, std::nullopt};
     if (!contains(text, "Date") && !contains(text, "tool")) return {ChatTemplate::Family::llama3, std::nullopt};
@@ -86,7 +87,7 @@ class Writer {
     out_.ids.push_back(*id);
     out_.trained.push_back(trained);
   }
-  // Of a piece, the part from the first trained text on is trained.
+  // From the first trained text on, all of a piece is trained, and so is a token that reaches into it.
   void text(std::string_view words, bool trained = false) {
     if (trained && !trained_from_) trained_from_ = piece_.size();
     piece_ += words;
@@ -101,9 +102,9 @@ class Writer {
     std::vector<size_t> begins;
     const std::vector<int32_t> ids = tokenizer_.encode(piece_, &begins);
     for (size_t i = 0; i < ids.size(); ++i) {
+      const size_t end = i + 1 < ids.size() ? begins[i + 1] : piece_.size();
       out_.ids.push_back(ids[i]);
-      // A token that reaches from the header into the answer is not trained: the header is given.
-      out_.trained.push_back(trained_from_ && begins[i] >= *trained_from_);
+      out_.trained.push_back(trained_from_ && end > *trained_from_);
     }
     piece_.clear();
     trained_from_.reset();

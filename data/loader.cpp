@@ -26,13 +26,20 @@ StreamPosition Loader::next(StreamPosition p) const {
   return p.step + 1 < steps_per_epoch() ? StreamPosition{p.epoch, p.step + 1} : StreamPosition{p.epoch + 1, 0};
 }
 
-std::vector<int64_t> Loader::rows_of(StreamPosition p) const {
-  std::vector<int64_t> order(static_cast<size_t>(store_.rows()));
+const std::vector<int64_t>& Loader::order_of(int64_t epoch) const {
+  if (epoch == ordered_epoch_) return order_;
   if (settings_.shuffle) {
-    order = permutation(store_.rows(), settings_.seed, p.epoch);
+    order_ = permutation(store_.rows(), settings_.seed, epoch);
   } else {
-    std::iota(order.begin(), order.end(), 0);
+    order_.resize(static_cast<size_t>(store_.rows()));
+    std::iota(order_.begin(), order_.end(), 0);
   }
+  ordered_epoch_ = epoch;
+  return order_;
+}
+
+std::vector<int64_t> Loader::rows_of(StreamPosition p) const {
+  const std::vector<int64_t>& order = order_of(p.epoch);
   const int64_t begin = p.step * settings_.global_batch_size, end = std::min(store_.rows(), begin + settings_.global_batch_size);
   return {order.begin() + begin, order.begin() + end};
 }
@@ -81,6 +88,8 @@ Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int6
 }
 
 Loader::Largest Loader::largest_micro_batch(int64_t steps) const {
+  // Where the order does not change what lies together, one epoch has met all there is.
+  if (!settings_.shuffle || settings_.micro_batch_size == 1) steps = std::min(steps, steps_per_epoch());
   Largest largest;
   for (int64_t step = 0; step < steps; ++step) {
     const std::vector<int64_t> rows = rows_of(position_of(step));

@@ -18,6 +18,7 @@ struct LoaderSettings {
   int dp_rank = 0, dp_size = 1;
 };
 
+// Batches depend on the position alone; the order of the epoch last asked for is kept, so threads do not share a loader.
 class Loader {
  public:
   Loader(const TokenStore& store, const LoaderSettings& settings) : store_(store), settings_(settings) {}
@@ -35,8 +36,12 @@ class Loader {
   Batch load(StreamPosition position) const;  // 65 naming the rows when no token of the global batch is trained
 
  private:
+  const std::vector<int64_t>& order_of(int64_t epoch) const;
+
   const TokenStore& store_;
   LoaderSettings settings_;
+  mutable int64_t ordered_epoch_ = -1;
+  mutable std::vector<int64_t> order_;
 };
 
 // A permutation of 0…n-1 from (seed, epoch) alone: rows in the order of their counter-based draws.

@@ -3,6 +3,7 @@
 
 #include <pcre2.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -73,6 +74,7 @@ class PreTokenizer::Pattern {
           context_(pcre2_match_context_create(nullptr)),
           stack_(pcre2_jit_stack_create(kFirstStackBytes, kLargestStackBytes, nullptr)) {
       pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
+      pcre2_set_match_limit(context_.get(), UINT32_MAX);  // the patterns go back over a run of white space once: linear, but longer than the default
     }
 
     // Calls `inside` on every match and `between` on what lies before, between and after them, in order.

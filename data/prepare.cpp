@@ -21,19 +21,33 @@ class Preparer {
   Preparer(const PrepareSettings& settings, const Tokenizer& tokenizer, TokenStore& store, PrepareReport& report)
       : settings_(settings), tokenizer_(tokenizer), store_(store), report_(report) {}
 
-  void add(const Row& row, float weight) {
+  void add(const Row& row, const DataSource& source) {
+    const float weight = static_cast<float>(source.weight);
     if (row.messages.empty()) {
       add_text(row.text, weight);
-    } else {
-      add_dialog(row.messages, weight);
+      return;
     }
+    check_template(source.path, row.line);
+    add_dialog(row.messages, weight);
   }
 
  private:
-  void add_dialog(const std::vector<Message>& messages, float weight) {
+  // What no dialog can be rendered with is not the fault of a row, which might be skipped.
+  void check_template(const fs::path& file, int64_t line) {
+    if (template_checked_) return;
     if (!settings_.chat) {
-      fail(Exit::bad_data, "a row of messages needs a chat template, and the model's directory has none; set data.template to chatml, llama3 or llama3.1");
+      fail(Exit::bad_recipe, "{}:{}: a row of messages needs a chat template, and the model's directory has none; set data.template to chatml, llama3 or llama3.1",
+           file.string(), line);
     }
+    try {
+      render({{"user", "a"}, {"assistant", "b"}}, *settings_.chat, tokenizer_, {settings_.date, false, settings_.train_on});
+    } catch (const Error& error) {
+      fail(Exit::bad_recipe, "{}:{}: {}", file.string(), line, error.what());
+    }
+    template_checked_ = true;
+  }
+
+  void add_dialog(const std::vector<Message>& messages, float weight) {
     Rendered r = render(messages, *settings_.chat, tokenizer_, {settings_.date, false, settings_.train_on});
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (r.ids.size() > limit) {
@@ -51,10 +65,14 @@ class Preparer {
     ids.insert(ids.end(), words.begin(), words.end());
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (ids.size() > limit) ++report_.split;
-    for (size_t begin = 0; begin < ids.size(); begin += limit) {
-      const size_t count = std::min(limit, ids.size() - begin);
+    size_t begin = 0;
+    do {
+      const size_t left = ids.size() - begin;
+      const bool leaves_one = left == limit + 1 && limit > 2;  // and one token has nothing to learn from
+      const size_t count = leaves_one ? limit - 1 : std::min(limit, left);
       keep(std::span(ids).subspan(begin, count), std::vector<uint8_t>(count, 1), weight);
-    }
+      begin += count;
+    } while (begin < ids.size());
   }
 
   void keep(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
@@ -71,6 +89,7 @@ class Preparer {
   const Tokenizer& tokenizer_;
   TokenStore& store_;
   PrepareReport& report_;
+  bool template_checked_ = false;
 };
 
 }  // namespace
@@ -83,11 +102,12 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
   for (const DataSource& source : settings.sources) {
     names += (names.empty() ? "" : ", ") + source.path.string();
     const ReadReport read =
-        read_rows(source.path, source.format, settings.bad_rows, [&](const Row& row) { preparer.add(row, static_cast<float>(source.weight)); });
+        read_rows(source.path, source.format, settings.bad_rows, [&](const Row& row) { preparer.add(row, source); });
     report.rows_read += read.rows;
     report.rows_skipped += read.skipped;
     report.complaints.insert(report.complaints.end(), read.complaints.begin(), read.complaints.end());
   }
+  if (store_identity(settings, tokenizer) != store.identity()) fail(Exit::io, "{}: the data changed while it was read; start again once it is written", names);
   if (store.documents() == 0) {
     fail(Exit::bad_data, "{} hold no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and data.train_on", names,
          report.rows_read, report.rows_skipped, report.dropped);

@@ -73,6 +73,9 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, c
     std::string reason;
     try {
       if (line.size() > kLongestLine) throw std::invalid_argument("the line is longer than 64 MB");
+      // The parser would take a NUL for the end of the row and pass over what follows.
+      const size_t nul = line.find('\0');
+      if (nul != std::string_view::npos) throw std::invalid_argument(fmt::format("byte {} of the line is NUL", nul));
       const size_t bad = first_invalid_utf8(line);
       if (bad != line.size()) throw std::invalid_argument(fmt::format("byte {} of the line is not valid UTF-8", bad));
       Row row = row_of(line, format);
@@ -84,7 +87,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, c
       if (error.code() != Exit::bad_data) throw;
       reason = error.what();
     } catch (const json::parse_error& error) {
-      reason = fmt::format("it is not valid JSON (at byte {} of the line)", error.byte);
+      reason = fmt::format("it is not valid JSON (at byte {} of the line); every line is a row of its own", error.byte);
     } catch (const std::exception& error) {
       reason = error.what();
     }

@@ -24,7 +24,7 @@ struct ReadReport {
 };
 
 // Calls `use` for every row in file order. What `use` refuses with Exit::bad_data counts as a bad row too. A bad row is an error (65, naming file and line)
-// or is skipped and reported. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
+// or is skipped and reported; what `use` refuses with another code ends the reading. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
 ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, const std::function<void(const Row&)>& use);
 
 }  // namespace drover

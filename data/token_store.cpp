@@ -1,15 +1,38 @@
 #include "data/token_store.h"
 
 #include <algorithm>
+#include <fstream>
 #include <functional>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/hdf5.h"
 
 namespace drover {
 
 namespace {
-constexpr int64_t kVersion = 1;
+
+constexpr int64_t kVersion = 2;
+
+// "\nsha256 " and 64 digits at the end of the file, which HDF5 passes over.
+constexpr std::string_view kSealMark = "\nsha256 ";
+constexpr size_t kSealBytes = kSealMark.size() + 64;
+
+void seal(const fs::path& path) {
+  const std::string mark = std::string(kSealMark) + sha256_file(path);
+  std::ofstream out(path, std::ios::binary | std::ios::app);
+  out << mark << std::flush;
+  if (!out) fail(Exit::io, "cannot write {}; is the disk full?", path.string());
 }
+
+bool sealed(const fs::path& path) {
+  const MappedFile file(path);
+  const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  if (bytes.size() < kSealBytes) return false;
+  const std::string_view body = bytes.substr(0, bytes.size() - kSealBytes), mark = bytes.substr(body.size());
+  return mark.starts_with(kSealMark) && mark.substr(kSealMark.size()) == sha256_hex(body);
+}
+
+}  // namespace
 
 Document TokenStore::document(int64_t ordinal) const {
   const size_t d = static_cast<size_t>(ordinal), begin = static_cast<size_t>(document_begin_[d]), size = static_cast<size_t>(document_begin_[d + 1]) - begin;
@@ -30,16 +53,6 @@ int64_t TokenStore::longest_document() const {
   int64_t longest = 0;
   for (int64_t d = 0; d < documents(); ++d) longest = std::max(longest, document_begin_[static_cast<size_t>(d) + 1] - document_begin_[static_cast<size_t>(d)]);
   return longest;
-}
-
-int64_t TokenStore::most_tokens(int64_t count) const {
-  std::vector<int64_t> lengths;
-  for (int64_t r = 0; r < rows(); ++r) lengths.push_back(row_tokens(r));
-  const size_t n = std::min(lengths.size(), static_cast<size_t>(count));
-  std::partial_sort(lengths.begin(), lengths.begin() + static_cast<std::ptrdiff_t>(n), lengths.end(), std::greater<>());
-  int64_t sum = 0;
-  for (size_t i = 0; i < n; ++i) sum += lengths[i];
-  return sum;
 }
 
 void TokenStore::add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
@@ -91,7 +104,7 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
 
 void TokenStore::save(const fs::path& path) const {
   const fs::path temporary = path.string() + ".tmp";
-  {
+  try {
     hdf5::File file = hdf5::File::create(temporary);
     file.set_attribute("/", "version", kVersion);
     file.set_attribute("/", "identity", identity_);
@@ -101,14 +114,20 @@ void TokenStore::save(const fs::path& path) const {
     file.write("weights", weights_);
     file.write("row_begin", row_begin_);
     file.close();
+    seal(temporary);
+    sync_file(temporary);
+    rename_durably(temporary, path);
+  } catch (const Error&) {
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw;
   }
-  sync_file(temporary);
-  rename_durably(temporary, path);
 }
 
 TokenStore TokenStore::open(const fs::path& path) {
-  const hdf5::File file = hdf5::File::open(path);
   const auto broken = [&](const char* what) { fail(Exit::bad_data, "{}: the token store is not whole ({}); delete it and it is made again", path.string(), what); };
+  if (!sealed(path)) broken("its bytes do not have the SHA-256 that it ends with");
+  const hdf5::File file = hdf5::File::open(path);
   if (!file.has_attribute("/", "version") || file.i64_attribute("/", "version") != kVersion) broken("another version");
   TokenStore s;
   s.identity_ = file.string_attribute("/", "identity");
@@ -118,7 +137,8 @@ TokenStore TokenStore::open(const fs::path& path) {
   s.weights_ = file.read<float>("weights");
   s.row_begin_ = file.read<int64_t>("row_begin");
   const auto offsets_fit = [](const std::vector<int64_t>& o, size_t end) {
-    return !o.empty() && o.front() == 0 && o.back() == static_cast<int64_t>(end) && std::is_sorted(o.begin(), o.end());
+    return o.size() > 1 && o.front() == 0 && o.back() == static_cast<int64_t>(end) &&
+           std::adjacent_find(o.begin(), o.end(), std::greater_equal<>()) == o.end();
   };
   if (s.ids_.size() != s.trained_.size()) broken("ids and mask differ in length");
   if (!offsets_fit(s.document_begin_, s.ids_.size()) || s.weights_.size() + 1 != s.document_begin_.size()) broken("document offsets");

@@ -1,5 +1,5 @@
 // The prepared data: documents of token ids with their trained mask, and rows of documents, in one HDF5 file that is rebuilt when anything that
-// shaped it changes (its identity). Loaded whole: a store is 5 bytes a token.
+// shaped it changes (its identity). Loaded whole: a store is 5 bytes a token. Behind the HDF5 data stands the SHA-256 of it, which is verified first.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -32,8 +32,6 @@ class TokenStore {
   int64_t row_tokens(int64_t index) const;
   int64_t trained_tokens(int64_t first_document, int64_t last_document) const;
   int64_t longest_document() const;
-  // What no micro-batch of `rows` rows can exceed under any shuffle.
-  int64_t most_tokens(int64_t rows) const;
   const std::string& identity() const { return identity_; }
 
   // Building.

@@ -75,6 +75,7 @@ Tokenizer::Tokenizer(const Definition& d) : bpe_(d.tokens, d.merges, d.whole_fir
 void Tokenizer::read_config(const fs::path& file, const std::string& text) {
   try {
     const nlohmann::json config = nlohmann::json::parse(text);
+    if (!config.is_object()) fail(Exit::bad_data, "{} is not a tokenizer's configuration: it is no JSON object", file.string());
     const auto token = [&](const char* key, std::optional<int32_t> otherwise) {
       if (!config.contains(key) || config[key].is_null()) return otherwise;
       const nlohmann::json& value = config[key];

@@ -1,24 +1,14 @@
-// Rows, stores and batches: bad rows named, documents kept apart, every row dealt once, and an order that the seed decides.
+// Batches: documents kept apart, every row dealt once, and an order that the seed decides.
 #include "data/loader.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <fstream>
-#include <set>
 
-#include "data/rows.h"
 #include "kernels/base/error.h"
 
 namespace drover {
 namespace {
-
-struct TemporaryFile {
-  fs::path path = fs::temp_directory_path() / fmt::format("drover-data-{}-{}", getpid(), counter++);
-  static inline int counter = 0;
-  ~TemporaryFile() { fs::remove(path); }
-  void write(const std::string& text) const { std::ofstream(path, std::ios::binary) << text; }
-};
 
 TokenStore store_of(const std::vector<int64_t>& lengths, bool packing, int64_t max_length = 16) {
   TokenStore store;
@@ -36,63 +26,6 @@ TokenStore store_of(const std::vector<int64_t>& lengths, bool packing, int64_t m
   store.set_identity("test");
   store.make_rows(packing, max_length);
   return store;
-}
-
-TEST(Rows, AreReadWhateverTheLineEndings) {
-  TemporaryFile file;
-  file.write("\xEF\xBB\xBF{\"text\": \"a\"}\r\n\n  \n{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"b\"}]}]}");
-  std::vector<Row> rows;
-  read_rows(file.path, RowFormat::automatic, BadRows::error, [&](const Row& row) { rows.push_back(row); });
-  ASSERT_EQ(rows.size(), 2u);
-  EXPECT_EQ(rows[0].text, "a");
-  EXPECT_EQ(rows[1].messages.at(0).content, "b");
-  EXPECT_EQ(rows[1].line, 4);
-}
-
-TEST(Rows, BadOnesAreNamedOrSkipped) {
-  const std::string deep(200, '[');
-  for (const std::string& bad : {std::string("{\"text\": 3}"), std::string("{}"), std::string("[1]"), std::string("{\"messages\": []}"), std::string("{\"messages\": [{\"role\": \"user\"}]}"),
-                                 std::string("{\"text\": \"x"), std::string("\xFF\xFE"), "{\"text\": " + deep, std::string("{\"text\": \"\xC0\xAF\"}")}) {
-    TemporaryFile file;
-    file.write("{\"text\": \"good\"}\n" + bad + "\n{\"text\": \"good\"}\n");
-    try {
-      read_rows(file.path, RowFormat::automatic, BadRows::error, [](const Row&) {});
-      ADD_FAILURE() << bad;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), Exit::bad_data);
-      EXPECT_NE(std::string(error.what()).find(file.path.string() + ":2:"), std::string::npos) << error.what();
-    }
-    const ReadReport report = read_rows(file.path, RowFormat::automatic, BadRows::skip, [](const Row&) {});
-    EXPECT_EQ(report.rows, 2);
-    EXPECT_EQ(report.skipped, 1);
-  }
-}
-
-TEST(Store, SavesAndOpens) {
-  TemporaryFile file;
-  const TokenStore store = store_of({3, 5, 2, 9, 16, 7}, true);
-  store.save(file.path);
-  const TokenStore back = TokenStore::open(file.path);
-  EXPECT_EQ(back.documents(), 6);
-  EXPECT_EQ(back.rows(), store.rows());
-  EXPECT_TRUE(TokenStore::matches(file.path, "test"));
-  EXPECT_FALSE(TokenStore::matches(file.path, "another"));
-  fs::resize_file(file.path, fs::file_size(file.path) / 2);
-  EXPECT_FALSE(TokenStore::matches(file.path, "test"));
-  EXPECT_THROW(TokenStore::open(file.path), Error);
-}
-
-TEST(Store, PackingKeepsEveryTokenAndTheLimit) {
-  const TokenStore packed = store_of({3, 5, 2, 9, 16, 7, 2, 2}, true);
-  EXPECT_LT(packed.rows(), 8);
-  std::set<int32_t> seen;
-  for (int64_t r = 0; r < packed.rows(); ++r) EXPECT_LE(packed.row_tokens(r), 16);
-  for (int64_t d = 0; d < packed.documents(); ++d) {
-    const Document doc = packed.document(d);
-    EXPECT_EQ(doc.trained[0], 0);  // nothing precedes it
-    seen.insert(doc.ids.begin(), doc.ids.end());
-  }
-  EXPECT_EQ(static_cast<int64_t>(seen.size()), packed.tokens());
 }
 
 TEST(Batches, LabelsStayInTheirDocument) {
@@ -145,6 +78,80 @@ TEST(Batches, TheLargestMicroBatchIsTheLargest) {
     for (const MicroBatch& m : loader.load(loader.position_of(step)).micro_batches) most = std::max(most, static_cast<int64_t>(m.tokens.size()));
   }
   EXPECT_EQ(loader.largest_micro_batch(steps).tokens, most);
+  // One row at a time, or in order, the first epoch holds the largest.
+  EXPECT_EQ(Loader(store, {1, 4, true, 3, 0, 1}).largest_micro_batch(int64_t{1} << 40).tokens, 16);
+  EXPECT_EQ(Loader(store, {2, 4, false, 3, 0, 1}).largest_micro_batch(int64_t{1} << 40).tokens, 3 + 16);
+  EXPECT_EQ(Loader(store, {1, 4, false, 3, 0, 1}).largest_micro_batch(1).tokens, 16);
+}
+
+TEST(Batches, DependOnThePositionAlone) {
+  const TokenStore store = store_of({3, 16, 2, 9, 4, 7, 12, 2, 5, 6, 3}, false);
+  const LoaderSettings settings{2, 4, true, 3, 0, 1};
+  const Loader loader(store, settings);
+  for (const StreamPosition p : {StreamPosition{2, 1}, {0, 0}, {2, 0}, {0, 2}, {2, 1}, {0, 0}}) {
+    EXPECT_EQ(loader.rows_of(p), Loader(store, settings).rows_of(p)) << p.epoch << ' ' << p.step;
+  }
+  EXPECT_EQ(loader.next({0, 1}), (StreamPosition{0, 2}));
+  EXPECT_EQ(loader.next({0, 2}), (StreamPosition{1, 0}));
+  EXPECT_EQ(loader.position_of(7), (StreamPosition{2, 1}));
+}
+
+TEST(Batches, AnEpochMeetsEveryRowOnceAndEndsPartially) {
+  const TokenStore store = store_of(std::vector<int64_t>(11, 3), false);
+  for (const bool shuffle : {true, false}) {
+    const Loader loader(store, {2, 4, shuffle, 3, 0, 1});
+    ASSERT_EQ(loader.steps_per_epoch(), 3);
+    std::vector<int64_t> met;
+    for (int64_t step = 0; step < 3; ++step) {
+      const std::vector<int64_t> rows = loader.rows_of({1, step});
+      EXPECT_EQ(rows.size(), step < 2 ? 4u : 3u);
+      met.insert(met.end(), rows.begin(), rows.end());
+    }
+    EXPECT_EQ(std::is_sorted(met.begin(), met.end()), !shuffle);
+    std::sort(met.begin(), met.end());
+    for (int64_t row = 0; row < 11; ++row) EXPECT_EQ(met.at(static_cast<size_t>(row)), row);
+  }
+}
+
+// Counting every (token, label) pair of all ranks' shares: an evaluation's mean is over each target once.
+TEST(Batches, AnOrderedPassCountsEachTargetOnceAtAnyDp) {
+  const TokenStore store = store_of({3, 16, 2, 9, 4, 7, 12, 2, 5, 6, 3}, false);
+  std::vector<int32_t> targets;
+  for (int64_t d = 0; d < store.documents(); ++d) {
+    const Document doc = store.document(d);
+    for (size_t i = 0; i < doc.ids.size(); ++i) {
+      if (doc.trained[i]) targets.push_back(doc.ids[i]);
+    }
+  }
+  for (int dp : {1, 2, 3, 4, 7}) {
+    for (int64_t micro : {1, 2, 3}) {
+      std::vector<int32_t> counted;
+      double weight = 0;
+      for (int64_t step = 0; step < 2; ++step) {
+        for (int rank = 0; rank < dp; ++rank) {
+          const Batch batch = Loader(store, {micro, 6, false, 0, rank, dp}).load({0, step});
+          if (rank == 0) weight += batch.weight_sum;
+          for (const MicroBatch& m : batch.micro_batches) {
+            std::copy_if(m.labels.begin(), m.labels.end(), std::back_inserter(counted), [](int32_t label) { return label >= 0; });
+          }
+        }
+      }
+      EXPECT_EQ(counted, targets) << dp << ' ' << micro;  // in order, too
+      EXPECT_EQ(weight, static_cast<double>(targets.size()));
+    }
+  }
+}
+
+TEST(Batches, RanksWithoutRowsStillKnowTheWholeBatch) {
+  const TokenStore store = store_of({3, 4}, false);
+  const Batch none = Loader(store, {2, 8, true, 1, 0, 4}).load({0, 0}), one = Loader(store, {2, 8, true, 1, 3, 4}).load({0, 0});
+  EXPECT_TRUE(none.micro_batches.empty());
+  EXPECT_EQ(one.micro_batches.size(), 1u);
+  for (const Batch& batch : {none, one}) {
+    EXPECT_EQ(batch.total, 1);
+    EXPECT_EQ(batch.tokens, 7);
+    EXPECT_EQ(batch.trained_tokens, 2);
+  }
 }
 
 TEST(Batches, WithoutATrainedTokenAreRefused) {
@@ -157,6 +164,7 @@ TEST(Batches, WithoutATrainedTokenAreRefused) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), Exit::bad_data);
+    EXPECT_NE(std::string(error.what()).find("rows 0"), std::string::npos) << error.what();
   }
 }
 
