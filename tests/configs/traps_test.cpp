@@ -168,6 +168,18 @@ TEST(Overrides, WinOverTheFile) {
   EXPECT_EQ(file.read({"train.max_steps=none"}).recipe.train.epochs, 3);
 }
 
+TEST(Overrides, OneOfAPairReplacesTheOtherInBothDirections) {
+  const RecipeFile file(kLeast + "train: {max_steps: 9}\noptim: {warmup_steps: 4}\n");
+  const Recipe r = file.read({"train.epochs=2", "optim.warmup_ratio=0.2"}).recipe;
+  EXPECT_EQ(r.train.epochs, 2);
+  EXPECT_FALSE(r.train.max_steps);
+  EXPECT_EQ(r.optim.warmup_ratio, 0.2);
+  EXPECT_FALSE(r.optim.warmup_steps);
+  const Recipe kept = file.read({"train.epochs=none", "optim.warmup_ratio=none"}).recipe;
+  EXPECT_EQ(kept.train.max_steps, 9);
+  EXPECT_EQ(kept.optim.warmup_steps, 4);
+}
+
 TEST(Overrides, AreLocatedAsCommandLine) {
   for (const auto& [text, says] : std::vector<std::pair<std::string, std::string>>{{"lora.r=0", "out of range"}, {"lora.q=1", "lora.q is unknown"}, {"lora_r=1", "Axolotl"},
                                                                                    {"lora.r", "section.key=value"}, {"=1", "section.key=value"}, {"lora={r: 1}", "is a section"},

@@ -258,8 +258,17 @@ TEST(ImportGguf, RealModel) {
   ScratchDirectory dir;
   EXPECT_TRUE(import_gguf(file, dir / "model"));
   EXPECT_EQ(read_model_config(dir / "model"), *known_model("smollm2-135m"));
+  const auto golden = nlohmann::json::parse(read_text(fs::path(DROVER_SOURCE_DIR) / "tests/golden/smollm2.json"));
   const SafetensorsFile weights(dir / "model" / "model.safetensors");
+  ASSERT_EQ(golden["weights"].size(), 272u);
   EXPECT_EQ(weights.tensors().size(), 272u);
+  for (const auto& [name, expected] : golden["weights"].items()) {
+    const StoredTensor* tensor = weights.find(name);
+    ASSERT_NE(tensor, nullptr) << name;
+    EXPECT_EQ(tensor->dtype, StoredType::bf16) << name;
+    EXPECT_EQ(nlohmann::json(tensor->shape), expected["shape"]) << name;
+    EXPECT_EQ(sha256_hex({reinterpret_cast<const char*>(tensor->bytes.data()), tensor->bytes.size()}), expected["sha256"]) << name;
+  }
   // SHA-256 of the file that Python's safetensors (0.8.0) writes of what transformers (5.23.0) dequantises, as bf16, metadata format=pt.
   EXPECT_EQ(sha256_file(dir / "model" / "model.safetensors"), "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b");
 }
