@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of each widened operand: 16 MiB
 constexpr int64_t kTileFloats = int64_t{4} << 20;   // fp32 results on their way to one rounding
-constexpr int64_t kFewRows = 4;                     // decoding: stream the weights once instead of widening them
+constexpr int64_t kFewRows = 8;                     // decoding: stream the weights once instead of widening them
 
 dnnl::memory::data_type dnnl_type(DType type) { return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32; }
 
@@ -64,20 +64,31 @@ void round_tile(Tensor tile, bool accumulate, Tensor y, int threads) {
   });
 }
 
-template <typename X, typename W>
-float dot_row(const X* x, const W* w, int64_t n) {
-  Vec s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+// out[i] = x[i,:]·w for R rows of x (n wide); a row's sum runs in the same order whatever R is, so that a token decodes alike in any batch.
+template <int R, typename X, typename W>
+void dot_rows(const X* x, int64_t pitch, const W* w, int64_t n, float* out) {
+  Vec sums[R][4];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (Vec& s : sums[r]) s = _mm256_setzero_ps();
+  }
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
-    s0 = _mm256_fmadd_ps(load(x + i), load(w + i), s0);
-    s1 = _mm256_fmadd_ps(load(x + i + 8), load(w + i + 8), s1);
-    s2 = _mm256_fmadd_ps(load(x + i + 16), load(w + i + 16), s2);
-    s3 = _mm256_fmadd_ps(load(x + i + 24), load(w + i + 24), s3);
+#pragma GCC unroll 8
+    for (int part = 0; part < 4; ++part) {
+      const Vec weights = load(w + i + part * kLanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sums[r][part] = _mm256_fmadd_ps(load(x + r * pitch + i + part * kLanes), weights, sums[r][part]);
+    }
   }
-  for (; i + kLanes <= n; i += kLanes) s0 = _mm256_fmadd_ps(load(x + i), load(w + i), s0);
-  float total = sum(_mm256_add_ps(_mm256_add_ps(s0, s1), _mm256_add_ps(s2, s3)));
-  for (; i < n; ++i) total += load_one(x + i) * load_one(w + i);
-  return total;
+  for (int r = 0; r < R; ++r) {
+    const X* row = x + r * pitch;
+    int64_t j = i;
+    for (; j + kLanes <= n; j += kLanes) sums[r][0] = _mm256_fmadd_ps(load(row + j), load(w + j), sums[r][0]);
+    out[r] = sum(_mm256_add_ps(_mm256_add_ps(sums[r][0], sums[r][1]), _mm256_add_ps(sums[r][2], sums[r][3])));
+    for (; j < n; ++j) out[r] += load_one(row + j) * load_one(w + j);
+  }
 }
 
 }  // namespace
@@ -211,27 +222,42 @@ void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta,
   }
 }
 
-// One to four rows against a weight of any size: each weight row is read once.
+// Up to eight rows against a weight of any size, which is read once and widened in registers.
 void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
-  with_type(x, [&](auto* xs) {
-    with_type(w, [&](auto* ws) {
-      with_type(y, [&](auto* ys) {
+  require(x.size() <= kTileFloats, "a few rows fit the tile");
+  Tensor wide = matrix(tile_.data(), x.rows, x.cols);
+  if (x.dtype == DType::f32) {
+    wide = x;
+  } else {
+    widen(x, wide, threads_);
+  }
+  const float* xs = wide.as<float>();
+  with_type(w, [&](auto* ws) {
+    with_type(y, [&](auto* ys) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
-        for (int64_t out = 0; out < w.rows; ++out) {
-          for (int64_t t = 0; t < x.rows; ++t) {
-            float value = dot_row(xs + t * x.pitch, ws + out * w.pitch, x.cols);
-            for (const LowRank& term : low_rank) {
-              const int64_t row = out - term.column;
-              if (row < 0 || row >= term.b.rows) continue;
-              with_type(term.b, [&](auto* bs) {
-                with_type(term.u, [&](auto* us) { value += dot_row(us + t * term.u.pitch, bs + row * term.b.pitch, term.b.cols); });
-              });
-            }
-            auto* at = ys + t * y.pitch + out;
-            store_one(at, accumulate ? load_one(at) + value : value);
-          }
+      for (int64_t out = 0; out < w.rows; ++out) {
+        float values[kFewRows];
+        int64_t t = 0;
+        for (; t + 3 <= x.rows; t += 3) dot_rows<3>(xs + t * wide.pitch, wide.pitch, ws + out * w.pitch, x.cols, values + t);
+        for (; t < x.rows; ++t) dot_rows<1>(xs + t * wide.pitch, wide.pitch, ws + out * w.pitch, x.cols, values + t);
+        for (const LowRank& term : low_rank) {
+          const int64_t row = out - term.column;
+          if (row < 0 || row >= term.b.rows) continue;
+          with_type(term.b, [&](auto* bs) {
+            with_type(term.u, [&](auto* us) {
+              for (int64_t r = 0; r < x.rows; ++r) {
+                float added = 0;
+                dot_rows<1>(us + r * term.u.pitch, term.u.pitch, bs + row * term.b.pitch, term.b.cols, &added);
+                values[r] += added;
+              }
+            });
+          });
         }
-      });
+        for (int64_t r = 0; r < x.rows; ++r) {
+          auto* at = ys + r * y.pitch + out;
+          store_one(at, accumulate ? load_one(at) + values[r] : values[r]);
+        }
+      }
     });
   });
 }

@@ -32,14 +32,24 @@ class HostMemory : public Memory {
 std::unique_ptr<Memory> make_host_memory() { return std::make_unique<HostMemory>(); }
 
 CpuBackend::CpuBackend(int threads) : memory_(make_host_memory()), threads_(threads), gemm_(threads) {
-  omp_set_num_threads(threads);  // oneDNN takes its number of threads from here
+  require(threads >= 1, "a backend has a thread at least");
 }
 
 int64_t CpuBackend::workspace_bytes() const { return gemm_.workspace_bytes() + threads_ * kAttentionScratchBytes; }
 
-void CpuBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) { gemm_.gemm(ta, tb, alpha, a, b, beta, c); }
-void CpuBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) { gemm_.linear(x, w, low_rank, accumulate, y); }
-void CpuBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) { gemm_.linear_dx(dy, w, v, a, dx); }
+// oneDNN takes its number of threads from OpenMP's setting of the calling thread, which another backend may have set since.
+void CpuBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  omp_set_num_threads(threads_);
+  gemm_.gemm(ta, tb, alpha, a, b, beta, c);
+}
+void CpuBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+  omp_set_num_threads(threads_);
+  gemm_.linear(x, w, low_rank, accumulate, y);
+}
+void CpuBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
+  omp_set_num_threads(threads_);
+  gemm_.linear_dx(dy, w, v, a, dx);
+}
 
 }  // namespace cpu
 

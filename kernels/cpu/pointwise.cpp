@@ -1,7 +1,6 @@
 // Moving and pointwise ops. Each row is one thread's; within a row every value is computed the same way wherever it stands.
 #include <cstring>
 
-#include "kernels/base/philox.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/vector.h"
 
@@ -139,43 +138,6 @@ void CpuBackend::scale_rows(Tensor weights, Tensor x) {
       const Vec factor = _mm256_set1_ps(weights.as<float>()[r]);
       auto* at = row(x, data, r);
       map_row(x.cols, [&](Vec v) { return _mm256_mul_ps(v, factor); }, at, at);
-    });
-  });
-}
-
-namespace {
-
-// y[t,i] = (accumulate ? y : 0) + (keep ? x/(1-p) : 0)
-template <typename X, typename Y>
-void dropped_row(const X* x, Y* y, int64_t n, const DropoutMask& mask, int64_t t, bool accumulate) {
-  const PhiloxKey key = PhiloxKey::of(mask.key);
-  const uint64_t token = static_cast<uint64_t>(static_cast<uint32_t>(mask.documents.as<int32_t>()[t])) << 32 |
-                         static_cast<uint32_t>(mask.positions.as<int32_t>()[t]);
-  const float scale = 1.0f / (1.0f - mask.p);
-  PhiloxBlock block{};
-  for (int64_t i = 0; i < n; ++i) {
-    const uint64_t column = static_cast<uint64_t>(mask.column_offset + i);
-    if (i == 0 || column % 4 == 0) block = philox(key, column / 4, token);
-    const float u = static_cast<float>(block.lane[column % 4] >> 8) * 0x1p-24f;
-    const float kept = u >= mask.p ? load_one(x + i) * scale : 0.0f;
-    store_one(y + i, accumulate ? load_one(y + i) + kept : kept);
-  }
-}
-
-}  // namespace
-
-void CpuBackend::dropout(Tensor x, const DropoutMask& mask, Tensor y) {
-  with_type(x, [&](const auto* from) {
-    with_type(y, [&](auto* to) {
-      for_rows(x.rows, threads_, [&](int64_t r) { dropped_row(row(x, from, r), row(y, to, r), x.cols, mask, r, false); });
-    });
-  });
-}
-
-void CpuBackend::dropout_add(Tensor x, const DropoutMask& mask, Tensor y) {
-  with_type(x, [&](const auto* from) {
-    with_type(y, [&](auto* to) {
-      for_rows(x.rows, threads_, [&](int64_t r) { dropped_row(row(x, from, r), row(y, to, r), x.cols, mask, r, true); });
     });
   });
 }

@@ -10,21 +10,29 @@ struct Strided {
   int64_t row, col;
 };
 
+// The sums stay in registers only where every loop over them is unrolled, which -O2 does not do by itself.
 template <int M, int N>
 inline void tile_block(int64_t k, Strided a, const float* b, int64_t ldb, float* c, int64_t ldc) {
   Vec sums[M][N];
+#pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
     for (int j = 0; j < N; ++j) sums[i][j] = load(c + i * ldc + j * kLanes);
   }
   for (int64_t l = 0; l < k; ++l) {
     Vec bs[N];
+#pragma GCC unroll 8
     for (int j = 0; j < N; ++j) bs[j] = load(b + l * ldb + j * kLanes);
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
       const Vec as = _mm256_broadcast_ss(a.data + i * a.row + l * a.col);
+#pragma GCC unroll 8
       for (int j = 0; j < N; ++j) sums[i][j] = _mm256_fmadd_ps(as, bs[j], sums[i][j]);
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
     for (int j = 0; j < N; ++j) store(c + i * ldc + j * kLanes, sums[i][j]);
   }
 }
@@ -34,6 +42,7 @@ inline void tile_columns(int64_t m, int64_t k, Strided a, const float* b, int64_
   int64_t i = 0;
   const auto at = [&](int64_t row) { return Strided{a.data + row * a.row, a.row, a.col}; };
   for (; i + 6 <= m; i += 6) tile_block<6, N>(k, at(i), b, ldb, c + i * ldc, ldc);
+  for (; i + 4 <= m; i += 4) tile_block<4, N>(k, at(i), b, ldb, c + i * ldc, ldc);
   for (; i + 2 <= m; i += 2) tile_block<2, N>(k, at(i), b, ldb, c + i * ldc, ldc);
   if (i < m) tile_block<1, N>(k, at(i), b, ldb, c + i * ldc, ldc);
 }

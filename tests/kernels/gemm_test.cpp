@@ -160,6 +160,23 @@ TEST(Linear, RoundsOnce) {
   }
 }
 
+// A token's result does not depend on how many others are decoded with it.
+TEST(Linear, DecodingIsTheSameInAnyBatch) {
+  const auto backend = make_cpu_backend(2);
+  for (const DType type : kFloats) {
+    const Held x(drawn_matrix(1, 8, 75, type), type), w(drawn_matrix(2, 33, 75, type), type), u(drawn_matrix(3, 8, 5, type), type),
+        b(drawn_matrix(4, 33, 5, type), type), all(8, 33, type);
+    const LowRank term{u, b, 0};
+    backend->linear(x, w, {&term, 1}, false, all);
+    for (int64_t row = 0; row < 8; ++row) {
+      const Held alone(1, 33, type);
+      const LowRank its{Tensor(u).rows_from(row, 1), b, 0};
+      backend->linear(Tensor(x).rows_from(row, 1), w, {&its, 1}, false, alone);
+      EXPECT_TRUE(exactly(alone, values_of(Tensor(all).rows_from(row, 1)))) << row;
+    }
+  }
+}
+
 TEST(Linear, EmptyShapesChangeNothing) {
   const auto backend = make_cpu_backend(2);
   for (const DType type : kFloats) {

@@ -184,8 +184,8 @@ TEST(Dropout, DecidesByDocumentPositionAndColumn) {
   const Held documents_held(indices(documents)), positions(indices(at));
   for (const DType from : kFloats) {
     for (const DType to : kFloats) {
-      for (const int64_t offset : {0, 1, 6}) {
-        for (const int64_t cols : {1, 3, 37}) {
+      for (const int64_t offset : {int64_t{0}, int64_t{1}, int64_t{6}, (int64_t{1} << 34) - 7}) {
+        for (const int64_t cols : {1, 3, 37, 100}) {
           const DropoutMask mask{.key = 0x1234567890abcdef, .p = 0.25f, .documents = documents_held, .positions = positions, .column_offset = offset};
           const Held x(drawn_matrix(1, 5, cols, from), from, 2), y(drawn_matrix(2, 5, cols, to), to, 3);
           Matrix<Bounded> expected(5, cols), sum = bounded(y);
