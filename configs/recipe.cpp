@@ -16,7 +16,7 @@ constexpr size_t kMostProblemsShown = 100;
 // Reads every field from the document's entries; what cannot be read is a problem and leaves the default.
 class Reader {
  public:
-  Reader(RecipeDocument& document, std::map<std::string, std::string>& origins) : document_(document), origins_(origins) {}
+  Reader(RecipeDocument& document, std::map<std::string, std::string>& origins, bool whole) : document_(document), origins_(origins), whole_(whole) {}
 
   void section(const std::string& name) {
     prefix_ = name.empty() ? "" : name + ".";
@@ -29,7 +29,7 @@ class Reader {
     keys_.insert(key);
     const auto found = document_.entries.find(key);
     if (found == document_.entries.end()) {
-      if (info.required) document_.problems.push_back({document_.file, fmt::format("{} is missing: {}", key, info.help), ""});
+      if (info.required && whole_) document_.problems.push_back({document_.file, fmt::format("{} is missing: {}", key, info.help), ""});
       return;
     }
     const Entry& entry = found->second;
@@ -61,6 +61,7 @@ class Reader {
  private:
   RecipeDocument& document_;
   std::map<std::string, std::string>& origins_;
+  bool whole_;  // required keys must be there
   std::string prefix_;
   std::set<std::string> keys_, sections_;
 };
@@ -104,7 +105,7 @@ void check_together(RecipeDocument& document, const Recipe& recipe) {
 
 [[noreturn]] void fail_with(std::vector<Problem> problems, const std::string& file) {
   std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) { return std::pair(a.line, a.column) < std::pair(b.line, b.column); });
-  std::string text = fmt::format("{} {} in the recipe {}:", problems.size(), problems.size() == 1 ? "problem" : "problems", file);
+  std::string text = fmt::format("{} {} in {}:", problems.size(), problems.size() == 1 ? "problem" : "problems", file);
   for (size_t i = 0; i < problems.size() && i < kMostProblemsShown; ++i) {
     text += fmt::format("\n  {}: {}{}{}", problems[i].place, problems[i].message, problems[i].excerpt.empty() ? "" : "\n", problems[i].excerpt);
   }
@@ -122,15 +123,32 @@ ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overri
   let_command_line_choose(document);
   ReadRecipe result;
   if (readable) {
-    Reader reader(document, result.origins);
+    Reader reader(document, result.origins, true);
     result.recipe.fields(reader);
     reader.report_unknown();
     check_together(document, result.recipe);
   }
-  if (!document.problems.empty()) fail_with(document.problems, file.string());
+  if (!document.problems.empty()) fail_with(document.problems, fmt::format("the recipe {}", file.string()));
   if (!result.recipe.train.epochs && !result.recipe.train.max_steps) result.recipe.train.epochs = 1;
   if (!result.recipe.optim.warmup_ratio && !result.recipe.optim.warmup_steps) result.recipe.optim.warmup_ratio = 0.03;
   return result;
+}
+
+Recipe read_overrides(std::span<const std::string> overrides, std::span<const std::string_view> allowed) {
+  RecipeDocument document;
+  document.file = "the command line";
+  for (const std::string& text : overrides) document.apply_override(text);
+  Recipe recipe;
+  std::map<std::string, std::string> origins;
+  Reader reader(document, origins, false);
+  recipe.fields(reader);
+  reader.report_unknown();
+  for (const auto& [key, origin] : origins) {
+    if (std::find(allowed.begin(), allowed.end(), key) != allowed.end()) continue;
+    document.complain(document.entries.at(key), fmt::format("{} has no effect here; what may be set is {}", key, fmt::join(allowed, ", ")));
+  }
+  if (!document.problems.empty()) fail_with(document.problems, document.file);
+  return recipe;
 }
 
 MeshSizes check_mesh(const Recipe& recipe, int ranks) {

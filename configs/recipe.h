@@ -17,6 +17,9 @@ struct ReadRecipe {
 // One Error (78) with all problems, each with its place, what is allowed and the nearest key; 66 when the file is absent.
 ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overrides);
 
+// Only `section.key=value`, for verbs that take no recipe: the defaults with these on top. 78 for a key that is not in `allowed`, naming those that are.
+Recipe read_overrides(std::span<const std::string> overrides, std::span<const std::string_view> allowed);
+
 // The recipe with every key, its value, and where the value came from; reads back to the same recipe.
 std::string resolved_recipe(const ReadRecipe& read);
 

@@ -55,7 +55,7 @@ struct DropoutMask {
 };
 
 struct AdamW {
-  float learning_rate = 0, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0;
+  double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;  // double: 1 - β2 of a rounded β2 would be 1e-5 off
   int64_t step = 1;  // of this update, from 1
 };
 

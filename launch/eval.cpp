@@ -34,10 +34,12 @@ Subject subject_of(const EvalArguments& a) {
     return s;
   }
   if (a.model.model.empty() || a.data.empty()) fail(Exit::usage, "eval needs a recipe, or --model DIR and --data FILE");
+  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "train.global_batch_size", "parallel.tp", "parallel.pp", "parallel.dp",
+                                           "data.format", "data.template", "data.template_date", "data.train_on", "data.max_length", "data.bad_rows"};
+  s.recipe = read_overrides(a.recipe.overrides, kAllowed);
   s.recipe.model.path = a.model.model;
-  s.recipe.train.dtype = a.model.dtype;
   s.recipe.data.validation.files = {{a.data, "auto", 1}};
-  s.recipe.data.max_length = std::min(a.max_length, read_model_config(a.model.model).max_positions);
+  s.recipe.data.max_length = std::min(s.recipe.data.max_length, read_model_config(a.model.model).max_positions);
   s.recipe.data.packing = false;
   if (!a.model.adapter.empty()) {
     s.adapter_directory = a.model.adapter;
@@ -66,6 +68,7 @@ void write_per_token(const std::string& file, const TokenStore& store, std::map<
 Exit run_eval(const Process& process, const EvalArguments& a) {
   const Subject subject = subject_of(a);
   const Recipe& recipe = subject.recipe;
+  refuse_unbuilt(recipe);
   MeshSizes sizes = check_mesh(recipe, process.world.size);
   Mesh mesh = launched_by_mpi() ? make_mpi_mesh({sizes.tp, sizes.pp, sizes.dp}) : make_self_mesh();
   Communicator& world = *mesh.world;

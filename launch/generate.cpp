@@ -3,7 +3,8 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "kernels/base/log.h"
+#include "data/prompts.h"
+#include "kernels/comm/agree.h"
 #include "launch/verbs.h"
 #include "trainer/inference.h"
 
@@ -13,47 +14,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-struct Prompt {
-  std::vector<Message> dialog;
-  std::string text;  // of a {"prompt"} row
-};
-
-std::vector<Prompt> read_prompts(const std::string& file) {
-  std::vector<Prompt> prompts;
-  std::istringstream in(read_text(file, size_t{1} << 30));
-  int64_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const auto j = nlohmann::json::parse(line, nullptr, false);
-    Prompt p;
-    if (j.is_object() && j.contains("prompt") && j["prompt"].is_string()) {
-      p.text = j["prompt"].get<std::string>();
-      p.dialog = {{"user", p.text}};
-    } else if (j.is_object() && j.contains("messages") && j["messages"].is_array() && !j["messages"].empty()) {
-      for (const auto& m : j["messages"]) {
-        if (!m.is_object() || !m.contains("role") || !m["role"].is_string() || !m.contains("content") || !m["content"].is_string()) {
-          fail(Exit::bad_data, "{}:{}: a message needs \"role\" and \"content\"", file, number);
-        }
-        p.dialog.push_back({m["role"].get<std::string>(), m["content"].get<std::string>()});
-      }
-      if (p.dialog.back().role == "assistant") p.dialog.pop_back();  // a training row: its own answer is not shown to the model
-      if (p.dialog.empty()) fail(Exit::bad_data, "{}:{}: the row has no message to answer", file, number);
-    } else {
-      fail(Exit::bad_data, "{}:{}: expected {{\"prompt\": …}} or {{\"messages\": […]}}", file, number);
-    }
-    prompts.push_back(std::move(p));
-  }
-  if (prompts.empty()) fail(Exit::bad_data, "{} holds no prompt", file);
-  return prompts;
-}
-
-ordered_json row_of(const Prompt& prompt, const std::string& answer) {
-  ordered_json messages = ordered_json::array();
-  for (const Message& m : prompt.dialog) messages.push_back({{"role", m.role}, {"content", m.content}});
-  messages.push_back({{"role", "assistant"}, {"content", answer}});
-  return {{"messages", messages}};
-}
+constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
 
 size_t lines_of(const std::string& file) {
   if (!fs::exists(file)) return 0;
@@ -75,37 +36,46 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   if (a.model.model.empty()) fail(Exit::usage, "generate needs --model DIR");
   if (a.prompt.empty() == a.prompts.empty()) fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
+  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "parallel.tp", "data.template", "data.template_date"};
+  Recipe recipe = read_overrides(a.overrides, kAllowed);
+  refuse_unbuilt(recipe);
   const MeshShape shape{process.world.size, 1, 1};
+  if (recipe.parallel.tp != 1 && recipe.parallel.tp != shape.tp) {
+    fail(Exit::bad_recipe, "parallel.tp={} must be the number of ranks, which is {}: generate is tensor-parallel over all of them", recipe.parallel.tp, shape.tp);
+  }
+  recipe.model.path = a.model.model;
   Mesh mesh = launched_by_mpi() ? make_mpi_mesh(shape) : make_self_mesh();
-  const bool first = process.world.rank == 0;
+  Communicator& world = *mesh.world;
   const Sampling sampling{a.greedy || (!a.temperature && !a.top_p), static_cast<float>(a.temperature.value_or(1.0)), static_cast<float>(a.top_p.value_or(1.0)), a.seed};
 
   std::vector<Prompt> prompts;
-  if (!a.prompts.empty()) {
-    prompts = read_prompts(a.prompts);
-  } else {
-    prompts = {{{{"user", a.prompt}}, a.prompt}};
-  }
-  const int64_t together = std::min<int64_t>(8, static_cast<int64_t>(prompts.size()));
-  const ModelConfig config = read_model_config(a.model.model);
-  // The cache needs room for the longest prompt and its answer.
-  const Tokenizer tokenizer = Tokenizer::open(a.model.model);
-  int64_t longest = 0;
-  for (const Prompt& p : prompts) {
-    for (const Message& m : p.dialog) longest = std::max<int64_t>(longest, static_cast<int64_t>(tokenizer.encode(m.content).size()));
-  }
-  int64_t capacity = std::min(config.max_positions, (longest + a.max_tokens + 256) * 2);
-  Inference inference({a.model.model, a.model.adapter.empty() ? std::nullopt : std::optional<fs::path>(a.model.adapter), dtype_of_name(a.model.dtype), together, capacity}, mesh,
-                      process.threads);
+  std::vector<Answering::Question> questions;
+  std::optional<Tokenizer> tokenizer;
+  InferenceSettings settings{.model = a.model.model, .adapter = a.model.adapter.empty() ? std::nullopt : std::optional<fs::path>(a.model.adapter), .dtype = dtype_of_name(recipe.train.dtype)};
+  together(world, [&] {
+    prompts = a.prompts.empty() ? std::vector<Prompt>{{{{"user", a.prompt}}}} : read_prompts(a.prompts);
+    const ModelConfig config = read_model_config(a.model.model);
+    tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
+    const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
+    settings.stop_ids = stop_ids(chat, *tokenizer, config.eos);
+    int64_t longest = 0;
+    for (const Prompt& p : prompts) {
+      questions.push_back({prompt_ids(p.dialog, *tokenizer, chat, recipe.data.template_date), questions.size()});
+      longest = std::max(longest, static_cast<int64_t>(questions.back().ids.size()));
+    }
+    if (longest >= config.max_positions) fail(Exit::bad_data, "a prompt has {} tokens; prompt and answer together may have {}", longest, config.max_positions);
+    settings.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
+    settings.capacity_tokens = std::min(config.max_positions, longest + a.max_tokens);
+  });
+  Inference inference(settings, mesh, process.threads);
+  const bool first = world.rank() == 0;
 
   if (a.prompts.empty()) {
-    const std::vector<int32_t> ids = inference.prompt_ids(prompts.front().dialog, a.raw);
-    const Inference::Question question[] = {{ids, 0}};
-    const Inference::Answer answer = inference.answer(question, sampling, a.max_tokens).front();
+    const Answering::Answer answer = inference.answering().answer(questions, sampling, a.max_tokens).front();
     if (!first) return Exit::done;
-    const std::string text = inference.tokenizer().decode(answer.ids);
+    const std::string text = tokenizer->decode(answer.ids);
     if (a.json) {
-      std::cout << ordered_json{{"prompt_ids", ids}, {"ids", answer.ids}, {"text", text}, {"finish_reason", answer.stopped ? "stop" : "length"}}.dump() << '\n';
+      std::cout << ordered_json{{"prompt_ids", questions.front().ids}, {"ids", answer.ids}, {"text", text}, {"finish_reason", answer.stopped ? "stop" : "length"}}.dump() << '\n';
     } else {
       std::cout << text << '\n';
     }
@@ -115,23 +85,24 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   size_t done = 0;
   std::ofstream file;
   if (!a.out.empty()) {
-    if (first && a.resume) drop_half_line(a.out);
-    mesh.world->barrier();
-    done = a.resume ? lines_of(a.out) : 0;
-    mesh.world->barrier();
-    if (first) {
+    together(world, [&] {
+      if (!first) return;
+      if (a.resume) drop_half_line(a.out);
       file.open(a.out, a.resume ? std::ios::app : std::ios::trunc);
       if (!file) fail(Exit::io, "cannot write {}", a.out);
-    }
+    });
+    if (a.resume) done = lines_of(a.out);
+    world.barrier();  // before rank 0 writes more
   }
   std::ostream& out = a.out.empty() ? std::cout : file;
-  for (size_t begin = done; begin < prompts.size(); begin += static_cast<size_t>(together)) {
-    std::vector<Inference::Question> questions;
-    for (size_t i = begin; i < std::min(prompts.size(), begin + static_cast<size_t>(together)); ++i) questions.push_back({inference.prompt_ids(prompts[i].dialog, a.raw), i});
-    const std::vector<Inference::Answer> answers = inference.answer(questions, sampling, a.max_tokens);
-    if (!first) continue;
-    for (size_t i = 0; i < answers.size(); ++i) out << row_of(prompts[begin + i], inference.tokenizer().decode(answers[i].ids)).dump() << '\n' << std::flush;
-    if (!out) fail(Exit::io, "cannot write the answers; is the disk full?");
+  for (size_t begin = done; begin < prompts.size(); begin += kTogether) {
+    const auto group = std::span(questions).subspan(begin, std::min<size_t>(kTogether, questions.size() - begin));
+    const std::vector<Answering::Answer> answers = inference.answering().answer(group, sampling, a.max_tokens);
+    together(world, [&] {
+      if (!first) return;
+      for (size_t i = 0; i < answers.size(); ++i) out << answered_row(prompts[begin + i], tokenizer->decode(answers[i].ids)) << '\n' << std::flush;
+      if (!out) fail(Exit::io, "cannot write the answers; is the disk full?");
+    });
   }
   return Exit::done;
 }

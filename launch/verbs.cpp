@@ -3,12 +3,12 @@
 
 #include <dnnl.h>
 #include <mpi.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "model/files/import_gguf.h"
@@ -17,23 +17,17 @@
 #include "trainer/run.h"
 #include "trainer/setup.h"
 
-#ifndef DROVER_VERSION
-#define DROVER_VERSION "0"
-#endif
-
 namespace drover {
 
 using nlohmann::ordered_json;
 
-namespace {
-
 void refuse_unbuilt(const Recipe& recipe) {
-  if (recipe.log.profile) fail(Exit::bad_recipe, "log.profile: true is not built yet; leave it out");
-  if (recipe.eval.prompts) fail(Exit::bad_recipe, "eval.prompts is not built yet; leave it out and use drover generate --prompts before and after");
   if (recipe.device == "cuda") {
     fail(Exit::bad_recipe, "device: cuda is not built yet in this version; use device: cpu (plans of a recipe for GPUs work: drover plan)");
   }
 }
+
+namespace {
 
 MeshSizes planned_mesh(const Recipe& recipe, std::optional<int> ranks) {
   const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
@@ -69,7 +63,7 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   Mesh mesh = launched_by_mpi() ? make_mpi_mesh({sizes.tp, sizes.pp, sizes.dp}) : make_self_mesh();
   log::info("{} {} × {} {}: tp {} · pp {} · dp {}", process.world.size, process.world.size == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads",
             sizes.tp, sizes.pp, sizes.dp);
-  check_same(*mesh.world, "the program", version_text());
+  check_same(*mesh.world, "the program", sha256_file("/proc/self/exe"));
   return train(read, mesh, process.threads);
 }
 
@@ -84,10 +78,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   const bool have_data = fs::exists(tokenizer_directory(recipe)) && std::all_of(recipe.data.train.begin(), recipe.data.train.end(), [](const DataFile& f) { return fs::exists(f.path); });
   if (have_data) {
     const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
-    PrepareReport report;
-    data.emplace();
-    data->train = prepare(prepare_settings(recipe, recipe.data.train), tokenizer, report);
-    if (!recipe.data.validation.files.empty()) data->validation = prepare(prepare_settings(recipe, recipe.data.validation.files), tokenizer, report);
+    data = prepare_data_in_memory(recipe, tokenizer);
   }
   const EngineSettings settings = engine_settings(recipe, model, layout, sizes, data ? &*data : nullptr);
   const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
@@ -166,29 +157,13 @@ Exit run_import(const std::string& gguf, const std::string& directory) {
   return Exit::done;
 }
 
-Exit run_doctor(const Process& process, bool json) {
-  long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
-  struct statvfs disk {};
-  statvfs(".", &disk);
-  const double memory = static_cast<double>(pages) * static_cast<double>(page) / (1 << 30), free_disk = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize) / (1 << 30);
-  const bool bf16 = __builtin_cpu_supports("avx512bf16"), avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-  const std::string isa = bf16 ? "AVX-512 with bf16" : avx512 ? "AVX-512" : "AVX2 (bf16 is multiplied in fp32: slower)";
-  if (json) {
-    std::cout << ordered_json{{"cores", process.threads}, {"memory_gib", memory}, {"free_disk_gib", free_disk}, {"cpu", isa}, {"cuda", false}, {"ready", true}}.dump() << '\n';
-    return Exit::done;
-  }
-  std::cout << fmt::format("cores     {}\nmemory    {:.1f} GiB\ndisk      {:.1f} GiB free here\nCPU       {}\nGPU       none is used: the CUDA backend is not built yet\n{}ready: device cpu\n", process.threads, memory,
-                           free_disk, isa, version_text());
-  return Exit::done;
-}
-
 std::string version_text() {
   char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = {};
   int length = 0;
   MPI_Get_library_version(mpi, &length);
   const std::string name(mpi, static_cast<size_t>(length));
   const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("drover {}\nbackends  cpu (oneDNN {}.{}.{}), count\nMPI       {}\n", DROVER_VERSION, dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")));
+  return fmt::format("drover {} ({})\nbackends  cpu (oneDNN {}.{}.{}), count\nMPI       {}\n", DROVER_VERSION, std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT, dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")));
 }
 
 }  // namespace drover

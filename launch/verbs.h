@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "configs/schema.h"
 #include "launch/process.h"
 
 namespace drover {
@@ -19,18 +20,17 @@ Exit run_prepare(const RecipeArguments& arguments);
 
 struct ModelArguments {
   std::string model, adapter;
-  std::string dtype = "bf16";
 };
 struct EvalArguments {
   RecipeArguments recipe;  // a recipe, or a model and data
   ModelArguments model;
   std::string data, per_token;
-  int64_t max_length = 2048;
 };
 Exit run_eval(const Process& process, const EvalArguments& arguments);
 
 struct GenerateArguments {
   ModelArguments model;
+  std::vector<std::string> overrides;
   std::string prompt, prompts, out;
   bool raw = false, greedy = false, json = false, resume = false;
   std::optional<double> temperature, top_p;
@@ -56,5 +56,8 @@ Exit run_make_tiny(const std::string& directory, uint64_t seed);
 Exit run_inspect(const std::string& path, bool json);
 Exit run_doctor(const Process& process, bool json);
 std::string version_text();
+
+// 78 for what a recipe may say but this version cannot do.
+void refuse_unbuilt(const Recipe& recipe);
 
 }  // namespace drover

@@ -23,6 +23,8 @@ struct EngineSettings {
   int64_t evaluation_tokens = 0;       // the same of evaluation; 0: as in training
   int64_t evaluation_trained = 0;
   int64_t local_micro_batches = 1;     // the most per rank and step
+  int64_t answer_sequences = 0;        // eval.prompts: questions answered at once in scratch; 0: none
+  int64_t answer_tokens = 0;           // of a prompt with its answer
   bool train = true;                   // false: evaluation only; no gradients, no optimizer
   bool deterministic = false;
   bool recompute = false;              // memory.activation_checkpointing: full

@@ -10,21 +10,6 @@
 
 namespace drover {
 
-namespace {
-
-int64_t status_bytes(const char* key) {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);) {
-    if (line.rfind(key, 0) == 0) return std::stoll(line.substr(line.find(':') + 1)) * 1024;
-  }
-  return 0;
-}
-
-}  // namespace
-
-int64_t peak_process_bytes() { return status_bytes("VmHWM:"); }
-int64_t current_process_bytes() { return status_bytes("VmRSS:"); }
-
 MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) {
   std::string kept;
   if (fs::exists(file)) {

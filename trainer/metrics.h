@@ -42,7 +42,4 @@ class Progress {
   std::chrono::steady_clock::time_point start_;
 };
 
-int64_t peak_process_bytes();     // VmHWM
-int64_t current_process_bytes();  // VmRSS
-
 }  // namespace drover

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/count/count.h"
+#include "trainer/answering.h"
 
 namespace drover {
 
@@ -37,6 +38,11 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   if (settings.train) engine.train_step(batch, {});
   const int64_t flops = backend.total_flops();
   engine.evaluate(settings.evaluation_tokens == 0 ? batch : batch_of(settings.evaluation_tokens, settings.evaluation_trained));
+  if (settings.answer_sequences > 0) {
+    Frame frame(engine.scratch());
+    Decoder decoder(engine.stage(), backend, engine.scratch(), engine.scratch(), settings.answer_sequences, settings.answer_tokens);
+    Answering::rehearse(decoder, settings.answer_sequences);
+  }
   return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp)], engine.peak(), flops};
 }
 

@@ -14,6 +14,8 @@
 #include "trainer/checkpoint.h"
 #include "trainer/export.h"
 #include "trainer/metrics.h"
+#include "trainer/process_memory.h"
+#include "trainer/profile.h"
 #include "trainer/setup.h"
 #include "trainer/stop_signal.h"
 
@@ -133,8 +135,12 @@ class Training {
               100.0 * static_cast<double>(trainable_parameters(model_->config(), layout_)) / static_cast<double>(parameter_count(model_->config())), print_plan(plans));
     planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
     backend_ = make_cpu_backend(threads_);
+    if (recipe_.log.profile) timed_.emplace(*backend_);
+    predicted_bytes_ = largest(world_, predicted_process_bytes(planned_, *backend_));
+    log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(predicted_bytes_), mib(planned_.total()));
+    check_fits_machine(world_, predicted_bytes_);
     weights_.emplace(*model_);
-    together(world_, [&] { engine_.emplace(settings, *backend_, mesh_, *weights_, planned_); });
+    together(world_, [&] { engine_.emplace(settings, backend(), mesh_, *weights_, planned_); });
     loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp, mesh_.shape.dp});
     total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
     log::info("{} rows a step, {} steps an epoch, {} steps in all", recipe_.train.global_batch_size, loader_->steps_per_epoch(), total_steps_);
@@ -152,7 +158,7 @@ class Training {
       }
       if (!checkpoint) return;
       check_identity(*checkpoint, identity_, run_);
-      checkpoint->load(adapter, *backend_);
+      checkpoint->load(adapter, backend());
     });
     if (checkpoint) {
       done_ = checkpoint->state().step;
@@ -171,14 +177,13 @@ class Training {
     const int64_t warmup = o.warmup_steps ? *o.warmup_steps : warmup_steps_of(o.warmup_ratio.value_or(0), total_steps_);
     const LearningRateShape shape = o.schedule == "constant" ? LearningRateShape::constant : o.schedule == "linear" ? LearningRateShape::linear : LearningRateShape::cosine;
     const LearningRate rate{shape, o.learning_rate, warmup, total_steps_};
-    return {{static_cast<float>(rate.at(step - 1)), static_cast<float>(o.betas[0]), static_cast<float>(o.betas[1]), static_cast<float>(o.eps),
-             static_cast<float>(o.weight_decay), step},
+    return {{rate.at(step - 1), o.betas[0], o.betas[1], o.eps, o.weight_decay, step},
             static_cast<float>(o.max_grad_norm)};
   }
 
   void save() {
     const StreamPosition next = loader_->position_of(done_);
-    save_checkpoint(run_, {done_, identity_, next.epoch, next.step}, *engine_->adapter(), *backend_, mesh_);
+    save_checkpoint(run_, {done_, identity_, next.epoch, next.step}, *engine_->adapter(), backend(), mesh_);
     saved_ = done_;
     together(world_, [&] {
       if (world_.rank() == 0) prune_checkpoints(run_, recipe_.checkpoint.keep);
@@ -186,17 +191,24 @@ class Training {
   }
 
   void validate(Progress& progress) {
-    if (!data_.validation || validated_ == done_) return;
+    if (validated_ == done_) return;
     validated_ = done_;
+    if (!data_.prompts.empty()) answer_prompts(progress);
+    if (!data_.validation) return;
     const Evaluation e = evaluate_store(*engine_, *data_.validation, recipe_.train.micro_batch_size, recipe_.train.global_batch_size);
     if (world_.rank() != 0) return;
     progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss));
     metrics_->validation(done_, e.loss, data_.validation->tokens());
   }
 
+  Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *backend_; }
+
   Outcome loop() {
     Progress progress(recipe_.log.every_steps);
     validate(progress);
+    if (timed_) timed_->start_over();
+    const auto loop_begin = std::chrono::steady_clock::now();
+    const int64_t first_step = done_ + 1;
     while (done_ < total_steps_) {
       const StopReason stop = agreed_stop(world_);
       if (stop != StopReason::none) {
@@ -217,6 +229,7 @@ class Training {
       }
       ++done_;
       StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_process_bytes())};
+      reached_bytes_ = m.peak_bytes;
       m.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       if (world_.rank() == 0) {
         metrics_->step(m);
@@ -226,9 +239,29 @@ class Training {
       if (recipe_.checkpoint.every_steps > 0 && done_ % recipe_.checkpoint.every_steps == 0) save();
     }
     progress.finish();
+    if (timed_ && done_ >= first_step) {
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - loop_begin).count();
+      log::info("where rank 0's time went, steps {} to {}:\n{}", first_step, done_, print_profile(timed_->times(), seconds));
+    }
     validate(progress);
     return {StopReason::none, done_};
   }
+
+  // output.dir/answers-step-N.jsonl, and the first of them to read.
+  void answer_prompts(Progress& progress) {
+    const std::vector<std::string> rows = sample_answers(*engine_, data_.prompts, *tokenizer_, stop_ids(chat_template(recipe_), *tokenizer_, model_->config().eos));
+    together(world_, [&] {
+      if (world_.rank() != 0) return;
+      std::string text;
+      for (const std::string& row : rows) text += row + "\n";
+      const fs::path file = run_ / fmt::format("answers-step-{}.jsonl", done_);
+      write_text(file, text);
+      const auto first = nlohmann::json::parse(rows.front())["messages"];
+      progress.note(fmt::format("step {}: {} prompts answered in {}; the first: {}", done_, rows.size(), file.string(), first.back()["content"].dump()));
+    });
+  }
+
+  static double mib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
   Exit stopped(const Outcome& outcome) {
     log::info("stopped after step {} of {}; {} is saved. Start the same command again to go on.", outcome.steps, total_steps_,
@@ -249,6 +282,7 @@ class Training {
     });
     const ArenaBytes peak = engine_->peak();
     log::info("arenas of rank 0: {} bytes planned, {} bytes reached", planned_.total(), peak.total());
+    log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(predicted_bytes_), mib(reached_bytes_));
     log::info("done. The adapter is in {}\n"
               "  try it:   drover generate --model {} --adapter {} --prompt \"…\" --greedy\n"
               "  merge it: drover export {} --merged {}",
@@ -270,12 +304,14 @@ class Training {
   PreparedData data_;
   ArenaBytes planned_;
   std::unique_ptr<Backend> backend_;
+  std::optional<TimedBackend> timed_;  // with log.profile, around backend_
   std::optional<DirectoryWeights> weights_;
   std::optional<Engine> engine_;
   std::optional<Loader> loader_;
   std::optional<MetricsFile> metrics_;
   std::map<std::string, std::string> identity_;
   int64_t total_steps_ = 0, done_ = 0, saved_ = -1, validated_ = -1;
+  int64_t predicted_bytes_ = 0, reached_bytes_ = 0;  // of the largest process
 };
 
 }  // namespace

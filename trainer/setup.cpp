@@ -4,6 +4,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
+#include "trainer/answering.h"
 
 namespace drover {
 
@@ -77,6 +78,11 @@ ModelConfig model_config_of(const Recipe& recipe, bool known_names_too) {
 
 fs::path tokenizer_directory(const Recipe& recipe) { return recipe.model.tokenizer.value_or(recipe.model.path); }
 
+std::optional<ChatTemplate> chat_template(const Recipe& recipe) {
+  const std::string& name = recipe.data.template_name;
+  return name == "auto" ? ChatTemplate::find(tokenizer_directory(recipe)) : ChatTemplate::named(name);
+}
+
 PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFile>& files) {
   const DataSection& d = recipe.data;
   PrepareSettings s;
@@ -84,7 +90,7 @@ PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFil
     return name == "messages" ? RowFormat::messages : name == "text" ? RowFormat::text : RowFormat::automatic;
   };
   for (const DataFile& file : files) s.sources.push_back({file.path, format_of(file.format == "auto" ? d.format : file.format), file.weight});
-  s.chat = d.template_name == "auto" ? ChatTemplate::find(tokenizer_directory(recipe)) : ChatTemplate::named(d.template_name);
+  s.chat = chat_template(recipe);
   s.date = d.template_date;
   s.train_on = d.train_on == "all" ? TrainOn::all : d.train_on == "last" ? TrainOn::last : TrainOn::assistant;
   s.max_length = d.max_length;
@@ -132,21 +138,46 @@ std::pair<TokenStore, TokenStore> split_off(const TokenStore& all, double share,
   return parts;
 }
 
+void take_share(const Recipe& recipe, PreparedData& data) {
+  if (!recipe.data.validation.files.empty() || recipe.data.validation.share <= 0) return;
+  if (data.train.documents() < 2) fail(Exit::bad_data, "data.validation.share needs at least two training documents");
+  auto [train, validation] = split_off(data.train, recipe.data.validation.share, static_cast<uint64_t>(recipe.train.seed), recipe.data.packing, recipe.data.max_length);
+  data.train = std::move(train);
+  data.validation = std::move(validation);
+}
+
+void read_sample_prompts(const Recipe& recipe, const Tokenizer& tokenizer, PreparedData& data) {
+  if (!recipe.eval.prompts) return;
+  const std::optional<ChatTemplate> chat = chat_template(recipe);
+  for (const Prompt& prompt : read_prompts(*recipe.eval.prompts)) {
+    data.prompts.push_back({prompt, prompt_ids(prompt.dialog, tokenizer, chat, recipe.data.template_date)});
+    if (data.prompts.back().ids.empty()) fail(Exit::bad_data, "{}: prompt {} has no tokens; give it some text", *recipe.eval.prompts, data.prompts.size());
+  }
+}
+
 }  // namespace
 
 PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Communicator& world) {
   const fs::path directory = fs::path(recipe.output.dir) / "data";
-  const PrepareSettings settings = prepare_settings(recipe, recipe.data.train);
   PreparedData data;
-  data.train = store_of(settings, tokenizer, directory / "train.h5", "training", world);
+  data.train = store_of(prepare_settings(recipe, recipe.data.train), tokenizer, directory / "train.h5", "training", world);
   if (!recipe.data.validation.files.empty()) {
     data.validation = store_of(prepare_settings(recipe, recipe.data.validation.files), tokenizer, directory / "validation.h5", "validation", world);
-  } else if (recipe.data.validation.share > 0) {
-    if (data.train.documents() < 2) fail(Exit::bad_data, "data.validation.share needs at least two training documents");
-    auto [train, validation] = split_off(data.train, recipe.data.validation.share, static_cast<uint64_t>(recipe.train.seed), recipe.data.packing, recipe.data.max_length);
-    data.train = std::move(train);
-    data.validation = std::move(validation);
   }
+  together(world, [&] {
+    take_share(recipe, data);
+    read_sample_prompts(recipe, tokenizer, data);
+  });
+  return data;
+}
+
+PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& tokenizer) {
+  PreparedData data;
+  PrepareReport report;
+  data.train = prepare(prepare_settings(recipe, recipe.data.train), tokenizer, report);
+  if (!recipe.data.validation.files.empty()) data.validation = prepare(prepare_settings(recipe, recipe.data.validation.files), tokenizer, report);
+  take_share(recipe, data);
+  read_sample_prompts(recipe, tokenizer, data);
   return data;
 }
 
@@ -197,6 +228,18 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   }
   s.micro_batch_tokens = largest.tokens;
   s.micro_batch_trained = largest.trained_tokens;
+  if (data->prompts.empty()) return s;
+
+  if (mesh.pp != 1) fail(Exit::bad_recipe, "eval.prompts needs parallel.pp 1: a pipeline does not answer prompts while it trains; leave eval.prompts out and use drover generate");
+  int64_t longest = 0;
+  for (const SamplePrompt& p : data->prompts) longest = std::max(longest, static_cast<int64_t>(p.ids.size()));
+  s.answer_tokens = longest + kSampleAnswerTokens;
+  if (s.answer_tokens > model.max_positions) {
+    fail(Exit::bad_data, "{}: a prompt of {} tokens and an answer of {} do not fit the model's {} positions", *recipe.eval.prompts, longest, kSampleAnswerTokens, model.max_positions);
+  }
+  const int64_t share = (static_cast<int64_t>(data->prompts.size()) + mesh.dp - 1) / mesh.dp;
+  s.answer_sequences = std::min(kSampleSequences, share);
+  s.max_positions = std::max(s.max_positions, s.answer_tokens);
   return s;
 }
 

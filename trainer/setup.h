@@ -6,6 +6,7 @@
 #include "model/files/model_directory.h"
 #include "model/files/peft.h"
 #include "trainer/plan.h"
+#include "trainer/sample_answers.h"
 
 namespace drover {
 
@@ -33,11 +34,14 @@ ModelConfig model_config_of(const Recipe& recipe, bool known_names_too);
 struct PreparedData {
   TokenStore train;
   std::optional<TokenStore> validation;
+  std::vector<SamplePrompt> prompts;  // of eval.prompts
 };
 PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFile>& files);
 fs::path tokenizer_directory(const Recipe& recipe);
+std::optional<ChatTemplate> chat_template(const Recipe& recipe);
 // Rank 0 makes or reuses output.dir/data/*.h5, the others wait and open them. Says what it read.
 PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Communicator& world);
+PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& tokenizer);  // the same, writing nothing: for plans
 
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch);
 

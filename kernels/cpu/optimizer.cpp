@@ -45,18 +45,19 @@ void CpuBackend::clip_factor(Tensor total, float max_norm, Tensor factor) {
 void CpuBackend::adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
   const float clip = factor.as<float>()[0];
   const double t = static_cast<double>(s.step), lr = s.learning_rate;
-  const double correction1 = 1 - std::pow(static_cast<double>(s.beta1), t), correction2 = 1 - std::pow(static_cast<double>(s.beta2), t);
+  const double correction1 = 1 - std::pow(s.beta1, t), correction2 = 1 - std::pow(s.beta2, t);
   const float step_size = static_cast<float>(lr / correction1), root2 = static_cast<float>(std::sqrt(correction2));
   const float decay = static_cast<float>(1 - lr * s.weight_decay);
+  const float rest1 = static_cast<float>(1 - s.beta1), beta2 = static_cast<float>(s.beta2), rest2 = static_cast<float>(1 - s.beta2), eps = static_cast<float>(s.eps);
   const int64_t n = p.size();
   const float* gs = g.as<float>();
   float *ps = p.as<float>(), *ms = m.as<float>(), *vs = v.as<float>();
 #pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t i = 0; i < n; ++i) {
     const float gi = gs[i] * clip;
-    ms[i] = ms[i] + (gi - ms[i]) * (1 - s.beta1);
-    vs[i] = vs[i] * s.beta2 + gi * gi * (1 - s.beta2);
-    ps[i] = ps[i] * decay - step_size * ms[i] / (std::sqrt(vs[i]) / root2 + s.eps);
+    ms[i] = ms[i] + (gi - ms[i]) * rest1;
+    vs[i] = vs[i] * beta2 + gi * gi * rest2;
+    ps[i] = ps[i] * decay - step_size * ms[i] / (std::sqrt(vs[i]) / root2 + eps);
   }
 }
 

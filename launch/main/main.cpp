@@ -25,7 +25,6 @@ void take_words(const std::vector<std::string>& words, RecipeArguments& argument
 void model_options(CLI::App* verb, ModelArguments& arguments) {
   verb->add_option("--model", arguments.model, "the model's directory");
   verb->add_option("--adapter", arguments.adapter, "a PEFT adapter's directory");
-  verb->add_option("--dtype", arguments.dtype, "bf16 or fp32")->check(CLI::IsMember({"bf16", "fp32"}));
 }
 
 }  // namespace
@@ -58,17 +57,17 @@ int main(int argc, char** argv) {
 
   EvalArguments eval;
   auto* eval_verb = app.add_subcommand("eval", "loss and perplexity of a recipe's validation data, or of --data under --model");
-  eval_verb->add_option("recipe", words, "RECIPE.yaml, then any section.key=value");
+  eval_verb->add_option("recipe", words, "RECIPE.yaml (not with --model), then any section.key=value");
   model_options(eval_verb, eval.model);
   eval_verb->add_option("--data", eval.data, "JSONL rows of messages or text");
   eval_verb->add_option("--per-token", eval.per_token, "write ids and log-probabilities of every document to this file");
-  eval_verb->add_option("--max-length", eval.max_length, "tokens of a row")->check(CLI::PositiveNumber);
   eval_verb->add_flag("--json", eval.recipe.json, "print the result as JSON");
   eval_verb->footer("example: drover eval --model models/smollm2 --adapter runs/handbook/adapter --data data/sample/handbook.validation.jsonl");
 
   GenerateArguments generate;
   auto* generate_verb = app.add_subcommand("generate", "answer a prompt, or a file of prompts");
   model_options(generate_verb, generate.model);
+  generate_verb->add_option("overrides", generate.overrides, "section.key=value, for example train.dtype=fp32");
   generate_verb->add_option("--prompt", generate.prompt, "the prompt");
   generate_verb->add_option("--prompts", generate.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
   generate_verb->add_flag("--raw", generate.raw, "no chat template");
@@ -145,7 +144,11 @@ int main(int argc, char** argv) {
     return static_cast<int>(Exit::usage);
   }
   take_words(words, recipe);
-  take_words(words, eval.recipe);
+  if (eval.model.model.empty()) {
+    take_words(words, eval.recipe);
+  } else {
+    eval.recipe.overrides = words;
+  }
   tokenize.has_text = text_option->count() > 0;
 
   const Process process = start_process(&argc, &argv);

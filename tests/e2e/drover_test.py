@@ -244,8 +244,49 @@ class Training(Case):
 
 
 class Using(Case):
+    def test_prompts_are_answered_while_training(self):
+        prompts = self.home / "validation.jsonl"
+        answers = {}
+        for name, mesh in (("one", []), ("tp", ["parallel.tp=2"]), ("dp", ["parallel.dp=2"])):
+            self.train(f"prompts-{name}", f"eval.prompts={prompts}", "eval.every_steps=4", *mesh, ranks=2 if mesh else 0, check=0)
+            folder = self.home / "runs" / f"prompts-{name}"
+            answers[name] = {step: (folder / f"answers-step-{step}.jsonl").read_text() for step in (0, 4, 8)}
+            self.assertEqual(answers[name], answers["one"])
+        self.assertNotEqual(answers["one"][0], answers["one"][8])
+        out = self.home / "asked-after.jsonl"
+        run("generate", "--model", self.model, "--adapter", self.home / "runs" / "prompts-one" / "adapter", "--prompts", prompts, "--greedy", "--max-tokens", 128, "--out", out,
+            "train.dtype=fp32", check=0)
+        self.assertEqual(out.read_text(), answers["one"][8])
+        result = self.train("prompts-pp", f"eval.prompts={prompts}", "parallel.pp=2", ranks=2, check=78)
+        self.assertIn("parallel.pp 1", result.stderr)
+
+    def test_a_profile_accounts_for_the_time(self):
+        text = self.train("profiled", "log.profile=true", check=0).stderr
+        lines = text[text.index("where rank 0's time went") :].splitlines()[2:]
+        table = {}
+        for line in lines:
+            if " % " not in line + " ":
+                break
+            name, rest = line[:24].strip(), line[24:].split()
+            table[name] = (int(rest[0]), float(rest[1]))
+        for op in ("linear", "linear_dx", "gemm", "attention", "attention_backward", "adamw"):
+            self.assertGreater(table[op][0], 0, op)
+        products = sum(table[op][1] for op in ("linear", "linear_dx", "gemm"))
+        self.assertLessEqual(abs(table["matrix products"][1] - products), 0.03)
+        self.assertEqual(table["adamw"][0], 8)
+        self.assertGreaterEqual(table["outside the ops"][1], 0)
+
+    def test_overrides_without_a_recipe(self):
+        for verb in (["generate", "--model", self.model, "--prompt", "x"], ["eval", "--model", self.model, "--data", self.home / "validation.jsonl"]):
+            result = run(*verb, "train.epochs=3", "trian.dtype=fp32", check=78)
+            self.assertIn("train.epochs has no effect here", result.stderr)
+            self.assertIn("trian.dtype is unknown", result.stderr)
+            self.assertIn("bf16", run(*verb, "train.dtype=fp16", check=78).stderr)
+        longest = run("eval", "--model", self.model, "--data", self.home / "validation.jsonl", "data.max_length=2", check=65)
+        self.assertIn("no token to train on", longest.stderr)
+
     def eval(self, *arguments, **keywords):
-        return json.loads(run("eval", "--json", "--dtype", "fp32", "--data", self.home / "validation.jsonl", *arguments, check=0, **keywords).stdout)
+        return json.loads(run("eval", "--json", "train.dtype=fp32", "--data", self.home / "validation.jsonl", *arguments, check=0, **keywords).stdout)
 
     def test_merged_equals_adapter(self):
         base = self.eval("--model", self.model)
@@ -273,7 +314,7 @@ class Using(Case):
         text = self.home / "texts.jsonl"
         text.write_text("".join(json.dumps({"text": t}) + "\n" for t in ("The harbour opens.", "ab", "Lorries wait in line.")))
         out = self.home / "tokens.jsonl"
-        result = json.loads(run("eval", "--json", "--dtype", "fp32", "--model", self.model, "--data", text, "--per-token", out, check=0).stdout)
+        result = json.loads(run("eval", "--json", "train.dtype=fp32", "--model", self.model, "--data", text, "--per-token", out, check=0).stdout)
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         self.assertEqual(len(rows), 3)
         every = [p for r in rows for p in r["logprobs"]]
@@ -321,6 +362,32 @@ class Using(Case):
             self.assertIn("kind", json.loads(run("inspect", path, "--json", check=0).stdout))
         self.assertTrue(json.loads(run("doctor", "--json", check=0).stdout)["ready"])
         self.assertIn("drover", run("--version", check=0).stdout)
+
+
+class Real(unittest.TestCase):
+    """The sample model itself: DROVER_SMOLLM2 names its directory; without it these fail unless DROVER_OFFLINE=1."""
+
+    def setUp(self):
+        self.model = os.environ.get("DROVER_SMOLLM2", "")
+        if not (pathlib.Path(self.model) / "model.safetensors").exists():
+            if os.environ.get("DROVER_OFFLINE") == "1":
+                self.skipTest("DROVER_OFFLINE=1")
+            self.fail("DROVER_SMOLLM2 names no model directory; run tests/run, or set DROVER_OFFLINE=1")
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="drover-real-"))
+        self.addCleanup(shutil.rmtree, self.home)
+
+    def test_peak_memory_is_predicted(self):
+        for rows, length, extra in ((8, 128, []), (1, 512, ["memory.activation_checkpointing=full"])):
+            text = " ".join(["The lorry waits at the harbour."] * 400)
+            (self.home / "text.jsonl").write_text(json.dumps({"text": text}) + "\n")
+            recipe = self.home / "recipe.yaml"
+            recipe.write_text(f"model: {{path: {self.model}}}\ndata: {{train: {self.home}/text.jsonl, max_length: {length}}}\n"
+                              f"train: {{micro_batch_size: {rows}, global_batch_size: {rows}, max_steps: 2}}\noutput: {{dir: {self.home}/run-{length}}}\n")
+            output = run("train", recipe, *extra, check=0, timeout=300).stderr
+            line = next(line for line in output.splitlines() if line.startswith("a process: "))
+            predicted, reached = float(line.split()[2]), float(line.split()[5])
+            self.assertGreater(reached, 300)
+            self.assertLess(abs(predicted - reached), 0.1 * reached, line)
 
 
 class Refusing(Case):

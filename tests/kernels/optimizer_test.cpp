@@ -55,7 +55,7 @@ TEST(Clip, FactorOfTheNorm) {
 TEST(AdamW, UpdatesAsTorchDoes) {
   const auto backend = make_cpu_backend(2);
   for (const int64_t n : {0, 1, 3, 17, 4099}) {
-    const AdamW settings{.learning_rate = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f};
+    const AdamW settings{.learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1};
     const Held p(drawn_matrix(1, n, 1, DType::f32), DType::f32), m(n, 1, DType::f32), v(n, 1, DType::f32);
     Doubles half(1, 1);
     half(0, 0) = 0.5;
@@ -83,10 +83,10 @@ TEST(AdamW, FirstStepByHand) {
   Doubles one(1, 1);
   one(0, 0) = 1;
   const Held p(one, DType::f32), g(one, DType::f32), m(1, 1, DType::f32), v(1, 1, DType::f32), factor(one, DType::f32);
-  backend->adamw({.learning_rate = 0.1f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 0, .weight_decay = 0.5f, .step = 1}, factor, g, p, m, v);
+  backend->adamw({.learning_rate = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 0, .weight_decay = 0.5, .step = 1}, factor, g, p, m, v);
   EXPECT_NEAR(get(p, 0, 0), 1 - 0.05 - 0.1, 4 * 0x1p-24);
-  EXPECT_EQ(get(m, 0, 0), static_cast<double>(1 - 0.9f));
-  EXPECT_EQ(get(v, 0, 0), static_cast<double>(1 - 0.999f));
+  EXPECT_EQ(get(m, 0, 0), static_cast<double>(static_cast<float>(1 - 0.9)));
+  EXPECT_EQ(get(v, 0, 0), static_cast<double>(static_cast<float>(1 - 0.999)));
 }
 
 }  // namespace

@@ -161,7 +161,7 @@ Curve train(const Json& golden, DType dtype) {
       micro_batches.push_back(micro_batch(documents, static_cast<int64_t>(micro_batches.size())));
     }
     StepSettings settings;
-    settings.adamw = {.learning_rate = static_cast<float>(rate.at(step)),
+    settings.adamw = {.learning_rate = rate.at(step),
                       .beta1 = golden.at("betas").at(0),
                       .beta2 = golden.at("betas").at(1),
                       .eps = golden.at("eps"),

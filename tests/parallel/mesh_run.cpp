@@ -190,7 +190,7 @@ int run(int argc, char** argv) {
     losses.push_back(engine.accumulate_gradients(batch, static_cast<uint64_t>(step) + 1));
     if (step == 0) gradients = gathered(engine, engine.adapter()->gradients);
     StepSettings settings;
-    settings.adamw = {.learning_rate = 5e-3f, .weight_decay = 0.01f, .step = step + 1};
+    settings.adamw = {.learning_rate = 5e-3, .weight_decay = 0.01, .step = step + 1};
     settings.max_grad_norm = static_cast<float>(a.real("clip", 0.05));
     norms.push_back(engine.apply_gradients(settings));
   }

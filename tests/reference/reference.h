@@ -263,11 +263,11 @@ Matrix<Real> cross_entropy_backward(const Matrix<Real>& logits, std::span<const 
 template <typename Real>
 void adamw(const AdamW& s, Real g, Real& p, Real& m, Real& v) {
   using std::sqrt;
-  const double b1 = static_cast<double>(s.beta1), b2 = static_cast<double>(s.beta2), t = static_cast<double>(s.step), lr = static_cast<double>(s.learning_rate);
-  p = p - Real(lr) * Real(static_cast<double>(s.weight_decay)) * p;
+  const double b1 = s.beta1, b2 = s.beta2, t = static_cast<double>(s.step), lr = s.learning_rate;
+  p = p - Real(lr) * Real(s.weight_decay) * p;
   m = Real(b1) * m + Real(1 - b1) * g;
   v = Real(b2) * v + Real(1 - b2) * (g * g);
-  const Real root = sqrt(v) / Real(std::sqrt(1 - std::pow(b2, t))) + Real(static_cast<double>(s.eps));
+  const Real root = sqrt(v) / Real(std::sqrt(1 - std::pow(b2, t))) + Real(s.eps);
   p = p - Real(lr / (1 - std::pow(b1, t))) * m / root;
 }
 

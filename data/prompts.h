@@ -1,0 +1,20 @@
+// Prompts of a file, and the rows that echo them with their answers, which are valid training data.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/chat_template.h"
+
+namespace drover {
+
+struct Prompt {
+  std::vector<Message> dialog;  // what is to be answered: its last message is not the assistant's
+};
+
+// JSONL rows of {"prompt"} or {"messages"}; an answer at the end of a dialog (a training row) is taken off. 65 naming file and line.
+std::vector<Prompt> read_prompts(const std::string& file);
+
+// {"messages": […, {"role": "assistant", "content": answer}]}
+std::string answered_row(const Prompt& prompt, const std::string& answer);
+
+}  // namespace drover

@@ -1,0 +1,62 @@
+// drover doctor: is this machine ready for a run, and what to do if not.
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "launch/verbs.h"
+
+namespace drover {
+
+namespace {
+
+// Room for the sample model, its run and a merged copy.
+constexpr double kLeastMemoryGib = 2, kLeastDiskGib = 2, kLeastSharedGib = 0.06;
+
+double free_gib(const char* path) {
+  struct statvfs disk {};
+  if (statvfs(path, &disk) != 0) return 0;
+  return static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize) / (1 << 30);
+}
+
+bool on_path(const std::string& program) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path == nullptr ? "" : path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (access((folder + "/" + program).c_str(), X_OK) == 0) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Exit run_doctor(const Process& process, bool json) {
+  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / (1 << 30);
+  const double disk = free_gib("."), shared = free_gib("/dev/shm");
+  const bool bf16 = __builtin_cpu_supports("avx512bf16"), avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+  const std::string isa = bf16 ? "AVX-512 with bf16" : avx512 ? "AVX-512" : "AVX2 (bf16 is multiplied in fp32: slower)";
+  const bool mpirun = on_path("mpirun");
+
+  std::vector<std::string> advice;
+  if (!mpirun) advice.push_back("mpirun is not on the PATH: install Open MPI (Debian: openmpi-bin), or runs have one rank");
+  if (memory < kLeastMemoryGib) advice.push_back(fmt::format("{:.1f} GiB of memory is little: the sample model wants {:.0f}", memory, kLeastMemoryGib));
+  if (disk < kLeastDiskGib) advice.push_back(fmt::format("{:.1f} GiB free in this directory is little: make room, or point output.dir to another disk", disk));
+  if (mpirun && shared < kLeastSharedGib) advice.push_back("/dev/shm is small or missing, and ranks of one machine speak through it: enlarge it (docker: --shm-size=1g)");
+  const bool ready = advice.empty();
+
+  if (json) {
+    std::cout << nlohmann::ordered_json{{"ready", ready}, {"cores", process.threads}, {"cpu", isa}, {"memory_gib", memory}, {"free_disk_gib", disk}, {"free_shm_gib", shared},
+                                        {"mpirun", mpirun}, {"cuda", false}, {"advice", advice}}.dump() << '\n';
+    return ready ? Exit::done : Exit::missing_input;
+  }
+  std::cout << fmt::format("cores     {}\nCPU       {}\nmemory    {:.1f} GiB\ndisk      {:.1f} GiB free here\n/dev/shm  {:.1f} GiB free\nmpirun    {}\nGPU       none is used: the CUDA backend is not built yet\n{}",
+                           process.threads, isa, memory, disk, shared, mpirun ? "found" : "not found", version_text());
+  for (const std::string& line : advice) std::cout << "NOT READY: " << line << '\n';
+  if (ready) std::cout << "ready: device cpu\n";
+  return ready ? Exit::done : Exit::missing_input;
+}
+
+}  // namespace drover

@@ -1,0 +1,77 @@
+#include "trainer/answering.h"
+
+#include <algorithm>
+
+namespace drover {
+
+namespace {
+
+constexpr int64_t kPassTokens = 512;  // of a prompt at once
+
+}  // namespace
+
+std::vector<int32_t> prompt_ids(const std::vector<Message>& dialog, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat, const std::string& date) {
+  if (chat) return render(dialog, *chat, tokenizer, {.date = date, .add_generation_prompt = true}).ids;
+  std::vector<int32_t> ids;
+  if (tokenizer.adds_bos() && tokenizer.bos()) ids.push_back(*tokenizer.bos());
+  std::string text;
+  for (const Message& m : dialog) text += m.content;
+  const std::vector<int32_t> words = tokenizer.encode(text);
+  ids.insert(ids.end(), words.begin(), words.end());
+  return ids;
+}
+
+void Answering::rehearse(Decoder& decoder, int64_t sequences) {
+  const Decoder::Input prompt[] = {{0, std::vector<int32_t>(static_cast<size_t>(std::min(kPassTokens, decoder.capacity_tokens())))}};
+  decoder.append(prompt);
+  decoder.clear(0);
+  std::vector<Decoder::Input> together;
+  for (int64_t i = 0; i < sequences; ++i) together.push_back({i, {0}});
+  decoder.append(together);
+}
+
+std::vector<Answering::Answer> Answering::answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens) {
+  struct State {
+    std::vector<float> logits;
+    bool open = true;
+  };
+  std::vector<State> states(questions.size());
+  std::vector<Answer> answers(questions.size());
+  for (size_t q = 0; q < questions.size(); ++q) {
+    const std::vector<int32_t>& ids = questions[q].ids;
+    if (ids.empty()) fail(Exit::bad_data, "a prompt without tokens cannot be answered; give it some text");
+    if (static_cast<int64_t>(ids.size()) >= decoder_.capacity_tokens()) {
+      fail(Exit::bad_data, "the prompt has {} tokens; prompt and answer together may have {}", ids.size(), decoder_.capacity_tokens());
+    }
+    decoder_.clear(static_cast<int64_t>(q));
+    for (size_t begin = 0; begin < ids.size(); begin += kPassTokens) {
+      const size_t end = std::min(ids.size(), begin + kPassTokens);
+      const Decoder::Input part[] = {{static_cast<int64_t>(q), {ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.begin() + static_cast<std::ptrdiff_t>(end)}}};
+      states[q].logits = decoder_.append(part).front();
+    }
+  }
+  for (int64_t index = 0; index < max_tokens; ++index) {
+    std::vector<Decoder::Input> next;
+    for (size_t q = 0; q < questions.size(); ++q) {
+      if (!states[q].open) continue;
+      const int32_t id = sample_token(states[q].logits, sampling, questions[q].number, static_cast<uint64_t>(index));
+      if (std::find(stop_ids_.begin(), stop_ids_.end(), id) != stop_ids_.end()) {
+        answers[q].stopped = true;
+        states[q].open = false;
+        continue;
+      }
+      answers[q].ids.push_back(id);
+      if (index + 1 == max_tokens || decoder_.length(static_cast<int64_t>(q)) == decoder_.capacity_tokens()) {
+        states[q].open = false;
+        continue;
+      }
+      next.push_back({static_cast<int64_t>(q), {id}});
+    }
+    if (next.empty()) break;
+    std::vector<std::vector<float>> logits = decoder_.append(next);
+    for (size_t i = 0; i < next.size(); ++i) states[static_cast<size_t>(next[i].sequence)].logits = std::move(logits[i]);
+  }
+  return answers;
+}
+
+}  // namespace drover

@@ -1,0 +1,38 @@
+// Questions answered token by token, several at once, on a decoder. All ranks that share the model make the same calls.
+#pragma once
+#include <optional>
+#include <span>
+
+#include "data/chat_template.h"
+#include "model/decoder.h"
+#include "model/sampling.h"
+
+namespace drover {
+
+// The ids of a prompt: through the chat template, or without one its plain text (behind a BOS where the tokenizer adds it).
+std::vector<int32_t> prompt_ids(const std::vector<Message>& dialog, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat, const std::string& date);
+
+class Answering {
+ public:
+  Answering(Decoder& decoder, std::vector<int32_t> stop_ids) : decoder_(decoder), stop_ids_(std::move(stop_ids)) {}
+
+  struct Answer {
+    std::vector<int32_t> ids;  // without the stop token
+    bool stopped = false;      // false: the limit was reached
+  };
+  struct Question {
+    std::vector<int32_t> ids;
+    uint64_t number = 0;  // names its random draws
+  };
+  // At most as many questions as the decoder has sequences. 65 for a prompt without tokens, or longer than the decoder's capacity.
+  std::vector<Answer> answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens);
+
+  // What the largest passes of `answer` take from the decoder's arenas, for plans.
+  static void rehearse(Decoder& decoder, int64_t sequences);
+
+ private:
+  Decoder& decoder_;
+  std::vector<int32_t> stop_ids_;
+};
+
+}  // namespace drover

@@ -1,0 +1,54 @@
+#include "trainer/process_memory.h"
+
+#include <unistd.h>
+
+#include <fstream>
+
+#include "kernels/base/error.h"
+#include "kernels/comm/agree.h"
+
+namespace drover {
+
+namespace {
+
+// Generated kernels and packing buffers of oneDNN, MPI's message buffers: what they grow by after the inputs are open.
+constexpr int64_t kLibraryBytes = int64_t{8} << 20;
+
+// The value of a line "key: 123 kB", in bytes; 0 where there is none.
+int64_t kilobyte_line(const char* file, const std::string& key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind(key, 0) == 0) return std::stoll(line.substr(line.find(':') + 1)) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int64_t peak_process_bytes() { return kilobyte_line("/proc/self/status", "VmHWM:"); }
+int64_t current_process_bytes() { return kilobyte_line("/proc/self/status", "VmRSS:"); }
+
+int64_t predicted_process_bytes(const ArenaBytes& arenas, const Backend& backend) {
+  return current_process_bytes() + arenas.total() + backend.workspace_bytes() + kLibraryBytes;
+}
+
+void check_fits_machine(Communicator& world, int64_t predicted_bytes) {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  const std::string here = std::string(host) + " ";
+  int64_t needed = 0, ranks = 0;
+  for (const std::string& other : world.gather_strings(here + std::to_string(predicted_bytes))) {
+    if (other.rfind(here, 0) != 0) continue;
+    needed += std::stoll(other.substr(here.size()));
+    ++ranks;
+  }
+  together(world, [&] {
+    const int64_t there_is = kilobyte_line("/proc/meminfo", "MemTotal:");
+    if (there_is == 0 || needed <= there_is) return;
+    fail(Exit::bad_recipe, "the {} ranks on {} need about {:.1f} GiB of memory, and it has {:.1f} GiB; spread them over more machines or shard further (parallel.tp, parallel.pp), "
+         "or lower train.micro_batch_size or data.max_length, or set memory.activation_checkpointing: full", ranks, host, static_cast<double>(needed) / (1 << 30),
+         static_cast<double>(there_is) / (1 << 30));
+  });
+}
+
+}  // namespace drover

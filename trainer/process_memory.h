@@ -1,0 +1,18 @@
+// What this process holds, what it will hold at its peak, and whether the machine has that much. Linux: /proc.
+#pragma once
+#include "kernels/comm/communicator.h"
+#include "trainer/engine.h"
+
+namespace drover {
+
+int64_t peak_process_bytes();     // VmHWM
+int64_t current_process_bytes();  // VmRSS
+
+// The peak of a process whose arenas are still to come: what it holds now (program, tokenizer, data), the arenas, the backend's workspace, and
+// what the libraries take once they work.
+int64_t predicted_process_bytes(const ArenaBytes& arenas, const Backend& backend);
+
+// Collective. 78 where the ranks of this machine would together need more memory than it has, naming both; a run would otherwise be killed on the way.
+void check_fits_machine(Communicator& world, int64_t predicted_bytes);
+
+}  // namespace drover

@@ -1,0 +1,14 @@
+// Where the time of a run went: the table that log.profile prints.
+#pragma once
+#include <map>
+#include <string>
+
+#include "kernels/timed/timed.h"
+
+namespace drover {
+
+// Ops by their share of `seconds`, the most expensive first; then the matrix products together, and what lies outside the ops (waiting for other
+// ranks, reading data, writing files).
+std::string print_profile(const std::map<std::string, OpTime>& times, double seconds);
+
+}  // namespace drover

@@ -1,0 +1,24 @@
+// eval.prompts: questions that the model answers while it is trained, so that people can read what changes.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/prompts.h"
+#include "trainer/engine.h"
+
+namespace drover {
+
+class Tokenizer;
+
+struct SamplePrompt {
+  Prompt prompt;
+  std::vector<int32_t> ids;  // as the model is asked
+};
+
+inline constexpr int64_t kSampleAnswerTokens = 128;  // the longest answer
+inline constexpr int64_t kSampleSequences = 8;       // answered at once by one dp replica
+
+// Collective; greedy. Every dp replica answers its share with the engine's own weights, in the engine's scratch. On rank 0: a row for every prompt, in order.
+std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer, const std::vector<int32_t>& stop_ids);
+
+}  // namespace drover
