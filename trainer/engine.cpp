@@ -188,6 +188,7 @@ void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, c
   const Schedule schedule = schedule_of(settings_, mesh_, static_cast<int64_t>(batch.micro_batches.size()), train);
   const int pp = mesh_.position.pp;
   for (const Action& action : schedule.actions) {
+    progress_();
     const MicroBatch& m = batch.micro_batches[static_cast<size_t>(action.micro_batch)];
     Slot& slot = *slots_[static_cast<size_t>(action.micro_batch) % slots_.size()];
     const int tag = static_cast<int>(m.index % (1 << 15)) * 2;
@@ -245,6 +246,7 @@ double Engine::accumulate_gradients(const Batch& batch, uint64_t step) {
 }
 
 double Engine::apply_gradients(const StepSettings& settings) {
+  progress_();
   // Squares are summed layer by layer and added in the model's order, so that the norm's bits do not depend on where a pipeline stage ends.
   Frame frame(scratch_);
   const int64_t layers = settings_.model.layers;

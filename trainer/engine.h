@@ -65,6 +65,9 @@ class Engine {
   using LogprobSink = std::function<void(const MicroBatch&, std::span<const float> logprobs)>;
   double evaluate(const Batch& batch, const LogprobSink& per_micro_batch = {});
 
+  // Called before every pipeline action and before the update, so that a watchdog sees progress within a step.
+  void on_progress(std::function<void()> called) { progress_ = std::move(called); }
+
   AdapterSet* adapter() { return adapter_.get(); }
   const Stage& stage() const { return *stage_; }
   Backend& backend() { return backend_; }
@@ -91,6 +94,7 @@ class Engine {
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::vector<std::unique_ptr<Slot>> slots_;
+  std::function<void()> progress_ = [] {};
   int64_t first_trained_layer_ = 0;
   int first_trained_stage_ = 0;
 };

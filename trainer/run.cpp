@@ -9,6 +9,7 @@
 
 #include "kernels/base/hash.h"
 #include "kernels/base/log.h"
+#include "kernels/base/watchdog.h"
 #include "kernels/comm/agree.h"
 #include "optim/learning_rate.h"
 #include "trainer/checkpoint.h"
@@ -22,6 +23,8 @@
 namespace drover {
 
 namespace {
+
+constexpr double kWatchdogPatience = 1.5;  // × the deadline of waiting for a peer, which can say more
 
 // output.dir/lock: one run at a time. A lock whose process on this host is gone is taken over.
 class RunLock {
@@ -105,6 +108,9 @@ class Training {
     open_inputs();
     build_engine();
     start_point();
+    // Only from here on: reading large data and weights takes as long as it takes.
+    watchdog_.emplace(fmt::format("rank {}", world_.rank()), std::chrono::duration<double>(kWatchdogPatience * comm_deadline_seconds()));
+    engine_->on_progress([this] { watchdog_->beat(fmt::format("step {}", done_ + 1)); });
     const Outcome outcome = loop();
     if (outcome.stop != StopReason::none) return stopped(outcome);
     finish();
@@ -182,6 +188,7 @@ class Training {
   }
 
   void save() {
+    watchdog_->beat(fmt::format("saving after step {}", done_));
     const StreamPosition next = loader_->position_of(done_);
     save_checkpoint(run_, {done_, identity_, next.epoch, next.step}, *engine_->adapter(), backend(), mesh_);
     saved_ = done_;
@@ -270,6 +277,7 @@ class Training {
   }
 
   void finish() {
+    watchdog_->beat("exporting the adapter");
     const auto latest = Checkpoint::latest(run_, [](const std::string&) {});
     const bool already = latest && latest->state().step == done_;
     world_.barrier();
@@ -295,6 +303,7 @@ class Training {
   Communicator& world_;
   fs::path run_;
   int threads_;
+  std::optional<Watchdog> watchdog_;
   std::optional<RunLock> lock_;
   std::optional<ModelDirectory> model_;
   std::optional<Tokenizer> tokenizer_;

@@ -243,6 +243,23 @@ class Training(Case):
         self.wait_for_orphans("lost")
 
 
+    def test_a_rank_that_hangs_ends_all(self):
+        environment = dict(ENVIRONMENT, DROVER_COMM_TIMEOUT_S="3")
+        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/hung", "train.max_steps=100000",
+                   "checkpoint.every_steps=0", "log.every_steps=1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True)
+        output = []
+        for line in process.stdout:
+            output.append(line)
+            if line.startswith("step 3/"):
+                found = subprocess.run(["pgrep", "-f", f"^{DROVER}.*runs/hung"], capture_output=True, text=True).stdout.split()
+                os.kill(int(found[-1]), signal.SIGSTOP)
+        process.wait(timeout=60)
+        process.stdout.close()
+        self.assertEqual(process.returncode, 80, "".join(output[-5:]))
+        self.wait_for_orphans("hung")
+
+
 class Using(Case):
     def test_prompts_are_answered_while_training(self):
         prompts = self.home / "validation.jsonl"

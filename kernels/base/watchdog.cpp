@@ -1,0 +1,41 @@
+#include "kernels/base/watchdog.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+Watchdog::Watchdog(std::string who, std::chrono::duration<double> limit) : who_(std::move(who)), limit_(limit), thread_([this] { watch(); }) {}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void Watchdog::beat(std::string doing) {
+  const std::lock_guard lock(mutex_);
+  last_ = std::chrono::steady_clock::now();
+  doing_ = std::move(doing);
+}
+
+void Watchdog::watch() {
+  std::unique_lock lock(mutex_);
+  while (!ending_) {
+    const auto end = last_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(limit_);
+    if (std::chrono::steady_clock::now() >= end) {
+      fmt::print(stderr, "drover: {} hangs: nothing was done for {:.0f} s since \"{}\". The last checkpoint is untouched: start the same command again. "
+                 "If a step really takes that long, raise DROVER_COMM_TIMEOUT_S.\n", who_, limit_.count(), doing_);
+      std::fflush(stderr);
+      _exit(static_cast<int>(Exit::hang));
+    }
+    changed_.wait_until(lock, end);
+  }
+}
+
+}  // namespace drover

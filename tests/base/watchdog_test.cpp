@@ -1,0 +1,34 @@
+// A process that does nothing for too long is ended with code 80; one that beats is left alone.
+#include "kernels/base/watchdog.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+namespace {
+
+using namespace std::chrono_literals;
+
+TEST(WatchdogDeathTest, EndsWhatHangsAndSaysWhere) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        Watchdog watchdog("rank 3", 100ms);
+        watchdog.beat("step 12");
+        std::this_thread::sleep_for(20s);
+      },
+      testing::ExitedWithCode(static_cast<int>(Exit::hang)), "rank 3 hangs: .*step 12");
+}
+
+TEST(Watchdog, LeavesAloneWhatBeatsOrEnds) {
+  Watchdog watchdog("rank 0", 400ms);
+  for (int i = 0; i < 8; ++i) {
+    std::this_thread::sleep_for(100ms);
+    watchdog.beat("at work");
+  }
+  Watchdog ended("rank 1", 3600s);
+}
+
+}  // namespace
+}  // namespace drover
