@@ -16,6 +16,7 @@
 #include "trainer/export.h"
 #include "trainer/run.h"
 #include "trainer/setup.h"
+#include "trainer/verify_export.h"
 
 namespace drover {
 
@@ -127,7 +128,29 @@ Exit run_tokenize(const TokenizeArguments& a) {
   return Exit::done;
 }
 
-Exit run_export(const ExportArguments& a) {
+namespace {
+
+// One rounding of the weights to bf16 moves logits by well under this; fp32 stays far below.
+constexpr double kMergedLogits = 0.05;
+
+void verify_merged(const Process& process, const Checkpoint& checkpoint, const AdapterConfig& config, const fs::path& base, const fs::path& merged) {
+  const fs::path probe = merged.string() + ".probe";
+  export_adapter(checkpoint, config, DType::f32, probe);
+  const std::optional<MergedCheck> check = check_merged_logits(base, probe, merged, process.threads);
+  fs::remove_all(probe);
+  if (!check) {
+    log::warn("the merged model's logits were not compared: this machine has not the memory to run it in fp32. Every merged weight was checked by itself");
+    return;
+  }
+  if (!(check->difference <= kMergedLogits)) {
+    fail(Exit::corruption, "{}: its logits are off by {:.2e} from base and adapter together (the adapter moves them by {:.2e}); do not use it", merged.string(), check->difference, check->effect);
+  }
+  log::info("logits of the merged model: off by {:.1e} from base and adapter together; the adapter moves them by {:.1e}", check->difference, check->effect);
+}
+
+}  // namespace
+
+Exit run_export(const Process& process, const ExportArguments& a) {
   if (a.adapter.empty() && a.merged.empty()) fail(Exit::usage, "export needs --adapter DIR or --merged DIR");
   const fs::path run = a.run;
   if (!fs::exists(run / "recipe.yaml")) fail(Exit::missing_input, "{} holds no recipe.yaml; a run's directory is the output.dir of its recipe", run.string());
@@ -145,7 +168,8 @@ Exit run_export(const ExportArguments& a) {
     log::info("the adapter of step {} is in {}, read back and checked", checkpoint->state().step, a.adapter);
   } else {
     ModelDirectory base(read.recipe.model.path);
-    export_merged(*checkpoint, config, base, a.merged);
+    export_merged(*checkpoint, config, base, a.merged, *make_cpu_backend(process.threads));
+    verify_merged(process, *checkpoint, config, base.path(), a.merged);
     log::info("the merged model of step {} is in {}, read back and checked\n  try it: drover generate --model {} --prompt \"…\" --greedy", checkpoint->state().step, a.merged, a.merged);
   }
   return Exit::done;

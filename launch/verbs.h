@@ -49,7 +49,7 @@ struct ExportArguments {
   std::string run, adapter, merged;
   std::optional<int64_t> step;
 };
-Exit run_export(const ExportArguments& arguments);
+Exit run_export(const Process& process, const ExportArguments& arguments);
 
 Exit run_import(const std::string& gguf, const std::string& directory);
 Exit run_make_tiny(const std::string& directory, uint64_t seed);

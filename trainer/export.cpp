@@ -34,18 +34,6 @@ bool some_b_counts(const AdapterMatrices& matrices) {
   return false;
 }
 
-// W + scale·B·A for rows [row, row + rows), added in fp32 to w.
-void add_product(const AdapterMatrix& a, const AdapterMatrix& b, float scale, int64_t row, int64_t rows, float* w) {
-  for (int64_t o = 0; o < rows; ++o) {
-    for (int64_t r = 0; r < a.rows; ++r) {
-      const float factor = scale * b.values[static_cast<size_t>((row + o) * b.cols + r)];
-      const float* from = a.values.data() + r * a.cols;
-      float* to = w + o * a.cols;
-      for (int64_t i = 0; i < a.cols; ++i) to[i] += factor * from[i];
-    }
-  }
-}
-
 constexpr int64_t kRowsAtOnce = 1024;
 
 }  // namespace
@@ -61,7 +49,9 @@ void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, D
   AdapterMatrices matrices;
   for (const std::string& name : checkpoint.factor_names()) matrices[name] = whole_matrix(checkpoint, name);
   if (!some_b_counts(matrices)) {
-    log::warn("every B of the adapter is zero: it changes nothing (was it trained at a learning rate above 0?)");
+    fail(Exit::bad_data, "{}: every B of the adapter is zero, so that it changes nothing; train more than the first step at a learning rate above 0 (with warm-up the first step has rate 0). "
+         "No adapter was written",
+         checkpoint.directory().string());
   }
   write_adapter(out, config, matrices, dtype);
 
@@ -93,7 +83,63 @@ void load_adapter(const fs::path& directory, AdapterSet& adapter) {
   });
 }
 
-void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out) {
+namespace {
+
+// What a linear gives for the probe x: y = w·x, for the rows of w that are at hand.
+std::vector<float> on_probe(Backend& backend, Tensor w, std::vector<float>& x) {
+  std::vector<float> y(static_cast<size_t>(w.rows));
+  backend.gemm(Trans::no, Trans::yes, 1, matrix(x.data(), 1, w.cols), w, 0, matrix(y.data(), 1, w.rows));
+  return y;
+}
+
+double squared(const std::vector<float>& values) {
+  double sum = 0;
+  for (float v : values) sum += static_cast<double>(v) * v;
+  return sum;
+}
+
+// One tensor of the merged model, rows by rows. Returns how far the merged weight is off on the probe: ‖y_merged − (y_base + y_adapter)‖ / ‖…‖.
+double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& tensor, double scale, AdapterMatrix a, AdapterMatrix b, MergedWriter& writer) {
+  const int64_t rows = tensor.shape[0], cols = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
+  const bool bf16_stored = tensor.dtype == StoredType::bf16;
+  std::vector<float> x(static_cast<size_t>(cols)), ax, w;
+  std::vector<bf16> rounded;
+  for (int64_t i = 0; i < cols; ++i) x[static_cast<size_t>(i)] = static_cast<float>((i * 7919) % 13 - 6);
+  if (a.rows > 0) ax = on_probe(backend, matrix(a.values.data(), a.rows, a.cols), x);
+  double difference = 0, size = 0;
+  for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, rows - row);
+    w.resize(static_cast<size_t>(count * cols));
+    base.read(tensor.name, row, count, 0, cols, DType::f32, w.data());
+    const Tensor whole = matrix(w.data(), count, cols);
+    std::vector<float> expected;
+    if (a.rows > 0) {
+      const Tensor some_b = matrix(b.values.data() + row * b.cols, count, b.cols);
+      expected = on_probe(backend, whole, x);
+      const std::vector<float> from_adapter = on_probe(backend, some_b, ax);
+      for (size_t i = 0; i < expected.size(); ++i) expected[i] += static_cast<float>(scale) * from_adapter[i];
+      backend.gemm(Trans::no, Trans::no, static_cast<float>(scale), some_b, matrix(a.values.data(), a.rows, a.cols), 1, whole);
+    }
+    const void* bytes = w.data();
+    if (bf16_stored) {
+      rounded.resize(w.size());
+      backend.copy(whole, matrix(rounded.data(), count, cols));
+      bytes = rounded.data();
+    }
+    writer.write(tensor.name, bytes, count * cols * size_of(bf16_stored ? DType::bf16 : DType::f32));
+    if (a.rows == 0) continue;
+    if (bf16_stored) backend.copy(matrix(rounded.data(), count, cols), whole);
+    std::vector<float> merged = on_probe(backend, whole, x);
+    size += squared(expected);
+    for (size_t i = 0; i < merged.size(); ++i) merged[i] -= expected[i];
+    difference += squared(merged);
+  }
+  return std::sqrt(difference / std::max(size, 1e-30));
+}
+
+}  // namespace
+
+void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out, Backend& backend) {
   check_weights(base);
   const std::set<std::string> ours = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"};
   StagedDirectory staged(out);
@@ -105,61 +151,16 @@ void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, Mo
   const AdapterMatcher matcher(config);
   double worst = 0;
   for (const TensorSpec& tensor : writer.order()) {
-    const int64_t rows = tensor.shape[0], cols = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
-    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));  // without ".weight"
-    const auto target = tensor.shape.size() == 2 && path.find(".layers.") != std::string::npos ? matcher.match(path) : std::nullopt;
-    const double scale = target ? target->scale : 0;
-    AdapterMatrix a, b;
-    if (target) {
-      a = whole_matrix(checkpoint, path + ".lora_A");
-      b = whole_matrix(checkpoint, path + ".lora_B");
-    }
-    const DType dtype = tensor.dtype == StoredType::f32 ? DType::f32 : DType::bf16;
     if (tensor.dtype != StoredType::f32 && tensor.dtype != StoredType::bf16) {
       fail(Exit::bad_data, "{} is stored as {}; merged models are written from bf16 or fp32 checkpoints", tensor.name, name_of(tensor.dtype));
     }
-    std::vector<float> w;
-    std::vector<bf16> rounded;
-    for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
-      const int64_t count = std::min(kRowsAtOnce, rows - row);
-      w.resize(static_cast<size_t>(count * cols));
-      base.read(tensor.name, row, count, 0, cols, DType::f32, w.data());
-      std::vector<float> expected(static_cast<size_t>(count));
-      const auto probe = [&](int64_t i) { return static_cast<float>((i * 7919) % 13 - 6); };
-      if (target) {
-        // What base and adapter give together on the probe, before they are merged: W·x + scale·B·(A·x).
-        std::vector<double> ax(static_cast<size_t>(a.rows));
-        for (int64_t r = 0; r < a.rows; ++r) {
-          for (int64_t i = 0; i < cols; ++i) ax[static_cast<size_t>(r)] += static_cast<double>(a.values[static_cast<size_t>(r * cols + i)]) * probe(i);
-        }
-        for (int64_t o = 0; o < count; ++o) {
-          double y = 0;
-          for (int64_t i = 0; i < cols; ++i) y += static_cast<double>(w[static_cast<size_t>(o * cols + i)]) * probe(i);
-          for (int64_t r = 0; r < a.rows; ++r) y += scale * b.values[static_cast<size_t>((row + o) * b.cols + r)] * ax[static_cast<size_t>(r)];
-          expected[static_cast<size_t>(o)] = static_cast<float>(y);
-        }
-        add_product(a, b, static_cast<float>(scale), row, count, w.data());
-      }
-      const void* bytes = w.data();
-      if (dtype == DType::bf16) {
-        rounded.resize(w.size());
-        for (size_t i = 0; i < w.size(); ++i) rounded[i] = bf16(w[i]);
-        bytes = rounded.data();
-      }
-      writer.write(tensor.name, bytes, count * cols * size_of(dtype));
-      if (!target) continue;
-      double difference = 0, size = 0;
-      for (int64_t o = 0; o < count; ++o) {
-        double y = 0;
-        for (int64_t i = 0; i < cols; ++i) {
-          const size_t at = static_cast<size_t>(o * cols + i);
-          y += static_cast<double>(dtype == DType::bf16 ? static_cast<float>(rounded[at]) : w[at]) * probe(i);
-        }
-        difference += (y - expected[static_cast<size_t>(o)]) * (y - expected[static_cast<size_t>(o)]);
-        size += static_cast<double>(expected[static_cast<size_t>(o)]) * expected[static_cast<size_t>(o)];
-      }
-      worst = std::max(worst, std::sqrt(difference / std::max(size, 1e-30)));
+    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));  // without ".weight"
+    const auto target = tensor.shape.size() == 2 && path.find(".layers.") != std::string::npos ? matcher.match(path) : std::nullopt;
+    if (!target) {
+      write_merged(backend, base, tensor, 0, {}, {}, writer);
+      continue;
     }
+    worst = std::max(worst, write_merged(backend, base, tensor, target->scale, whole_matrix(checkpoint, path + ".lora_A"), whole_matrix(checkpoint, path + ".lora_B"), writer));
   }
   // One rounding to bf16 is off by at most 2⁻⁹ of a weight, and errors of a row partly cancel.
   if (!(worst <= 0x1p-7)) fail(Exit::corruption, "a merged weight is off by {:.2e} from base and adapter together; nothing was written", worst);

@@ -9,7 +9,7 @@ namespace drover {
 // Checks that the directory holds every weight of its configuration with the right shape; surplus tensors are only reported.
 void check_weights(ModelDirectory& model);
 
-// PEFT's adapter directory from a checkpoint; read back: same keys and values, finite, some B away from zero.
+// PEFT's adapter directory from a checkpoint; read back: same keys and values, finite. 65 where every B is zero: it would change nothing.
 void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, DType dtype, const fs::path& out);
 
 // Fills an adapter's parameters (and compute copies) from a PEFT directory; 65 naming the tensor that is missing, surplus or of another shape.
@@ -17,6 +17,6 @@ void load_adapter(const fs::path& directory, AdapterSet& adapter);
 
 // A whole model: W + scale·B·A in fp32 from the masters, rounded once to the base's dtype, tensor by tensor; everything else is copied.
 // Read back: every tensor is there, and on a probe x of each adapted linear the merged weight gives what base and adapter give together.
-void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out);
+void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out, Backend& backend);
 
 }  // namespace drover

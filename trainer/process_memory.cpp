@@ -28,6 +28,8 @@ int64_t kilobyte_line(const char* file, const std::string& key) {
 int64_t peak_process_bytes() { return kilobyte_line("/proc/self/status", "VmHWM:"); }
 int64_t current_process_bytes() { return kilobyte_line("/proc/self/status", "VmRSS:"); }
 
+int64_t available_machine_bytes() { return kilobyte_line("/proc/meminfo", "MemAvailable:"); }
+
 int64_t predicted_process_bytes(const ArenaBytes& arenas, const Backend& backend) {
   return current_process_bytes() + arenas.total() + backend.workspace_bytes() + kLibraryBytes;
 }

@@ -7,6 +7,7 @@ namespace drover {
 
 int64_t peak_process_bytes();     // VmHWM
 int64_t current_process_bytes();  // VmRSS
+int64_t available_machine_bytes();  // MemAvailable
 
 // The peak of a process whose arenas are still to come: what it holds now (program, tokenizer, data), the arenas, the backend's workspace, and
 // what the libraries take once they work.

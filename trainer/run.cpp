@@ -1,13 +1,10 @@
 #include "trainer/run.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
-#include "kernels/base/hash.h"
 #include "kernels/base/log.h"
 #include "kernels/base/watchdog.h"
 #include "kernels/comm/agree.h"
@@ -17,6 +14,8 @@
 #include "trainer/metrics.h"
 #include "trainer/process_memory.h"
 #include "trainer/profile.h"
+#include "trainer/run_identity.h"
+#include "trainer/run_lock.h"
 #include "trainer/setup.h"
 #include "trainer/stop_signal.h"
 
@@ -25,54 +24,6 @@ namespace drover {
 namespace {
 
 constexpr double kWatchdogPatience = 1.5;  // × the deadline of waiting for a peer, which can say more
-
-// output.dir/lock: one run at a time. A lock whose process on this host is gone is taken over.
-class RunLock {
- public:
-  explicit RunLock(const fs::path& run) : path_(run / "lock") {
-    char host[256] = {};
-    gethostname(host, sizeof host - 1);
-    if (fs::exists(path_)) {
-      const auto j = nlohmann::json::parse(read_text(path_, 4096), nullptr, false);
-      const bool here = j.is_object() && j.value("host", "") == host;
-      const int64_t pid = j.is_object() ? j.value("pid", int64_t{0}) : 0;
-      if (!here || (pid > 0 && pid != getpid() && kill(static_cast<pid_t>(pid), 0) == 0)) {
-        fail(Exit::bad_recipe, "{} is in use by process {} on {}; wait for it, choose another output.dir, or remove the file if that run is gone", path_.string(), pid,
-             j.is_object() ? j.value("host", "an unknown host") : "an unknown host");
-      }
-    }
-    write_text(path_, nlohmann::json{{"host", host}, {"pid", getpid()}}.dump());
-  }
-  ~RunLock() {
-    std::error_code code;
-    fs::remove(path_, code);
-  }
-
- private:
-  fs::path path_;
-};
-
-std::map<std::string, std::string> identity_of(const Recipe& recipe, const std::string& model, const PreparedData& data) {
-  std::map<std::string, std::string> id = identity(recipe);
-  // The data is known by its content, not by where it lies; the length of a run may grow.
-  id.erase("data.train");
-  id["model"] = model;
-  id["data"] = data.train.identity();
-  return id;
-}
-
-// 78 listing what differs between a checkpoint's run and this one.
-void check_identity(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now, const fs::path& run) {
-  std::string differences;
-  for (const auto& [key, value] : now) {
-    const auto found = checkpoint.state().identity.find(key);
-    const std::string before = found == checkpoint.state().identity.end() ? "(absent)" : found->second;
-    if (before != value) differences += fmt::format("\n  {}: {} in the checkpoint, {} now", key, before, value);
-  }
-  if (differences.empty()) return;
-  fail(Exit::bad_recipe, "{} was made by another run than this recipe describes:{}\nEither choose a new output.dir (now {}), or start over with checkpoint.resume: never",
-       checkpoint.directory().string(), differences, run.string());
-}
 
 struct Outcome {
   StopReason stop = StopReason::none;
@@ -153,7 +104,7 @@ class Training {
   }
 
   void start_point() {
-    identity_ = identity_of(recipe_, fingerprint_, data_);
+    identity_ = run_identity(recipe_, fingerprint_, data_.train.identity());
     AdapterSet& adapter = *engine_->adapter();
     std::optional<Checkpoint> checkpoint;
     together(world_, [&] {
@@ -163,7 +114,7 @@ class Training {
         checkpoint = Checkpoint::open(recipe_.checkpoint.resume);
       }
       if (!checkpoint) return;
-      check_identity(*checkpoint, identity_, run_);
+      check_same_run(*checkpoint, identity_, run_);
       checkpoint->load(adapter, backend());
     });
     if (checkpoint) {
@@ -276,6 +227,32 @@ class Training {
     return outcome.stop == StopReason::interrupted ? Exit::interrupted : Exit::preempted;
   }
 
+  // The exported adapter, read back into the engine, gives the log-probabilities that the trained one gives.
+  void check_exported(const fs::path& adapter) {
+    // Of validation where there is any: scratch is planned for evaluating that.
+    Batch batch;
+    if (data_.validation) {
+      std::vector<int64_t> rows(static_cast<size_t>(std::min(data_.validation->rows(), recipe_.train.micro_batch_size * mesh_.shape.dp)));
+      std::iota(rows.begin(), rows.end(), 0);
+      batch = batch_of_rows(*data_.validation, rows, recipe_.train.micro_batch_size, mesh_.position.dp, mesh_.shape.dp);
+    } else {
+      batch = loader_->load({0, 0});
+    }
+    const auto logprobs = [&] {
+      std::vector<float> all;
+      engine_->evaluate(batch, [&](const MicroBatch&, std::span<const float> some) { all.insert(all.end(), some.begin(), some.end()); });
+      return all;
+    };
+    const std::vector<float> trained = logprobs();
+    together(world_, [&] { load_adapter(adapter, *engine_->adapter()); });
+    const std::vector<float> exported = logprobs();
+    together(world_, [&] {
+      if (recipe_.output.adapter_dtype != "fp32" || trained == exported) return;
+      fail(Exit::corruption, "{}: read back, the adapter gives other log-probabilities than the one that was trained; the checkpoint {} is untouched: try drover export {} --adapter DIR",
+           adapter.string(), (run_ / fmt::format("step-{}", done_)).string(), run_.string());
+    });
+  }
+
   void finish() {
     watchdog_->beat("exporting the adapter");
     const auto latest = Checkpoint::latest(run_, [](const std::string&) {});
@@ -288,6 +265,7 @@ class Training {
       const Checkpoint checkpoint = Checkpoint::open(run_ / fmt::format("step-{}", done_));
       export_adapter(checkpoint, adapter_config_, dtype_of_name(recipe_.output.adapter_dtype), adapter);
     });
+    check_exported(adapter);
     const ArenaBytes peak = engine_->peak();
     log::info("arenas of rank 0: {} bytes planned, {} bytes reached", planned_.total(), peak.total());
     log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(predicted_bytes_), mib(reached_bytes_));

@@ -159,7 +159,7 @@ int main(int argc, char** argv) {
     if (eval_verb->parsed()) return run_eval(process, eval);
     if (generate_verb->parsed()) return run_generate(process, generate);
     if (tokenize_verb->parsed()) return run_tokenize(tokenize);
-    if (export_verb->parsed()) return run_export(exporting);
+    if (export_verb->parsed()) return run_export(process, exporting);
     if (import_verb->parsed()) return run_import(gguf, directory);
     if (tiny_verb->parsed()) return run_make_tiny(directory, tiny_seed);
     if (inspect_verb->parsed()) return run_inspect(path, json);
