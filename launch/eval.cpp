@@ -9,6 +9,7 @@
 #include "launch/verbs.h"
 #include "trainer/checkpoint.h"
 #include "trainer/export.h"
+#include "trainer/model_check.h"
 #include "trainer/run.h"
 #include "trainer/setup.h"
 
@@ -79,7 +80,6 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   AdapterLayout layout;
   together(world, [&] {
     model.emplace(recipe.model.path);
-    check_weights(*model);
     tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
     PrepareSettings settings = prepare_settings(recipe, recipe.data.validation.files);
     settings.packing = false;
@@ -89,7 +89,9 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
     if (subject.adapter) layout = adapter_layout_of(model->config(), *subject.adapter);
   });
 
-  EngineSettings settings = engine_settings(recipe, model->config(), layout, sizes, nullptr);
+  EngineSettings settings;
+  together(world, [&] { settings = engine_settings(recipe, model->config(), layout, sizes, nullptr); });
+  check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp)], world);
   settings.train = false;
   const LoaderSettings in_order{recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1};
   const Loader loader(store, in_order);

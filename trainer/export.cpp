@@ -2,20 +2,14 @@
 
 #include <cmath>
 
-#include "kernels/base/log.h"
 #include "model/files/merged_writer.h"
 #include "model/files/staged_directory.h"
 #include "model/weight_table.h"
+#include "trainer/model_check.h"
 
 namespace drover {
 
 namespace {
-
-std::vector<ExpectedTensor> expected_of(const ModelConfig& config) {
-  std::vector<ExpectedTensor> expected;
-  for (const ParamSpec& spec : weight_table(config)) expected.push_back({spec.name, spec.rows, spec.cols});
-  return expected;
-}
 
 AdapterMatrix whole_matrix(const Checkpoint& checkpoint, const std::string& factor) {
   const auto [rows, cols] = checkpoint.shape(factor);
@@ -37,13 +31,6 @@ bool some_b_counts(const AdapterMatrices& matrices) {
 constexpr int64_t kRowsAtOnce = 1024;
 
 }  // namespace
-
-void check_weights(ModelDirectory& model) {
-  const std::vector<ExpectedTensor> expected = expected_of(model.config());
-  const std::vector<std::string> surplus = model.check_names(expected);
-  if (!surplus.empty()) log::warn("{} holds {} tensors that a Llama model does not use, {} first; they are ignored", model.path().string(), surplus.size(), surplus.front());
-  model.check_shapes(expected);
-}
 
 void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, DType dtype, const fs::path& out) {
   AdapterMatrices matrices;

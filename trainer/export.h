@@ -6,9 +6,6 @@
 
 namespace drover {
 
-// Checks that the directory holds every weight of its configuration with the right shape; surplus tensors are only reported.
-void check_weights(ModelDirectory& model);
-
 // PEFT's adapter directory from a checkpoint; read back: same keys and values, finite. 65 where every B is zero: it would change nothing.
 void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, DType dtype, const fs::path& out);
 

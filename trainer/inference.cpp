@@ -3,6 +3,7 @@
 #include "kernels/comm/agree.h"
 #include "kernels/count/count.h"
 #include "trainer/export.h"
+#include "trainer/model_check.h"
 
 namespace drover {
 

@@ -12,6 +12,7 @@
 #include "trainer/checkpoint.h"
 #include "trainer/export.h"
 #include "trainer/metrics.h"
+#include "trainer/model_check.h"
 #include "trainer/process_memory.h"
 #include "trainer/profile.h"
 #include "trainer/run_identity.h"
@@ -75,11 +76,11 @@ class Training {
       tokenizer_.emplace(Tokenizer::open(tokenizer_directory(recipe_)));
       adapter_config_ = adapter_config(read_);
       layout_ = adapter_layout_of(model_->config(), adapter_config_);
-      check_weights(*model_);
     });
     check_same(world_, "the recipe", resolved_recipe(read_));
-    fingerprint_ = model_->fingerprint();
-    check_same(world_, "the model", fingerprint_);
+    LayerRange layers;
+    together(world_, [&] { layers = partition_layers(model_->config().layers, mesh_.shape.pp, head_cost_in_layers(model_->config()))[static_cast<size_t>(mesh_.position.pp)]; });
+    fingerprint_ = check_weights_together(*model_, layers, world_);
     data_ = prepare_data(recipe_, *tokenizer_, world_);
   }
 

@@ -205,22 +205,23 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
   bytes_read_ += rows * cols * number;
 }
 
-std::string ModelDirectory::fingerprint() {
-  Sha256 hash;
-  const std::string config = read_text(path_ / "config.json");
-  hash.update(config.data(), config.size());
-  for (const std::string& name : files()) {
-    const SafetensorsFile& weights = file(name);
+std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const std::string> tensors) {
+  std::map<std::string, std::string> known;
+  for (const std::string& name : tensors) {
+    if (!has(name) || known.count(file_of_.at(name)) != 0) continue;
+    const SafetensorsFile& weights = file(file_of_.at(name));
+    Sha256 hash;
     const uint64_t size = weights.file_bytes();
     hash.update(&size, sizeof size);
     hash.update(weights.header().data(), weights.header().size());
-    for (const StoredTensor& tensor : weights.tensors()) {
-      const size_t sample = std::min<size_t>(tensor.bytes.size(), 4096);
-      hash.update(tensor.bytes.data(), sample);
-      weights.advise_done(tensor.offset, sample);
+    for (const StoredTensor& stored : weights.tensors()) {
+      const size_t sample = std::min<size_t>(stored.bytes.size(), 4096);
+      hash.update(stored.bytes.data(), sample);
+      weights.advise_done(stored.offset, sample);
     }
+    known[file_of_.at(name)] = hash.hex();
   }
-  return hash.hex();
+  return known;
 }
 
 }  // namespace drover

@@ -43,8 +43,8 @@ class ModelDirectory {
 
   int64_t bytes_read() const { return bytes_read_; }                              // stored bytes of all ranges read so far
   int64_t files_opened() const { return static_cast<int64_t>(open_.size()); }
-  // SHA-256 over config.json and, of each file, its size, header and the first 4 KiB of each tensor. Opens every file.
-  std::string fingerprint();
+  // For each file that holds one of `tensors`: SHA-256 over its size, its header and the first 4 KiB of each of its tensors. Opens those files.
+  std::map<std::string, std::string> fingerprints(std::span<const std::string> tensors);
 
  private:
   void find_weights();

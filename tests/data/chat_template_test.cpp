@@ -3,6 +3,7 @@
 
 #include "tests/base/scratch_directory.h"
 #include "tests/data/tokenizer_files.h"
+#include "tests/support/real_files.h"
 
 namespace drover {
 namespace {
@@ -203,13 +204,13 @@ void check_golden(const fs::path& directory, const std::string& tokenizer) {
 }
 
 TEST(Golden, SmolLM2Chat) {
-  const auto directory = real_tokenizer("DROVER_SMOLLM2", "smollm2");
+  const auto directory = real_path("DROVER_SMOLLM2", "smollm2");
   if (!directory) GTEST_SKIP();
   check_golden(*directory, "smollm2");
 }
 
 TEST(Golden, Llama3Chat) {
-  const auto directory = real_tokenizer("DROVER_LLAMA3_TOKENIZER", "llama3-tokenizer");
+  const auto directory = real_path("DROVER_LLAMA3_TOKENIZER", "llama3-tokenizer");
   if (!directory) GTEST_SKIP();
   check_golden(*directory, "llama3");
 }

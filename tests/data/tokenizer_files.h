@@ -1,15 +1,9 @@
-// tokenizer.json made up for a test, and where the real tokenizers lie.
+// tokenizer.json made up for a test, and rows of the golden files.
 #pragma once
-#include <gtest/gtest.h>
-
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <vector>
-
-#include "kernels/base/file.h"
 
 namespace drover {
 
@@ -47,16 +41,6 @@ inline json small_tokenizer(const std::vector<std::string>& specials) {
           {"decoder", {{"type", "ByteLevel"}}},
           {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"ignore_merges", false}, {"vocab", vocab},
                      {"merges", json::array({"t h", "th e", space + " the", "h e", "i n", newline + " " + newline})}}}};
-}
-
-// A real tokenizer's directory, or nothing where DROVER_OFFLINE=1 allows that; else the test fails.
-inline std::optional<fs::path> real_tokenizer(const char* variable, const std::string& folder) {
-  const auto setting = [](const char* name) { const char* value = std::getenv(name); return std::string(value == nullptr ? "" : value); };
-  const fs::path cache = setting("DROVER_CACHE").empty() ? fs::path(DROVER_BINARY_DIR) / "cache" : fs::path(setting("DROVER_CACHE"));
-  const fs::path directory = setting(variable).empty() ? cache / folder : fs::path(setting(variable));
-  if (fs::exists(directory / "tokenizer.json") || fs::exists(directory / "tokenizer.model")) return directory;
-  if (setting("DROVER_OFFLINE") != "1") ADD_FAILURE() << directory << " holds no tokenizer; run tests/run, set " << variable << ", or set DROVER_OFFLINE=1";
-  return std::nullopt;
 }
 
 inline std::vector<json> golden_rows(const std::string& name) {

@@ -7,6 +7,7 @@
 
 #include "tests/base/scratch_directory.h"
 #include "tests/data/tokenizer_files.h"
+#include "tests/support/real_files.h"
 
 namespace drover {
 namespace {
@@ -360,7 +361,7 @@ void check_golden(const Tokenizer& t, const char* name) {
 }
 
 TEST(Golden, SmolLM2Ids) {
-  const auto directory = real_tokenizer("DROVER_SMOLLM2", "smollm2");
+  const auto directory = real_path("DROVER_SMOLLM2", "smollm2");
   if (!directory) GTEST_SKIP();
   const Tokenizer t = Tokenizer::open(*directory);
   check_golden(t, "smollm2");
@@ -370,7 +371,7 @@ TEST(Golden, SmolLM2Ids) {
 }
 
 TEST(Golden, Llama3Ids) {
-  const auto directory = real_tokenizer("DROVER_LLAMA3_TOKENIZER", "llama3-tokenizer");
+  const auto directory = real_path("DROVER_LLAMA3_TOKENIZER", "llama3-tokenizer");
   if (!directory) GTEST_SKIP();
   const Tokenizer t = Tokenizer::open(*directory);
   check_golden(t, "llama3");

