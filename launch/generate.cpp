@@ -101,7 +101,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
     together(world, [&] {
       if (!first) return;
       for (size_t i = 0; i < answers.size(); ++i) out << answered_row(prompts[begin + i], tokenizer->decode(answers[i].ids)) << '\n' << std::flush;
-      if (!out) fail(Exit::io, "cannot write the answers; is the disk full?");
+      if (!out) fail(Exit::io, "cannot write {}; is the disk full?", a.out.empty() ? "to stdout" : a.out);
     });
   }
   return Exit::done;

