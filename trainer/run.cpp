@@ -127,7 +127,9 @@ class Training {
     } else {
       adapter.initialise(static_cast<uint64_t>(recipe_.train.seed));
     }
-    if (world_.rank() == 0) metrics_.emplace(run_ / "metrics.jsonl", done_);
+    together(world_, [&] {
+      if (world_.rank() == 0) metrics_.emplace(run_ / "metrics.jsonl", done_);
+    });
   }
 
   StepSettings step_settings(int64_t step) const {  // step from 1
@@ -155,9 +157,11 @@ class Training {
     if (!data_.prompts.empty()) answer_prompts(progress);
     if (!data_.validation) return;
     const Evaluation e = evaluate_store(*engine_, *data_.validation, recipe_.train.micro_batch_size, recipe_.train.global_batch_size);
-    if (world_.rank() != 0) return;
-    progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss));
-    metrics_->validation(done_, e.loss, data_.validation->tokens());
+    together(world_, [&] {
+      if (world_.rank() != 0) return;
+      progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss));
+      metrics_->validation(done_, e.loss, data_.validation->tokens());
+    });
   }
 
   Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *backend_; }
@@ -190,10 +194,11 @@ class Training {
       StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_process_bytes())};
       reached_bytes_ = m.peak_bytes;
       m.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      if (world_.rank() == 0) {
+      together(world_, [&] {
+        if (world_.rank() != 0) return;
         metrics_->step(m);
         progress.step(m);
-      }
+      });
       if (recipe_.eval.every_steps > 0 && done_ % recipe_.eval.every_steps == 0) validate(progress);
       if (recipe_.checkpoint.every_steps > 0 && done_ % recipe_.checkpoint.every_steps == 0) save();
     }

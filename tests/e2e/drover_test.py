@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import struct
@@ -530,6 +531,30 @@ class Refusing(Case):
     def test_places_that_cannot_be_written(self):
         self.assertIn("/dev/null/x", run("train", self.recipe, "output.dir=/dev/null/x", check=74).stderr)
         self.assertIn("/dev/full", run("generate", "--model", self.model, "--prompts", self.home / "validation.jsonl", "--max-tokens", 2, "--out", "/dev/full", ranks=2, check=74).stderr)
+
+    def test_a_file_that_cannot_grow(self):
+        # No file may grow over 100 kB: the first checkpoint cannot be written. The run ends with 74, and goes on once there is room.
+        def no_room():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        settings = ["train", str(self.recipe), f"output.dir={self.home}/runs/full"]
+        ended = subprocess.run([str(DROVER), *settings], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, preexec_fn=no_room)
+        self.assertEqual(ended.returncode, 74, ended.stderr)
+        self.assertIn("step-2", ended.stderr)
+        run(*settings, check=0)
+        self.assert_same_run("full")
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounting a small disk needs root")
+    def test_a_disk_that_is_full_ends_all_ranks(self):
+        directory = self.home / "runs" / "small-disk"
+        directory.mkdir(parents=True)
+        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={directory}"]
+        in_namespace = ["unshare", "--mount", "bash", "-c", 'mount -t tmpfs -o size=200k none "$0" && exec "$@"', str(directory), *command]
+        ended = subprocess.run(in_namespace, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+        self.assertEqual(ended.returncode, 74, ended.stderr)
+        self.assertIn("small-disk", ended.stderr)
+        self.assertIn("No space left on device", ended.stderr)
 
     def test_a_damaged_checkpoint_that_was_asked_for(self):
         copy = self.home / "step-8"
