@@ -360,6 +360,8 @@ class Using(Case):
         size = math.hypot(*unmerged)
         self.assertGreater(math.dist(self.logprobs(wide, "train.dtype=fp32"), unmerged), 0.01 * size)
         self.assertLess(math.dist(self.logprobs(self.home / "wide-merged", "train.dtype=fp32"), unmerged), 1e-5 * size)
+        run("export", run_directory, "--merged", self.home / "wide-older", "--step", 6, check=0)
+        self.assertGreater(math.dist(self.logprobs(self.home / "wide-older", "train.dtype=fp32"), unmerged), 1e-4 * size)  # another adapter is noticed
         # In bf16 the merged weights are rounded once more: at most twice the error of the unmerged model.
         exact = self.logprobs(self.model, "--adapter", self.plain / "adapter", "train.dtype=fp32")
         error = math.dist(self.logprobs(self.model, "--adapter", self.plain / "adapter", "train.dtype=bf16"), exact)

@@ -96,6 +96,9 @@ TEST_P(GoldenDecoding, CacheEqualsFullForward) {
       ASSERT_LE(largest_difference(got[1], row(done - 1)), kLogitBound) << "tokens up to " << done;
     }
   }
+  runner.decoder().clear(0);  // a forgotten cache is noticed
+  const Decoder::Input last = {0, {tokens.back()}};
+  EXPECT_GT(largest_difference(runner.decoder().append({&last, 1}).front(), row(tokens.size() - 1)), 100 * kLogitBound);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenDecoding, testing::Values("tiny", "tied"), [](const auto& info) { return info.param; });

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <sstream>
 
 #include "tests/support/made_up.h"
@@ -24,7 +25,7 @@ struct Arguments {
 // A communicator whose reductions of one kind go wrong.
 class Broken : public Communicator {
  public:
-  enum class What { skip_reductions, skip_f32_vectors, double_f64 };
+  enum class What { skip_reductions, skip_f32_vectors, double_f64, empty_backward };
   Broken(std::unique_ptr<Communicator> inner, What what) : inner_(std::move(inner)), what_(what) {}
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
@@ -38,7 +39,10 @@ class Broken : public Communicator {
   void all_gather(Tensor part, Tensor whole) override { inner_->all_gather(part, whole); }
   void broadcast(Tensor x, int root) override { inner_->broadcast(x, root); }
   void barrier() override { inner_->barrier(); }
-  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override { return inner_->send(x, to, tag); }
+  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override {
+    if (what_ == What::empty_backward && to < inner_->rank()) std::memset(x.data, 0, static_cast<size_t>(x.bytes()));
+    return inner_->send(x, to, tag);
+  }
   std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override { return inner_->receive(x, from, tag); }
   std::vector<std::string> gather_strings(const std::string& mine) override { return inner_->gather_strings(mine); }
 
@@ -109,6 +113,21 @@ Batch batch_of(const Arguments& a, const Mesh& mesh, const ModelConfig& c, int64
   return batch;
 }
 
+// What goes wrong where documents share a micro-batch, or ranks a step.
+void break_batch(Batch& batch, const std::string& broken) {
+  if (broken == "mean_of_means") {  // each replica divides by its own weights
+    batch.weight_sum = 0;
+    for (const MicroBatch& m : batch.micro_batches) {
+      for (float w : m.weights) batch.weight_sum += w;
+    }
+  }
+  for (MicroBatch& m : batch.micro_batches) {
+    if (broken == "leaky_packing") m.spans = {{0, static_cast<int64_t>(m.tokens.size())}};
+    if (broken == "running_positions") std::iota(m.positions.begin(), m.positions.end(), 0);
+    if (broken == "dropout_by_row") std::iota(m.documents.begin(), m.documents.end(), 0);
+  }
+}
+
 // name → global matrix, on rank 0 of the world.
 using Named = std::map<std::string, std::vector<float>>;
 Named gathered(Engine& engine, Tensor flat) {
@@ -153,6 +172,7 @@ int run(int argc, char** argv) {
   if (broken == "tp_reduction") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::skip_reductions);
   if (broken == "whole_factor_sum") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::skip_f32_vectors);
   if (broken == "dp_sum") mesh.dp = std::make_unique<Broken>(std::move(mesh.dp), Broken::What::skip_f32_vectors);
+  if (broken == "empty_backward") mesh.pp = std::make_unique<Broken>(std::move(mesh.pp), Broken::What::empty_backward);
   if (broken == "norm_twice") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::double_f64);
 
   EngineSettings s;
@@ -160,7 +180,7 @@ int run(int argc, char** argv) {
   s.adapter = layout_of(s.model, a.text("targets", "all"));
   s.partition = partition_layers(s.model.layers, shape.pp, 0.5);
   s.dtype = a.text("dtype", "fp32") == "bf16" ? DType::bf16 : DType::f32;
-  s.max_positions = 64;
+  s.max_positions = 64 * a.number("micro_batch_size", 1);  // for positions that run on
   const int64_t steps = a.number("steps", 5);
   for (int64_t step = 0; step < steps; ++step) {
     for (const MicroBatch& m : batch_of(a, make_self_mesh(), s.model, step).micro_batches) {
@@ -174,7 +194,7 @@ int run(int argc, char** argv) {
 
   const ArenaBytes planned = plan_rank(s, shape, mesh.position).bytes;
   auto backend = make_cpu_backend(1);
-  DrawnWeights drawn_weights(11, 0.15f, 0.5f);
+  DrawnWeights drawn_weights(11, static_cast<float>(a.real("std", 0.15)), 0.5f);
   SwappedWeights swapped(drawn_weights);
   Engine engine(s, *backend, mesh, broken == "swapped_blocks" && shape.size() > 1 ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
   engine.adapter()->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
@@ -186,7 +206,8 @@ int run(int argc, char** argv) {
   std::vector<double> losses, norms;
   Named gradients;
   for (int64_t step = 0; step < steps; ++step) {
-    const Batch batch = batch_of(a, mesh, s.model, step);
+    Batch batch = batch_of(a, mesh, s.model, step);
+    break_batch(batch, broken);
     losses.push_back(engine.accumulate_gradients(batch, static_cast<uint64_t>(step) + 1));
     if (step == 0) gradients = gathered(engine, engine.adapter()->gradients);
     StepSettings settings;
