@@ -109,7 +109,7 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
   }
   if (store_identity(settings, tokenizer) != store.identity()) fail(Exit::io, "{}: the data changed while it was read; start again once it is written", names);
   if (store.documents() == 0) {
-    fail(Exit::bad_data, "{} hold no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and data.train_on", names,
+    fail(Exit::bad_data, "{}: no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and data.train_on", names,
          report.rows_read, report.rows_skipped, report.dropped);
   }
   store.make_rows(settings.packing, settings.max_length);

@@ -27,6 +27,16 @@ void model_options(CLI::App* verb, ModelArguments& arguments) {
   verb->add_option("--adapter", arguments.adapter, "a PEFT adapter's directory");
 }
 
+// CLI11's own message for this spells out the largest double.
+CLI::Validator above_zero(const std::string& advice = "") {
+  return CLI::Validator(
+      [advice](std::string& text) {
+        double value = 0;
+        return CLI::detail::lexical_cast(text, value) && value > 0 ? std::string() : text + " is not a number above 0" + advice;
+      },
+      "> 0");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -48,7 +58,7 @@ int main(int argc, char** argv) {
   std::optional<int> ranks;
   auto* plan_verb = app.add_subcommand("plan", "what every rank will hold, and the schedule; no weights, no MPI");
   recipe_options(plan_verb, words, recipe);
-  plan_verb->add_option("--ranks", ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(CLI::PositiveNumber);
+  plan_verb->add_option("--ranks", ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(above_zero());
   plan_verb->footer("example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32");
 
   auto* prepare_verb = app.add_subcommand("prepare", "tokenise and pack the data, and show a sample with its trained tokens marked");
@@ -72,10 +82,10 @@ int main(int argc, char** argv) {
   generate_verb->add_option("--prompts", generate.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
   generate_verb->add_flag("--raw", generate.raw, "no chat template");
   generate_verb->add_flag("--greedy", generate.greedy, "always the most likely token");
-  generate_verb->add_option("--temperature", generate.temperature, "above 0")->check(CLI::PositiveNumber);
+  generate_verb->add_option("--temperature", generate.temperature, "above 0")->check(above_zero("; for 0, use --greedy"));
   generate_verb->add_option("--top-p", generate.top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0));
   generate_verb->add_option("--seed", generate.seed, "of the sampling");
-  generate_verb->add_option("--max-tokens", generate.max_tokens, "longest answer")->check(CLI::PositiveNumber);
+  generate_verb->add_option("--max-tokens", generate.max_tokens, "longest answer")->check(above_zero());
   generate_verb->add_option("--out", generate.out, "with --prompts: write the answers to this file instead of stdout");
   generate_verb->add_flag("--resume", generate.resume, "with --out: keep the answers that are there and go on after them");
   generate_verb->add_flag("--json", generate.json, "print ids and finish_reason too");

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pathlib
+import pty
 import random
 import resource
 import shutil
@@ -307,6 +308,23 @@ class Using(Case):
         self.assertEqual(out.read_text(), answers["one"][8])
         result = self.train("prompts-pp", f"eval.prompts={prompts}", "parallel.pp=2", ranks=2, check=78)
         self.assertIn("parallel.pp 1", result.stderr)
+
+    def test_a_terminal_gets_one_line_that_is_rewritten(self):
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen([str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/terminal"], stderr=theirs, env=ENVIRONMENT)
+        os.close(theirs)
+        output = b""
+        try:
+            while part := os.read(ours, 65536):
+                output += part
+        except OSError:  # Linux's end of a terminal
+            pass
+        os.close(ours)
+        self.assertEqual(process.wait(timeout=60), 0)
+        text = output.decode()
+        self.assertEqual(text.count("\r\033[Kstep "), 8)
+        for part in ("step 8/8", "loss ", "lr ", "tok/s", "GiB", "ETA "):
+            self.assertIn(part, text[text.index("step 8/8") :].splitlines()[0])
 
     def test_a_profile_accounts_for_the_time(self):
         text = self.train("profiled", "log.profile=true", check=0).stderr
