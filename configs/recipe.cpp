@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <type_traits>
 
 #include "configs/document.h"
 #include "configs/foreign.h"
@@ -151,7 +152,36 @@ Recipe read_overrides(std::span<const std::string> overrides, std::span<const st
   return recipe;
 }
 
-MeshSizes check_mesh(const Recipe& recipe, int ranks) {
+namespace {
+
+struct PathMaker {
+  void section(const std::string&) {}
+  template <typename T>
+  void operator()(const char*, T& value, const Info& info) {
+    if constexpr (std::is_same_v<T, std::vector<DataFile>>) {
+      for (DataFile& file : value) make(file.path);
+    } else if constexpr (std::is_same_v<T, Validation>) {
+      for (DataFile& file : value.files) make(file.path);
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      if (info.path) make(value);
+    } else if constexpr (std::is_same_v<T, std::optional<std::string>>) {
+      if (info.path && value) make(*value);
+    }
+  }
+  static void make(std::string& path) { path = fs::absolute(path).lexically_normal().string(); }
+};
+
+}  // namespace
+
+ReadRecipe with_absolute_paths(ReadRecipe read) {
+  PathMaker maker;
+  read.recipe.fields(maker);
+  std::string& resume = read.recipe.checkpoint.resume;
+  if (resume != "auto" && resume != "never") PathMaker::make(resume);
+  return read;
+}
+
+MeshSizes mesh_sizes(const Recipe& recipe, int ranks) {
   const int64_t tp = recipe.parallel.tp, pp = recipe.parallel.pp;
   if (ranks % (tp * pp) != 0 || (recipe.parallel.dp && tp * pp * *recipe.parallel.dp != ranks)) {
     const int64_t product = tp * pp * recipe.parallel.dp.value_or(1);
@@ -160,9 +190,13 @@ MeshSizes check_mesh(const Recipe& recipe, int ranks) {
          dp_known ? fmt::format("{}", *recipe.parallel.dp) : "(the rest)", ranks, dp_known ? fmt::format("{}", product) : fmt::format("a multiple of {}", product),
          product);
   }
-  const int64_t dp = ranks / (tp * pp);
-  if (const std::string wrong = batch_wrong(recipe, dp); !wrong.empty()) throw Error(Exit::bad_recipe, wrong);
-  return {static_cast<int>(tp), static_cast<int>(pp), static_cast<int>(dp)};
+  return {static_cast<int>(tp), static_cast<int>(pp), static_cast<int>(ranks / (tp * pp))};
+}
+
+MeshSizes check_mesh(const Recipe& recipe, int ranks) {
+  const MeshSizes sizes = mesh_sizes(recipe, ranks);
+  if (const std::string wrong = batch_wrong(recipe, sizes.dp); !wrong.empty()) throw Error(Exit::bad_recipe, wrong);
+  return sizes;
 }
 
 }  // namespace drover

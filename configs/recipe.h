@@ -23,16 +23,20 @@ Recipe read_overrides(std::span<const std::string> overrides, std::span<const st
 // The recipe with every key, its value, and where the value came from; reads back to the same recipe.
 std::string resolved_recipe(const ReadRecipe& read);
 
+// Relative paths from the current directory on, so that the recipe means the same from anywhere.
+ReadRecipe with_absolute_paths(ReadRecipe read);
+
 // Keys and values that a resumed run must share with the first one, as "key" → "value".
 std::map<std::string, std::string> identity(const Recipe& recipe);
 
 // Every key with type, default and help, for --help.
 std::string recipe_help();
 
-// tp·pp·dp against the number of ranks, and the global batch against micro_batch_size·dp; 78 with the formula. dp is filled in.
+// tp·pp·dp against the number of ranks; 78 with the formula. dp is filled in.
 struct MeshSizes {
   int tp = 1, pp = 1, dp = 1;
 };
-MeshSizes check_mesh(const Recipe& recipe, int ranks);
+MeshSizes mesh_sizes(const Recipe& recipe, int ranks);
+MeshSizes check_mesh(const Recipe& recipe, int ranks);  // for training: also the global batch against micro_batch_size·dp
 
 }  // namespace drover

@@ -12,6 +12,7 @@ namespace drover {
 struct Message {
   std::string role;  // system, user, assistant
   std::string content;
+  bool operator==(const Message&) const = default;
 };
 
 struct ChatTemplate {

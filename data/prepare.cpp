@@ -6,8 +6,8 @@
 namespace drover {
 
 std::string store_identity(const PrepareSettings& s, const Tokenizer& tokenizer) {
-  std::string text = fmt::format("tokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\n", tokenizer.fingerprint(),
-                                 s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length, s.packing, static_cast<int>(s.bad_rows));
+  std::string text = fmt::format("tokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows {}\n", tokenizer.fingerprint(),
+                                 s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length, s.packing, static_cast<int>(s.bad_rows), s.whole_rows);
   for (const DataSource& source : s.sources) {
     text += fmt::format("source {} format {} weight {}\n", sha256_file(source.path), static_cast<int>(source.format), source.weight);
   }
@@ -49,6 +49,7 @@ class Preparer {
 
   void add_dialog(const std::vector<Message>& messages, float weight) {
     Rendered r = render(messages, *settings_.chat, tokenizer_, {settings_.date, false, settings_.train_on});
+    if (settings_.whole_rows) return keep_whole(r.ids, r.trained, weight);
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (r.ids.size() > limit) {
       ++report_.cut;
@@ -63,6 +64,7 @@ class Preparer {
     if (tokenizer_.adds_bos() && tokenizer_.bos()) ids.push_back(*tokenizer_.bos());
     const std::vector<int32_t> words = tokenizer_.encode(text);
     ids.insert(ids.end(), words.begin(), words.end());
+    if (settings_.whole_rows) return keep_whole(ids, std::vector<uint8_t>(ids.size(), 1), weight);
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (ids.size() > limit) ++report_.split;
     size_t begin = 0;
@@ -73,6 +75,14 @@ class Preparer {
       keep(std::span(ids).subspan(begin, count), std::vector<uint8_t>(count, 1), weight);
       begin += count;
     } while (begin < ids.size());
+  }
+
+  void keep_whole(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
+    if (ids.empty()) fail(Exit::bad_data, "the row has no tokens");
+    if (static_cast<int64_t>(ids.size()) > settings_.max_length) {
+      fail(Exit::bad_data, "the row has {} tokens, and at most {} fit (data.max_length)", ids.size(), settings_.max_length);
+    }
+    store_.add_document(ids, trained, weight);
   }
 
   void keep(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {

@@ -21,6 +21,7 @@ struct PrepareSettings {
   int64_t max_length = 2048;
   bool packing = true;
   BadRows bad_rows = BadRows::error;
+  bool whole_rows = false;  // every row is one document, also one without trained tokens; longer than max_length it is a bad row
 };
 
 struct PrepareReport {

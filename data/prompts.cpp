@@ -1,39 +1,21 @@
 #include "data/prompts.h"
 
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "data/rows.h"
 #include "kernels/base/error.h"
-#include "kernels/base/file.h"
 
 namespace drover {
 
-std::vector<Prompt> read_prompts(const std::string& file) {
+std::vector<Prompt> read_prompts(const fs::path& file) {
   std::vector<Prompt> prompts;
-  std::istringstream in(read_text(file, size_t{1} << 30));
-  int64_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    ++number;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const auto j = nlohmann::json::parse(line, nullptr, false);
-    Prompt p;
-    if (j.is_object() && j.contains("prompt") && j["prompt"].is_string()) {
-      p.dialog = {{"user", j["prompt"].get<std::string>()}};
-    } else if (j.is_object() && j.contains("messages") && j["messages"].is_array() && !j["messages"].empty()) {
-      for (const auto& m : j["messages"]) {
-        if (!m.is_object() || !m.contains("role") || !m["role"].is_string() || !m.contains("content") || !m["content"].is_string()) {
-          fail(Exit::bad_data, "{}:{}: a message needs \"role\" and \"content\"", file, number);
-        }
-        p.dialog.push_back({m["role"].get<std::string>(), m["content"].get<std::string>()});
-      }
-      if (p.dialog.back().role == "assistant") p.dialog.pop_back();
-      if (p.dialog.empty()) fail(Exit::bad_data, "{}:{}: the row has no message to answer", file, number);
-    } else {
-      fail(Exit::bad_data, "{}:{}: expected {{\"prompt\": …}} or {{\"messages\": […]}}", file, number);
-    }
+  read_rows(file, RowFormat::prompt, BadRows::error, [&](const Row& row) {
+    Prompt p{row.messages, fmt::format("{}:{}", file.string(), row.line)};
+    if (p.dialog.back().role == "assistant") p.dialog.pop_back();
+    if (p.dialog.empty()) throw std::invalid_argument("it has no message to answer");
     prompts.push_back(std::move(p));
-  }
-  if (prompts.empty()) fail(Exit::bad_data, "{} holds no prompt", file);
+  });
+  if (prompts.empty()) fail(Exit::bad_data, "{} holds no prompt", file.string());
   return prompts;
 }
 

@@ -37,10 +37,18 @@ Row row_of(std::string_view line, RowFormat format) {
   const json j = json::parse(line, limit);
   if (!j.is_object()) throw std::invalid_argument("a row is an object with \"messages\" or \"text\"");
   const bool messages = j.contains("messages"), text = j.contains("text");
+  Row row;
+  if (format == RowFormat::prompt) {
+    if (j.contains("prompt")) {
+      if (!j["prompt"].is_string()) throw std::invalid_argument("\"prompt\" must be a string");
+      row.messages = {{"user", j["prompt"].get<std::string>()}};
+      return row;
+    }
+    if (!messages) throw std::invalid_argument("it has neither \"prompt\" nor \"messages\"");
+  }
   if (format == RowFormat::messages && !messages) throw std::invalid_argument("it has no \"messages\", which data.format: messages asks for");
   if (format == RowFormat::text && !text) throw std::invalid_argument("it has no \"text\", which data.format: text asks for");
   if (!messages && !text) throw std::invalid_argument("it has neither \"messages\" nor \"text\"");
-  Row row;
   if (messages && format != RowFormat::text) {
     const json& list = j["messages"];
     if (!list.is_array() || list.empty()) throw std::invalid_argument("\"messages\" must be a list with at least one message");
@@ -92,7 +100,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, c
       reason = error.what();
     }
     const std::string complaint = fmt::format("{}:{}: {}", file.string(), number, reason);
-    if (bad_rows == BadRows::error) fail(Exit::bad_data, "{}; mend the row, or set data.bad_rows: skip", complaint);
+    if (bad_rows == BadRows::error) fail(Exit::bad_data, "{}; mend the row{}", complaint, format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
     ++report.skipped;
     if (report.complaints.size() < 10) report.complaints.push_back(complaint);
   }

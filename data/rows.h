@@ -1,4 +1,4 @@
-// Rows of a data file: a dialog or a text each, from JSON lines ({"messages": […]} or {"text": …}), with the line they came from.
+// Rows of a data file: a dialog, a text or a prompt each, from JSON lines ({"messages": […]}, {"text": …} or {"prompt": …}), with the line they came from.
 #pragma once
 #include <functional>
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace drover {
 
-enum class RowFormat { automatic, messages, text };
+enum class RowFormat { automatic, messages, text, prompt };  // prompt: {"prompt"} or {"messages"}
 
 struct Row {
   std::vector<Message> messages;  // empty for a text

@@ -56,7 +56,7 @@ int64_t TokenStore::longest_document() const {
 }
 
 void TokenStore::add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
-  require(ids.size() == trained.size() && ids.size() >= 2, "a document has at least two tokens, and a mask for each");
+  require(ids.size() == trained.size() && !ids.empty(), "a document has tokens, and a mask for each");
   ids_.insert(ids_.end(), ids.begin(), ids.end());
   trained_.push_back(0);  // nothing precedes the first token
   for (size_t i = 1; i < trained.size(); ++i) trained_.push_back(trained[i] != 0 ? 1 : 0);

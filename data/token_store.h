@@ -32,6 +32,7 @@ class TokenStore {
   int64_t row_tokens(int64_t index) const;
   int64_t trained_tokens(int64_t first_document, int64_t last_document) const;
   int64_t longest_document() const;
+  std::span<const int32_t> ids() const { return ids_; }  // of all documents, one after the other
   const std::string& identity() const { return identity_; }
 
   // Building.

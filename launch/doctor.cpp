@@ -37,7 +37,7 @@ Exit run_doctor(const Process& process, bool json) {
   const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / (1 << 30);
   const double disk = free_gib("."), shared = free_gib("/dev/shm");
   const bool bf16 = __builtin_cpu_supports("avx512bf16"), avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-  const std::string isa = bf16 ? "AVX-512 with bf16" : avx512 ? "AVX-512" : "AVX2 (bf16 is multiplied in fp32: slower)";
+  const std::string isa = bf16 ? "AVX-512 with bf16" : avx512 ? "AVX-512" : __builtin_cpu_supports("avx2") ? "AVX2 (bf16 is multiplied in fp32: slower)" : "without AVX2 (slow)";
   const bool mpirun = on_path("mpirun");
 
   std::vector<std::string> advice;

@@ -1,16 +1,17 @@
 // drover eval: loss and perplexity, of a recipe's validation data on any mesh, or of a data file under a model; log-probabilities per token on request.
 #include <cmath>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "launch/verbs.h"
 #include "trainer/checkpoint.h"
+#include "trainer/evaluation.h"
 #include "trainer/export.h"
 #include "trainer/model_check.h"
-#include "trainer/run.h"
+#include "trainer/run_identity.h"
 #include "trainer/setup.h"
 
 namespace drover {
@@ -20,7 +21,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Subject {
-  Recipe recipe;  // of a recipe, or made from --model and --data
+  ReadRecipe read;  // of a recipe, or made from --model and --data
   std::optional<AdapterConfig> adapter;
   std::optional<fs::path> adapter_directory;  // else the recipe's latest checkpoint
 };
@@ -28,20 +29,23 @@ struct Subject {
 Subject subject_of(const EvalArguments& a) {
   Subject s;
   if (!a.recipe.recipe.empty()) {
-    const ReadRecipe read = read_recipe(a.recipe.recipe, a.recipe.overrides);
-    s.recipe = read.recipe;
-    if (s.recipe.data.validation.files.empty()) fail(Exit::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
-    s.adapter = adapter_config(read);
+    if (!a.data.empty() || !a.model.adapter.empty()) fail(Exit::usage, "--data and --adapter go with --model DIR; a recipe names its own data, and its run the adapter");
+    s.read = read_recipe(a.recipe.recipe, a.recipe.overrides);
+    const Validation& validation = s.read.recipe.data.validation;
+    if (validation.files.empty() && validation.share <= 0) fail(Exit::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
+    if (validation.files.empty() && !a.per_token.empty()) fail(Exit::usage, "--per-token needs a file in data.validation: a share of the training rows has no order of its own");
+    s.adapter = adapter_config(s.read);
     return s;
   }
   if (a.model.model.empty() || a.data.empty()) fail(Exit::usage, "eval needs a recipe, or --model DIR and --data FILE");
-  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "train.global_batch_size", "parallel.tp", "parallel.pp", "parallel.dp",
+  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "parallel.tp", "parallel.pp", "parallel.dp",
                                            "data.format", "data.template", "data.template_date", "data.train_on", "data.max_length", "data.bad_rows"};
-  s.recipe = read_overrides(a.recipe.overrides, kAllowed);
-  s.recipe.model.path = a.model.model;
-  s.recipe.data.validation.files = {{a.data, "auto", 1}};
-  s.recipe.data.max_length = std::min(s.recipe.data.max_length, read_model_config(a.model.model).max_positions);
-  s.recipe.data.packing = false;
+  Recipe& recipe = s.read.recipe;
+  recipe = read_overrides(a.recipe.overrides, kAllowed);
+  recipe.model.path = a.model.model;
+  recipe.data.validation.files = {{a.data, "auto", 1}};
+  const bool stated = std::any_of(a.recipe.overrides.begin(), a.recipe.overrides.end(), [](const std::string& text) { return text.starts_with("data.max_length="); });
+  if (!stated) recipe.data.max_length = read_model_config(a.model.model).max_positions;
   if (!a.model.adapter.empty()) {
     s.adapter_directory = a.model.adapter;
     s.adapter = adapter_config_in(a.model.adapter);
@@ -49,52 +53,90 @@ Subject subject_of(const EvalArguments& a) {
   return s;
 }
 
-// Log-probabilities of a document's targets, in the file's order; a token that is no target has none.
-struct DocumentLogprobs {
-  std::vector<float> values;
-};
+TokenStore store_of(const Recipe& recipe, const Tokenizer& tokenizer, const ModelConfig& model, std::optional<TrainOn> every_row_on) {
+  if (recipe.data.validation.files.empty()) return std::move(*prepare_data_in_memory(recipe, tokenizer).validation);
+  PrepareSettings settings = prepare_settings(recipe, recipe.data.validation.files);
+  settings.packing = false;
+  settings.whole_rows = every_row_on.has_value();
+  settings.train_on = every_row_on.value_or(settings.train_on);
+  PrepareReport report;
+  TokenStore store = prepare(settings, tokenizer, report);
+  warn_about(report, "validation", settings.max_length);
+  check_ids(store.ids(), model, "the validation data");
+  return store;
+}
 
-void write_per_token(const std::string& file, const TokenStore& store, std::map<int64_t, DocumentLogprobs>& documents) {
+// ln p(ids[i+1] | ids[0..i]) of every document of a store in which every token is a target.
+using Logprobs = std::map<int64_t, std::vector<float>>;  // by document
+
+// Every rank of a last stage knows the documents of its dp share; afterwards every rank knows all.
+void gather_documents(Logprobs& documents, const Mesh& mesh) {
+  ordered_json mine = ordered_json::array();
+  if (mesh.position.tp == 0) {
+    for (const auto& [ordinal, values] : documents) mine.push_back({ordinal, values});
+  }
+  for (const std::string& part : mesh.world->gather_strings(mine.dump())) {
+    for (const auto& entry : nlohmann::json::parse(part)) documents[entry[0].get<int64_t>()] = entry[1].get<std::vector<float>>();
+  }
+}
+
+void write_per_token(const std::string& file, const TokenStore& store, Logprobs& documents) {
   std::string text;
-  for (auto& [ordinal, d] : documents) {
+  for (int64_t ordinal = 0; ordinal < store.documents(); ++ordinal) {
     const Document doc = store.document(ordinal);
-    ordered_json row = {{"ids", std::vector<int32_t>(doc.ids.begin(), doc.ids.end())}, {"logprobs", d.values}};
-    text += row.dump() + "\n";
+    text += ordered_json{{"ids", std::vector<int32_t>(doc.ids.begin(), doc.ids.end())}, {"logprobs", documents[ordinal]}}.dump() + "\n";
   }
   write_text(file, text);
+}
+
+// The score over what a recipe trains on, of the same documents.
+Evaluation score_of(const TokenStore& masks, Logprobs& documents) {
+  Evaluation score;
+  for (int64_t ordinal = 0; ordinal < masks.documents(); ++ordinal) {
+    const Document doc = masks.document(ordinal);
+    for (size_t i = 1; i < doc.ids.size(); ++i) {
+      if (doc.trained[i] == 0) continue;
+      score.sum -= static_cast<double>(doc.weight) * documents[ordinal].at(i - 1);
+      score.weight += doc.weight;
+      ++score.tokens;
+    }
+  }
+  return score;
 }
 
 }  // namespace
 
 Exit run_eval(const Process& process, const EvalArguments& a) {
-  const Subject subject = subject_of(a);
-  const Recipe& recipe = subject.recipe;
-  refuse_unbuilt(recipe);
-  MeshSizes sizes = check_mesh(recipe, process.world.size);
-  Mesh mesh = launched_by_mpi() ? make_mpi_mesh({sizes.tp, sizes.pp, sizes.dp}) : make_self_mesh();
+  Subject subject;
+  MeshSizes sizes;
+  check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
+  together(*process.world, [&] {
+    subject = subject_of(a);
+    refuse_unbuilt(subject.read.recipe);
+    sizes = mesh_sizes(subject.read.recipe, process.mpi.size);
+  });
+  check_same(*process.world, "what is asked for", fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
+  Mesh mesh = make_mesh({sizes.tp, sizes.pp, sizes.dp});
   Communicator& world = *mesh.world;
+  Recipe& recipe = subject.read.recipe;
+  const bool per_token = !a.per_token.empty();
+  recipe.train.global_batch_size = recipe.train.micro_batch_size * sizes.dp * sizes.pp;  // as many micro-batches as keep a pipeline full
 
   std::optional<ModelDirectory> model;
-  std::optional<Tokenizer> tokenizer;
   TokenStore store;
   AdapterLayout layout;
+  EngineSettings settings;
+  std::optional<Tokenizer> tokenizer;
   together(world, [&] {
     model.emplace(recipe.model.path);
     tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
-    PrepareSettings settings = prepare_settings(recipe, recipe.data.validation.files);
-    settings.packing = false;
-    if (!a.per_token.empty()) settings.train_on = TrainOn::all;  // every token has a log-probability
-    PrepareReport report;
-    store = prepare(settings, *tokenizer, report);
+    store = store_of(recipe, *tokenizer, model->config(), per_token ? std::optional(TrainOn::all) : std::nullopt);
     if (subject.adapter) layout = adapter_layout_of(model->config(), *subject.adapter);
+    settings = engine_settings(recipe, model->config(), layout, sizes, nullptr);
   });
-
-  EngineSettings settings;
-  together(world, [&] { settings = engine_settings(recipe, model->config(), layout, sizes, nullptr); });
-  check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp)], world);
+  const std::string fingerprint = check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp)], world);
   settings.train = false;
-  const LoaderSettings in_order{recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1};
-  const Loader loader(store, in_order);
+  const Loader loader(store, {recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1});
   const Loader::Largest largest = loader.largest_micro_batch(loader.steps_per_epoch());
   settings.micro_batch_tokens = largest.tokens;
   settings.micro_batch_trained = largest.trained_tokens;
@@ -106,50 +148,40 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   together(world, [&] {
     engine.emplace(settings, *backend, mesh, weights, bytes);
     if (!subject.adapter) return;
-    if (subject.adapter_directory) {
-      load_adapter(*subject.adapter_directory, *engine->adapter());
-    } else {
-      const auto checkpoint = Checkpoint::latest(recipe.output.dir, [](const std::string& text) { log::warn("{}", text); });
-      if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
-      checkpoint->load(*engine->adapter(), *backend);
-    }
+    if (subject.adapter_directory) return load_adapter(*subject.adapter_directory, *engine->adapter());
+    const auto checkpoint = Checkpoint::latest(recipe.output.dir, [](const std::string& text) { log::warn("{}", text); });
+    if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
+    check_same_adapter(*checkpoint, recipe, fingerprint);
+    checkpoint->load(*engine->adapter(), *backend);
   });
 
-  std::map<int64_t, DocumentLogprobs> documents;
-  double sum = 0, weight = 0;
-  int64_t tokens = 0;
-  for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {
-    const std::vector<int64_t> rows = loader.rows_of({0, step});
-    const Batch batch = batch_of_rows(store, rows, recipe.train.micro_batch_size, mesh.position.dp, mesh.shape.dp);
-    if (batch.weight_sum <= 0) continue;
-    sum += engine->evaluate(batch, a.per_token.empty() ? Engine::LogprobSink{} : [&](const MicroBatch& m, std::span<const float> logprobs) {
+  Evaluation score;
+  if (per_token) {
+    Logprobs documents;
+    evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size, [&](const MicroBatch& m, std::span<const float> logprobs) {
       size_t next = 0;
       for (size_t t = 0; t < m.tokens.size(); ++t) {
-        if (m.labels[t] >= 0) documents[m.documents[t]].values.push_back(logprobs[next++]);
+        if (m.labels[t] >= 0) documents[m.documents[t]].push_back(logprobs[next++]);
       }
     });
-    weight += batch.weight_sum;
-    tokens += batch.trained_tokens;
-  }
-  if (!a.per_token.empty()) {
-    // Every rank of the last stage holds the documents of its dp share; rank 0 writes them all.
-    ordered_json mine = ordered_json::array();
-    if (mesh.position.tp == 0) {
-      for (const auto& [ordinal, d] : documents) mine.push_back({ordinal, d.values});
-    }
-    for (const std::string& part : world.gather_strings(mine.dump())) {
-      for (const auto& entry : nlohmann::json::parse(part)) documents[entry[0].get<int64_t>()].values = entry[1].get<std::vector<float>>();
-    }
+    gather_documents(documents, mesh);
     together(world, [&] {
       if (world.rank() == 0) write_per_token(a.per_token, store, documents);
+      score = score_of(store_of(recipe, *tokenizer, model->config(), prepare_settings(recipe, recipe.data.validation.files).train_on), documents);
     });
+  } else {
+    score = evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size);
+  }
+  if (score.weight <= 0) fail(Exit::bad_data, "no token of the data counts for the loss; check the rows and data.train_on");
+  const double loss = score.loss();
+  if (!std::isfinite(loss)) {
+    fail(Exit::non_finite, "the loss is {}: the weights of the model or of the adapter hold values that are not finite, or overflow {}", loss, recipe.train.dtype);
   }
   if (world.rank() != 0) return Exit::done;
-  const double loss = sum / weight;
   if (a.recipe.json) {
-    std::cout << ordered_json{{"loss", loss}, {"perplexity", std::exp(loss)}, {"tokens", tokens}}.dump() << '\n';
+    std::cout << ordered_json{{"loss", loss}, {"perplexity", std::exp(loss)}, {"tokens", score.tokens}}.dump() << '\n';
   } else {
-    std::cout << fmt::format("loss {:.4f}  perplexity {:.3f}  over {} tokens\n", loss, std::exp(loss), tokens);
+    std::cout << fmt::format("loss {:.4f}  perplexity {:.3f}  over {} tokens\n", loss, std::exp(loss), score.tokens);
   }
   return Exit::done;
 }

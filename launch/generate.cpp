@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/prompts.h"
+#include "kernels/base/hash.h"
 #include "kernels/comm/agree.h"
 #include "launch/verbs.h"
 #include "trainer/inference.h"
@@ -16,12 +17,6 @@ using nlohmann::ordered_json;
 
 constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
 
-size_t lines_of(const std::string& file) {
-  if (!fs::exists(file)) return 0;
-  const std::string text = read_text(file);
-  return static_cast<size_t>(std::count(text.begin(), text.end(), '\n'));
-}
-
 // Drops a half last line that an interrupted run left.
 void drop_half_line(const std::string& file) {
   if (!fs::exists(file)) return;
@@ -30,42 +25,72 @@ void drop_half_line(const std::string& file) {
   if (end == std::string::npos || end + 1 != text.size()) write_text(file, end == std::string::npos ? "" : text.substr(0, end + 1));
 }
 
-}  // namespace
+// How many answers a file holds already; 65 where one of them is not of the prompt in its place.
+size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
+  if (!fs::exists(file)) return 0;
+  const std::vector<Prompt> answered = fs::file_size(file) == 0 ? std::vector<Prompt>{} : read_prompts(file);
+  for (size_t i = 0; i < answered.size(); ++i) {
+    if (i < prompts.size() && answered[i].dialog == prompts[i].dialog) continue;
+    fail(Exit::bad_data, "{} does not answer {}; --resume goes on with the file of the same prompts, name another --out", answered[i].where,
+         i < prompts.size() ? prompts[i].where : "any of the prompts");
+  }
+  return answered.size();
+}
 
-Exit run_generate(const Process& process, const GenerateArguments& a) {
+// What was asked for, the same on every rank.
+Recipe settings_of(const GenerateArguments& a, int ranks) {
   if (a.model.model.empty()) fail(Exit::usage, "generate needs --model DIR");
   if (a.prompt.empty() == a.prompts.empty()) fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
+  if (a.prompts.empty() && !a.out.empty()) fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
+  if (!a.prompts.empty() && a.json) fail(Exit::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "parallel.tp", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
   refuse_unbuilt(recipe);
-  const MeshShape shape{process.world.size, 1, 1};
-  if (recipe.parallel.tp != 1 && recipe.parallel.tp != shape.tp) {
-    fail(Exit::bad_recipe, "parallel.tp={} must be the number of ranks, which is {}: generate is tensor-parallel over all of them", recipe.parallel.tp, shape.tp);
+  if (recipe.parallel.tp != 1 && recipe.parallel.tp != ranks) {
+    fail(Exit::bad_recipe, "parallel.tp={} must be the number of ranks, which is {}: generate is tensor-parallel over all of them", recipe.parallel.tp, ranks);
   }
   recipe.model.path = a.model.model;
-  Mesh mesh = launched_by_mpi() ? make_mpi_mesh(shape) : make_self_mesh();
-  Communicator& world = *mesh.world;
+  return recipe;
+}
+
+}  // namespace
+
+Exit run_generate(const Process& process, const GenerateArguments& a) {
+  const int ranks = process.mpi.size;
+  Recipe recipe;
+  check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
+  together(*process.world, [&] { recipe = settings_of(a, ranks); });
   const Sampling sampling{a.greedy || (!a.temperature && !a.top_p), static_cast<float>(a.temperature.value_or(1.0)), static_cast<float>(a.top_p.value_or(1.0)), a.seed};
+  check_same(*process.world, "the command line", fmt::format("{} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), a.model.adapter, a.prompt, a.prompts, a.out, a.raw, a.max_tokens,
+                                                             sampling.greedy, sampling.temperature, sampling.top_p, sampling.seed));
+  Mesh mesh = make_mesh({ranks, 1, 1});
+  Communicator& world = *mesh.world;
 
   std::vector<Prompt> prompts;
   std::vector<Answering::Question> questions;
   std::optional<Tokenizer> tokenizer;
   InferenceSettings settings{.model = a.model.model, .adapter = a.model.adapter.empty() ? std::nullopt : std::optional<fs::path>(a.model.adapter), .dtype = dtype_of_name(recipe.train.dtype)};
   together(world, [&] {
-    prompts = a.prompts.empty() ? std::vector<Prompt>{{{{"user", a.prompt}}}} : read_prompts(a.prompts);
+    if (a.prompts.empty()) {
+      prompts.push_back({{{"user", a.prompt}}, "--prompt"});
+    } else {
+      prompts = read_prompts(a.prompts);
+    }
     const ModelConfig config = read_model_config(a.model.model);
     tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
     const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
     settings.stop_ids = stop_ids(chat, *tokenizer, config.eos);
     int64_t longest = 0;
     for (const Prompt& p : prompts) {
-      questions.push_back({prompt_ids(p.dialog, *tokenizer, chat, recipe.data.template_date), questions.size()});
-      longest = std::max(longest, static_cast<int64_t>(questions.back().ids.size()));
+      questions.push_back({prompt_ids(p, *tokenizer, chat, recipe.data.template_date), questions.size()});
+      check_ids(questions.back().ids, config, p.where);
+      const int64_t tokens = static_cast<int64_t>(questions.back().ids.size());
+      if (tokens >= config.max_positions) fail(Exit::bad_data, "{}: the prompt has {} tokens; prompt and answer together may have {}", p.where, tokens, config.max_positions);
+      longest = std::max(longest, tokens);
     }
-    if (longest >= config.max_positions) fail(Exit::bad_data, "a prompt has {} tokens; prompt and answer together may have {}", longest, config.max_positions);
     settings.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
-    settings.capacity_tokens = std::min(config.max_positions, longest + a.max_tokens);
+    settings.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
   });
   Inference inference(settings, mesh, process.threads);
   const bool first = world.rank() == 0;
@@ -86,22 +111,25 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   std::ofstream file;
   if (!a.out.empty()) {
     together(world, [&] {
+      if (a.resume && first) drop_half_line(a.out);
+    });
+    together(world, [&] {
+      if (a.resume) done = answers_in(a.out, prompts);
+    });
+    together(world, [&] {
       if (!first) return;
-      if (a.resume) drop_half_line(a.out);
       file.open(a.out, a.resume ? std::ios::app : std::ios::trunc);
       if (!file) fail(Exit::io, "cannot write {}", a.out);
     });
-    if (a.resume) done = lines_of(a.out);
-    world.barrier();  // before rank 0 writes more
   }
   std::ostream& out = a.out.empty() ? std::cout : file;
   for (size_t begin = done; begin < prompts.size(); begin += kTogether) {
     const auto group = std::span(questions).subspan(begin, std::min<size_t>(kTogether, questions.size() - begin));
-    const std::vector<Answering::Answer> answers = inference.answering().answer(group, sampling, a.max_tokens);
+    inference.answering().answer(group, sampling, a.max_tokens, [&](size_t i, const Answering::Answer& answer) {
+      if (first) out << answered_row(prompts[begin + i], tokenizer->decode(answer.ids)) << '\n' << std::flush;
+    });
     together(world, [&] {
-      if (!first) return;
-      for (size_t i = 0; i < answers.size(); ++i) out << answered_row(prompts[begin + i], tokenizer->decode(answers[i].ids)) << '\n' << std::flush;
-      if (!out) fail(Exit::io, "cannot write {}; is the disk full?", a.out.empty() ? "to stdout" : a.out);
+      if (first && !out) fail(Exit::io, "cannot write {}; is the disk full?", a.out.empty() ? "to stdout" : a.out);
     });
   }
   return Exit::done;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "kernels/base/file.h"
 #include "kernels/base/log.h"
 
 namespace drover {
@@ -46,18 +47,25 @@ int take_cores(const MpiWorld& world) {
 
 Process start_process(int* argc, char*** argv) {
   Process process;
-  if (launched_by_mpi()) process.world = start_mpi(argc, argv);
-  log::set_rank(process.world.rank, process.world.size);
-  process.threads = take_cores(process.world);
+  if (launched_by_mpi()) process.mpi = start_mpi(argc, argv);
+  log::set_rank(process.mpi.rank, process.mpi.size);
+  process.world = launched_by_mpi() ? make_world_communicator() : make_self_communicator("world");
+  process.threads = take_cores(process.mpi);
   return process;
 }
 
+Mesh make_mesh(const MeshShape& shape) { return launched_by_mpi() ? make_mpi_mesh(shape) : make_self_mesh(); }
+
 int guarded(const Process& process, const std::function<Exit()>& verb) {
-  const bool several = process.world.size > 1;
+  const bool several = process.mpi.size > 1;
   try {
     const Exit code = verb();
     if (launched_by_mpi()) finish_mpi();
     return static_cast<int>(code);
+  } catch (const fs::filesystem_error& error) {
+    log::write_any(fmt::format("drover: {}", error.what()));
+    if (several) abort_all(static_cast<int>(Exit::io));
+    return static_cast<int>(Exit::io);
   } catch (const Error& error) {
     const bool agreed = error.code() != Exit::internal && error.code() != Exit::hang && error.code() != Exit::peer_lost;
     if (agreed || !several) {

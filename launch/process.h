@@ -8,9 +8,13 @@
 namespace drover {
 
 struct Process {
-  MpiWorld world;
+  MpiWorld mpi;
+  std::unique_ptr<Communicator> world;  // all ranks, for agreeing on what was asked before a mesh is made of it
   int threads = 1;
 };
+
+// The mesh of this job's ranks. Collective; the ranks have agreed on the shape.
+Mesh make_mesh(const MeshShape& shape);
 
 // Starts MPI when a launcher started us, takes this rank's share of the cores (OMP_NUM_THREADS overrides the number of threads) and pins to it.
 Process start_process(int* argc, char*** argv);

@@ -9,9 +9,11 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/hash.h"
+#include "kernels/base/hdf5.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "model/files/import_gguf.h"
+#include "model/files/staged_directory.h"
 #include "trainer/checkpoint.h"
 #include "trainer/export.h"
 #include "trainer/run.h"
@@ -57,14 +59,19 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
 
 Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   if (a.recipe.empty()) fail(Exit::usage, "train needs a recipe: drover train RECIPE.yaml");
-  if (dry_run) return run_plan(a, process.world.size > 1 ? std::optional<int>(process.world.size) : std::nullopt);
-  const ReadRecipe read = read_recipe(a.recipe, a.overrides);
-  refuse_unbuilt(read.recipe);
-  const MeshSizes sizes = check_mesh(read.recipe, process.world.size);
-  Mesh mesh = launched_by_mpi() ? make_mpi_mesh({sizes.tp, sizes.pp, sizes.dp}) : make_self_mesh();
-  log::info("{} {} × {} {}: tp {} · pp {} · dp {}", process.world.size, process.world.size == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads",
-            sizes.tp, sizes.pp, sizes.dp);
-  check_same(*mesh.world, "the program", sha256_file("/proc/self/exe"));
+  const int ranks = process.mpi.size;
+  if (dry_run) return process.mpi.rank == 0 ? run_plan(a, ranks > 1 ? std::optional<int>(ranks) : std::nullopt) : Exit::done;
+  ReadRecipe read;
+  MeshSizes sizes;
+  check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
+  together(*process.world, [&] {
+    read = read_recipe(a.recipe, a.overrides);
+    refuse_unbuilt(read.recipe);
+    sizes = check_mesh(read.recipe, ranks);
+  });
+  check_same(*process.world, "the recipe", resolved_recipe(read));
+  Mesh mesh = make_mesh({sizes.tp, sizes.pp, sizes.dp});
+  log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads", sizes.tp, sizes.pp, sizes.dp);
   return train(read, mesh, process.threads);
 }
 
@@ -76,7 +83,8 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
   // With the data and a tokenizer at hand the plan knows the real micro-batches; without, they are full.
   std::optional<PreparedData> data;
-  const bool have_data = fs::exists(tokenizer_directory(recipe)) && std::all_of(recipe.data.train.begin(), recipe.data.train.end(), [](const DataFile& f) { return fs::exists(f.path); });
+  const fs::path text = tokenizer_directory(recipe);
+  const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) && std::all_of(recipe.data.train.begin(), recipe.data.train.end(), [](const DataFile& f) { return fs::exists(f.path); });
   if (have_data) {
     const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
     data = prepare_data_in_memory(recipe, tokenizer);
@@ -133,17 +141,18 @@ namespace {
 // One rounding of the weights to bf16 moves logits by well under this; fp32 stays far below.
 constexpr double kMergedLogits = 0.05;
 
-void verify_merged(const Process& process, const Checkpoint& checkpoint, const AdapterConfig& config, const fs::path& base, const fs::path& merged) {
-  const fs::path probe = merged.string() + ".probe";
-  export_adapter(checkpoint, config, DType::f32, probe);
-  const std::optional<MergedCheck> check = check_merged_logits(base, probe, merged, process.threads);
-  fs::remove_all(probe);
+void verify_merged(const Process& process, const Checkpoint& checkpoint, const fs::path& base, const fs::path& merged, const fs::path& out) {
+  const StagedDirectory probe(out.string() + ".probe");  // never committed
+  const fs::path adapter = probe.path() / "adapter";
+  export_adapter(checkpoint, DType::f32, adapter);
+  const std::optional<MergedCheck> check = check_merged_logits(base, adapter, merged, process.threads);
   if (!check) {
     log::warn("the merged model's logits were not compared: this machine has not the memory to run it in fp32. Every merged weight was checked by itself");
     return;
   }
   if (!(check->difference <= kMergedLogits)) {
-    fail(Exit::corruption, "{}: its logits are off by {:.2e} from base and adapter together (the adapter moves them by {:.2e}); do not use it", merged.string(), check->difference, check->effect);
+    fail(Exit::corruption, "the merged model's logits are off by {:.2e} from base and adapter together (the adapter moves them by {:.2e}); {} was not written", check->difference, check->effect,
+         out.string());
   }
   log::info("logits of the merged model: off by {:.1e} from base and adapter together; the adapter moves them by {:.1e}", check->difference, check->effect);
 }
@@ -157,19 +166,24 @@ Exit run_export(const Process& process, const ExportArguments& a) {
   const ReadRecipe read = read_recipe(run / "recipe.yaml", {});
   std::optional<Checkpoint> checkpoint;
   if (a.step) {
-    checkpoint = Checkpoint::open(run / fmt::format("step-{}", *a.step));
+    const fs::path directory = run / fmt::format("step-{}", *a.step);
+    if (!fs::exists(directory)) {
+      std::vector<int64_t> steps;
+      for (const auto& [step, path] : checkpoint_directories(run)) steps.push_back(step);
+      fail(Exit::missing_input, "{} does not exist; the run holds {}", directory.string(), steps.empty() ? "no checkpoint" : fmt::format("checkpoints of step {}", fmt::join(steps, ", ")));
+    }
+    checkpoint = Checkpoint::open(directory);
   } else {
     checkpoint = Checkpoint::latest(run, [](const std::string& text) { log::warn("{}", text); });
     if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train it first", run.string());
   }
-  const AdapterConfig config = adapter_config(read);
   if (!a.adapter.empty()) {
-    export_adapter(*checkpoint, config, dtype_of_name(read.recipe.output.adapter_dtype), a.adapter);
+    export_adapter(*checkpoint, dtype_of_name(read.recipe.output.adapter_dtype), a.adapter);
     log::info("the adapter of step {} is in {}, read back and checked", checkpoint->state().step, a.adapter);
   } else {
     ModelDirectory base(read.recipe.model.path);
-    export_merged(*checkpoint, config, base, a.merged, *make_cpu_backend(process.threads));
-    verify_merged(process, *checkpoint, config, base.path(), a.merged);
+    export_merged(*checkpoint, base, a.merged, *make_cpu_backend(process.threads),
+                  [&](const fs::path& staged) { verify_merged(process, *checkpoint, base.path(), staged, a.merged); });
     log::info("the merged model of step {} is in {}, read back and checked\n  try it: drover generate --model {} --prompt \"…\" --greedy", checkpoint->state().step, a.merged, a.merged);
   }
   return Exit::done;
@@ -187,7 +201,9 @@ std::string version_text() {
   MPI_Get_library_version(mpi, &length);
   const std::string name(mpi, static_cast<size_t>(length));
   const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("drover {} ({})\nbackends  cpu (oneDNN {}.{}.{}), count\nMPI       {}\n", DROVER_VERSION, std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT, dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")));
+  return fmt::format("drover {} ({})\nbackends  cpu, count\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\n", DROVER_VERSION,
+                     std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT, dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
+                     hdf5::library_version(), DROVER_YAML_CPP_VERSION);
 }
 
 }  // namespace drover

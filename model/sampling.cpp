@@ -5,11 +5,15 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/base/error.h"
 #include "kernels/base/philox.h"
 
 namespace drover {
 
 int32_t sample_token(std::span<const float> logits, const Sampling& s, uint64_t sequence, uint64_t index) {
+  for (float v : logits) {
+    if (!std::isfinite(v)) fail(Exit::non_finite, "the model's logits are not finite ({}): its weights or the adapter's hold such values, or overflow bf16 (try train.dtype=fp32)", v);
+  }
   const auto top = std::max_element(logits.begin(), logits.end());
   if (s.greedy) return static_cast<int32_t>(top - logits.begin());
 

@@ -12,7 +12,7 @@ struct Sampling {
   uint64_t seed = 42;
 };
 
-// Ties go to the lower id. `sequence` and `index` name the draw: the same seed, sequence and index give the same token for the same logits.
+// 81 where a logit is not finite. Ties go to the lower id. `sequence` and `index` name the draw: the same seed, sequence and index give the same token for the same logits.
 int32_t sample_token(std::span<const float> logits, const Sampling& sampling, uint64_t sequence, uint64_t index);
 
 }  // namespace drover

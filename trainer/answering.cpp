@@ -10,14 +10,21 @@ constexpr int64_t kPassTokens = 512;  // of a prompt at once
 
 }  // namespace
 
-std::vector<int32_t> prompt_ids(const std::vector<Message>& dialog, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat, const std::string& date) {
-  if (chat) return render(dialog, *chat, tokenizer, {.date = date, .add_generation_prompt = true}).ids;
+std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat, const std::string& date) {
+  if (chat) {
+    try {
+      return render(prompt.dialog, *chat, tokenizer, {.date = date, .add_generation_prompt = true}).ids;
+    } catch (const Error& error) {
+      throw Error(error.code(), fmt::format("{}: {}", prompt.where, error.what()));
+    }
+  }
   std::vector<int32_t> ids;
   if (tokenizer.adds_bos() && tokenizer.bos()) ids.push_back(*tokenizer.bos());
   std::string text;
-  for (const Message& m : dialog) text += m.content;
+  for (const Message& m : prompt.dialog) text += m.content;
   const std::vector<int32_t> words = tokenizer.encode(text);
   ids.insert(ids.end(), words.begin(), words.end());
+  if (ids.empty()) fail(Exit::bad_data, "{}: the prompt has no tokens; give it some text", prompt.where);
   return ids;
 }
 
@@ -30,7 +37,7 @@ void Answering::rehearse(Decoder& decoder, int64_t sequences) {
   decoder.append(together);
 }
 
-std::vector<Answering::Answer> Answering::answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens) {
+std::vector<Answering::Answer> Answering::answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens, const Known& known) {
   struct State {
     std::vector<float> logits;
     bool open = true;
@@ -50,6 +57,12 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
       states[q].logits = decoder_.append(part).front();
     }
   }
+  size_t told = 0;
+  const auto tell = [&] {
+    for (; told < questions.size() && !states[told].open; ++told) {
+      if (known) known(told, answers[told]);
+    }
+  };
   for (int64_t index = 0; index < max_tokens; ++index) {
     std::vector<Decoder::Input> next;
     for (size_t q = 0; q < questions.size(); ++q) {
@@ -67,6 +80,7 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
       }
       next.push_back({static_cast<int64_t>(q), {id}});
     }
+    tell();
     if (next.empty()) break;
     std::vector<std::vector<float>> logits = decoder_.append(next);
     for (size_t i = 0; i < next.size(); ++i) states[static_cast<size_t>(next[i].sequence)].logits = std::move(logits[i]);

@@ -1,16 +1,18 @@
 // Questions answered token by token, several at once, on a decoder. All ranks that share the model make the same calls.
 #pragma once
+#include <functional>
 #include <optional>
 #include <span>
 
-#include "data/chat_template.h"
+#include "data/prompts.h"
 #include "model/decoder.h"
 #include "model/sampling.h"
 
 namespace drover {
 
-// The ids of a prompt: through the chat template, or without one its plain text (behind a BOS where the tokenizer adds it).
-std::vector<int32_t> prompt_ids(const std::vector<Message>& dialog, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat, const std::string& date);
+// The ids of a prompt: through the chat template, or without one its plain text (behind a BOS where the tokenizer adds it). 65 naming the prompt's place
+// for one without tokens, or that the template does not take.
+std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat, const std::string& date);
 
 class Answering {
  public:
@@ -24,8 +26,10 @@ class Answering {
     std::vector<int32_t> ids;
     uint64_t number = 0;  // names its random draws
   };
-  // At most as many questions as the decoder has sequences. 65 for a prompt without tokens, or longer than the decoder's capacity.
-  std::vector<Answer> answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens);
+  // At most as many questions as the decoder has sequences. 65 for a prompt without tokens, or longer than the decoder's capacity; 81 where the logits
+  // are not finite. `known`, where given, gets every answer as soon as it and all before it are complete.
+  using Known = std::function<void(size_t question, const Answer& answer)>;
+  std::vector<Answer> answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens, const Known& known = {});
 
   // What the largest passes of `answer` take from the decoder's arenas, for plans.
   static void rehearse(Decoder& decoder, int64_t sequences);

@@ -13,7 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
+constexpr size_t kMostDigits = 18;  // of a step in a directory's name
 constexpr const char* kKinds[] = {"parameters", "moment1", "moment2"};
 
 std::string dataset(const std::string& kind, const std::string& factor) { return kind + "/" + factor; }
@@ -59,6 +60,7 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Ad
     if (rank != 0) return;
     json manifest = {{"format", "drover checkpoint"}, {"version", kVersion},           {"step", state.step},
                      {"epoch", state.epoch},          {"step_in_epoch", state.step_in_epoch}, {"identity", state.identity},
+                     {"adapter_config", write_adapter_config(state.adapter)},
                      {"mesh", {{"tp", mesh.shape.tp}, {"pp", mesh.shape.pp}, {"dp", mesh.shape.dp}}},
                      {"files", json::array()},        {"tensors", json::array()}};
     for (const std::string& text : all) {
@@ -70,15 +72,7 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Ad
     manifest["hash"] = sha256_hex(manifest.dump());
     write_text(temporary / "manifest.json", manifest.dump(1));
     sync_directory(temporary);
-    if (fs::exists(final)) {
-      const fs::path old = run / fmt::format("step-{}.old.tmp", state.step);
-      fs::remove_all(old);
-      rename_durably(final, old);
-      rename_durably(temporary, final);
-      fs::remove_all(old);
-    } else {
-      rename_durably(temporary, final);
-    }
+    rename_durably(temporary, final);
   });
 }
 
@@ -95,7 +89,8 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
     const std::string hash = manifest.at("hash");
     manifest.erase("hash");
     if (sha256_hex(manifest.dump()) != hash) fail(Exit::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged", path.string());
-    c.state_ = {manifest.at("step"), manifest.at("identity"), manifest.at("epoch"), manifest.at("step_in_epoch")};
+    c.state_ = {manifest.at("step"), manifest.at("identity"), manifest.at("epoch"), manifest.at("step_in_epoch"),
+                parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string())};
     for (const json& file : manifest.at("files")) {
       const fs::path at = directory / file.at("name").get<std::string>();
       if (!fs::exists(at)) fail(Exit::bad_data, "{} is missing from the checkpoint", at.string());
@@ -126,7 +121,7 @@ std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path&
   std::error_code code;
   for (const fs::directory_entry& entry : fs::directory_iterator(run, code)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with("step-") || name.size() == 5 || name.find_first_not_of("0123456789", 5) != std::string::npos) continue;
+    if (!name.starts_with("step-") || name.size() == 5 || name.size() > 5 + kMostDigits || name.find_first_not_of("0123456789", 5) != std::string::npos) continue;
     found.emplace_back(std::stoll(name.substr(5)), entry.path());
   }
   std::sort(found.begin(), found.end());
@@ -139,6 +134,8 @@ std::optional<Checkpoint> Checkpoint::latest(const fs::path& run, const std::fun
     try {
       return Checkpoint::open(entry->second);
     } catch (const Error& error) {
+      warn(fmt::format("the checkpoint {} is passed over: {}", entry->second.string(), error.what()));
+    } catch (const fs::filesystem_error& error) {
       warn(fmt::format("the checkpoint {} is passed over: {}", entry->second.string(), error.what()));
     }
   }
@@ -192,6 +189,27 @@ void clean_up(const fs::path& run) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with("step-") && name.ends_with(".tmp")) fs::remove_all(entry.path(), code);
   }
+}
+
+std::vector<std::string> set_aside(const fs::path& run, int64_t last_step) {
+  std::vector<std::string> names;
+  for (const auto& [step, path] : checkpoint_directories(run)) {
+    if (step > last_step) names.push_back(path.filename().string());
+  }
+  if (last_step < 0) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
+      const std::string name = entry.path().filename().string();
+      if (name == "metrics.jsonl" || name == "adapter" || name.starts_with("answers-step-")) names.push_back(name);
+    }
+  }
+  if (names.empty()) return names;
+  const fs::path aside = run / "set-aside";
+  make_directories(aside);
+  for (const std::string& name : names) {
+    fs::remove_all(aside / name);
+    rename_durably(run / name, aside / name);
+  }
+  return names;
 }
 
 void prune_checkpoints(const fs::path& run, int64_t keep) {

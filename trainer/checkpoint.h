@@ -9,6 +9,7 @@
 #include "kernels/base/file.h"
 #include "kernels/comm/mesh.h"
 #include "model/adapter.h"
+#include "model/files/adapter_config.h"
 
 namespace drover {
 
@@ -16,9 +17,10 @@ struct CheckpointState {
   int64_t step = 0;                             // optimizer steps done
   std::map<std::string, std::string> identity;  // recipe keys that must not change, plus "model" and "data" fingerprints
   int64_t epoch = 0, step_in_epoch = 0;         // the next batch
+  AdapterConfig adapter;                        // what is trained: a checkpoint can be exported without its recipe
 };
 
-// Collective over mesh.world. Replaces a directory of the same step. 74 when it cannot be written.
+// Collective over mesh.world. 74 when it cannot be written, also because a directory of that step is there.
 void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, Mesh& mesh);
 
 // A checkpoint that verified: every file has the size and SHA-256 that the manifest states.
@@ -55,6 +57,9 @@ class Checkpoint {
 // run/step-N directories by step, ascending; temporary ones of a save that was cut off are removed by `clean_up`.
 std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run);
 void clean_up(const fs::path& run);
+// Moves run/step-N for all N > `last_step` into run/set-aside, so that they are not taken for those of the run that begins or goes on; for last_step < 0
+// all of them, and what else an earlier run wrote (metrics, answers, adapter). Returns what was moved. What set-aside held by the same name goes.
+std::vector<std::string> set_aside(const fs::path& run, int64_t last_step);
 // Removes all but the newest `keep`, never the last that verifies.
 void prune_checkpoints(const fs::path& run, int64_t keep);
 

@@ -18,29 +18,27 @@ AdapterMatrix whole_matrix(const Checkpoint& checkpoint, const std::string& fact
   return m;
 }
 
-bool some_b_counts(const AdapterMatrices& matrices) {
-  for (const auto& [name, m] : matrices) {
+void check_some_b_counts(const Checkpoint& checkpoint) {
+  for (const std::string& name : checkpoint.factor_names()) {
     if (!name.ends_with("lora_B")) continue;
-    for (float v : m.values) {
-      if (v != 0) return true;
+    for (float v : whole_matrix(checkpoint, name).values) {
+      if (v != 0) return;
     }
   }
-  return false;
+  fail(Exit::bad_data, "{}: every B of the adapter is zero, so that it changes nothing; train more than the first step at a learning rate above 0 (with warm-up the first step has rate 0). "
+       "Nothing was written",
+       checkpoint.directory().string());
 }
 
 constexpr int64_t kRowsAtOnce = 1024;
 
 }  // namespace
 
-void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, DType dtype, const fs::path& out) {
+void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out) {
+  check_some_b_counts(checkpoint);
   AdapterMatrices matrices;
   for (const std::string& name : checkpoint.factor_names()) matrices[name] = whole_matrix(checkpoint, name);
-  if (!some_b_counts(matrices)) {
-    fail(Exit::bad_data, "{}: every B of the adapter is zero, so that it changes nothing; train more than the first step at a learning rate above 0 (with warm-up the first step has rate 0). "
-         "No adapter was written",
-         checkpoint.directory().string());
-  }
-  write_adapter(out, config, matrices, dtype);
+  write_adapter(out, checkpoint.state().adapter, matrices, dtype);
 
   const Adapter back = read_adapter(out);  // keys, shapes and finiteness are checked on reading
   if (back.matrices.size() != matrices.size()) fail(Exit::corruption, "{}: read back, the adapter has {} tensors instead of {}", out.string(), back.matrices.size(), matrices.size());
@@ -126,8 +124,9 @@ double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& te
 
 }  // namespace
 
-void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out, Backend& backend) {
+void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend, const std::function<void(const fs::path& staged)>& check) {
   check_weights(base);
+  check_some_b_counts(checkpoint);
   const std::set<std::string> ours = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"};
   StagedDirectory staged(out);
   std::vector<TensorSpec> tensors;
@@ -135,7 +134,7 @@ void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, Mo
     tensors.push_back({spec.name, base.dtype(spec.name), base.shape(spec.name)});
   }
   MergedWriter writer(staged.path(), tensors);
-  const AdapterMatcher matcher(config);
+  const AdapterMatcher matcher(checkpoint.state().adapter);
   double worst = 0;
   for (const TensorSpec& tensor : writer.order()) {
     if (tensor.dtype != StoredType::f32 && tensor.dtype != StoredType::bf16) {
@@ -155,9 +154,8 @@ void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, Mo
   for (const std::string& name : ours) {
     if (fs::exists(base.path() / name)) fs::copy_file(base.path() / name, staged.path() / name);
   }
-  staged.commit();
 
-  ModelDirectory back(out);
+  ModelDirectory back(staged.path());
   check_weights(back);
   std::vector<float> values;
   for (const ParamSpec& spec : weight_table(back.config())) {
@@ -166,10 +164,12 @@ void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, Mo
       values.resize(static_cast<size_t>(count * spec.cols));
       back.read(spec.name, row, count, 0, spec.cols, DType::f32, values.data());
       for (float v : values) {
-        if (!std::isfinite(v)) fail(Exit::corruption, "{}: read back, {} holds a value that is not finite", out.string(), spec.name);
+        if (!std::isfinite(v)) fail(Exit::corruption, "read back, the merged {} holds a value that is not finite; nothing was written", spec.name);
       }
     }
   }
+  check(staged.path());
+  staged.commit();
 }
 
 }  // namespace drover

@@ -1,5 +1,7 @@
 // Adapters and merged models out of checkpoints, each read back and checked before it counts as written.
 #pragma once
+#include <functional>
+
 #include "model/files/model_directory.h"
 #include "model/files/peft.h"
 #include "trainer/checkpoint.h"
@@ -7,13 +9,14 @@
 namespace drover {
 
 // PEFT's adapter directory from a checkpoint; read back: same keys and values, finite. 65 where every B is zero: it would change nothing.
-void export_adapter(const Checkpoint& checkpoint, const AdapterConfig& config, DType dtype, const fs::path& out);
+void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out);
 
 // Fills an adapter's parameters (and compute copies) from a PEFT directory; 65 naming the tensor that is missing, surplus or of another shape.
 void load_adapter(const fs::path& directory, AdapterSet& adapter);
 
 // A whole model: W + scale·B·A in fp32 from the masters, rounded once to the base's dtype, tensor by tensor; everything else is copied.
-// Read back: every tensor is there, and on a probe x of each adapted linear the merged weight gives what base and adapter give together.
-void export_merged(const Checkpoint& checkpoint, const AdapterConfig& config, ModelDirectory& base, const fs::path& out, Backend& backend);
+// On a probe x of each adapted linear the merged weight gives what base and adapter give together (82); read back, every tensor is there and finite;
+// then `check` sees the directory, and only when it does not throw does the model appear under its name. 65 where every B is zero.
+void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend, const std::function<void(const fs::path& staged)>& check);
 
 }  // namespace drover

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
@@ -16,7 +17,9 @@ MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) 
     std::ifstream in(file);
     for (std::string text; std::getline(in, text) && !in.eof();) {  // a last line without its end is half
       const auto j = nlohmann::json::parse(text, nullptr, false);
-      if (j.is_object() && j.value("step", int64_t{0}) <= last_step && j.contains("step")) kept += text + "\n";
+      if (!j.is_object() || !j.contains("step") || !j["step"].is_number_integer() || j["step"].get<int64_t>() > last_step) continue;
+      kept += text + "\n";
+      validated_last_step_ = validated_last_step_ || (j["step"].get<int64_t>() == last_step && j.contains("validation_loss"));
     }
   }
   write_text(file, kept);
@@ -45,7 +48,7 @@ void MetricsFile::validation(int64_t step, double loss, int64_t tokens) {
   line(nlohmann::ordered_json{{"step", step}, {"validation_loss", loss}, {"tokens", tokens}}.dump());
 }
 
-Progress::Progress(int64_t every_steps) : terminal_(isatty(STDERR_FILENO) != 0), every_(every_steps) {}
+Progress::Progress(int64_t every_steps) : terminal_(isatty(STDERR_FILENO) != 0 || std::getenv("DROVER_TERMINAL") != nullptr), every_(every_steps) {}
 
 void Progress::step(const StepMetrics& m) {
   const auto now = std::chrono::steady_clock::now();

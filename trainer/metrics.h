@@ -19,12 +19,14 @@ struct StepMetrics {
 class MetricsFile {
  public:
   MetricsFile(const fs::path& file, int64_t last_step);
+  bool validated_last_step() const { return validated_last_step_; }  // a line that was kept says so
   void step(const StepMetrics& m);
   void validation(int64_t step, double loss, int64_t tokens);
 
  private:
   void line(const std::string& text);
   fs::path path_;
+  bool validated_last_step_ = false;
   std::ofstream out_;
 };
 

@@ -1,5 +1,6 @@
 #include "trainer/process_memory.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -31,6 +32,7 @@ int64_t current_process_bytes() { return kilobyte_line("/proc/self/status", "VmR
 int64_t available_machine_bytes() { return kilobyte_line("/proc/meminfo", "MemAvailable:"); }
 
 int64_t predicted_process_bytes(const ArenaBytes& arenas, const Backend& backend) {
+  malloc_trim(0);  // what reading the inputs has freed is not held
   return current_process_bytes() + arenas.total() + backend.workspace_bytes() + kLibraryBytes;
 }
 

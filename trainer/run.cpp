@@ -10,6 +10,7 @@
 #include "kernels/comm/agree.h"
 #include "optim/learning_rate.h"
 #include "trainer/checkpoint.h"
+#include "trainer/evaluation.h"
 #include "trainer/export.h"
 #include "trainer/metrics.h"
 #include "trainer/model_check.h"
@@ -55,7 +56,6 @@ class Training {
       make_directories(run_);
       lock_.emplace(run_);
       clean_up(run_);
-      write_text(run_ / "recipe.yaml", resolved_recipe(read_));
     });
     open_inputs();
     build_engine();
@@ -77,7 +77,6 @@ class Training {
       adapter_config_ = adapter_config(read_);
       layout_ = adapter_layout_of(model_->config(), adapter_config_);
     });
-    check_same(world_, "the recipe", resolved_recipe(read_));
     LayerRange layers;
     together(world_, [&] { layers = partition_layers(model_->config().layers, mesh_.shape.pp, head_cost_in_layers(model_->config()))[static_cast<size_t>(mesh_.position.pp)]; });
     fingerprint_ = check_weights_together(*model_, layers, world_);
@@ -116,10 +115,16 @@ class Training {
       }
       if (!checkpoint) return;
       check_same_run(*checkpoint, identity_, run_);
+      if (checkpoint->state().step > total_steps_) {
+        fail(Exit::bad_recipe, "{} has done {} steps, and the recipe asks for {} in all; raise train.max_steps or train.epochs, choose a new output.dir, or start over with checkpoint.resume: never",
+             checkpoint->directory().string(), checkpoint->state().step, total_steps_);
+      }
       checkpoint->load(adapter, backend());
     });
     if (checkpoint) {
       done_ = checkpoint->state().step;
+      std::error_code other;
+      if (fs::equivalent(checkpoint->directory(), run_ / fmt::format("step-{}", done_), other)) saved_ = done_;
       log::info("resuming after step {} from {}", done_, checkpoint->directory().string());
     } else if (recipe_.lora.init_from) {
       together(world_, [&] { load_adapter(*recipe_.lora.init_from, adapter); });
@@ -128,8 +133,15 @@ class Training {
       adapter.initialise(static_cast<uint64_t>(recipe_.train.seed));
     }
     together(world_, [&] {
-      if (world_.rank() == 0) metrics_.emplace(run_ / "metrics.jsonl", done_);
+      if (world_.rank() != 0) return;
+      // This run is accepted: from here on the directory is its own.
+      const std::vector<std::string> aside = set_aside(run_, saved_);
+      if (!aside.empty()) log::warn("{} of an earlier run {} now in {}", fmt::join(aside, ", "), aside.size() == 1 ? "is" : "are", (run_ / "set-aside").string());
+      write_text(run_ / "recipe.yaml", resolved_recipe(with_absolute_paths(read_)));
+      metrics_.emplace(run_ / "metrics.jsonl", done_);
     });
+    if (largest(world_, metrics_ && metrics_->validated_last_step() ? 1 : 0) == 1) validated_ = done_;
+    reached_bytes_ = largest(world_, peak_process_bytes());
   }
 
   StepSettings step_settings(int64_t step) const {  // step from 1
@@ -144,7 +156,7 @@ class Training {
   void save() {
     watchdog_->beat(fmt::format("saving after step {}", done_));
     const StreamPosition next = loader_->position_of(done_);
-    save_checkpoint(run_, {done_, identity_, next.epoch, next.step}, *engine_->adapter(), backend(), mesh_);
+    save_checkpoint(run_, {done_, identity_, next.epoch, next.step, adapter_config_}, *engine_->adapter(), backend(), mesh_);
     saved_ = done_;
     together(world_, [&] {
       if (world_.rank() == 0) prune_checkpoints(run_, recipe_.checkpoint.keep);
@@ -157,10 +169,14 @@ class Training {
     if (!data_.prompts.empty()) answer_prompts(progress);
     if (!data_.validation) return;
     const Evaluation e = evaluate_store(*engine_, *data_.validation, recipe_.train.micro_batch_size, recipe_.train.global_batch_size);
+    if (!std::isfinite(e.loss())) {
+      progress.finish();
+      fail(Exit::non_finite, "step {}: the validation loss is {}; the model's weights or the adapter overflow {}. The last checkpoint is untouched", done_, e.loss(), recipe_.train.dtype);
+    }
     together(world_, [&] {
       if (world_.rank() != 0) return;
-      progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss));
-      metrics_->validation(done_, e.loss, data_.validation->tokens());
+      progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss()));
+      metrics_->validation(done_, e.loss(), data_.validation->tokens());
     });
   }
 
@@ -168,7 +184,7 @@ class Training {
 
   Outcome loop() {
     Progress progress(recipe_.log.every_steps);
-    validate(progress);
+    if (done_ == 0) validate(progress);
     if (timed_) timed_->start_over();
     const auto loop_begin = std::chrono::steady_clock::now();
     const int64_t first_step = done_ + 1;
@@ -261,15 +277,12 @@ class Training {
 
   void finish() {
     watchdog_->beat("exporting the adapter");
-    const auto latest = Checkpoint::latest(run_, [](const std::string&) {});
-    const bool already = latest && latest->state().step == done_;
-    world_.barrier();
-    if (!already) save();
+    if (saved_ != done_) save();
     const fs::path adapter = run_ / "adapter";
     together(world_, [&] {
       if (world_.rank() != 0) return;
       const Checkpoint checkpoint = Checkpoint::open(run_ / fmt::format("step-{}", done_));
-      export_adapter(checkpoint, adapter_config_, dtype_of_name(recipe_.output.adapter_dtype), adapter);
+      export_adapter(checkpoint, dtype_of_name(recipe_.output.adapter_dtype), adapter);
     });
     check_exported(adapter);
     const ArenaBytes peak = engine_->peak();
@@ -308,22 +321,6 @@ class Training {
 };
 
 }  // namespace
-
-Evaluation evaluate_store(Engine& engine, const TokenStore& store, int64_t micro_batch_size, int64_t rows_at_once) {
-  Evaluation e;
-  double sum = 0;
-  const Mesh& mesh = engine.mesh();
-  for (int64_t begin = 0; begin < store.rows(); begin += rows_at_once) {
-    std::vector<int64_t> rows;
-    for (int64_t r = begin; r < std::min(store.rows(), begin + rows_at_once); ++r) rows.push_back(r);
-    const Batch batch = batch_of_rows(store, rows, micro_batch_size, mesh.position.dp, mesh.shape.dp);
-    if (batch.weight_sum <= 0) continue;
-    sum += engine.evaluate(batch);
-    e.weight += batch.weight_sum;
-  }
-  e.loss = e.weight > 0 ? sum / e.weight : 0;
-  return e;
-}
 
 Exit train(const ReadRecipe& recipe, Mesh& mesh, int threads) {
   install_stop_handlers();

@@ -14,4 +14,7 @@ std::map<std::string, std::string> run_identity(const Recipe& recipe, const std:
 // 78 listing what differs between a checkpoint's run and this one, and the two ways on.
 void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now, const fs::path& run);
 
+// The same for using a checkpoint's adapter under a recipe: only the adapter and the model count.
+void check_same_adapter(const Checkpoint& checkpoint, const Recipe& recipe, const std::string& model);
+
 }  // namespace drover

@@ -1,32 +1,87 @@
 #include "trainer/run_lock.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
 
 namespace drover {
 
-RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  if (fs::exists(path_)) {
-    const auto j = nlohmann::json::parse(read_text(path_, 4096), nullptr, false);
-    const bool here = j.is_object() && j.value("host", "") == host;
-    const int64_t pid = j.is_object() ? j.value("pid", int64_t{0}) : 0;
-    if (!here || (pid > 0 && pid != getpid() && kill(static_cast<pid_t>(pid), 0) == 0)) {
-      fail(Exit::bad_recipe, "{} is in use by process {} on {}; wait for it, choose another output.dir, or remove the file if that run is gone", path_.string(), pid,
-           j.is_object() ? j.value("host", "an unknown host") : "an unknown host");
-    }
+namespace {
+
+struct Holder {
+  bool known = false;
+  std::string host;
+  int64_t pid = 0;
+};
+
+// An empty file is what a run leaves that was killed while it took the lock.
+Holder holder_in(const fs::path& path) {
+  const std::string text = read_text(path, 4096);
+  if (text.empty()) return {};
+  const auto j = nlohmann::json::parse(text, nullptr, false);
+  if (!j.is_object() || !j.contains("host") || !j["host"].is_string() || !j.contains("pid") || !j["pid"].is_number_integer()) {
+    fail(Exit::bad_recipe, "{} is no lock of this program; choose another output.dir, or remove the file", path.string());
   }
-  write_text(path_, nlohmann::json{{"host", host}, {"pid", getpid()}}.dump());
+  return {true, j["host"], j["pid"]};
+}
+
+std::string this_host() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+bool same_file(int descriptor, const fs::path& path) {
+  struct stat open {}, named {};
+  return fstat(descriptor, &open) == 0 && stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+}
+
+[[noreturn]] void refuse(const fs::path& path, const Holder& holder) {
+  fail(Exit::bad_recipe, "{} is in use by {}; wait for it, choose another output.dir, or remove the file if that run is gone", path.string(),
+       holder.known ? fmt::format("process {} on {}", holder.pid, holder.host) : "another process");
+}
+
+}  // namespace
+
+RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
+  while (true) {
+    descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail(Exit::io, "cannot open {}: {}", path_.string(), std::strerror(errno));
+    if (flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+      if (same_file(descriptor_, path_)) break;
+      close(descriptor_);  // the run before removed it in between
+      continue;
+    }
+    close(descriptor_);
+    refuse(path_, holder_in(path_));
+  }
+  try {
+    const bool held = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;  // false: this file system has no locks
+    const Holder holder = holder_in(path_);
+    const bool alive_here = !held && holder.pid != getpid() && kill(static_cast<pid_t>(holder.pid), 0) == 0;
+    if (holder.known && (holder.host != this_host() || alive_here)) refuse(path_, holder);
+    const std::string text = nlohmann::json{{"host", this_host()}, {"pid", getpid()}}.dump();
+    if (ftruncate(descriptor_, 0) != 0 || pwrite(descriptor_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
+      fail(Exit::io, "cannot write {}: {}", path_.string(), std::strerror(errno));
+    }
+  } catch (...) {
+    close(descriptor_);
+    throw;
+  }
 }
 
 RunLock::~RunLock() {
   std::error_code ignored;
-  fs::remove(path_, ignored);
+  fs::remove(path_, ignored);  // before the lock is let go
+  close(descriptor_);
 }
 
 }  // namespace drover

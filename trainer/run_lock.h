@@ -4,9 +4,11 @@
 
 namespace drover {
 
+// Holds flock(2) on the file as long as it lives, so that the kernel lets go of it when the process dies; the text (host, pid) is for people, and for
+// hosts that share the directory on a file system without locks.
 class RunLock {
  public:
-  // 78 naming process and host where another run is at work. A lock whose process on this host is gone is taken over.
+  // 78 naming process and host where another run is at work, or where the file is not a lock of this program.
   explicit RunLock(const fs::path& run);
   ~RunLock();
   RunLock(const RunLock&) = delete;
@@ -14,6 +16,7 @@ class RunLock {
 
  private:
   fs::path path_;
+  int descriptor_ = -1;
 };
 
 }  // namespace drover

@@ -1,5 +1,6 @@
 #include "trainer/setup.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/base/log.h"
@@ -102,6 +103,19 @@ PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFil
   return s;
 }
 
+void warn_about(const PrepareReport& report, const std::string& what, int64_t max_length) {
+  for (const std::string& complaint : report.complaints) log::warn("skipped {}", complaint);
+  if (report.rows_skipped > static_cast<int64_t>(report.complaints.size())) log::warn("and {} more {} rows", report.rows_skipped - static_cast<int64_t>(report.complaints.size()), what);
+  if (report.cut > 0) log::warn("{} {} dialogs are longer than data.max_length {} and were cut at the end", report.cut, what, max_length);
+  if (report.dropped > 0) log::warn("{} {} rows hold no trained token and were left out", report.dropped, what);
+}
+
+void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what) {
+  const auto largest = std::max_element(ids.begin(), ids.end());
+  if (largest == ids.end() || *largest < model.vocab) return;
+  fail(Exit::bad_data, "{}: the tokenizer gives the id {}, and the model has embeddings for {} ids; they do not belong together (model.path, model.tokenizer)", what, *largest, model.vocab);
+}
+
 namespace {
 
 TokenStore store_of(const PrepareSettings& settings, const Tokenizer& tokenizer, const fs::path& file, const char* what, Communicator& world) {
@@ -110,9 +124,7 @@ TokenStore store_of(const PrepareSettings& settings, const Tokenizer& tokenizer,
     if (TokenStore::matches(file, store_identity(settings, tokenizer))) return;
     PrepareReport report;
     const TokenStore store = prepare(settings, tokenizer, report);
-    for (const std::string& complaint : report.complaints) log::warn("skipped {}", complaint);
-    if (report.cut > 0) log::warn("{} {} dialogs are longer than data.max_length {} and were cut at the end", report.cut, what, settings.max_length);
-    if (report.dropped > 0) log::warn("{} {} rows hold no trained token and were left out", report.dropped, what);
+    warn_about(report, what, settings.max_length);
     make_directories(file.parent_path());
     store.save(file);
   });
@@ -152,10 +164,7 @@ void take_share(const Recipe& recipe, PreparedData& data) {
 void read_sample_prompts(const Recipe& recipe, const Tokenizer& tokenizer, PreparedData& data) {
   if (!recipe.eval.prompts) return;
   const std::optional<ChatTemplate> chat = chat_template(recipe);
-  for (const Prompt& prompt : read_prompts(*recipe.eval.prompts)) {
-    data.prompts.push_back({prompt, prompt_ids(prompt.dialog, tokenizer, chat, recipe.data.template_date)});
-    if (data.prompts.back().ids.empty()) fail(Exit::bad_data, "{}: prompt {} has no tokens; give it some text", *recipe.eval.prompts, data.prompts.size());
-  }
+  for (const Prompt& prompt : read_prompts(*recipe.eval.prompts)) data.prompts.push_back({prompt, prompt_ids(prompt, tokenizer, chat, recipe.data.template_date)});
 }
 
 }  // namespace
@@ -215,6 +224,9 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   }
   if (data == nullptr) return s;
 
+  check_ids(data->train.ids(), model, "the training data");
+  if (data->validation) check_ids(data->validation->ids(), model, "the validation data");
+  for (const SamplePrompt& p : data->prompts) check_ids(p.ids, model, p.prompt.where);
   const LoaderSettings loading{recipe.train.micro_batch_size, recipe.train.global_batch_size, recipe.data.shuffle, static_cast<uint64_t>(recipe.train.seed), 0, 1};
   const Loader loader(data->train, loading);
   const Loader::Largest largest = loader.largest_micro_batch(total_steps(recipe, loader.steps_per_epoch()));

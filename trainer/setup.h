@@ -42,6 +42,9 @@ std::optional<ChatTemplate> chat_template(const Recipe& recipe);
 // Rank 0 makes or reuses output.dir/data/*.h5, the others wait and open them. Says what it read.
 PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Communicator& world);
 PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& tokenizer);  // the same, writing nothing: for plans
+void warn_about(const PrepareReport& report, const std::string& what, int64_t max_length);  // what was skipped, cut and left out
+// 65 where a tokenizer gives ids that the model has no embedding for. `what`: "the training data", "recipe.jsonl:3".
+void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what);
 
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch);
 

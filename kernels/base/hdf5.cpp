@@ -410,4 +410,10 @@ int64_t File::i64_attribute(std::string_view object, const std::string& name) co
   return value;
 }
 
+std::string library_version() {
+  unsigned major = 0, minor = 0, release = 0;
+  H5get_libversion(&major, &minor, &release);
+  return fmt::format("{}.{}.{}", major, minor, release);
+}
+
 }  // namespace drover::hdf5

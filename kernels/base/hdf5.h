@@ -95,4 +95,6 @@ class File {
   bool writing_ = false;
 };
 
+std::string library_version();  // "1.10.8"
+
 }  // namespace drover::hdf5

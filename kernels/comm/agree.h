@@ -1,5 +1,6 @@
 // Agreement among ranks before they go on: an expected error of one becomes the error of all, and what must be equal is compared.
 #pragma once
+#include <filesystem>
 #include <optional>
 
 #include "kernels/comm/communicator.h"
@@ -9,7 +10,8 @@ namespace drover {
 // Collective. Returns where nobody failed; else every rank throws the error of the lowest rank that has one.
 void agree_or_throw(Communicator& world, const std::optional<Error>& mine);
 
-// Runs `work` on every rank and agrees on its outcome. Only an Error is agreed on: anything else flies on, and the caller aborts the job.
+// Runs `work` on every rank and agrees on its outcome. Only an Error, or one of the file system (74), is agreed on: anything else flies on, and the
+// caller aborts the job.
 template <typename Work>
 void together(Communicator& world, Work&& work) {
   std::optional<Error> error;
@@ -17,6 +19,8 @@ void together(Communicator& world, Work&& work) {
     work();
   } catch (const Error& e) {
     error = e;
+  } catch (const std::filesystem::filesystem_error& e) {
+    error = Error(Exit::io, e.what());
   }
   agree_or_throw(world, error);
 }

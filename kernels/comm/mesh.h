@@ -28,6 +28,7 @@ struct Mesh {
 Mesh make_self_mesh();                                                     // one rank, no MPI
 Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position);  // for plans: any mesh in one process
 Mesh make_mpi_mesh(const MeshShape& shape);                                // after start_mpi; shape.size() == world size
+std::unique_ptr<Communicator> make_world_communicator();                   // after start_mpi: all ranks, before there is a mesh
 
 // MPI's life: FUNNELED, initialised once when the process was started by a launcher (or when asked), finalised at the end of main.
 struct MpiWorld {

@@ -64,6 +64,14 @@ void abort_all(int exit_code) {
   std::_Exit(exit_code);
 }
 
+std::unique_ptr<Communicator> make_world_communicator() {
+  require(mpi_is_up(), "MPI has started before its ranks speak");
+  int rank = 0, size = 1;
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  return axis_of("world", 0, rank, size);
+}
+
 Mesh make_mpi_mesh(const MeshShape& shape) {
   require(mpi_is_up(), "MPI has started before the mesh is made");
   int rank = 0, size = 1;

@@ -37,6 +37,12 @@ CLI::Validator above_zero(const std::string& advice = "") {
       "> 0");
 }
 
+std::string verbs_of(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) names += (names.empty() ? "" : ", ") + verb->get_name();
+  return names;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -81,22 +87,24 @@ int main(int argc, char** argv) {
   generate_verb->add_option("--prompt", generate.prompt, "the prompt");
   generate_verb->add_option("--prompts", generate.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
   generate_verb->add_flag("--raw", generate.raw, "no chat template");
-  generate_verb->add_flag("--greedy", generate.greedy, "always the most likely token");
-  generate_verb->add_option("--temperature", generate.temperature, "above 0")->check(above_zero("; for 0, use --greedy"));
-  generate_verb->add_option("--top-p", generate.top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0));
-  generate_verb->add_option("--seed", generate.seed, "of the sampling");
+  auto* greedy_flag = generate_verb->add_flag("--greedy", generate.greedy, "always the most likely token; so it is without --temperature and --top-p too");
+  generate_verb->add_option("--temperature", generate.temperature, "above 0")->check(above_zero("; for 0, use --greedy"))->excludes(greedy_flag);
+  generate_verb->add_option("--top-p", generate.top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0))->excludes(greedy_flag);
+  generate_verb->add_option("--seed", generate.seed, "of the sampling")->excludes(greedy_flag);
   generate_verb->add_option("--max-tokens", generate.max_tokens, "longest answer")->check(above_zero());
   generate_verb->add_option("--out", generate.out, "with --prompts: write the answers to this file instead of stdout");
   generate_verb->add_flag("--resume", generate.resume, "with --out: keep the answers that are there and go on after them");
-  generate_verb->add_flag("--json", generate.json, "print ids and finish_reason too");
+  generate_verb->add_flag("--json", generate.json, "with --prompt: print ids and finish_reason too");
   generate_verb->footer("example: drover generate --model models/smollm2 --prompt \"What is the capital of France?\" --greedy");
 
   TokenizeArguments tokenize;
+  bool json = false;
   auto* tokenize_verb = app.add_subcommand("tokenize", "text to ids, as JSON");
   tokenize_verb->add_option("--model", tokenize.model, "a directory with a tokenizer")->required();
   auto* text_option = tokenize_verb->add_option("--text", tokenize.text, "the text");
   tokenize_verb->add_option("--file", tokenize.file, "a file with the text")->excludes(text_option);
   tokenize_verb->add_flag("--special", tokenize.special, "spellings of special tokens become their ids");
+  tokenize_verb->add_flag("--json", json, "the ids are printed as JSON in any case");
   tokenize_verb->footer("example: drover tokenize --model models/smollm2 --text \"Hello there\"");
 
   ExportArguments exporting;
@@ -104,11 +112,12 @@ int main(int argc, char** argv) {
   export_verb->add_option("run", exporting.run, "the run's directory (output.dir)")->required();
   auto* adapter_option = export_verb->add_option("--adapter", exporting.adapter, "write a PEFT adapter here");
   export_verb->add_option("--merged", exporting.merged, "write a merged model here")->excludes(adapter_option);
+  std::string target;
+  export_verb->add_option("--target", target, "not built yet");
   export_verb->add_option("--step", exporting.step, "from this checkpoint (default: the latest)");
   export_verb->footer("example: drover export runs/handbook --merged models/handbook-merged");
 
   std::string gguf, directory, path;
-  bool json = false;
   auto* import_verb = app.add_subcommand("import", "a GGUF file to a Hugging Face directory");
   import_verb->add_option("file", gguf, "FILE.gguf")->required();
   import_verb->add_option("directory", directory, "the directory to make")->required();
@@ -118,6 +127,7 @@ int main(int argc, char** argv) {
   auto* tiny_verb = app.add_subcommand("make-tiny", "a made-up model that knows nothing, for trying the machinery");
   tiny_verb->add_option("directory", directory, "the directory to make")->required();
   tiny_verb->add_option("--seed", tiny_seed, "of its weights");
+  tiny_verb->footer("example: drover make-tiny models/made-up-tiny");
 
   auto* inspect_verb = app.add_subcommand("inspect", "names, shapes, dtypes and hashes of a model, adapter, checkpoint or token store");
   inspect_verb->add_option("path", path, "a file or directory")->required();
@@ -126,6 +136,7 @@ int main(int argc, char** argv) {
 
   auto* doctor_verb = app.add_subcommand("doctor", "is this machine ready, and what to do if not");
   doctor_verb->add_flag("--json", json, "print the result as JSON");
+  doctor_verb->footer("example: drover doctor");
 
   for (const char* later : {"serve", "chat", "report", "quantize", "compare", "schema"}) {
     if (argc > 1 && std::string(argv[1]) == later) {
@@ -138,7 +149,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "drover: {}\nRun `drover --help`, or `drover VERB --help` for an example.\n", error.what());
+    const std::string word = argc > 1 ? argv[1] : "";
+    const bool a_verb = word.empty() || word.starts_with("-") || (" " + verbs_of(app) + ",").find(" " + word + ",") != std::string::npos;
+    fmt::print(stderr, "drover: {}\nRun `drover --help`, or `drover VERB --help` for an example.\n", a_verb ? error.what() : fmt::format("there is no verb {}; there are {}", word, verbs_of(app)));
     return static_cast<int>(Exit::usage);
   }
   if (version) {
@@ -153,6 +166,10 @@ int main(int argc, char** argv) {
     std::cout << app.help();
     return static_cast<int>(Exit::usage);
   }
+  if (!target.empty()) {
+    fmt::print(stderr, "drover: export --target is not built yet; --adapter DIR is what PEFT and vLLM load, --merged DIR is a Hugging Face model\n");
+    return static_cast<int>(Exit::usage);
+  }
   take_words(words, recipe);
   if (eval.model.model.empty()) {
     take_words(words, eval.recipe);
@@ -163,6 +180,8 @@ int main(int argc, char** argv) {
 
   const Process process = start_process(&argc, &argv);
   return guarded(process, [&]() -> Exit {
+    const bool by_many = train_verb->parsed() || eval_verb->parsed() || generate_verb->parsed();
+    if (process.mpi.size > 1 && !by_many) fail(Exit::usage, "drover {} is done by one process; start it without mpirun", app.get_subcommands().front()->get_name());
     if (train_verb->parsed()) return run_train(process, recipe, dry_run);
     if (plan_verb->parsed()) return run_plan(recipe, ranks);
     if (prepare_verb->parsed()) return run_prepare(recipe);

@@ -68,7 +68,7 @@ TEST_F(GoldenSmolLM2, AnswersAQuestion) {
   EXPECT_EQ(tokenizer.encode(expected_.at("prompt").get<std::string>()), expected_.at("ids").get<std::vector<int32_t>>());
   const std::optional<ChatTemplate> chat_template = ChatTemplate::find(*directory_);
   ASSERT_TRUE(chat_template);
-  const Answering::Question question{prompt_ids({{"user", chat.at("question")}}, tokenizer, chat_template, "")};
+  const Answering::Question question{prompt_ids({{{"user", chat.at("question")}}, "the golden"}, tokenizer, chat_template, "")};
   EXPECT_EQ(question.ids, chat.at("prompt_ids").get<std::vector<int32_t>>());
 
   const Answering::Answer answer = inference(DType::f32).answering().answer({&question, 1}, {}, 20).front();

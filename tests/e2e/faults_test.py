@@ -1,0 +1,206 @@
+"""Runs that are stopped, killed, hung, robbed of their disk: all ranks end, and the next start goes on."""
+import fcntl
+import os
+import pty
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import termios
+import time
+import unittest
+
+from case import DROVER, ENVIRONMENT, ROOT, Case, losses, run
+
+
+class Faults(Case):
+    def start(self, name, *overrides, ranks=0):
+        command = [str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/{name}", *overrides]
+        if ranks:
+            command = [str(ROOT / "launch" / "run"), "-n", str(ranks), *command]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, start_new_session=True)
+
+    def stop_after_step_two(self, name, number, *overrides, ranks=0):
+        process = self.start(name, *overrides, ranks=ranks)
+        output = []
+        for line in process.stdout:
+            output.append(line)
+            if line.startswith("step 2/"):
+                process.send_signal(number)
+        process.wait(timeout=60)
+        process.stdout.close()
+        return process.returncode, "".join(output)
+
+    def test_signals_save_and_resuming_is_exact(self):
+        # More steps than the plain run, so that the signal arrives before the end; the curve is compared with a run of the same length.
+        more = ["train.max_steps=60", "log.every_steps=1", "checkpoint.every_steps=0"]
+        self.train("sixty", *more, check=0)
+        for number, code in ((signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGUSR2, 130)):
+            name = f"stopped-{number}"
+            returned, output = self.stop_after_step_two(name, number, *more)
+            self.assertEqual(returned, code, output)
+            self.assertIn("Start the same command again", output)
+            self.train(name, *more, check=0)
+            self.assertEqual(losses(self.home / "runs" / "sixty"), losses(self.home / "runs" / name))
+            self.assertEqual(self.adapter("sixty"), self.adapter(name))
+
+    def test_the_launcher_turns_term_into_a_save(self):
+        more = ["train.max_steps=400", "checkpoint.every_steps=0"]
+        code, output = self.stop_after_step_two("launcher", signal.SIGTERM, *more, ranks=2)
+        self.assertEqual(code, 75, output)
+        result = self.train("launcher", "train.max_steps=400", "parallel.tp=2", "checkpoint.every_steps=0", "log.every_steps=100", ranks=2, check=0)  # another mesh
+        self.assertIn("resuming after step", result.stderr)
+
+    def test_ctrl_c_on_a_terminal_saves(self):
+        ours, theirs = pty.openpty()
+
+        def own_terminal():
+            os.setsid()
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/typed", "train.max_steps=100000", "checkpoint.every_steps=0"]
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRONMENT, preexec_fn=own_terminal)
+        os.close(theirs)
+        output, typed = b"", False
+        try:
+            while part := os.read(ours, 65536):
+                output += part
+                if not typed and b"\033[Kstep 3/" in output:  # one line, rewritten, though the ranks write into a pipe
+                    os.write(ours, b"\x03")
+                    typed = True
+        except OSError:  # Linux's end of a terminal
+            pass
+        os.close(ours)
+        text = output.decode()
+        self.assertEqual(process.wait(timeout=60), 130, text)
+        self.assertIn("Start the same command again", text)
+        self.assertEqual(len(list((self.home / "runs" / "typed").glob("step-*/manifest.json"))), 1)
+
+    def test_the_launcher_s_death_ends_the_ranks(self):
+        process = self.start("orphaned", "train.max_steps=100000", "checkpoint.every_steps=0", ranks=2)
+        for line in process.stdout:
+            if line.startswith("step 2/"):
+                process.kill()
+                break
+        process.communicate()
+        self.wait_for_orphans("orphaned")
+
+    def test_ranks_that_differ_stop_at_once(self):
+        other = self.home / "other.yaml"
+        other.write_text(self.recipe.read_text().replace("r: 4", "r: 8"))
+        verbs = [["train", self.recipe, f"output.dir={self.home}/runs/differ"], ["eval", self.recipe], ["generate", "--model", self.model, "--prompt", "x"]]
+        for verb in verbs:
+            for odd, code, words in ((["parallel.tp=2"], 78, "differs on rank 1"), (["parallel.tp=7"], 78, "(on rank 1)"), (["train.dtype=fp32x"], 78, "(on rank 1)"),
+                                     (["train.dtype=bf16"], 78, "differs on rank 1")):
+                with self.subTest(verb=verb[0], odd=odd):
+                    if verb[0] == "generate" and odd[0] == "train.dtype=bf16":
+                        odd = ["train.dtype=fp32"]
+                    self.refused_by_rank_one(verb, [*verb, *odd], code, words)
+        self.refused_by_rank_one(verbs[0], ["train", other, *verbs[0][2:]], 78, "differs on rank 1")
+        self.refused_by_rank_one(verbs[0], ["train", self.home / "absent.yaml"], 66, "(on rank 1)")
+
+    def refused_by_rank_one(self, zero, one, code, words):
+        command = [str(ROOT / "launch" / "run"), "-n", "1", str(DROVER), *map(str, zero), ":", "-n", "1", str(DROVER), *map(str, one)]
+        ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=30)
+        self.assertEqual(ended.returncode, code, ended.stderr)
+        self.assertIn(words, ended.stderr)
+
+    def test_killed_runs_resume_with_the_same_curve(self):
+        more = ["train.max_steps=60", "checkpoint.every_steps=1", "log.every_steps=60"]
+        self.train("unkilled", *more, check=0)
+        draw = random.Random(5)
+        name, kills = "killed", 0
+        for _ in range(20):
+            process = self.start(name, *more, ranks=2 if draw.random() < 0.3 else 0)
+            try:
+                process.wait(timeout=draw.uniform(0.1, 1.2))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                subprocess.run(["pkill", "-KILL", "-f", f"^{DROVER}.*{self.home}/runs/{name}"])  # and the ranks, which have a session of their own
+                kills += 1
+            process.communicate()
+            self.wait_for_orphans(name)
+            if process.returncode == 0:
+                break
+        self.assertGreater(kills, 0)
+        self.train(name, *more, check=0, timeout=180)
+        for step, loss in losses(self.home / "runs" / "unkilled").items():
+            self.assertLess(abs(losses(self.home / "runs" / name)[step] - loss), 1e-5 * loss)
+
+    def wait_for_orphans(self, name):
+        """Ranks end by themselves within seconds of their mpirun."""
+        pattern = f"^{DROVER}.*{self.home}/runs/{name}"
+        for _ in range(120):
+            if not subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout:
+                return
+            time.sleep(0.1)
+        self.fail("a rank outlived its launcher by 12 seconds")
+
+    def test_a_damaged_checkpoint_is_passed_over(self):
+        self.train("damaged", check=0)
+        directory = self.home / "runs" / "damaged"
+        shutil.rmtree(directory / "adapter")
+        path = directory / "step-8" / "rank-00000.h5"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        result = self.train("damaged", check=0)
+        self.assertIn("SHA-256", result.stderr)
+        self.assertIn("resuming after step 6", result.stderr)
+        self.assert_same_run("damaged")
+
+    def test_a_killed_rank_ends_all(self):
+        process = self.start("lost", "train.max_steps=100000", "checkpoint.every_steps=0", "log.every_steps=1", ranks=2)
+        for line in process.stdout:
+            if line.startswith("step 3/"):
+                found = subprocess.run(["pgrep", "-f", f"^{DROVER}.*runs/lost"], capture_output=True, text=True).stdout.split()
+                os.kill(int(found[-1]), signal.SIGKILL)
+        process.wait(timeout=30)
+        process.stdout.close()
+        self.assertEqual(process.returncode, 83)
+        self.wait_for_orphans("lost")
+
+    def test_a_rank_that_hangs_ends_all(self):
+        environment = dict(ENVIRONMENT, DROVER_COMM_TIMEOUT_S="3")
+        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/hung", "train.max_steps=100000",
+                   "checkpoint.every_steps=0", "log.every_steps=1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True)
+        output = []
+        for line in process.stdout:
+            output.append(line)
+            if line.startswith("step 3/"):
+                found = subprocess.run(["pgrep", "-f", f"^{DROVER}.*runs/hung"], capture_output=True, text=True).stdout.split()
+                os.kill(int(found[-1]), signal.SIGSTOP)
+        process.wait(timeout=60)
+        process.stdout.close()
+        self.assertEqual(process.returncode, 80, "".join(output[-5:]))
+        self.wait_for_orphans("hung")
+
+    def test_a_file_that_cannot_grow(self):
+        # No file may grow over 100 kB: the first checkpoint cannot be written. The run ends with 74, and goes on once there is room.
+        def no_room():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        settings = ["train", str(self.recipe), f"output.dir={self.home}/runs/full"]
+        ended = subprocess.run([str(DROVER), *settings], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, preexec_fn=no_room)
+        self.assertEqual(ended.returncode, 74, ended.stderr)
+        self.assertIn("step-2", ended.stderr)
+        run(*settings, check=0)
+        self.assert_same_run("full")
+
+    @unittest.skipUnless(os.geteuid() == 0, "mounting a small disk needs root")
+    def test_a_disk_that_is_full_ends_all_ranks(self):
+        directory = self.home / "runs" / "small-disk"
+        directory.mkdir(parents=True)
+        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={directory}"]
+        in_namespace = ["unshare", "--mount", "bash", "-c", 'mount -t tmpfs -o size=200k none "$0" && exec "$@"', str(directory), *command]
+        ended = subprocess.run(in_namespace, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+        self.assertEqual(ended.returncode, 74, ended.stderr)
+        self.assertIn("small-disk", ended.stderr)
+        self.assertIn("No space left on device", ended.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

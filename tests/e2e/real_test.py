@@ -1,0 +1,58 @@
+"""The sample model itself."""
+import json
+import math
+import os
+import pathlib
+import shutil
+import struct
+import tempfile
+import unittest
+
+from case import ROOT, run, safetensors
+
+
+class Real(unittest.TestCase):
+    """The sample model itself: DROVER_SMOLLM2 names its directory; without it these fail unless DROVER_OFFLINE=1."""
+
+    def setUp(self):
+        self.model = os.environ.get("DROVER_SMOLLM2", "")
+        if not (pathlib.Path(self.model) / "model.safetensors").exists():
+            if os.environ.get("DROVER_OFFLINE") == "1":
+                self.skipTest("DROVER_OFFLINE=1")
+            self.fail("DROVER_SMOLLM2 names no model directory; run tests/run, or set DROVER_OFFLINE=1")
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="drover-real-"))
+        self.addCleanup(shutil.rmtree, self.home)
+
+    def test_log_probabilities_of_a_passage(self):
+        # Contract: fp32 within 1e-4 of transformers, bf16 at most 1.2 times as far from double as transformers' bf16 is.
+        golden = {name: struct.unpack(f"<{len(data) // 4}f", data) for name, data in safetensors(ROOT / "tests" / "golden" / "smollm2.safetensors").items()}
+        passage = json.loads((ROOT / "tests" / "golden" / "smollm2.json").read_text())["passage"]
+        (self.home / "passage.jsonl").write_text(json.dumps({"text": passage["text"]}) + "\n")
+        ours = {}
+        for dtype in ("fp32", "bf16"):
+            run("eval", "--model", self.model, "--data", self.home / "passage.jsonl", "--per-token", self.home / "tokens.jsonl", f"train.dtype={dtype}", check=0)
+            row = json.loads((self.home / "tokens.jsonl").read_text())
+            self.assertEqual(row["ids"], passage["ids"])
+            ours[dtype] = row["logprobs"]
+        exact = golden["logprobs.fp64"]
+        self.assertLess(max(abs(a - b) for a, b in zip(ours["fp32"], golden["logprobs.fp32"], strict=True)), 1e-4)
+        self.assertGreater(len(exact), 200)
+        theirs, mine = math.dist(golden["logprobs.bf16"], exact), math.dist(ours["bf16"], exact)
+        self.assertLess(mine, 1.2 * theirs, f"{mine / theirs} times")
+
+    def test_peak_memory_is_predicted(self):
+        for rows, length, extra in ((8, 128, []), (1, 512, ["memory.activation_checkpointing=full"])):
+            text = " ".join(["The lorry waits at the harbour."] * 400)
+            (self.home / "text.jsonl").write_text(json.dumps({"text": text}) + "\n")
+            recipe = self.home / "recipe.yaml"
+            recipe.write_text(f"model: {{path: {self.model}}}\ndata: {{train: {self.home}/text.jsonl, max_length: {length}}}\n"
+                              f"train: {{micro_batch_size: {rows}, global_batch_size: {rows}, max_steps: 2}}\noutput: {{dir: {self.home}/run-{length}}}\n")
+            output = run("train", recipe, *extra, check=0, timeout=300).stderr
+            line = next(line for line in output.splitlines() if line.startswith("a process: "))
+            predicted, reached = float(line.split()[2]), float(line.split()[5])
+            self.assertGreater(reached, 300)
+            self.assertLess(abs(predicted - reached), 0.1 * reached, line)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

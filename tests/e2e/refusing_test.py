@@ -1,0 +1,126 @@
+"""Bad input: one clear error and its exit code, on every rank."""
+import json
+import shutil
+import struct
+import unittest
+
+from case import Case, run
+
+
+class Refusing(Case):
+    def refused(self, code, *words, overrides=(), **keywords):
+        result = self.train("refused", *overrides, check=code, **keywords)
+        for word in words:
+            self.assertIn(word, result.stderr)
+
+    def test_recipes(self):
+        bad = self.home / "bad.yaml"
+        bad.write_text("model:\n  path: x\nlora:\n  rank: 4\n  alpha: many\ntrain:\n  deterministic: yes\nlora_r: 3\n")
+        text = run("train", bad, check=78).stderr
+        for word in ("bad.yaml:4:3", "lora.r", "bad.yaml:5:3", "bad.yaml:7:3", "true or false", "Axolotl", "data.train is missing", "output.dir is missing"):
+            self.assertIn(word, text)
+
+    def test_worlds(self):
+        self.refused(78, "number of ranks", overrides=["parallel.tp=2"])
+        self.refused(78, "key/value heads", overrides=["parallel.tp=3"], ranks=3)
+        self.refused(78, "layers", overrides=["parallel.pp=5"], ranks=5)
+        self.refused(78, "multiple", overrides=["train.global_batch_size=9"])
+        self.refused(78, "cuda", overrides=["device=cuda"])
+
+    def test_models(self):
+        self.refused(66, "no model directory", overrides=[f"model.path={self.home}/nothing"])
+        broken = self.home / "truncated"
+        shutil.copytree(self.model, broken)
+        data = (broken / "model.safetensors").read_bytes()
+        (broken / "model.safetensors").write_bytes(data[: len(data) // 2])
+        self.refused(65, "model.safetensors", overrides=[f"model.path={broken}"])
+        shutil.copytree(self.model, self.home / "biased")
+        config = json.loads((self.model / "config.json").read_text())
+        (self.home / "biased" / "config.json").write_text(json.dumps(dict(config, attention_bias=True)))
+        self.refused(65, "attention_bias", overrides=[f"model.path={self.home}/biased"], ranks=2)
+        shutil.copytree(self.model, self.home / "wider")
+        (self.home / "wider" / "config.json").write_text(json.dumps(dict(config, intermediate_size=192)))
+        self.refused(65, "mlp", overrides=[f"model.path={self.home}/wider"])
+
+    def test_data(self):
+        self.refused(66, "absent.jsonl", overrides=["data.train=absent.jsonl"])
+        rows = self.home / "rows.jsonl"
+        rows.write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"messages": []}\n')
+        self.refused(65, "rows.jsonl:2", overrides=[f"data.train={rows}"], ranks=2)
+        rows.write_text('{"messages": [{"role": "user", "content": "q"}]}\n')
+        self.refused(65, "no token to train on", overrides=[f"data.train={rows}"])
+
+    def test_adapters_with_nan(self):
+        bad = self.home / "nan"
+        shutil.copytree(self.plain / "adapter", bad)
+        data = bytearray((bad / "adapter_model.safetensors").read_bytes())
+        data[-4:] = struct.pack("<f", float("nan"))
+        (bad / "adapter_model.safetensors").write_bytes(data)
+        result = run("generate", "--model", self.model, "--adapter", bad, "--prompt", "x", check=65)
+        self.assertIn("lora_", result.stderr)
+
+    def test_places_that_cannot_be_written(self):
+        self.assertIn("/dev/null/x", run("train", self.recipe, "output.dir=/dev/null/x", check=74).stderr)
+        self.assertIn("/dev/full", run("generate", "--model", self.model, "--prompts", self.home / "validation.jsonl", "--max-tokens", 2, "--out", "/dev/full", ranks=2, check=74).stderr)
+
+    def test_a_damaged_checkpoint_that_was_asked_for(self):
+        copy = self.home / "step-8"
+        shutil.copytree(self.plain / "step-8", copy)
+        data = bytearray((copy / "rank-00000.h5").read_bytes())
+        data[len(data) // 2] ^= 1
+        (copy / "rank-00000.h5").write_bytes(data)
+        result = self.train("from-damaged", f"checkpoint.resume={copy}", check=82)
+        self.assertIn("SHA-256", result.stderr)
+
+    def test_usage(self):
+        run("serve", check=64)
+        run("generate", "--model", self.model, check=64)
+        run("frobnicate", check=64)
+        run("export", self.home, "--adapter", self.home / "x", check=66)
+        self.assertIn("checkpoints of step 6, 8", run("export", self.plain, "--adapter", self.home / "x", "--step", 99, check=66).stderr)
+        self.assertIn("--target is not built yet", run("export", self.plain, "--target", "vllm", check=64).stderr)
+        self.assertIn("there is no verb trian", run("trian", self.recipe, check=64).stderr)
+        self.assertIn("one process", run("inspect", self.model, ranks=2, check=64).stderr)
+        generate = ["generate", "--model", self.model]
+        prompts = ["--prompts", self.home / "validation.jsonl"]
+        for refused in (["--prompt", "x", "--out", "y"], [*prompts, "--json"], ["--prompt", "x", "--greedy", "--temperature", 1], [*prompts, "--prompt", "x"], [*prompts, "--resume"],
+                        ["--prompt", "x", "--max-tokens", 0], ["--prompt", "x", "--temperature", 0]):
+            run(*generate, *refused, check=64)
+        run(*generate, "--prompt", "x", "--max-tokens", 2**63 - 1, check=0)
+
+    def test_tokenizers_of_another_model(self):
+        wide = self.home / "more-ids"
+        shutil.copytree(self.model, wide)
+        tokenizer = json.loads((wide / "tokenizer.json").read_text())
+        tokenizer["added_tokens"].append(dict(id=5000, content="harbour", single_word=False, lstrip=False, rstrip=False, normalized=False, special=False))
+        (wide / "tokenizer.json").write_text(json.dumps(tokenizer))
+        self.refused(65, "the id 5000", overrides=[f"model.tokenizer={wide}"])
+        self.assertIn("the id 5000", run("generate", "--model", self.model, f"model.tokenizer={wide}", "--prompt", "the harbour", check=65).stderr)
+        self.assertIn("the id 5000", run("eval", "--model", self.model, f"model.tokenizer={wide}", "--data", self.home / "train.jsonl", check=65).stderr)
+
+    def test_an_adapter_that_changes_nothing(self):
+        result = self.train("idle", "optim.learning_rate=0", check=65)
+        self.assertIn("every B of the adapter is zero", result.stderr)
+        merged = self.home / "idle-merged"
+        self.assertIn("every B", run("export", self.home / "runs" / "idle", "--merged", merged, check=65).stderr)
+        self.assertEqual([p.name for p in self.home.iterdir() if "idle-merged" in p.name], [])
+
+    def test_a_loss_that_is_not_finite(self):
+        # A head whose logits overflow: the run stops at the first step, says where, and changes nothing.
+        huge = self.home / "huge"
+        shutil.copytree(self.model, huge)
+        data = bytearray((huge / "model.safetensors").read_bytes())
+        size = struct.unpack("<Q", data[:8])[0]
+        begin, end = json.loads(data[8 : 8 + size])["lm_head.weight"]["data_offsets"]
+        data[8 + size + begin : 8 + size + end] = struct.pack("<H", 0x7F7F) * ((end - begin) // 2)
+        (huge / "model.safetensors").write_bytes(data)
+        result = self.train("infinite", f"model.path={huge}", "data.validation=none", check=81)
+        self.assertIn("step 1: the loss is", result.stderr)
+        self.assertIn("step 0: the validation loss is", self.train("infinite", f"model.path={huge}", check=81).stderr)
+        self.assertIn("the loss is", run("eval", "--model", huge, "--data", self.home / "train.jsonl", check=81).stderr)
+        self.assertIn("logits are not finite", run("generate", "--model", huge, "--prompt", "x", check=81).stderr)
+        self.assertFalse((self.home / "runs" / "infinite" / "adapter").exists())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
