@@ -124,4 +124,12 @@ std::string about_unknown_key(const std::string& key, const std::set<std::string
   return name + " is unknown; `drover train --help-keys` lists all keys";
 }
 
+std::string did_you_mean(const std::string& name, const std::vector<std::string>& allowed) {
+  if (name.size() > 200) return {};
+  const auto nearer = [&](const std::string& a, const std::string& b) { return edit_distance(name, a) < edit_distance(name, b); };
+  const auto nearest = std::min_element(allowed.begin(), allowed.end(), nearer);
+  if (nearest == allowed.end() || edit_distance(name, *nearest) > 2) return {};
+  return fmt::format("; did you mean {}?", *nearest);
+}
+
 }  // namespace drover

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "data/template_text.h"
 #include "kernels/base/error.h"
 
 namespace drover {
@@ -17,54 +18,36 @@ constexpr const char* kKnown = "chatml, llama3 or llama3.1";
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
-// A template in one spelling: no white space or line ends, one kind of quote, fields by index.
-std::string squeezed(std::string text) {
-  const auto replace = [&](std::string_view from, std::string_view to) {
-    for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
-  };
-  replace("\\n", "");
-  std::erase_if(text, [](char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; });
-  replace("\"", "'");
-  replace("message.role", "message['role']");
-  replace("message.content", "message['content']");
-  replace("messages[0].role", "messages[0]['role']");
-  return text;
+// What stands in `text` between `before` and `after`, which together with it are all of the text.
+std::optional<std::string> between(const std::string& text, std::string_view before, std::string_view after) {
+  if (text.size() < before.size() + after.size() || !text.starts_with(before) || !text.ends_with(after)) return std::nullopt;
+  return text.substr(before.size(), text.size() - before.size() - after.size());
 }
 
-// What a ChatML template says where a dialog does not begin with a system message.
-std::optional<std::string> default_system_of(const std::string& text, const fs::path& file) {
-  constexpr std::string_view opening = "<|im_start|>system", closing = "<|im_end|>";
-  const size_t at = text.find(opening);
-  if (at == std::string::npos) return std::nullopt;
-  const size_t begin = at + opening.size(), end = text.find(closing, begin);
-  std::string message = text.substr(begin, std::min(end, text.size()) - begin);
-  if (message.starts_with("\\n")) {
-    message.erase(0, 2);
-  } else if (message.starts_with("\n")) {
-    message.erase(0, 1);
-  } else {
-    unknown(file, "writes a system message in a way that is not known");
-  }
-  for (size_t escape = 0; (escape = message.find("\\n", escape)) != std::string::npos;) message.replace(escape, 2, "\n");
-  const bool plain = end != std::string::npos && !contains(message, "{{") && !contains(message, "{%") && !contains(message, "}}") && !contains(message, "\\");
-  const bool once = text.find(opening, begin) == std::string::npos;
-  if (!plain || !once || !contains(squeezed(text), "ifloop.firstandmessages[0]['role']!='system'")) {
-    unknown(file, "writes a system message in a way that is not known");
-  }
-  return message;
+// ChatML is recognised by the whole of its template, so that nothing in it can be overlooked.
+ChatTemplate recognise_chatml(std::string canonical, const fs::path& file) {
+  constexpr std::string_view undefined = "{%if not add_generation_prompt is defined%}{%set add_generation_prompt=false%}{%endif%}";
+  constexpr std::string_view loop = "{%for message in messages%}";
+  constexpr std::string_view turn =
+      "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}{%endfor%}{%if add_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}";
+  constexpr std::string_view no_system = "{%if loop.first and messages[0]['role']!='system'%}{{'<|im_start|>system\n", system_end = "<|im_end|>\n'}}{%endif%}";
+  if (canonical.starts_with(undefined)) canonical.erase(0, undefined.size());
+  const auto rest = between(canonical, loop, turn);
+  if (!rest) unknown(file, "is like ChatML but not ChatML to the letter");
+  if (rest->empty()) return {ChatTemplate::Family::chatml, std::nullopt};
+  const auto system = between(*rest, no_system, system_end);
+  if (!system || contains(*system, "'") || contains(*system, "<|im_")) unknown(file, "writes a system message in a way that is not known");
+  return {ChatTemplate::Family::chatml, system};
 }
 
 ChatTemplate recognise(const std::string& text, const fs::path& file) {
-  const std::string squeeze = squeezed(text);
+  const std::string canonical = canonical_template(text);
   const bool chatml = contains(text, "<|im_start|>"), llama = contains(text, "<|start_header_id|>");
-  if (chatml && !llama) {
-    if (!contains(squeeze, "'<|im_start|>'+message['role']+''+message['content']+'<|im_end|>'")) unknown(file, "is like ChatML but writes messages otherwise");
-    return {ChatTemplate::Family::chatml, default_system_of(text, file)};
-  }
+  if (chatml && !llama) return recognise_chatml(canonical, file);
   if (llama && !chatml) {
-    const bool turns = contains(squeeze, "'<|start_header_id|>'+message['role']+'<|end_header_id|>'") && contains(squeeze, "message['content']|trim") &&
-                       contains(squeeze, "'<|eot_id|>'");
-    if (!turns) unknown(file, "is like Llama 3's but writes messages otherwise");
+    const bool turns = contains(canonical, "'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'");
+    const bool prompt = contains(canonical, "'<|start_header_id|>assistant<|end_header_id|>\n\n'");
+    if (!turns || !prompt) unknown(file, "is like Llama 3's but writes messages otherwise");
     if (contains(text, "Cutting Knowledge Date: December 2023") && contains(text, "Today Date: ")) return {ChatTemplate::Family::llama3_1, std::nullopt};
     if (!contains(text, "Date") && !contains(text, "tool")) return {ChatTemplate::Family::llama3, std::nullopt};
     unknown(file, "is like Llama 3's but has another system block");

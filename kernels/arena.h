@@ -27,7 +27,8 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  Tensor tensor(int64_t rows, int64_t cols, DType dtype);  // uninitialised; pitch = cols; fails (70) over capacity
+  // Uninitialised; `margin` more columns lie beside the tensor: pitch = cols + margin. Fails (70) over capacity.
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0);
   int64_t used_bytes() const { return used_; }
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity_bytes() const { return capacity_; }
@@ -48,7 +49,7 @@ class Frame {
   ~Frame() { arena_.used_ = mark_; }
   Frame(const Frame&) = delete;
   Frame& operator=(const Frame&) = delete;
-  Tensor tensor(int64_t rows, int64_t cols, DType dtype) { return arena_.tensor(rows, cols, dtype); }
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0) { return arena_.tensor(rows, cols, dtype, margin); }
 
  private:
   Arena& arena_;

@@ -64,6 +64,10 @@ class Backend {
   virtual ~Backend() = default;
   virtual Memory& memory() = 0;
   virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds beside the arenas
+  // Where this is not 0, a linear's low-rank term rides in its product: [x | u]·[W | B]ᵀ and [dy | v]·[W ; A]. Then x, dy and W have a margin of as many
+  // columns as the rank, rounded up to this multiple, W has as many rows below it, and what the rank leaves of them is zero. 0: u, v, A and B lie elsewhere.
+  virtual int64_t strip_multiple() const { return 0; }
+  int64_t strip(int64_t rank) const { return strip_multiple() == 0 ? 0 : (rank + strip_multiple() - 1) / strip_multiple() * strip_multiple(); }
 
   // --- moving -------------------------------------------------------------------------------------------------------
   virtual void copy(Tensor from, Tensor to) = 0;                  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to

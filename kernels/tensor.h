@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "kernels/base/bf16.h"
-#include "kernels/base/error.h"
+#include "kernels/base/require.h"
 
 namespace drover {
 
@@ -46,6 +46,11 @@ struct Tensor {
     Tensor t = *this;
     t.data = static_cast<char*>(data) + begin * pitch * size_of(dtype);
     t.rows = count;
+    return t;
+  }
+  Tensor with_margin() const {  // all of the rows' memory: contiguous
+    Tensor t = *this;
+    t.cols = t.pitch;
     return t;
   }
   Tensor columns(int64_t begin, int64_t count) const {

@@ -29,7 +29,7 @@ struct Subject {
 Subject subject_of(const EvalArguments& a) {
   Subject s;
   if (!a.recipe.recipe.empty()) {
-    if (!a.data.empty() || !a.model.adapter.empty()) fail(Exit::usage, "--data and --adapter go with --model DIR; a recipe names its own data, and its run the adapter");
+    if (!a.data.empty() || !a.model.adapter.empty()) fail(Exit::usage, "give a recipe, or --model DIR with --data and --adapter: a recipe names its own model and data, and its run the adapter");
     s.read = read_recipe(a.recipe.recipe, a.recipe.overrides);
     const Validation& validation = s.read.recipe.data.validation;
     if (validation.files.empty() && validation.share <= 0) fail(Exit::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
@@ -113,6 +113,11 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   together(*process.world, [&] {
     subject = subject_of(a);
     refuse_unbuilt(subject.read.recipe);
+    if (!a.per_token.empty()) {
+      for (const DataFile& file : subject.read.recipe.data.validation.files) {
+        if (same_file(file.path, a.per_token)) fail(Exit::usage, "--per-token {} is the data itself; name another file", a.per_token);
+      }
+    }
     sizes = mesh_sizes(subject.read.recipe, process.mpi.size);
   });
   check_same(*process.world, "what is asked for", fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
@@ -148,7 +153,7 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   together(world, [&] {
     engine.emplace(settings, *backend, mesh, weights, bytes);
     if (!subject.adapter) return;
-    if (subject.adapter_directory) return load_adapter(*subject.adapter_directory, *engine->adapter());
+    if (subject.adapter_directory) return load_adapter(*subject.adapter_directory, model->config(), *engine->adapter());
     const auto checkpoint = Checkpoint::latest(recipe.output.dir, [](const std::string& text) { log::warn("{}", text); });
     if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
     check_same_adapter(*checkpoint, recipe, fingerprint);

@@ -8,6 +8,7 @@
 #include "kernels/comm/agree.h"
 #include "launch/verbs.h"
 #include "trainer/inference.h"
+#include "trainer/process_memory.h"
 
 namespace drover {
 
@@ -37,12 +38,18 @@ size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
   return answered.size();
 }
 
+// On a CPU answers are computed in fp32 unless train.dtype says otherwise: bf16 is hardly faster there, and a small model's answer can hang on its last bit.
+// A model that would take more than half of the free memory stays in bf16.
+bool fits_in_fp32(const ModelConfig& model) { return 4 * static_cast<double>(parameter_count(model)) < 0.5 * static_cast<double>(available_machine_bytes()); }
+
 // What was asked for, the same on every rank.
 Recipe settings_of(const GenerateArguments& a, int ranks) {
   if (a.model.model.empty()) fail(Exit::usage, "generate needs --model DIR");
-  if (a.prompt.empty() == a.prompts.empty()) fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
+  if (a.prompt.has_value() == !a.prompts.empty()) fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
   if (a.prompts.empty() && !a.out.empty()) fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
   if (!a.prompts.empty() && a.json) fail(Exit::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
+  if (!a.out.empty() && same_file(a.out, a.prompts)) fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
+  if (a.seed && !a.temperature && !a.top_p) fail(Exit::usage, "--seed goes with --temperature or --top-p; without them the most likely token is always taken");
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "parallel.tp", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
@@ -54,6 +61,15 @@ Recipe settings_of(const GenerateArguments& a, int ranks) {
   return recipe;
 }
 
+// The dtype that is stated, or what fits on every rank.
+void choose_dtype(Recipe& recipe, const GenerateArguments& a, Communicator& world) {
+  if (std::any_of(a.overrides.begin(), a.overrides.end(), [](const std::string& text) { return text.starts_with("train.dtype="); })) return;
+  bool fits = false;
+  together(world, [&] { fits = fits_in_fp32(read_model_config(recipe.model.path)); });
+  const std::vector<std::string> votes = world.gather_strings(fits ? "fp32" : "bf16");
+  if (std::find(votes.begin(), votes.end(), "bf16") == votes.end()) recipe.train.dtype = "fp32";
+}
+
 }  // namespace
 
 Exit run_generate(const Process& process, const GenerateArguments& a) {
@@ -61,9 +77,10 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   Recipe recipe;
   check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
   together(*process.world, [&] { recipe = settings_of(a, ranks); });
-  const Sampling sampling{a.greedy || (!a.temperature && !a.top_p), static_cast<float>(a.temperature.value_or(1.0)), static_cast<float>(a.top_p.value_or(1.0)), a.seed};
-  check_same(*process.world, "the command line", fmt::format("{} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), a.model.adapter, a.prompt, a.prompts, a.out, a.raw, a.max_tokens,
+  const Sampling sampling{a.greedy || (!a.temperature && !a.top_p), static_cast<float>(a.temperature.value_or(1.0)), static_cast<float>(a.top_p.value_or(1.0)), a.seed.value_or(42)};
+  check_same(*process.world, "the command line", fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw, a.max_tokens,
                                                              sampling.greedy, sampling.temperature, sampling.top_p, sampling.seed));
+  choose_dtype(recipe, a, *process.world);
   Mesh mesh = make_mesh({ranks, 1, 1});
   Communicator& world = *mesh.world;
 
@@ -73,7 +90,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   InferenceSettings settings{.model = a.model.model, .adapter = a.model.adapter.empty() ? std::nullopt : std::optional<fs::path>(a.model.adapter), .dtype = dtype_of_name(recipe.train.dtype)};
   together(world, [&] {
     if (a.prompts.empty()) {
-      prompts.push_back({{{"user", a.prompt}}, "--prompt"});
+      prompts.push_back({{{"user", *a.prompt}}, "--prompt"});
     } else {
       prompts = read_prompts(a.prompts);
     }

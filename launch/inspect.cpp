@@ -14,10 +14,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
+std::string hash_of(std::span<const std::byte> bytes) { return fmt::format("{:016x}", xxh3(bytes.data(), bytes.size())); }
+
 ordered_json safetensors_json(const fs::path& file) {
   const SafetensorsFile st(file);
   ordered_json tensors = ordered_json::array();
-  for (const StoredTensor& t : st.tensors()) tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", fmt::format("{:016x}", xxh3(t.bytes.data(), t.bytes.size()))}});
+  for (const StoredTensor& t : st.tensors()) tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash_of(t.bytes)}});
   return {{"file", file.filename().string()}, {"bytes", st.file_bytes()}, {"tensors", tensors}};
 }
 
@@ -26,12 +28,18 @@ ordered_json describe(const fs::path& path) {
   if (path.extension() == ".safetensors") return {{"kind", "safetensors"}, {"files", {safetensors_json(path)}}};
   if (path.extension() == ".h5") {
     const TokenStore store = TokenStore::open(path);
-    return {{"kind", "token store"}, {"documents", store.documents()}, {"rows", store.rows()}, {"tokens", store.tokens()}, {"trained_tokens", store.trained_tokens(0, store.documents())}, {"identity", store.identity()}};
+    const ordered_json ids = {{"name", "ids"}, {"dtype", "I32"}, {"shape", {store.tokens()}}, {"xxh3", hash_of(std::as_bytes(store.ids()))}};
+    return {{"kind", "token store"}, {"sha256", sha256_file(path)}, {"documents", store.documents()}, {"rows", store.rows()}, {"tokens", store.tokens()}, {"trained_tokens", store.trained_tokens(0, store.documents())}, {"identity", store.identity()}, {"tensors", ordered_json::array({ids})}};
   }
   if (fs::exists(path / "manifest.json")) {
     const Checkpoint c = Checkpoint::open(path);
     ordered_json tensors = ordered_json::array();
-    for (const std::string& name : c.factor_names()) tensors.push_back({{"name", name}, {"dtype", "F32"}, {"shape", {c.shape(name).first, c.shape(name).second}}});
+    for (const std::string& name : c.factor_names()) {
+      const auto [rows, cols] = c.shape(name);
+      std::vector<float> values(static_cast<size_t>(rows * cols));
+      c.read("parameters", name, 0, rows, 0, cols, values.data());
+      tensors.push_back({{"name", name}, {"dtype", "F32"}, {"shape", {rows, cols}}, {"xxh3", hash_of(std::as_bytes(std::span(values)))}});
+    }
     return {{"kind", "checkpoint"}, {"step", c.state().step}, {"identity", c.state().identity}, {"tensors", tensors}};
   }
   if (fs::is_directory(path)) {
@@ -43,6 +51,14 @@ ordered_json describe(const fs::path& path) {
     std::sort(found.begin(), found.end());
     for (const fs::path& file : found) files.push_back(safetensors_json(file));
     if (!files.empty()) return {{"kind", fs::exists(path / "adapter_config.json") ? "adapter" : "model"}, {"files", files}};
+  }
+  if (fs::exists(path / "recipe.yaml")) {
+    std::vector<std::string> parts;
+    for (const auto& entry : fs::directory_iterator(path)) {
+      if (entry.is_directory() && entry.path().filename() != "set-aside") parts.push_back(entry.path().string());
+    }
+    std::sort(parts.begin(), parts.end());
+    fail(Exit::usage, "{} is a run; inspect one of {}", path.string(), fmt::join(parts, ", "));
   }
   fail(Exit::bad_data, "{} is not a model, adapter, checkpoint, token store or safetensors file", path.string());
 }

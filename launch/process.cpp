@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iostream>
 #include <vector>
 
 #include "kernels/base/file.h"
@@ -60,6 +61,7 @@ int guarded(const Process& process, const std::function<Exit()>& verb) {
   const bool several = process.mpi.size > 1;
   try {
     const Exit code = verb();
+    if (!std::cout.flush()) fail(Exit::io, "the result could not be written to stdout; is the disk full?");
     if (launched_by_mpi()) finish_mpi();
     return static_cast<int>(code);
   } catch (const fs::filesystem_error& error) {

@@ -16,7 +16,10 @@
 #include "model/files/staged_directory.h"
 #include "trainer/checkpoint.h"
 #include "trainer/export.h"
+#include "trainer/model_check.h"
+#include "trainer/recipe_check.h"
 #include "trainer/run.h"
+#include "trainer/run_identity.h"
 #include "trainer/setup.h"
 #include "trainer/verify_export.h"
 
@@ -31,11 +34,6 @@ void refuse_unbuilt(const Recipe& recipe) {
 }
 
 namespace {
-
-MeshSizes planned_mesh(const Recipe& recipe, std::optional<int> ranks) {
-  const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
-  return check_mesh(recipe, ranks.value_or(static_cast<int>(stated)));
-}
 
 ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& model, const AdapterLayout& layout, const std::string& schedule) {
   ordered_json ranks = ordered_json::array();
@@ -67,7 +65,7 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   together(*process.world, [&] {
     read = read_recipe(a.recipe, a.overrides);
     refuse_unbuilt(read.recipe);
-    sizes = check_mesh(read.recipe, ranks);
+    sizes = check_recipe(read, model_config_of(read.recipe, false), ranks, Inputs::must_exist);
   });
   check_same(*process.world, "the recipe", resolved_recipe(read));
   Mesh mesh = make_mesh({sizes.tp, sizes.pp, sizes.dp});
@@ -78,13 +76,16 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
 Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   const ReadRecipe read = read_recipe(a.recipe, a.overrides);
   const Recipe& recipe = read.recipe;
-  const MeshSizes sizes = planned_mesh(recipe, ranks);
   const ModelConfig model = model_config_of(recipe, true);
+  const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
+  const MeshSizes sizes = check_recipe(read, model, ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
   const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
   // With the data and a tokenizer at hand the plan knows the real micro-batches; without, they are full.
   std::optional<PreparedData> data;
   const fs::path text = tokenizer_directory(recipe);
-  const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) && std::all_of(recipe.data.train.begin(), recipe.data.train.end(), [](const DataFile& f) { return fs::exists(f.path); });
+  const auto here = [](const std::vector<DataFile>& files) { return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return fs::exists(f.path); }); };
+  const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) && here(recipe.data.train) && here(recipe.data.validation.files) &&
+                         (!recipe.eval.prompts || fs::exists(*recipe.eval.prompts));
   if (have_data) {
     const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
     data = prepare_data_in_memory(recipe, tokenizer);
@@ -138,19 +139,23 @@ Exit run_tokenize(const TokenizeArguments& a) {
 
 namespace {
 
-// One rounding of the weights to bf16 moves logits by well under this; fp32 stays far below.
-constexpr double kMergedLogits = 0.05;
+// How far the logits of a merged model may be off: contract.md's bound where the base is kept in fp32, else what one rounding of the weights to bf16 moves.
+double merged_bound(ModelDirectory& base) {
+  const std::vector<ParamSpec> table = weight_table(base.config());
+  const bool fp32 = std::all_of(table.begin(), table.end(), [&](const ParamSpec& spec) { return base.dtype(spec.name) == StoredType::f32; });
+  return fp32 ? 1e-5 : 0.05;
+}
 
-void verify_merged(const Process& process, const Checkpoint& checkpoint, const fs::path& base, const fs::path& merged, const fs::path& out) {
+void verify_merged(const Process& process, const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& merged, const fs::path& out) {
   const StagedDirectory probe(out.string() + ".probe");  // never committed
   const fs::path adapter = probe.path() / "adapter";
   export_adapter(checkpoint, DType::f32, adapter);
-  const std::optional<MergedCheck> check = check_merged_logits(base, adapter, merged, process.threads);
+  const std::optional<MergedCheck> check = check_merged_logits(base.path(), adapter, merged, process.threads);
   if (!check) {
     log::warn("the merged model's logits were not compared: this machine has not the memory to run it in fp32. Every merged weight was checked by itself");
     return;
   }
-  if (!(check->difference <= kMergedLogits)) {
+  if (!(check->difference <= merged_bound(base))) {
     fail(Exit::corruption, "the merged model's logits are off by {:.2e} from base and adapter together (the adapter moves them by {:.2e}); {} was not written", check->difference, check->effect,
          out.string());
   }
@@ -182,10 +187,13 @@ Exit run_export(const Process& process, const ExportArguments& a) {
     log::info("the adapter of step {} is in {}, read back and checked", checkpoint->state().step, a.adapter);
   } else {
     ModelDirectory base(read.recipe.model.path);
+    const auto alone = make_self_communicator("world");
+    check_same_adapter(*checkpoint, read.recipe, check_weights_together(base, {0, base.config().layers}, *alone));
     export_merged(*checkpoint, base, a.merged, *make_cpu_backend(process.threads),
-                  [&](const fs::path& staged) { verify_merged(process, *checkpoint, base.path(), staged, a.merged); });
+                  [&](const fs::path& staged) { verify_merged(process, *checkpoint, base, staged, a.merged); });
     log::info("the merged model of step {} is in {}, read back and checked\n  try it: drover generate --model {} --prompt \"…\" --greedy", checkpoint->state().step, a.merged, a.merged);
   }
+  if (a.json) std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter}, {"step", checkpoint->state().step}}.dump() << '\n';
   return Exit::done;
 }
 

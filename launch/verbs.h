@@ -31,10 +31,11 @@ Exit run_eval(const Process& process, const EvalArguments& arguments);
 struct GenerateArguments {
   ModelArguments model;
   std::vector<std::string> overrides;
-  std::string prompt, prompts, out;
+  std::optional<std::string> prompt;
+  std::string prompts, out;
   bool raw = false, greedy = false, json = false, resume = false;
   std::optional<double> temperature, top_p;
-  uint64_t seed = 42;
+  std::optional<uint64_t> seed;
   int64_t max_tokens = 256;
 };
 Exit run_generate(const Process& process, const GenerateArguments& arguments);
@@ -48,6 +49,7 @@ Exit run_tokenize(const TokenizeArguments& arguments);
 struct ExportArguments {
   std::string run, adapter, merged;
   std::optional<int64_t> step;
+  bool json = false;
 };
 Exit run_export(const Process& process, const ExportArguments& arguments);
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/philox.h"
 
@@ -73,7 +74,7 @@ AdapterSet::AdapterSet(const ModelConfig& config, const AdapterLayout& layout, c
     if (region == &whole) whole_size_ = size_;
   }
   parameters = adapter.tensor(size_, 1, DType::f32);
-  copies = dtype == DType::f32 ? parameters : adapter.tensor(size_, 1, dtype);
+  if (backend.strip_multiple() == 0) copies = dtype == DType::f32 ? parameters : adapter.tensor(size_, 1, dtype);
   if (optimizer == nullptr) return;
   gradients = optimizer->tensor(size_, 1, DType::f32);
   moment1 = optimizer->tensor(size_, 1, DType::f32);
@@ -88,6 +89,11 @@ const FactorSlice* AdapterSet::find(int64_t layer, Projection projection, bool i
     if (f.layer == layer && f.projection == projection && f.is_b == is_b) return &f;
   }
   return nullptr;
+}
+
+int64_t AdapterSet::rank_of(int64_t layer, Projection projection) const {
+  const auto& spec = layout_[static_cast<size_t>(layer)][static_cast<size_t>(projection)];
+  return spec ? spec->r : 0;
 }
 
 Tensor AdapterSet::view(Tensor flat, const FactorSlice& f) const {
@@ -139,8 +145,14 @@ void AdapterSet::load(const FactorReader& read) {
   refresh();
 }
 
+void AdapterSet::place(const FactorSlice& f, Tensor copy) {
+  require(copy.rows == f.row_count && copy.cols == f.col_count, "a factor's copy has its shape");
+  placed_.push_back({view(parameters, f), copy});
+}
+
 void AdapterSet::refresh() {
-  if (copies.data != parameters.data) backend_.copy(parameters, copies);
+  if (!copies.empty() && copies.data != parameters.data) backend_.copy(parameters, copies);
+  for (const Placed& p : placed_) backend_.copy(p.parameters, p.copy);
 }
 
 }  // namespace drover

@@ -49,18 +49,21 @@ struct FactorSlice {
 
 class AdapterSet {
  public:
-  // `optimizer` null: no gradients and no moments (inference). dtype: of the compute copies; at fp32 the parameters themselves are used.
+  // `optimizer` null: no gradients and no moments (inference). dtype: of the compute copies. Where the backend has strips, those lie beside the frozen
+  // weights (`place`); else in one flat buffer, which at fp32 is the parameters themselves.
   AdapterSet(const ModelConfig& config, const AdapterLayout& layout, const Placement& placement, DType dtype, Backend& backend, Arena& adapter,
              Arena* optimizer);
 
   const AdapterLayout& layout() const { return layout_; }
   std::span<const FactorSlice> factors() const { return factors_; }
   const FactorSlice* find(int64_t layer, Projection projection, bool is_b) const;
+  int64_t rank_of(int64_t layer, Projection projection) const;  // 0: not adapted
   int64_t size() const { return size_; }
   int64_t whole_size() const { return whole_size_; }
 
   Tensor parameters, gradients, moment1, moment2;  // (size) f32; the last three are empty without an optimizer
-  Tensor copies;                                   // (size) compute dtype
+  Tensor copies;                                   // (size) compute dtype; empty where the copies are placed
+  void place(const FactorSlice& f, Tensor copy);   // `copy` (row_count, col_count) follows the parameters of this factor from now on
   Tensor whole(Tensor flat) const { return flat.rows_from(0, whole_size_); }
   Tensor split(Tensor flat) const { return flat.rows_from(whole_size_, size_ - whole_size_); }
   Tensor view(Tensor flat, const FactorSlice& f) const;  // (row_count, col_count) of a flat buffer
@@ -80,8 +83,13 @@ class AdapterSet {
   void refresh();  // compute copies := parameters
 
  private:
+  struct Placed {
+    Tensor parameters, copy;
+  };
+
   Backend& backend_;
   AdapterLayout layout_;
+  std::vector<Placed> placed_;
   std::vector<FactorSlice> factors_;
   int64_t size_ = 0, whole_size_ = 0;
 };

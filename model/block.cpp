@@ -1,5 +1,7 @@
 #include "model/block.h"
 
+#include <algorithm>
+
 namespace drover {
 
 Block::Saved Block::saved(Arena& arena, int64_t t, DType dtype) const {
@@ -7,7 +9,7 @@ Block::Saved Block::saved(Arena& arena, int64_t t, DType dtype) const {
   return {.x = arena.tensor(t, hidden, dtype),
           .rstd = arena.tensor(t, 1, DType::f32),
           .qkv = arena.tensor(t, qkv.out_features(), dtype),
-          .attended = arena.tensor(t, o.in_features(), dtype),
+          .attended = arena.tensor(t, o.in_features(), dtype, o.strip()),
           .lse = arena.tensor(t, attention.heads, DType::f32),
           .h = arena.tensor(t, hidden, dtype),
           .h_rstd = arena.tensor(t, 1, DType::f32),
@@ -35,7 +37,7 @@ Heads heads_of(Tensor qkv, const AttentionShape& a) {
 void Block::forward(Step& step, Tensor x, Saved& s) const {
   Backend& b = step.backend;
   Frame scratch(step.scratch);
-  Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype);
+  Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype, std::max(qkv.strip(), gate_up.strip()));
 
   b.copy(x, s.x);
   b.rms_norm(x, attention_norm.weight, attention_norm.eps, normed, s.rstd);
@@ -55,7 +57,7 @@ void Block::forward(Step& step, Tensor x, Saved& s) const {
   b.copy(x, s.h);
   b.rms_norm(x, mlp_norm.weight, mlp_norm.eps, normed, s.h_rstd);
   gate_up.forward(step, normed, s.u_gate_up, s.gate_up);
-  Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype);
+  Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype, down.strip());
   b.swiglu(s.gate_up, activated);
   down.forward_add(step, activated, s.u_down, x);
 }
@@ -66,7 +68,7 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
 
   {  // y = h + Wdown·(silu(gate)·up)
     Frame scratch(step.scratch);
-    Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), step.dtype);
+    Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), step.dtype, gate_up.strip());
     {
       Frame inner(step.scratch);
       Tensor activated{};
@@ -92,7 +94,7 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
 
   {  // h = x + Wo·attention(rope(Wqkv·norm(x)))
     Frame scratch(step.scratch);
-    Tensor d_qkv = scratch.tensor(t, qkv.out_features(), step.dtype);
+    Tensor d_qkv = scratch.tensor(t, qkv.out_features(), step.dtype, qkv.strip());
     const Heads heads = heads_of(s.qkv, attention), d_heads = heads_of(d_qkv, attention);
     {
       Frame inner(step.scratch);

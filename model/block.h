@@ -37,7 +37,8 @@ struct Block {
   Saved saved(Arena& arena, int64_t tokens, DType dtype) const;
 
   void forward(Step& step, Tensor x, Saved& s) const;               // x (T,D): the residual stream, updated in place
-  void backward(Step& step, Tensor dx, const Saved& s, Reach reach) const;  // dx (T,D): d loss/d y in, d loss/d x out (where reach is input)
+  // dx (T,D): d loss/d y in, d loss/d x out (where reach is input). Its margin is as wide as the strips of o and down.
+  void backward(Step& step, Tensor dx, const Saved& s, Reach reach) const;
 };
 
 // The lowest adapted group of a block, or `input` where none is (nothing to reach for).

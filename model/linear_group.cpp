@@ -15,8 +15,8 @@ uint64_t dropout_key(const Dropout& dropout, int64_t layer, Projection projectio
 }  // namespace
 
 LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections, const Placement& placement,
-                         Communicator& tp, Tensor weight, const AdapterSet* adapter)
-    : weight_(weight), layer_(layer), tp_(&tp) {
+                         Communicator& tp, Tensor weight, int64_t strip, AdapterSet* adapter)
+    : weight_(weight), layer_(layer), strip_(strip), tp_(&tp) {
   split_ = shape_of(config, projections.front()).split;
   if (split_ == Split::input) column_offset_ = weight.cols * placement.tp_rank;
   int64_t column = 0;
@@ -30,49 +30,79 @@ LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<P
       const LowRankSpec& spec = *adapter->layout()[static_cast<size_t>(layer)][static_cast<size_t>(projection)];
       m.r = spec.r;
       m.scale = spec.scale;
-      m.a = adapter->view(adapter->copies, *a);
-      m.b = adapter->view(adapter->copies, *b);
+      Tensor copy_of_a;
+      if (strip_ > 0) {
+        copy_of_a = weight_.rows_from(weight_.rows + rank_, m.r);
+        m.b = weight_.rows_from(m.column, m.out).columns(weight_.cols + rank_, m.r);
+        adapter->place(*a, copy_of_a);
+        adapter->place(*b, m.b);
+      } else {  // the members' A lie one under another in the flat buffer too
+        copy_of_a = adapter->view(adapter->copies, *a);
+        m.b = adapter->view(adapter->copies, *b);
+      }
+      if (a_.empty()) a_ = copy_of_a;
       if (!adapter->gradients.empty()) {
-        m.grad_a = adapter->view(adapter->gradients, *a);
+        if (grad_a_.empty()) grad_a_ = adapter->view(adapter->gradients, *a);
         m.grad_b = adapter->view(adapter->gradients, *b);
       }
-      if (a_.empty()) a_ = m.a;
+      apart_.push_back({projection, rank_, m.r, m.scale});
+      if (!together_.empty() && together_.back().scale == m.scale) {
+        together_.back().r += m.r;
+      } else {
+        together_.push_back(apart_.back());
+      }
       rank_ += m.r;
-      a_.rows = rank_;  // the members' A lie one under another in the flat buffer
+      a_.rows = rank_;
+      if (!grad_a_.empty()) grad_a_.rows = rank_;
     }
     members_.push_back(m);
   }
   require(column == weight.rows, "a linear group's weight has the rows of its members");
 }
 
-DropoutMask LinearGroup::mask_for(const Step& step, const Member& member) const {
-  return {dropout_key(step.dropout, layer_, member.projection), step.dropout.p, step.documents, step.positions, column_offset_};
+DropoutMask LinearGroup::mask_for(const Step& step, Projection projection) const {
+  return {dropout_key(step.dropout, layer_, projection), step.dropout.p, step.documents, step.positions, column_offset_};
 }
 
-Tensor LinearGroup::dropped(Step& step, Frame& frame, Tensor x, const Member& member) const {
+Tensor LinearGroup::dropped(Step& step, Frame& frame, Tensor x, Projection projection) const {
   if (step.dropout.p == 0) return x;
   Tensor y = frame.tensor(x.rows, x.cols, x.dtype);
-  step.backend.dropout(x, mask_for(step, member), y);
+  step.backend.dropout(x, mask_for(step, projection), y);
   return y;
 }
 
-void LinearGroup::low_rank_inputs(Step& step, Tensor x, Tensor u, std::vector<LowRank>& terms) const {
-  for (const Member& m : members_) {
-    if (m.r == 0) continue;
+// The first `rank` columns beside x or dy; those that fill up the strip become zero.
+Tensor LinearGroup::margin_of(Step& step, Tensor x) const {
+  require(x.pitch >= x.cols + strip_, "an adapted linear's input has a margin for the low-rank term");
+  if (strip_ > rank_) step.backend.zero(x.columns(x.cols + rank_, strip_ - rank_));
+  return x.columns(x.cols, rank_);
+}
+
+std::vector<LowRank> LinearGroup::low_rank_terms(Step& step, Tensor x, Tensor u) const {
+  std::vector<LowRank> terms;
+  if (!adapted()) return terms;
+  Tensor computed = strip_ > 0 ? margin_of(step, x) : u;
+  for (const Run& run : runs(step)) {
     Frame frame(step.scratch);
-    Tensor u_m = u.columns(m.rank_column, m.r);
-    step.backend.gemm(Trans::no, Trans::yes, m.scale, dropped(step, frame, x, m), m.a, 0, u_m);
-    terms.push_back({u_m, m.b, m.column});
+    step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), a_.rows_from(run.rank_column, run.r), 0,
+                      computed.columns(run.rank_column, run.r));
   }
+  if (strip_ > 0) step.backend.copy(computed, u);
+  for (const Member& m : members_) {
+    if (m.r > 0) terms.push_back({computed.columns(m.rank_column, m.r), m.b, m.column});
+  }
+  return terms;
 }
 
 void LinearGroup::forward(Step& step, Tensor x, Tensor u, Tensor y) const {
-  std::vector<LowRank> terms;
-  low_rank_inputs(step, x, u, terms);
-  step.backend.linear(x, weight_, terms, false, y);
+  step.backend.linear(x, weight_, low_rank_terms(step, x, u), false, y);
 }
 
 void LinearGroup::forward_add(Step& step, Tensor x, Tensor u, Tensor residual) const {
+  if (tp_->size() == 1) {  // nobody to sum with: the same single rounding without the fp32 tensor
+    step.backend.linear(x, weight_, low_rank_terms(step, x, u), true, residual);
+    return;
+  }
   Frame frame(step.scratch);
   Tensor partial = frame.tensor(x.rows, out_features(), DType::f32);
   forward(step, x, u, partial);
@@ -83,14 +113,18 @@ void LinearGroup::forward_add(Step& step, Tensor x, Tensor u, Tensor residual) c
 void LinearGroup::backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx) const {
   Backend& b = step.backend;
   Frame frame(step.scratch);
-  Tensor v = adapted() ? frame.tensor(dy.rows, rank_, step.dtype) : Tensor{};
+  Tensor v{};
+  if (adapted()) v = strip_ > 0 ? margin_of(step, dy) : frame.tensor(dy.rows, rank_, step.dtype);
   for (const Member& m : members_) {
     if (m.r == 0) continue;
-    Tensor dy_m = dy.columns(m.column, m.out), v_m = v.columns(m.rank_column, m.r), u_m = u.columns(m.rank_column, m.r);
-    b.gemm(Trans::no, Trans::no, m.scale, dy_m, m.b, 0, v_m);
-    b.gemm(Trans::yes, Trans::no, 1, dy_m, u_m, 1, m.grad_b);
+    Tensor dy_m = dy.columns(m.column, m.out);
+    b.gemm(Trans::no, Trans::no, m.scale, dy_m, m.b, 0, v.columns(m.rank_column, m.r));
+    b.gemm(Trans::yes, Trans::no, 1, dy_m, u.columns(m.rank_column, m.r), 1, m.grad_b);
+  }
+  for (const Run& run : adapted() ? runs(step) : std::span<const Run>{}) {
     Frame inner(step.scratch);
-    b.gemm(Trans::yes, Trans::no, 1, v_m, dropped(step, inner, x, m), 1, m.grad_a);
+    b.gemm(Trans::yes, Trans::no, 1, v.columns(run.rank_column, run.r), dropped(step, inner, x, run.projection), 1,
+           grad_a_.rows_from(run.rank_column, run.r));
   }
   if (dx.empty()) return;
 
@@ -98,12 +132,11 @@ void LinearGroup::backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx)
     b.linear_dx(dy, weight_, v, a_, dx);
   } else {
     b.linear_dx(dy, weight_, {}, {}, dx);
-    for (const Member& m : members_) {
-      if (m.r == 0) continue;
+    for (const Run& run : runs(step)) {
       Frame inner(step.scratch);
       Tensor d = inner.tensor(dx.rows, dx.cols, DType::f32);
-      b.gemm(Trans::no, Trans::no, 1, v.columns(m.rank_column, m.r), m.a, 0, d);
-      b.dropout_add(d, mask_for(step, m), dx);
+      b.gemm(Trans::no, Trans::no, 1, v.columns(run.rank_column, run.r), a_.rows_from(run.rank_column, run.r), 0, d);
+      b.dropout_add(d, mask_for(step, run.projection), dx);
     }
   }
   if (split_ == Split::output) tp_->all_reduce(dx);

@@ -2,6 +2,7 @@
 //   forward   y = x·Wᵀ + Σ_m u_m·B_mᵀ,  u_m = s_m·drop_m(x)·A_mᵀ           (split by input: y summed over tp in fp32)
 //   backward  v_m = s_m·dy_m·B_m,  dA_m += v_mᵀ·drop_m(x),  dB_m += dy_mᵀ·u_m,  dx = dy·W + Σ_m drop_m(v_m·A_m)   (split by output: dx summed over tp)
 // The weight is frozen: it has no gradient, and its input is needed only where an adapter trains.
+// Where the backend has strips (Backend::strip_multiple), A lies below W, B beside it, u in x's margin and v in dy's.
 #pragma once
 #include <vector>
 
@@ -18,19 +19,21 @@ class LinearGroup {
     int64_t out = 0, column = 0;      // this rank's outputs: columns [column, column + out) of y
     int64_t r = 0, rank_column = 0;   // its columns of u and v; r == 0: no adapter
     float scale = 0;
-    Tensor a, b;                      // compute copies: (r,in), (out,r)
-    Tensor grad_a, grad_b;            // f32; empty without training
+    Tensor b;                         // compute copy: (out,r)
+    Tensor grad_b;                    // f32; empty without training
   };
 
+  // `weight` (out,in) has a strip as wide as `strip` says, beside and below.
   LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections, const Placement& placement, Communicator& tp,
-              Tensor weight, const AdapterSet* adapter);
+              Tensor weight, int64_t strip, AdapterSet* adapter);
 
   int64_t in_features() const { return weight_.cols; }
   int64_t out_features() const { return weight_.rows; }
   int64_t rank() const { return rank_; }  // Σ r of the members
   bool adapted() const { return rank_ > 0; }
+  int64_t strip() const { return strip_; }  // the margin that x and dy must have; 0: none
 
-  // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output.
+  // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output. Margins of x and dy are written.
   void forward(Step& step, Tensor x, Tensor u, Tensor y) const;
   // residual (T,out) += the linear, reduced over tp. Split by input.
   void forward_add(Step& step, Tensor x, Tensor u, Tensor residual) const;
@@ -38,18 +41,27 @@ class LinearGroup {
   void backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx) const;
 
  private:
-  void low_rank_inputs(Step& step, Tensor x, Tensor u, std::vector<LowRank>& terms) const;
-  Tensor dropped(Step& step, Frame& frame, Tensor x, const Member& member) const;
-  DropoutMask mask_for(const Step& step, const Member& member) const;
+  // Members that see the same input: each by itself under dropout, else neighbours of one scale together.
+  struct Run {
+    Projection projection;
+    int64_t rank_column = 0, r = 0;  // columns of u and v, rows of a
+    float scale = 0;
+  };
+  std::span<const Run> runs(const Step& step) const { return step.dropout.p == 0 ? together_ : apart_; }
+  Tensor margin_of(Step& step, Tensor x) const;
+  std::vector<LowRank> low_rank_terms(Step& step, Tensor x, Tensor u) const;
+  Tensor dropped(Step& step, Frame& frame, Tensor x, Projection projection) const;
+  DropoutMask mask_for(const Step& step, Projection projection) const;
 
   Tensor weight_;  // (out, in) of this rank
   Split split_ = Split::output;
   int64_t layer_ = 0;
   int64_t column_offset_ = 0;  // global index of x's first column
-  int64_t rank_ = 0;
+  int64_t rank_ = 0, strip_ = 0;
   Communicator* tp_;
   std::vector<Member> members_;
-  Tensor a_;  // (rank, in): the members' A one under another
+  std::vector<Run> together_, apart_;
+  Tensor a_, grad_a_;  // (rank, in): the members' A one under another, and their gradients; grad_a_ is empty without training
 };
 
 }  // namespace drover

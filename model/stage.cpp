@@ -3,6 +3,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "kernels/base/error.h"
+
 namespace drover {
 
 namespace {
@@ -46,7 +48,7 @@ RopeValues rope_values(const ModelConfig& config, int64_t positions) {
 }
 
 Stage::Stage(const ModelConfig& config, const Placement& placement, DType dtype, int64_t max_positions, Communicator& tp, Backend& backend,
-             Arena& weights, WeightSource& source, const AdapterSet* adapter)
+             Arena& weights, WeightSource& source, AdapterSet* adapter)
     : config_(config),
       placement_(placement),
       dtype_(dtype),
@@ -72,7 +74,7 @@ Stage::Stage(const ModelConfig& config, const Placement& placement, DType dtype,
   };
   const int tp_rank = placement.tp_rank, tp_size = placement.tp_size;
   const auto group = [&](int64_t layer, std::vector<Projection> projections) {
-    int64_t out = 0, in = 0;
+    int64_t out = 0, in = 0, rank = 0;
     std::vector<Range> rows, cols;
     for (Projection p : projections) {
       const LinearShape shape = shape_of(config, p);
@@ -80,15 +82,21 @@ Stage::Stage(const ModelConfig& config, const Placement& placement, DType dtype,
       cols.push_back(shape.split == Split::output ? Range{0, shape.in} : share_of(shape.in, tp_rank, tp_size));
       out += rows.back().count;
       in = cols.back().count;
+      if (adapter != nullptr) rank += adapter->rank_of(layer, p);
     }
-    Tensor weight = weights.tensor(out, in, dtype);
+    const int64_t strip = backend.strip(rank);
+    Tensor whole = weights.tensor(out + strip, in, dtype, strip), weight = whole.rows_from(0, out);
+    if (strip > 0) {
+      backend.zero(whole.rows_from(out, strip).with_margin());
+      backend.zero(weight.columns(in, strip));
+    }
     int64_t row = 0;
     for (size_t i = 0; i < projections.size(); ++i) {
       source.read(spec_of(module_path(layer, projections[i]) + ".weight"), rows[i].begin, cols[i].begin, weight.rows_from(row, rows[i].count),
                   backend);
       row += rows[i].count;
     }
-    return LinearGroup(config, layer, projections, placement, tp, weight, adapter);
+    return LinearGroup(config, layer, projections, placement, tp, weight, strip, adapter);
   };
 
   if (placement.first) embedding_ = vocabulary("model.embed_tokens.weight");

@@ -19,7 +19,7 @@ class Stage {
  public:
   // Allocates and loads the weights of this placement; `adapter` may be null.
   Stage(const ModelConfig& config, const Placement& placement, DType dtype, int64_t max_positions, Communicator& tp, Backend& backend,
-        Arena& weights, WeightSource& source, const AdapterSet* adapter);
+        Arena& weights, WeightSource& source, AdapterSet* adapter);
 
   const ModelConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }

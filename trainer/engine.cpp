@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/base/error.h"
+
 namespace drover {
 
 // One micro-batch in flight: its inputs, the residual stream at the stage's edge, and what its backward needs. Slots are reused in turn.
@@ -74,6 +76,13 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
                                    adapter_.get());
   first_trained_layer_ = lowest_layer(settings_);
   first_trained_stage_ = stage_of_layer(settings_.partition, first_trained_layer_);
+  // The widest of the whole model, so that all stages send rows of one width.
+  for (const auto& layer : settings_.adapter) {
+    for (Projection p : {Projection::o, Projection::down}) {
+      const auto& spec = layer[static_cast<size_t>(p)];
+      if (spec) stream_margin_ = std::max(stream_margin_, backend.strip(spec->r));
+    }
+  }
   const int64_t count = slots_needed(settings_, mesh);
   for (int64_t i = 0; i < count; ++i) {
     slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend.memory(), capacity.saved / count));
@@ -130,7 +139,7 @@ void Engine::open(Slot& slot, const MicroBatch& m, double weight_sum, bool train
   slot.weights = upload(weights, DType::f32);
   slot.segments.clear();
   for (const DocumentSpan& span : m.spans) slot.segments.push_back({.q0 = span.begin, .nq = span.length, .k0 = span.begin, .nk = span.length});
-  slot.stream = slot.arena.tensor(tokens, settings_.model.hidden, settings_.dtype);
+  slot.stream = slot.arena.tensor(tokens, settings_.model.hidden, settings_.dtype, stream_margin_);
   if (!train) return;
   for (const Block& block : stage_->blocks()) {
     const int64_t layer = stage_->placement().layer_begin + static_cast<int64_t>(block.index);
@@ -196,25 +205,25 @@ void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, c
     switch (action.kind) {
       case ActionKind::recv_forward:
         open(slot, m, batch.weight_sum, saves);
-        mesh_.pp->receive(slot.stream, pp - 1, tag)->wait();
+        mesh_.pp->receive(slot.stream.with_margin(), pp - 1, tag)->wait();
         break;
       case ActionKind::forward:
         if (stage_->placement().first) open(slot, m, batch.weight_sum, saves);
         forward(slot, saves, step, losses.rows_from(m.index, 1), sink);
         break;
       case ActionKind::send_forward:
-        slot.sending = mesh_.pp->send(slot.stream, pp + 1, tag);
+        slot.sending = mesh_.pp->send(slot.stream.with_margin(), pp + 1, tag);
         break;
       case ActionKind::recv_backward:
         slot.wait();
-        mesh_.pp->receive(slot.stream, pp + 1, tag + 1)->wait();
+        mesh_.pp->receive(slot.stream.with_margin(), pp + 1, tag + 1)->wait();
         break;
       case ActionKind::backward:
         backward(slot, step);
         gradient_sum_->add_micro_batch(m.index);
         break;
       case ActionKind::send_backward:
-        slot.sending = mesh_.pp->send(slot.stream, pp - 1, tag + 1);
+        slot.sending = mesh_.pp->send(slot.stream.with_margin(), pp - 1, tag + 1);
         break;
     }
   }

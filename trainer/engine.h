@@ -96,6 +96,7 @@ class Engine {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::function<void()> progress_ = [] {};
   int64_t first_trained_layer_ = 0;
+  int64_t stream_margin_ = 0;  // of the residual stream, whose gradient is an input of o's and down's backward
   int first_trained_stage_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/base/error.h"
 #include "model/files/merged_writer.h"
 #include "model/files/staged_directory.h"
 #include "model/weight_table.h"
@@ -36,31 +37,33 @@ constexpr int64_t kRowsAtOnce = 1024;
 
 void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out) {
   check_some_b_counts(checkpoint);
-  AdapterMatrices matrices;
-  for (const std::string& name : checkpoint.factor_names()) matrices[name] = whole_matrix(checkpoint, name);
-  write_adapter(out, checkpoint.state().adapter, matrices, dtype);
+  FactorShapes shapes;
+  for (const std::string& name : checkpoint.factor_names()) shapes[name] = checkpoint.shape(name);
+  write_adapter(out, checkpoint.state().adapter, shapes, [&](const std::string& name) { return whole_matrix(checkpoint, name); }, dtype);
 
-  const Adapter back = read_adapter(out);  // keys, shapes and finiteness are checked on reading
-  if (back.matrices.size() != matrices.size()) fail(Exit::corruption, "{}: read back, the adapter has {} tensors instead of {}", out.string(), back.matrices.size(), matrices.size());
-  for (const auto& [name, m] : matrices) {
-    const auto found = back.matrices.find(name);
-    bool same = found != back.matrices.end() && found->second.rows == m.rows && found->second.cols == m.cols;
-    for (size_t i = 0; same && i < m.values.size(); ++i) {
-      same = found->second.values[i] == (dtype == DType::bf16 ? static_cast<float>(bf16(m.values[i])) : m.values[i]);
+  const AdapterFile back(out);
+  if (back.shapes() != shapes) fail(Exit::corruption, "{}: read back, the adapter's {} tensors have other names or shapes than the {} that were written", out.string(), back.shapes().size(), shapes.size());
+  for (const auto& [name, shape] : shapes) {
+    AdapterMatrix written = whole_matrix(checkpoint, name);
+    if (dtype == DType::bf16) {
+      for (float& v : written.values) v = static_cast<float>(bf16(v));
     }
-    if (!same) fail(Exit::corruption, "{}: read back, {} is not what was written", out.string(), name);
+    if (back.read(name) != written) fail(Exit::corruption, "{}: read back, {} is not what was written", out.string(), name);
   }
 }
 
-void load_adapter(const fs::path& directory, AdapterSet& adapter) {
-  const Adapter read = read_adapter(directory);
-  adapter.load([&](const FactorSlice& f, float* values) {
-    const auto found = read.matrices.find(f.name);
-    if (found == read.matrices.end()) fail(Exit::bad_data, "{} has no tensor {}, which its configuration asks for", directory.string(), f.name);
-    const AdapterMatrix& m = found->second;
-    if (m.rows != f.rows || m.cols != f.cols) {
-      fail(Exit::bad_data, "{}: {} has the shape ({}, {}); this model needs ({}, {})", directory.string(), f.name, m.rows, m.cols, f.rows, f.cols);
+void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter) {
+  const AdapterFile file(directory);
+  std::vector<LinearSize> linears;
+  for (size_t layer = 0; layer < adapter.layout().size(); ++layer) {
+    for (Projection p : kAllProjections) {
+      const LinearShape shape = shape_of(model, p);
+      linears.push_back({module_path(static_cast<int64_t>(layer), p), shape.out, shape.in});
     }
+  }
+  check_adapter(file.config(), file.shapes(), linears, directory.string());
+  adapter.load([&](const FactorSlice& f, float* values) {
+    const AdapterMatrix m = file.read(f.name);
     for (int64_t r = 0; r < f.row_count; ++r) {
       const float* from = m.values.data() + (f.row_begin + r) * m.cols + f.col_begin;
       values = std::copy(from, from + f.col_count, values);

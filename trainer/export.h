@@ -12,7 +12,7 @@ namespace drover {
 void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out);
 
 // Fills an adapter's parameters (and compute copies) from a PEFT directory; 65 naming the tensor that is missing, surplus or of another shape.
-void load_adapter(const fs::path& directory, AdapterSet& adapter);
+void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter);
 
 // A whole model: W + scale·B·A in fp32 from the masters, rounded once to the base's dtype, tensor by tensor; everything else is copied.
 // On a probe x of each adapted linear the merged weight gives what base and adapter give together (82); read back, every tensor is there and finite;

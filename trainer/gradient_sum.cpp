@@ -3,6 +3,8 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/base/error.h"
+
 namespace drover {
 
 namespace {

@@ -66,7 +66,7 @@ Inference::Inference(const InferenceSettings& s, Mesh& mesh, int threads) {
   decoder_ = std::move(parts.decoder);
   answering_.emplace(*decoder_, s.stop_ids);
   together(*mesh.world, [&] {
-    if (adapter_) load_adapter(*s.adapter, *adapter_);
+    if (adapter_) load_adapter(*s.adapter, config, *adapter_);
   });
 }
 

@@ -40,7 +40,7 @@ std::string check_weights_together(ModelDirectory& model, LayerRange mine, Commu
     check_names(model, all);
     model.check_shapes(own);
     files = model.fingerprints(names);
-    files["config.json"] = sha256_hex(read_text(model.path() / "config.json"));
+    files["config.json"] = sha256_hex(nlohmann::json::parse(read_text(model.path() / "config.json")).dump());  // what it says, not how it is laid out
   });
 
   std::map<std::string, std::string> whole;

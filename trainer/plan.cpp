@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/base/error.h"
 #include "kernels/count/count.h"
 #include "trainer/answering.h"
 

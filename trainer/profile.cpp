@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/base/error.h"
+
 namespace drover {
 
 std::string print_profile(const std::map<std::string, OpTime>& times, double seconds) {

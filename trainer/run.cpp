@@ -25,6 +25,7 @@ namespace drover {
 
 namespace {
 
+constexpr double kAdapterRounded = 0.05;  // ‖Δ‖/‖·‖ of log-probabilities that rounding an adapter's factors to bf16 may cause
 constexpr double kWatchdogPatience = 1.5;  // × the deadline of waiting for a peer, which can say more
 
 struct Outcome {
@@ -100,6 +101,12 @@ class Training {
     together(world_, [&] { engine_.emplace(settings, backend(), mesh_, *weights_, planned_); });
     loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp, mesh_.shape.dp});
     total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
+    bool moves = false;
+    for (int64_t step = 1; step <= total_steps_ && !moves; ++step) moves = step_settings(step).adamw.learning_rate > 0;
+    if (!moves) {
+      fail(Exit::bad_recipe, "the learning rate is 0 in all {} steps, so that nothing would be learnt: optim.learning_rate is {}, and with warm-up the first step has rate 0; train more steps or "
+           "set optim.warmup_steps to 0", total_steps_, recipe_.optim.learning_rate);
+    }
     log::info("{} rows a step, {} steps an epoch, {} steps in all", recipe_.train.global_batch_size, loader_->steps_per_epoch(), total_steps_);
   }
 
@@ -127,7 +134,7 @@ class Training {
       if (fs::equivalent(checkpoint->directory(), run_ / fmt::format("step-{}", done_), other)) saved_ = done_;
       log::info("resuming after step {} from {}", done_, checkpoint->directory().string());
     } else if (recipe_.lora.init_from) {
-      together(world_, [&] { load_adapter(*recipe_.lora.init_from, adapter); });
+      together(world_, [&] { load_adapter(*recipe_.lora.init_from, model_->config(), adapter); });
       log::info("starting from the adapter {}", *recipe_.lora.init_from);
     } else {
       adapter.initialise(static_cast<uint64_t>(recipe_.train.seed));
@@ -266,12 +273,18 @@ class Training {
       return all;
     };
     const std::vector<float> trained = logprobs();
-    together(world_, [&] { load_adapter(adapter, *engine_->adapter()); });
+    together(world_, [&] { load_adapter(adapter, model_->config(), *engine_->adapter()); });
     const std::vector<float> exported = logprobs();
     together(world_, [&] {
-      if (recipe_.output.adapter_dtype != "fp32" || trained == exported) return;
-      fail(Exit::corruption, "{}: read back, the adapter gives other log-probabilities than the one that was trained; the checkpoint {} is untouched: try drover export {} --adapter DIR",
-           adapter.string(), (run_ / fmt::format("step-{}", done_)).string(), run_.string());
+      double difference = 0, size = 0;
+      for (size_t i = 0; i < trained.size(); ++i) {
+        difference += (static_cast<double>(exported[i]) - trained[i]) * (static_cast<double>(exported[i]) - trained[i]);
+        size += static_cast<double>(trained[i]) * trained[i];
+      }
+      const double off = std::sqrt(difference / std::max(size, 1e-30));
+      if (off <= (recipe_.output.adapter_dtype == "fp32" ? 0 : kAdapterRounded)) return;
+      fail(Exit::corruption, "{}: read back, the adapter's log-probabilities are off by {:.1e} from those of the one that was trained; the checkpoint {} is untouched: try drover export {} --adapter DIR",
+           adapter.string(), off, (run_ / fmt::format("step-{}", done_)).string(), run_.string());
     });
   }
 
@@ -285,6 +298,7 @@ class Training {
       export_adapter(checkpoint, dtype_of_name(recipe_.output.adapter_dtype), adapter);
     });
     check_exported(adapter);
+    reached_bytes_ = largest(world_, peak_process_bytes());
     const ArenaBytes peak = engine_->peak();
     log::info("arenas of rank 0: {} bytes planned, {} bytes reached", planned_.total(), peak.total());
     log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(predicted_bytes_), mib(reached_bytes_));

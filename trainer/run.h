@@ -1,6 +1,7 @@
 // A training run from recipe to exported adapter: what `drover train` does on every rank.
 #pragma once
 #include "configs/recipe.h"
+#include "kernels/base/error.h"
 #include "kernels/comm/mesh.h"
 
 namespace drover {

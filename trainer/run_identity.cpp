@@ -1,5 +1,7 @@
 #include "trainer/run_identity.h"
 
+#include "kernels/base/error.h"
+
 namespace drover {
 
 std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model, const std::string& data) {

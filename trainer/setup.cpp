@@ -72,6 +72,7 @@ AdapterLayout adapter_layout_of(const ModelConfig& model, const AdapterConfig& a
 
 ModelConfig model_config_of(const Recipe& recipe, bool known_names_too) {
   const fs::path path = recipe.model.path;
+  if (!known_names_too && !fs::is_directory(path)) fail(Exit::missing_input, "no model directory {}", path.string());
   if (known_names_too && !fs::exists(path / "config.json")) {
     if (const auto known = known_model(path.filename().string())) return *known;
     fail(Exit::missing_input, "{} has no config.json, and \"{}\" is not a shape known by name; known are {}", path.string(), path.filename().string(),

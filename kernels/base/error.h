@@ -1,12 +1,13 @@
 // The one exception type and the exit codes that scripts rely on.
 // `fail` is for what a user can mend (what is wrong, where, what is allowed, what to do);
-// `require` is for our own invariants and names the line that broke.
+// `require` (require.h) is for our own invariants and names the line that broke.
 #pragma once
 #include <fmt/format.h>
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
+
+#include "kernels/base/require.h"
 
 namespace drover {
 
@@ -38,12 +39,6 @@ class Error : public std::runtime_error {
 template <typename... Args>
 [[noreturn]] void fail(Exit code, fmt::format_string<Args...> format, Args&&... args) {
   throw Error(code, fmt::format(format, std::forward<Args>(args)...));
-}
-
-// An invariant of the program: a violation is a bug and exits with 70.
-inline void require(bool condition, const char* what, std::source_location where = std::source_location::current()) {
-  if (condition) return;
-  throw Error(Exit::internal, fmt::format("internal error: {} ({}:{})", what, where.file_name(), where.line()));
 }
 
 }  // namespace drover

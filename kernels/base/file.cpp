@@ -109,6 +109,14 @@ void MappedFile::advise_done(size_t offset, size_t bytes) const {
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   static std::atomic<int> ordinal{0};
+  std::error_code unknown;
+  const fs::file_status status = fs::status(path_, unknown);
+  if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status)) {
+    descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor_ < 0) fail_to_write("open", path_, errno);
+    return;
+  }
+  if (fs::is_symlink(path_, unknown)) path_ = fs::weakly_canonical(path_, unknown);
   temporary_ = path_;
   temporary_ += fmt::format(".tmp-{}-{}", ::getpid(), ordinal++);
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -133,12 +141,21 @@ void AtomicFile::write(const void* data, size_t bytes) {
 
 void AtomicFile::commit() {
   require(descriptor_ >= 0, "a file is committed once");
+  if (temporary_.empty()) {
+    if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_to_write("write", path_, errno);
+    return;
+  }
   if (synced(descriptor_) != 0) fail_to_write("write", path_, errno);
   // A network file system may report a full disk only here.
   if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_to_write("write", path_, errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to_write("rename a finished file to", path_, errno);
   temporary_.clear();
   sync_directory(parent_of(path_));
+}
+
+bool same_file(const fs::path& a, const fs::path& b) {
+  std::error_code error;
+  return fs::equivalent(a, b, error) && !error;
 }
 
 void write_text(const fs::path& path, std::string_view text) {

@@ -33,6 +33,7 @@ class MappedFile {
 };
 
 // A new file that appears under its name only at `commit` (fsync, rename, fsync of the directory). Dropped without commit, it leaves nothing.
+// A symbolic link stays one: its target is replaced. What is no regular file (a pipe, a terminal, a device) is written into as it is.
 // Every failure is Exit::io with the path and the system's reason (free and needed bytes when the disk is full).
 class AtomicFile {
  public:
@@ -45,9 +46,11 @@ class AtomicFile {
   void commit();
 
  private:
-  fs::path path_, temporary_;
+  fs::path path_, temporary_;  // temporary_ is empty where path_ itself is written
   int descriptor_ = -1;
 };
+
+bool same_file(const fs::path& a, const fs::path& b);  // both exist and are one file
 
 void write_text(const fs::path& path, std::string_view text);  // through AtomicFile
 void make_directories(const fs::path& path);                   // Exit::io with the reason

@@ -6,6 +6,8 @@
 #include <mutex>
 #include <utility>
 
+#include "kernels/base/error.h"
+
 namespace drover::hdf5 {
 
 namespace fs = std::filesystem;

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <string>
 
+#include "kernels/base/error.h"
+
 namespace drover::log {
 
 namespace {

@@ -4,6 +4,8 @@
 
 #include <string_view>
 
+#include "kernels/base/error.h"
+
 namespace drover::log {
 
 void set_rank(int rank, int ranks);

@@ -4,11 +4,7 @@
 #include <array>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define DROVER_HOST_DEVICE __host__ __device__
-#else
-#define DROVER_HOST_DEVICE
-#endif
+#include "kernels/base/host_device.h"
 
 namespace drover {
 

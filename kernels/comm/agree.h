@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "kernels/base/error.h"
 #include "kernels/comm/communicator.h"
 
 namespace drover {

@@ -1,5 +1,6 @@
 #include "kernels/comm/checked.h"
 
+#include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "kernels/comm/agree.h"
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "kernels/base/error.h"
 #include "kernels/comm/mesh.h"
 #include "kernels/comm/mpi_communicator.h"
 

@@ -4,6 +4,7 @@
 #include <exception>
 #include <numeric>
 
+#include "kernels/base/error.h"
 #include "kernels/comm/mpi_requests.h"
 #include "kernels/comm/rank_sum.h"
 

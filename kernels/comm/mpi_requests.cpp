@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "kernels/base/error.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/deadline.h"
 

@@ -1,4 +1,5 @@
 // The communicator of one rank: nothing to wait for, nothing to add.
+#include "kernels/base/error.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/comm/rank_sum.h"
 

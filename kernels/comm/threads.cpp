@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 
+#include "kernels/base/error.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/rank_sum.h"
 

@@ -101,9 +101,9 @@ struct Gemm::Primitives {
 };
 
 Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primitives>()) {
-  panel_a_.resize(kPanelFloats);
-  panel_b_.resize(kPanelFloats);
-  tile_.resize(kTileFloats);
+  panel_a_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
+  panel_b_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
+  tile_ = std::make_unique_for_overwrite<float[]>(kTileFloats);
   const auto isa = dnnl::get_effective_cpu_isa();
   const auto avx512_core = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);  // a set of feature bits, as every larger ISA is
   native_bf16_ = (static_cast<unsigned>(isa) & avx512_core) == avx512_core && native_bf16_works();
@@ -112,7 +112,7 @@ Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primit
 Gemm::~Gemm() = default;
 
 int64_t Gemm::workspace_bytes() const {
-  return static_cast<int64_t>((panel_a_.size() + panel_b_.size() + tile_.size()) * sizeof(float));
+  return static_cast<int64_t>((2 * kPanelFloats + kTileFloats) * sizeof(float));
 }
 
 // Multiplies a small matrix both ways: a CPU or a library build whose bf16 path fails or disagrees is used with fp32 panels instead.
@@ -175,9 +175,9 @@ void Gemm::multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b,
   const int64_t n = c.cols;
   const int64_t k_panel = std::min<int64_t>(k, 8192);
   const int64_t n_panel = b.dtype == DType::f32 ? n : std::min(n, kPanelFloats / k_panel), m_panel = a.dtype == DType::f32 ? m : std::min(m, kPanelFloats / k_panel);
-  const auto as_f32 = [&](Tensor t, std::vector<float>& panel) {
+  const auto as_f32 = [&](Tensor t, float* panel) {
     if (t.dtype == DType::f32) return t;
-    Tensor wide = matrix(panel.data(), t.rows, t.cols);
+    Tensor wide = matrix(panel, t.rows, t.cols);
     widen(t, wide, threads_);
     return wide;
   };
@@ -185,10 +185,10 @@ void Gemm::multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b,
     const int64_t nj = std::min(n_panel, n - j);
     for (int64_t l = 0; l < k; l += k_panel) {
       const int64_t kl = std::min(k_panel, k - l);
-      const Tensor b_wide = as_f32(op_columns(tb, op_rows(tb, b, l, kl), j, nj), panel_b_);
+      const Tensor b_wide = as_f32(op_columns(tb, op_rows(tb, b, l, kl), j, nj), panel_b_.get());
       for (int64_t i = 0; i < m; i += m_panel) {
         const int64_t mi = std::min(m_panel, m - i);
-        const Tensor a_wide = as_f32(op_columns(ta, op_rows(ta, a, i, mi), l, kl), panel_a_);
+        const Tensor a_wide = as_f32(op_columns(ta, op_rows(ta, a, i, mi), l, kl), panel_a_.get());
         sgemm(ta, tb, alpha, a_wide, b_wide, l == 0 ? beta : 1.0f, c.rows_from(i, mi).columns(j, nj));
       }
     }
@@ -215,7 +215,7 @@ void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta,
   const int64_t rows = std::max<int64_t>(1, std::min(c.rows, kTileFloats / std::max<int64_t>(c.cols, 1)));
   for (int64_t begin = 0; begin < c.rows; begin += rows) {
     const int64_t count = std::min(rows, c.rows - begin);
-    Tensor tile = matrix(tile_.data(), count, c.cols), out = c.rows_from(begin, count);
+    Tensor tile = matrix(tile_.get(), count, c.cols), out = c.rows_from(begin, count);
     if (beta != 0) widen(out, tile, threads_);
     multiply(ta, tb, alpha, op_rows(ta, a, begin, count), b, beta, tile);
     round_tile(tile, false, out, threads_);
@@ -225,7 +225,7 @@ void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta,
 // Up to eight rows against a weight of any size, which is read once and widened in registers.
 void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
   require(x.size() <= kTileFloats, "a few rows fit the tile");
-  Tensor wide = matrix(tile_.data(), x.rows, x.cols);
+  Tensor wide = matrix(tile_.get(), x.rows, x.cols);
   if (x.dtype == DType::f32) {
     wide = x;
   } else {
@@ -272,7 +272,7 @@ void Gemm::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool ac
     for (int64_t i = 0; i < x.rows; i += rows) {
       const int64_t mi = std::min(rows, x.rows - i);
       const Tensor xi = x.rows_from(i, mi), yi = y.rows_from(i, mi).columns(j, nj);
-      const Tensor tile = direct ? yi : matrix(tile_.data(), mi, nj);
+      const Tensor tile = direct ? yi : matrix(tile_.get(), mi, nj);
       multiply(Trans::no, Trans::yes, 1, xi, w.rows_from(j, nj), direct && accumulate ? 1.0f : 0.0f, tile);
       for (const LowRank& term : low_rank) {
         const int64_t begin = std::max(j, term.column), end = std::min(j + nj, term.column + term.b.rows);
@@ -292,7 +292,7 @@ void Gemm::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
     for (int64_t i = 0; i < dy.rows; i += rows) {
       const int64_t mi = std::min(rows, dy.rows - i);
       const Tensor out = dx.rows_from(i, mi).columns(j, nj);
-      const Tensor tile = direct ? out : matrix(tile_.data(), mi, nj);
+      const Tensor tile = direct ? out : matrix(tile_.get(), mi, nj);
       multiply(Trans::no, Trans::no, 1, dy.rows_from(i, mi), w.columns(j, nj), 0, tile);
       if (!v.empty()) multiply(Trans::no, Trans::no, 1, v.rows_from(i, mi), a.columns(j, nj), 1, tile);
       if (!direct) round_tile(tile, false, out, threads_);

@@ -37,7 +37,7 @@ class Gemm {
   int threads_;
   bool native_bf16_ = false;
   std::unique_ptr<Primitives> primitives_;
-  std::vector<float> panel_a_, panel_b_, tile_;
+  std::unique_ptr<float[]> panel_a_, panel_b_, tile_;  // held by the process only once they are written
 };
 
 }  // namespace drover::cpu

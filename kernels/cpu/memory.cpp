@@ -2,6 +2,7 @@
 #include <omp.h>
 #include <sys/mman.h>
 
+#include "kernels/base/error.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/cpu_backend.h"
 

@@ -37,6 +37,11 @@ CLI::Validator above_zero(const std::string& advice = "") {
       "> 0");
 }
 
+// CLI11 would read -1 as 2^64-1.
+CLI::Validator not_negative() {
+  return CLI::Validator([](std::string& text) { return text.find('-') == std::string::npos ? std::string() : text + " is not a number from 0 on"; }, ">= 0");
+}
+
 std::string verbs_of(const CLI::App& app) {
   std::string names;
   for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) names += (names.empty() ? "" : ", ") + verb->get_name();
@@ -58,7 +63,7 @@ int main(int argc, char** argv) {
   train_verb->add_option("recipe", words, "RECIPE.yaml, then any section.key=value");
   train_verb->add_flag("--dry-run", dry_run, "plan only");
   train_verb->add_flag("--help-keys", help_keys, "list every key of a recipe");
-  train_verb->add_flag("--json", recipe.json, "with --dry-run: as JSON");
+  train_verb->add_flag("--json", recipe.json, "with --dry-run: as JSON (a run's results are lines of output.dir/metrics.jsonl)");
   train_verb->footer("example: launch/run -n 2 drover train configs/recipes/smollm2-135m-handbook.yaml optim.learning_rate=1e-3");
 
   std::optional<int> ranks;
@@ -83,14 +88,14 @@ int main(int argc, char** argv) {
   GenerateArguments generate;
   auto* generate_verb = app.add_subcommand("generate", "answer a prompt, or a file of prompts");
   model_options(generate_verb, generate.model);
-  generate_verb->add_option("overrides", generate.overrides, "section.key=value, for example train.dtype=fp32");
+  generate_verb->add_option("overrides", generate.overrides, "section.key=value, for example train.dtype=bf16 (default: fp32 where the model takes less than half of the free memory)");
   generate_verb->add_option("--prompt", generate.prompt, "the prompt");
   generate_verb->add_option("--prompts", generate.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
   generate_verb->add_flag("--raw", generate.raw, "no chat template");
   auto* greedy_flag = generate_verb->add_flag("--greedy", generate.greedy, "always the most likely token; so it is without --temperature and --top-p too");
-  generate_verb->add_option("--temperature", generate.temperature, "above 0")->check(above_zero("; for 0, use --greedy"))->excludes(greedy_flag);
+  generate_verb->add_option("--temperature", generate.temperature, "above 0, at most 100")->check(above_zero("; for 0, use --greedy"))->check(CLI::Range(1e-6, 100.0))->excludes(greedy_flag);
   generate_verb->add_option("--top-p", generate.top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0))->excludes(greedy_flag);
-  generate_verb->add_option("--seed", generate.seed, "of the sampling")->excludes(greedy_flag);
+  generate_verb->add_option("--seed", generate.seed, "of the sampling")->check(not_negative())->excludes(greedy_flag);
   generate_verb->add_option("--max-tokens", generate.max_tokens, "longest answer")->check(above_zero());
   generate_verb->add_option("--out", generate.out, "with --prompts: write the answers to this file instead of stdout");
   generate_verb->add_flag("--resume", generate.resume, "with --out: keep the answers that are there and go on after them");
@@ -115,6 +120,7 @@ int main(int argc, char** argv) {
   std::string target;
   export_verb->add_option("--target", target, "not built yet");
   export_verb->add_option("--step", exporting.step, "from this checkpoint (default: the latest)");
+  export_verb->add_flag("--json", exporting.json, "print what was written as JSON");
   export_verb->footer("example: drover export runs/handbook --merged models/handbook-merged");
 
   std::string gguf, directory, path;
@@ -154,13 +160,9 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "drover: {}\nRun `drover --help`, or `drover VERB --help` for an example.\n", a_verb ? error.what() : fmt::format("there is no verb {}; there are {}", word, verbs_of(app)));
     return static_cast<int>(Exit::usage);
   }
-  if (version) {
-    std::cout << version_text();
-    return 0;
-  }
-  if (help_keys) {
-    std::cout << recipe_help();
-    return 0;
+  if (version || help_keys) {
+    std::cout << (version ? version_text() : recipe_help()) << std::flush;
+    return static_cast<int>(std::cout ? Exit::done : Exit::io);
   }
   if (app.get_subcommands().empty()) {
     std::cout << app.help();
@@ -168,6 +170,10 @@ int main(int argc, char** argv) {
   }
   if (!target.empty()) {
     fmt::print(stderr, "drover: export --target is not built yet; --adapter DIR is what PEFT and vLLM load, --merged DIR is a Hugging Face model\n");
+    return static_cast<int>(Exit::usage);
+  }
+  if (train_verb->parsed() && recipe.json && !dry_run) {
+    fmt::print(stderr, "drover: train --json goes with --dry-run; a run writes its results as JSON lines to output.dir/metrics.jsonl\n");
     return static_cast<int>(Exit::usage);
   }
   take_words(words, recipe);

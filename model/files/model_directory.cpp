@@ -205,6 +205,10 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
   bytes_read_ += rows * cols * number;
 }
 
+namespace {
+constexpr size_t kSampledBlocks = 16, kBlockBytes = 4096;  // of every tensor: up to 64 KiB are hashed whole
+}
+
 std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const std::string> tensors) {
   std::map<std::string, std::string> known;
   for (const std::string& name : tensors) {
@@ -215,9 +219,12 @@ std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const 
     hash.update(&size, sizeof size);
     hash.update(weights.header().data(), weights.header().size());
     for (const StoredTensor& stored : weights.tensors()) {
-      const size_t sample = std::min<size_t>(stored.bytes.size(), 4096);
-      hash.update(stored.bytes.data(), sample);
-      weights.advise_done(stored.offset, sample);
+      const size_t size = stored.bytes.size(), blocks = std::min<size_t>(kSampledBlocks, (size + kBlockBytes - 1) / kBlockBytes);
+      for (size_t i = 0; i < blocks; ++i) {  // evenly from the first to the last block
+        const size_t begin = blocks == 1 ? 0 : (size - std::min(size, kBlockBytes)) * i / (blocks - 1), count = std::min(kBlockBytes, size - begin);
+        hash.update(stored.bytes.data() + begin, count);
+      }
+      weights.advise_done(stored.offset, size);  // all of it: the system maps neighbours of a touched page too
     }
     known[file_of_.at(name)] = hash.hex();
   }

@@ -39,7 +39,7 @@ FactorName factor_name(const std::string& tensor, const std::string& where) {
   return {std::string(rest), std::string(rest.substr(0, rest.size() - 7)), b};
 }
 
-AdapterMatrix read_matrix(const StoredTensor& tensor, const FactorName& name, int64_t r, const std::string& where) {
+void check_matrix(const StoredTensor& tensor, const FactorName& name, int64_t r, const std::string& where) {
   if (tensor.shape.size() != 2 || tensor.rows() == 0 || tensor.cols() == 0) {
     fail(Exit::bad_data, "{}: {} is {}; a factor is a matrix", where, clipped(tensor.name), shape_text(tensor.shape));
   }
@@ -49,12 +49,6 @@ AdapterMatrix read_matrix(const StoredTensor& tensor, const FactorName& name, in
   if ((name.is_b ? tensor.cols() : tensor.rows()) != r) {
     fail(Exit::bad_data, "{}: {} is {} but {} gives its module the rank {}", where, clipped(tensor.name), shape_text(tensor.shape), kConfig, r);
   }
-  AdapterMatrix matrix{tensor.rows(), tensor.cols(), std::vector<float>(static_cast<size_t>(tensor.size()))};
-  convert(tensor.dtype, tensor.bytes.data(), tensor.size(), DType::f32, matrix.values.data());
-  for (float value : matrix.values) {
-    if (!std::isfinite(value)) fail(Exit::bad_data, "{}: {} holds {}; such an adapter cannot be used", where, clipped(tensor.name), value);
-  }
-  return matrix;
 }
 
 std::string other_factor(const std::string& factor) {
@@ -81,31 +75,55 @@ std::string read_config_text(const fs::path& directory) {
 
 }  // namespace
 
-Adapter read_adapter(const fs::path& directory) {
-  Adapter adapter;
-  adapter.config = parse_adapter_config(read_config_text(directory), (directory / kConfig).string());
-  const AdapterMatcher matcher(adapter.config, (directory / kConfig).string());
-  const SafetensorsFile file(directory / kWeights);
-  const std::string where = file.path().string();
-  for (const StoredTensor& tensor : file.tensors()) {
+FactorShapes shapes_of(const AdapterMatrices& matrices) {
+  FactorShapes shapes;
+  for (const auto& [factor, matrix] : matrices) shapes[factor] = {matrix.rows, matrix.cols};
+  return shapes;
+}
+
+AdapterFile::AdapterFile(const fs::path& directory) {
+  config_ = parse_adapter_config(read_config_text(directory), (directory / kConfig).string());
+  const AdapterMatcher matcher(config_, (directory / kConfig).string());
+  file_ = std::make_shared<SafetensorsFile>(directory / kWeights);
+  const std::string where = file_->path().string();
+  for (const StoredTensor& tensor : file_->tensors()) {
     const FactorName name = factor_name(tensor.name, where);
     const auto target = matcher.match(name.path);
     if (!target) {
       fail(Exit::bad_data, "{}: the tensor {} belongs to a module that target_modules of {} does not mean", where, clipped(tensor.name), kConfig);
     }
-    adapter.matrices[name.factor] = read_matrix(tensor, name, target->r, where);
+    check_matrix(tensor, name, target->r, where);
+    shapes_[name.factor] = {tensor.rows(), tensor.cols()};
   }
-  if (adapter.matrices.empty()) fail(Exit::bad_data, "{}: no adapter weights in it", where);
-  for (const auto& [factor, matrix] : adapter.matrices) {
-    if (adapter.matrices.count(other_factor(factor)) == 0) {
+  if (shapes_.empty()) fail(Exit::bad_data, "{}: no adapter weights in it", where);
+  for (const auto& [factor, shape] : shapes_) {
+    if (shapes_.count(other_factor(factor)) == 0) {
       fail(Exit::bad_data, "{}: {}{}{} has no {} beside it", where, kPrefix, factor, kSuffix, other_factor(factor).substr(factor.size() - 6));
     }
   }
+}
+
+AdapterMatrix AdapterFile::read(const std::string& factor) const {
+  const StoredTensor* tensor = file_->find(fmt::format("{}{}{}", kPrefix, factor, kSuffix));
+  require(tensor != nullptr, "a factor that was listed is there");
+  AdapterMatrix matrix{tensor->rows(), tensor->cols(), std::vector<float>(static_cast<size_t>(tensor->size()))};
+  convert(tensor->dtype, tensor->bytes.data(), tensor->size(), DType::f32, matrix.values.data());
+  file_->advise_done(tensor->offset, tensor->bytes.size());
+  for (float value : matrix.values) {
+    if (!std::isfinite(value)) fail(Exit::bad_data, "{}: {} holds {}; such an adapter cannot be used", file_->path().string(), clipped(tensor->name), value);
+  }
+  return matrix;
+}
+
+Adapter read_adapter(const fs::path& directory) {
+  const AdapterFile file(directory);
+  Adapter adapter{file.config(), {}};
+  for (const auto& [factor, shape] : file.shapes()) adapter.matrices[factor] = file.read(factor);
   return adapter;
 }
 
-void check_adapter(const Adapter& adapter, std::span<const LinearSize> linears, const std::string& where) {
-  const AdapterMatcher matcher(adapter.config, where);
+void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std::span<const LinearSize> linears, const std::string& where) {
+  const AdapterMatcher matcher(config, where);
   std::vector<std::string> wrong;
   std::set<std::string> known;
   for (const LinearSize& linear : linears) {
@@ -113,18 +131,18 @@ void check_adapter(const Adapter& adapter, std::span<const LinearSize> linears, 
     for (const bool is_b : {false, true}) {
       const std::string factor = linear.path + (is_b ? ".lora_B" : ".lora_A");
       known.insert(factor);
-      const auto found = adapter.matrices.find(factor);
-      if (!target || found == adapter.matrices.end()) {
+      const auto found = shapes.find(factor);
+      if (!target || found == shapes.end()) {
         if (target) wrong.push_back(factor + " is missing");
         continue;
       }
       const int64_t rows = is_b ? linear.out : target->r, cols = is_b ? target->r : linear.in;
-      if (found->second.rows != rows || found->second.cols != cols) {
-        wrong.push_back(fmt::format("{} is [{}, {}], the model needs [{}, {}]", factor, found->second.rows, found->second.cols, rows, cols));
+      if (found->second != std::pair(rows, cols)) {
+        wrong.push_back(fmt::format("{} is [{}, {}], the model needs [{}, {}]", factor, found->second.first, found->second.second, rows, cols));
       }
     }
   }
-  for (const auto& [factor, matrix] : adapter.matrices) {
+  for (const auto& [factor, shape] : shapes) {
     if (known.count(factor) == 0) wrong.push_back(factor + " belongs to no linear of the model");
   }
   if (wrong.empty()) return;
@@ -133,17 +151,16 @@ void check_adapter(const Adapter& adapter, std::span<const LinearSize> linears, 
        fmt::join(wrong.begin(), wrong.begin() + static_cast<std::ptrdiff_t>(shown), "\n  "));
 }
 
-void write_adapter(const fs::path& directory, const AdapterConfig& config, const AdapterMatrices& matrices, DType dtype) {
+void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes, const FactorValues& values, DType dtype) {
   StagedDirectory staged(directory, {kConfig, kWeights, "README.md"});
   std::vector<TensorSpec> specs;
-  for (const auto& [factor, matrix] : matrices) {
-    require(static_cast<int64_t>(matrix.values.size()) == matrix.rows * matrix.cols, "an adapter matrix has its values");
-    specs.push_back({fmt::format("{}{}{}", kPrefix, factor, kSuffix), stored_type(dtype), {matrix.rows, matrix.cols}});
-  }
+  for (const auto& [factor, shape] : shapes) specs.push_back({fmt::format("{}{}{}", kPrefix, factor, kSuffix), stored_type(dtype), {shape.first, shape.second}});
   SafetensorsWriter writer(staged.path() / kWeights, std::move(specs));
   std::vector<char> converted;
   for (const TensorSpec& spec : writer.order()) {
-    const AdapterMatrix& matrix = matrices.at(spec.name.substr(kPrefix.size(), spec.name.size() - kPrefix.size() - kSuffix.size()));
+    const std::string factor = spec.name.substr(kPrefix.size(), spec.name.size() - kPrefix.size() - kSuffix.size());
+    const AdapterMatrix matrix = values(factor);
+    require(std::pair(matrix.rows, matrix.cols) == shapes.at(factor) && static_cast<int64_t>(matrix.values.size()) == matrix.rows * matrix.cols, "a factor has its shape's values");
     converted.resize(static_cast<size_t>(spec.bytes()));
     convert(StoredType::f32, reinterpret_cast<const std::byte*>(matrix.values.data()), matrix.rows * matrix.cols, dtype, converted.data());
     writer.write(spec.name, converted.data(), spec.bytes());

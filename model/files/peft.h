@@ -1,7 +1,9 @@
 // Adapters on disk as PEFT has them: adapter_config.json and adapter_model.safetensors with
 // base_model.model.<module path>.lora_A.weight (r, in) and .lora_B.weight (out, r).
 #pragma once
+#include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,22 +21,42 @@ struct AdapterMatrix {
 // By factor: "model.layers.0.self_attn.q_proj.lora_A".
 using AdapterMatrices = std::map<std::string, AdapterMatrix>;
 
+using FactorShapes = std::map<std::string, std::pair<int64_t, int64_t>>;  // rows, cols
+FactorShapes shapes_of(const AdapterMatrices& matrices);
+
+class SafetensorsFile;
+
+// An adapter directory: names, shapes and ranks are checked on opening, values are read a factor at a time.
+class AdapterFile {
+ public:
+  // 66 when absent; 65 naming the tensor: an A without its B, a rank other than the config's, a tensor that the config does not mean.
+  explicit AdapterFile(const fs::path& directory);
+  const AdapterConfig& config() const { return config_; }
+  const FactorShapes& shapes() const { return shapes_; }
+  AdapterMatrix read(const std::string& factor) const;  // 65 where it holds NaN or Inf
+
+ private:
+  AdapterConfig config_;
+  std::shared_ptr<SafetensorsFile> file_;
+  FactorShapes shapes_;
+};
+
 struct Adapter {
   AdapterConfig config;
   AdapterMatrices matrices;
 };
-
-// 66 when absent; 65 naming the tensor: an A without its B, a rank other than the config's, NaN or Inf, a tensor that the config does not mean.
-Adapter read_adapter(const fs::path& directory);
+Adapter read_adapter(const fs::path& directory);  // all of it at once
 
 struct LinearSize {
   std::string path;  // "model.layers.0.self_attn.q_proj"
   int64_t out = 0, in = 0;
 };
 // 65 naming every factor that is missing, has another shape than the model's linear, or belongs to no linear of the model.
-void check_adapter(const Adapter& adapter, std::span<const LinearSize> linears, const std::string& where);
+void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std::span<const LinearSize> linears, const std::string& where);
 
 // Writes the directory whole or not at all (dtype f32 or bf16, rounded to nearest even). An adapter that is there is replaced; anything else there: 64.
-void write_adapter(const fs::path& directory, const AdapterConfig& config, const AdapterMatrices& matrices, DType dtype);
+// `values` is asked for one factor after the other, so that no more than one is held.
+using FactorValues = std::function<AdapterMatrix(const std::string& factor)>;
+void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes, const FactorValues& values, DType dtype);
 
 }  // namespace drover

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/base/error.h"
 #include "kernels/comm/communicator.h"
 
 namespace drover {

@@ -17,14 +17,25 @@ constexpr const char* kSmol =
     "trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 constexpr const char* kChatMl =
-    "{% for message in messages %}{{'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n'}}{% endfor %}";
+    "{% for message in messages %}{{'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+// The same as people lay it out: lines, dashes, text outside of expressions.
+constexpr const char* kLaidOut = R"({%- for message in messages %}
+    {{- "<|im_start|>" + message["role"] }}
+{{ message.content }}<|im_end|>
+{% endfor %}
+{% if add_generation_prompt -%}
+    <|im_start|>assistant
+{% endif %})";
 constexpr const char* kLlama3 =
     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ "
-    "message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}";
+    "message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
 constexpr const char* kLlama31 =
     "{{- bos_token }}{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}{{- \"Cutting Knowledge Date: December 2023\\n\" }}{{- \"Today Date: \" + "
     "date_string + \"\\n\\n\" }}{{- system_message }}{{- \"<|eot_id|>\" }}{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + "
-    "'<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}{%- endfor %}";
+    "'<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}";
 
 // Ids from 300 on: the control tokens in this order.
 const std::vector<std::string> kControls = {"<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
@@ -57,6 +68,7 @@ TEST(ChatTemplate, IsRecognised) {
   EXPECT_EQ(smol->default_system, "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
   EXPECT_EQ(chatml->family, Family::chatml);
   EXPECT_EQ(chatml->default_system, std::nullopt);
+  EXPECT_EQ(find(dir, kLaidOut)->family, Family::chatml);
   EXPECT_EQ(find(dir, kLlama3)->family, Family::llama3);
   EXPECT_EQ(find(dir, kLlama31)->family, Family::llama3_1);
   EXPECT_EQ(find(dir, json::array({{{"name", "tool_use"}, {"template", "?"}}, {{"name", "default"}, {"template", kLlama3}}}))->family, Family::llama3);
@@ -73,6 +85,17 @@ TEST(ChatTemplate, WhatIsNotKnownIsRefused) {
   refuse("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}");
   refuse("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content']|trim + '<|im_end|>\n'}}{% endfor %}");
   refuse(std::string(kChatMl) + "{{- '<|im_start|>system\\n' }}{{ messages[0].content }}{{ '<|im_end|>' }}");
+  refuse("{{ bos_token }}" + std::string(kChatMl));
+  const auto changed = [&](std::string text, const std::string& from, const std::string& to) {
+    text.replace(text.find(from), from.size(), to);
+    return text;
+  };
+  refuse(changed(kChatMl, "<|im_end|>\\n", "<|im_end|>"));                     // no line end after a message
+  refuse(changed(kChatMl, "message.role + '\\n'", "message.role + ' \\n\\n '"));
+  refuse(changed(kChatMl, "assistant", "model"));                              // another generation prompt
+  refuse(changed(kChatMl, "{% if add_generation_prompt %}", "{% if false %}"));
+  refuse(changed(kChatMl, "in messages %}", "in messages %}{% if message.role != 'system' %}"));
+  refuse(changed(kLlama3, "<|end_header_id|>\n\n'+", "<|end_header_id|>\n'+"));
   std::string always = kSmol;  // a default system message under another condition
   always.replace(always.find("!= 'system'"), 11, "== 'user'");
   refuse(always);

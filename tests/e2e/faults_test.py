@@ -94,8 +94,6 @@ class Faults(Case):
             for odd, code, words in ((["parallel.tp=2"], 78, "differs on rank 1"), (["parallel.tp=7"], 78, "(on rank 1)"), (["train.dtype=fp32x"], 78, "(on rank 1)"),
                                      (["train.dtype=bf16"], 78, "differs on rank 1")):
                 with self.subTest(verb=verb[0], odd=odd):
-                    if verb[0] == "generate" and odd[0] == "train.dtype=bf16":
-                        odd = ["train.dtype=fp32"]
                     self.refused_by_rank_one(verb, [*verb, *odd], code, words)
         self.refused_by_rank_one(verbs[0], ["train", other, *verbs[0][2:]], 78, "differs on rank 1")
         self.refused_by_rank_one(verbs[0], ["train", self.home / "absent.yaml"], 66, "(on rank 1)")

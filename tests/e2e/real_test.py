@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pathlib
+import resource
 import shutil
 import struct
 import tempfile
@@ -41,17 +42,21 @@ class Real(unittest.TestCase):
         self.assertLess(mine, 1.2 * theirs, f"{mine / theirs} times")
 
     def test_peak_memory_is_predicted(self):
-        for rows, length, extra in ((8, 128, []), (1, 512, ["memory.activation_checkpointing=full"])):
-            text = " ".join(["The lorry waits at the harbour."] * 400)
-            (self.home / "text.jsonl").write_text(json.dumps({"text": text}) + "\n")
+        text = " ".join(["The lorry waits at the harbour."] * 400)
+        (self.home / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for _ in range(4)))
+        cases = ((1, 128, 0, []), (1, 512, 0, ["memory.activation_checkpointing=full"]), (1, 64, 0, ["lora.r=128"]), (1, 64, 3, ["parallel.tp=3"]),
+                 (1, 128, 2, ["parallel.dp=2", "train.global_batch_size=2", "train.deterministic=true"]))
+        for number, (rows, length, ranks, extra) in enumerate(cases):
             recipe = self.home / "recipe.yaml"
             recipe.write_text(f"model: {{path: {self.model}}}\ndata: {{train: {self.home}/text.jsonl, max_length: {length}}}\n"
-                              f"train: {{micro_batch_size: {rows}, global_batch_size: {rows}, max_steps: 2}}\noutput: {{dir: {self.home}/run-{length}}}\n")
-            output = run("train", recipe, *extra, check=0, timeout=300).stderr
+                              f"train: {{micro_batch_size: {rows}, global_batch_size: {rows}, max_steps: 2}}\noutput: {{dir: {self.home}/run-{number}}}\n")
+            output = run("train", recipe, *extra, ranks=ranks, check=0, timeout=300).stderr
             line = next(line for line in output.splitlines() if line.startswith("a process: "))
             predicted, reached = float(line.split()[2]), float(line.split()[5])
-            self.assertGreater(reached, 300)
-            self.assertLess(abs(predicted - reached), 0.1 * reached, line)
+            self.assertGreater(reached, 200)
+            self.assertLess(abs(predicted - reached), 0.1 * reached, f"{extra}: {line}")
+            if number == 2:  # the largest so far: what the system counted for it includes the export
+                self.assertLess(abs(predicted - resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024), 0.1 * reached, line)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ class Using(Case):
         self.assertLess(abs(loss - validations(directory)[-1][1]), 1e-5)
         self.assertIn("lora.alpha", run("eval", self.recipe, f"output.dir={self.plain}", "lora.alpha=64", check=78).stderr)
         for option in (["--data", self.home / "train.jsonl"], ["--adapter", self.plain / "adapter"]):
-            self.assertIn("go with --model", run("eval", self.recipe, *option, check=64).stderr)
+            self.assertIn("or --model DIR with --data", run("eval", self.recipe, *option, check=64).stderr)
         self.assertIn("--per-token", run("eval", *shared, "--per-token", self.home / "x", check=64).stderr)
 
     def test_prompts_may_have_parts(self):

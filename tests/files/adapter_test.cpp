@@ -135,7 +135,7 @@ AdapterConfig rank2() {
 
 TEST(Adapter, ComesBackAsWritten) {
   ScratchDirectory dir;
-  write_adapter(dir / "adapter", rank2(), matrices(), DType::f32);
+  write_adapter(dir / "adapter", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::f32);
   const Adapter back = read_adapter(dir / "adapter");
   EXPECT_EQ(back.config, rank2());
   EXPECT_EQ(back.matrices, matrices());
@@ -143,14 +143,14 @@ TEST(Adapter, ComesBackAsWritten) {
   EXPECT_EQ(file.metadata().at("format"), "pt");
   EXPECT_NE(file.find("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"), nullptr);
 
-  write_adapter((dir / "adapter") / "", rank2(), matrices(), DType::bf16);  // replaces; the slash is no other directory
+  write_adapter((dir / "adapter") / "", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::bf16);  // replaces; the slash is no other directory
   AdapterMatrices rounded = matrices();
   rounded[kQ + ".lora_B"].values[4] = static_cast<float>(bf16(0.1f));
   EXPECT_EQ(read_adapter(dir / "adapter").matrices, rounded);
   EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1);  // nothing stays beside it
 
   write_text(dir / "adapter" / "thesis.txt", "mine");
-  expect_error(Exit::usage, {"thesis.txt"}, [&] { write_adapter(dir / "adapter", rank2(), matrices(), DType::f32); });
+  expect_error(Exit::usage, {"thesis.txt"}, [&] { write_adapter(dir / "adapter", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::f32); });
   EXPECT_TRUE(fs::exists(dir / "adapter" / "thesis.txt"));
 }
 
@@ -188,11 +188,11 @@ TEST(Adapter, RefusesWhatDoesNotFitTogether) {
 
 TEST(Adapter, IsCheckedAgainstTheModel) {
   const Adapter adapter{rank2(), matrices()};
-  check_adapter(adapter, std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.k_proj", 9, 9}}, "a");
-  expect_error(Exit::bad_data, {"q_proj.lora_A is [2, 3], the model needs [2, 8]"}, [&] { check_adapter(adapter, std::vector<LinearSize>{{kQ, 4, 8}}, "a"); });
+  check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.k_proj", 9, 9}}, "a");
+  expect_error(Exit::bad_data, {"q_proj.lora_A is [2, 3], the model needs [2, 8]"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 8}}, "a"); });
   expect_error(Exit::bad_data, {"v_proj.lora_A is missing", "v_proj.lora_B is missing"},
-               [&] { check_adapter(adapter, std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.v_proj", 9, 9}}, "a"); });
-  expect_error(Exit::bad_data, {"q_proj.lora_A belongs to no linear"}, [&] { check_adapter(adapter, {}, "a"); });
+               [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.v_proj", 9, 9}}, "a"); });
+  expect_error(Exit::bad_data, {"q_proj.lora_A belongs to no linear"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), {}, "a"); });
 }
 
 }  // namespace

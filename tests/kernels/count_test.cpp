@@ -1,6 +1,7 @@
 // The counting backend: addresses nobody reads, FLOPs by formula, shapes in words.
 #include <gtest/gtest.h>
 
+#include "kernels/base/error.h"
 #include "kernels/count/count.h"
 
 namespace drover {

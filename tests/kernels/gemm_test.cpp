@@ -1,8 +1,8 @@
-// Matrix products of the CPU backend against double, for every pair of dtypes, at odd sizes, pitched and in place of older values.
+// Matrix products against double, for every pair of dtypes, at odd sizes, pitched and in place of older values.
 #include <gtest/gtest.h>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/gemm.h"
+#include "kernels/base/error.h"
 #include "tests/reference/compare.h"
 
 namespace drover {
@@ -15,7 +15,7 @@ Matrix<Bounded> bounded(const Held& held) { return as<Bounded>(held.values()); }
 constexpr DType kFloats[] = {DType::f32, DType::bf16};
 
 TEST(Gemm, EveryOrientationAndDtype) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const int64_t sizes[][3] = {{1, 1, 1}, {3, 17, 65}, {63, 129, 5}, {65, 1, 300}, {1, 130, 33}};
   for (const auto& [m, n, k] : sizes) {
     for (int which = 0; which < 32; ++which) {
@@ -35,7 +35,7 @@ TEST(Gemm, EveryOrientationAndDtype) {
 }
 
 TEST(Gemm, BetaZeroForgetsNaN) {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = backend_under_test();
   for (const DType type : kFloats) {
     Doubles poison(3, 5);
     for (double& x : poison.values) x = std::nan("");
@@ -45,28 +45,12 @@ TEST(Gemm, BetaZeroForgetsNaN) {
   }
 }
 
-// What oneDNN's matmul primitive is asked for with bf16 on newer CPUs can be asked for in fp32 on any.
-TEST(Gemm, PrimitivesAgreeInEveryOrientation) {
-  cpu::Gemm gemm(2);
-  for (int which = 0; which < 8; ++which) {
-    const Trans ta = which & 1 ? Trans::yes : Trans::no, tb = which & 2 ? Trans::yes : Trans::no;
-    const float beta = which & 4 ? 1.0f : 0.0f;
-    const int64_t m = 19, n = 35, k = 67;
-    const Held a(ta == Trans::no ? drawn_matrix(1, m, k, DType::f32) : drawn_matrix(1, k, m, DType::f32), DType::f32, 3);
-    const Held b(tb == Trans::no ? drawn_matrix(2, k, n, DType::f32) : drawn_matrix(2, n, k, DType::f32), DType::f32, 5);
-    const Held c(drawn_matrix(3, m, n, DType::f32), DType::f32, 2);
-    const auto expected = product(ta, tb, 0.25, bounded(a), bounded(b), static_cast<double>(beta), bounded(c));
-    ASSERT_TRUE(gemm.multiply_primitive(ta, tb, 0.25f, a, b, beta, c));
-    EXPECT_TRUE(as_expected(c, expected)) << which;
-  }
-}
-
 struct LinearCase {
   int64_t t, in, out, rank;
 };
 
 TEST(Linear, LowRankTermsAndOneRounding) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const LinearCase cases[] = {{1, 1, 1, 1}, {1, 129, 65, 3}, {3, 65, 17, 8}, {5, 33, 63, 1}, {8, 70, 40, 4}, {9, 70, 40, 4}, {130, 63, 129, 16}};
   for (const LinearCase& c : cases) {
     for (int which = 0; which < 16; ++which) {
@@ -95,7 +79,7 @@ TEST(Linear, LowRankTermsAndOneRounding) {
 }
 
 TEST(Linear, BackwardWithAndWithoutLowRank) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const LinearCase cases[] = {{1, 1, 1, 1}, {3, 65, 17, 8}, {130, 63, 129, 16}};
   for (const LinearCase& c : cases) {
     for (int which = 0; which < 16; ++which) {
@@ -113,7 +97,7 @@ TEST(Linear, BackwardWithAndWithoutLowRank) {
 
 // Sizes at which rows, outputs and sums are each cut into several panels: spot rows against double.
 TEST(Linear, PanelsJoinWithoutSeams) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const LinearCase cases[] = {{2061, 40, 2100, 3}, {70, 8300, 600, 3}, {600, 8300, 70, 3}};
   for (const LinearCase& c : cases) {
     const Held x(drawn_matrix(1, c.t, c.in, DType::bf16), DType::bf16), w(drawn_matrix(2, c.out, c.in, DType::bf16), DType::bf16, 1),
@@ -139,7 +123,7 @@ TEST(Linear, PanelsJoinWithoutSeams) {
 // Rounding twice (the base product, then the sum with its low-rank term) would change about a third of the results; two orders of
 // an fp32 sum change one in hundreds.
 TEST(Linear, RoundsOnce) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const int64_t t : {2, 40}) {
     const Held x(drawn_matrix(1, t, 64, DType::bf16), DType::bf16), w(drawn_matrix(2, 96, 64, DType::bf16), DType::bf16);
     const Held u(drawn_matrix(3, t, 8, DType::bf16), DType::bf16), b(drawn_matrix(4, 96, 8, DType::bf16), DType::bf16);
@@ -162,7 +146,7 @@ TEST(Linear, RoundsOnce) {
 
 // A token's result does not depend on how many others are decoded with it.
 TEST(Linear, DecodingIsTheSameInAnyBatch) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const DType type : kFloats) {
     const Held x(drawn_matrix(1, 8, 75, type), type), w(drawn_matrix(2, 33, 75, type), type), u(drawn_matrix(3, 8, 5, type), type),
         b(drawn_matrix(4, 33, 5, type), type), all(8, 33, type);
@@ -178,7 +162,7 @@ TEST(Linear, DecodingIsTheSameInAnyBatch) {
 }
 
 TEST(Linear, EmptyShapesChangeNothing) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const DType type : kFloats) {
     const Held none(0, 5, type), w(drawn_matrix(1, 7, 5, type), type), y(0, 7, type);
     backend->linear(none, w, {}, false, y);
@@ -186,11 +170,6 @@ TEST(Linear, EmptyShapesChangeNothing) {
     EXPECT_TRUE(y.guard_intact());
     EXPECT_TRUE(none.guard_intact());
   }
-}
-
-TEST(Linear, WorkspaceIsBounded) {
-  EXPECT_LE(cpu::Gemm(2).workspace_bytes(), int64_t{64} << 20);
-  EXPECT_LE(make_cpu_backend(2)->workspace_bytes(), int64_t{104} << 20);  // and what attention may hold per thread
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/backend.h"
+#include "kernels/base/error.h"
 #include "tests/reference/compare.h"
 
 namespace drover {
@@ -62,7 +63,7 @@ void check(Backend& backend, const Case& c, double scale) {
 }
 
 TEST(Loss, AnyCutOfTheVocabulary) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const Case cases[] = {{1, 1, 1, 1}, {3, 17, 1, 17}, {5, 63, 1, 7}, {17, 129, 4, 16}, {2, 65, 3, 100}, {3, 9001, 2, 4099}};
   for (const Case& c : cases) {
     for (const double scale : {1.0, 30.0, 1e4}) check(*backend, c, scale);
@@ -70,12 +71,12 @@ TEST(Loss, AnyCutOfTheVocabulary) {
 }
 
 TEST(Loss, ARankOfPaddingAloneAddsNothing) {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = backend_under_test();
   check(*backend, {3, 5, 4, 2}, 10);  // ranks hold 2, 2, 1 and 0 rows
 }
 
 TEST(Loss, RowsWithoutALabel) {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = backend_under_test();
   Doubles none(2, 1);
   none.values = {-1, -1};
   const Held logits(drawn_matrix(1, 2, 9, DType::f32, 3), DType::f32), labels(none, DType::i32), statistics(2, 3, DType::f32), lse(2, 1, DType::f32),
@@ -89,7 +90,7 @@ TEST(Loss, RowsWithoutALabel) {
 }
 
 TEST(Loss, NotANumberIsNotHidden) {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = backend_under_test();
   for (const int64_t at : {0, 3, 8, 16}) {
     Doubles values = drawn_matrix(1, 2, 17, DType::f32, 3);
     values(1, at) = std::nan("");

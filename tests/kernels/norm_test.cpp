@@ -1,7 +1,8 @@
-// RMSNorm of the CPU backend against double: forward, the same again from a kept rstd, and backward.
+// RMSNorm against double: forward, the same again from a kept rstd, and backward.
 #include <gtest/gtest.h>
 
 #include "kernels/backend.h"
+#include "kernels/base/error.h"
 #include "tests/reference/compare.h"
 
 namespace drover {
@@ -14,7 +15,7 @@ constexpr DType kFloats[] = {DType::f32, DType::bf16};
 Matrix<Bounded> bounded(const Held& held) { return as<Bounded>(held.values()); }
 
 TEST(RmsNorm, ForwardAgainAndBackward) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const float eps = 1e-5f;
   const int64_t sizes[][2] = {{1, 1}, {3, 17}, {17, 65}, {63, 129}, {2, 8193}, {0, 4}};
   for (const auto& [rows, cols] : sizes) {
@@ -41,7 +42,7 @@ TEST(RmsNorm, ForwardAgainAndBackward) {
 }
 
 TEST(RmsNorm, NotANumberStaysInItsRow) {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = backend_under_test();
   Doubles values = drawn_matrix(1, 3, 9, DType::f32);
   values(1, 4) = std::nan("");
   const Held x(values, DType::f32), w(drawn_matrix(2, 9, 1, DType::f32), DType::f32), y(3, 9, DType::f32), rstd(3, 1, DType::f32);

@@ -1,8 +1,8 @@
-// Moving and pointwise ops of the CPU backend against double: odd sizes, pitched tensors, both float dtypes.
+// Moving and pointwise ops against double: odd sizes, pitched tensors, both float dtypes.
 #include <gtest/gtest.h>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/vector.h"
+#include "kernels/base/error.h"
 #include "tests/reference/compare.h"
 
 namespace drover {
@@ -22,7 +22,7 @@ Held indices(const std::vector<int32_t>& values) {
 }
 
 TEST(Copy, AnyPairOfDtypes) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const auto& [rows, cols] : kSizes) {
     for (const DType from : {DType::f32, DType::bf16, DType::f64}) {
       for (const DType to : {DType::f32, DType::bf16, DType::f64}) {
@@ -43,7 +43,7 @@ TEST(Copy, AnyPairOfDtypes) {
 }
 
 TEST(Copy, HostRowsAreContiguous) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const std::vector<float> host{1, 2, 3, 4, 5, 6};
   const Held x(2, 3, DType::f32, 4);
   backend->upload(host.data(), x);
@@ -57,7 +57,7 @@ TEST(Copy, HostRowsAreContiguous) {
 }
 
 TEST(Rows, GatherAndScatter) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const DType type : kFloats) {
     const Held x(drawn_matrix(1, 9, 17, type), type, 2), index(indices({8, 0, 3, 3})), y(4, 17, type, 1);
     backend->gather_rows(x, index, y);
@@ -79,7 +79,7 @@ TEST(Rows, GatherAndScatter) {
 }
 
 TEST(Rows, EmbeddingOutsideItsRangeIsZero) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const DType type : kFloats) {
     const Held table(drawn_matrix(1, 6, 17, type), type), ids(indices({10, 13, 14, 9, 200})), y(5, 17, type, 1);
     backend->embedding(ids, table, 10, 4, y);  // rows 4 and 5 are padding
@@ -93,7 +93,7 @@ TEST(Rows, EmbeddingOutsideItsRangeIsZero) {
 }
 
 TEST(Pointwise, Add) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const auto& [rows, cols] : kSizes) {
     for (const DType from : kFloats) {
       for (const DType to : kFloats) {
@@ -117,7 +117,7 @@ TEST(Pointwise, Add) {
 }
 
 TEST(Pointwise, ScaleRows) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const auto& [rows, cols] : kSizes) {
     for (const DType type : kFloats) {
       const Held x(drawn_matrix(1, rows, cols, type), type, 3), weights(drawn_matrix(2, rows, 1, DType::f32), DType::f32);
@@ -132,7 +132,7 @@ TEST(Pointwise, ScaleRows) {
 }
 
 TEST(Pointwise, SwigluAndItsBackward) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const auto& [rows, cols] : kSizes) {
     for (const DType type : kFloats) {
       for (const double scale : {3.0, 100.0, 1e4}) {
@@ -153,7 +153,7 @@ TEST(Pointwise, SwigluAndItsBackward) {
 }
 
 TEST(Pointwise, RopeTurnsAndTurnsBack) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   for (const int64_t half : {1, 3, 8, 12, 32}) {
     const int64_t last = 8200;
     Doubles c(last + 1, half), s(last + 1, half);
@@ -179,7 +179,7 @@ TEST(Pointwise, RopeTurnsAndTurnsBack) {
 }
 
 TEST(Dropout, DecidesByDocumentPositionAndColumn) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const std::vector<int32_t> documents{0, 0, 7, 7, 1 << 30}, at{0, 1, 0, 9000, 3};
   const Held documents_held(indices(documents)), positions(indices(at));
   for (const DType from : kFloats) {
@@ -209,7 +209,7 @@ TEST(Dropout, DecidesByDocumentPositionAndColumn) {
 }
 
 TEST(Dropout, KeepsItsShare) {
-  const auto backend = make_cpu_backend(2);
+  const auto backend = backend_under_test();
   const int64_t n = 20000;
   Doubles ones(1, n);
   for (double& x : ones.values) x = 1;
@@ -219,50 +219,6 @@ TEST(Dropout, KeepsItsShare) {
   for (double v : y.values().values) count += v != 0;
   const double sigma = std::sqrt(0.3 * 0.7 * static_cast<double>(n));
   EXPECT_NEAR(static_cast<double>(count), 0.7 * static_cast<double>(n), 5 * sigma);
-}
-
-// Every float in steps over the range of normal results, and what lies beyond it.
-TEST(Exp, WithinTwoUlp) {
-  double worst = 0;
-  for (double x = -87.3; x < 88.72; x += 0.00037) {
-    const float argument = static_cast<float>(x), got = cpu::exp(argument);
-    const double truth = std::exp(static_cast<double>(argument));
-    const double ulp = std::ldexp(1.0, std::ilogb(truth) - 23);
-    worst = std::max(worst, std::abs(static_cast<double>(got) - truth) / ulp);
-  }
-  EXPECT_LE(worst, 2);
-  EXPECT_EQ(cpu::exp(0.0f), 1.0f);
-  EXPECT_EQ(cpu::exp(-1e4f), 0.0f);
-  EXPECT_EQ(cpu::exp(-INFINITY), 0.0f);
-  EXPECT_EQ(cpu::exp(1e4f), INFINITY);
-  EXPECT_EQ(cpu::exp(INFINITY), INFINITY);
-  EXPECT_TRUE(std::isnan(cpu::exp(NAN)));
-}
-
-TEST(Bf16, VectorsRoundAsScalarsDo) {
-  for (uint64_t draw = 0; draw < 100000; draw += 8) {
-    float values[8];
-    bf16 got[8];
-    for (uint64_t i = 0; i < 8; ++i) values[i] = std::bit_cast<float>(philox({1, 2}, draw + i).lane[0]);  // NaN, infinities and denormals among them
-    cpu::store(got, cpu::load(values));
-    for (int i = 0; i < 8; ++i) ASSERT_EQ(got[i].bits, bf16(values[i]).bits) << values[i];
-  }
-}
-
-TEST(Memory, ZeroFilledAlignedAndMissing) {
-  const auto backend = make_cpu_backend(1);
-  const int64_t bytes = 5 << 20;
-  void* block = backend->memory().allocate(bytes);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 4096, 0u);
-  for (int64_t i = 0; i < bytes; i += 4096) ASSERT_EQ(static_cast<char*>(block)[i], 0);
-  backend->memory().release(block, bytes);
-  try {
-    backend->memory().allocate(int64_t{1} << 60);
-    FAIL() << "an exbibyte was had";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::internal);
-    EXPECT_NE(std::string(error.what()).find("1152921504606846976"), std::string::npos) << error.what();
-  }
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ class Trainer {
     s.local_micro_batches = 2;
     s.recompute = recompute;
     engine_ = std::make_unique<Engine>(s, *backend_, mesh_, weights_, plan_rank(s, mesh_.shape, mesh_.position).bytes);
-    load_adapter(adapter, *engine_->adapter());
+    load_adapter(adapter, s.model, *engine_->adapter());
   }
   Engine& engine() { return *engine_; }
 

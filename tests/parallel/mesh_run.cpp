@@ -8,6 +8,7 @@
 #include <numeric>
 #include <sstream>
 
+#include "kernels/base/error.h"
 #include "tests/support/made_up.h"
 #include "trainer/engine.h"
 #include "trainer/plan.h"

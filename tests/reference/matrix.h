@@ -6,6 +6,7 @@
 
 #include "kernels/base/philox.h"
 #include "kernels/tensor.h"
+#include "tests/reference/backend_under_test.h"
 
 namespace drover::reference {
 
@@ -40,7 +41,7 @@ inline Doubles drawn_matrix(uint64_t seed, int64_t rows, int64_t cols, DType typ
   return m;
 }
 
-inline double get(const Tensor& t, int64_t i, int64_t j) {
+inline double element(const Tensor& t, int64_t i, int64_t j) {
   const int64_t at = i * t.pitch + j;
   switch (t.dtype) {
     case DType::f32: return static_cast<double>(t.as<float>()[at]);
@@ -49,8 +50,7 @@ inline double get(const Tensor& t, int64_t i, int64_t j) {
     default: return t.as<double>()[at];
   }
 }
-
-inline void set(const Tensor& t, int64_t i, int64_t j, double value) {
+inline void set_element(const Tensor& t, int64_t i, int64_t j, double value) {
   const int64_t at = i * t.pitch + j;
   switch (t.dtype) {
     case DType::f32: t.as<float>()[at] = static_cast<float>(value); break;
@@ -59,28 +59,42 @@ inline void set(const Tensor& t, int64_t i, int64_t j, double value) {
     default: t.as<double>()[at] = value;
   }
 }
-
+inline double get(const Tensor& t, int64_t i, int64_t j) {
+  finish();
+  return element(t, i, j);
+}
+inline void set(const Tensor& t, int64_t i, int64_t j, double value) {
+  finish();
+  set_element(t, i, j, value);
+}
 inline Doubles values_of(const Tensor& t) {
+  finish();
   Doubles m(t.rows, t.cols);
   for (int64_t i = 0; i < m.rows; ++i) {
-    for (int64_t j = 0; j < m.cols; ++j) m(i, j) = get(t, i, j);
+    for (int64_t j = 0; j < m.cols; ++j) m(i, j) = element(t, i, j);
   }
   return m;
 }
 
-// Memory behind a tensor whose rows lie `gap` elements apart. What is not the tensor's is filled with a pattern, to see that nobody writes there;
-// the tensor begins one element late, so that no op relies on alignment.
+// Memory behind a tensor whose rows lie `gap` elements apart. What is not the tensor's is filled with a pattern, to see that nobody writes there.
+// Where pitch or length is a multiple of 8 the tensor begins on a 16-byte boundary, as tensors of a model do and as packed access needs; every
+// other one begins one element late, so that no op relies on alignment.
 class Held {
  public:
   Held(const Doubles& values, DType type, int64_t gap = 0) {
-    const int64_t pitch = values.cols + gap;
-    bytes_.assign(static_cast<size_t>((values.rows * pitch + 2) * size_of(type)), kGuard);
-    tensor_ = {bytes_.data() + size_of(type), values.rows, values.cols, pitch, type, Where::host};
+    const int64_t pitch = values.cols + gap, size = size_of(type), length = values.rows * pitch;
+    const bool aligned = (gap == 0 ? length : pitch) % 8 == 0;
+    before_ = aligned ? kAlignment : size;
+    bytes_ = before_ + (length + 1) * size;
+    memory_ = static_cast<unsigned char*>(allocate_shared(static_cast<size_t>(bytes_)));
+    std::memset(memory_, kGuard, static_cast<size_t>(bytes_));
+    tensor_ = {memory_ + before_, values.rows, values.cols, pitch, type, Where::host};
     for (int64_t i = 0; i < values.rows; ++i) {
-      for (int64_t j = 0; j < values.cols; ++j) set(tensor_, i, j, values(i, j));
+      for (int64_t j = 0; j < values.cols; ++j) set_element(tensor_, i, j, values(i, j));
     }
   }
   Held(int64_t rows, int64_t cols, DType type, int64_t gap = 0) : Held(Doubles(rows, cols), type, gap) {}
+  ~Held() { release_shared(memory_); }
   Held(const Held&) = delete;
   Held& operator=(const Held&) = delete;
 
@@ -88,23 +102,26 @@ class Held {
   const Tensor* operator->() const { return &tensor_; }
   Doubles values() const { return values_of(tensor_); }
   bool guard_intact() const {
+    finish();
     const int64_t size = size_of(tensor_.dtype), row = tensor_.cols * size, pitch = tensor_.pitch * size;
     const auto untouched = [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        if (bytes_[static_cast<size_t>(i)] != kGuard) return false;
+        if (memory_[i] != kGuard) return false;
       }
       return true;
     };
-    if (!untouched(0, size)) return false;
+    if (!untouched(0, before_)) return false;
     for (int64_t i = 0; i < tensor_.rows; ++i) {
-      if (!untouched(size + i * pitch + row, size + (i + 1) * pitch)) return false;
+      if (!untouched(before_ + i * pitch + row, before_ + (i + 1) * pitch)) return false;
     }
-    return untouched(size + tensor_.rows * pitch, static_cast<int64_t>(bytes_.size()));
+    return untouched(before_ + tensor_.rows * pitch, bytes_);
   }
 
  private:
   static constexpr unsigned char kGuard = 0xa5;
-  std::vector<unsigned char> bytes_;
+  static constexpr int64_t kAlignment = 16;  // which malloc and cudaMallocManaged keep
+  unsigned char* memory_ = nullptr;
+  int64_t before_ = 0, bytes_ = 0;
   Tensor tensor_;
 };
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "data/batch.h"
+#include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/philox.h"
 #include "model/stage.h"

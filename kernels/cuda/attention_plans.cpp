@@ -1,0 +1,97 @@
+#include "kernels/cuda/attention_plans.h"
+
+#include <utility>
+
+#include "kernels/base/log.h"
+#include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_segments.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/cudnn_attention.h"
+
+namespace drover::cuda {
+
+struct CudaAttention::State {
+  State(cudaStream_t on, Uploader& uploader, Traffic& traffic, AttentionSettings given)
+      : stream(on), settings(std::move(given)), segments(on, uploader, traffic) {
+    if (!settings.log) settings.log = [](const std::string& line) { log::write(line); };
+  }
+  // Whether cuDNN did it.
+  template <typename Run>
+  bool by_cudnn(const AttentionCall& call, Run&& run) {
+    if (settings.own_kernels_only || !cudnn_fits(call)) return false;
+    if (!cudnn) cudnn = std::make_unique<CudnnAttention>(stream, settings.deterministic);
+    if (run(*cudnn)) {
+      ++cudnn_calls;
+      return true;
+    }
+    if (!std::exchange(refused, true)) settings.log("cuDNN refuses an attention, own kernels take it: " + cudnn->why_not());
+    return false;
+  }
+  const AttentionTasks& tasks_of_own(const AttentionCall& call) {
+    ++own_calls;
+    return segments.on_device(call.segments, call.kv.block_size);
+  }
+
+  cudaStream_t stream;
+  AttentionSettings settings;
+  AttentionSegments segments;
+  std::unique_ptr<CudnnAttention> cudnn;  // made when there is something for it
+  bool refused = false;
+  int64_t cudnn_calls = 0, own_calls = 0;
+};
+
+namespace {
+
+void require_attention(const AttentionCall& call) {
+  const AttentionShape& shape = call.shape;
+  require(call.kv.k.dtype == call.q.dtype && call.kv.v.dtype == call.q.dtype && call.o.dtype == call.q.dtype, "attention's tensors are of one dtype");
+  require(call.lse.dtype == DType::f32, "attention's lse is f32");
+  require(shape.kv_heads > 0 && shape.heads > 0 && shape.heads % shape.kv_heads == 0, "query heads come in equal groups, one for a kv head");
+  require(shape.head_dim > 0 && shape.head_dim <= kMostHeadDim, "attention's heads have at most 256 elements");
+}
+
+}  // namespace
+
+CudaAttention::CudaAttention(cudaStream_t stream, Uploader& uploader, Traffic& traffic, AttentionSettings settings)
+    : state_(std::make_unique<State>(stream, uploader, traffic, std::move(settings))) {}
+CudaAttention::~CudaAttention() = default;
+
+void CudaAttention::forward(const AttentionCall& call) {
+  require_attention(call);
+  State& s = *state_;
+  if (s.by_cudnn(call, [&](CudnnAttention& cudnn) { return cudnn.forward(call); })) return;
+  const AttentionTasks& tasks = s.tasks_of_own(call);
+  attention_tiles(s.stream, call, tasks);
+  attention_decode(s.stream, call, tasks);
+}
+
+void CudaAttention::backward(const AttentionCall& call, const AttentionGradients& gradients) {
+  require_attention(call);
+  for (const Tensor& t : {gradients.d_o, gradients.dq, gradients.dk, gradients.dv}) require(t.dtype == call.q.dtype, "attention's gradients are of its dtype");
+  for (const Segment& segment : call.segments) require(segment.block_table == nullptr, "attention_backward reads contiguous keys");
+  State& s = *state_;
+  if (s.by_cudnn(call, [&](CudnnAttention& cudnn) { return cudnn.backward(call, gradients); })) return;
+  attention_backward(s.stream, call, gradients, s.tasks_of_own(call));
+}
+
+int64_t CudaAttention::workspace_bytes() const { return state_->segments.bytes() + (state_->cudnn ? state_->cudnn->workspace_bytes() : 0); }
+
+std::string CudaAttention::path() const {
+  const auto taken = [](const char* name, int64_t calls) { return fmt::format("{} {} {}", name, calls, calls == 1 ? "time" : "times"); };
+  const State& s = *state_;
+  if (s.cudnn_calls == 0 && s.own_calls == 0) return "not used";
+  if (s.own_calls == 0) return taken("cuDNN", s.cudnn_calls);
+  if (s.cudnn_calls == 0) return taken("own kernels", s.own_calls);
+  return taken("cuDNN", s.cudnn_calls) + ", " + taken("own kernels", s.own_calls);
+}
+
+void CudaBackend::attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) {
+  attention_->forward({q, kv, segments, shape, o, lse});
+}
+
+void CudaBackend::attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
+                                     Tensor d_o, Tensor dq, Tensor dk, Tensor dv) {
+  attention_->backward({q, kv, segments, shape, o, lse}, {d_o, dq, dk, dv});
+}
+
+}  // namespace drover::cuda

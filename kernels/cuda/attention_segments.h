@@ -1,0 +1,45 @@
+// Segments and their block tables on the device, cut into the tasks of attention's own kernels. The last few are kept and compared by content: all
+// layers of a micro-batch share one upload, and so do its forward and its backward. A device buffer grows when something larger comes.
+#pragma once
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/traffic.h"
+#include "kernels/cuda/upload.h"
+
+namespace drover::cuda {
+
+class AttentionSegments {
+ public:
+  AttentionSegments(cudaStream_t stream, Uploader& uploader, Traffic& traffic) : stream_(stream), uploader_(uploader), traffic_(traffic) {}
+  ~AttentionSegments();
+  AttentionSegments(const AttentionSegments&) = delete;
+  AttentionSegments& operator=(const AttentionSegments&) = delete;
+
+  const AttentionTasks& on_device(std::span<const Segment> segments, int64_t block_size);
+  int64_t bytes() const;
+
+ private:
+  struct Slot {
+    std::vector<Segment> segments;
+    std::vector<int32_t> tables;  // one behind another
+    int64_t block_size = 0;
+    AttentionTasks tasks;
+    char* device = nullptr;
+    int64_t capacity = 0;
+    int64_t used = 0;  // when, in calls
+  };
+  void fill(Slot& slot, std::span<const Segment> segments, int64_t block_size);
+
+  cudaStream_t stream_;
+  Uploader& uploader_;
+  Traffic& traffic_;
+  std::array<Slot, 8> slots_;  // the micro-batches that a pipeline has in flight
+  int64_t calls_ = 0;
+};
+
+}  // namespace drover::cuda

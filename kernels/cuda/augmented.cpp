@@ -1,0 +1,40 @@
+// Recognises low-rank terms that lie beside or below their base operands, by addresses alone. What a strip holds beyond the terms is zero: the caller
+// promises it (Backend::strip_multiple).
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/strip.h"
+
+namespace drover::cuda {
+
+namespace {
+
+bool lies_at(Tensor part, Tensor whole, int64_t row, int64_t column) {
+  return part.dtype == whole.dtype && part.pitch == whole.pitch &&
+         part.data == static_cast<char*>(whole.data) + (row * whole.pitch + column) * size_of(whole.dtype);
+}
+
+}  // namespace
+
+Augmented augmented_forward(Tensor x, Tensor w, std::span<const LowRank> low_rank) {
+  if (low_rank.empty()) return {true, x, w};
+  if (x.dtype != w.dtype || x.cols != w.cols) return {};
+  int64_t rank = 0;
+  for (const LowRank& term : low_rank) {
+    const int64_t column = x.cols + rank;
+    if (term.u.rows != x.rows || term.u.cols != term.b.cols || term.column < 0 || term.column + term.b.rows > w.rows) return {};
+    if (!lies_at(term.u, x, 0, column) || !lies_at(term.b, w, term.column, column)) return {};
+    rank += term.u.cols;
+  }
+  const int64_t wide = x.cols + low_rank_strip(rank);
+  if (x.pitch < wide || w.pitch < wide) return {};
+  return {true, x.columns(0, wide), w.columns(0, wide)};
+}
+
+Augmented augmented_backward(Tensor dy, Tensor w, Tensor v, Tensor a) {
+  if (v.empty()) return {true, dy, w};
+  const int64_t tall = dy.cols + low_rank_strip(v.cols);
+  if (dy.dtype != w.dtype || dy.cols != w.rows || v.rows != dy.rows || v.cols != a.rows || a.cols != w.cols || dy.pitch < tall) return {};
+  if (!lies_at(v, dy, 0, dy.cols) || !lies_at(a, w, w.rows, 0)) return {};
+  return {true, dy.columns(0, tall), w.rows_from(0, tall)};
+}
+
+}  // namespace drover::cuda

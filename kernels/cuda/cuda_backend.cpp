@@ -1,0 +1,80 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include "kernels/base/error.h"
+#include "kernels/cuda/attention_plans.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/reductions.h"
+
+namespace drover::cuda {
+
+namespace {
+
+class DeviceMemory : public Memory {
+ public:
+  DeviceMemory(cudaStream_t stream, Traffic& traffic) : stream_(stream), traffic_(traffic) {}
+  void* allocate(int64_t bytes) override {
+    void* block = nullptr;
+    const cudaError_t result = cudaMalloc(&block, static_cast<size_t>(bytes));
+    if (result == cudaErrorMemoryAllocation) {
+      size_t free = 0, total = 0;
+      cudaMemGetInfo(&free, &total);
+      fail(Exit::internal, "out of GPU memory: {} bytes are asked for and {} of {} are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or "
+           "data.max_length, or set memory.activation_checkpointing: full", bytes, free, total);
+    }
+    check(result, "cudaMalloc");
+    check(cudaMemsetAsync(block, 0, static_cast<size_t>(bytes), stream_), "cudaMemsetAsync");
+    ++traffic_.allocations;
+    traffic_.allocated_bytes += bytes;
+    return block;
+  }
+  void release(void* block, int64_t) override { cudaFree(block); }  // waits for work that uses it
+  Where where() const override { return Where::device; }
+
+ private:
+  cudaStream_t stream_;
+  Traffic& traffic_;
+};
+
+}  // namespace
+
+CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
+  check(cudaSetDevice(settings.device), "cudaSetDevice");
+  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  memory_ = std::make_unique<DeviceMemory>(stream_, traffic_);
+  uploader_ = std::make_unique<Uploader>(stream_);
+  matmul_ = std::make_unique<Matmul>(stream_, settings.deterministic);
+  attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_, AttentionSettings{.deterministic = settings.deterministic});
+  partial_sums_ = static_cast<double*>(memory_->allocate(kSumBlocks * static_cast<int64_t>(sizeof(double))));
+}
+
+CudaBackend::~CudaBackend() {
+  cudaStreamSynchronize(stream_);
+  memory_->release(partial_sums_, 0);
+  attention_.reset();
+  matmul_.reset();
+  uploader_.reset();
+  cudaStreamDestroy(stream_);
+}
+
+int64_t CudaBackend::workspace_bytes() const { return matmul_->workspace_bytes() + attention_->workspace_bytes(); }
+
+void CudaBackend::upload(const void* host, Tensor to) {
+  if (to.size() == 0) return;
+  const int64_t element = size_of(to.dtype);
+  uploader_->copy(host, to.rows, to.cols * element, to.data, to.pitch * element);
+  ++traffic_.uploads;
+  traffic_.uploaded_bytes += to.bytes();
+}
+
+void CudaBackend::download(Tensor from, void* host) {
+  if (from.size() > 0) {
+    const size_t element = static_cast<size_t>(size_of(from.dtype)), width = static_cast<size_t>(from.cols) * element;
+    const size_t pitch = from.rows == 1 ? width : static_cast<size_t>(from.pitch) * element;
+    check(cudaMemcpy2DAsync(host, width, from.data, pitch, width, static_cast<size_t>(from.rows), cudaMemcpyDeviceToHost, stream_), "cudaMemcpy2DAsync");
+  }
+  check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  ++traffic_.downloads;
+  traffic_.downloaded_bytes += from.bytes();
+}
+
+}  // namespace drover::cuda

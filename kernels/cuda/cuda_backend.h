@@ -1,0 +1,76 @@
+// The CUDA backend on one device (sm_90a): cuBLASLt for matrices, cuDNN for attention where its graphs fit, own kernels for the rest.
+// Everything is enqueued on one stream; only `download` waits. No memory is allocated inside a step, apart from a workspace that grows the first
+// time a larger shape is seen. Results do not depend on timing: no floating-point atomics, sums in a fixed order.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/traffic.h"
+#include "kernels/cuda/upload.h"
+
+namespace drover::cuda {
+
+struct CudaSettings {
+  int device = 0;
+  bool deterministic = false;  // algorithms whose bits do not change from run to run, even where that is slower
+};
+
+class CudaAttention;  // attention_plans.h
+
+class CudaBackend : public Backend {
+ public:
+  explicit CudaBackend(const CudaSettings& settings);
+  ~CudaBackend() override;
+  cudaStream_t stream() const { return stream_; }
+  const Traffic& traffic() const { return traffic_; }            // bytes between host and device, calls that waited
+  const LinearPaths& linear_paths() const { return paths_; }     // fused and unfused low-rank terms, by shape
+
+  Memory& memory() override { return *memory_; }
+  int64_t workspace_bytes() const override;
+  void copy(Tensor from, Tensor to) override;
+  void zero(Tensor x) override;
+  void upload(const void* host, Tensor to) override;
+  void download(Tensor from, void* host) override;
+  void gather_rows(Tensor x, Tensor index, Tensor y) override;
+  void scatter_rows(Tensor x, Tensor index, Tensor y) override;
+  void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
+  void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) override;
+  void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) override;
+  void add(Tensor x, Tensor y) override;
+  void scale_rows(Tensor weights, Tensor x) override;
+  void dropout(Tensor x, const DropoutMask& mask, Tensor y) override;
+  void dropout_add(Tensor x, const DropoutMask& mask, Tensor y) override;
+  void rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) override;
+  void rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) override;
+  void rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) override;
+  void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) override;
+  void swiglu(Tensor gate_up, Tensor y) override;
+  void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) override;
+  void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) override;
+  void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) override;
+  void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
+                          Tensor d_o, Tensor dq, Tensor dk, Tensor dv) override;
+  void start_statistics(Tensor statistics) override;
+  void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) override;
+  void merge_statistics(Tensor parts, Tensor lse, Tensor logprob) override;
+  void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) override;
+  void sum_squares(Tensor x, Tensor sum) override;
+  void dot(Tensor x, Tensor y, Tensor sum) override;
+  void clip_factor(Tensor sum, float max_norm, Tensor factor) override;
+  void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) override;
+
+ private:
+  CudaSettings settings_;
+  cudaStream_t stream_ = nullptr;
+  Traffic traffic_;
+  LinearPaths paths_;
+  std::unique_ptr<Memory> memory_;
+  std::unique_ptr<Uploader> uploader_;
+  std::unique_ptr<Matmul> matmul_;
+  std::unique_ptr<CudaAttention> attention_;
+  double* partial_sums_ = nullptr;  // kSumBlocks of them, of sum_squares and dot
+};
+
+}  // namespace drover::cuda

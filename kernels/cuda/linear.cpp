@@ -1,0 +1,107 @@
+// Linears and products: a streaming kernel for a few rows, else cuBLASLt. What that does not take goes through fp32 panels: two dtypes in one product, and
+// bf16 results to which several products add up, rounded once. No step of a model needs them: its inputs are of one dtype and its low-rank terms lie in
+// strips, so that each linear is one product.
+#include <algorithm>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/gemv.h"
+
+namespace drover::cuda {
+
+namespace {
+
+// Rows of op(t), and columns likewise, as a view of t.
+Tensor op_rows(Trans trans, Tensor t, int64_t begin, int64_t count) { return trans == Trans::no ? t.rows_from(begin, count) : t.columns(begin, count); }
+Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) { return trans == Trans::no ? t.columns(begin, count) : t.rows_from(begin, count); }
+
+int64_t rows_per_panel(int64_t cols) {
+  require(cols <= Matmul::kPanelFloats, "a row fits an fp32 panel");
+  return Matmul::kPanelFloats / std::max<int64_t>(cols, 1);
+}
+
+struct Products {
+  Backend& backend;
+  Matmul& matmul;
+  cudaStream_t stream;
+
+  void one_dtype(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+    if (ta == Trans::no && tb == Trans::yes && gemv_takes(a, b)) return gemv(stream, alpha, a, b, beta, c);
+    matmul(ta, tb, alpha, a, b, beta, c);
+  }
+
+  // The bf16 operand is widened, some of its rows at a time; they are rows or columns of c, or terms of the sum.
+  void two_dtypes(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+    const bool left = a.dtype == DType::bf16, summed = left == (left ? ta == Trans::yes : tb == Trans::yes);
+    const Tensor narrow = left ? a : b;
+    const int64_t step = rows_per_panel(narrow.cols);
+    for (int64_t begin = 0; begin < narrow.rows; begin += step) {
+      const int64_t count = std::min(step, narrow.rows - begin);
+      const Tensor wide = matmul.operand_panel(count, narrow.cols);
+      backend.copy(narrow.rows_from(begin, count), wide);
+      Tensor other = left ? b : a, out = c;
+      if (summed) {
+        other = left ? op_rows(tb, b, begin, count) : op_columns(ta, a, begin, count);
+      } else {
+        out = left ? c.rows_from(begin, count) : c.columns(begin, count);
+      }
+      one_dtype(ta, tb, alpha, left ? wide : other, left ? other : wide, summed && begin > 0 ? 1 : beta, out);
+    }
+  }
+
+  // c is f32, or cuBLASLt takes all three as they are.
+  void operator()(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+    const int64_t k = ta == Trans::no ? a.cols : a.rows;
+    if (a.dtype == b.dtype || k == 0) return one_dtype(ta, tb, alpha, a, b, beta, c);
+    two_dtypes(ta, tb, alpha, a, b, beta, c);
+  }
+
+  // Calls add(rows of y in fp32, index of the first); what it leaves there is rounded into y. With `keep` the rows hold y's values before.
+  template <typename Add>
+  void rounded_once(Tensor y, bool keep, Add&& add) {
+    if (y.dtype == DType::f32) return add(y, 0);
+    const int64_t step = rows_per_panel(y.cols);
+    for (int64_t begin = 0; begin < y.rows; begin += step) {
+      const Tensor out = y.rows_from(begin, std::min(step, y.rows - begin)), tile = matmul.result_panel(out.rows, out.cols);
+      if (keep) backend.copy(out, tile);
+      add(tile, begin);
+      backend.copy(tile, out);
+    }
+  }
+};
+
+}  // namespace
+
+void CudaBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  Products product{*this, *matmul_, stream_};
+  if (Matmul::takes(a.dtype, b.dtype, c.dtype)) return product(ta, tb, alpha, a, b, beta, c);
+  product.rounded_once(c, beta != 0, [&](Tensor rows, int64_t begin) { product(ta, tb, alpha, op_rows(ta, a, begin, rows.rows), b, beta, rows); });
+}
+
+void CudaBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+  LinearPaths::Count& path = paths_.forward[{w.cols, w.rows}];
+  const Augmented wide = augmented_forward(x, w, low_rank);
+  ++(low_rank.empty() ? path.plain : wide.possible ? path.fused : path.unfused);
+  const float beta = accumulate ? 1.0f : 0.0f;
+  if (wide.possible) return gemm(Trans::no, Trans::yes, 1, wide.x, wide.w, beta, y);
+  Products product{*this, *matmul_, stream_};
+  product.rounded_once(y, accumulate, [&](Tensor rows, int64_t begin) {
+    product(Trans::no, Trans::yes, 1, x.rows_from(begin, rows.rows), w, beta, rows);
+    for (const LowRank& term : low_rank) {
+      product(Trans::no, Trans::yes, 1, term.u.rows_from(begin, rows.rows), term.b, 1, rows.columns(term.column, term.b.rows));
+    }
+  });
+}
+
+void CudaBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
+  LinearPaths::Count& path = paths_.backward[{w.cols, w.rows}];
+  const Augmented wide = augmented_backward(dy, w, v, a);
+  ++(v.empty() ? path.plain : wide.possible ? path.fused : path.unfused);
+  if (wide.possible) return gemm(Trans::no, Trans::no, 1, wide.x, wide.w, 0, dx);
+  Products product{*this, *matmul_, stream_};
+  product.rounded_once(dx, false, [&](Tensor rows, int64_t begin) {
+    product(Trans::no, Trans::no, 1, dy.rows_from(begin, rows.rows), w, 0, rows);
+    product(Trans::no, Trans::no, 1, v.rows_from(begin, rows.rows), a, 1, rows);
+  });
+}
+
+}  // namespace drover::cuda

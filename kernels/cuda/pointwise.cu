@@ -1,0 +1,165 @@
+// Pointwise ops on rows. Arithmetic is fp32, rounded once; a value does not depend on where it stands or how wide the packs are.
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/walk.h"
+
+namespace drover::cuda {
+
+namespace {
+
+template <int N, typename X, typename Y>
+__global__ void add_kernel(Walk w, const X* x, int64_t x_pitch, Y* y, int64_t y_pitch) {
+  const Spot at = spot_of(w);
+  if (!at.inside) return;
+  Y* out = y + at.row * y_pitch + at.pack * N;
+  float v[N], old[N];
+  load_pack(x + at.row * x_pitch + at.pack * N, v);
+  load_pack(out, old);
+#pragma unroll
+  for (int j = 0; j < N; ++j) old[j] += v[j];
+  store_pack(out, old);
+}
+
+__global__ void add_double_kernel(Walk w, const double* x, int64_t x_pitch, double* y, int64_t y_pitch) {
+  const Spot at = spot_of(w);
+  if (at.inside) y[at.row * y_pitch + at.pack] += x[at.row * x_pitch + at.pack];
+}
+
+template <int N, typename X>
+__global__ void scale_rows_kernel(Walk w, const float* weights, X* x, int64_t pitch) {
+  const Spot at = spot_of(w);
+  if (!at.inside) return;
+  X* out = x + at.row * pitch + at.pack * N;
+  const float factor = weights[at.row];
+  float v[N];
+  load_pack(out, v);
+#pragma unroll
+  for (int j = 0; j < N; ++j) v[j] *= factor;
+  store_pack(out, v);
+}
+
+// A pack of N pairs (i, i + half): (a, b) becomes (a·cos - b·sin, b·cos + a·sin).
+template <int N, typename X>
+__global__ void rope_kernel(Walk w, X* x, int64_t pitch, const int32_t* positions, const float* cosine, int64_t cosine_pitch, const float* sine,
+                            int64_t sine_pitch, int half, float sign) {
+  const Spot at = spot_of(w);
+  if (!at.inside) return;
+  const int packs = half / N, pack = static_cast<int>(at.pack), head = pack / packs, i = (pack - head * packs) * N;
+  X* first = x + at.row * pitch + head * 2 * half + i;
+  const int64_t position = positions[at.row];
+  float a[N], b[N], c[N], s[N];
+  load_pack(first, a);
+  load_pack(first + half, b);
+  load_pack(cosine + position * cosine_pitch + i, c);
+  load_pack(sine + position * sine_pitch + i, s);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    const float turned = a[j] * c[j] - b[j] * (sign * s[j]);
+    b[j] = b[j] * c[j] + a[j] * (sign * s[j]);
+    a[j] = turned;
+  }
+  store_pack(first, a);
+  store_pack(first + half, b);
+}
+
+__device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+template <int N, typename T>
+__global__ void swiglu_kernel(Walk w, const T* gate_up, int64_t gate_up_pitch, int64_t f, T* y, int64_t y_pitch) {
+  const Spot at = spot_of(w);
+  if (!at.inside) return;
+  const T* in = gate_up + at.row * gate_up_pitch + at.pack * N;
+  float gate[N], up[N];
+  load_pack(in, gate);
+  load_pack(in + f, up);
+#pragma unroll
+  for (int j = 0; j < N; ++j) gate[j] = gate[j] * sigmoid(gate[j]) * up[j];
+  store_pack(y + at.row * y_pitch + at.pack * N, gate);
+}
+
+// dgate = dy·up·silu'(gate), silu'(g) = s·(1 + g·(1 - s)), s = sigmoid(g);  dup = dy·silu(gate). `d` may be gate_up itself.
+template <int N, typename T>
+__global__ void swiglu_backward_kernel(Walk w, const T* dy, int64_t dy_pitch, const T* gate_up, int64_t gate_up_pitch, int64_t f, T* d, int64_t d_pitch) {
+  const Spot at = spot_of(w);
+  if (!at.inside) return;
+  const T* in = gate_up + at.row * gate_up_pitch + at.pack * N;
+  T* out = d + at.row * d_pitch + at.pack * N;
+  float gate[N], up[N], gradient[N];
+  load_pack(in, gate);
+  load_pack(in + f, up);
+  load_pack(dy + at.row * dy_pitch + at.pack * N, gradient);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    const float s = sigmoid(gate[j]), silu = gate[j] * s;
+    gate[j] = gradient[j] * up[j] * (s * (1.0f + gate[j] * (1.0f - s)));
+    up[j] = gradient[j] * silu;
+  }
+  store_pack(out, gate);
+  store_pack(out + f, up);
+}
+
+}  // namespace
+
+void CudaBackend::add(Tensor x, Tensor y) {
+  require(x.rows == y.rows && x.cols == y.cols, "add keeps the shape");
+  flatten(x, y);
+  if (x.dtype == DType::f64) {
+    const Walk w = walk(x.rows, x.cols);
+    return launch("add", add_double_kernel, w.grid, kWalkThreads, 0, stream_, w, x.as<double>(), x.pitch, y.as<double>(), y.pitch);
+  }
+  with_width({x, y}, [&](auto n) {
+    with_type(x, [&](const auto* from) {
+      with_type(y, [&](auto* to) {
+        const Walk w = walk(x.rows, x.cols / n());
+        launch("add", add_kernel<n(), element<decltype(from)>, element<decltype(to)>>, w.grid, kWalkThreads, 0, stream_, w, from, x.pitch, to, y.pitch);
+      });
+    });
+  });
+}
+
+void CudaBackend::scale_rows(Tensor weights, Tensor x) {
+  with_width({x}, [&](auto n) {
+    with_type(x, [&](auto* data) {
+      const Walk w = walk(x.rows, x.cols / n());
+      launch("scale_rows", scale_rows_kernel<n(), element<decltype(data)>>, w.grid, kWalkThreads, 0, stream_, w, as_row(weights).as<float>(), data, x.pitch);
+    });
+  });
+}
+
+void CudaBackend::rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) {
+  const int64_t half = cosine.cols;
+  require(half > 0 && x.cols % (2 * half) == 0 && x.cols <= 0x7fffffff, "rope turns whole heads");
+  with_width({x.columns(0, half), cosine, sine}, [&](auto n) {
+    with_type(x, [&](auto* data) {
+      const Walk w = walk(x.rows, x.cols / (2 * n()));
+      launch("rope", rope_kernel<n(), element<decltype(data)>>, w.grid, kWalkThreads, 0, stream_, w, data, x.pitch, as_row(positions).as<int32_t>(),
+             cosine.as<float>(), cosine.pitch, sine.as<float>(), sine.pitch, static_cast<int>(half), inverse ? -1.0f : 1.0f);
+    });
+  });
+}
+
+void CudaBackend::swiglu(Tensor gate_up, Tensor y) {
+  const int64_t f = y.cols;
+  require(gate_up.dtype == y.dtype && gate_up.cols == 2 * f, "gate_up is twice as wide as y and of its dtype");
+  with_width({gate_up.columns(0, f), y}, [&](auto n) {
+    with_type(y, [&](auto* out) {
+      using T = element<decltype(out)>;
+      const Walk w = walk(y.rows, f / n());
+      launch("swiglu", swiglu_kernel<n(), T>, w.grid, kWalkThreads, 0, stream_, w, gate_up.as<T>(), gate_up.pitch, f, out, y.pitch);
+    });
+  });
+}
+
+void CudaBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) {
+  const int64_t f = dy.cols;
+  require(gate_up.dtype == dy.dtype && d_gate_up.dtype == dy.dtype && gate_up.cols == 2 * f && d_gate_up.cols == 2 * f, "gate_up and its gradient are twice as wide as dy");
+  with_width({dy, gate_up.columns(0, f), d_gate_up.columns(0, f)}, [&](auto n) {
+    with_type(dy, [&](const auto* gradient) {
+      using T = element<decltype(gradient)>;
+      const Walk w = walk(dy.rows, f / n());
+      launch("swiglu_backward", swiglu_backward_kernel<n(), T>, w.grid, kWalkThreads, 0, stream_, w, gradient, dy.pitch, gate_up.as<T>(), gate_up.pitch, f,
+             d_gate_up.as<T>(), d_gate_up.pitch);
+    });
+  });
+}
+
+}  // namespace drover::cuda

@@ -1,0 +1,103 @@
+// What is the CPU backend's own: its vectors, its memory, oneDNN's primitives, threads.
+#include <gtest/gtest.h>
+
+#include "kernels/base/error.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/vector.h"
+#include "tests/reference/compare.h"
+
+namespace drover {
+namespace {
+
+using namespace reference;
+
+// Every float in steps over the range of normal results, and what lies beyond it.
+TEST(Cpu, ExpWithinTwoUlp) {
+  double worst = 0;
+  for (double x = -87.3; x < 88.72; x += 0.00037) {
+    const float argument = static_cast<float>(x), got = cpu::exp(argument);
+    const double truth = std::exp(static_cast<double>(argument));
+    const double ulp = std::ldexp(1.0, std::ilogb(truth) - 23);
+    worst = std::max(worst, std::abs(static_cast<double>(got) - truth) / ulp);
+  }
+  EXPECT_LE(worst, 2);
+  EXPECT_EQ(cpu::exp(0.0f), 1.0f);
+  EXPECT_EQ(cpu::exp(-1e4f), 0.0f);
+  EXPECT_EQ(cpu::exp(-INFINITY), 0.0f);
+  EXPECT_EQ(cpu::exp(1e4f), INFINITY);
+  EXPECT_EQ(cpu::exp(INFINITY), INFINITY);
+  EXPECT_TRUE(std::isnan(cpu::exp(NAN)));
+}
+
+TEST(Cpu, VectorsRoundAsScalarsDo) {
+  for (uint64_t draw = 0; draw < 100000; draw += 8) {
+    float values[8];
+    bf16 got[8];
+    for (uint64_t i = 0; i < 8; ++i) values[i] = std::bit_cast<float>(philox({1, 2}, draw + i).lane[0]);  // NaN, infinities and denormals among them
+    cpu::store(got, cpu::load(values));
+    for (int i = 0; i < 8; ++i) ASSERT_EQ(got[i].bits, bf16(values[i]).bits) << values[i];
+  }
+}
+
+TEST(Cpu, MemoryIsZeroFilledAlignedAndMissing) {
+  const auto backend = make_cpu_backend(1);
+  const int64_t bytes = 5 << 20;
+  void* block = backend->memory().allocate(bytes);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 4096, 0u);
+  for (int64_t i = 0; i < bytes; i += 4096) ASSERT_EQ(static_cast<char*>(block)[i], 0);
+  backend->memory().release(block, bytes);
+  try {
+    backend->memory().allocate(int64_t{1} << 60);
+    FAIL() << "an exbibyte was had";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Exit::internal);
+    EXPECT_NE(std::string(error.what()).find("1152921504606846976"), std::string::npos) << error.what();
+  }
+}
+
+// What oneDNN's matmul primitive is asked for with bf16 on newer CPUs can be asked for in fp32 on any.
+TEST(Cpu, PrimitivesAgreeInEveryOrientation) {
+  cpu::Gemm gemm(2);
+  for (int which = 0; which < 8; ++which) {
+    const Trans ta = which & 1 ? Trans::yes : Trans::no, tb = which & 2 ? Trans::yes : Trans::no;
+    const float beta = which & 4 ? 1.0f : 0.0f;
+    const int64_t m = 19, n = 35, k = 67;
+    const Held a(ta == Trans::no ? drawn_matrix(1, m, k, DType::f32) : drawn_matrix(1, k, m, DType::f32), DType::f32, 3);
+    const Held b(tb == Trans::no ? drawn_matrix(2, k, n, DType::f32) : drawn_matrix(2, n, k, DType::f32), DType::f32, 5);
+    const Held c(drawn_matrix(3, m, n, DType::f32), DType::f32, 2);
+    const auto expected = product(ta, tb, 0.25, as<Bounded>(a.values()), as<Bounded>(b.values()), static_cast<double>(beta), as<Bounded>(c.values()));
+    ASSERT_TRUE(gemm.multiply_primitive(ta, tb, 0.25f, a, b, beta, c));
+    EXPECT_TRUE(as_expected(c, expected)) << which;
+  }
+}
+
+TEST(Cpu, WorkspaceIsBounded) {
+  EXPECT_LE(cpu::Gemm(2).workspace_bytes(), int64_t{64} << 20);
+  EXPECT_LE(backend_under_test()->workspace_bytes(), int64_t{104} << 20);  // and what attention may hold per thread
+}
+
+// One thread takes attention's backward in one pass; with more threads than (segment, kv head) pairs it runs in two.
+TEST(Cpu, BitsDoNotDependOnTheThreads) {
+  const Segment segments[] = {{.q0 = 0, .nq = 150, .k0 = 0, .nk = 150, .offset = 0}, {.q0 = 150, .nq = 50, .k0 = 150, .nk = 70, .offset = 20}};
+  const AttentionShape shape{6, 2, 16, 0.25f};
+  const Held q(drawn_matrix(1, 220, 96, DType::bf16, 2), DType::bf16, 3), k(drawn_matrix(2, 220, 32, DType::bf16, 2), DType::bf16, 5),
+      v(drawn_matrix(3, 220, 32, DType::bf16), DType::bf16, 1), d_o(drawn_matrix(4, 220, 96, DType::bf16), DType::bf16, 4),
+      x(drawn_matrix(5, 70001, 1, DType::f32, 1e3), DType::f32);
+  std::vector<std::vector<double>> results;
+  for (const int threads : {1, 7}) {
+    const auto backend = make_cpu_backend(threads);
+    const Held o(220, 96, DType::bf16), lse(220, 6, DType::f32), dq(220, 96, DType::bf16), dk(220, 32, DType::bf16), dv(220, 32, DType::bf16), sum(1, 1, DType::f64);
+    backend->attention(q, {k, v}, segments, shape, o, lse);
+    backend->attention_backward(q, {k, v}, segments, shape, o, lse, d_o, dq, dk, dv);
+    backend->sum_squares(x, sum);
+    std::vector<double>& all = results.emplace_back();
+    for (const Held* held : {&o, &lse, &dq, &dk, &dv, &sum}) {
+      const Doubles values = held->values();
+      all.insert(all.end(), values.values.begin(), values.values.end());
+    }
+  }
+  EXPECT_EQ(results[0], results[1]);
+}
+
+}  // namespace
+}  // namespace drover
