@@ -93,14 +93,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   const EngineSettings settings = engine_settings(recipe, model, layout, sizes, data ? &*data : nullptr);
   const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
   const std::vector<RankPlan> plans = plan_mesh(settings, shape);
-  const int first_trained = [&] {
-    const int64_t lowest = lowest_adapted_layer(layout);
-    for (size_t stage = 0; stage < settings.partition.size(); ++stage) {
-      if (lowest < settings.partition[stage].end) return static_cast<int>(stage);
-    }
-    return sizes.pp;
-  }();
-  const std::string schedule = print(all_stages({sizes.pp, 0, static_cast<int>(settings.local_micro_batches), first_trained}));
+  const std::string schedule = print(schedule_of_run(settings, shape));
   if (a.json) {
     std::cout << plan_json(plans, model, layout, schedule).dump(1) << '\n';
     return Exit::done;

@@ -4,7 +4,6 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
-#include "kernels/base/philox.h"
 
 namespace drover {
 
@@ -112,11 +111,8 @@ std::vector<AdapterSet::LayerRun> AdapterSet::layer_runs() const {
   return runs;
 }
 
-float kaiming_uniform(uint64_t seed, const std::string& name, int64_t index, int64_t fan_in) {
-  const PhiloxKey key = PhiloxKey::of(sha256_prefix(fmt::format("{}:{}", seed, name)));
-  const float bound = 1.0f / std::sqrt(static_cast<float>(fan_in));
-  return (2 * philox_uniform(key, static_cast<uint64_t>(index)) - 1) * bound;
-}
+KaimingUniform::KaimingUniform(uint64_t seed, const std::string& name, int64_t fan_in)
+    : key_(PhiloxKey::of(sha256_prefix(fmt::format("{}:{}", seed, name)))), bound_(1.0f / std::sqrt(static_cast<float>(fan_in))) {}
 
 void AdapterSet::initialise(uint64_t seed) {
   load([seed](const FactorSlice& f, float* values) {
@@ -124,13 +120,9 @@ void AdapterSet::initialise(uint64_t seed) {
       std::fill_n(values, f.size(), 0.0f);
       return;
     }
-    const PhiloxKey key = PhiloxKey::of(sha256_prefix(fmt::format("{}:{}", seed, f.name)));
-    const float bound = 1.0f / std::sqrt(static_cast<float>(f.cols));
+    const KaimingUniform draw(seed, f.name, f.cols);
     for (int64_t row = 0; row < f.row_count; ++row) {
-      for (int64_t col = 0; col < f.col_count; ++col) {
-        const int64_t index = (f.row_begin + row) * f.cols + f.col_begin + col;
-        *values++ = (2 * philox_uniform(key, static_cast<uint64_t>(index)) - 1) * bound;
-      }
+      for (int64_t col = 0; col < f.col_count; ++col) *values++ = draw.at((f.row_begin + row) * f.cols + f.col_begin + col);
     }
   });
 }

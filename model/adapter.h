@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/base/philox.h"
 #include "model/weight_table.h"
 
 namespace drover {
@@ -94,7 +95,15 @@ class AdapterSet {
   int64_t size_ = 0, whole_size_ = 0;
 };
 
-// Element `index` of the factor `name` under `seed`: what `initialise` uses, for tests and for whole-factor draws.
-float kaiming_uniform(uint64_t seed, const std::string& name, int64_t index, int64_t fan_in);
+// Element `index` (row-major, of the whole factor) of the A named `name`: uniform in ±1/√fan_in.
+class KaimingUniform {
+ public:
+  KaimingUniform(uint64_t seed, const std::string& name, int64_t fan_in);
+  float at(int64_t index) const { return (2 * philox_uniform(key_, static_cast<uint64_t>(index)) - 1) * bound_; }
+
+ private:
+  PhiloxKey key_;
+  float bound_;
+};
 
 }  // namespace drover

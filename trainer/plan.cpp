@@ -63,6 +63,13 @@ std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape&
   return plans;
 }
 
+std::vector<Schedule> schedule_of_run(const EngineSettings& s, const MeshShape& shape) {
+  const int64_t lowest = s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter);
+  int first_trained = 0;
+  while (first_trained < shape.pp && lowest >= s.partition[static_cast<size_t>(first_trained)].end) ++first_trained;
+  return validated(all_stages({shape.pp, 0, static_cast<int>(s.local_micro_batches), first_trained}));
+}
+
 std::string print_plan(const std::vector<RankPlan>& plans) {
   const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", static_cast<double>(bytes) / (1 << 20)); };
   std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp", "layers", "weights", "adapter", "optimizer", "saved", "scratch",

@@ -24,6 +24,9 @@ std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape&
 // The largest micro-batches there can be: `tokens` tokens in documents of at most `longest`, `trained` of them trained.
 Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t local_micro_batches, int dp);
 
+// What the stages will do in a step, validated.
+std::vector<Schedule> schedule_of_run(const EngineSettings& settings, const MeshShape& shape);
+
 // A table of every rank's bytes, for people.
 std::string print_plan(const std::vector<RankPlan>& plans);
 

@@ -91,6 +91,8 @@ class Training {
     const std::vector<RankPlan> plans = plan_mesh(settings, mesh_.shape);
     log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", parameter_count(model_->config()), trainable_parameters(model_->config(), layout_),
               100.0 * static_cast<double>(trainable_parameters(model_->config(), layout_)) / static_cast<double>(parameter_count(model_->config())), print_plan(plans));
+    const std::string schedule = print(schedule_of_run(settings, mesh_.shape));
+    if (mesh_.shape.pp > 1) log::info("schedule of the stages:\n{}", schedule);
     planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
     backend_ = make_cpu_backend(threads_);
     if (recipe_.log.profile) timed_.emplace(*backend_);

@@ -48,6 +48,7 @@ struct SimulationCosts {
   double forward = 1, backward = 1;
 };
 Simulation simulate(const std::vector<Schedule>& stages, const SimulationCosts& costs = {});
+std::vector<Schedule> validated(std::vector<Schedule> stages);  // what went in; an internal error where the simulation finds a problem
 
 struct LayerRange {
   int64_t begin = 0, end = 0;

@@ -191,4 +191,10 @@ Simulation simulate(const std::vector<Schedule>& stages, const SimulationCosts& 
   return result;
 }
 
+std::vector<Schedule> validated(std::vector<Schedule> stages) {
+  const Simulation simulation = simulate(stages);
+  if (!simulation.problems.empty()) fail(Exit::internal, "internal error: the pipeline's schedule would not end: {}", fmt::join(simulation.problems, "; "));
+  return stages;
+}
+
 }  // namespace drover

@@ -1,6 +1,7 @@
 """Runs: their files, curves, meshes, and going on."""
 import json
 import os
+import shutil
 import subprocess
 import unittest
 
@@ -57,6 +58,41 @@ class Training(Case):
             self.assertIn(word, result.stderr)
         self.assertEqual((self.home / "runs" / "changed" / "recipe.yaml").read_text(), record)  # a refused run is not the run
         self.assertIn("has done 8 steps", self.train("changed", "train.max_steps=4", check=78).stderr)
+
+    def test_every_setting_that_shapes_the_curve_is_kept(self):
+        self.train("kept", check=0)
+        changes = ["optim.learning_rate=1e-3", "optim.betas=[0.9,0.95]", "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=0.5", "optim.warmup_steps=2", "optim.schedule=linear",
+                   "train.global_batch_size=4", "train.dtype=bf16", "data.shuffle=false", "data.packing=true", "data.max_length=64", "data.train_on=all", "lora.alpha=8", "lora.dropout=0.1",
+                   f"data.train={self.home}/validation.jsonl"]
+        for change in changes:
+            with self.subTest(change):
+                self.assertIn("was made by another run", self.train("kept", change, "train.max_steps=9", check=78).stderr)
+        self.assert_same_run("kept")
+        for change in ["train.micro_batch_size=4", "log.every_steps=2", "eval.every_steps=3", "checkpoint.keep=5"]:
+            with self.subTest(change):
+                self.train("may-change", "train.max_steps=4", "optim.schedule=constant", check=0)
+                self.train("may-change", "optim.schedule=constant", change, check=0)
+                self.train("may-stay", "optim.schedule=constant", check=0)
+                stay, other = losses(self.home / "runs" / "may-stay"), losses(self.home / "runs" / "may-change")
+                self.assertEqual(sorted(stay), sorted(other))
+                for step, loss in stay.items():
+                    self.assertLess(abs(other[step] - loss), 1e-5 * loss)
+                shutil.rmtree(self.home / "runs" / "may-change")
+
+    def test_resuming_in_bf16_with_dropout_on_a_mesh_gives_the_same_bits(self):
+        settings = ["optim.schedule=constant", "train.dtype=bf16", "lora.dropout=0.1", "parallel.tp=2", "parallel.pp=2"]
+        self.train("bits", *settings, ranks=4, check=0)
+        self.train("bits-halves", *settings, "train.max_steps=4", ranks=4, check=0)
+        self.assertIn("schedule of the stages", self.train("bits-halves", *settings, ranks=4, check=0).stderr)
+        self.assertEqual(losses(self.home / "runs" / "bits"), losses(self.home / "runs" / "bits-halves"))
+        self.assertEqual(self.adapter("bits"), self.adapter("bits-halves"))
+
+    def test_a_moment_that_is_lost_would_be_noticed(self):
+        # Resuming from parameters alone (an adapter) is not resuming: the curve is another one.
+        self.train("moments", "optim.schedule=constant", check=0)
+        self.train("first-half", "optim.schedule=constant", "train.max_steps=4", check=0)
+        self.train("no-moments", "optim.schedule=constant", f"lora.init_from={self.home}/runs/first-half/adapter", "train.max_steps=4", "train.seed=42", check=0)
+        self.assertNotEqual(self.adapter("moments"), self.adapter("no-moments"))
 
     def test_a_run_in_use_is_refused(self):
         directory = self.home / "runs" / "locked"

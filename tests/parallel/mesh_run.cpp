@@ -1,6 +1,7 @@
 // A short training run of a made-up model on any mesh, started under mpirun by invariance_test.cpp: key=value arguments in, losses, gradients of the
 // first step and parameters after the last one out (by global tensor name, gathered to rank 0).
 // `break=…` breaks one invariant on purpose, so that the test can show that it would notice.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -26,7 +27,7 @@ struct Arguments {
 // A communicator whose reductions of one kind go wrong.
 class Broken : public Communicator {
  public:
-  enum class What { skip_reductions, skip_f32_vectors, double_f64, empty_backward };
+  enum class What { skip_reductions, skip_f32_vectors, skip_f64_vectors, double_f64, empty_backward };
   Broken(std::unique_ptr<Communicator> inner, What what) : inner_(std::move(inner)), what_(what) {}
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
@@ -34,6 +35,7 @@ class Broken : public Communicator {
   void all_reduce(Tensor x) override {
     if (what_ == What::skip_reductions && x.cols > 1) return;                            // activations
     if (what_ == What::skip_f32_vectors && x.cols == 1 && x.dtype == DType::f32) return;  // gradients
+    if (what_ == What::skip_f64_vectors && x.cols == 1 && x.dtype == DType::f64) return;  // norms
     inner_->all_reduce(x);
     if (what_ == What::double_f64 && x.dtype == DType::f64) x.as<double>()[0] *= 2;       // the norm of split factors counted twice
   }
@@ -52,19 +54,18 @@ class Broken : public Communicator {
   What what_;
 };
 
-// Weights in which the key and value projections of layer 1 stand in each other's place.
+// Weights of which every rank gets its neighbour's slice of layer 1's down projection: a block that lies on the wrong rank.
 class SwappedWeights : public WeightSource {
  public:
-  explicit SwappedWeights(WeightSource& inner) : inner_(inner) {}
+  SwappedWeights(WeightSource& inner, const Mesh& mesh) : inner_(inner), mesh_(mesh) {}
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
-    ParamSpec other = spec;
-    if (spec.name == "model.layers.1.self_attn.k_proj.weight") other.name = "model.layers.1.self_attn.v_proj.weight";
-    if (spec.name == "model.layers.1.self_attn.v_proj.weight") other.name = "model.layers.1.self_attn.k_proj.weight";
-    inner_.read(other, row, col, to, backend);
+    if (spec.name == "model.layers.1.mlp.down_proj.weight") col = to.cols * ((mesh_.position.tp + 1) % mesh_.shape.tp);
+    inner_.read(spec, row, col, to, backend);
   }
 
  private:
   WeightSource& inner_;
+  const Mesh& mesh_;
 };
 
 ModelConfig model_of(const Arguments& a) {
@@ -122,6 +123,7 @@ void break_batch(Batch& batch, const std::string& broken) {
       for (float w : m.weights) batch.weight_sum += w;
     }
   }
+  if (broken == "lost_micro_batch") batch.micro_batches.pop_back();
   for (MicroBatch& m : batch.micro_batches) {
     if (broken == "leaky_packing") m.spans = {{0, static_cast<int64_t>(m.tokens.size())}};
     if (broken == "running_positions") std::iota(m.positions.begin(), m.positions.end(), 0);
@@ -174,6 +176,7 @@ int run(int argc, char** argv) {
   if (broken == "whole_factor_sum") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::skip_f32_vectors);
   if (broken == "dp_sum") mesh.dp = std::make_unique<Broken>(std::move(mesh.dp), Broken::What::skip_f32_vectors);
   if (broken == "empty_backward") mesh.pp = std::make_unique<Broken>(std::move(mesh.pp), Broken::What::empty_backward);
+  if (broken == "norm_of_one_stage") mesh.pp = std::make_unique<Broken>(std::move(mesh.pp), Broken::What::skip_f64_vectors);
   if (broken == "norm_twice") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::double_f64);
 
   EngineSettings s;
@@ -186,6 +189,7 @@ int run(int argc, char** argv) {
   for (int64_t step = 0; step < steps; ++step) {
     for (const MicroBatch& m : batch_of(a, make_self_mesh(), s.model, step).micro_batches) {
       s.micro_batch_tokens = std::max(s.micro_batch_tokens, static_cast<int64_t>(m.tokens.size()));
+      s.micro_batch_trained = std::max<int64_t>(s.micro_batch_trained, std::count_if(m.labels.begin(), m.labels.end(), [](int32_t label) { return label >= 0; }));
     }
     s.local_micro_batches = std::max(s.local_micro_batches, (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp - 1) / shape.dp);
   }
@@ -196,7 +200,7 @@ int run(int argc, char** argv) {
   const ArenaBytes planned = plan_rank(s, shape, mesh.position).bytes;
   auto backend = make_cpu_backend(1);
   DrawnWeights drawn_weights(11, static_cast<float>(a.real("std", 0.15)), 0.5f);
-  SwappedWeights swapped(drawn_weights);
+  SwappedWeights swapped(drawn_weights, mesh);
   Engine engine(s, *backend, mesh, broken == "swapped_blocks" && shape.size() > 1 ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
   engine.adapter()->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
     for (int64_t r = 0; r < f.row_count; ++r) {
@@ -212,12 +216,19 @@ int run(int argc, char** argv) {
     losses.push_back(engine.accumulate_gradients(batch, static_cast<uint64_t>(step) + 1));
     if (step == 0) gradients = gathered(engine, engine.adapter()->gradients);
     StepSettings settings;
-    settings.adamw = {.learning_rate = 5e-3, .weight_decay = 0.01, .step = step + 1};
+    // An eps of the size of the gradients: AdamW's first step is then smooth in them, and parameters can be compared as closely as gradients.
+    settings.adamw = {.learning_rate = 5e-3, .eps = 1e-3, .weight_decay = 0.01, .step = step + 1};
     settings.max_grad_norm = static_cast<float>(a.real("clip", 0.05));
     norms.push_back(engine.apply_gradients(settings));
   }
   const Named parameters = gathered(engine, engine.adapter()->parameters);
   require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");
+  if (shape.dp == 1 && broken.empty()) {  // with dp the largest micro-batch may be another rank's
+    for (int64_t step = 0; step < steps; ++step) engine.evaluate(batch_of(a, mesh, s.model, step));  // a plan is for training and evaluation
+    require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(planned.total()), "the arenas reach what was planned within 1 %");
+  }
+  const int64_t stream_bytes = s.micro_batch_tokens * s.model.hidden * size_of(s.dtype);
+  require(stream_bytes >= a.number("message_bytes", 0), "messages between stages are as large as the test says");
 
   if (mesh.world->rank() == 0) {
     std::ofstream out(a.text("out", "/dev/stdout"), std::ios::binary);

@@ -1,0 +1,70 @@
+// What an adapter begins with, and that every tensor-parallel rank begins with its part of the same.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "kernels/backend.h"
+#include "model/adapter.h"
+
+namespace drover {
+namespace {
+
+ModelConfig model() {
+  ModelConfig c;
+  c.hidden = 64, c.layers = 2, c.heads = 8, c.kv_heads = 4, c.head_dim = 12, c.ffn = 160, c.vocab = 100;
+  return c;
+}
+
+// Whole factors as the ranks of a tensor-parallel group hold them together.
+std::map<std::string, std::vector<float>> drawn_by(int tp, uint64_t seed) {
+  const ModelConfig c = model();
+  const AdapterLayout layout = adapter_layout(c, [](const std::string&) { return LowRankSpec{16, 2}; });
+  std::map<std::string, std::vector<float>> whole;
+  for (int rank = 0; rank < tp; ++rank) {
+    const auto backend = make_cpu_backend(1);
+    Arena arena("adapter", backend->memory(), 8 << 20);
+    AdapterSet set(c, layout, {.tp_rank = rank, .tp_size = tp, .layer_end = c.layers}, DType::f32, *backend, arena, nullptr);
+    set.initialise(seed);
+    for (const FactorSlice& f : set.factors()) {
+      std::vector<float>& values = whole[f.name];
+      values.resize(static_cast<size_t>(f.rows * f.cols), NAN);
+      const Tensor part = set.view(set.parameters, f);
+      for (int64_t r = 0; r < f.row_count; ++r) {
+        for (int64_t k = 0; k < f.col_count; ++k) values[static_cast<size_t>((f.row_begin + r) * f.cols + f.col_begin + k)] = part.as<float>()[r * part.pitch + k];
+      }
+    }
+  }
+  return whole;
+}
+
+TEST(AdapterSet, BeginsAsPeftDraws) {  // Kaiming uniform with a = √5: uniform in ±1/√fan_in; B is zero
+  for (const auto& [name, values] : drawn_by(1, 42)) {
+    double largest = 0, squares = 0, sum = 0;
+    for (float v : values) {
+      largest = std::max<double>(largest, std::abs(v));
+      squares += static_cast<double>(v) * v;
+      sum += v;
+    }
+    if (name.ends_with("lora_B")) {
+      EXPECT_EQ(largest, 0) << name;
+      continue;
+    }
+    const double n = static_cast<double>(values.size()), fan_in = n / 16, bound = 1 / std::sqrt(fan_in);
+    EXPECT_LE(largest, bound * (1 + 1e-6)) << name;
+    EXPECT_GT(largest, 0.99 * bound) << name;
+    EXPECT_NEAR(squares / n, bound * bound / 3, 4 * bound * bound / std::sqrt(n) * std::sqrt(4.0 / 45)) << name;  // four standard deviations
+    EXPECT_NEAR(sum / n, 0, 4 * bound / std::sqrt(3 * n)) << name;
+  }
+}
+
+TEST(AdapterSet, EveryMeshBeginsAlike) {
+  const auto whole = drawn_by(1, 7);
+  EXPECT_EQ(drawn_by(2, 7), whole);
+  EXPECT_EQ(drawn_by(4, 7), whole);
+  EXPECT_NE(drawn_by(1, 8), whole);
+  EXPECT_NE(whole.at("model.layers.0.self_attn.q_proj.lora_A"), whole.at("model.layers.1.self_attn.q_proj.lora_A"));
+}
+
+}  // namespace
+}  // namespace drover
