@@ -16,6 +16,9 @@ class Memory {
   virtual void* allocate(int64_t bytes) = 0;  // zero-filled, 4096-byte aligned; Exit::internal naming the bytes when there is no memory
   virtual void release(void* block, int64_t bytes) = 0;
   virtual Where where() const = 0;
+  virtual int64_t process_bytes(int64_t bytes) const { return bytes; }  // how many of a block's bytes are the process's own memory
+  virtual int64_t free_bytes() const { return INT64_MAX; }              // how many more can be had beside the process's own
+  virtual int64_t held_bytes() const { return 0; }                      // of blocks that are not the process's own
 };
 
 class Arena {

@@ -5,6 +5,7 @@
 // Ops are enqueued in order; only `download` waits. Host arrays (spans) are read before the call returns.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -67,6 +68,7 @@ class Backend {
   // Where this is not 0, a linear's low-rank term rides in its product: [x | u]·[W | B]ᵀ and [dy | v]·[W ; A]. Then x, dy and W have a margin of as many
   // columns as the rank, rounded up to this multiple, W has as many rows below it, and what the rank leaves of them is zero. 0: u, v, A and B lie elsewhere.
   virtual int64_t strip_multiple() const { return 0; }
+  virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
   int64_t strip(int64_t rank) const { return strip_multiple() == 0 ? 0 : (rank + strip_multiple() - 1) / strip_multiple() * strip_multiple(); }
 
   // --- moving -------------------------------------------------------------------------------------------------------
@@ -128,7 +130,8 @@ class Backend {
   // --- optimizer ---------------------------------------------------------------------------------------------------------
   virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order
   virtual void dot(Tensor x, Tensor y, Tensor sum) = 0;  // sum[0] += Σ x[i]·y[i].  x, y (n) f32, sum (1) f64; accumulated in fp64 in a fixed order
-  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0
+  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite
+  // Nothing is updated where factor[0] is not finite, so that a step can be enqueued before anybody has looked at its norm.
   // torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32; g is multiplied by factor[0].
   // Source: Loshchilov & Hutter 2019; torch.optim.AdamW.
   virtual void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) = 0;
@@ -141,5 +144,7 @@ struct OpCount {
 };
 
 std::unique_ptr<Backend> make_cpu_backend(int threads);
+
+using MakeBackend = std::function<std::unique_ptr<Backend>()>;
 
 }  // namespace drover

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "kernels/devices/devices.h"
 #include "launch/verbs.h"
 
 namespace drover {
@@ -46,16 +47,17 @@ Exit run_doctor(const Process& process, bool json) {
   if (disk < kLeastDiskGib) advice.push_back(fmt::format("{:.1f} GiB free in this directory is little: make room, or point output.dir to another disk", disk));
   if (mpirun && shared < kLeastSharedGib) advice.push_back("/dev/shm is small or missing, and ranks of one machine speak through it: enlarge it (docker: --shm-size=1g)");
   const bool ready = advice.empty();
+  const CudaStatus cuda = cuda_status();
 
   if (json) {
     std::cout << nlohmann::ordered_json{{"ready", ready}, {"cores", process.threads}, {"cpu", isa}, {"memory_gib", memory}, {"free_disk_gib", disk}, {"free_shm_gib", shared},
-                                        {"mpirun", mpirun}, {"cuda", false}, {"advice", advice}}.dump() << '\n';
+                                        {"mpirun", mpirun}, {"cuda", cuda.usable}, {"gpu", cuda.gpu}, {"why_not_cuda", cuda.why_not}, {"advice", advice}}.dump() << '\n';
     return ready ? Exit::done : Exit::missing_input;
   }
-  std::cout << fmt::format("cores     {}\nCPU       {}\nmemory    {:.1f} GiB\ndisk      {:.1f} GiB free here\n/dev/shm  {:.1f} GiB free\nmpirun    {}\nGPU       none is used: the CUDA backend is not built yet\n{}",
-                           process.threads, isa, memory, disk, shared, mpirun ? "found" : "not found", version_text());
+  std::cout << fmt::format("cores     {}\nCPU       {}\nmemory    {:.1f} GiB\ndisk      {:.1f} GiB free here\n/dev/shm  {:.1f} GiB free\nmpirun    {}\nGPU       {}\n{}",
+                           process.threads, isa, memory, disk, shared, mpirun ? "found" : "not found", cuda.usable ? cuda.gpu : cuda.gpu.empty() ? cuda.why_not : cuda.gpu + ": " + cuda.why_not, version_text());
   for (const std::string& line : advice) std::cout << "NOT READY: " << line << '\n';
-  if (ready) std::cout << "ready: device cpu\n";
+  if (ready) std::cout << "ready: device " << (cuda.usable ? "cuda" : "cpu") << '\n';
   return ready ? Exit::done : Exit::missing_input;
 }
 

@@ -112,7 +112,7 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
   together(*process.world, [&] {
     subject = subject_of(a);
-    refuse_unbuilt(subject.read.recipe);
+    device_of(subject.read.recipe, process);
     if (!a.per_token.empty()) {
       for (const DataFile& file : subject.read.recipe.data.validation.files) {
         if (same_file(file.path, a.per_token)) fail(Exit::usage, "--per-token {} is the data itself; name another file", a.per_token);
@@ -146,8 +146,10 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   settings.micro_batch_tokens = largest.tokens;
   settings.micro_batch_trained = largest.trained_tokens;
   settings.max_positions = store.longest_document();
+  std::unique_ptr<Backend> backend;
+  together(world, [&] { backend = make_backend(recipe, process); });
+  settings.strip_multiple = backend->strip_multiple();
   const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
-  const auto backend = make_cpu_backend(process.threads);
   DirectoryWeights weights(*model);
   std::optional<Engine> engine;
   together(world, [&] {

@@ -53,7 +53,6 @@ Recipe settings_of(const GenerateArguments& a, int ranks) {
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "parallel.tp", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
-  refuse_unbuilt(recipe);
   if (recipe.parallel.tp != 1 && recipe.parallel.tp != ranks) {
     fail(Exit::bad_recipe, "parallel.tp={} must be the number of ranks, which is {}: generate is tensor-parallel over all of them", recipe.parallel.tp, ranks);
   }
@@ -62,10 +61,11 @@ Recipe settings_of(const GenerateArguments& a, int ranks) {
 }
 
 // The dtype that is stated, or what fits on every rank.
-void choose_dtype(Recipe& recipe, const GenerateArguments& a, Communicator& world) {
+void choose_dtype(Recipe& recipe, const GenerateArguments& a, const Process& process) {
+  Communicator& world = *process.world;
   if (std::any_of(a.overrides.begin(), a.overrides.end(), [](const std::string& text) { return text.starts_with("train.dtype="); })) return;
   bool fits = false;
-  together(world, [&] { fits = fits_in_fp32(read_model_config(recipe.model.path)); });
+  together(world, [&] { fits = device_of(recipe, process) == "cpu" && fits_in_fp32(read_model_config(recipe.model.path)); });
   const std::vector<std::string> votes = world.gather_strings(fits ? "fp32" : "bf16");
   if (std::find(votes.begin(), votes.end(), "bf16") == votes.end()) recipe.train.dtype = "fp32";
 }
@@ -80,7 +80,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   const Sampling sampling{a.greedy || (!a.temperature && !a.top_p), static_cast<float>(a.temperature.value_or(1.0)), static_cast<float>(a.top_p.value_or(1.0)), a.seed.value_or(42)};
   check_same(*process.world, "the command line", fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw, a.max_tokens,
                                                              sampling.greedy, sampling.temperature, sampling.top_p, sampling.seed));
-  choose_dtype(recipe, a, *process.world);
+  choose_dtype(recipe, a, process);
   Mesh mesh = make_mesh({ranks, 1, 1});
   Communicator& world = *mesh.world;
 
@@ -109,7 +109,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
     settings.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
     settings.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
   });
-  Inference inference(settings, mesh, process.threads);
+  Inference inference(settings, mesh, [&] { return make_backend(recipe, process); });
   const bool first = world.rank() == 0;
 
   if (a.prompts.empty()) {

@@ -12,6 +12,7 @@
 #include "kernels/base/hdf5.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
+#include "kernels/devices/devices.h"
 #include "model/files/import_gguf.h"
 #include "model/files/staged_directory.h"
 #include "trainer/checkpoint.h"
@@ -26,12 +27,6 @@
 namespace drover {
 
 using nlohmann::ordered_json;
-
-void refuse_unbuilt(const Recipe& recipe) {
-  if (recipe.device == "cuda") {
-    fail(Exit::bad_recipe, "device: cuda is not built yet in this version; use device: cpu (plans of a recipe for GPUs work: drover plan)");
-  }
-}
 
 namespace {
 
@@ -64,13 +59,13 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
   together(*process.world, [&] {
     read = read_recipe(a.recipe, a.overrides);
-    refuse_unbuilt(read.recipe);
+    device_of(read.recipe, process);
     sizes = check_recipe(read, model_config_of(read.recipe, false), ranks, Inputs::must_exist);
   });
   check_same(*process.world, "the recipe", resolved_recipe(read));
   Mesh mesh = make_mesh({sizes.tp, sizes.pp, sizes.dp});
   log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads", sizes.tp, sizes.pp, sizes.dp);
-  return train(read, mesh, process.threads);
+  return train(read, mesh, [&] { return make_backend(read.recipe, process); });
 }
 
 Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
@@ -90,7 +85,8 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
     const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
     data = prepare_data_in_memory(recipe, tokenizer);
   }
-  const EngineSettings settings = engine_settings(recipe, model, layout, sizes, data ? &*data : nullptr);
+  EngineSettings settings = engine_settings(recipe, model, layout, sizes, data ? &*data : nullptr);
+  settings.strip_multiple = strip_multiple_of(recipe.device == "auto" && cuda_status().usable ? "cuda" : recipe.device);
   const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
   const std::vector<RankPlan> plans = plan_mesh(settings, shape);
   const std::string schedule = print(schedule_of_run(settings, shape));
@@ -202,9 +198,11 @@ std::string version_text() {
   MPI_Get_library_version(mpi, &length);
   const std::string name(mpi, static_cast<size_t>(length));
   const dnnl_version_t* dnnl = dnnl_version();
-  return fmt::format("drover {} ({})\nbackends  cpu, count\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\n", DROVER_VERSION,
-                     std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT, dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
-                     hdf5::library_version(), DROVER_YAML_CPP_VERSION);
+  const CudaStatus cuda = cuda_status();
+  return fmt::format("drover {} ({})\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\n{}", DROVER_VERSION,
+                     std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT, cuda.built ? ", cuda" : "", dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
+                     hdf5::library_version(), DROVER_YAML_CPP_VERSION,
+                     cuda.built ? fmt::format("CUDA      {}\n", cuda.libraries) : "");
 }
 
 }  // namespace drover

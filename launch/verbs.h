@@ -59,7 +59,4 @@ Exit run_inspect(const std::string& path, bool json);
 Exit run_doctor(const Process& process, bool json);
 std::string version_text();
 
-// 78 for what a recipe may say but this version cannot do.
-void refuse_unbuilt(const Recipe& recipe);
-
 }  // namespace drover

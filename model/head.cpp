@@ -34,7 +34,7 @@ void Head::loss(Step& step, Tensor x, Tensor rows, Tensor labels, Tensor weights
     Frame inner(step.scratch);
     const int64_t c = chunk.count;
     Tensor in = normed.rows_from(chunk.begin, c), label = labels.rows_from(chunk.begin, c);
-    Tensor statistics = inner.tensor(c, 3, DType::f32), parts = inner.tensor(c * tp->size(), 3, DType::f32), lse = inner.tensor(c, 1, DType::f32);
+    Tensor parts = inner.tensor(c * tp->size(), 3, DType::f32), statistics = parts.rows_from(c * tp->rank(), c), lse = inner.tensor(c, 1, DType::f32);
     Tensor logits = inner.tensor(c, blocks.front().count, DType::f32);
     const auto valid_in = [&](const Chunk& block) { return std::clamp<int64_t>(share.valid - block.begin, 0, block.count); };
 
@@ -75,7 +75,7 @@ void Head::logits(Step& step, Tensor x, Tensor rows, Tensor logits) const {
   Tensor picked = frame.tensor(n, x.cols, x.dtype), normed = frame.tensor(n, x.cols, x.dtype), rstd = frame.tensor(n, 1, DType::f32);
   b.gather_rows(x, rows, picked);
   b.rms_norm(picked, norm.weight, norm.eps, normed, rstd);
-  Tensor mine = frame.tensor(n, weight.rows, DType::f32), parts = frame.tensor(n * tp->size(), weight.rows, DType::f32);
+  Tensor parts = frame.tensor(n * tp->size(), weight.rows, DType::f32), mine = parts.rows_from(n * tp->rank(), n);
   b.linear(normed, weight, {}, false, mine);
   tp->all_gather(mine, parts);
   for (int64_t rank = 0; rank < tp->size(); ++rank) {

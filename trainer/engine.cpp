@@ -269,14 +269,12 @@ double Engine::apply_gradients(const StepSettings& settings) {
   backend_.add(split, whole);
   mesh_.pp->all_reduce(whole);  // every layer lies on one stage
   for (int64_t layer = 0; layer < layers; ++layer) backend_.add(whole.rows_from(layer, 1), sum);
-  double norm = 0;
-  backend_.download(sum, &norm);
-  norm = std::sqrt(norm);
-  if (!std::isfinite(norm)) return norm;  // the caller stops the run; nothing was updated
   backend_.clip_factor(sum, settings.max_grad_norm, factor);
   backend_.adamw(settings.adamw, factor, adapter_->gradients, adapter_->parameters, adapter_->moment1, adapter_->moment2);
   adapter_->refresh();
-  return norm;
+  double norm = 0;  // where it is not finite nothing was updated, and the caller stops the run
+  backend_.download(sum, &norm);
+  return std::sqrt(norm);
 }
 
 StepResult Engine::train_step(const Batch& batch, const StepSettings& settings) {

@@ -18,8 +18,8 @@ GradientSum::GradientSum(AdapterSet& adapter, Mesh& mesh, Backend& backend, Aren
     : adapter_(adapter), mesh_(mesh), backend_(backend), deterministic_(deterministic) {
   if (!deterministic_) return;
   const int64_t count = most_nodes(local_micro_batches), n = adapter.size();
-  outgoing_ = arena.tensor(count * n, 1, DType::f32);
   exchanged_ = arena.tensor(count * n * mesh.dp->size(), 1, DType::f32);
+  outgoing_ = exchanged_.rows_from(count * n * mesh.dp->rank(), count * n);
   for (int64_t i = 0; i < count; ++i) local_buffers_.push_back(outgoing_.rows_from(i * n, n));
 }
 

@@ -34,7 +34,7 @@ class GradientSum {
   bool deterministic_;
   std::vector<Tensor> local_buffers_;
   Tensor exchanged_;  // (dp · local buffers · n, 1)
-  Tensor outgoing_;   // (local buffers · n, 1)
+  Tensor outgoing_;   // (local buffers · n, 1): this rank's part of it
   std::vector<Node> nodes_;
 };
 

@@ -22,7 +22,7 @@ struct InferenceSettings {
 
 class Inference {
  public:
-  Inference(const InferenceSettings& settings, Mesh& mesh, int threads);
+  Inference(const InferenceSettings& settings, Mesh& mesh, const MakeBackend& make_backend);
 
   Answering& answering() { return *answering_; }
   Decoder& decoder() { return *decoder_; }

@@ -31,9 +31,22 @@ int64_t current_process_bytes() { return kilobyte_line("/proc/self/status", "VmR
 
 int64_t available_machine_bytes() { return kilobyte_line("/proc/meminfo", "MemAvailable:"); }
 
-int64_t predicted_process_bytes(const ArenaBytes& arenas, const Backend& backend) {
+int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend) {
   malloc_trim(0);  // what reading the inputs has freed is not held
-  return current_process_bytes() + arenas.total() + backend.workspace_bytes() + kLibraryBytes;
+  return current_process_bytes() + backend.memory().process_bytes(arenas.total() + backend.workspace_bytes()) + kLibraryBytes;
+}
+
+void check_fits_memory(const ArenaBytes& arenas, Backend& backend) {
+  const int64_t needed = arenas.total() + backend.workspace_bytes() - backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
+  const int64_t there_is = backend.memory().free_bytes();
+  if (needed <= there_is) return;
+  fail(Exit::bad_recipe, "this rank needs {:.1f} GiB of its GPU's memory, and {:.1f} GiB are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or data.max_length, or "
+       "set memory.activation_checkpointing: full", static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
+}
+
+int64_t peak_bytes(Backend& backend) {
+  const int64_t held = backend.memory().held_bytes();
+  return held > 0 ? held : peak_process_bytes();
 }
 
 void check_fits_machine(Communicator& world, int64_t predicted_bytes) {

@@ -49,7 +49,8 @@ int64_t largest(Communicator& world, int64_t mine) {
 
 class Training {
  public:
-  Training(const ReadRecipe& read, Mesh& mesh, int threads) : read_(read), recipe_(read.recipe), mesh_(mesh), world_(*mesh.world), run_(read.recipe.output.dir), threads_(threads) {}
+  Training(const ReadRecipe& read, Mesh& mesh, const MakeBackend& make_backend)
+      : read_(read), recipe_(read.recipe), mesh_(mesh), world_(*mesh.world), run_(read.recipe.output.dir), make_backend_(make_backend) {}
 
   Exit run() {
     together(world_, [&] {
@@ -87,18 +88,22 @@ class Training {
   void build_engine() {
     const MeshSizes sizes{mesh_.shape.tp, mesh_.shape.pp, mesh_.shape.dp};
     EngineSettings settings;
-    together(world_, [&] { settings = engine_settings(recipe_, model_->config(), layout_, sizes, &data_); });
+    together(world_, [&] {
+      settings = engine_settings(recipe_, model_->config(), layout_, sizes, &data_);
+      backend_ = make_backend_();
+      settings.strip_multiple = backend_->strip_multiple();
+    });
     const std::vector<RankPlan> plans = plan_mesh(settings, mesh_.shape);
     log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", parameter_count(model_->config()), trainable_parameters(model_->config(), layout_),
               100.0 * static_cast<double>(trainable_parameters(model_->config(), layout_)) / static_cast<double>(parameter_count(model_->config())), print_plan(plans));
     const std::string schedule = print(schedule_of_run(settings, mesh_.shape));
     if (mesh_.shape.pp > 1) log::info("schedule of the stages:\n{}", schedule);
     planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
-    backend_ = make_cpu_backend(threads_);
     if (recipe_.log.profile) timed_.emplace(*backend_);
     predicted_bytes_ = largest(world_, predicted_process_bytes(planned_, *backend_));
     log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(predicted_bytes_), mib(planned_.total()));
     check_fits_machine(world_, predicted_bytes_);
+    together(world_, [&] { check_fits_memory(planned_, *backend_); });
     weights_.emplace(*model_);
     together(world_, [&] { engine_.emplace(settings, backend(), mesh_, *weights_, planned_); });
     loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp, mesh_.shape.dp});
@@ -216,13 +221,13 @@ class Training {
              loader_->position_of(done_).step + 1);
       }
       ++done_;
-      StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_process_bytes())};
-      reached_bytes_ = m.peak_bytes;
+      StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_bytes(*backend_))};
       m.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       together(world_, [&] {
         if (world_.rank() != 0) return;
         metrics_->step(m);
         progress.step(m);
+        if (done_ == first_step && !backend_->report().empty()) progress.note(backend_->report());
       });
       if (recipe_.eval.every_steps > 0 && done_ % recipe_.eval.every_steps == 0) validate(progress);
       if (recipe_.checkpoint.every_steps > 0 && done_ % recipe_.checkpoint.every_steps == 0) save();
@@ -315,7 +320,7 @@ class Training {
   Mesh& mesh_;
   Communicator& world_;
   fs::path run_;
-  int threads_;
+  const MakeBackend& make_backend_;
   std::optional<Watchdog> watchdog_;
   std::optional<RunLock> lock_;
   std::optional<ModelDirectory> model_;
@@ -338,9 +343,9 @@ class Training {
 
 }  // namespace
 
-Exit train(const ReadRecipe& recipe, Mesh& mesh, int threads) {
+Exit train(const ReadRecipe& recipe, Mesh& mesh, const MakeBackend& make_backend) {
   install_stop_handlers();
-  Training training(recipe, mesh, threads);
+  Training training(recipe, mesh, make_backend);
   return training.run();
 }
 

@@ -28,7 +28,7 @@ class Communicator {
   virtual const std::string& axis() const = 0;  // "tp", "pp", "dp", "world": for messages
 
   virtual void all_reduce(Tensor x) = 0;                          // x := Σ over ranks.  bf16 | f32 | f64; pitched rows allowed
-  virtual void all_gather(Tensor part, Tensor whole) = 0;         // whole (size·part.rows, cols): the ranks' parts, in rank order
+  virtual void all_gather(Tensor part, Tensor whole) = 0;         // whole (size·part.rows, cols): the ranks' parts, in rank order; part may lie in its place
   virtual void broadcast(Tensor x, int root) = 0;
   virtual void barrier() = 0;
   // Non-blocking; contiguous tensors. Messages between a pair of ranks are matched by tag, and may be larger than 2 GiB.

@@ -39,11 +39,16 @@ void CpuBackend::dot(Tensor x, Tensor y, Tensor total) {
 
 void CpuBackend::clip_factor(Tensor total, float max_norm, Tensor factor) {
   const double norm = std::sqrt(total.as<double>()[0]);
+  if (!std::isfinite(norm)) {
+    factor.as<float>()[0] = NAN;
+    return;
+  }
   factor.as<float>()[0] = max_norm <= 0 ? 1.0f : static_cast<float>(std::min(1.0, static_cast<double>(max_norm) / (norm + 1e-6)));
 }
 
 void CpuBackend::adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
   const float clip = factor.as<float>()[0];
+  if (!std::isfinite(clip)) return;
   const double t = static_cast<double>(s.step), lr = s.learning_rate;
   const double correction1 = 1 - std::pow(s.beta1, t), correction2 = 1 - std::pow(s.beta2, t);
   const float step_size = static_cast<float>(lr / correction1), root2 = static_cast<float>(std::sqrt(correction2));

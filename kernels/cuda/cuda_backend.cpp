@@ -29,6 +29,13 @@ class DeviceMemory : public Memory {
   }
   void release(void* block, int64_t) override { cudaFree(block); }  // waits for work that uses it
   Where where() const override { return Where::device; }
+  int64_t process_bytes(int64_t) const override { return 0; }
+  int64_t free_bytes() const override {
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return static_cast<int64_t>(free);
+  }
+  int64_t held_bytes() const override { return traffic_.allocated_bytes; }
 
  private:
   cudaStream_t stream_;
@@ -57,6 +64,20 @@ CudaBackend::~CudaBackend() {
 }
 
 int64_t CudaBackend::workspace_bytes() const { return matmul_->workspace_bytes() + attention_->workspace_bytes(); }
+
+std::string CudaBackend::report() const {
+  std::string text;
+  const auto describe = [&](const char* direction, const auto& counts) {
+    for (const auto& [shape, n] : counts) {
+      if (n.fused + n.unfused == 0) continue;
+      text += fmt::format("linear {} → {} {}: {}{}{}\n", shape.first, shape.second, direction, n.fused > 0 ? fmt::format("low-rank term fused {} times", n.fused) : "",
+                          n.fused > 0 && n.unfused > 0 ? ", " : "", n.unfused > 0 ? fmt::format("unfused {} times", n.unfused) : "");
+    }
+  };
+  describe("forward", paths_.forward);
+  describe("backward", paths_.backward);
+  return text + "attention: " + attention_->path();
+}
 
 void CudaBackend::upload(const void* host, Tensor to) {
   if (to.size() == 0) return;

@@ -7,6 +7,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/strip.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
 
@@ -29,6 +30,8 @@ class CudaBackend : public Backend {
 
   Memory& memory() override { return *memory_; }
   int64_t workspace_bytes() const override;
+  int64_t strip_multiple() const override { return kStripMultiple; }
+  std::string report() const override;
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;

@@ -3,6 +3,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -14,7 +15,7 @@
 
 namespace drover::cuda {
 
-inline int64_t launch_count = 0;  // of this process; for tests and the profile
+inline std::atomic<int64_t> launch_count = 0;  // of this process; for tests and the profile
 
 template <typename... Params>
 void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,

@@ -22,6 +22,7 @@ class TimedBackend : public Backend {
 
   Memory& memory() override { return inner_.memory(); }
   int64_t workspace_bytes() const override { return inner_.workspace_bytes(); }
+  std::string report() const override { return inner_.report(); }
   int64_t strip_multiple() const override { return inner_.strip_multiple(); }
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <vector>
 
 #include "emulated_device.h"
@@ -158,6 +159,8 @@ void run_block() {
 }  // namespace
 
 void run(const char* name, dim3 grid, dim3 block_dim, size_t shared_bytes, const std::function<void()>& thread) {
+  static std::mutex one_at_a_time;  // ranks may be threads
+  const std::lock_guard lock(one_at_a_time);
   Block& b = *block();
   b.name = name;
   b.thread = &thread;

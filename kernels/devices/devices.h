@@ -1,0 +1,31 @@
+// Which devices this build and this machine have, found at run time: one binary starts with and without a GPU.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "kernels/backend.h"
+
+namespace drover {
+
+struct CudaStatus {
+  bool built = false;   // the CUDA backend is part of this program
+  bool usable = false;  // and this machine has a GPU and driver it runs on
+  std::string why_not;  // what is missing, and what to do; empty where usable
+  std::string gpu;      // "NVIDIA H100 80GB HBM3, 79.1 GiB, driver 13.0"; empty where there is none
+  std::string libraries;  // "CUDA 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0"; empty where not built
+};
+CudaStatus cuda_status();
+
+struct CudaChoice {
+  int device = 0;
+  bool deterministic = false;
+};
+std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice);  // 78 with `why_not` where it is not usable
+
+// What device: auto | cpu | cuda of a recipe means on this machine: "cpu" or "cuda". 78 where cuda is asked for and not usable.
+std::string chosen_device(const std::string& asked);
+
+// Backend::strip_multiple of the backend that a device has, for plans of machines that are not at hand.
+int64_t strip_multiple_of(const std::string& device);
+
+}  // namespace drover
