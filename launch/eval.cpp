@@ -3,7 +3,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "kernels/base/hash.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "launch/verbs.h"
@@ -109,7 +108,7 @@ Evaluation score_of(const TokenStore& masks, Logprobs& documents) {
 Exit run_eval(const Process& process, const EvalArguments& a) {
   Subject subject;
   MeshSizes sizes;
-  check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
+  check_same_program(process);
   together(*process.world, [&] {
     subject = subject_of(a);
     device_of(subject.read.recipe, process);

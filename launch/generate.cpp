@@ -4,7 +4,6 @@
 #include <nlohmann/json.hpp>
 
 #include "data/prompts.h"
-#include "kernels/base/hash.h"
 #include "kernels/comm/agree.h"
 #include "launch/verbs.h"
 #include "trainer/inference.h"
@@ -75,7 +74,7 @@ void choose_dtype(Recipe& recipe, const GenerateArguments& a, const Process& pro
 Exit run_generate(const Process& process, const GenerateArguments& a) {
   const int ranks = process.mpi.size;
   Recipe recipe;
-  check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
+  check_same_program(process);
   together(*process.world, [&] { recipe = settings_of(a, ranks); });
   const Sampling sampling{a.greedy || (!a.temperature && !a.top_p), static_cast<float>(a.temperature.value_or(1.0)), static_cast<float>(a.top_p.value_or(1.0)), a.seed.value_or(42)};
   check_same(*process.world, "the command line", fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw, a.max_tokens,

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "kernels/base/file.h"
+#include "kernels/base/hash.h"
+#include "kernels/comm/agree.h"
 #include "kernels/base/log.h"
 #include "kernels/devices/devices.h"
 
@@ -69,6 +71,11 @@ std::string device_of(const Recipe& recipe, const Process& process) {
 std::unique_ptr<Backend> make_backend(const Recipe& recipe, const Process& process) {
   if (device_of(recipe, process) == "cuda") return make_cuda_backend({.device = 0, .deterministic = recipe.train.deterministic});
   return make_cpu_backend(process.threads);
+}
+
+void check_same_program(const Process& process) {
+  const std::string module = cuda_module_file();
+  check_same(*process.world, "the program", sha256_file("/proc/self/exe") + (module.empty() ? "" : sha256_file(module)));
 }
 
 int guarded(const Process& process, const std::function<Exit()>& verb) {

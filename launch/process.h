@@ -25,6 +25,9 @@ std::string device_of(const Recipe& recipe, const Process& process);  // "cpu" o
 // Starts MPI when a launcher started us, takes this rank's share of the cores (OMP_NUM_THREADS overrides the number of threads) and pins to it.
 Process start_process(int* argc, char*** argv);
 
+// The ranks run one program, CUDA backend included: its content is compared. Collective.
+void check_same_program(const Process& process);
+
 // Runs a verb: an expected error is printed once and becomes its exit code on all ranks; anything unexpected is printed with the rank and ends all.
 int guarded(const Process& process, const std::function<Exit()>& verb);
 

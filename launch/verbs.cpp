@@ -8,9 +8,9 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "kernels/base/hash.h"
 #include "kernels/base/hdf5.h"
 #include "kernels/base/log.h"
+#include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
 #include "kernels/devices/devices.h"
 #include "model/files/import_gguf.h"
@@ -56,7 +56,7 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   if (dry_run) return process.mpi.rank == 0 ? run_plan(a, ranks > 1 ? std::optional<int>(ranks) : std::nullopt) : Exit::done;
   ReadRecipe read;
   MeshSizes sizes;
-  check_same(*process.world, "the program", sha256_file("/proc/self/exe"));
+  check_same_program(process);
   together(*process.world, [&] {
     read = read_recipe(a.recipe, a.overrides);
     device_of(read.recipe, process);
@@ -180,7 +180,7 @@ Exit run_export(const Process& process, const ExportArguments& a) {
     check_same_adapter(*checkpoint, read.recipe, check_weights_together(base, {0, base.config().layers}, *alone));
     export_merged(*checkpoint, base, a.merged, *make_cpu_backend(process.threads),
                   [&](const fs::path& staged) { verify_merged(process, *checkpoint, base, staged, a.merged); });
-    log::info("the merged model of step {} is in {}, read back and checked\n  try it: drover generate --model {} --prompt \"…\" --greedy", checkpoint->state().step, a.merged, a.merged);
+    log::info("the merged model of step {} is in {}, read back and checked\n  try it: {} generate --model {} --prompt \"…\" --greedy", checkpoint->state().step, a.merged, program_name(), a.merged);
   }
   if (a.json) std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter}, {"step", checkpoint->state().step}}.dump() << '\n';
   return Exit::done;
@@ -188,7 +188,7 @@ Exit run_export(const Process& process, const ExportArguments& a) {
 
 Exit run_import(const std::string& gguf, const std::string& directory) {
   import_gguf(gguf, directory);
-  log::info("{} is a Hugging Face model directory now\n  try it: drover generate --model {} --prompt \"…\" --greedy", directory, directory);
+  log::info("{} is a Hugging Face model directory now\n  try it: {} generate --model {} --prompt \"…\" --greedy", directory, program_name(), directory);
   return Exit::done;
 }
 
@@ -198,11 +198,11 @@ std::string version_text() {
   MPI_Get_library_version(mpi, &length);
   const std::string name(mpi, static_cast<size_t>(length));
   const dnnl_version_t* dnnl = dnnl_version();
-  const CudaStatus cuda = cuda_status();
+  const std::string cuda = cuda_libraries();
   return fmt::format("drover {} ({})\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\n{}", DROVER_VERSION,
-                     std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT, cuda.built ? ", cuda" : "", dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
+                     std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT, cuda.empty() ? "" : ", cuda", dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
                      hdf5::library_version(), DROVER_YAML_CPP_VERSION,
-                     cuda.built ? fmt::format("CUDA      {}\n", cuda.libraries) : "");
+                     cuda.empty() ? "" : fmt::format("CUDA      {}\n", cuda));
 }
 
 }  // namespace drover

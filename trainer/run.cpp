@@ -7,6 +7,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/watchdog.h"
+#include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
 #include "optim/learning_rate.h"
 #include "trainer/checkpoint.h"
@@ -310,9 +311,9 @@ class Training {
     log::info("arenas of rank 0: {} bytes planned, {} bytes reached", planned_.total(), peak.total());
     log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(predicted_bytes_), mib(reached_bytes_));
     log::info("done. The adapter is in {}\n"
-              "  try it:   drover generate --model {} --adapter {} --prompt \"…\" --greedy\n"
-              "  merge it: drover export {} --merged {}",
-              adapter.string(), recipe_.model.path, adapter.string(), run_.string(), (run_ / "merged").string());
+              "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy\n"
+              "  merge it: {} export {} --merged {}",
+              adapter.string(), program_name(), recipe_.model.path, adapter.string(), program_name(), run_.string(), (run_ / "merged").string());
   }
 
   const ReadRecipe& read_;

@@ -11,16 +11,15 @@
 namespace drover::cuda {
 
 struct CudaAttention::State {
-  State(cudaStream_t on, Uploader& uploader, Traffic& traffic, AttentionSettings given)
-      : stream(on), settings(std::move(given)), segments(on, uploader, traffic) {
+  State(cudaStream_t on, Uploader& uploads, Traffic& counted, AttentionSettings given)
+      : stream(on), uploader(uploads), traffic(counted), settings(std::move(given)), segments(uploads, counted) {
     if (!settings.log) settings.log = [](const std::string& line) { log::write(line); };
   }
   // Whether cuDNN did it.
-  template <typename Run>
-  bool by_cudnn(const AttentionCall& call, Run&& run) {
-    if (settings.own_kernels_only || !cudnn_fits(call)) return false;
-    if (!cudnn) cudnn = std::make_unique<CudnnAttention>(stream, settings.deterministic);
-    if (run(*cudnn)) {
+  bool by_cudnn(const AttentionCall& call, const AttentionGradients* gradients) {
+    if (settings.own_kernels_only || !cudnn_fits(call, gradients)) return false;
+    if (!cudnn) cudnn = std::make_unique<CudnnAttention>(stream, uploader, traffic, settings.deterministic);
+    if (cudnn->run(call, gradients)) {
       ++cudnn_calls;
       return true;
     }
@@ -33,6 +32,8 @@ struct CudaAttention::State {
   }
 
   cudaStream_t stream;
+  Uploader& uploader;
+  Traffic& traffic;
   AttentionSettings settings;
   AttentionSegments segments;
   std::unique_ptr<CudnnAttention> cudnn;  // made when there is something for it
@@ -59,7 +60,7 @@ CudaAttention::~CudaAttention() = default;
 void CudaAttention::forward(const AttentionCall& call) {
   require_attention(call);
   State& s = *state_;
-  if (s.by_cudnn(call, [&](CudnnAttention& cudnn) { return cudnn.forward(call); })) return;
+  if (s.by_cudnn(call, nullptr)) return;
   const AttentionTasks& tasks = s.tasks_of_own(call);
   attention_tiles(s.stream, call, tasks);
   attention_decode(s.stream, call, tasks);
@@ -70,7 +71,7 @@ void CudaAttention::backward(const AttentionCall& call, const AttentionGradients
   for (const Tensor& t : {gradients.d_o, gradients.dq, gradients.dk, gradients.dv}) require(t.dtype == call.q.dtype, "attention's gradients are of its dtype");
   for (const Segment& segment : call.segments) require(segment.block_table == nullptr, "attention_backward reads contiguous keys");
   State& s = *state_;
-  if (s.by_cudnn(call, [&](CudnnAttention& cudnn) { return cudnn.backward(call, gradients); })) return;
+  if (s.by_cudnn(call, &gradients)) return;
   attention_backward(s.stream, call, gradients, s.tasks_of_own(call));
 }
 

@@ -1,18 +1,14 @@
 #include "kernels/cuda/attention_segments.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <limits>
-
-#include "kernels/cuda/check.h"
 
 namespace drover::cuda {
 
 namespace {
 
 constexpr int64_t kMostRows = std::numeric_limits<int32_t>::max() / 2;
-constexpr int64_t kLeastBytes = int64_t{64} << 10;
 
 int64_t blocks_of(const Segment& s, int64_t block_size) { return s.block_table == nullptr ? 0 : (s.nk + block_size - 1) / block_size; }
 
@@ -43,10 +39,6 @@ void sort(std::vector<AttentionTask>& tasks, Length&& length) {
 }
 
 }  // namespace
-
-AttentionSegments::~AttentionSegments() {
-  for (Slot& slot : slots_) cudaFree(slot.device);
-}
 
 const AttentionTasks& AttentionSegments::on_device(std::span<const Segment> segments, int64_t block_size) {
   ++calls_;
@@ -96,23 +88,7 @@ void AttentionSegments::fill(Slot& slot, std::span<const Segment> segments, int6
   put(keys);
   put(slot.tables);
 
-  const int64_t bytes = static_cast<int64_t>(image.size());
-  if (bytes > slot.capacity) {
-    cudaFree(slot.device);  // waits for work that uses it
-    slot.device = nullptr;
-    slot.capacity = 0;
-    const int64_t capacity = std::max(kLeastBytes, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(bytes))));
-    check(cudaMalloc(reinterpret_cast<void**>(&slot.device), static_cast<size_t>(capacity)), "cudaMalloc");
-    slot.capacity = capacity;
-    ++traffic_.allocations;
-    traffic_.allocated_bytes += capacity;
-  }
-  if (bytes > 0) {
-    uploader_.copy(image.data(), 1, bytes, slot.device, bytes);
-    ++traffic_.uploads;
-    traffic_.uploaded_bytes += bytes;
-  }
-  const auto* tasks = reinterpret_cast<const AttentionTask*>(slot.device);
+  const auto* tasks = reinterpret_cast<const AttentionTask*>(slot.device.put(image, uploader_, traffic_));
   slot.tasks = {.queries = tasks,
                 .keys = tasks + queries,
                 .tables = reinterpret_cast<const int32_t*>(tasks + queries + keys.size()),
@@ -123,7 +99,7 @@ void AttentionSegments::fill(Slot& slot, std::span<const Segment> segments, int6
 
 int64_t AttentionSegments::bytes() const {
   int64_t bytes = 0;
-  for (const Slot& slot : slots_) bytes += slot.capacity;
+  for (const Slot& slot : slots_) bytes += slot.device.capacity();
   return bytes;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/device_image.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
 
@@ -15,10 +16,7 @@ namespace drover::cuda {
 
 class AttentionSegments {
  public:
-  AttentionSegments(cudaStream_t stream, Uploader& uploader, Traffic& traffic) : stream_(stream), uploader_(uploader), traffic_(traffic) {}
-  ~AttentionSegments();
-  AttentionSegments(const AttentionSegments&) = delete;
-  AttentionSegments& operator=(const AttentionSegments&) = delete;
+  AttentionSegments(Uploader& uploader, Traffic& traffic) : uploader_(uploader), traffic_(traffic) {}
 
   const AttentionTasks& on_device(std::span<const Segment> segments, int64_t block_size);
   int64_t bytes() const;
@@ -29,13 +27,11 @@ class AttentionSegments {
     std::vector<int32_t> tables;  // one behind another
     int64_t block_size = 0;
     AttentionTasks tasks;
-    char* device = nullptr;
-    int64_t capacity = 0;
+    DeviceImage device;
     int64_t used = 0;  // when, in calls
   };
   void fill(Slot& slot, std::span<const Segment> segments, int64_t block_size);
 
-  cudaStream_t stream_;
   Uploader& uploader_;
   Traffic& traffic_;
   std::array<Slot, 8> slots_;  // the micro-batches that a pipeline has in flight

@@ -1,6 +1,6 @@
-# CUDA, found or absent: sets DROVER_HAS_CUDA, and with it the targets CUDA::cudart_static, CUDA::cublasLt, drover::cudnn and drover::cudnn_frontend.
+# CUDA, found or absent: sets DROVER_HAS_CUDA, and with it the target drover_cuda_libraries.
 # launch/cuda-toolkit installs what is missing from PyPI's wheels into DROVER_CUDA_TOOLKIT.
-set(DROVER_CUDA OFF CACHE STRING "Build the CUDA backend: AUTO (where the toolkit is found), ON or OFF (the default until the backend is whole)")
+set(DROVER_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where the toolkit is found), ON or OFF")
 set_property(CACHE DROVER_CUDA PROPERTY STRINGS AUTO ON OFF)
 if(NOT DROVER_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "DROVER_CUDA=${DROVER_CUDA}: allowed are AUTO, ON and OFF")
@@ -32,10 +32,12 @@ find_library(DROVER_CUBLASLT cublasLt HINTS ${CUDA_ROOTS} PATH_SUFFIXES lib64 li
 find_library(DROVER_CUDART cudart_static HINTS ${CUDA_ROOTS} PATH_SUFFIXES lib64 lib targets/x86_64-linux/lib)
 find_path(DROVER_CUDNN_INCLUDE cudnn.h HINTS ${CUDA_ROOTS} PATH_SUFFIXES include)
 find_library(DROVER_CUDNN NAMES cudnn libcudnn.so.9 HINTS ${CUDA_ROOTS} PATH_SUFFIXES lib64 lib)
+# cudnn-frontend refers to NVRTC, which cuDNN itself compiles attention with.
+find_library(DROVER_NVRTC NAMES nvrtc HINTS ${CUDA_ROOTS} PATH_SUFFIXES lib64 lib targets/x86_64-linux/lib)
 find_path(DROVER_CUDNN_FRONTEND cudnn_frontend.h HINTS ${CUDA_ROOTS} PATH_SUFFIXES include)
 
 set(MISSING "")
-foreach(PART DROVER_NVCC DROVER_CUBLASLT_INCLUDE DROVER_CUBLASLT DROVER_CUDART DROVER_CUDNN_INCLUDE DROVER_CUDNN DROVER_CUDNN_FRONTEND)
+foreach(PART DROVER_NVCC DROVER_CUBLASLT_INCLUDE DROVER_CUBLASLT DROVER_CUDART DROVER_CUDNN_INCLUDE DROVER_CUDNN DROVER_NVRTC DROVER_CUDNN_FRONTEND)
   if(NOT ${PART})
     list(APPEND MISSING ${PART})
   endif()
@@ -56,9 +58,10 @@ enable_language(CUDA)
 set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
 set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
 set(CMAKE_CUDA_FLAGS_RELEASE -O2)
+set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/kernels/cuda/compile ${CMAKE_CXX_COMPILER_LAUNCHER})
 set(DROVER_HAS_CUDA TRUE)
 
 add_library(drover_cuda_libraries INTERFACE)
 target_include_directories(drover_cuda_libraries SYSTEM INTERFACE ${DROVER_CUBLASLT_INCLUDE} ${DROVER_CUDNN_INCLUDE} ${DROVER_CUDNN_FRONTEND})
-target_link_libraries(drover_cuda_libraries INTERFACE ${DROVER_CUDART} ${DROVER_CUBLASLT} ${DROVER_CUDNN} Threads::Threads ${CMAKE_DL_LIBS} rt)
+target_link_libraries(drover_cuda_libraries INTERFACE ${DROVER_CUDART} ${DROVER_CUBLASLT} ${DROVER_CUDNN} ${DROVER_NVRTC} Threads::Threads ${CMAKE_DL_LIBS} rt)
 message(STATUS "CUDA backend: ${DROVER_NVCC}, ${DROVER_CUBLASLT}, ${DROVER_CUDNN}, cudnn-frontend in ${DROVER_CUDNN_FRONTEND}")

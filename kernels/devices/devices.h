@@ -1,4 +1,4 @@
-// Which devices this build and this machine have, found at run time: one binary starts with and without a GPU.
+// Which devices this build and this machine have, found at run time: one program starts with and without a GPU, a driver and CUDA's libraries.
 #pragma once
 #include <memory>
 #include <string>
@@ -8,13 +8,14 @@
 namespace drover {
 
 struct CudaStatus {
-  bool built = false;   // the CUDA backend is part of this program
+  bool built = false;   // the CUDA backend lies beside this program (cuda_module.h)
   bool usable = false;  // and this machine has a GPU and driver it runs on
   std::string why_not;  // what is missing, and what to do; empty where usable
   std::string gpu;      // "NVIDIA H100 80GB HBM3, 79.1 GiB, driver 13.0"; empty where there is none
-  std::string libraries;  // "CUDA 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0"; empty where not built
 };
 CudaStatus cuda_status();
+std::string cuda_libraries();    // "CUDA 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0", or why they cannot be loaded; empty where not built
+std::string cuda_module_file();  // the backend's file; empty where not built
 
 struct CudaChoice {
   int device = 0;

@@ -1,9 +1,13 @@
 """Bad input: one clear error and its exit code, on every rank."""
 import json
+import os
+import pathlib
 import shutil
 import struct
+import subprocess
 import unittest
 
+import case
 from case import Case, run
 
 
@@ -26,6 +30,28 @@ class Refusing(Case):
         self.refused(78, "layers", overrides=["parallel.pp=5"], ranks=5)
         self.refused(78, "multiple", overrides=["train.global_batch_size=9"])
         self.refused(78, "cuda", overrides=["device=cuda"])
+
+    def test_a_gpu_that_is_not_there(self):
+        # The program away from its CUDA backend; beside a file that is none; and, where it was built, beside the backend. A stand-in for the driver is
+        # what the build made for cuDNN's support check.
+        program, backend = pathlib.Path(case.DROVER), pathlib.Path(case.DROVER).with_name("libdrover_cuda.so")
+        driver = program.with_name("tests") / "stand_in_driver"
+        alone = self.home / "alone"
+        alone.mkdir()
+        shutil.copy(program, alone / "drover")
+
+        def refused(word, folder=""):
+            done = subprocess.run([alone / "drover", "train", self.recipe, "device=cuda"], capture_output=True, text=True, env=dict(os.environ, LD_LIBRARY_PATH=str(folder)))
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (78, 1), done.stderr)
+            self.assertIn(word, done.stderr)
+
+        refused("built without CUDA")
+        if not backend.exists():
+            self.skipTest("this build has no CUDA backend")
+        (alone / "libdrover_cuda.so").write_bytes(b"\x7fELF and nothing more")
+        refused("cannot be loaded", driver)
+        shutil.copy(backend, alone)
+        refused("finds no GPU", driver)
 
     def test_models(self):
         self.refused(66, "no model directory", overrides=[f"model.path={self.home}/nothing"])

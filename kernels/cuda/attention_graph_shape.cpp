@@ -1,0 +1,110 @@
+#include "kernels/cuda/attention_graph_shape.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace drover::cuda {
+
+namespace {
+
+constexpr int64_t kMostDocuments = 1024;
+constexpr int64_t kTile = 64;
+
+bool aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.pitch % 8 == 0; }
+
+int64_t padded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
+}  // namespace
+
+bool packed_causal(const AttentionCall& call, const AttentionGradients* gradients) {
+  const int64_t head_dim = call.shape.head_dim;
+  if (call.q.dtype != DType::bf16 || head_dim % 8 != 0 || head_dim > 128 || call.segments.empty()) return false;
+  if (static_cast<int64_t>(call.segments.size()) > kMostDocuments) return false;
+  for (const Tensor& t : {call.q, call.kv.k, call.kv.v, call.o}) {
+    if (!aligned(t)) return false;
+  }
+  if (gradients != nullptr) {
+    for (const Tensor& t : {gradients->d_o, gradients->dq, gradients->dk, gradients->dv}) {
+      if (!aligned(t)) return false;
+    }
+  }
+  int64_t next = call.segments[0].q0, longest = 0;
+  for (const Segment& s : call.segments) {
+    if (s.block_table != nullptr || s.q0 != next || s.k0 != s.q0 || s.nk != s.nq || s.offset != 0) return false;
+    next += s.nq;
+    longest = std::max(longest, s.nq);
+  }
+  return longest > 1;  // nothing but single rows: their own key is all that they see, and decoding's kernel does that
+}
+
+int64_t document_bucket(int64_t documents) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(documents, 1)))); }
+
+int64_t row_bucket(int64_t rows) {
+  const int64_t octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(std::max<int64_t>(rows, 1))));
+  const int64_t step = std::max(kTile, octave / 4);
+  return std::max(kTile, (rows + step - 1) / step * step);
+}
+
+GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic, int64_t rows_seen) {
+  GraphShape g{.backward = gradients != nullptr, .deterministic = gradients != nullptr && deterministic};
+  int64_t longest = 0;
+  for (const Segment& s : call.segments) longest = std::max(longest, s.nq);
+  g.documents = document_bucket(static_cast<int64_t>(call.segments.size()));
+  g.longest = row_bucket(longest);
+  g.heads = call.shape.heads;
+  g.kv_heads = call.shape.kv_heads;
+  g.head_dim = call.shape.head_dim;
+  g.scale = call.shape.scale;
+  const auto put = [&](GraphShape::Member member, const Tensor& t) { g.pitch[member] = t.pitch; };
+  put(GraphShape::kQ, call.q);
+  put(GraphShape::kK, call.kv.k);
+  put(GraphShape::kV, call.kv.v);
+  put(GraphShape::kO, call.o);
+  put(GraphShape::kLse, call.lse);
+  if (gradients == nullptr) return g;
+  put(GraphShape::kDO, gradients->d_o);
+  put(GraphShape::kDQ, gradients->dq);
+  put(GraphShape::kDK, gradients->dk);
+  put(GraphShape::kDV, gradients->dv);
+  // cuDNN's sums for dq, dk and dv either lie as dense (documents, heads, longest, head_dim) or as the rows of dq, dk and dv do, gaps included and dk and
+  // dv once per query head: the smaller. The second is known to be wrong where head_dim is not a multiple of 16.
+  const int64_t group = g.heads / g.kv_heads;
+  const int64_t dense = g.documents * g.longest * g.heads * g.head_dim;
+  const int64_t by_rows = rows_seen * (g.pitch[GraphShape::kDQ] + (g.pitch[GraphShape::kDK] + g.pitch[GraphShape::kDV]) * group);
+  if (by_rows < dense && g.head_dim % 16 == 0) g.rows = rows_seen;
+  return g;
+}
+
+std::vector<int64_t> offset_pitches(const GraphShape& shape) {
+  std::vector<int64_t> pitches;
+  for (const int64_t pitch : shape.pitch) {
+    if (pitch > 0 && std::find(pitches.begin(), pitches.end(), pitch) == pitches.end()) pitches.push_back(pitch);
+  }
+  return pitches;
+}
+
+int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index) {
+  if (pitch_index < 0) pitch_index = static_cast<int64_t>(offset_pitches(shape).size());
+  return padded(shape.documents * static_cast<int64_t>(sizeof(int32_t))) + pitch_index * padded((shape.documents + 1) * static_cast<int64_t>(sizeof(int64_t)));
+}
+
+std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape) {
+  std::vector<int32_t> lengths(static_cast<size_t>(shape.documents), 0);
+  std::vector<int64_t> begins(static_cast<size_t>(shape.documents) + 1, call.segments.back().q0 + call.segments.back().nq);
+  for (size_t i = 0; i < call.segments.size(); ++i) {
+    lengths[i] = static_cast<int32_t>(call.segments[i].nq);
+    begins[i] = call.segments[i].q0;
+  }
+  std::vector<char> image(static_cast<size_t>(document_tables_at(shape, -1)), 0);
+  std::memcpy(image.data(), lengths.data(), lengths.size() * sizeof(int32_t));
+  const std::vector<int64_t> pitches = offset_pitches(shape);
+  for (size_t p = 0; p < pitches.size(); ++p) {
+    std::vector<int64_t> elements = begins;
+    for (int64_t& e : elements) e *= pitches[p];
+    std::memcpy(image.data() + document_tables_at(shape, static_cast<int64_t>(p)), elements.data(), elements.size() * sizeof(int64_t));
+  }
+  return image;
+}
+
+}  // namespace drover::cuda

@@ -1,0 +1,43 @@
+// Which of cuDNN's attention graphs a call takes, as plain functions. A graph is built for a shape and serves every call that fits into it: the numbers
+// of documents and of rows are rounded up to buckets, so that a run builds few graphs, and documents of length 0 fill a bucket.
+#pragma once
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cuda/attention_plans.h"
+
+namespace drover::cuda {
+
+struct GraphShape {
+  enum Member { kQ, kK, kV, kO, kLse, kDO, kDQ, kDK, kDV, kMembers };  // from kDO on: backward only
+
+  bool backward = false, deterministic = false;
+  int64_t documents = 0;  // bucket
+  int64_t longest = 0;    // bucket: the longest document's rows
+  int64_t rows = 0;       // an upper bound of all documents' rows, where the workspace is laid out by it (backward); else 0
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 1;
+  std::array<int64_t, kMembers> pitch{};  // elements from one row to the next; 0 for what a forward graph has not
+  auto operator<=>(const GraphShape&) const = default;
+};
+
+// Whether the graphs can do what is asked for: bf16, no block table, every document causal over its own rows (q0 == k0, nq == nk, offset 0) and following
+// the one before without a gap, head_dim % 8 == 0 and <= 128, rows on 16-byte boundaries. `gradients` is null for a forward.
+bool packed_causal(const AttentionCall& call, const AttentionGradients* gradients);
+
+int64_t document_bucket(int64_t documents);  // 1, 2, 4, 8, …
+int64_t row_bucket(int64_t rows);            // 64, 128, 192, 256, 320, …: quarters of an octave, multiples of 64; a power of two is one
+
+// The graph of a call that packed_causal() accepts. `rows_seen`: where the last document of any call so far has ended, rounded up; it
+// bounds the workspace's rows.
+GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic, int64_t rows_seen);
+
+// The different pitches of a shape: a ragged tensor is told where its documents begin in elements, so each pitch has its own table.
+std::vector<int64_t> offset_pitches(const GraphShape& shape);
+// int32 lengths[documents], then per pitch int64 begins[documents + 1], each part padded to 16 bytes. The byte offsets are those of `document_tables_at`.
+std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape);
+int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index);  // -1: the end
+
+}  // namespace drover::cuda

@@ -1,0 +1,137 @@
+#include "kernels/cuda/cudnn_attention.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <vector>
+
+#include "kernels/base/error.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cudnn_graph.h"
+#include "kernels/cuda/device_image.h"
+
+namespace drover::cuda {
+
+namespace {
+
+constexpr int64_t kMostWorkspace = int64_t{4} << 30;  // cuDNN's deterministic backward keeps a T×T matrix per head
+
+void check(cudnnStatus_t result, const char* call) {
+  if (result != CUDNN_STATUS_SUCCESS) fail(Exit::internal, "internal error: {} failed: {}", call, cudnnGetErrorString(result));
+}
+
+}  // namespace
+
+bool cudnn_fits(const AttentionCall& call, const AttentionGradients* gradients) { return packed_causal(call, gradients); }
+
+struct CudnnAttention::State {
+  struct Plan {
+    std::unique_ptr<CudnnGraph> graph;  // null: refused
+    std::string why_not;
+  };
+  struct Tables {
+    std::vector<char> image;
+    DeviceImage device;
+    int64_t used = 0;  // when, in calls
+  };
+
+  const Plan& plan(const GraphShape& shape) {
+    const auto [at, fresh] = plans.try_emplace(shape);
+    Plan& p = at->second;
+    if (!fresh) return p;
+    p.graph = CudnnGraph::build(shape, handle, p.why_not);
+    if (p.graph && p.graph->workspace_bytes() > kMostWorkspace) {
+      p.why_not = fmt::format("its workspace would be {:.1f} GiB", static_cast<double>(p.graph->workspace_bytes()) / (1 << 30));
+      p.graph.reset();
+    }
+    return p;
+  }
+  char* tables_on_device(std::vector<char> image) {
+    Tables* oldest = &tables[0];
+    for (Tables& t : tables) {
+      if (t.used > 0 && t.image == image) {
+        t.used = calls;
+        return t.device.device();
+      }
+      if (t.used < oldest->used) oldest = &t;
+    }
+    oldest->used = 0;  // not to be found if this fails half-way
+    oldest->device.put(image, uploader, traffic);
+    oldest->image = std::move(image);
+    oldest->used = calls;
+    return oldest->device.device();
+  }
+  void* workspace_of(int64_t bytes) {
+    if (bytes > workspace_bytes) {
+      cudaFree(workspace);  // waits for work that uses it
+      workspace = nullptr;
+      workspace_bytes = 0;
+      cuda::check(cudaMalloc(&workspace, static_cast<size_t>(bytes)), "cudaMalloc");
+      workspace_bytes = bytes;
+      ++traffic.allocations;
+      traffic.allocated_bytes += bytes;
+    }
+    return workspace;
+  }
+
+  Uploader& uploader;
+  Traffic& traffic;
+  bool deterministic = false;
+  cudnnHandle_t handle = nullptr;
+  std::map<GraphShape, Plan> plans;
+  std::array<Tables, 16> tables;  // a forward and a backward of each micro-batch that a pipeline has in flight
+  void* workspace = nullptr;
+  int64_t workspace_bytes = 0;
+  int64_t calls = 0, rows_seen = 0;
+  std::string why_not;
+};
+
+CudnnAttention::CudnnAttention(cudaStream_t stream, Uploader& uploader, Traffic& traffic, bool deterministic)
+    : state_(new State{.uploader = uploader, .traffic = traffic, .deterministic = deterministic}) {
+  check(cudnnCreate(&state_->handle), "cudnnCreate");
+  check(cudnnSetStream(state_->handle, stream), "cudnnSetStream");
+}
+
+CudnnAttention::~CudnnAttention() {
+  State& s = *state_;
+  cudaFree(s.workspace);
+  s.plans.clear();
+  if (s.handle != nullptr) cudnnDestroy(s.handle);
+}
+
+bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gradients) {
+  State& s = *state_;
+  ++s.calls;
+  s.rows_seen = std::max(s.rows_seen, row_bucket(call.segments.back().q0 + call.segments.back().nq));
+  const GraphShape shape = graph_shape(call, gradients, s.deterministic, s.rows_seen);
+  const State::Plan& plan = s.plan(shape);
+  if (!plan.graph) {
+    s.why_not = plan.why_not;
+    return false;
+  }
+  std::array<void*, GraphShape::kMembers> data{};
+  data[GraphShape::kQ] = call.q.data;
+  data[GraphShape::kK] = call.kv.k.data;
+  data[GraphShape::kV] = call.kv.v.data;
+  data[GraphShape::kO] = call.o.data;
+  data[GraphShape::kLse] = call.lse.data;
+  if (gradients != nullptr) {
+    data[GraphShape::kDO] = gradients->d_o.data;
+    data[GraphShape::kDQ] = gradients->dq.data;
+    data[GraphShape::kDK] = gradients->dk.data;
+    data[GraphShape::kDV] = gradients->dv.data;
+  }
+  char* tables = s.tables_on_device(document_tables(call, shape));
+  plan.graph->run(s.handle, data, tables, s.workspace_of(plan.graph->workspace_bytes()));
+  return true;
+}
+
+const std::string& CudnnAttention::why_not() const { return state_->why_not; }
+
+int64_t CudnnAttention::workspace_bytes() const {
+  int64_t bytes = state_->workspace_bytes;
+  for (const State::Tables& t : state_->tables) bytes += t.device.capacity();
+  return bytes;
+}
+
+}  // namespace drover::cuda

@@ -1,0 +1,118 @@
+// Which of cuDNN's graphs a call takes, and the tables that it reads.
+#include "kernels/cuda/attention_graph_shape.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+namespace drover::cuda {
+namespace {
+
+using testing::ElementsAre;
+
+// 8 query heads and 2 kv heads of 16, q, k and v side by side.
+struct Call {
+  std::vector<Segment> segments;
+  AttentionCall call;
+  AttentionGradients gradients;
+
+  explicit Call(std::vector<int64_t> lengths, int64_t head_dim = 16, int64_t margin = 8, int64_t first = 0) {
+    int64_t row = first;
+    for (const int64_t n : lengths) {
+      segments.push_back({.q0 = row, .nq = n, .k0 = row, .nk = n});
+      row += n;
+    }
+    const int64_t q = 8 * head_dim, kv = 2 * head_dim, pitch = q + 2 * kv + margin;
+    const auto tensor = [&](int64_t cols, int64_t to_next, DType type = DType::bf16) { return Tensor{nullptr, row, cols, to_next, type}; };
+    call = {.q = tensor(q, pitch), .kv = {.k = tensor(kv, pitch), .v = tensor(kv, pitch)}, .segments = segments,
+            .shape = {.heads = 8, .kv_heads = 2, .head_dim = head_dim, .scale = 0.25f}, .o = tensor(q, q), .lse = tensor(8, 8, DType::f32)};
+    gradients = {.d_o = tensor(q, q), .dq = tensor(q, pitch), .dk = tensor(kv, pitch), .dv = tensor(kv, pitch)};
+  }
+};
+
+TEST(GraphShape, BucketsRoundUpAndKeepPowersOfTwo) {
+  EXPECT_EQ(document_bucket(1), 1);
+  EXPECT_EQ(document_bucket(3), 4);
+  EXPECT_EQ(document_bucket(65), 128);
+  for (const int64_t n : {64, 128, 512, 4096, 131072}) EXPECT_EQ(row_bucket(n), n);
+  EXPECT_EQ(row_bucket(1), 64);
+  EXPECT_EQ(row_bucket(65), 128);
+  EXPECT_EQ(row_bucket(300), 320);
+  EXPECT_EQ(row_bucket(4097), 5120);
+  for (int64_t n = 1; n < 20000; n += 7) {
+    const int64_t b = row_bucket(n);
+    EXPECT_GE(b, n);
+    EXPECT_LE(b, std::max<int64_t>(n + 63, n * 5 / 4 + 1));
+    EXPECT_EQ(b % 64, 0);
+    EXPECT_EQ(row_bucket(b), b);
+  }
+}
+
+TEST(GraphShape, OnlyPackedCausalDocumentsFit) {
+  EXPECT_TRUE(packed_causal(Call({5, 1, 7}).call, nullptr));
+  const auto refused = [](auto&& change) {
+    Call c({5, 7});
+    change(c);
+    c.call.segments = c.segments;
+    return !packed_causal(c.call, &c.gradients);
+  };
+  EXPECT_FALSE(refused([](Call&) {}));
+  EXPECT_TRUE(refused([](Call& c) { c.segments.clear(); }));
+  EXPECT_TRUE(refused([](Call& c) { c.segments[1].q0 += 1; }));                                 // a gap
+  EXPECT_TRUE(refused([](Call& c) { c.segments[1].k0 = 0; }));                                  // keys elsewhere
+  EXPECT_TRUE(refused([](Call& c) { c.segments[1].nk = 12, c.segments[1].offset = 5; }));       // keys before the queries
+  EXPECT_TRUE(refused([](Call& c) { c.segments[0].offset = 4; }));                              // not causal
+  static const int32_t table[] = {0};
+  EXPECT_TRUE(refused([](Call& c) { c.segments[0].block_table = table; }));
+  EXPECT_TRUE(refused([](Call& c) { c.call.q.dtype = DType::f32; }));
+  EXPECT_TRUE(refused([](Call& c) { c.call.shape.head_dim = 20; }));
+  EXPECT_TRUE(refused([](Call& c) { c.call.shape.head_dim = 136; }));
+  EXPECT_TRUE(refused([](Call& c) { c.call.kv.k.data = reinterpret_cast<void*>(8); }));         // not on 16 bytes
+  EXPECT_TRUE(refused([](Call& c) { c.gradients.dv.pitch += 4; }));
+  EXPECT_TRUE(refused([](Call& c) { c.segments = {{.q0 = 0, .nq = 1, .k0 = 0, .nk = 1}}; }));   // single rows only
+}
+
+TEST(GraphShape, CallsOfABucketShareAGraph) {
+  const auto shape = [](const Call& c, bool backward, int64_t rows_seen) { return graph_shape(c.call, backward ? &c.gradients : nullptr, true, rows_seen); };
+  EXPECT_EQ(shape(Call({70, 3, 100}), false, 192), shape(Call({5, 128, 9, 10}), false, 4096));
+  EXPECT_NE(shape(Call({70}), false, 128), shape(Call({129}), false, 192));
+  EXPECT_NE(shape(Call({70}), false, 128), shape(Call({70, 1}), false, 128));
+  EXPECT_NE(shape(Call({70}), false, 128), shape(Call({70}, 16, 16), false, 128));  // other strides
+  EXPECT_NE(shape(Call({70}), false, 128), shape(Call({70}), true, 128));
+  EXPECT_FALSE(shape(Call({70}), false, 128).deterministic);  // a forward always is
+  EXPECT_TRUE(shape(Call({70}), true, 128).deterministic);
+}
+
+// dq, dk and dv with their pitch of 200 and four query heads on each of dk's and dv's: 200·(1 + 2·4) elements a row; dense, 8·16 for each row of the bucket.
+TEST(GraphShape, TheWorkspaceIsLaidOutTheSmallerWay) {
+  const auto rows = [](const Call& c, int64_t rows_seen) { return graph_shape(c.call, &c.gradients, false, rows_seen).rows; };
+  EXPECT_EQ(rows(Call({4096}), 4096), 0);                                              // one document: dense
+  std::vector<int64_t> mixed(63, 10);
+  mixed.push_back(4096);
+  EXPECT_EQ(rows(Call(mixed), 5120), 5120);                                            // dense would be 64·4096 rows
+  EXPECT_EQ(rows(Call(mixed, 24), 5120), 0);                                           // head_dim 24: not by rows
+  EXPECT_EQ(graph_shape(Call(mixed).call, nullptr, false, 5120).rows, 0);              // the forward has none
+}
+
+TEST(GraphShape, TablesHoldLengthsAndBeginsByPitch) {
+  const Call c({3, 0, 2}, 16, 8, 4);
+  const GraphShape shape = graph_shape(c.call, &c.gradients, false, 64);
+  ASSERT_EQ(shape.documents, 4);
+  EXPECT_THAT(offset_pitches(shape), ElementsAre(200, 128, 8));
+  const std::vector<char> image = document_tables(c.call, shape);
+  ASSERT_EQ(static_cast<int64_t>(image.size()), document_tables_at(shape, -1));
+  std::vector<int32_t> lengths(4);
+  std::memcpy(lengths.data(), image.data(), 16);
+  EXPECT_THAT(lengths, ElementsAre(3, 0, 2, 0));
+  for (int64_t p = 0; p < 3; ++p) {
+    const int64_t pitch = offset_pitches(shape)[static_cast<size_t>(p)];
+    ASSERT_EQ(document_tables_at(shape, p) % 16, 0);
+    std::vector<int64_t> begins(5);
+    std::memcpy(begins.data(), image.data() + document_tables_at(shape, p), 40);
+    EXPECT_THAT(begins, ElementsAre(4 * pitch, 7 * pitch, 7 * pitch, 9 * pitch, 9 * pitch));
+  }
+}
+
+}  // namespace
+}  // namespace drover::cuda

@@ -1,0 +1,87 @@
+// Asks cuDNN, without a GPU, whether it has an engine on an H100 for every attention graph that training builds: Llama 3.1's shapes, full-length and
+// packed batches up to 131 072 rows, the strides that the model's buffers have. Some of them are compiled, which tells their workspace. Exit 1 when one is refused.
+// Usage: cudnn_support DEVICE_JSON      (libcuda.so.1 must be found; a stand-in does: stand_in_driver.cpp)
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+#include "kernels/base/error.h"
+#include "kernels/cuda/cudnn_graph.h"
+
+namespace drover::cuda {
+
+namespace {
+
+struct Model {
+  const char* name;
+  int64_t heads, kv_heads, head_dim;
+  int64_t most_rows;
+};
+struct Batch {
+  int64_t documents, longest;
+  bool compiled = false;
+};
+
+// The call that the model makes: q, k and v side by side with room for the low-rank columns, o likewise.
+struct Problem {
+  AttentionCall call;
+  AttentionGradients gradients;
+  std::vector<Segment> segments;
+
+  Problem(const Model& m, const Batch& b, int64_t strip) {
+    const int64_t q = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim, rows = b.documents * b.longest;
+    const auto tensor = [&](int64_t cols, int64_t pitch, DType type = DType::bf16) { return Tensor{nullptr, rows, cols, pitch, type}; };
+    const int64_t qkv = q + 2 * kv + 3 * strip;
+    for (int64_t i = 0; i < b.documents; ++i) segments.push_back({.q0 = i * b.longest, .nq = b.longest, .k0 = i * b.longest, .nk = b.longest});
+    call = {.q = tensor(q, qkv), .kv = {.k = tensor(kv, qkv), .v = tensor(kv, qkv)}, .segments = segments,
+            .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f}, .o = tensor(q, q + strip), .lse = tensor(m.heads, m.heads, DType::f32)};
+    gradients = {.d_o = tensor(q, q), .dq = tensor(q, qkv), .dk = tensor(kv, qkv), .dv = tensor(kv, qkv)};
+  }
+};
+
+}  // namespace
+
+int check_support(const std::string& device) {
+  const Model models[] = {{"SmolLM2-135M", 9, 3, 64, 8192},        {"Llama 3.2 1B", 32, 8, 64, 131072},       {"Llama 3.1 8B", 32, 8, 128, 131072},
+                          {"Llama 3.1 70B", 64, 8, 128, 131072},   {"Llama 3.1 70B tp8", 8, 1, 128, 131072}, {"Llama 3.1 405B tp8", 16, 1, 128, 131072}};
+  const Batch batches[] = {{1, 64}, {1, 512}, {4, 512}, {1, 4096, true}, {4, 4096}, {64, 128, true}, {1, 8192}, {1, 32768}, {1, 131072}};
+  int refused = 0, asked = 0;
+  for (const Model& m : models) {
+    for (const Batch& b : batches) {
+      const int64_t rows = b.documents * b.longest;
+      if (rows > m.most_rows) continue;
+      for (const int64_t strip : {int64_t{0}, int64_t{16}}) {
+        const Problem p(m, b, strip);
+        for (const AttentionGradients* gradients : {static_cast<const AttentionGradients*>(nullptr), &p.gradients}) {
+          const char* direction = gradients ? "backward" : "forward";
+          if (!packed_causal(p.call, gradients)) {
+            fmt::print("REFUSED {} {}: not taken as packed and causal\n", m.name, direction);
+            ++refused;
+            continue;
+          }
+          std::string why_not;
+          const bool compile = b.compiled && strip > 0;
+          const auto graph = CudnnGraph::build_for(graph_shape(p.call, gradients, false, row_bucket(rows)), device, compile, why_not);
+          fmt::print("{:<20} {:>3} × {:<6} strip {:>2} {:<8} {}\n", m.name, b.documents, b.longest, strip, direction,
+                     !graph ? "REFUSED: " + why_not : compile ? fmt::format("compiled, workspace {:.1f} MiB", static_cast<double>(graph->workspace_bytes()) / (1 << 20)) : "supported");
+          refused += !graph;
+          ++asked;
+          std::fflush(stdout);
+        }
+      }
+    }
+  }
+  fmt::print("cuDNN {}: {} graphs asked for, {} refused\n", cudnnGetVersion(), asked, refused);
+  return refused > 0;
+}
+
+}  // namespace drover::cuda
+
+int main(int argc, char** argv) {
+  if (argc != 2) return std::fprintf(stderr, "usage: cudnn_support DEVICE_JSON\n"), 64;
+  std::ifstream file(argv[1], std::ios::binary);
+  const std::string device{std::istreambuf_iterator<char>(file), {}};
+  if (device.empty()) return std::fprintf(stderr, "%s cannot be read\n", argv[1]), 66;
+  return drover::cuda::check_support(device);
+}
