@@ -61,6 +61,7 @@ Inference::Inference(const InferenceSettings& s, Mesh& mesh, const MakeBackend& 
   for (size_t i = 0; i < 4; ++i) arenas.push_back(arenas_.emplace_back(std::make_unique<Arena>(kNames[i], backend_->memory(), bytes[i])).get());
   DirectoryWeights source(*directory_);
   Parts parts = build(config, layout, s, capacity, mesh, *backend_, source, arenas);
+  directory_->release_pages();
   adapter_ = std::move(parts.adapter);
   stage_ = std::move(parts.stage);
   decoder_ = std::move(parts.decoder);

@@ -107,6 +107,7 @@ class Training {
     together(world_, [&] { check_fits_memory(planned_, *backend_); });
     weights_.emplace(*model_);
     together(world_, [&] { engine_.emplace(settings, backend(), mesh_, *weights_, planned_); });
+    model_->release_pages();
     loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp, mesh_.shape.dp});
     total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
     bool moves = false;

@@ -1,5 +1,6 @@
 #include "kernels/cuda/matmul.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "kernels/base/error.h"
@@ -51,6 +52,8 @@ struct Matmul::Plan {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+  bool tuned = false;
+  int64_t uses = 0;
 
   explicit Plan(const MatmulKey& key) {
     const auto set = [&](cublasLtMatmulDescAttributes_t attribute, bool transpose) {
@@ -80,10 +83,10 @@ struct Matmul::Plan {
   Plan& operator=(const Plan&) = delete;
 };
 
-Matmul::Matmul(cudaStream_t stream, bool deterministic) : stream_(stream), deterministic_(deterministic) {
+Matmul::Matmul(cudaStream_t stream, bool deterministic, const TuningPolicy& policy) : stream_(stream), deterministic_(deterministic), policy_(policy) {
   check(cublasLtCreate(&handle_), "cublasLtCreate");
   check(cudaMalloc(&workspace_, static_cast<size_t>(kWorkspaceBytes)), "cudaMalloc");
-  tuned_ = read_tuned(tuned_path(), this_device());
+  if (!deterministic_) tuned_ = read_tuned(tuned_path(), this_device());
 }
 
 Matmul::~Matmul() {
@@ -139,6 +142,7 @@ Matmul::Plan& Matmul::plan(const MatmulKey& key) {
   const auto tuned = tuned_.empty() ? tuned_.end() : tuned_.find(text_of(key));
   if (tuned != tuned_.end() && usable(*made, tuned->second.algorithm, reductions)) {
     made->algorithm = tuned->second.algorithm;
+    made->tuned = true;
   } else {
     if (tuned != tuned_.end()) log::warn("the tuned algorithm for {} does not run here; tune again", text_of(key));
     made->algorithm = candidates(*made, key, reductions, 1).front();
@@ -162,7 +166,8 @@ void Matmul::operator()(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, flo
           "cudaMemset2DAsync");
     return;
   }
-  const Plan& chosen = plan(key);
+  Plan& chosen = plan(key);
+  if (worth_tuning(chosen, key)) tune_keeping_c(ta, tb, beta, {a, b, c});
   const cublasStatus_t status = run(chosen, chosen.algorithm, alpha, {a, b, c}, beta);
   if (status != CUBLAS_STATUS_SUCCESS) check(status, fmt::format("cublasLtMatmul ({})", text_of(key)).c_str());
 }
@@ -200,14 +205,17 @@ class Stopwatch {
 
 // Of one product, the best of a few rounds; infinite where the algorithm does not run.
 float Matmul::milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float beta, std::span<const MatmulOperands> sets) const {
-  constexpr int kRounds = 3, kRuns = 20;
+  constexpr int kRounds = 3, kMostRuns = 20;
+  constexpr float kRoundMilliseconds = 20;
   Stopwatch watch;
-  float best = std::numeric_limits<float>::infinity();
-  if (run(plan, algorithm, 1, sets.front(), beta) != CUBLAS_STATUS_SUCCESS) return best;
+  watch.start(stream_);
+  if (run(plan, algorithm, 1, sets.front(), beta) != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<float>::infinity();
+  float best = watch.stop(stream_);
+  const int runs = std::clamp(static_cast<int>(kRoundMilliseconds / std::max(best, 1e-3f)), 2, kMostRuns);
   for (int round = 0; round < kRounds; ++round) {
     watch.start(stream_);
-    for (int i = 0; i < kRuns; ++i) check(run(plan, algorithm, 1, sets[static_cast<size_t>(i) % sets.size()], beta), "cublasLtMatmul");
-    best = std::min(best, watch.stop(stream_) / kRuns);
+    for (int i = 0; i < runs; ++i) check(run(plan, algorithm, 1, sets[static_cast<size_t>(i) % sets.size()], beta), "cublasLtMatmul");
+    best = std::min(best, watch.stop(stream_) / static_cast<float>(runs));
   }
   return best;
 }
@@ -225,8 +233,36 @@ TunedAlgorithm Matmul::tune(Trans ta, Trans tb, float beta, std::span<const Matm
   }
   require(best.microseconds < std::numeric_limits<double>::infinity(), "one of cuBLASLt's algorithms runs");
   tuned.algorithm = best.algorithm;
+  tuned.tuned = true;
   tuned_[text_of(key)] = best;
   return best;
+}
+
+bool Matmul::worth_tuning(Plan& plan, const MatmulKey& key) {
+  return !deterministic_ && !plan.tuned && ++plan.uses >= policy_.after_uses && key.m % policy_.rows_multiple == 0 &&
+         key.m * key.n * key.k >= policy_.least_multiplications;
+}
+
+// Timing overwrites c, which an accumulating product still needs.
+void Matmul::tune_keeping_c(Trans ta, Trans tb, float beta, const MatmulOperands& operands) {
+  const Tensor c = operands.c;
+  const size_t size = static_cast<size_t>(size_of(c.dtype)), width = static_cast<size_t>(c.cols) * size, pitch = static_cast<size_t>(c.pitch) * size;
+  void* kept = nullptr;
+  if (beta != 0 && cudaMalloc(&kept, width * static_cast<size_t>(c.rows)) != cudaSuccess) {
+    cudaGetLastError();  // no room to tune in: go on with what there is
+    plan(matmul_key(ta, tb, operands.a, operands.b, beta, c)).tuned = true;
+    return;
+  }
+  const auto move = [&](void* to, size_t to_pitch, const void* from, size_t from_pitch) {
+    check(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, static_cast<size_t>(c.rows), cudaMemcpyDeviceToDevice, stream_), "cudaMemcpy2DAsync");
+  };
+  if (kept) move(kept, width, c.data, pitch);
+  const TunedAlgorithm best = tune(ta, tb, beta, {&operands, 1});
+  if (kept) move(c.data, pitch, kept, width);
+  cudaFree(kept);  // waits
+  const std::string key = text_of(matmul_key(ta, tb, operands.a, operands.b, beta, c));
+  log::write(fmt::format("matrix product {}: tuned, {:.0f} µs", key, best.microseconds));
+  if (const auto path = tuned_path(); !path.empty()) write_tuned(path, this_device(), {{key, best}});
 }
 
 Tensor Matmul::panel(int64_t begin, int64_t rows, int64_t cols) {

@@ -1,7 +1,9 @@
 // Matrix products through cuBLASLt: row-major tensors with pitches, bf16 or f32 inputs of one dtype, fp32 accumulation, bf16 or f32 output.
 //   c = alpha·op(a)·op(b) + beta·c
 // cuBLASLt is column-major: the product is asked for as cᵀ = alpha·op(b)ᵀ·op(a)ᵀ + beta·cᵀ with every tensor's pitch as leading dimension.
-// An algorithm is chosen once a shape: from the tuned cache where it has the shape, else the first of cuBLASLt's heuristics.
+// An algorithm is chosen once a shape: from the tuned cache where it has the shape, else the first of cuBLASLt's heuristics. A large product that comes again
+// and again is tuned once for the GPU and kept in the cache (a second or less each, which waits). Deterministic products are neither tuned nor taken from the
+// cache, whose content may change between two runs.
 #pragma once
 #include <cublasLt.h>
 
@@ -32,13 +34,20 @@ struct MatmulOperands {
   Tensor a, b, c;
 };
 
+// Which products are tuned by themselves. Rows in whole tiles: lengths that come and go are many, and mostly not.
+struct TuningPolicy {
+  int64_t least_multiplications = int64_t{1} << 32;
+  int64_t after_uses = 200;
+  int64_t rows_multiple = 256;
+};
+
 class Matmul {
  public:
   static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // of cuBLASLt
   static constexpr int64_t kPanelFloats = int64_t{4} << 20;
   static constexpr int kCandidates = 8;
 
-  Matmul(cudaStream_t stream, bool deterministic);
+  Matmul(cudaStream_t stream, bool deterministic, const TuningPolicy& policy = {});
   ~Matmul();
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
@@ -59,6 +68,8 @@ class Matmul {
  private:
   struct Plan;
   Plan& plan(const MatmulKey& key);
+  bool worth_tuning(Plan& plan, const MatmulKey& key);
+  void tune_keeping_c(Trans ta, Trans tb, float beta, const MatmulOperands& operands);
   std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const MatmulKey& key, uint32_t reductions, int count) const;
   bool usable(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, uint32_t reductions) const;
   cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha, const MatmulOperands& operands, float beta) const;
@@ -67,6 +78,7 @@ class Matmul {
 
   cudaStream_t stream_;
   bool deterministic_;
+  TuningPolicy policy_;
   cublasLtHandle_t handle_ = nullptr;
   void* workspace_ = nullptr;
   float* panels_ = nullptr;

@@ -64,4 +64,6 @@ set(DROVER_HAS_CUDA TRUE)
 add_library(drover_cuda_libraries INTERFACE)
 target_include_directories(drover_cuda_libraries SYSTEM INTERFACE ${DROVER_CUBLASLT_INCLUDE} ${DROVER_CUDNN_INCLUDE} ${DROVER_CUDNN_FRONTEND})
 target_link_libraries(drover_cuda_libraries INTERFACE ${DROVER_CUDART} ${DROVER_CUBLASLT} ${DROVER_CUDNN} ${DROVER_NVRTC} Threads::Threads ${CMAKE_DL_LIBS} rt)
+# NVRTC looks for its built-ins by name only; with RPATH (not RUNPATH) they are found where NVRTC was.
+target_link_options(drover_cuda_libraries INTERFACE -Wl,--disable-new-dtags)
 message(STATUS "CUDA backend: ${DROVER_NVCC}, ${DROVER_CUBLASLT}, ${DROVER_CUDNN}, cudnn-frontend in ${DROVER_CUDNN_FRONTEND}")

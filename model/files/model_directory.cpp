@@ -205,6 +205,10 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
   bytes_read_ += rows * cols * number;
 }
 
+void ModelDirectory::release_pages() {
+  for (const auto& [name, open] : open_) open->advise_done(0, open->file_bytes());
+}
+
 namespace {
 constexpr size_t kSampledBlocks = 16, kBlockBytes = 4096;  // of every tensor: up to 64 KiB are hashed whole
 }

@@ -41,6 +41,7 @@ class ModelDirectory {
   // contiguous `out`. Pages are released once they are converted.
   void read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to, void* out);
 
+  void release_pages();  // of all open files: the system maps neighbours of what was read too, and they would count as this process's memory
   int64_t bytes_read() const { return bytes_read_; }                              // stored bytes of all ranges read so far
   int64_t files_opened() const { return static_cast<int64_t>(open_.size()); }
   // For each file that holds one of `tensors`: SHA-256 over its size, its header and 16 blocks of 4 KiB spread

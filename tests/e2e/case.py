@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import pty
 import random
 import shutil
 import struct
@@ -23,6 +24,18 @@ def run(*arguments, ranks=0, check=None, timeout=120):
     if check is not None and result.returncode != check:
         raise AssertionError(f"{' '.join(command)}\nexit {result.returncode}, expected {check}\n{result.stdout}\n{result.stderr}")
     return result
+
+
+def terminal():
+    """A pseudo-terminal's two ends; a sandbox may have none."""
+    try:
+        return pty.openpty()
+    except OSError as problem:
+        raise unittest.SkipTest(f"no pseudo-terminal can be had: {problem}") from None
+
+
+def can_mount():
+    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def losses(directory):

@@ -1,7 +1,6 @@
 """Runs that are stopped, killed, hung, robbed of their disk: all ranks end, and the next start goes on."""
 import fcntl
 import os
-import pty
 import random
 import resource
 import shutil
@@ -11,7 +10,7 @@ import termios
 import time
 import unittest
 
-from case import DROVER, ENVIRONMENT, ROOT, Case, losses, run
+from case import DROVER, ENVIRONMENT, ROOT, Case, can_mount, losses, run, terminal
 
 
 class Faults(Case):
@@ -53,7 +52,7 @@ class Faults(Case):
         self.assertIn("resuming after step", result.stderr)
 
     def test_ctrl_c_on_a_terminal_saves(self):
-        ours, theirs = pty.openpty()
+        ours, theirs = terminal()
 
         def own_terminal():
             os.setsid()
@@ -205,7 +204,7 @@ class Faults(Case):
         run(*settings, check=0)
         self.assert_same_run("full")
 
-    @unittest.skipUnless(os.geteuid() == 0, "mounting a small disk needs root")
+    @unittest.skipUnless(can_mount(), "mounting a small disk needs root and a mount namespace")
     def test_a_disk_that_is_full_ends_all_ranks(self):
         directory = self.home / "runs" / "small-disk"
         directory.mkdir(parents=True)

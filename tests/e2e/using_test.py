@@ -2,11 +2,10 @@
 import json
 import math
 import os
-import pty
 import subprocess
 import unittest
 
-from case import DROVER, ENVIRONMENT, Case, run, safetensors, validations, widened
+from case import DROVER, ENVIRONMENT, Case, run, safetensors, terminal, validations, widened
 
 
 class Using(Case):
@@ -27,7 +26,7 @@ class Using(Case):
         self.assertIn("parallel.pp 1", result.stderr)
 
     def test_a_terminal_gets_one_line_that_is_rewritten(self):
-        ours, theirs = pty.openpty()
+        ours, theirs = terminal()
         process = subprocess.Popen([str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/terminal"], stderr=theirs, env=ENVIRONMENT)
         os.close(theirs)
         output = b""

@@ -69,6 +69,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) 
   return cudaSuccess;
 }
 const char* cudaGetErrorString(cudaError_t) { return "an error of the emulated runtime"; }
+cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorName(cudaError_t) { return "emulated"; }
 
 }  // extern "C"

@@ -1,0 +1,20 @@
+// The CUDA backend on meshes, in emulation: communicators of tests move host memory.
+#include "kernels/comm/threads.h"
+#include "tests/cuda/training.h"
+
+namespace drover {
+namespace {
+
+TEST(CudaTraining, LowRankTermsAreFusedOnEveryMesh) {
+  for (const MeshShape shape : {MeshShape{.tp = 2}, MeshShape{.pp = 2}, MeshShape{.tp = 2, .pp = 2}}) {
+    const Case run{.mesh = shape, .steps = 1};
+    run_on_threads(shape, [&](Mesh& mesh) {
+      const auto backend = cuda_under_test();
+      train(run, *backend, mesh);
+      expect_fused(*backend, true);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace drover

@@ -1,0 +1,136 @@
+// Whole training steps of a tiny model, for the tests of the CUDA backend: the same engine and weights on any backend, and what is compared.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "tests/support/made_up.h"
+#include "trainer/plan.h"
+
+namespace drover {
+
+// A fresh CUDA backend: over the emulation, whose device memory is the host's and is said to be (communicators of tests move host memory), or on a GPU.
+std::unique_ptr<cuda::CudaBackend> cuda_under_test(bool deterministic = false);
+
+struct Case {
+  DType dtype = DType::f32;
+  float dropout = 0;
+  bool recompute = false;
+  MeshShape mesh = {};
+  int64_t r = 3;
+  int64_t steps = 2;
+  int64_t head_dim = 12;  // 16: on a GPU in bf16 cuDNN's attention takes it
+};
+
+inline EngineSettings settings_of(const Case& run) {
+  EngineSettings s;
+  s.model.hidden = 48, s.model.layers = 2, s.model.heads = 4, s.model.kv_heads = 2, s.model.head_dim = run.head_dim, s.model.ffn = 64, s.model.vocab = 101, s.model.max_positions = 64;
+  s.adapter = adapter_layout(s.model, [&](const std::string& path) { return LowRankSpec{path.ends_with("v_proj") ? run.r + 1 : run.r, 1.5f}; });
+  s.partition = partition_layers(s.model.layers, run.mesh.pp, 0.5);
+  s.dtype = run.dtype;
+  s.max_positions = 32;
+  s.micro_batch_tokens = 32;
+  s.local_micro_batches = 2;
+  s.dropout = run.dropout;
+  s.recompute = run.recompute;
+  return s;
+}
+
+inline Batch batch_of(int64_t step) {
+  Batch batch;
+  batch.total = 2;
+  batch.micro_batches = {made_up_micro_batch(3, std::vector<int64_t>{11, 1, 7}, static_cast<int>(10 * step), 101, 0), made_up_micro_batch(3, std::vector<int64_t>{13}, static_cast<int>(10 * step + 5), 101, 1)};
+  for (const MicroBatch& m : batch.micro_batches) {
+    for (float w : m.weights) batch.weight_sum += w;
+    batch.tokens += static_cast<int64_t>(m.tokens.size());
+  }
+  return batch;
+}
+
+struct Trained {
+  std::vector<double> losses, norms;
+  std::map<std::string, std::vector<float>> gradients, parameters;  // of the first step, after the last; this rank's slices
+};
+
+inline std::map<std::string, std::vector<float>> named(Engine& engine, Tensor flat) {
+  std::map<std::string, std::vector<float>> result;
+  for (const FactorSlice& f : engine.adapter()->factors()) {
+    std::vector<float>& values = result[f.name];
+    values.resize(static_cast<size_t>(f.size()));
+    engine.backend().download(engine.adapter()->view(flat, f), values.data());
+  }
+  return result;
+}
+
+inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
+  EngineSettings s = settings_of(run);
+  s.strip_multiple = backend.strip_multiple();
+  DrawnWeights weights(11, 0.15f, 0.5f);
+  const ArenaBytes planned = plan_rank(s, run.mesh, mesh.position).bytes;
+  Engine engine(s, backend, mesh, weights, planned);
+  engine.adapter()->load([](const FactorSlice& f, float* values) {
+    for (int64_t i = 0; i < f.size(); ++i) values[i] = drawn(5, f.name, i, 0, f.is_b ? 0.3f : 0.5f);
+  });
+  Trained t;
+  for (int64_t step = 0; step < run.steps; ++step) {
+    t.losses.push_back(engine.accumulate_gradients(batch_of(step), static_cast<uint64_t>(step) + 1));
+    if (step == 0) t.gradients = named(engine, engine.adapter()->gradients);
+    StepSettings settings;
+    settings.adamw = {.learning_rate = 5e-3, .eps = 1e-3, .weight_decay = 0.01, .step = step + 1};
+    settings.max_grad_norm = 0.05f;
+    t.norms.push_back(engine.apply_gradients(settings));
+  }
+  t.parameters = named(engine, engine.adapter()->parameters);
+  EXPECT_EQ(engine.peak().weights, planned.weights);  // strips included
+  EXPECT_EQ(engine.peak().adapter, planned.adapter);
+  EXPECT_LE(engine.peak().total(), planned.total());
+  return t;
+}
+
+inline Trained on_cpu(const Case& run) {
+  const auto backend = make_cpu_backend(1);
+  Mesh mesh = make_self_mesh();
+  return train(run, *backend, mesh);
+}
+
+inline double size_of_all(const std::vector<float>& x) {
+  double s = 0;
+  for (float v : x) s += static_cast<double>(v) * v;
+  return std::sqrt(s);
+}
+inline double distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double s = 0;
+  for (size_t i = 0; i < a.size(); ++i) s += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
+  return std::sqrt(s);
+}
+
+inline void expect_close(const Trained& cuda, const Trained& cpu, double bound) {
+  for (size_t i = 0; i < cpu.losses.size(); ++i) {
+    EXPECT_NEAR(cuda.losses[i], cpu.losses[i], bound * cpu.losses[i]);
+    EXPECT_GT(cpu.norms[i], 0.05);
+    EXPECT_NEAR(cuda.norms[i], cpu.norms[i], bound * cpu.norms[i]);
+  }
+  for (const auto& [kind, theirs, ours] : {std::tuple{"gradient", &cpu.gradients, &cuda.gradients}, {"parameter", &cpu.parameters, &cuda.parameters}}) {
+    EXPECT_EQ(theirs->size(), ours->size());
+    for (const auto& [name, values] : *theirs) {
+      EXPECT_GT(size_of_all(values), 0) << name;
+      EXPECT_LE(distance(values, ours->at(name)), bound * size_of_all(values)) << kind << ' ' << name;
+    }
+  }
+}
+
+inline void expect_fused(const cuda::CudaBackend& backend, bool backward_too) {
+  EXPECT_FALSE(backend.linear_paths().forward.empty());
+  EXPECT_FALSE(backend.linear_paths().backward.empty());
+  for (const auto& [shape, n] : backend.linear_paths().forward) EXPECT_EQ(n.unfused, 0) << shape.first << " to " << shape.second;
+  int64_t fused = 0;
+  for (const auto& [shape, n] : backend.linear_paths().backward) {
+    EXPECT_EQ(n.unfused, 0) << shape.first << " to " << shape.second;
+    fused += n.fused;
+  }
+  EXPECT_EQ(fused > 0, backward_too);
+}
+
+}  // namespace drover

@@ -1,0 +1,266 @@
+// Speeds of the CUDA backend's ops at Llama 3.1 8B's shapes, each as a share of what the device gives: pointwise ops of the measured copy bandwidth, products
+// with their low-rank term of the same product without, attention in TFLOP/s beside this project's own kernels. One line of JSON a figure.
+// Times are medians of device events over rotating operands that together do not fit the L2 cache.
+// Usage: gpu_bench [TOKENS]
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "kernels/base/error.h"
+#include "kernels/cuda/attention_plans.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/matmul_tuning.h"
+
+namespace drover::cuda {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int64_t kHidden = 4096, kHeads = 32, kKvHeads = 8, kHeadDim = 128, kFfn = 14336, kVocab = 128256, kRank = 16;
+constexpr int kSets = 3, kWarmup = 3, kRuns = 20;
+
+void say(const ordered_json& line) {
+  std::printf("%s\n", line.dump().c_str());
+  std::fflush(stdout);
+}
+
+class Bench {
+ public:
+  explicit Bench(int64_t tokens) : t_(tokens), backend_(CudaSettings{}) {
+    std::mt19937_64 draw(1);
+    std::normal_distribution<float> normal(0, 1);
+    noise_.resize(size_t{1} << 20);
+    for (bf16& x : noise_) x = bf16(normal(draw));
+  }
+
+  void all() {
+    copy_bandwidth();
+    pointwise();
+    products();
+    attention();
+  }
+
+ private:
+  // A tensor of made-up values; f32 holds small ones.
+  Tensor tensor(int64_t rows, int64_t cols, DType type = DType::bf16, int64_t margin = 0) {
+    Tensor x{nullptr, rows, cols, cols + margin, type, Where::device};
+    x.data = backend_.memory().allocate(rows * x.pitch * size_of(type));
+    blocks_.push_back({x.data, rows * x.pitch * size_of(type)});
+    if (type != DType::bf16) return x;  // zeroed
+    const int64_t piece = static_cast<int64_t>(noise_.size()), all = rows * x.pitch;
+    for (int64_t at = 0; at < all; at += piece) {
+      Tensor part{static_cast<bf16*>(x.data) + at, 1, std::min(piece, all - at), std::min(piece, all - at), type, Where::device};
+      backend_.upload(noise_.data(), part);
+    }
+    return x;
+  }
+  void release() {
+    for (const auto& [data, bytes] : blocks_) backend_.memory().release(data, bytes);
+    blocks_.clear();
+  }
+
+  double median_us(const std::function<void(int)>& run) {
+    cudaEvent_t begin{}, end{};
+    check(cudaEventCreate(&begin), "cudaEventCreate");
+    check(cudaEventCreate(&end), "cudaEventCreate");
+    std::vector<float> times;
+    for (int i = 0; i < kWarmup + kRuns; ++i) {
+      check(cudaEventRecord(begin, backend_.stream()), "cudaEventRecord");
+      run(i % kSets);
+      check(cudaEventRecord(end, backend_.stream()), "cudaEventRecord");
+      check(cudaEventSynchronize(end), "cudaEventSynchronize");
+      float ms = 0;
+      check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
+      if (i >= kWarmup) times.push_back(ms);
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    std::nth_element(times.begin(), times.begin() + kRuns / 2, times.end());
+    return 1000.0 * static_cast<double>(times[kRuns / 2]);
+  }
+
+  void copy_bandwidth() {
+    constexpr int64_t kBytes = int64_t{1} << 30;
+    std::vector<Tensor> from, to;
+    for (int i = 0; i < kSets; ++i) from.push_back(tensor(kBytes / 8192, 4096)), to.push_back(tensor(kBytes / 8192, 4096));
+    const double us = median_us([&](int i) {
+      check(cudaMemcpyAsync(to[static_cast<size_t>(i)].data, from[static_cast<size_t>(i)].data, static_cast<size_t>(kBytes), cudaMemcpyDeviceToDevice, backend_.stream()), "cudaMemcpyAsync");
+    });
+    copy_gb_per_s_ = 2e-3 * static_cast<double>(kBytes) / us;
+    say({{"bench", "copy"}, {"us", us}, {"gb_per_s", copy_gb_per_s_}});
+    release();
+  }
+
+  void bytes_of(const char* name, double bytes, const std::function<void(int)>& run) {
+    const double us = median_us(run), rate = bytes / us * 1e-3;
+    say({{"bench", name}, {"us", us}, {"gb_per_s", rate}, {"share_of_copy", rate / copy_gb_per_s_}});
+    release();
+  }
+
+  void pointwise() {
+    const double row = 2.0 * static_cast<double>(t_);
+    const auto sets = [&](int64_t rows, int64_t cols, DType type = DType::bf16, int64_t margin = 0) {
+      std::vector<Tensor> made;
+      for (int i = 0; i < kSets; ++i) made.push_back(tensor(rows, cols, type, margin));
+      return made;
+    };
+    const auto at = [](const std::vector<Tensor>& set, int i) { return set[static_cast<size_t>(i)]; };
+    {
+      const auto x = sets(t_, kHidden), y = sets(t_, kHidden, DType::bf16, 48);
+      const Tensor w = tensor(kHidden, 1), rstd = tensor(t_, 1, DType::f32);
+      bytes_of("rms_norm", row * 2 * kHidden, [&](int i) { backend_.rms_norm(at(x, i), w, 1e-5f, at(y, i), rstd); });
+    }
+    {
+      const auto dy = sets(t_, kHidden), x = sets(t_, kHidden), dx = sets(t_, kHidden);
+      const Tensor w = tensor(kHidden, 1), rstd = tensor(t_, 1, DType::f32);
+      bytes_of("rms_norm_backward", row * 4 * kHidden, [&](int i) { backend_.rms_norm_backward(at(dy, i), at(x, i), rstd, w, at(dx, i)); });
+    }
+    {
+      const int64_t cols = (kHeads + kKvHeads) * kHeadDim;
+      const auto x = sets(t_, cols, DType::bf16, kKvHeads * kHeadDim);
+      const Tensor positions = tensor(t_, 1, DType::i32), cosine = tensor(8192, kHeadDim / 2, DType::f32), sine = tensor(8192, kHeadDim / 2, DType::f32);
+      std::vector<int32_t> ids(static_cast<size_t>(t_));
+      for (int64_t i = 0; i < t_; ++i) ids[static_cast<size_t>(i)] = static_cast<int32_t>(i % 8192);
+      backend_.upload(ids.data(), positions);
+      bytes_of("rope", row * 2 * static_cast<double>(cols), [&](int i) { backend_.rope(at(x, i), positions, cosine, sine, false); });
+    }
+    {
+      const auto gu = sets(t_, 2 * kFfn), y = sets(t_, kFfn, DType::bf16, 16);
+      bytes_of("swiglu", row * 3 * kFfn, [&](int i) { backend_.swiglu(at(gu, i), at(y, i)); });
+    }
+    {
+      const auto dy = sets(t_, kFfn), gu = sets(t_, 2 * kFfn);
+      bytes_of("swiglu_backward", row * 5 * kFfn, [&](int i) { backend_.swiglu_backward(at(dy, i), at(gu, i), at(gu, i)); });
+    }
+    {
+      const auto x = sets(t_, kHidden), y = sets(t_, kHidden);
+      bytes_of("add", row * 3 * kHidden, [&](int i) { backend_.add(at(x, i), at(y, i)); });
+    }
+    {
+      constexpr int64_t kChunk = 1024;
+      const auto logits = sets(kChunk, kVocab, DType::f32);
+      const Tensor labels = tensor(kChunk, 1, DType::i32), statistics = tensor(kChunk, 3, DType::f32);
+      bytes_of("fold_statistics", 4.0 * kChunk * kVocab, [&](int i) {
+        backend_.start_statistics(statistics);
+        backend_.fold_statistics(at(logits, i), labels, 0, kVocab, statistics);
+      });
+    }
+    {
+      constexpr int64_t kChunk = 1024;
+      const auto logits = sets(kChunk, kVocab, DType::f32), d = sets(kChunk, kVocab);
+      const Tensor labels = tensor(kChunk, 1, DType::i32), lse = tensor(kChunk, 1, DType::f32);
+      bytes_of("cross_entropy_backward", 6.0 * kChunk * kVocab, [&](int i) { backend_.cross_entropy_backward(at(logits, i), labels, 0, kVocab, lse, at(d, i)); });
+    }
+    {
+      constexpr int64_t kParameters = 41943040;  // rank 16 on all linears of 8B
+      const Tensor g = tensor(kParameters, 1, DType::f32), p = tensor(kParameters, 1, DType::f32), m = tensor(kParameters, 1, DType::f32), v = tensor(kParameters, 1, DType::f32),
+                   factor = tensor(1, 1, DType::f32);
+      bytes_of("adamw", 28.0 * kParameters, [&](int) {
+        backend_.adamw({.learning_rate = 1e-4f}, factor, g, p, m, v);
+      });
+      const Tensor again = tensor(kParameters, 1, DType::f32), total = tensor(1, 1, DType::f64);
+      bytes_of("sum_squares", 4.0 * kParameters, [&](int) { backend_.sum_squares(again, total); });
+    }
+  }
+
+  void products() {
+    {
+      const Tensor a = tensor(8192, 8192), b = tensor(8192, 8192), c = tensor(8192, 8192);
+      const auto run = [&](int) { backend_.gemm(Trans::no, Trans::yes, 1, a, b, 0, c); };
+      for (int i = 0; i < 210; ++i) run(i);  // tuned on the way
+      const double us = median_us(run);
+      say({{"bench", "gemm 8192x8192x8192"}, {"us", us}, {"tflops", 2.0 * 8192 * 8192 * 8192 / us * 1e-6}});
+      release();
+    }
+    struct Group {
+      const char* name;
+      int64_t in, out, members;
+    };
+    double plain_us = 0, adapted_us = 0;
+    for (const Group& g : {Group{"qkv", kHidden, (kHeads + 2 * kKvHeads) * kHeadDim, 3}, {"o", kHeads * kHeadDim, kHidden, 1}, {"gate_up", kHidden, 2 * kFfn, 2}, {"down", kFfn, kHidden, 1}}) {
+      const int64_t rank = g.members * kRank, strip = backend_.strip(rank);
+      Tensor x = tensor(t_, g.in, DType::bf16, strip), w = tensor(g.out + strip, g.in, DType::bf16, strip), y = tensor(t_, g.out, DType::bf16, strip), dx = tensor(t_, g.in);
+      const Tensor da = tensor(rank, g.in, DType::f32), db = tensor(g.out, kRank, DType::f32);
+      const auto flops = 2.0 * static_cast<double>(t_) * static_cast<double>(g.in) * static_cast<double>(g.out);
+      const Tensor base = w.rows_from(0, g.out), u = Tensor{static_cast<bf16*>(x.data) + g.in, t_, rank, x.pitch, DType::bf16, Where::device},
+                   v = Tensor{static_cast<bf16*>(y.data) + g.out, t_, rank, y.pitch, DType::bf16, Where::device}, a = Tensor{w.rows_from(g.out, rank).data, rank, g.in, w.pitch, DType::bf16, Where::device};
+      std::vector<LowRank> terms;
+      for (int64_t m = 0; m < g.members; ++m) {  // equal members: the same arithmetic as unequal ones
+        const int64_t first = g.out / g.members * m, rows = m + 1 == g.members ? g.out - first : g.out / g.members;
+        const Tensor b{static_cast<bf16*>(w.data) + first * w.pitch + g.in + m * kRank, rows, kRank, w.pitch, DType::bf16, Where::device};
+        terms.push_back({u.columns(m * kRank, kRank), b, first});
+      }
+      const auto timed = [&](const char* what, bool adapted, const std::function<void(int)>& run) {
+        for (int i = 0; i < 210; ++i) run(i);
+        const double us = median_us(run);
+        (adapted ? adapted_us : plain_us) += us;
+        say({{"bench", fmt::format("{} {}", g.name, what)}, {"us", us}, {"tflops", flops / us * 1e-6}});
+      };
+      timed("forward, frozen", false, [&](int) { backend_.linear(x, base, {}, false, y); });
+      timed("dx, frozen", false, [&](int) { backend_.linear_dx(y, base, {}, {}, dx); });
+      timed("forward with its low-rank term", true, [&](int) {
+        backend_.gemm(Trans::no, Trans::yes, 2, x, a, 0, u);
+        backend_.linear(x, base, terms, false, y);
+      });
+      timed("backward with its low-rank term", true, [&](int) {
+        for (size_t m = 0; m < terms.size(); ++m) {
+          const Tensor dy = y.columns(terms[m].column, terms[m].b.rows);
+          backend_.gemm(Trans::no, Trans::no, 2, dy, terms[m].b, 0, v.columns(static_cast<int64_t>(m) * kRank, kRank));
+          backend_.gemm(Trans::yes, Trans::no, 1, dy, terms[m].u, 1, db.rows_from(terms[m].column, terms[m].b.rows));
+        }
+        backend_.gemm(Trans::yes, Trans::no, 1, v, x, 1, da);
+        backend_.linear_dx(y, base, v, a, dx);
+      });
+      release();
+    }
+    say({{"bench", "low-rank terms of a layer"}, {"frozen_us", plain_us}, {"with_us", adapted_us}, {"overhead", adapted_us / plain_us - 1}});
+  }
+
+  void attention() {
+    for (const auto& [name, documents] : {std::pair{"one document", int64_t{1}}, {"documents of 512", std::max<int64_t>(1, t_ / 512)}}) {
+      const int64_t qkv = (kHeads + 2 * kKvHeads) * kHeadDim;
+      const Tensor x = tensor(t_, qkv, DType::bf16, 48), dx = tensor(t_, qkv, DType::bf16, 48), o = tensor(t_, kHeads * kHeadDim, DType::bf16, 16), d_o = tensor(t_, kHeads * kHeadDim, DType::bf16, 16),
+                   lse = tensor(t_, kHeads, DType::f32);
+      const auto part = [](Tensor whole, int64_t first, int64_t heads) { return whole.columns(first * kHeadDim, heads * kHeadDim); };
+      std::vector<Segment> segments;
+      const int64_t length = t_ / documents;
+      for (int64_t d = 0; d < documents; ++d) segments.push_back({.q0 = d * length, .nq = length, .k0 = d * length, .nk = length});
+      const AttentionCall call{.q = part(x, 0, kHeads), .kv = {.k = part(x, kHeads, kKvHeads), .v = part(x, kHeads + kKvHeads, kKvHeads)}, .segments = segments,
+                               .shape = {.heads = kHeads, .kv_heads = kKvHeads, .head_dim = kHeadDim, .scale = 0.0884f}, .o = o, .lse = lse};
+      const AttentionGradients gradients{.d_o = d_o, .dq = part(dx, 0, kHeads), .dk = part(dx, kHeads, kKvHeads), .dv = part(dx, kHeads + kKvHeads, kKvHeads)};
+      const double pairs = static_cast<double>(documents) * static_cast<double>(length) * static_cast<double>(length + 1) / 2;
+      const double forward = 4.0 * pairs * kHeads * kHeadDim;
+      for (const bool own : {false, true}) {
+        Uploader uploader(backend_.stream());
+        Traffic traffic;
+        CudaAttention kernels(backend_.stream(), uploader, traffic, {.own_kernels_only = own});
+        const double f = median_us([&](int) { kernels.forward(call); }), b = median_us([&](int) { kernels.backward(call, gradients); });
+        say({{"bench", fmt::format("attention, {}, {}", name, kernels.path())}, {"forward_us", f}, {"forward_tflops", forward / f * 1e-6}, {"backward_us", b}, {"backward_tflops", 2.5 * forward / b * 1e-6}});
+      }
+      release();
+    }
+  }
+
+  int64_t t_;
+  CudaBackend backend_;
+  std::vector<bf16> noise_;
+  std::vector<std::pair<void*, int64_t>> blocks_;
+  double copy_gb_per_s_ = 0;
+};
+
+}  // namespace
+}  // namespace drover::cuda
+
+int main(int argc, char** argv) {
+  try {
+    drover::cuda::Bench(argc > 1 ? std::atoll(argv[1]) : 8192).all();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "gpu_bench: %s\n", e.what());
+    return 70;
+  }
+}
