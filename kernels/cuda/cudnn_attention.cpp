@@ -64,6 +64,7 @@ struct CudnnAttention::State {
   void* workspace_of(int64_t bytes) {
     if (bytes > workspace_bytes) {
       cudaFree(workspace);  // waits for work that uses it
+      traffic.allocated_bytes -= workspace_bytes;
       workspace = nullptr;
       workspace_bytes = 0;
       cuda::check(cudaMalloc(&workspace, static_cast<size_t>(bytes)), "cudaMalloc");

@@ -23,6 +23,7 @@ class DeviceImage {
     const int64_t bytes = static_cast<int64_t>(image.size());
     if (bytes > capacity_) {
       cudaFree(device_);  // waits for work that uses it
+      traffic.allocated_bytes -= capacity_;
       device_ = nullptr;
       capacity_ = 0;
       const int64_t capacity = std::max(kLeastBytes, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(bytes))));

@@ -52,8 +52,8 @@ if(MISSING)
 endif()
 
 set(CMAKE_CUDA_COMPILER ${DROVER_NVCC})
-set(CMAKE_CUDA_ARCHITECTURES OFF)  # named below, with the standard: CMake 3.25 knows neither of this compiler
-set(CMAKE_CUDA_FLAGS "-std=c++20 -gencode arch=compute_90a,code=sm_90a" CACHE STRING "")
+set(CMAKE_CUDA_ARCHITECTURES OFF)  # named below, with the standard: CMake 3.25 knows neither of this compiler. Without -fmad=false, bits would depend on the instance of a kernel.
+set(CMAKE_CUDA_FLAGS "-std=c++20 -gencode arch=compute_90a,code=sm_90a -fmad=false" CACHE STRING "")
 enable_language(CUDA)
 set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
 set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)

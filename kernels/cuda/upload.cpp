@@ -44,7 +44,8 @@ void Uploader::copy(const void* host, int64_t rows, int64_t row_bytes, void* dev
       Piece& p = next();
       const size_t bytes = static_cast<size_t>(width * count);
       std::memcpy(p.pinned, from + row * row_bytes + begin, bytes);
-      check(cudaMemcpy2DAsync(to + row * pitch_bytes + begin, static_cast<size_t>(pitch_bytes), p.pinned, static_cast<size_t>(width),
+      const int64_t pitch = count == 1 ? width : pitch_bytes;  // a pitch has at most 31 bits, a whole tensor may have more
+      check(cudaMemcpy2DAsync(to + row * pitch_bytes + begin, static_cast<size_t>(pitch), p.pinned, static_cast<size_t>(width),
                               static_cast<size_t>(width), static_cast<size_t>(count), cudaMemcpyHostToDevice, stream_),
             "cudaMemcpy2DAsync");
       check(cudaEventRecord(p.done, stream_), "cudaEventRecord");
