@@ -17,7 +17,7 @@ Arena::~Arena() {
 
 Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin) {
   require(rows >= 0 && cols >= 0 && margin >= 0, "a tensor needs sizes that are not negative");
-  const int64_t bytes = (rows * (cols + margin) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
+  const int64_t bytes = bytes_of(rows, cols, dtype, margin);
   if (used_ + bytes > capacity_) {
     fail(Exit::internal, "internal error: arena '{}' is full: {} of {} bytes are used and {} more are asked for; the dry run planned too little",
          name_, used_, capacity_, bytes);

@@ -32,6 +32,9 @@ class Arena {
 
   // Uninitialised; `margin` more columns lie beside the tensor: pitch = cols + margin. Fails (70) over capacity.
   Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0);
+  static int64_t bytes_of(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0) {  // what such a tensor takes
+    return (rows * (cols + margin) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
+  }
   int64_t used_bytes() const { return used_; }
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity_bytes() const { return capacity_; }

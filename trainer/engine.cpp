@@ -7,7 +7,7 @@
 
 namespace drover {
 
-// One micro-batch in flight: its inputs, the residual stream at the stage's edge, and what its backward needs. Slots are reused in turn.
+// One micro-batch in flight: its inputs and what its backward needs. Slots are reused in turn.
 struct Engine::Slot {
   Slot(const std::string& name, Memory& memory, int64_t capacity) : arena(name, memory, capacity) {}
   Arena arena;
@@ -16,14 +16,8 @@ struct Engine::Slot {
   Tensor ids, positions, documents;     // (T) i32
   Tensor rows, labels, weights;         // (N) trained rows, their targets, w / Σw
   std::vector<Segment> segments;
-  Tensor stream;                        // (T,D): x on the way forward, dx on the way back
+  Tensor stream;                        // (T,D): x on the way forward, dx on the way back; the first rows of its Stream
   std::vector<Block::Saved> saved;      // of the blocks that backward reaches; with recompute only x
-  std::unique_ptr<Transfer> sending;    // reads stream until it was waited for
-
-  void wait() {
-    if (sending) sending->wait();
-    sending.reset();
-  }
 };
 
 namespace {
@@ -50,10 +44,6 @@ Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_ba
 }
 
 }  // namespace
-
-int64_t Engine::slots_needed(const EngineSettings& s, const Mesh& mesh) {
-  return std::max(slots(schedule_of(s, mesh, s.local_micro_batches, s.train)), slots(schedule_of(s, mesh, s.local_micro_batches, false)));
-}
 
 Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity)
     : settings_(settings),
@@ -83,9 +73,19 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
       if (spec) stream_margin_ = std::max(stream_margin_, backend.strip(spec->r));
     }
   }
-  const int64_t count = slots_needed(settings_, mesh);
-  for (int64_t i = 0; i < count; ++i) {
-    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend.memory(), capacity.saved / count));
+  int64_t slot_count = 1, stream_count = 1;
+  for (bool train : {settings_.train, false}) {
+    const Schedule schedule = schedule_of(settings_, mesh, settings_.local_micro_batches, train);
+    slot_count = std::max(slot_count, slots(schedule));
+    stream_count = std::max(stream_count, streams(schedule));
+  }
+  const int64_t evaluated = settings_.evaluation_tokens == 0 ? settings_.micro_batch_tokens : settings_.evaluation_tokens;
+  const int64_t tokens = settings_.train ? std::max(settings_.micro_batch_tokens, evaluated) : evaluated, width = settings_.model.hidden;
+  const int64_t stream_bytes = stream_count * Arena::bytes_of(tokens, width, settings_.dtype, stream_margin_);
+  stream_arena_.emplace("streams", backend.memory(), stream_bytes);
+  for (int64_t i = 0; i < stream_count; ++i) streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, stream_margin_)});
+  for (int64_t i = 0; i < slot_count; ++i) {
+    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend.memory(), (capacity.saved - stream_bytes) / slot_count));
   }
 }
 
@@ -94,8 +94,8 @@ Engine::~Engine() = default;
 ArenaBytes Engine::peak() const {
   int64_t slot = 0;
   for (const auto& s : slots_) slot = std::max(slot, s->arena.peak_bytes());
-  return {weights_.peak_bytes(), adapter_arena_.peak_bytes(), optimizer_.peak_bytes(), slot * static_cast<int64_t>(slots_.size()),
-          scratch_.peak_bytes()};
+  return {weights_.peak_bytes(), adapter_arena_.peak_bytes(), optimizer_.peak_bytes(),
+          slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes(), scratch_.peak_bytes()};
 }
 
 Step Engine::step_for(const Slot& slot, bool train, uint64_t step) {
@@ -110,8 +110,9 @@ Step Engine::step_for(const Slot& slot, bool train, uint64_t step) {
           .dropout = {train ? settings_.dropout : 0.0f, settings_.seed, step}};
 }
 
-void Engine::open(Slot& slot, const MicroBatch& m, double weight_sum, bool train) {
-  slot.wait();
+void Engine::open(int micro_batch, const Batch& batch, bool train) {
+  Slot& slot = slot_of(micro_batch);
+  const MicroBatch& m = batch.micro_batches[static_cast<size_t>(micro_batch)];
   slot.frame.reset();
   slot.frame.emplace(slot.arena);
   slot.micro_batch = &m;
@@ -124,7 +125,7 @@ void Engine::open(Slot& slot, const MicroBatch& m, double weight_sum, bool train
     if (m.labels[t] < 0) continue;
     rows.push_back(static_cast<int32_t>(t));
     labels.push_back(m.labels[t]);
-    weights.push_back(static_cast<float>(m.weights[t] / weight_sum));
+    weights.push_back(static_cast<float>(m.weights[t] / batch.weight_sum));
   }
   const auto upload = [&](const auto& host, DType dtype) {
     Tensor t = slot.arena.tensor(static_cast<int64_t>(host.size()), 1, dtype);
@@ -139,8 +140,10 @@ void Engine::open(Slot& slot, const MicroBatch& m, double weight_sum, bool train
   slot.weights = upload(weights, DType::f32);
   slot.segments.clear();
   for (const DocumentSpan& span : m.spans) slot.segments.push_back({.q0 = span.begin, .nq = span.length, .k0 = span.begin, .nk = span.length});
-  slot.stream = slot.arena.tensor(tokens, settings_.model.hidden, settings_.dtype, stream_margin_);
-  if (!train) return;
+  Stream& stream = stream_of(micro_batch);
+  stream.wait();
+  slot.stream = stream.x.rows_from(0, tokens);
+  if (!saves(train)) return;
   for (const Block& block : stage_->blocks()) {
     const int64_t layer = stage_->placement().layer_begin + static_cast<int64_t>(block.index);
     if (layer < first_trained_layer_) continue;
@@ -193,44 +196,52 @@ void Engine::backward(Slot& slot, uint64_t step_number) {
   }
 }
 
+void Engine::compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {
+  Slot& slot = slot_of(action.micro_batch);
+  const int64_t index = batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
+  if (action.kind == ActionKind::forward) {
+    if (stage_->placement().first) open(action.micro_batch, batch, train);
+    forward(slot, saves(train), step, losses.rows_from(index, 1), sink);
+  } else {
+    backward(slot, step);
+    gradient_sum_->add_micro_batch(index);
+  }
+}
+
+void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool train) {
+  const int pp = mesh_.position.pp;
+  std::vector<PeerMessage> messages;
+  for (const Action& a : actions) {
+    if (a.kind == ActionKind::recv_forward) open(a.micro_batch, batch, train);
+    stream_of(a.micro_batch).wait();
+    const bool forwards = a.kind == ActionKind::recv_forward || a.kind == ActionKind::send_forward;
+    const int tag = static_cast<int>(batch.micro_batches[static_cast<size_t>(a.micro_batch)].index % (1 << 15)) * 2 + (forwards ? 0 : 1);
+    messages.push_back({is_send(a.kind) ? PeerMessage::Way::send : PeerMessage::Way::receive, slot_of(a.micro_batch).stream.with_margin(),
+                        is_send(a.kind) == forwards ? pp + 1 : pp - 1, tag});
+  }
+  const std::shared_ptr<Transfer> transfer = mesh_.pp->exchange(messages);
+  bool receives = false;
+  for (const Action& a : actions) {
+    receives |= is_receive(a.kind);
+    stream_of(a.micro_batch).sending = transfer;
+  }
+  if (receives) transfer->wait();
+}
+
 void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {
   const Schedule schedule = schedule_of(settings_, mesh_, static_cast<int64_t>(batch.micro_batches.size()), train);
-  const int pp = mesh_.position.pp;
-  for (const Action& action : schedule.actions) {
+  for (size_t next = 0; next < schedule.actions.size();) {
     progress_();
-    const MicroBatch& m = batch.micro_batches[static_cast<size_t>(action.micro_batch)];
-    Slot& slot = *slots_[static_cast<size_t>(action.micro_batch) % slots_.size()];
-    const int tag = static_cast<int>(m.index % (1 << 15)) * 2;
-    const bool saves = train && pp >= first_trained_stage_;
-    switch (action.kind) {
-      case ActionKind::recv_forward:
-        open(slot, m, batch.weight_sum, saves);
-        mesh_.pp->receive(slot.stream.with_margin(), pp - 1, tag)->wait();
-        break;
-      case ActionKind::forward:
-        if (stage_->placement().first) open(slot, m, batch.weight_sum, saves);
-        forward(slot, saves, step, losses.rows_from(m.index, 1), sink);
-        break;
-      case ActionKind::send_forward:
-        slot.sending = mesh_.pp->send(slot.stream.with_margin(), pp + 1, tag);
-        break;
-      case ActionKind::recv_backward:
-        slot.wait();
-        mesh_.pp->receive(slot.stream.with_margin(), pp + 1, tag + 1)->wait();
-        break;
-      case ActionKind::backward:
-        backward(slot, step);
-        gradient_sum_->add_micro_batch(m.index);
-        break;
-      case ActionKind::send_backward:
-        slot.sending = mesh_.pp->send(slot.stream.with_margin(), pp - 1, tag + 1);
-        break;
+    const size_t end = group_end(schedule, next);
+    if (end == next) {
+      compute(schedule.actions[next++], batch, train, step, losses, sink);
+    } else {
+      exchange(std::span(schedule.actions).subspan(next, end - next), batch, train);
+      next = end;
     }
   }
-  for (auto& slot : slots_) {
-    slot->wait();
-    slot->frame.reset();
-  }
+  for (Stream& stream : streams_) stream.wait();
+  for (auto& slot : slots_) slot->frame.reset();
 }
 
 double Engine::sum_losses(Tensor losses) {

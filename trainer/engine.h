@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "data/batch.h"
 #include "kernels/comm/mesh.h"
@@ -35,7 +36,7 @@ struct EngineSettings {
 
 // Bytes of every arena.
 struct ArenaBytes {
-  int64_t weights = 0, adapter = 0, optimizer = 0, saved = 0, scratch = 0;
+  int64_t weights = 0, adapter = 0, optimizer = 0, saved = 0, scratch = 0;  // saved: the micro-batches in flight, and their streams between the stages
   int64_t total() const { return weights + adapter + optimizer + saved + scratch; }
   bool operator==(const ArenaBytes&) const = default;
 };
@@ -52,7 +53,6 @@ struct StepResult {
 
 class Engine {
  public:
-  // `capacity.saved` is that of all slots together.
   Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity);
   ~Engine();
 
@@ -76,12 +76,25 @@ class Engine {
   Arena& scratch() { return scratch_; }
   const EngineSettings& settings() const { return settings_; }
   ArenaBytes peak() const;
-  static int64_t slots_needed(const EngineSettings& settings, const Mesh& mesh);
 
  private:
   struct Slot;
+  // The residual stream of a micro-batch at the stage's edge, which may still be on its way out when the next micro-batch takes over the slot.
+  struct Stream {
+    Tensor x;                           // (most tokens, D)
+    std::shared_ptr<Transfer> sending;  // reads x until it was waited for
+    void wait() {
+      if (sending) sending->wait();
+      sending.reset();
+    }
+  };
   void run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
-  void open(Slot& slot, const MicroBatch& micro_batch, double weight_sum, bool train);
+  void compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
+  void exchange(std::span<const Action> actions, const Batch& batch, bool train);
+  void open(int micro_batch, const Batch& batch, bool train);
+  bool saves(bool train) const { return train && mesh_.position.pp >= first_trained_stage_; }
+  Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
+  Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
   void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
   void backward(Slot& slot, uint64_t step);
   Step step_for(const Slot& slot, bool train, uint64_t step);
@@ -91,10 +104,12 @@ class Engine {
   Backend& backend_;
   Mesh& mesh_;
   Arena weights_, adapter_arena_, optimizer_, scratch_;
+  std::optional<Arena> stream_arena_;  // counted as saved
   std::unique_ptr<AdapterSet> adapter_;
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<Stream> streams_;
   std::function<void()> progress_ = [] {};
   int64_t first_trained_layer_ = 0;
   int64_t stream_margin_ = 0;  // of the residual stream, whose gradient is an input of o's and down's backward

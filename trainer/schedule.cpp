@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "kernels/base/error.h"
@@ -51,22 +52,50 @@ std::vector<Schedule> all_stages(ScheduleShape shape) {
   return stages;
 }
 
-int64_t slots(const Schedule& schedule) {
-  // A micro-batch lives from its first action here to its backward, or to its forward where it has none.
-  std::set<int> with_backward, alive;
-  for (const Action& a : schedule.actions) {
-    if (a.kind == ActionKind::backward) with_backward.insert(a.micro_batch);
+bool is_send(ActionKind kind) { return kind == ActionKind::send_forward || kind == ActionKind::send_backward; }
+bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
+
+size_t group_end(const Schedule& schedule, size_t begin) {
+  std::set<int> inside;
+  size_t end = begin;
+  while (end < schedule.actions.size()) {
+    const Action& a = schedule.actions[end];
+    if (!(is_send(a.kind) || is_receive(a.kind)) || !inside.insert(a.micro_batch).second) break;
+    ++end;
   }
+  return end;
+}
+
+namespace {
+
+// The most micro-batches alive at once, at least 1: from their first action to their last of those that `counts`, and with messages to the end of their group.
+template <typename Counts>
+int64_t most_alive(const Schedule& schedule, Counts&& counts) {
+  std::map<int, size_t> last;
+  for (size_t i = 0; i < schedule.actions.size(); ++i) {
+    if (counts(schedule.actions[i].kind)) last[schedule.actions[i].micro_batch] = std::max(i + 1, group_end(schedule, i));
+  }
+  std::set<int> alive;
   size_t most = 1;
-  for (const Action& a : schedule.actions) {
-    if (a.kind == ActionKind::recv_forward || a.kind == ActionKind::forward) {
-      alive.insert(a.micro_batch);
-      most = std::max(most, alive.size());
+  for (size_t i = 0; i < schedule.actions.size(); ++i) {
+    for (const auto& [micro_batch, end] : last) {
+      if (end == i) alive.erase(micro_batch);
     }
-    if (a.kind == ActionKind::backward) alive.erase(a.micro_batch);
-    if (a.kind == ActionKind::forward && !with_backward.contains(a.micro_batch)) alive.erase(a.micro_batch);
+    if (counts(schedule.actions[i].kind)) alive.insert(schedule.actions[i].micro_batch);
+    most = std::max(most, alive.size());
   }
   return static_cast<int64_t>(most);
+}
+
+}  // namespace
+
+int64_t slots(const Schedule& schedule) {
+  // From its first action here to its backward, or to its forward where it has none. What leaves does not need the slot.
+  return most_alive(schedule, [](ActionKind kind) { return !is_send(kind); });
+}
+
+int64_t streams(const Schedule& schedule) {
+  return most_alive(schedule, [](ActionKind) { return true; });
 }
 
 std::vector<LayerRange> partition_layers(int64_t layers, int stages, double head_cost_in_layers) {

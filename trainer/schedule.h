@@ -16,6 +16,8 @@ struct Action {
   int micro_batch;
   bool operator==(const Action&) const = default;
 };
+bool is_send(ActionKind kind);
+bool is_receive(ActionKind kind);
 
 struct ScheduleShape {
   int stages = 1;
@@ -35,10 +37,16 @@ std::vector<Schedule> all_stages(ScheduleShape shape);  // one_f_one_b of every 
 // The most micro-batches whose saved tensors are alive at once, at least 1. Micro-batch i may live in slot i % slots.
 int64_t slots(const Schedule& schedule);
 
+// Sends and receives that follow one another start together, so that two stages that send to each other do not wait for each other. The group that
+// begins at `begin` ends before this action; a micro-batch is in it once. begin itself where no message begins there.
+size_t group_end(const Schedule& schedule, size_t begin);
+// Rows of the residual stream alive at once, those on their way out of a group included: micro-batch i may stream through buffer i % streams.
+int64_t streams(const Schedule& schedule);
+
 std::string print(const std::vector<Schedule>& stages);  // a line per stage, and a legend
 
-// Runs all stages' lists on paper, with sends that end only when their receive was posted. A send does not block; its slot
-// (micro_batch % slots of that stage) is waited for before the slot receives again or opens for another micro-batch.
+// Runs all stages' lists on paper, one action or group of messages after the other: a group ends when all its messages have met their other end, as on
+// one queue of a device under rendezvous.
 struct Simulation {
   std::vector<std::string> problems;  // empty: every list is complete, in order and ends
   double makespan = 0;                // in units of the costs below; messages take no time

@@ -18,9 +18,6 @@ constexpr const char* kSymbols[] = {"<F", "F", ">F", "<B", "B", ">B"};
 
 std::string text_of(const Action& a) { return fmt::format("{}{}", kSymbols[static_cast<int>(a.kind)], a.micro_batch); }
 
-bool is_send(ActionKind kind) { return kind == ActionKind::send_forward || kind == ActionKind::send_backward; }
-bool is_receive(ActionKind kind) { return kind == ActionKind::recv_forward || kind == ActionKind::recv_backward; }
-
 // Which actions a micro-batch must have on a stage, by kind.
 std::array<bool, 6> expected_of(const ScheduleShape& s) {
   const bool first = s.stage == 0, last = s.stage == s.stages - 1, trains = s.stage >= s.first_trained_stage;
@@ -31,8 +28,13 @@ void check_list(const Schedule& schedule, std::vector<std::string>& problems) {
   const ScheduleShape& s = schedule.shape;
   const std::array<bool, 6> expected = expected_of(s);
   std::vector<std::array<int, 6>> seen(static_cast<size_t>(s.micro_batches));
-  std::map<int64_t, int> holder;  // slot → micro-batch whose saved tensors it holds
-  const int64_t ring = slots(schedule);
+  std::map<int64_t, int> holder;     // slot → micro-batch whose saved tensors it holds
+  std::map<int64_t, int> streaming;  // buffer → micro-batch whose stream it holds
+  const int64_t ring = slots(schedule), stream_ring = streams(schedule);
+  size_t last = 5;  // the kind after which a micro-batch is over
+  while (!expected[last]) --last;
+  size_t group = 0;
+  std::vector<int64_t> leaving;  // buffers that are free when the group ends
   for (size_t i = 0; i < schedule.actions.size(); ++i) {
     const Action& a = schedule.actions[i];
     const auto complain = [&](std::string_view what) {
@@ -55,6 +57,15 @@ void check_list(const Schedule& schedule, std::vector<std::string>& problems) {
     if (opens) holder[slot] = a.micro_batch;
     const bool closes = a.kind == (expected[static_cast<size_t>(ActionKind::backward)] ? ActionKind::backward : ActionKind::forward);
     if (closes) holder.erase(slot);
+    if (i >= group) {
+      for (int64_t buffer : leaving) streaming.erase(buffer);
+      leaving.clear();
+      group = std::max(i + 1, group_end(schedule, i));
+    }
+    const int64_t buffer = a.micro_batch % stream_ring;
+    if (opens && streaming.contains(buffer)) complain(fmt::format("its stream's buffer still holds micro-batch {}", streaming[buffer]));
+    if (opens) streaming[buffer] = a.micro_batch;
+    if (kind == last) leaving.push_back(buffer);
   }
   for (int m = 0; m < s.micro_batches; ++m) {
     for (size_t kind = 0; kind < 6; ++kind) {
@@ -66,7 +77,7 @@ void check_list(const Schedule& schedule, std::vector<std::string>& problems) {
 }
 
 // A message is known by who sends it to whom and its micro-batch; both ends write down when they were ready for it.
-struct Message {
+struct Meeting {
   std::optional<double> sent, received;
   bool complete() const { return sent && received; }
   double time() const { return std::max(*sent, *received); }
@@ -80,7 +91,7 @@ class Run {
     for (bool moved = true; moved;) {
       moved = false;
       for (size_t r = 0; r < ranks_.size(); ++r) {
-        while (advance(r, result)) moved = true;
+        while (advance(r)) moved = true;
       }
     }
     double busy = 0;
@@ -88,8 +99,7 @@ class Run {
       busy += ranks_[r].busy;
       result.makespan = std::max(result.makespan, ranks_[r].clock);
       if (ranks_[r].next < stages_[r].actions.size()) {
-        result.problems.push_back(fmt::format("deadlock: stage {} waits for ever in action {} ({}): {}", r, ranks_[r].next,
-                                              text_of(stages_[r].actions[ranks_[r].next]), ranks_[r].waiting_for));
+        result.problems.push_back(fmt::format("deadlock: stage {} waits for ever in action {}", r, ranks_[r].waiting_for));
       }
     }
     for (const auto& [key, message] : messages_) {
@@ -107,65 +117,50 @@ class Run {
   struct Rank {
     size_t next = 0;
     double clock = 0, busy = 0;
-    std::map<int64_t, Key> sending;  // slot → the message that still reads it
     std::string waiting_for;
   };
 
-  // The slot's send must have ended. False: not yet.
-  bool free_slot(Rank& rank, int64_t slot) {
-    const auto pending = rank.sending.find(slot);
-    if (pending == rank.sending.end()) return true;
-    const Message& message = messages_[pending->second];
-    if (!message.complete()) {
-      rank.waiting_for = fmt::format("the send of micro-batch {} to stage {} has no receive", std::get<2>(pending->second), std::get<1>(pending->second));
-      return false;
-    }
-    rank.clock = std::max(rank.clock, message.time());
-    rank.sending.erase(pending);
-    return true;
+  static Key key_of(int stage, const Action& a) {
+    const bool forwards = a.kind == ActionKind::recv_forward || a.kind == ActionKind::send_forward;
+    const int lower = (is_send(a.kind) == forwards) ? stage : stage - 1, upper = lower + 1;
+    return forwards ? Key{lower, upper, a.micro_batch} : Key{upper, lower, a.micro_batch};
   }
 
-  bool advance(size_t r, Simulation& result) {
+  bool advance(size_t r) {
     Rank& rank = ranks_[r];
     const Schedule& schedule = stages_[r];
     if (rank.next == schedule.actions.size()) return false;
-    const Action& a = schedule.actions[rank.next];
-    const int64_t slot = a.micro_batch % slots(schedule);
-    const int self = static_cast<int>(r);
-    const bool forwards = a.kind == ActionKind::recv_forward || a.kind == ActionKind::send_forward;
-
-    if (is_receive(a.kind) || (a.kind == ActionKind::forward && r == 0)) {
-      if (!free_slot(rank, slot)) return false;
-    }
-    if (is_receive(a.kind)) {
-      const int from = forwards ? self - 1 : self + 1;
-      Message& message = messages_[{from, self, a.micro_batch}];
-      if (!message.received) message.received = rank.clock;
-      if (!message.complete()) {
-        rank.waiting_for = fmt::format("stage {} does not send it", from);
-        return false;
-      }
-      rank.clock = std::max(rank.clock, message.time());
-    } else if (is_send(a.kind)) {
-      const Key key{self, forwards ? self + 1 : self - 1, a.micro_batch};
-      if (rank.sending.contains(slot)) {
-        result.problems.push_back(fmt::format("stage {}, action {} ({}): its slot is still being sent", r, rank.next, text_of(a)));
-      }
-      messages_[key].sent = rank.clock;
-      rank.sending[slot] = key;
-    } else {
-      const double cost = a.kind == ActionKind::forward ? costs_.forward : costs_.backward;
+    const size_t end = group_end(schedule, rank.next);
+    if (end == rank.next) {
+      const double cost = schedule.actions[rank.next++].kind == ActionKind::forward ? costs_.forward : costs_.backward;
       rank.clock += cost;
       rank.busy += cost;
+      return true;
     }
-    ++rank.next;
+    double ended = rank.clock;
+    rank.waiting_for.clear();
+    for (size_t i = rank.next; i < end; ++i) {
+      const Action& a = schedule.actions[i];
+      const Key key = key_of(static_cast<int>(r), a);
+      Meeting& message = messages_[key];
+      std::optional<double>& mine = is_send(a.kind) ? message.sent : message.received;
+      if (!mine) mine = rank.clock;
+      if (message.complete()) {
+        ended = std::max(ended, message.time());
+      } else if (rank.waiting_for.empty()) {
+        rank.waiting_for = fmt::format("{} ({}): stage {} does not {} it", i, text_of(a), is_send(a.kind) ? std::get<1>(key) : std::get<0>(key), is_send(a.kind) ? "receive" : "send");
+      }
+    }
+    if (!rank.waiting_for.empty()) return false;
+    rank.clock = ended;
+    rank.next = end;
     return true;
   }
 
   const std::vector<Schedule>& stages_;
   SimulationCosts costs_;
   std::vector<Rank> ranks_;
-  std::map<Key, Message> messages_;
+  std::map<Key, Meeting> messages_;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 
 class CheckedCommunicator : public Communicator {
  public:
-  explicit CheckedCommunicator(std::unique_ptr<Communicator> inner) : inner_(std::move(inner)) {}
+  explicit CheckedCommunicator(std::shared_ptr<Communicator> inner) : inner_(std::move(inner)) {}
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   const std::string& axis() const override { return inner_->axis(); }
@@ -35,8 +35,7 @@ class CheckedCommunicator : public Communicator {
     compare("gather_strings");
     return inner_->gather_strings(mine);
   }
-  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override { return inner_->send(x, to, tag); }
-  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override { return inner_->receive(x, from, tag); }
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override { return inner_->exchange(messages); }
 
  private:
   // Eight bytes travel when all is well; the words only when it is not.
@@ -57,13 +56,13 @@ class CheckedCommunicator : public Communicator {
     fail(Exit::internal, "internal error: the ranks of {} make different calls: {}", axis(), message);
   }
 
-  std::unique_ptr<Communicator> inner_;
+  std::shared_ptr<Communicator> inner_;
   int64_t sequence_ = 0;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_checked_communicator(std::unique_ptr<Communicator> inner) {
+std::unique_ptr<Communicator> make_checked_communicator(std::shared_ptr<Communicator> inner) {
   return std::make_unique<CheckedCommunicator>(std::move(inner));
 }
 

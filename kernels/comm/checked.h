@@ -5,6 +5,6 @@
 
 namespace drover {
 
-std::unique_ptr<Communicator> make_checked_communicator(std::unique_ptr<Communicator> inner);
+std::unique_ptr<Communicator> make_checked_communicator(std::shared_ptr<Communicator> inner);
 
 }  // namespace drover

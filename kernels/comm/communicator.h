@@ -20,6 +20,16 @@ class Transfer {
   virtual void wait() = 0;  // returns when the buffer may be reused (send) or read (receive); repeated calls return at once
 };
 
+// What a rank sends to or receives from another one of its group: contiguous. Messages of a pair of ranks are matched by tag, and among equal tags in
+// order; both ends call in one order in any case, since a device's library knows no tags. They may be larger than 2 GiB.
+struct PeerMessage {
+  enum class Way : uint8_t { send, receive };
+  Way way;
+  Tensor x;
+  int peer;
+  int tag;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -31,9 +41,10 @@ class Communicator {
   virtual void all_gather(Tensor part, Tensor whole) = 0;         // whole (size·part.rows, cols): the ranks' parts, in rank order; part may lie in its place
   virtual void broadcast(Tensor x, int root) = 0;
   virtual void barrier() = 0;
-  // Non-blocking; contiguous tensors. Messages between a pair of ranks are matched by tag, and may be larger than 2 GiB.
-  virtual std::unique_ptr<Transfer> send(Tensor x, int to, int tag) = 0;
-  virtual std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) = 0;
+  // Non-blocking. The messages start together: none of them waits for another, and the transfer ends with the last.
+  virtual std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) = 0;
+  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) { return exchange({{PeerMessage{PeerMessage::Way::send, x, to, tag}}}); }
+  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) { return exchange({{PeerMessage{PeerMessage::Way::receive, x, from, tag}}}); }
 
   // Host control plane: small byte strings (manifests, errors, hashes), any sizes, in rank order.
   virtual std::vector<std::string> gather_strings(const std::string& mine) = 0;  // to all ranks

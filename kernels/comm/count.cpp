@@ -28,10 +28,6 @@ void CountCommunicator::tally(const char* kind, int64_t bytes) {
   count.bytes += bytes;
 }
 
-void CountCommunicator::check_peer(int peer) const {
-  require(peer >= 0 && peer < size_ && peer != rank_, "the peer is another rank of the group");
-}
-
 void CountCommunicator::all_reduce(Tensor x) {
   require(x.dtype != DType::i32, "an all-reduce is of bf16, f32 or f64");
   tally("all_reduce", x.bytes());
@@ -55,17 +51,12 @@ void CountCommunicator::broadcast(Tensor x, int root) {
 
 void CountCommunicator::barrier() { tally("barrier", 0); }
 
-std::unique_ptr<Transfer> CountCommunicator::send(Tensor x, int to, int) {
-  check_peer(to);
-  require(x.contiguous(), "a message is contiguous");
-  tally("send", x.bytes());
-  return std::make_unique<NoTransfer>();
-}
-
-std::unique_ptr<Transfer> CountCommunicator::receive(Tensor x, int from, int) {
-  check_peer(from);
-  require(x.contiguous(), "a message is contiguous");
-  tally("receive", x.bytes());
+std::unique_ptr<Transfer> CountCommunicator::exchange(std::span<const PeerMessage> messages) {
+  for (const PeerMessage& m : messages) {
+    require(m.peer >= 0 && m.peer < size_ && m.peer != rank_, "the peer is another rank of the group");
+    require(m.x.contiguous(), "a message is contiguous");
+    tally(m.way == PeerMessage::Way::send ? "send" : "receive", m.x.bytes());
+  }
   return std::make_unique<NoTransfer>();
 }
 

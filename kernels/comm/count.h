@@ -21,13 +21,11 @@ class CountCommunicator : public Communicator {
   void all_gather(Tensor part, Tensor whole) override;
   void broadcast(Tensor x, int root) override;
   void barrier() override;
-  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override;
-  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override;
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override;
   std::vector<std::string> gather_strings(const std::string& mine) override;
 
  private:
   void tally(const char* kind, int64_t bytes);
-  void check_peer(int peer) const;
   std::string axis_;
   int rank_, size_;
   std::map<std::string, CommCount> counts_;

@@ -19,10 +19,11 @@ struct MeshPosition {
 MeshPosition position_of(int rank, const MeshShape& shape);
 int rank_of(const MeshPosition& position, const MeshShape& shape);
 
+// A copy shares the communicators.
 struct Mesh {
   MeshShape shape;
   MeshPosition position;
-  std::unique_ptr<Communicator> world, tp, pp, dp;
+  std::shared_ptr<Communicator> world, tp, pp, dp;
 };
 
 Mesh make_self_mesh();                                                     // one rank, no MPI

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <list>
 #include <numeric>
 
 #include "kernels/base/error.h"
@@ -19,9 +20,10 @@ enum CollectiveTag : int { kReduce = 1, kShare, kGather, kBroadcast, kBarrier, k
 
 class MpiTransfer : public Transfer {
  public:
-  MpiTransfer(const MpiCommunicator& owner, MPI_Comm members, int tag, const char* call) : requests(owner, members, tag, call) {}
-  void wait() override { requests.wait(); }
-  MpiRequests requests;
+  void wait() override {
+    for (MpiRequests& requests : started) requests.wait();
+  }
+  std::list<MpiRequests> started;  // which stay where they are
 };
 
 // A vector that only grows; its bytes are not kept.
@@ -221,24 +223,17 @@ std::vector<std::string> MpiCommunicator::gather_strings(const std::string& mine
   return all;
 }
 
-void MpiCommunicator::check_message(Tensor x, int peer, int tag) const {
-  require_host(x);
-  require(x.contiguous(), "a message is contiguous");
-  require(peer >= 0 && peer < size_ && peer != rank_, "the peer is another rank of the group");
-  require(tag >= 0 && tag <= highest_tag_, "a tag is not negative and within MPI's bound");
-}
-
-std::unique_ptr<Transfer> MpiCommunicator::send(Tensor x, int to, int tag) {
-  check_message(x, to, tag);
-  auto transfer = std::make_unique<MpiTransfer>(*this, messages_, tag, "send");
-  transfer->requests.send(x.data, x.bytes(), to);
-  return transfer;
-}
-
-std::unique_ptr<Transfer> MpiCommunicator::receive(Tensor x, int from, int tag) {
-  check_message(x, from, tag);
-  auto transfer = std::make_unique<MpiTransfer>(*this, messages_, tag, "receive");
-  transfer->requests.receive(x.data, x.bytes(), from);
+std::unique_ptr<Transfer> MpiCommunicator::exchange(std::span<const PeerMessage> messages) {
+  auto transfer = std::make_unique<MpiTransfer>();
+  for (const PeerMessage& m : messages) {
+    require_host(m.x);
+    require(m.x.contiguous(), "a message is contiguous");
+    require(m.peer >= 0 && m.peer < size_ && m.peer != rank_, "the peer is another rank of the group");
+    require(m.tag >= 0 && m.tag <= highest_tag_, "a tag is not negative and within MPI's bound");
+    const bool sends = m.way == PeerMessage::Way::send;
+    MpiRequests& requests = transfer->started.emplace_back(*this, messages_, m.tag, sends ? "send" : "receive");
+    sends ? requests.send(m.x.data, m.x.bytes(), m.peer) : requests.receive(m.x.data, m.x.bytes(), m.peer);
+  }
   return transfer;
 }
 

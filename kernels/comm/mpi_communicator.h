@@ -20,15 +20,13 @@ class MpiCommunicator : public Communicator {
   void all_gather(Tensor part, Tensor whole) override;
   void broadcast(Tensor x, int root) override;
   void barrier() override;
-  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override;
-  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override;
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override;
   std::vector<std::string> gather_strings(const std::string& mine) override;
 
   int world_rank(int member) const { return world_ranks_[static_cast<size_t>(member)]; }
 
  private:
   void reduce_piece(void* data, int64_t count, DType dtype);
-  void check_message(Tensor x, int peer, int tag) const;
 
   std::string axis_;
   MPI_Comm collectives_ = MPI_COMM_NULL, messages_ = MPI_COMM_NULL;

@@ -23,7 +23,7 @@ struct Job {
   bool lost = false;
 };
 
-struct Message {
+struct Posted {
   void* data;
   int64_t bytes;
   bool sending;
@@ -34,7 +34,7 @@ struct Group {
   Job& job;
   std::vector<const void*> offered;                       // what every rank shows the others
   std::vector<int64_t> arrivals;                          // barriers that every rank has come to
-  std::map<std::tuple<int, int, int>, std::list<std::shared_ptr<Message>>> posted;  // (from, to, tag) → unmatched, in order
+  std::map<std::tuple<int, int, int>, std::list<std::shared_ptr<Posted>>> posted;  // (from, to, tag) → unmatched, in order
   Group(Job& j, int size) : job(j), offered(static_cast<size_t>(size)), arrivals(static_cast<size_t>(size)) {}
 };
 
@@ -55,19 +55,19 @@ void await(Job& job, std::unique_lock<std::mutex>& lock, Ready&& ready, Late&& l
 
 class ThreadTransfer : public Transfer {
  public:
-  ThreadTransfer(std::shared_ptr<Group> group, std::shared_ptr<Message> message, const std::string& axis, int peer)
-      : group_(std::move(group)), message_(std::move(message)), axis_(axis), peer_(peer) {}
+  ThreadTransfer(std::shared_ptr<Group> group, const std::string& axis) : group_(std::move(group)), axis_(axis) {}
+  void add(std::shared_ptr<Posted> message, int peer) { messages_.emplace_back(std::move(message), peer); }
   void wait() override {
     std::unique_lock lock(group_->job.mutex);
-    await(group_->job, lock, [&] { return message_->done; },
-          [&] { fail_late(axis_, message_->sending ? "send" : "receive", {peer_}); });
+    for (const auto& [message, peer] : messages_) {
+      await(group_->job, lock, [&] { return message->done; }, [&] { fail_late(axis_, message->sending ? "send" : "receive", {peer}); });
+    }
   }
 
  private:
   std::shared_ptr<Group> group_;
-  std::shared_ptr<Message> message_;
   std::string axis_;
-  int peer_;
+  std::vector<std::pair<std::shared_ptr<Posted>, int>> messages_;
 };
 
 class ThreadCommunicator : public Communicator {
@@ -120,8 +120,11 @@ class ThreadCommunicator : public Communicator {
     return strings;
   }
 
-  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override { return post(x, rank_, to, tag, true); }
-  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override { return post(x, from, rank_, tag, false); }
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
+    auto transfer = std::make_unique<ThreadTransfer>(group_, axis_);
+    for (const PeerMessage& m : messages) transfer->add(post(m), m.peer);
+    return transfer;
+  }
 
  private:
   // All ranks' pointers; they stay valid until the next `meet`.
@@ -149,24 +152,24 @@ class ThreadCommunicator : public Communicator {
     await(group_->job, lock, [&] { return missing().empty(); }, [&] { fail_late(axis_, call, missing()); });
   }
 
-  std::unique_ptr<Transfer> post(Tensor x, int from, int to, int tag, bool sending) {
-    const int peer = sending ? to : from;
-    require(x.where == Where::host && x.contiguous(), "a message is contiguous, in host memory");
-    require(peer >= 0 && peer < size_ && peer != rank_, "the peer is another rank of the group");
-    auto mine = std::make_shared<Message>(Message{x.data, x.bytes(), sending});
+  std::shared_ptr<Posted> post(const PeerMessage& m) {
+    const bool sending = m.way == PeerMessage::Way::send;
+    require(m.x.where == Where::host && m.x.contiguous(), "a message is contiguous, in host memory");
+    require(m.peer >= 0 && m.peer < size_ && m.peer != rank_, "the peer is another rank of the group");
+    auto mine = std::make_shared<Posted>(Posted{m.x.data, m.x.bytes(), sending});
     std::lock_guard lock(group_->job.mutex);
-    auto& waiting = group_->posted[{from, to, tag}];
+    auto& waiting = group_->posted[{sending ? rank_ : m.peer, sending ? m.peer : rank_, m.tag}];
     if (waiting.empty() || waiting.front()->sending == sending) {
       waiting.push_back(mine);
     } else {
-      Message& other = *waiting.front();
+      Posted& other = *waiting.front();
       require(other.bytes == mine->bytes, "both ends of a message agree on its size");
       std::memcpy(sending ? other.data : mine->data, sending ? mine->data : other.data, static_cast<size_t>(mine->bytes));
       other.done = mine->done = true;
       waiting.pop_front();
       group_->job.changed.notify_all();
     }
-    return std::make_unique<ThreadTransfer>(group_, std::move(mine), axis_, peer);
+    return mine;
   }
 
   std::string axis_;
@@ -179,11 +182,11 @@ class ThreadCommunicator : public Communicator {
 void run_on_threads(const MeshShape& shape, const std::function<void(Mesh&)>& work) {
   Job job;
   std::map<std::pair<std::string, int>, std::shared_ptr<Group>> groups;  // by axis and its lowest rank
-  const auto axis_of = [&](const char* axis, int lowest, int rank, int size) -> std::unique_ptr<Communicator> {
+  const auto axis_of = [&](const char* axis, int lowest, int rank, int size) -> std::shared_ptr<Communicator> {
     if (size == 1) return make_self_communicator(axis);
     auto& group = groups[{axis, lowest}];
     if (!group) group = std::make_shared<Group>(job, size);
-    return std::make_unique<ThreadCommunicator>(axis, rank, group);
+    return std::make_shared<ThreadCommunicator>(axis, rank, group);
   };
 
   const int ranks = shape.size();

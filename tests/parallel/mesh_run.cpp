@@ -28,7 +28,7 @@ struct Arguments {
 class Broken : public Communicator {
  public:
   enum class What { skip_reductions, skip_f32_vectors, skip_f64_vectors, double_f64, empty_backward };
-  Broken(std::unique_ptr<Communicator> inner, What what) : inner_(std::move(inner)), what_(what) {}
+  Broken(std::shared_ptr<Communicator> inner, What what) : inner_(std::move(inner)), what_(what) {}
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   const std::string& axis() const override { return inner_->axis(); }
@@ -42,15 +42,16 @@ class Broken : public Communicator {
   void all_gather(Tensor part, Tensor whole) override { inner_->all_gather(part, whole); }
   void broadcast(Tensor x, int root) override { inner_->broadcast(x, root); }
   void barrier() override { inner_->barrier(); }
-  std::unique_ptr<Transfer> send(Tensor x, int to, int tag) override {
-    if (what_ == What::empty_backward && to < inner_->rank()) std::memset(x.data, 0, static_cast<size_t>(x.bytes()));
-    return inner_->send(x, to, tag);
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
+    for (const PeerMessage& m : messages) {
+      if (what_ == What::empty_backward && m.way == PeerMessage::Way::send && m.peer < inner_->rank()) std::memset(m.x.data, 0, static_cast<size_t>(m.x.bytes()));
+    }
+    return inner_->exchange(messages);
   }
-  std::unique_ptr<Transfer> receive(Tensor x, int from, int tag) override { return inner_->receive(x, from, tag); }
   std::vector<std::string> gather_strings(const std::string& mine) override { return inner_->gather_strings(mine); }
 
  private:
-  std::unique_ptr<Communicator> inner_;
+  std::shared_ptr<Communicator> inner_;
   What what_;
 };
 

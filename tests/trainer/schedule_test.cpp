@@ -44,6 +44,22 @@ TEST(Schedule, EveryShapeEndsAndIsComplete) {
   }
 }
 
+TEST(Schedule, MessagesThatFollowOneAnotherStartTogether) {
+  // rank 1: <F0 F0 B0 >B0 <F1 F1 B1 >B1 <F2 F2 B2 >B2
+  const Schedule last = all_stages(shape(2, 3))[1];
+  EXPECT_EQ(group_end(last, 0), 1u);
+  EXPECT_EQ(group_end(last, 1), 1u);  // F0
+  EXPECT_EQ(group_end(last, 3), 5u);  // >B0 <F1: micro-batch 0 streams out while 1 streams in
+  EXPECT_EQ(slots(last), 1);
+  EXPECT_EQ(streams(last), 2);
+  // rank 0: F0 >F0 <B0 B0: dx comes into the buffer that x left from, so not before x has left.
+  const Schedule first = all_stages(shape(2, 1))[0];
+  EXPECT_EQ(group_end(first, 1), 2u);
+  EXPECT_EQ(streams(first), 1);
+  for (const Schedule& s : all_stages(shape(4, 9))) EXPECT_EQ(streams(s), slots(s) + (s.shape.stage > 0 ? 1 : 0)) << s.shape.stage;
+  for (const Schedule& s : all_stages(shape(4, 9, 4))) EXPECT_EQ(streams(s), s.shape.stage == 1 || s.shape.stage == 2 ? 2 : 1) << s.shape.stage;
+}
+
 TEST(Schedule, IdleFractionIsThatOf1F1B) {
   for (int p : {1, 2, 3, 4, 8}) {
     for (int m : {1, 2, 3, 8, 16, 32}) {
@@ -91,6 +107,17 @@ TEST(Simulation, FindsADeadlockOfSlots) {
   std::swap(a[1], a[4]);
   EXPECT_THAT(simulate(stages).problems, Contains(HasSubstr("deadlock: stage 0")));
   EXPECT_THAT(simulate(stages).problems, Contains(HasSubstr("deadlock: stage 1")));
+}
+
+TEST(Simulation, FindsSendsThatCross) {
+  // 1F1B's steady state with an action between its send and its receive: both stages send first, and neither receives.
+  auto stages = all_stages(shape(2, 3));
+  auto& a = stages[0].actions;  // F0 >F0 F1 >F1 <B0 B0 F2 >F2 <B1 B1 <B2 B2
+  a.insert(a.begin() + 4, a[6]), a.erase(a.begin() + 7);
+  auto& b = stages[1].actions;  // <F0 F0 B0 >B0 <F1 F1 B1 >B1 <F2 F2 B2 >B2
+  b.insert(b.begin() + 4, {ActionKind::forward, 2});
+  EXPECT_THAT(simulate(stages).problems, Contains(HasSubstr("deadlock: stage 0 waits for ever in action 3 (>F1): stage 1 does not receive it")));
+  EXPECT_THAT(simulate(stages).problems, Contains(HasSubstr("deadlock: stage 1 waits for ever in action 3 (>B0): stage 0 does not receive it")));
 }
 
 TEST(Simulation, FindsASlotTakenTooEarly) {
