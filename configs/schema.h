@@ -143,12 +143,14 @@ struct OptimSection {
 struct ParallelSection {
   int64_t tp = 1, pp = 1;
   std::optional<int64_t> dp;
+  std::string transport = "auto";
   bool operator==(const ParallelSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("tp", tp, {.help = "tensor parallelism: ranks that share every layer", .least = 1, .most = 1024});
     v("pp", pp, {.help = "pipeline stages", .least = 1, .most = 1024});
     v("dp", dp, {.help = "replicas; the rest of the ranks where it is not given", .least = 1, .most = 65536});
+    v("transport", transport, {.help = "between GPUs. nccl; staged: through host memory and MPI; auto: nccl where every rank has a GPU of its own", .allowed = {"auto", "nccl", "staged"}});
   }
 };
 

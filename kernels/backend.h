@@ -5,7 +5,6 @@
 // Ops are enqueued in order; only `download` waits. Host arrays (spans) are read before the call returns.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -60,16 +59,26 @@ struct AdamW {
   int64_t step = 1;  // of this update, from 1
 };
 
+// What a backend wants of the tensors that are made for it; known without the backend, for plans.
+struct BackendTraits {
+  // Where this is not 0, a linear's low-rank term rides in its product: [x | u]·[W | B]ᵀ and [dy | v]·[W ; A]. Then x, dy and W have a margin of as many
+  // columns as the rank, rounded up to this multiple, W has as many rows below it, and what the rank leaves of them is zero. 0: u, v, A and B lie elsewhere.
+  int64_t strip_multiple = 0;
+  // What tensor-parallel ranks add up is rounded to the computing dtype first, which halves what travels; else it is fp32.
+  bool rounds_partials = false;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual Memory& memory() = 0;
   virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds beside the arenas
-  // Where this is not 0, a linear's low-rank term rides in its product: [x | u]·[W | B]ᵀ and [dy | v]·[W ; A]. Then x, dy and W have a margin of as many
-  // columns as the rank, rounded up to this multiple, W has as many rows below it, and what the rank leaves of them is zero. 0: u, v, A and B lie elsewhere.
-  virtual int64_t strip_multiple() const { return 0; }
+  virtual BackendTraits traits() const { return {}; }
   virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
-  int64_t strip(int64_t rank) const { return strip_multiple() == 0 ? 0 : (rank + strip_multiple() - 1) / strip_multiple() * strip_multiple(); }
+  int64_t strip(int64_t rank) const {
+    const int64_t m = traits().strip_multiple;
+    return m == 0 ? 0 : (rank + m - 1) / m * m;
+  }
 
   // --- moving -------------------------------------------------------------------------------------------------------
   virtual void copy(Tensor from, Tensor to) = 0;                  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
@@ -144,7 +153,5 @@ struct OpCount {
 };
 
 std::unique_ptr<Backend> make_cpu_backend(int threads);
-
-using MakeBackend = std::function<std::unique_ptr<Backend>()>;
 
 }  // namespace drover

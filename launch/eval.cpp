@@ -5,6 +5,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
+#include "launch/open_device.h"
 #include "launch/verbs.h"
 #include "trainer/checkpoint.h"
 #include "trainer/evaluation.h"
@@ -37,7 +38,7 @@ Subject subject_of(const EvalArguments& a) {
     return s;
   }
   if (a.model.model.empty() || a.data.empty()) fail(Exit::usage, "eval needs a recipe, or --model DIR and --data FILE");
-  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "parallel.tp", "parallel.pp", "parallel.dp",
+  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "parallel.tp", "parallel.pp", "parallel.dp", "parallel.transport",
                                            "data.format", "data.template", "data.template_date", "data.train_on", "data.max_length", "data.bad_rows"};
   Recipe& recipe = s.read.recipe;
   recipe = read_overrides(a.recipe.overrides, kAllowed);
@@ -111,7 +112,7 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   check_same_program(process);
   together(*process.world, [&] {
     subject = subject_of(a);
-    device_of(subject.read.recipe, process);
+    device_of(subject.read.recipe);
     if (!a.per_token.empty()) {
       for (const DataFile& file : subject.read.recipe.data.validation.files) {
         if (same_file(file.path, a.per_token)) fail(Exit::usage, "--per-token {} is the data itself; name another file", a.per_token);
@@ -145,20 +146,19 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   settings.micro_batch_tokens = largest.tokens;
   settings.micro_batch_trained = largest.trained_tokens;
   settings.max_positions = store.longest_document();
-  std::unique_ptr<Backend> backend;
-  together(world, [&] { backend = make_backend(recipe, process); });
-  settings.strip_multiple = backend->strip_multiple();
+  Device device = open_device(mesh, recipe, process);
+  settings.traits = device.backend->traits();
   const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
   DirectoryWeights weights(*model);
   std::optional<Engine> engine;
   together(world, [&] {
-    engine.emplace(settings, *backend, mesh, weights, bytes);
+    engine.emplace(settings, *device.backend, device.mesh, weights, bytes);
     if (!subject.adapter) return;
     if (subject.adapter_directory) return load_adapter(*subject.adapter_directory, model->config(), *engine->adapter());
     const auto checkpoint = Checkpoint::latest(recipe.output.dir, [](const std::string& text) { log::warn("{}", text); });
     if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
     check_same_adapter(*checkpoint, recipe, fingerprint);
-    checkpoint->load(*engine->adapter(), *backend);
+    checkpoint->load(*engine->adapter(), *device.backend);
   });
 
   Evaluation score;

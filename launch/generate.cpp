@@ -5,6 +5,7 @@
 
 #include "data/prompts.h"
 #include "kernels/comm/agree.h"
+#include "launch/open_device.h"
 #include "launch/verbs.h"
 #include "trainer/inference.h"
 #include "trainer/process_memory.h"
@@ -50,7 +51,7 @@ Recipe settings_of(const GenerateArguments& a, int ranks) {
   if (!a.out.empty() && same_file(a.out, a.prompts)) fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
   if (a.seed && !a.temperature && !a.top_p) fail(Exit::usage, "--seed goes with --temperature or --top-p; without them the most likely token is always taken");
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
-  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "parallel.tp", "data.template", "data.template_date"};
+  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "parallel.tp", "parallel.transport", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
   if (recipe.parallel.tp != 1 && recipe.parallel.tp != ranks) {
     fail(Exit::bad_recipe, "parallel.tp={} must be the number of ranks, which is {}: generate is tensor-parallel over all of them", recipe.parallel.tp, ranks);
@@ -64,7 +65,7 @@ void choose_dtype(Recipe& recipe, const GenerateArguments& a, const Process& pro
   Communicator& world = *process.world;
   if (std::any_of(a.overrides.begin(), a.overrides.end(), [](const std::string& text) { return text.starts_with("train.dtype="); })) return;
   bool fits = false;
-  together(world, [&] { fits = device_of(recipe, process) == "cpu" && fits_in_fp32(read_model_config(recipe.model.path)); });
+  together(world, [&] { fits = device_of(recipe) == "cpu" && fits_in_fp32(read_model_config(recipe.model.path)); });
   const std::vector<std::string> votes = world.gather_strings(fits ? "fp32" : "bf16");
   if (std::find(votes.begin(), votes.end(), "bf16") == votes.end()) recipe.train.dtype = "fp32";
 }
@@ -108,7 +109,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
     settings.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
     settings.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
   });
-  Inference inference(settings, mesh, [&] { return make_backend(recipe, process); });
+  Inference inference(settings, mesh, [&](const Mesh& host) { return open_device(host, recipe, process); });
   const bool first = world.rank() == 0;
 
   if (a.prompts.empty()) {

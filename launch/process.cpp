@@ -60,19 +60,6 @@ Process start_process(int* argc, char*** argv) {
 
 Mesh make_mesh(const MeshShape& shape) { return launched_by_mpi() ? make_mpi_mesh(shape) : make_self_mesh(); }
 
-std::string device_of(const Recipe& recipe, const Process& process) {
-  if (process.mpi.size > 1 && recipe.device != "cpu") {  // until NCCL is there
-    if (recipe.device == "cuda") fail(Exit::bad_recipe, "device: cuda with {} ranks needs NCCL, which is not built yet; start one rank, or set device: cpu", process.mpi.size);
-    return "cpu";
-  }
-  return chosen_device(recipe.device);
-}
-
-std::unique_ptr<Backend> make_backend(const Recipe& recipe, const Process& process) {
-  if (device_of(recipe, process) == "cuda") return make_cuda_backend({.device = 0, .deterministic = recipe.train.deterministic});
-  return make_cpu_backend(process.threads);
-}
-
 void check_same_program(const Process& process) {
   const std::string module = cuda_module_file();
   check_same(*process.world, "the program", sha256_file("/proc/self/exe") + (module.empty() ? "" : sha256_file(module)));

@@ -2,8 +2,6 @@
 #pragma once
 #include <functional>
 
-#include "configs/schema.h"
-#include "kernels/backend.h"
 #include "kernels/base/error.h"
 #include "kernels/comm/mesh.h"
 
@@ -17,10 +15,6 @@ struct Process {
 
 // The mesh of this job's ranks. Collective; the ranks have agreed on the shape.
 Mesh make_mesh(const MeshShape& shape);
-
-// The device that a recipe's `device` means for this rank; 78 where it cannot be had.
-std::unique_ptr<Backend> make_backend(const Recipe& recipe, const Process& process);
-std::string device_of(const Recipe& recipe, const Process& process);  // "cpu" or "cuda"
 
 // Starts MPI when a launcher started us, takes this rank's share of the cores (OMP_NUM_THREADS overrides the number of threads) and pins to it.
 Process start_process(int* argc, char*** argv);

@@ -1,4 +1,5 @@
 // train, plan, prepare, tokenize, export, import, doctor: each a few lines over the libraries.
+#include "launch/open_device.h"
 #include "launch/verbs.h"
 
 #include <dnnl.h>
@@ -59,13 +60,13 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   check_same_program(process);
   together(*process.world, [&] {
     read = read_recipe(a.recipe, a.overrides);
-    device_of(read.recipe, process);
+    device_of(read.recipe);
     sizes = check_recipe(read, model_config_of(read.recipe, false), ranks, Inputs::must_exist);
   });
   check_same(*process.world, "the recipe", resolved_recipe(read));
   Mesh mesh = make_mesh({sizes.tp, sizes.pp, sizes.dp});
   log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads", sizes.tp, sizes.pp, sizes.dp);
-  return train(read, mesh, [&] { return make_backend(read.recipe, process); });
+  return train(read, mesh, [&](const Mesh& host) { return open_device(host, read.recipe, process); });
 }
 
 Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
@@ -86,7 +87,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
     data = prepare_data_in_memory(recipe, tokenizer);
   }
   EngineSettings settings = engine_settings(recipe, model, layout, sizes, data ? &*data : nullptr);
-  settings.strip_multiple = strip_multiple_of(recipe.device == "auto" && cuda_status().usable ? "cuda" : recipe.device);
+  settings.traits = traits_of(recipe.device == "auto" && cuda_status().usable ? "cuda" : recipe.device);
   const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
   const std::vector<RankPlan> plans = plan_mesh(settings, shape);
   const std::string schedule = print(schedule_of_run(settings, shape));

@@ -73,7 +73,7 @@ AdapterSet::AdapterSet(const ModelConfig& config, const AdapterLayout& layout, c
     if (region == &whole) whole_size_ = size_;
   }
   parameters = adapter.tensor(size_, 1, DType::f32);
-  if (backend.strip_multiple() == 0) copies = dtype == DType::f32 ? parameters : adapter.tensor(size_, 1, dtype);
+  if (backend.traits().strip_multiple == 0) copies = dtype == DType::f32 ? parameters : adapter.tensor(size_, 1, dtype);
   if (optimizer == nullptr) return;
   gradients = optimizer->tensor(size_, 1, DType::f32);
   moment1 = optimizer->tensor(size_, 1, DType::f32);

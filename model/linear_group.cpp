@@ -104,7 +104,7 @@ void LinearGroup::forward_add(Step& step, Tensor x, Tensor u, Tensor residual) c
     return;
   }
   Frame frame(step.scratch);
-  Tensor partial = frame.tensor(x.rows, out_features(), DType::f32);
+  Tensor partial = frame.tensor(x.rows, out_features(), step.backend.traits().rounds_partials ? step.dtype : DType::f32);
   forward(step, x, u, partial);
   tp_->all_reduce(partial);
   step.backend.add(partial, residual);

@@ -1,8 +1,8 @@
 // Frozen linears that read the same input (qkv, o, gate-up, down) as one weight, with their adapters and their collective.
-//   forward   y = x·Wᵀ + Σ_m u_m·B_mᵀ,  u_m = s_m·drop_m(x)·A_mᵀ           (split by input: y summed over tp in fp32)
+//   forward   y = x·Wᵀ + Σ_m u_m·B_mᵀ,  u_m = s_m·drop_m(x)·A_mᵀ           (split by input: y summed over tp, BackendTraits::rounds_partials)
 //   backward  v_m = s_m·dy_m·B_m,  dA_m += v_mᵀ·drop_m(x),  dB_m += dy_mᵀ·u_m,  dx = dy·W + Σ_m drop_m(v_m·A_m)   (split by output: dx summed over tp)
 // The weight is frozen: it has no gradient, and its input is needed only where an adapter trains.
-// Where the backend has strips (Backend::strip_multiple), A lies below W, B beside it, u in x's margin and v in dy's.
+// Where the backend has strips (BackendTraits::strip_multiple), A lies below W, B beside it, u in x's margin and v in dy's.
 #pragma once
 #include <vector>
 

@@ -21,7 +21,7 @@ std::string dataset(const std::string& kind, const std::string& factor) { return
 
 }  // namespace
 
-void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, Mesh& mesh) {
+void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, const Mesh& mesh) {
   const fs::path final = run / fmt::format("step-{}", state.step), temporary = run / fmt::format("step-{}.tmp", state.step);
   const int rank = mesh.world->rank();
   together(*mesh.world, [&] {

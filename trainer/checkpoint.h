@@ -21,7 +21,7 @@ struct CheckpointState {
 };
 
 // Collective over mesh.world. 74 when it cannot be written, also because a directory of that step is there.
-void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, Mesh& mesh);
+void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, const Mesh& mesh);
 
 // A checkpoint that verified: every file has the size and SHA-256 that the manifest states.
 class Checkpoint {

@@ -18,7 +18,7 @@ struct EngineSettings {
   AdapterLayout adapter;               // empty vector: no adapter (evaluation of the base model)
   std::vector<LayerRange> partition;   // layers of every pipeline stage
   DType dtype = DType::f32;
-  int64_t strip_multiple = 0;          // Backend::strip_multiple of the backend that will run, for plans
+  BackendTraits traits;                // of the backend that will run, for plans
   int64_t max_positions = 0;           // longest document
   int64_t micro_batch_tokens = 0;      // the most tokens of one micro-batch
   int64_t micro_batch_trained = 0;     // the most trained tokens of one micro-batch; 0: all of them

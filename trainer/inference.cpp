@@ -26,8 +26,8 @@ Parts build(const ModelConfig& config, const AdapterLayout& layout, const Infere
 }
 
 // Bytes of {weights, adapter, cache, scratch}: the same parts on Count, one prompt pass and one step of all sequences.
-std::vector<int64_t> plan(const ModelConfig& config, const AdapterLayout& layout, const InferenceSettings& s, int64_t capacity, const Mesh& mesh, int64_t strip_multiple) {
-  CountBackend backend(strip_multiple);
+std::vector<int64_t> plan(const ModelConfig& config, const AdapterLayout& layout, const InferenceSettings& s, int64_t capacity, const Mesh& mesh, const BackendTraits& traits) {
+  CountBackend backend(traits);
   Mesh counted = make_count_mesh(mesh.shape, mesh.position);
   NoWeights nothing;
   std::vector<std::unique_ptr<Arena>> owned;
@@ -40,7 +40,7 @@ std::vector<int64_t> plan(const ModelConfig& config, const AdapterLayout& layout
 
 }  // namespace
 
-Inference::Inference(const InferenceSettings& s, Mesh& mesh, const MakeBackend& make_backend) {
+Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDevice& open_device) {
   AdapterLayout layout;
   int64_t capacity = 0;
   together(*mesh.world, [&] {
@@ -54,13 +54,14 @@ Inference::Inference(const InferenceSettings& s, Mesh& mesh, const MakeBackend& 
     if (capacity > config.max_positions) fail(Exit::bad_data, "prompt and answer have {} tokens; the model has {} positions", capacity, config.max_positions);
   });
   const ModelConfig& config = directory_->config();
-  together(*mesh.world, [&] { backend_ = make_backend(); });
-  const std::vector<int64_t> bytes = plan(config, layout, s, capacity, mesh, backend_->strip_multiple());
+  device_.emplace(open_device(mesh));
+  Backend& backend = *device_->backend;
+  const std::vector<int64_t> bytes = plan(config, layout, s, capacity, mesh, backend.traits());
   std::vector<Arena*> arenas;
   constexpr const char* kNames[] = {"weights", "adapter", "cache", "scratch"};
-  for (size_t i = 0; i < 4; ++i) arenas.push_back(arenas_.emplace_back(std::make_unique<Arena>(kNames[i], backend_->memory(), bytes[i])).get());
+  for (size_t i = 0; i < 4; ++i) arenas.push_back(arenas_.emplace_back(std::make_unique<Arena>(kNames[i], backend.memory(), bytes[i])).get());
   DirectoryWeights source(*directory_);
-  Parts parts = build(config, layout, s, capacity, mesh, *backend_, source, arenas);
+  Parts parts = build(config, layout, s, capacity, device_->mesh, backend, source, arenas);
   directory_->release_pages();
   adapter_ = std::move(parts.adapter);
   stage_ = std::move(parts.stage);

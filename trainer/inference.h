@@ -7,6 +7,7 @@
 #include "model/files/model_directory.h"
 #include "model/files/peft.h"
 #include "trainer/answering.h"
+#include "kernels/comm/device.h"
 #include "trainer/setup.h"
 
 namespace drover {
@@ -22,14 +23,14 @@ struct InferenceSettings {
 
 class Inference {
  public:
-  Inference(const InferenceSettings& settings, Mesh& mesh, const MakeBackend& make_backend);
+  Inference(const InferenceSettings& settings, const Mesh& mesh, const OpenDevice& open_device);
 
   Answering& answering() { return *answering_; }
   Decoder& decoder() { return *decoder_; }
 
  private:
   std::optional<ModelDirectory> directory_;
-  std::unique_ptr<Backend> backend_;
+  std::optional<Device> device_;
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::unique_ptr<AdapterSet> adapter_;
   std::unique_ptr<Stage> stage_;

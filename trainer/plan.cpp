@@ -28,7 +28,7 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
 
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
   constexpr int64_t kPlenty = int64_t{1} << 46;
-  CountBackend backend(settings.strip_multiple);
+  CountBackend backend(settings.traits);
   Mesh mesh = make_count_mesh(shape, position);
   NoWeights nothing;
   Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});

@@ -50,8 +50,8 @@ int64_t largest(Communicator& world, int64_t mine) {
 
 class Training {
  public:
-  Training(const ReadRecipe& read, Mesh& mesh, const MakeBackend& make_backend)
-      : read_(read), recipe_(read.recipe), mesh_(mesh), world_(*mesh.world), run_(read.recipe.output.dir), make_backend_(make_backend) {}
+  Training(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device)
+      : read_(read), recipe_(read.recipe), mesh_(mesh), world_(*mesh.world), run_(read.recipe.output.dir), open_device_(open_device) {}
 
   Exit run() {
     together(world_, [&] {
@@ -89,24 +89,22 @@ class Training {
   void build_engine() {
     const MeshSizes sizes{mesh_.shape.tp, mesh_.shape.pp, mesh_.shape.dp};
     EngineSettings settings;
-    together(world_, [&] {
-      settings = engine_settings(recipe_, model_->config(), layout_, sizes, &data_);
-      backend_ = make_backend_();
-      settings.strip_multiple = backend_->strip_multiple();
-    });
+    together(world_, [&] { settings = engine_settings(recipe_, model_->config(), layout_, sizes, &data_); });
+    device_.emplace(open_device_(mesh_));
+    settings.traits = device_->backend->traits();
     const std::vector<RankPlan> plans = plan_mesh(settings, mesh_.shape);
     log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", parameter_count(model_->config()), trainable_parameters(model_->config(), layout_),
               100.0 * static_cast<double>(trainable_parameters(model_->config(), layout_)) / static_cast<double>(parameter_count(model_->config())), print_plan(plans));
     const std::string schedule = print(schedule_of_run(settings, mesh_.shape));
     if (mesh_.shape.pp > 1) log::info("schedule of the stages:\n{}", schedule);
     planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
-    if (recipe_.log.profile) timed_.emplace(*backend_);
-    predicted_bytes_ = largest(world_, predicted_process_bytes(planned_, *backend_));
+    if (recipe_.log.profile) timed_.emplace(*device_->backend);
+    predicted_bytes_ = largest(world_, predicted_process_bytes(planned_, *device_->backend));
     log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(predicted_bytes_), mib(planned_.total()));
     check_fits_machine(world_, predicted_bytes_);
-    together(world_, [&] { check_fits_memory(planned_, *backend_); });
+    together(world_, [&] { check_fits_memory(planned_, *device_->backend); });
     weights_.emplace(*model_);
-    together(world_, [&] { engine_.emplace(settings, backend(), mesh_, *weights_, planned_); });
+    together(world_, [&] { engine_.emplace(settings, backend(), device_->mesh, *weights_, planned_); });
     model_->release_pages();
     loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp, mesh_.shape.dp});
     total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
@@ -196,7 +194,7 @@ class Training {
     });
   }
 
-  Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *backend_; }
+  Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *device_->backend; }
 
   Outcome loop() {
     Progress progress(recipe_.log.every_steps);
@@ -223,13 +221,13 @@ class Training {
              loader_->position_of(done_).step + 1);
       }
       ++done_;
-      StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_bytes(*backend_))};
+      StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_bytes(*device_->backend))};
       m.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       together(world_, [&] {
         if (world_.rank() != 0) return;
         metrics_->step(m);
         progress.step(m);
-        if (done_ == first_step && !backend_->report().empty()) progress.note(backend_->report());
+        if (done_ == first_step && !device_->backend->report().empty()) progress.note(device_->backend->report());
       });
       if (recipe_.eval.every_steps > 0 && done_ % recipe_.eval.every_steps == 0) validate(progress);
       if (recipe_.checkpoint.every_steps > 0 && done_ % recipe_.checkpoint.every_steps == 0) save();
@@ -319,10 +317,10 @@ class Training {
 
   const ReadRecipe& read_;
   const Recipe& recipe_;
-  Mesh& mesh_;
+  const Mesh& mesh_;  // the host's
   Communicator& world_;
   fs::path run_;
-  const MakeBackend& make_backend_;
+  const OpenDevice& open_device_;
   std::optional<Watchdog> watchdog_;
   std::optional<RunLock> lock_;
   std::optional<ModelDirectory> model_;
@@ -332,8 +330,8 @@ class Training {
   std::string fingerprint_;
   PreparedData data_;
   ArenaBytes planned_;
-  std::unique_ptr<Backend> backend_;
-  std::optional<TimedBackend> timed_;  // with log.profile, around backend_
+  std::optional<Device> device_;
+  std::optional<TimedBackend> timed_;  // with log.profile, around the device's
   std::optional<DirectoryWeights> weights_;
   std::optional<Engine> engine_;
   std::optional<Loader> loader_;
@@ -345,9 +343,9 @@ class Training {
 
 }  // namespace
 
-Exit train(const ReadRecipe& recipe, Mesh& mesh, const MakeBackend& make_backend) {
+Exit train(const ReadRecipe& recipe, const Mesh& mesh, const OpenDevice& open_device) {
   install_stop_handlers();
-  Training training(recipe, mesh, make_backend);
+  Training training(recipe, mesh, open_device);
   return training.run();
 }
 

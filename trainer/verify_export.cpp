@@ -14,7 +14,7 @@ constexpr double kMemoryForModel = 1.3;  // × its fp32 bytes
 
 std::vector<float> logits_of(const fs::path& model, const std::optional<fs::path>& adapter, int64_t vocab, int threads) {
   Mesh mesh = make_self_mesh();
-  Inference inference({.model = model, .adapter = adapter, .stop_ids = {}, .dtype = DType::f32, .sequences = 1, .capacity_tokens = kPromptTokens}, mesh, [threads] { return make_cpu_backend(threads); });
+  Inference inference({.model = model, .adapter = adapter, .stop_ids = {}, .dtype = DType::f32, .sequences = 1, .capacity_tokens = kPromptTokens}, mesh, [threads](const Mesh& host) { return Device{make_cpu_backend(threads), host}; });
   Decoder::Input prompt{0, {}};
   for (int64_t i = 0; i < kPromptTokens; ++i) prompt.ids.push_back(static_cast<int32_t>((i + 1) * 7919 % vocab));
   return inference.decoder().append(std::span(&prompt, 1)).front();

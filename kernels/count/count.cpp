@@ -33,7 +33,7 @@ int64_t visible_pairs(std::span<const Segment> segments) {
 
 }  // namespace
 
-CountBackend::CountBackend(int64_t strip_multiple) : strip_multiple_(strip_multiple), memory_(std::make_unique<NoMemory>()) {}
+CountBackend::CountBackend(const BackendTraits& traits) : traits_(traits), memory_(std::make_unique<NoMemory>()) {}
 CountBackend::~CountBackend() = default;
 
 int64_t CountBackend::calls(const std::string& op) const {

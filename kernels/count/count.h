@@ -9,7 +9,7 @@ namespace drover {
 
 class CountBackend : public Backend {
  public:
-  explicit CountBackend(int64_t strip_multiple = 0);  // of the backend that is counted for
+  explicit CountBackend(const BackendTraits& traits = {});  // of the backend that is counted for
   ~CountBackend() override;
   const std::map<std::string, OpCount>& counts() const { return counts_; }
   int64_t calls(const std::string& op) const;
@@ -20,7 +20,7 @@ class CountBackend : public Backend {
 
   Memory& memory() override { return *memory_; }
   int64_t workspace_bytes() const override { return 0; }
-  int64_t strip_multiple() const override { return strip_multiple_; }
+  BackendTraits traits() const override { return traits_; }
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;
@@ -56,7 +56,7 @@ class CountBackend : public Backend {
  private:
   void tally(const char* op, int64_t flops);
   void tally_gemm(const char* op, Tensor a, Tensor b, int64_t flops);
-  int64_t strip_multiple_;
+  BackendTraits traits_;
   std::unique_ptr<Memory> memory_;
   std::map<std::string, OpCount> counts_;
   std::vector<std::string> shapes_;

@@ -1,5 +1,5 @@
 // Recognises low-rank terms that lie beside or below their base operands, by addresses alone. What a strip holds beyond the terms is zero: the caller
-// promises it (Backend::strip_multiple).
+// promises it (BackendTraits::strip_multiple).
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/strip.h"
 

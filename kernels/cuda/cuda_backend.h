@@ -31,7 +31,7 @@ class CudaBackend : public Backend {
 
   Memory& memory() override { return *memory_; }
   int64_t workspace_bytes() const override;
-  int64_t strip_multiple() const override { return kStripMultiple; }
+  BackendTraits traits() const override { return kTraits; }
   std::string report() const override;
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;

@@ -27,6 +27,7 @@ CudaStatus status() {
                             found == cudaSuccess ? "" : fmt::format(" ({})", cudaGetErrorString(found)));
     return s;
   }
+  s.devices = count;
   cudaDeviceProp p{};
   cuda::check(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
   s.gpu = fmt::format("{}, {:.1f} GiB, driver for CUDA {}", p.name, static_cast<double>(p.totalGlobalMem) / (1 << 30), version(driver));
@@ -38,6 +39,14 @@ CudaStatus status() {
   return s;
 }
 
+std::string identity(int device) {
+  cudaDeviceProp p{};
+  cuda::check(cudaGetDeviceProperties(&p, device), "cudaGetDeviceProperties");
+  std::string id;
+  for (char byte : p.uuid.bytes) id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return fmt::format("{} GPU-{}", p.name, id);
+}
+
 std::unique_ptr<Backend> make_backend(const CudaChoice& choice) {
   return std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{choice.device, choice.deterministic});
 }
@@ -47,4 +56,4 @@ std::unique_ptr<Backend> make_backend(const CudaChoice& choice) {
 }  // namespace drover
 
 extern "C" const drover::CudaModule drover_cuda_module;
-const drover::CudaModule drover_cuda_module{drover::status, drover::libraries, drover::make_backend};
+const drover::CudaModule drover_cuda_module{drover::status, drover::libraries, drover::identity, drover::make_backend};

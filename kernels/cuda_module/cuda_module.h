@@ -11,6 +11,7 @@ namespace drover {
 struct CudaModule {
   CudaStatus (*status)();
   std::string (*libraries)();
+  std::string (*identity)(int device);
   std::unique_ptr<Backend> (*make_backend)(const CudaChoice& choice);
 };
 inline constexpr const char* kCudaModuleSymbol = "drover_cuda_module";

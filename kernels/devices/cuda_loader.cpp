@@ -67,6 +67,11 @@ std::string cuda_libraries() {
   return loaded.module ? loaded.module->libraries() : loaded.why_not;
 }
 
+std::string cuda_identity(int device) {
+  require(cuda_status().usable, "a GPU is asked for its identity where there is one");
+  return load(find_module()).module->identity(device);
+}
+
 std::string cuda_module_file() { return find_module().string(); }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice) {

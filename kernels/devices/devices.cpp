@@ -13,6 +13,6 @@ std::string chosen_device(const std::string& asked) {
   return "cpu";
 }
 
-int64_t strip_multiple_of(const std::string& device) { return device == "cuda" ? cuda::kStripMultiple : 0; }
+BackendTraits traits_of(const std::string& device) { return device == "cuda" ? cuda::kTraits : BackendTraits{}; }
 
 }  // namespace drover

@@ -11,11 +11,14 @@ struct CudaStatus {
   bool built = false;   // the CUDA backend lies beside this program (cuda_module.h)
   bool usable = false;  // and this machine has a GPU and driver it runs on
   std::string why_not;  // what is missing, and what to do; empty where usable
-  std::string gpu;      // "NVIDIA H100 80GB HBM3, 79.1 GiB, driver 13.0"; empty where there is none
+  int devices = 0;      // GPUs that this process sees
+  std::string gpu;      // the first: "NVIDIA H100 80GB HBM3, 79.1 GiB, driver 13.0"; empty where there is none
 };
 CudaStatus cuda_status();
 std::string cuda_libraries();    // "CUDA 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0", or why they cannot be loaded; empty where not built
 std::string cuda_module_file();  // the backend's file; empty where not built
+
+std::string cuda_identity(int device);  // "NVIDIA H100 80GB HBM3 GPU-c0ffee…", one of a kind in the world
 
 struct CudaChoice {
   int device = 0;
@@ -26,7 +29,7 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice);  // 78 wit
 // What device: auto | cpu | cuda of a recipe means on this machine: "cpu" or "cuda". 78 where cuda is asked for and not usable.
 std::string chosen_device(const std::string& asked);
 
-// Backend::strip_multiple of the backend that a device has, for plans of machines that are not at hand.
-int64_t strip_multiple_of(const std::string& device);
+// Of the backend that a device has, for plans of machines that are not at hand.
+BackendTraits traits_of(const std::string& device);
 
 }  // namespace drover

@@ -23,7 +23,7 @@ class TimedBackend : public Backend {
   Memory& memory() override { return inner_.memory(); }
   int64_t workspace_bytes() const override { return inner_.workspace_bytes(); }
   std::string report() const override { return inner_.report(); }
-  int64_t strip_multiple() const override { return inner_.strip_multiple(); }
+  BackendTraits traits() const override { return inner_.traits(); }
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;

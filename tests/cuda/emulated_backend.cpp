@@ -2,7 +2,6 @@
 #include <cstdlib>
 
 #include "kernels/cuda/cuda_backend.h"
-#include "tests/cuda/training.h"
 #include "tests/reference/backend_under_test.h"
 
 namespace drover::reference {
@@ -13,32 +12,3 @@ void release_shared(void* block) { std::free(block); }
 void finish() {}
 
 }  // namespace drover::reference
-
-namespace drover {
-
-namespace {
-
-class SeenAsHost : public Memory {
- public:
-  explicit SeenAsHost(Memory& inner) : inner_(inner) {}
-  void* allocate(int64_t bytes) override { return inner_.allocate(bytes); }
-  void release(void* block, int64_t bytes) override { inner_.release(block, bytes); }
-  Where where() const override { return Where::host; }
-
- private:
-  Memory& inner_;
-};
-class EmulatedCuda : public cuda::CudaBackend {
- public:
-  explicit EmulatedCuda(bool deterministic) : CudaBackend({.deterministic = deterministic}), seen_(CudaBackend::memory()) {}
-  Memory& memory() override { return seen_; }
-
- private:
-  SeenAsHost seen_;
-};
-
-}  // namespace
-
-std::unique_ptr<cuda::CudaBackend> cuda_under_test(bool deterministic) { return std::make_unique<EmulatedCuda>(deterministic); }
-
-}  // namespace drover

@@ -4,7 +4,6 @@
 
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
-#include "tests/cuda/training.h"
 #include "tests/reference/backend_under_test.h"
 
 namespace drover::reference {
@@ -31,11 +30,3 @@ void release_shared(void* block) { cudaFree(block); }
 void finish() { cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
 
 }  // namespace drover::reference
-
-namespace drover {
-
-std::unique_ptr<cuda::CudaBackend> cuda_under_test(bool deterministic) {
-  return std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{.deterministic = deterministic});
-}
-
-}  // namespace drover

@@ -11,8 +11,10 @@
 
 namespace drover {
 
-// A fresh CUDA backend: over the emulation, whose device memory is the host's and is said to be (communicators of tests move host memory), or on a GPU.
-std::unique_ptr<cuda::CudaBackend> cuda_under_test(bool deterministic = false);
+// A fresh CUDA backend: over the emulation or on a GPU.
+inline std::unique_ptr<cuda::CudaBackend> cuda_under_test(bool deterministic = false) {
+  return std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{.deterministic = deterministic});
+}
 
 struct Case {
   DType dtype = DType::f32;
@@ -66,7 +68,7 @@ inline std::map<std::string, std::vector<float>> named(Engine& engine, Tensor fl
 
 inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
   EngineSettings s = settings_of(run);
-  s.strip_multiple = backend.strip_multiple();
+  s.traits = backend.traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
   const ArenaBytes planned = plan_rank(s, run.mesh, mesh.position).bytes;
   Engine engine(s, backend, mesh, weights, planned);

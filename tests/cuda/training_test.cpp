@@ -74,7 +74,7 @@ TEST(CudaTraining, AStepMovesItsBatchAndItsScalars) {
   Mesh mesh = make_self_mesh();
   const Case run{};
   EngineSettings s = settings_of(run);
-  s.strip_multiple = backend->strip_multiple();
+  s.traits = backend->traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
   Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
   engine.adapter()->initialise(1);
@@ -98,7 +98,7 @@ TEST(CudaTraining, ANormThatIsNotFiniteUpdatesNothing) {
   Mesh mesh = make_self_mesh();
   const Case run{};
   EngineSettings s = settings_of(run);
-  s.strip_multiple = backend->strip_multiple();
+  s.traits = backend->traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
   Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
   engine.adapter()->initialise(1);

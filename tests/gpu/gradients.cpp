@@ -49,7 +49,7 @@ void run(char** argv) {
   s.adapter = adapter_layout_of(s.model, adapter_config_in(adapter));
   s.partition = partition_layers(s.model.layers, 1, 0.5);
   s.dtype = dtype_of_name(dtype);
-  s.strip_multiple = backend->strip_multiple();
+  s.traits = backend->traits();
   for (const auto& ids : documents) s.max_positions = std::max(s.max_positions, static_cast<int64_t>(ids.size()));
   s.micro_batch_tokens = batch.tokens;
   Mesh mesh = make_self_mesh();

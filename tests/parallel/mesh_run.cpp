@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "kernels/base/error.h"
+#include "tests/parallel/device_under_test.h"
 #include "tests/support/made_up.h"
 #include "trainer/engine.h"
 #include "trainer/plan.h"
@@ -198,11 +199,12 @@ int run(int argc, char** argv) {
   s.recompute = a.number("recompute", 0) != 0;
   s.dropout = static_cast<float>(a.real("dropout", 0));
 
-  const ArenaBytes planned = plan_rank(s, shape, mesh.position).bytes;
-  auto backend = make_cpu_backend(1);
+  Device device = device_under_test(mesh);
+  s.traits = device.backend->traits();
   DrawnWeights drawn_weights(11, static_cast<float>(a.real("std", 0.15)), 0.5f);
   SwappedWeights swapped(drawn_weights, mesh);
-  Engine engine(s, *backend, mesh, broken == "swapped_blocks" && shape.size() > 1 ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
+  const ArenaBytes planned = plan_rank(s, shape, mesh.position).bytes;
+  Engine engine(s, *device.backend, device.mesh, broken == "swapped_blocks" && shape.size() > 1 ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
   engine.adapter()->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
     for (int64_t r = 0; r < f.row_count; ++r) {
       for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.is_b ? 0.3f : 0.5f);

@@ -1,0 +1,18 @@
+// A device with its place among the ranks: what a run computes on.
+#pragma once
+#include <functional>
+
+#include "kernels/backend.h"
+#include "kernels/comm/mesh.h"
+
+namespace drover {
+
+struct Device {
+  std::unique_ptr<Backend> backend;
+  Mesh mesh;  // tp, pp and dp move tensors of this backend; world, strings and barriers are the host's. Ends before the backend
+};
+
+// Collective over host.world: every rank gets its device, or all throw the same error.
+using OpenDevice = std::function<Device(const Mesh& host)>;
+
+}  // namespace drover

@@ -1,0 +1,66 @@
+#include "launch/open_device.h"
+
+#include <map>
+
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+#include "kernels/comm/agree.h"
+#include "kernels/comm/staged.h"
+#include "kernels/devices/devices.h"
+
+namespace drover {
+
+namespace {
+
+// "ranks 0 and 1 share one GPU", or nothing.
+std::string shared_gpus(const std::vector<std::string>& gpus) {
+  std::map<std::string, std::vector<int>> ranks;
+  for (size_t rank = 0; rank < gpus.size(); ++rank) ranks[gpus[rank]].push_back(static_cast<int>(rank));
+  for (const auto& [gpu, sharing] : ranks) {
+    if (sharing.size() > 1) return fmt::format("ranks {} share one GPU ({})", list_ranks(sharing), gpu);
+  }
+  return {};
+}
+
+std::string agreed_device(Communicator& world, const Recipe& recipe) {
+  std::string mine;
+  together(world, [&] {
+    mine = device_of(recipe);
+    if (mine == "cpu" && recipe.parallel.transport != "auto") {
+      fail(Exit::bad_recipe, "parallel.transport: {} is for device: cuda, and these ranks compute on CPUs, where MPI is the transport; leave it out", recipe.parallel.transport);
+    }
+  });
+  const std::vector<std::string> all = world.gather_strings(mine == "cuda" ? mine : "cpu " + cuda_status().why_not);
+  std::vector<int> without;
+  std::string why;
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank] == "cuda") continue;
+    without.push_back(static_cast<int>(rank));
+    if (why.empty()) why = all[rank].substr(4);
+  }
+  if (!without.empty() && without.size() < all.size()) {
+    fail(Exit::bad_recipe, "rank{} {} found no usable GPU, and the others did: {}; set device: cpu, or start ranks only where there are GPUs", without.size() == 1 ? "" : "s", list_ranks(without), why);
+  }
+  return mine;
+}
+
+}  // namespace
+
+std::string device_of(const Recipe& recipe) { return chosen_device(recipe.device); }
+
+Device open_device(const Mesh& host, const Recipe& recipe, const Process& process) {
+  Communicator& world = *host.world;
+  if (agreed_device(world, recipe) == "cpu") return {make_cpu_backend(process.threads), host};
+
+  Device device{nullptr, host};
+  const CudaChoice choice{.device = process.mpi.local_rank % std::max(1, cuda_status().devices), .deterministic = recipe.train.deterministic};
+  together(world, [&] { device.backend = make_cuda_backend(choice); });
+  if (world.size() == 1) return device;
+
+  const std::string sharing = shared_gpus(world.gather_strings(cuda_identity(choice.device)));
+  log::warn("the ranks' GPUs speak through host memory and MPI, which is slow{}{}", sharing.empty() ? "" : ": ", sharing);
+  device.mesh = make_staged_mesh(host, *device.backend);
+  return device;
+}
+
+}  // namespace drover

@@ -1,0 +1,14 @@
+// From a recipe's `device` and `parallel.transport` to what this rank computes on and how it speaks to the others.
+#pragma once
+#include "configs/schema.h"
+#include "kernels/comm/device.h"
+#include "launch/process.h"
+
+namespace drover {
+
+std::string device_of(const Recipe& recipe);  // "cpu" or "cuda" on this machine; 78 where it cannot be had
+
+// Collective over host.world. A rank's GPU is that of its number on the node. Says how the ranks' GPUs speak, unless there is one rank.
+Device open_device(const Mesh& host, const Recipe& recipe, const Process& process);
+
+}  // namespace drover
