@@ -19,7 +19,7 @@ class GoldenSmolLM2 : public testing::Test {
   }
 
   Inference& inference(DType dtype) {
-    return inference_.emplace(InferenceSettings{.model = *directory_, .stop_ids = {2}, .dtype = dtype, .sequences = 1, .capacity_tokens = 64}, mesh_, [] { return make_cpu_backend(1); });
+    return inference_.emplace(InferenceSettings{.model = *directory_, .stop_ids = {2}, .dtype = dtype, .sequences = 1, .capacity_tokens = 64}, mesh_, [](const Mesh& host) { return Device{make_cpu_backend(1), host}; });
   }
 
   // Of the golden prompt, the stored positions and columns. The cache gives a piece's last logits only: a piece ends at each position.
