@@ -58,8 +58,34 @@ Device open_device(const Mesh& host, const Recipe& recipe, const Process& proces
   if (world.size() == 1) return device;
 
   const std::string sharing = shared_gpus(world.gather_strings(cuda_identity(choice.device)));
-  log::warn("the ranks' GPUs speak through host memory and MPI, which is slow{}{}", sharing.empty() ? "" : ": ", sharing);
-  device.mesh = make_staged_mesh(host, *device.backend);
+  const std::string& transport = recipe.parallel.transport;
+  if (transport == "nccl" && !sharing.empty()) {
+    fail(Exit::bad_recipe, "parallel.transport: nccl cannot be had: {}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);
+  }
+  std::string why = transport == "staged" ? "as the recipe says" : sharing;
+  if (why.empty()) {
+    std::string trouble;
+    try {
+      nccl_version();
+    } catch (const Error& error) {
+      trouble = error.what();
+    }
+    if (transport == "nccl") {
+      together(world, [&] {
+        if (!trouble.empty()) fail(Exit::bad_recipe, "{}", trouble);
+      });
+    }
+    for (const std::string& text : world.gather_strings(trouble)) {
+      if (why.empty()) why = text;
+    }
+  }
+  if (why.empty()) {
+    device.mesh = make_nccl_mesh(host, *device.backend, choice);
+    log::info("the ranks' GPUs speak through NCCL {}", nccl_version());
+  } else {
+    device.mesh = make_staged_mesh(host, *device.backend);
+    log::warn("the ranks' GPUs speak through host memory and MPI, which is slow: {}", why);
+  }
   return device;
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,6 +49,8 @@ class Communicator {
 
   // Host control plane: small byte strings (manifests, errors, hashes), any sizes, in rank order.
   virtual std::vector<std::string> gather_strings(const std::string& mine) = 0;  // to all ranks
+  // Who is there? Every rank that calls hears from those that call within `seconds` of it; no deadline fails it. Texts of at most 1000 bytes (more is cut).
+  virtual std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) = 0;
 };
 
 std::unique_ptr<Communicator> make_self_communicator(std::string axis);

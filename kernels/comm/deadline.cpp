@@ -25,10 +25,10 @@ double comm_deadline_seconds() {
   return 600;
 }
 
-Deadline::Deadline()
+Deadline::Deadline(double seconds)
     : start_(std::chrono::steady_clock::now()),
       end_(start_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                        std::chrono::duration<double>(comm_deadline_seconds()))) {}
+                        std::chrono::duration<double>(seconds))) {}
 
 void Deadline::pause() {
   if (pauses_ < kSpins) {

@@ -10,7 +10,7 @@ double comm_deadline_seconds();
 
 class Deadline {
  public:
-  Deadline();
+  explicit Deadline(double seconds = comm_deadline_seconds());
   void pause();  // one step of the back-off
   bool passed() const { return std::chrono::steady_clock::now() >= end_; }
 

@@ -1,11 +1,13 @@
 #include "kernels/comm/mpi_communicator.h"
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <list>
 #include <numeric>
 
 #include "kernels/base/error.h"
+#include "kernels/comm/deadline.h"
 #include "kernels/comm/mpi_requests.h"
 #include "kernels/comm/rank_sum.h"
 
@@ -13,10 +15,11 @@ namespace drover {
 
 namespace {
 
+constexpr int kRollCallBytes = 1001;
 constexpr int64_t kPieceBytes = 4 << 20;
 constexpr int64_t kOneRoundBytes = 64 << 10;  // up to here all parts go to all ranks: one round of messages instead of two
 
-enum CollectiveTag : int { kReduce = 1, kShare, kGather, kBroadcast, kBarrier, kSizes, kStrings };
+enum CollectiveTag : int { kReduce = 1, kShare, kGather, kBroadcast, kBarrier, kSizes, kStrings, kRollCall };
 
 class MpiTransfer : public Transfer {
  public:
@@ -221,6 +224,44 @@ std::vector<std::string> MpiCommunicator::gather_strings(const std::string& mine
   }
   texts.wait();
   return all;
+}
+
+std::vector<std::optional<std::string>> MpiCommunicator::roll_call(const std::string& mine, double seconds) {
+  // Short enough for MPI to send it without its receiver; zero bytes end a text.
+  using Text = std::array<char, kRollCallBytes>;
+  const size_t size = static_cast<size_t>(size_);
+  roll_call_ = mine.substr(0, kRollCallBytes - 1);
+  roll_call_.resize(kRollCallBytes);
+  std::vector<Text> texts(size);
+  std::vector<MPI_Request> sends(size, MPI_REQUEST_NULL), receives(size, MPI_REQUEST_NULL);
+  for (int r = 0; r < size_; ++r) {
+    if (r == rank_) continue;
+    check_mpi(MPI_Irecv(texts[static_cast<size_t>(r)].data(), kRollCallBytes, MPI_BYTE, r, kRollCall, collectives_, &receives[static_cast<size_t>(r)]), "MPI_Irecv");
+    check_mpi(MPI_Isend(roll_call_.data(), kRollCallBytes, MPI_BYTE, r, kRollCall, collectives_, &sends[static_cast<size_t>(r)]), "MPI_Isend");
+  }
+  std::vector<std::optional<std::string>> answers(size);
+  answers[static_cast<size_t>(rank_)] = roll_call_.c_str();
+  Deadline deadline(seconds);
+  while (true) {
+    bool all = true;
+    for (size_t r = 0; r < size; ++r) {
+      int done = 0;
+      if (answers[r]) continue;
+      if (MPI_Test(&receives[r], &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0) answers[r] = texts[r].data();
+      all &= done != 0;
+    }
+    if (all || deadline.passed()) break;
+    deadline.pause();
+  }
+  for (MPI_Request& request : receives) {
+    if (request == MPI_REQUEST_NULL) continue;
+    MPI_Cancel(&request);
+    MPI_Wait(&request, MPI_STATUS_IGNORE);
+  }
+  for (MPI_Request& request : sends) {  // what still has to be sent lies in roll_call_
+    if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
+  }
+  return answers;
 }
 
 std::unique_ptr<Transfer> MpiCommunicator::exchange(std::span<const PeerMessage> messages) {

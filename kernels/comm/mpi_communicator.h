@@ -22,6 +22,7 @@ class MpiCommunicator : public Communicator {
   void barrier() override;
   std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override;
   std::vector<std::string> gather_strings(const std::string& mine) override;
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override;
 
   int world_rank(int member) const { return world_ranks_[static_cast<size_t>(member)]; }
 
@@ -33,6 +34,7 @@ class MpiCommunicator : public Communicator {
   int rank_ = 0, size_ = 1;
   int highest_tag_ = 32767;
   std::vector<int> world_ranks_;
+  std::string roll_call_;
   std::vector<char> staging_, inbox_;  // scratch, at most 4 MB each
 };
 

@@ -27,6 +27,7 @@ class SelfCommunicator : public Communicator {
     fail(Exit::internal, "internal error: {}: a group of one rank has nobody to send to or receive from", axis_);
   }
   std::vector<std::string> gather_strings(const std::string& mine) override { return {mine}; }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double) override { return {mine}; }
 
  private:
   std::string axis_;

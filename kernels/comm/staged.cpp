@@ -77,6 +77,7 @@ class StagedCommunicator : public Communicator {
     return transfer;
   }
   std::vector<std::string> gather_strings(const std::string& mine) override { return host_->gather_strings(mine); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return host_->roll_call(mine, seconds); }
 
  private:
   std::shared_ptr<Communicator> host_;

@@ -1,5 +1,6 @@
 #include "kernels/comm/threads.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <exception>
@@ -34,6 +35,7 @@ struct Group {
   Job& job;
   std::vector<const void*> offered;                       // what every rank shows the others
   std::vector<int64_t> arrivals;                          // barriers that every rank has come to
+  std::map<int64_t, std::vector<std::optional<std::string>>> calls;  // roll calls, by number
   std::map<std::tuple<int, int, int>, std::list<std::shared_ptr<Posted>>> posted;  // (from, to, tag) → unmatched, in order
   Group(Job& j, int size) : job(j), offered(static_cast<size_t>(size)), arrivals(static_cast<size_t>(size)) {}
 };
@@ -120,6 +122,16 @@ class ThreadCommunicator : public Communicator {
     return strings;
   }
 
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override {
+    std::unique_lock lock(group_->job.mutex);
+    auto& answers = group_->calls[calls_++];
+    answers.resize(static_cast<size_t>(size_));
+    answers[static_cast<size_t>(rank_)] = mine;
+    group_->job.changed.notify_all();
+    group_->job.changed.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return std::ranges::all_of(answers, [](const auto& a) { return a.has_value(); }); });
+    return answers;
+  }
+
   std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
     auto transfer = std::make_unique<ThreadTransfer>(group_, axis_);
     for (const PeerMessage& m : messages) transfer->add(post(m), m.peer);
@@ -175,6 +187,7 @@ class ThreadCommunicator : public Communicator {
   std::string axis_;
   int rank_, size_;
   std::shared_ptr<Group> group_;
+  int64_t calls_ = 0;
 };
 
 }  // namespace

@@ -94,6 +94,7 @@ void CudaBackend::download(Tensor from, void* host) {
     check(cudaMemcpy2DAsync(host, width, from.data, pitch, width, static_cast<size_t>(from.rows), cudaMemcpyDeviceToHost, stream_), "cudaMemcpy2DAsync");
   }
   check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  if (after_wait_) after_wait_();
   ++traffic_.downloads;
   traffic_.downloaded_bytes += from.bytes();
 }

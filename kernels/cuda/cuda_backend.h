@@ -3,6 +3,7 @@
 // apart from a workspace that grows the first time a larger shape is seen. Own kernels have no floating-point atomics and
 // add in a fixed order; with `deterministic`, the libraries' results repeat too.
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -26,6 +27,8 @@ class CudaBackend : public Backend {
   explicit CudaBackend(const CudaSettings& settings);
   ~CudaBackend() override;
   cudaStream_t stream() const { return stream_; }
+  // Called whenever the host has waited for the device: what others wait for on it may have failed meanwhile, and they throw.
+  void after_wait(std::function<void()> called) { after_wait_ = std::move(called); }
   const Traffic& traffic() const { return traffic_; }            // bytes between host and device, calls that waited
   const LinearPaths& linear_paths() const { return paths_; }     // fused and unfused low-rank terms, by shape
 
@@ -74,6 +77,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<Uploader> uploader_;
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<CudaAttention> attention_;
+  std::function<void()> after_wait_;
   double* partial_sums_ = nullptr;  // kSumBlocks of them, of sum_squares and dot
 };
 

@@ -11,6 +11,7 @@
 #include "kernels/cuda/check.h"
 #if !defined(__CUDACC__)
 #include "emulated_device.h"
+#include "streams.h"
 #endif
 
 namespace drover::cuda {
@@ -34,8 +35,7 @@ void launch(const char* name, void (*kernel)(Params...), dim3 grid, dim3 block, 
   config.stream = stream;
   check(cudaLaunchKernelEx(&config, kernel, args...), name);
 #else
-  (void)stream;
-  emulation::run(name, grid, block, shared_bytes, [&] { kernel(args...); });
+  emulation::enqueue(stream, [=] { emulation::run(name, grid, block, shared_bytes, [&] { kernel(args...); }); });
 #endif
 }
 

@@ -34,10 +34,13 @@ find_path(DROVER_CUDNN_INCLUDE cudnn.h HINTS ${CUDA_ROOTS} PATH_SUFFIXES include
 find_library(DROVER_CUDNN NAMES cudnn libcudnn.so.9 HINTS ${CUDA_ROOTS} PATH_SUFFIXES lib64 lib)
 # cudnn-frontend refers to NVRTC, which cuDNN itself compiles attention with.
 find_library(DROVER_NVRTC NAMES nvrtc HINTS ${CUDA_ROOTS} PATH_SUFFIXES lib64 lib targets/x86_64-linux/lib)
+# NCCL's header; the library is loaded at run time, where several GPUs speak.
+find_path(DROVER_NCCL_INCLUDE nccl.h HINTS ${CUDA_ROOTS} PATH_SUFFIXES include)
+find_library(DROVER_NCCL NAMES nccl libnccl.so.2 HINTS ${CUDA_ROOTS} PATH_SUFFIXES lib64 lib targets/x86_64-linux/lib)
 find_path(DROVER_CUDNN_FRONTEND cudnn_frontend.h HINTS ${CUDA_ROOTS} PATH_SUFFIXES include)
 
 set(MISSING "")
-foreach(PART DROVER_NVCC DROVER_CUBLASLT_INCLUDE DROVER_CUBLASLT DROVER_CUDART DROVER_CUDNN_INCLUDE DROVER_CUDNN DROVER_NVRTC DROVER_CUDNN_FRONTEND)
+foreach(PART DROVER_NVCC DROVER_CUBLASLT_INCLUDE DROVER_CUBLASLT DROVER_CUDART DROVER_CUDNN_INCLUDE DROVER_CUDNN DROVER_NVRTC DROVER_CUDNN_FRONTEND DROVER_NCCL_INCLUDE DROVER_NCCL)
   if(NOT ${PART})
     list(APPEND MISSING ${PART})
   endif()
@@ -62,7 +65,7 @@ set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/kernels/cuda/compile ${CMAK
 set(DROVER_HAS_CUDA TRUE)
 
 add_library(drover_cuda_libraries INTERFACE)
-target_include_directories(drover_cuda_libraries SYSTEM INTERFACE ${DROVER_CUBLASLT_INCLUDE} ${DROVER_CUDNN_INCLUDE} ${DROVER_CUDNN_FRONTEND})
+target_include_directories(drover_cuda_libraries SYSTEM INTERFACE ${DROVER_CUBLASLT_INCLUDE} ${DROVER_CUDNN_INCLUDE} ${DROVER_NCCL_INCLUDE} ${DROVER_CUDNN_FRONTEND})
 target_link_libraries(drover_cuda_libraries INTERFACE ${DROVER_CUDART} ${DROVER_CUBLASLT} ${DROVER_CUDNN} ${DROVER_NVRTC} Threads::Threads ${CMAKE_DL_LIBS} rt)
 # NVRTC looks for its built-ins by name only; with RPATH (not RUNPATH) they are found where NVRTC was.
 target_link_options(drover_cuda_libraries INTERFACE -Wl,--disable-new-dtags)

@@ -5,6 +5,7 @@
 #include "kernels/base/error.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/nccl/nccl_mesh.h"
 
 namespace drover {
 
@@ -51,9 +52,15 @@ std::unique_ptr<Backend> make_backend(const CudaChoice& choice) {
   return std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{choice.device, choice.deterministic});
 }
 
+std::string nccl_version() { return nccl::version_of(nccl::library()); }
+
+Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice) {
+  return nccl::make_mesh(nccl::library(), host, static_cast<cuda::CudaBackend&>(backend), {choice.device, choice.deterministic});
+}
+
 }  // namespace
 
 }  // namespace drover
 
 extern "C" const drover::CudaModule drover_cuda_module;
-const drover::CudaModule drover_cuda_module{drover::status, drover::libraries, drover::identity, drover::make_backend};
+const drover::CudaModule drover_cuda_module{drover::status, drover::libraries, drover::identity, drover::make_backend, drover::nccl_version, drover::make_nccl_mesh};

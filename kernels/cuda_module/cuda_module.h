@@ -13,6 +13,8 @@ struct CudaModule {
   std::string (*libraries)();
   std::string (*identity)(int device);
   std::unique_ptr<Backend> (*make_backend)(const CudaChoice& choice);
+  std::string (*nccl_version)();
+  Mesh (*make_nccl_mesh)(const Mesh& host, Backend& backend, const CudaChoice& choice);
 };
 inline constexpr const char* kCudaModuleSymbol = "drover_cuda_module";
 

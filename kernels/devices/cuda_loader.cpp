@@ -80,4 +80,8 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice) {
   return load(find_module()).module->make_backend(choice);
 }
 
+std::string nccl_version() { return load(find_module()).module->nccl_version(); }
+
+Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice) { return load(find_module()).module->make_nccl_mesh(host, backend, choice); }
+
 }  // namespace drover

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/backend.h"
+#include "kernels/comm/mesh.h"
 
 namespace drover {
 
@@ -25,6 +26,10 @@ struct CudaChoice {
   bool deterministic = false;
 };
 std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice);  // 78 with `why_not` where it is not usable
+
+// NCCL between the GPUs of several ranks (kernels/nccl/nccl_mesh.h). `backend` is of make_cuda_backend with this choice.
+std::string nccl_version();  // 78 where it cannot be loaded
+Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice);
 
 // What device: auto | cpu | cuda of a recipe means on this machine: "cpu" or "cuda". 78 where cuda is asked for and not usable.
 std::string chosen_device(const std::string& asked);

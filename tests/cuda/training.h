@@ -73,7 +73,9 @@ inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
   const ArenaBytes planned = plan_rank(s, run.mesh, mesh.position).bytes;
   Engine engine(s, backend, mesh, weights, planned);
   engine.adapter()->load([](const FactorSlice& f, float* values) {
-    for (int64_t i = 0; i < f.size(); ++i) values[i] = drawn(5, f.name, i, 0, f.is_b ? 0.3f : 0.5f);
+    for (int64_t r = 0; r < f.row_count; ++r) {  // by global position, so that every mesh starts alike
+      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.is_b ? 0.3f : 0.5f);
+    }
   });
   Trained t;
   for (int64_t step = 0; step < run.steps; ++step) {

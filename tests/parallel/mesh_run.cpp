@@ -43,6 +43,7 @@ class Broken : public Communicator {
   void all_gather(Tensor part, Tensor whole) override { inner_->all_gather(part, whole); }
   void broadcast(Tensor x, int root) override { inner_->broadcast(x, root); }
   void barrier() override { inner_->barrier(); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return inner_->roll_call(mine, seconds); }
   std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
     for (const PeerMessage& m : messages) {
       if (what_ == What::empty_backward && m.way == PeerMessage::Way::send && m.peer < inner_->rank()) std::memset(m.x.data, 0, static_cast<size_t>(m.x.bytes()));

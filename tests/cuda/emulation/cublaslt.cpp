@@ -8,6 +8,7 @@
 
 #include "emulated_cublaslt.h"
 #include "kernels/base/bf16.h"
+#include "streams.h"
 
 namespace drover::cuda::emulation {
 
@@ -248,7 +249,7 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* 
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout,
                               const void* b, cublasLtMatrixLayout_t b_layout, const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspace_bytes, cudaStream_t) {
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
   const Operation& o = as<Operation>(operation);
   const Layout &la = as<Layout>(a_layout), &lb = as<Layout>(b_layout), &lc = as<Layout>(c_layout), &ld = as<Layout>(d_layout);
   const cublasStatus_t status = fits(o, la, lb, lc, ld);
@@ -266,7 +267,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   ++lt_record.products;
   lt_record.algorithm = algorithm->id;
   lt_record.reduction = algorithm->reduction;
-  multiply(o, *static_cast<const float*>(alpha), a, la, b, lb, *static_cast<const float*>(beta), c, d, ld, *algorithm);
+  enqueue(stream, [=, o = o, la = la, lb = lb, ld = ld, alpha = *static_cast<const float*>(alpha), beta = *static_cast<const float*>(beta)] {
+    multiply(o, alpha, a, la, b, lb, beta, c, d, ld, *algorithm);
+  });
   return CUBLAS_STATUS_SUCCESS;
 }
 

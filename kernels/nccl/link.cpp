@@ -1,0 +1,152 @@
+#include "kernels/nccl/link.h"
+
+#include <algorithm>
+#include <map>
+
+#include "kernels/comm/agree.h"
+#include "kernels/comm/deadline.h"
+#include "kernels/cuda/check.h"
+
+namespace drover::nccl {
+
+namespace {
+
+constexpr double kRollCallSeconds = 5;
+
+ncclConfig_t without_blocking() {
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  return config;
+}
+
+}  // namespace
+
+Link::Link(const Api& api, std::shared_ptr<Communicator> world, cuda::CudaBackend& backend, int device) : api_(api), world_(std::move(world)), backend_(backend) {
+  cuda::check(cudaStreamCreateWithFlags(&messages_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  watch_ = std::make_unique<Watch>(api, WatchSettings{.device = device, .deadline_seconds = comm_deadline_seconds()});
+  backend.after_wait([this] { check(); });
+}
+
+Link::~Link() {
+  backend_.after_wait({});
+  const bool sound = !watch_->failed() && std::uncaught_exceptions() == 0;
+  if (sound) {
+    cudaStreamSynchronize(backend_.stream());
+    cudaStreamSynchronize(messages_);
+    std::reverse(comms_.begin(), comms_.end());  // children before the world
+    for (ncclComm_t comm : comms_) {
+      Deadline deadline;
+      ncclResult_t result = api_.finalize(comm);
+      while (result == ncclInProgress && api_.async_error(comm, &result) == ncclSuccess && result == ncclInProgress && !deadline.passed()) deadline.pause();
+    }
+  }
+  const bool failed = watch_->failed();
+  watch_.reset();  // asks them no more
+  for (ncclComm_t comm : comms_) {
+    if (sound && !failed) {
+      api_.destroy(comm);
+    } else if (!failed) {
+      api_.abort(comm);
+    }
+  }
+  if (scratch_ != nullptr) backend_.memory().release(scratch_, scratch_bytes_);
+  cudaStreamDestroy(messages_);
+}
+
+ncclComm_t Link::init(int size, int rank, const ncclUniqueId& id) {
+  ncclConfig_t config = without_blocking();
+  ncclComm_t comm = nullptr;
+  const ncclResult_t result = api_.init(&comm, size, id, rank, &config);
+  comms_.push_back(comm);
+  settle(comm, "world: NCCL's start", result);
+  watch_->add(comm, "world");
+  return comm;
+}
+
+ncclComm_t Link::split(ncclComm_t parent, int color, int key, const std::string& axis) {
+  ncclConfig_t config = without_blocking();
+  ncclComm_t comm = nullptr;
+  const ncclResult_t result = api_.split(parent, color, key, &comm, &config);
+  settle(parent, axis + ": NCCL's split", result);
+  comms_.push_back(comm);
+  settle(comm, axis + ": NCCL's split", ncclInProgress);
+  watch_->add(comm, axis);
+  return comm;
+}
+
+void Link::call(ncclComm_t comm, const std::string& text, cudaStream_t stream, const std::function<ncclResult_t()>& issue) {
+  try {
+    watch_->begin(text);
+  } catch (const Error& error) {
+    report(error);
+  }
+  settle(comm, text, issue());
+  watch_->issued(stream);
+}
+
+void Link::settle(ncclComm_t comm, const std::string& text, ncclResult_t result) {
+  Deadline deadline;
+  while (result == ncclInProgress) {
+    const ncclResult_t asked = api_.async_error(comm, &result);
+    if (asked != ncclSuccess) result = asked;
+    check();
+    if (result != ncclInProgress) break;
+    if (deadline.passed()) fail_with(Exit::hang, fmt::format("{} did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
+    deadline.pause();
+  }
+  if (result == ncclSuccess) return;
+  const char* more = api_.last_error(comm);
+  fail_with(result == ncclInvalidArgument || result == ncclInvalidUsage ? Exit::internal : Exit::peer_lost,
+            fmt::format("{}: NCCL reports: {}{}{}; NCCL_DEBUG=WARN in the environment says more", text, api_.error_string(result), more && *more ? ": " : "", more ? more : ""));
+}
+
+void Link::fail_with(Exit code, const std::string& words) {
+  try {
+    watch_->fail_now(code, words);
+  } catch (const Error& error) {
+    report(error);
+  }
+  std::abort();  // fail_now throws
+}
+
+void Link::check() {
+  try {
+    watch_->check();
+  } catch (const Error& error) {
+    report(error);
+  }
+}
+
+// The ranks that failed as this one did answer a roll call on the host's side; the silent one is the culprit.
+void Link::report(const Error& error) {
+  const std::string mine = watch_->under_way();
+  const std::vector<std::optional<std::string>> answers = world_->roll_call(mine.empty() ? "nothing under way" : "waits in " + mine, kRollCallSeconds);
+  std::map<std::string, std::vector<int>> said;
+  std::vector<int> silent;
+  for (size_t rank = 0; rank < answers.size(); ++rank) {
+    if (answers[rank]) {
+      said[*answers[rank]].push_back(static_cast<int>(rank));
+    } else {
+      silent.push_back(static_cast<int>(rank));
+    }
+  }
+  std::string text = error.what();
+  if (!silent.empty()) text += fmt::format("; rank{} {} of the world {} not answer: hanging, dead or elsewhere", silent.size() == 1 ? "" : "s", list_ranks(silent), silent.size() == 1 ? "does" : "do");
+  for (const auto& [words, ranks] : said) text += fmt::format("; rank{} {}: {}", ranks.size() == 1 ? "" : "s", list_ranks(ranks), words);
+  throw Error(error.code(), text);
+}
+
+char* Link::scratch(int64_t bytes) {
+  if (bytes > scratch_bytes_) {
+    if (scratch_ != nullptr) {
+      cuda::check(cudaStreamSynchronize(compute()), "cudaStreamSynchronize");
+      check();
+      backend_.memory().release(scratch_, scratch_bytes_);
+    }
+    scratch_ = static_cast<char*>(backend_.memory().allocate(bytes));
+    scratch_bytes_ = bytes;
+  }
+  return scratch_;
+}
+
+}  // namespace drover::nccl

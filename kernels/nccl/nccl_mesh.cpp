@@ -1,0 +1,68 @@
+#include "kernels/nccl/nccl_mesh.h"
+
+#include <cstring>
+
+#include "kernels/comm/agree.h"
+#include "kernels/nccl/link.h"
+
+namespace drover::nccl {
+
+namespace {
+
+ncclUniqueId agreed_id(const Api& api, Communicator& world) {
+  ncclUniqueId id{};
+  together(world, [&] {
+    if (world.rank() != 0) return;
+    const ncclResult_t result = api.get_unique_id(&id);
+    if (result != ncclSuccess) fail(Exit::peer_lost, "NCCL cannot start: {}; NCCL_DEBUG=WARN in the environment says more", api.error_string(result));
+  });
+  const std::string text = world.gather_strings(world.rank() == 0 ? std::string(id.internal, sizeof id.internal) : std::string()).front();
+  std::memcpy(id.internal, text.data(), sizeof id.internal);
+  return id;
+}
+
+// Connections are made by the first call that needs them: so they are made here, where a deadline holds, and not in the first step.
+void meet(Communicator& axis, bool neighbours, cuda::CudaBackend& backend) {
+  Arena arena("nccl", backend.memory(), 3 * Arena::kAlign);
+  Tensor sum = arena.tensor(1, 1, DType::f32), out = arena.tensor(1, 1, DType::f32), in = arena.tensor(1, 1, DType::f32);
+  axis.all_reduce(sum);
+  const auto pair = [&](int upper) {  // with the rank below, as the pipeline does
+    if (upper < 1 || upper >= axis.size()) return;
+    const int peer = axis.rank() == upper ? upper - 1 : upper;
+    const PeerMessage both[] = {{PeerMessage::Way::send, out, peer, 0}, {PeerMessage::Way::receive, in, peer, 0}};
+    axis.exchange(both)->wait();
+  };
+  if (neighbours) {  // even ranks with the one above first, so that no chain of ranks waits for its end
+    pair(axis.rank() % 2 == 0 ? axis.rank() + 1 : axis.rank());
+    pair(axis.rank() % 2 == 0 ? axis.rank() : axis.rank() + 1);
+  }
+  float ignored;
+  backend.download(sum, &ignored);  // waits
+}
+
+}  // namespace
+
+Mesh make_mesh(const Api& api, const Mesh& host, cuda::CudaBackend& backend, const Settings& settings) {
+  Communicator& world = *host.world;
+  check_same(world, "NCCL's version", version_of(api));
+  const ncclUniqueId id = agreed_id(api, world);
+  const auto link = std::make_shared<Link>(api, host.world, backend, settings.device);
+  const ncclComm_t all = link->init(world.size(), world.rank(), id);
+
+  Mesh mesh = host;
+  const MeshShape& shape = host.shape;
+  const MeshPosition& p = host.position;
+  // The axes that have more than one rank have it on all ranks, so all take part in each split.
+  const auto axis_of = [&](std::shared_ptr<Communicator>& axis, int color, int key) {
+    if (axis->size() > 1) axis = make_communicator(link, axis, link->split(all, color, key, axis->axis()), settings.deterministic);
+  };
+  axis_of(mesh.tp, p.dp * shape.pp + p.pp, p.tp);
+  axis_of(mesh.pp, p.dp * shape.tp + p.tp, p.pp);
+  axis_of(mesh.dp, p.pp * shape.tp + p.tp, p.dp);
+  if (shape.tp > 1) meet(*mesh.tp, false, backend);
+  if (shape.pp > 1) meet(*mesh.pp, true, backend);
+  if (shape.dp > 1) meet(*mesh.dp, false, backend);
+  return mesh;
+}
+
+}  // namespace drover::nccl

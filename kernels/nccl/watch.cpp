@@ -1,0 +1,141 @@
+#include "kernels/nccl/watch.h"
+
+#include <unistd.h>
+
+#include <future>
+
+#include "kernels/cuda/check.h"
+
+namespace drover::nccl {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds kEvery{20};
+
+Clock::duration seconds(double s) { return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s)); }
+
+}  // namespace
+
+Watch::Watch(const Api& api, const WatchSettings& settings) : api_(api), settings_(settings), thread_([this] { run(); }) {}
+
+Watch::~Watch() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+  for (const Call& call : calls_) {
+    if (call.done != nullptr) cudaEventDestroy(call.done);
+  }
+  for (cudaEvent_t event : free_events_) cudaEventDestroy(event);
+}
+
+void Watch::add(ncclComm_t comm, const std::string& axis) {
+  const std::lock_guard lock(mutex_);
+  comms_.emplace_back(comm, axis);
+}
+
+void Watch::begin(std::string call) {
+  require(std::this_thread::get_id() == issuer_, "one thread issues all NCCL calls");
+  check();
+  const std::lock_guard lock(mutex_);
+  retire();
+  if (calls_.empty()) oldest_since_ = Clock::now();
+  calls_.push_back({std::move(call), ++count_});
+}
+
+void Watch::issued(cudaStream_t stream) {
+  const std::lock_guard lock(mutex_);
+  cudaEvent_t event = nullptr;
+  if (free_events_.empty()) {
+    cuda::check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  } else {
+    event = free_events_.back();
+    free_events_.pop_back();
+  }
+  cuda::check(cudaEventRecord(event, stream), "cudaEventRecord");
+  calls_.back().done = event;
+}
+
+bool Watch::ended(const Call& call) const { return call.done != nullptr && cudaEventQuery(call.done) != cudaErrorNotReady; }
+
+// Calls of different queues may overtake one another; what counts is the oldest.
+void Watch::retire() {
+  while (!calls_.empty() && ended(calls_.front())) {
+    free_events_.push_back(calls_.front().done);
+    calls_.pop_front();
+    oldest_since_ = Clock::now();
+  }
+}
+
+void Watch::check() {
+  std::unique_lock lock(mutex_);
+  if (!failure_) return;
+  changed_.wait_for(lock, seconds(settings_.abort_seconds), [&] { return aborted_; });
+  noticed_ = true;
+  throw Error(*failure_);
+}
+
+bool Watch::failed() const {
+  const std::lock_guard lock(mutex_);
+  return failure_.has_value();
+}
+
+std::string Watch::under_way() const {
+  const std::lock_guard lock(mutex_);
+  for (const Call& call : calls_) {
+    if (!ended(call)) return fmt::format("{} (call {})", call.text, call.number);
+  }
+  return {};
+}
+
+void Watch::fail_now(Exit code, std::string words) {
+  {
+    std::unique_lock lock(mutex_);
+    if (!failure_) failure_.emplace(code, std::move(words));
+  }
+  changed_.notify_all();
+  check();
+}
+
+void Watch::run() {
+  cudaSetDevice(settings_.device);
+  std::unique_lock lock(mutex_);
+  while (!ending_ && !failure_) {
+    changed_.wait_for(lock, kEvery);
+    if (failure_) break;
+    for (const auto& [comm, axis] : comms_) {
+      ncclResult_t error = ncclSuccess;
+      const ncclResult_t asked = api_.async_error(comm, &error);
+      if (asked != ncclSuccess) error = asked;
+      if (error == ncclSuccess || error == ncclInProgress) continue;
+      failure_.emplace(Exit::peer_lost, fmt::format("{}: NCCL reports: {}; a rank or a link was lost. NCCL_DEBUG=WARN in the environment says more", axis, api_.error_string(error)));
+      break;
+    }
+    retire();
+    if (failure_ || calls_.empty() || Clock::now() < oldest_since_ + seconds(settings_.deadline_seconds)) continue;
+    const Call& late = calls_.front();
+    failure_.emplace(Exit::hang, fmt::format("{} (call {}) did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", late.text, late.number, settings_.deadline_seconds));
+  }
+  if (!failure_) return;
+  // All of them: the abort of one would leave the others' kernels waiting.
+  const auto done = std::make_shared<std::promise<void>>();
+  std::thread([done, comms = comms_, abort = api_.abort, device = settings_.device] {
+    cudaSetDevice(device);
+    for (const auto& [comm, axis] : comms) abort(comm);
+    done->set_value();
+  }).detach();
+  lock.unlock();
+  done->get_future().wait_for(seconds(settings_.abort_seconds));
+  lock.lock();
+  aborted_ = true;
+  changed_.notify_all();
+  if (changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; })) return;
+  fmt::print(stderr, "drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what());
+  std::fflush(stderr);
+  _exit(static_cast<int>(failure_->code()));
+}
+
+}  // namespace drover::nccl

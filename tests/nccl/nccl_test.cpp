@@ -1,0 +1,300 @@
+// The NCCL communicator over a stand-in (fake_nccl.h) whose streams are asynchronous: results, order, splits, whole training steps, lost and silent ranks.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/comm/agree.h"
+#include "kernels/comm/threads.h"
+#include "kernels/nccl/nccl_mesh.h"
+#include "kernels/nccl/watch.h"
+#include "streams.h"
+#include "tests/cuda/training.h"
+#include "tests/nccl/fake_nccl.h"
+
+namespace drover::nccl {
+namespace {
+
+using testing::HasSubstr;
+
+class Nccl : public testing::Test {
+ protected:
+  Nccl() { cuda::emulation::asynchronous = true; }
+  ~Nccl() override {
+    cuda::emulation::asynchronous = false;
+    fake_remote_error(false);
+    unsetenv("DROVER_COMM_TIMEOUT_S");
+  }
+};
+
+// `work` on every rank of the mesh, with a backend and communicators of its own.
+template <typename Work>
+void on_ranks(const MeshShape& shape, bool deterministic, Work&& work) {
+  run_on_threads(shape, [&](Mesh& host) {
+    const int device = rank_of(host.position, host.shape);
+    cuda::CudaBackend backend({.device = device, .deterministic = deterministic});
+    Mesh mesh = make_mesh(fake_api(), host, backend, {device, deterministic});
+    work(mesh, backend);
+  });
+}
+
+// A pitched tensor on the device with drawn values in its columns and a mark in its margin.
+class OnDevice {
+ public:
+  OnDevice(Backend& backend, int64_t rows, int64_t cols, DType dtype, int64_t margin = 0)
+      : backend_(backend), arena_("test", backend.memory(), Arena::bytes_of(rows, cols, dtype, margin) + Arena::bytes_of(rows, cols, DType::f64)), tensor(arena_.tensor(rows, cols, dtype, margin)) {
+    if (margin > 0) {
+      const std::vector<double> marks(static_cast<size_t>(rows * (cols + margin)), 77);
+      wide_ = tensor.with_margin();
+      set_all(wide_, marks);
+    }
+  }
+  void set(const std::vector<double>& values) { set_all(tensor, values); }
+  std::vector<double> get() { return get_all(tensor); }
+  std::vector<double> margin() { return get_all(wide_.columns(tensor.cols, wide_.cols - tensor.cols)); }
+
+ private:
+  void set_all(Tensor x, const std::vector<double>& values) {
+    std::vector<char> bytes;
+    for (double v : values) append(bytes, x.dtype, v);
+    backend_.upload(bytes.data(), x);
+  }
+  static void append(std::vector<char>& bytes, DType dtype, double v) {
+    const auto put = [&](auto value) { bytes.insert(bytes.end(), reinterpret_cast<const char*>(&value), reinterpret_cast<const char*>(&value) + sizeof value); };
+    dtype == DType::bf16 ? put(bf16(static_cast<float>(v))) : dtype == DType::f32 ? put(static_cast<float>(v)) : put(v);
+  }
+  std::vector<double> get_all(Tensor x) {
+    std::vector<char> bytes(static_cast<size_t>(x.bytes()));
+    backend_.download(x, bytes.data());
+    std::vector<double> values;
+    for (int64_t i = 0; i < x.size(); ++i) {
+      const char* at = bytes.data() + i * size_of(x.dtype);
+      values.push_back(x.dtype == DType::bf16 ? static_cast<float>(*reinterpret_cast<const bf16*>(at)) : x.dtype == DType::f32 ? *reinterpret_cast<const float*>(at) : *reinterpret_cast<const double*>(at));
+    }
+    return values;
+  }
+  Backend& backend_;
+  Arena arena_;
+  Tensor wide_;
+
+ public:
+  Tensor tensor;
+};
+
+std::vector<double> drawn_values(int rank, int64_t n) {
+  std::vector<double> v;
+  for (int64_t i = 0; i < n; ++i) v.push_back((rank + 1) * 0.25 + static_cast<double>(i % 31) / 8);  // exact in every dtype, and so are the sums
+  return v;
+}
+std::vector<double> sum_of(int ranks, int64_t n) {
+  std::vector<double> sum(static_cast<size_t>(n));
+  for (int r = 0; r < ranks; ++r) {
+    const auto v = drawn_values(r, n);
+    for (size_t i = 0; i < v.size(); ++i) sum[i] += v[i];
+  }
+  return sum;
+}
+
+TEST_F(Nccl, SumsOfAllSizesPitchesAndTypes) {
+  for (bool deterministic : {false, true}) {
+    for (int ranks : {2, 3}) {
+      on_ranks({.tp = ranks}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+        for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+          for (auto [rows, cols, margin] : {std::array<int64_t, 3>{1, 1, 0}, {5, 7, 0}, {5, 8, 8}, {1, 1, 3}, {200, 33, 7}}) {
+            OnDevice x(backend, rows, cols, dtype, margin);
+            x.set(drawn_values(mesh.tp->rank(), rows * cols));
+            mesh.tp->all_reduce(x.tensor);
+            EXPECT_EQ(x.get(), sum_of(ranks, rows * cols)) << rows << " × " << cols;
+            if (margin > 0) {
+              EXPECT_THAT(x.margin(), testing::Each(77));
+            }
+          }
+        }
+      });
+    }
+  }
+}
+
+// In rank order with one rounding, where NCCL's own order (here: backwards, rounded at every rank) gives other bits.
+TEST_F(Nccl, DeterministicSumsAreInRankOrderAndRoundedOnce) {
+  const float parts[3] = {1.0f, 0.00390625f, 0.00390625f};  // in bf16, 1 + 2^-8 rounds back to 1; 1 + 2^-7 does not
+  for (bool deterministic : {false, true}) {
+    on_ranks({.tp = 3}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+      OnDevice x(backend, 1, 1, DType::bf16);
+      x.set({parts[2 - mesh.tp->rank()]});
+      mesh.tp->all_reduce(x.tensor);
+      EXPECT_EQ(x.get()[0], deterministic ? 1.0078125 : 1.0);
+    });
+  }
+}
+
+TEST_F(Nccl, GathersAndBroadcasts) {
+  on_ranks({.dp = 3}, false, [](Mesh& mesh, cuda::CudaBackend& backend) {
+    for (int64_t margin : {0, 8}) {
+      OnDevice part(backend, 4, 5, DType::f32, margin), whole(backend, 12, 5, DType::f32, margin);
+      part.set(drawn_values(mesh.dp->rank(), 20));
+      mesh.dp->all_gather(part.tensor, whole.tensor);
+      std::vector<double> all;
+      for (int r = 0; r < 3; ++r) {
+        const auto v = drawn_values(r, 20);
+        all.insert(all.end(), v.begin(), v.end());
+      }
+      EXPECT_EQ(whole.get(), all);
+      Tensor own = whole.tensor.rows_from(4 * mesh.dp->rank(), 4);  // in its place
+      mesh.dp->all_gather(own, whole.tensor);
+      EXPECT_EQ(whole.get(), all);
+      for (int root = 0; root < 3; ++root) {
+        part.set(drawn_values(mesh.dp->rank(), 20));
+        mesh.dp->broadcast(part.tensor, root);
+        EXPECT_EQ(part.get(), drawn_values(root, 20));
+      }
+      if (margin > 0) {
+        EXPECT_THAT(part.margin(), testing::Each(77));
+      }
+    }
+  });
+}
+
+// A message reads what was enqueued before it, and what is enqueued after its wait sees it arrive, without the host waiting.
+TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
+  on_ranks({.pp = 2}, false, [](Mesh& mesh, cuda::CudaBackend& backend) {
+    const int me = mesh.pp->rank(), other = 1 - me;
+    OnDevice out(backend, 300, 64, DType::f32), in(backend, 300, 64, DType::f32), sum(backend, 300, 64, DType::f32);
+    backend.zero(sum.tensor);
+    out.set(drawn_values(me, 300 * 64));
+    const auto& waits = backend.traffic();
+    const int64_t before = waits.downloads;
+    for (int i = 0; i < 20; ++i) {
+      backend.add(out.tensor, out.tensor);  // ×2
+      const PeerMessage both[] = {{PeerMessage::Way::send, out.tensor, other, 0}, {PeerMessage::Way::receive, in.tensor, other, 0}};
+      mesh.pp->exchange(both)->wait();
+      backend.copy(in.tensor, sum.tensor);
+      if (i % 7 == 6) backend.copy(in.tensor, out.tensor), out.set(drawn_values(me, 300 * 64));
+    }
+    EXPECT_EQ(waits.downloads, before);
+    std::vector<double> expected = drawn_values(other, 300 * 64);
+    for (double& v : expected) v *= 64;  // six doublings since the last restart
+    EXPECT_EQ(sum.get(), expected);
+  });
+}
+
+TEST_F(Nccl, EveryMeshTrainsAsOneRank) {
+  const Case plain{};
+  const Trained one = on_cpu(plain);
+  for (const MeshShape shape : {MeshShape{.tp = 2}, MeshShape{.pp = 2}, MeshShape{.tp = 2, .pp = 2}}) {
+    for (bool deterministic : {false, true}) {
+      Case run = plain;
+      run.mesh = shape;
+      std::mutex mutex;
+      on_ranks(shape, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+        const Trained t = train(run, backend, mesh);
+        const std::lock_guard lock(mutex);
+        for (size_t i = 0; i < one.losses.size(); ++i) {
+          EXPECT_NEAR(t.losses[i], one.losses[i], 1e-5 * one.losses[i]) << "tp " << shape.tp << " pp " << shape.pp;
+          EXPECT_NEAR(t.norms[i], one.norms[i], 1e-5 * one.norms[i]);
+        }
+      });
+    }
+  }
+}
+
+Error error_of(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error;
+  }
+  return {Exit::done, "nothing was thrown"};
+}
+
+TEST_F(Nccl, ASilentRankIsNamedAndEverythingIsAborted) {
+  setenv("DROVER_COMM_TIMEOUT_S", "1", 1);
+  const int64_t before = fake_aborts();
+  std::atomic<bool> over = false;
+  const Error error = error_of([&] {
+    on_ranks({.tp = 3}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+      OnDevice x(backend, 4, 4, DType::f32);
+      x.set(drawn_values(0, 16));
+      if (mesh.tp->rank() == 1) {
+        while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        fail(Exit::peer_lost, "gone");  // a follower's failure
+      }
+      const Error mine = error_of([&] {
+        mesh.tp->all_reduce(x.tensor);
+        x.get();
+      });
+      over = true;
+      throw mine;
+    });
+  });
+  EXPECT_EQ(error.code(), Exit::hang);
+  EXPECT_THAT(error.what(), HasSubstr("tp: all_reduce of 64 bytes"));
+  EXPECT_THAT(error.what(), HasSubstr("did not end in 1 s"));
+  EXPECT_THAT(error.what(), HasSubstr("rank 1 of the world does not answer"));
+  EXPECT_GE(fake_aborts() - before, 4);  // two ranks' world and tp
+}
+
+TEST_F(Nccl, ARankThatNeverStartsIsNamed) {
+  setenv("DROVER_COMM_TIMEOUT_S", "1", 1);
+  std::atomic<int> over = 0;
+  const Error error = error_of([&] {
+    run_on_threads({.dp = 3}, [&](Mesh& host) {
+      cuda::CudaBackend backend({.device = host.position.dp});
+      if (host.position.dp == 2) {
+        // It speaks on the host's side, but never starts NCCL.
+        check_same(*host.world, "NCCL's version", version_of(fake_api()));
+        agree_or_throw(*host.world, std::nullopt);
+        host.world->gather_strings("");
+        while (over < 2) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        fail(Exit::peer_lost, "gone");
+      }
+      const Error mine = error_of([&] { make_mesh(fake_api(), host, backend, {host.position.dp, false}); });
+      ++over;
+      throw mine;
+    });
+  });
+  EXPECT_EQ(error.code(), Exit::hang);
+  EXPECT_THAT(error.what(), HasSubstr("world: NCCL's start did not end in 1 s"));
+  EXPECT_THAT(error.what(), HasSubstr("rank 2 of the world does not answer"));
+}
+
+TEST_F(Nccl, AnErrorThatNcclReportsEndsTheRun) {
+  const Error error = error_of([&] {
+    on_ranks({.dp = 2}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+      OnDevice x(backend, 1, 1, DType::f32);
+      mesh.world->barrier();
+      fake_remote_error(true);
+      for (int i = 0; i < 1000; ++i) {
+        mesh.dp->all_reduce(x.tensor);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    });
+  });
+  EXPECT_EQ(error.code(), Exit::peer_lost);
+  EXPECT_THAT(error.what(), HasSubstr("NCCL reports: remote process exited"));
+}
+
+// Nobody comes by after the failure: the process ends itself.
+TEST(NcclDeathTest, AnIssuerThatDoesNotComeByIsEnded) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        cuda::emulation::asynchronous = true;
+        cudaStream_t stream;
+        cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+        Watch watch(fake_api(), {.deadline_seconds = 0.1, .abort_seconds = 0.1, .notice_seconds = 0.1});
+        watch.begin("dp: all_reduce of 4 bytes");
+        cuda::emulation::enqueue(stream, [] { std::this_thread::sleep_for(std::chrono::seconds(60)); });
+        watch.issued(stream);
+        std::this_thread::sleep_for(std::chrono::seconds(30));
+      },
+      testing::ExitedWithCode(80), "dp: all_reduce of 4 bytes \\(call 1\\) did not end in 0.1 s");
+}
+
+TEST(NcclLibrary, IsTheOneThatTheHeaderDescribes) {
+  int version = 0;
+  EXPECT_EQ(library().get_version(&version), ncclSuccess);
+  EXPECT_EQ(version / 100, NCCL_VERSION_CODE / 100);  // the patch may differ
+  EXPECT_STREQ(library().error_string(ncclSuccess), "no error");
+}
+
+}  // namespace
+}  // namespace drover::nccl
