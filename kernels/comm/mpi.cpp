@@ -28,6 +28,22 @@ std::unique_ptr<Communicator> axis_of(const char* axis, int color, int key, int 
   return communicator;
 }
 
+// How many ranks a launcher says it has started: mpirun's of Open MPI, of MPICH (Hydra), srun. 1 where none does.
+int ranks_of_launcher() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    if (const char* text = std::getenv(name)) return std::atoi(text);
+  }
+  return 1;
+}
+
+std::string library_name() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string name(text, static_cast<size_t>(length));
+  return name.substr(0, name.find_first_of(",\n"));
+}
+
 }  // namespace
 
 bool launched_by_mpi() {
@@ -47,6 +63,11 @@ MpiWorld start_mpi(int* argc, char*** argv) {
   MpiWorld world;
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size");
+  if (world.size == 1 && ranks_of_launcher() > 1) {
+    fail(Exit::usage, "{} ranks were started, but each sees itself alone: the launcher belongs to another MPI than this program, which has {}; start it with that one's mpirun "
+         "(DROVER_MPIRUN names it to launch/run), or by srun --mpi=pmix",
+         ranks_of_launcher(), library_name());
+  }
   MPI_Comm node = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
   MPI_Comm_rank(node, &world.local_rank);

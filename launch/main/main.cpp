@@ -184,7 +184,13 @@ int main(int argc, char** argv) {
   }
   tokenize.has_text = text_option->count() > 0;
 
-  const Process process = start_process(&argc, &argv);
+  Process process;
+  try {
+    process = start_process(&argc, &argv);
+  } catch (const Error& error) {
+    fmt::print(stderr, "drover: {}\n", error.what());
+    return static_cast<int>(error.code());
+  }
   return guarded(process, [&]() -> Exit {
     const bool by_many = train_verb->parsed() || eval_verb->parsed() || generate_verb->parsed();
     if (process.mpi.size > 1 && !by_many) fail(Exit::usage, "drover {} is done by one process; start it without mpirun", app.get_subcommands().front()->get_name());

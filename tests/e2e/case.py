@@ -13,7 +13,8 @@ import unittest
 
 DROVER = pathlib.Path(sys.argv.pop(1)).resolve()  # TEST.py DROVER [unittest arguments]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1", DROVER_COMM_SYNCHRONOUS="1")
+MPIRUN = DROVER.parent / "tests" / "mpirun"  # of the MPI that the program is linked with
+ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1", DROVER_COMM_SYNCHRONOUS="1", DROVER_MPIRUN=str(MPIRUN))
 
 
 def run(*arguments, ranks=0, check=None, timeout=120):

@@ -10,7 +10,7 @@ import termios
 import time
 import unittest
 
-from case import DROVER, ENVIRONMENT, ROOT, Case, can_mount, losses, run, terminal
+from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, can_mount, losses, run, terminal
 
 
 class Faults(Case):
@@ -152,7 +152,7 @@ class Faults(Case):
         self.assert_same_run("damaged")
 
     def test_bare_mpirun_ends_with_a_lost_rank(self):
-        command = ["mpirun", "--oversubscribe", *(["--allow-run-as-root"] if os.geteuid() == 0 else []), "-n", "2", str(DROVER), "train", str(self.recipe),
+        command = [str(MPIRUN), "-n", "2", str(DROVER), "train", str(self.recipe),
                    f"output.dir={self.home}/runs/bare", "train.max_steps=100000", "checkpoint.every_steps=0", "log.every_steps=1"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, start_new_session=True)
         for line in process.stdout:

@@ -31,6 +31,12 @@ class Refusing(Case):
         self.refused(78, "multiple", overrides=["train.global_batch_size=9"])
         self.refused(78, "cuda", overrides=["device=cuda"])
 
+    def test_a_launcher_of_another_mpi(self):
+        # Such a launcher's environment is all that its ranks have of it.
+        ended = subprocess.run([str(case.DROVER), "train", str(self.recipe)], capture_output=True, text=True, env=dict(case.ENVIRONMENT, PMI_SIZE="2"), timeout=60)
+        self.assertEqual(ended.returncode, 64)
+        self.assertIn("2 ranks were started, but each sees itself alone", ended.stderr)
+
     def test_a_gpu_that_is_not_there(self):
         # The program away from its CUDA backend; beside a file that is none; and, where it was built, beside the backend. A stand-in for the driver is
         # what the build made for cuDNN's support check.

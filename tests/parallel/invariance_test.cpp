@@ -53,7 +53,7 @@ const Result& run(const MeshSize& mesh, const std::string& arguments) {
   const std::string out = (std::filesystem::temp_directory_path() / ("drover-mesh-" + std::to_string(getpid()) + "-" + std::to_string(cache.size()))).string();
   std::ostringstream command;
   command << "DROVER_COMM_SYNCHRONOUS=1 OMP_NUM_THREADS=1 ";
-  command << "mpirun --oversubscribe " << (geteuid() == 0 ? "--allow-run-as-root " : "") << "-n " << mesh.size() << ' ';
+  command << MPIRUN << " -n " << mesh.size() << ' ';
   const char* program = std::getenv("DROVER_MESH_RUN");  // the same on another device
   command << (program ? program : MESH_RUN) << " tp=" << mesh.tp << " pp=" << mesh.pp << " dp=" << mesh.dp << ' ' << arguments << " out=" << out << " >&2";
   EXPECT_EQ(std::system(command.str().c_str()), 0) << command.str();

@@ -1,0 +1,22 @@
+# `cmake --install BUILD --prefix PREFIX`: a tree that can be moved. launch/run finds the program from its own place in it, the program finds its CUDA
+# backend in ../lib, and that finds CUDA's libraries beside itself or where they were when it was built.
+set_target_properties(drover PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+install(TARGETS drover RUNTIME DESTINATION bin)
+if(DROVER_HAS_CUDA)
+  # CMake leaves out of the link path what is inside the source tree, where launch/cuda-toolkit puts libraries.
+  set(FOLDERS "$ORIGIN")
+  get_target_property(LIBRARIES drover_cuda_libraries INTERFACE_LINK_LIBRARIES)
+  foreach(LIBRARY ${LIBRARIES})
+    if(IS_ABSOLUTE ${LIBRARY})
+      get_filename_component(FOLDER ${LIBRARY} DIRECTORY)
+      list(APPEND FOLDERS ${FOLDER})
+    endif()
+  endforeach()
+  list(REMOVE_DUPLICATES FOLDERS)
+  set_target_properties(drover_cuda_module PROPERTIES INSTALL_RPATH "${FOLDERS}" INSTALL_RPATH_USE_LINK_PATH ON)
+  install(TARGETS drover_cuda_module LIBRARY DESTINATION lib)
+endif()
+install(PROGRAMS launch/run DESTINATION share/drover/launch)
+install(DIRECTORY launch/cluster DESTINATION share/drover/launch)
+install(DIRECTORY configs/recipes DESTINATION share/drover)
+install(FILES LICENSE README.md DESTINATION share/doc/drover)
