@@ -127,6 +127,13 @@ class Backend {
   // d[c,v] = exp(logits[c,v] - lse[c]) - [labels[c] == begin + v], 0 for v >= valid.  logits f32; d float, may alias logits when f32.
   virtual void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) = 0;
 
+  // --- generation ---------------------------------------------------------------------------------------------------------
+  // tokens[i] = the column that row i chooses, or -1 where one of its logits is not finite.  logits (N,V) f32, uniform (N) f32 in [0,1), tokens (N) i32.
+  // Columns are ordered by falling logit, and by rising number among equals; their masses are p = exp((l - max)/temperature). The nucleus is the fewest first
+  // ones whose mass reaches top_p·Σ p; chosen is the first whose mass, with all before it, exceeds uniform·(the nucleus' mass). Without `uniform`: the first.
+  // temperature > 0, top_p in (0, 1]. Source: Holtzman et al. 2020.
+  virtual void sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) = 0;
+
   // --- optimizer ---------------------------------------------------------------------------------------------------------
   virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order
   virtual void dot(Tensor x, Tensor y, Tensor sum) = 0;  // sum[0] += Σ x[i]·y[i].  x, y (n) f32, sum (1) f64; accumulated in fp64 in a fixed order
