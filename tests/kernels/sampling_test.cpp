@@ -93,10 +93,10 @@ TEST(Sample, ATinyNucleusAndATinyTemperatureAreGreedy) {
 
 TEST(Sample, ChoosesWhatPlainLoopsChoose) {
   const auto backend = backend_under_test();
-  constexpr int64_t kRows = 12;
-  for (const int64_t columns : {1, 2, 15, 16, 17, 101, 1023, 4999}) {
-    for (const float temperature : {0.05f, 0.7f, 1.0f, 30.0f}) {
-      for (const float top_p : {0.1f, 0.5f, 0.95f, 1.0f}) {
+  constexpr int64_t kRows = 6;
+  for (const int64_t columns : {1, 2, 16, 17, 101, 1025, 2999}) {
+    for (const float temperature : {0.05f, 0.7f, 30.0f}) {
+      for (const float top_p : {0.1f, 0.95f, 1.0f}) {
         const uint64_t seed = static_cast<uint64_t>(columns) * 100 + static_cast<uint64_t>(temperature * 10);
         Doubles logits = drawn_matrix(seed, kRows, columns, DType::f32, 8);
         for (int64_t r = 0; r < kRows; r += 3) {  // many equals, of both signs
@@ -123,7 +123,7 @@ TEST(Sample, ChoosesWhatPlainLoopsChoose) {
 TEST(Sample, DrawsFollowTheDistribution) {
   const auto backend = backend_under_test();
   const std::vector<double> row = {1.0, -0.5, 2.0, 0.3, 2.0, -3.0, 1.5, 0.0};
-  constexpr int64_t kDraws = 8000;
+  constexpr int64_t kDraws = 400;
   constexpr double kTemperature = 0.8, kTopP = 0.95;
   std::vector<double> uniform;
   for (uint64_t i = 0; i < kDraws; ++i) uniform.push_back(static_cast<double>(philox_uniform(PhiloxKey::of(42), i * 4, 3)));
