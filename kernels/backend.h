@@ -2,7 +2,7 @@
 // Three backends implement it: Cpu, Cuda, Count (which counts and computes nothing).
 // Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
 // "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
-// Ops are enqueued in order; only `download` waits. Host arrays (spans) are read before the call returns.
+// Ops are enqueued in order; only `download` and a Reading wait. Host arrays (spans) are read before the call returns.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -60,6 +60,13 @@ struct AdamW {
   int64_t step = 1;  // of this update, from 1
 };
 
+// Numbers on their way to the host: as they were when all that was enqueued before was done.
+class Reading {
+ public:
+  virtual ~Reading() = default;
+  virtual std::span<const double> values() = 0;  // waits until they are there
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -68,6 +75,7 @@ class Backend {
   // Where this is not 0, a linear's low-rank term rides in its product: [x | u]·[W | B]ᵀ and [dy | v]·[W ; A]. Then x, dy and W have a margin of as many
   // columns as the rank, rounded up to this multiple, W has as many rows below it, and what the rank leaves of them is zero. 0: u, v, A and B lie elsewhere.
   virtual int64_t strip_multiple() const { return 0; }
+  virtual bool enqueues() const { return false; }  // ops return before they are done, so that it pays to go on before a Reading is there
   virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
   int64_t strip(int64_t rank) const { return strip_multiple() == 0 ? 0 : (rank + strip_multiple() - 1) / strip_multiple() * strip_multiple(); }
 
@@ -76,6 +84,7 @@ class Backend {
   virtual void zero(Tensor x) = 0;
   virtual void upload(const void* host, Tensor to) = 0;           // contiguous host rows of to.dtype → to (pitched)
   virtual void download(Tensor from, void* host) = 0;             // from (pitched) → contiguous host rows; waits for all work before it
+  virtual std::unique_ptr<Reading> read_later(Tensor from);       // (n) f64, few; unless it is overridden, downloaded at once
   virtual void gather_rows(Tensor x, Tensor index, Tensor y) = 0;   // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
   virtual void scatter_rows(Tensor x, Tensor index, Tensor y) = 0;  // y[index[i]] = x[i], other rows kept.  x (C,D) float, y (T,D) float
 
@@ -137,8 +146,9 @@ class Backend {
   // --- optimizer ---------------------------------------------------------------------------------------------------------
   virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order
   virtual void dot(Tensor x, Tensor y, Tensor sum) = 0;  // sum[0] += Σ x[i]·y[i].  x, y (n) f32, sum (1) f64; accumulated in fp64 in a fixed order
-  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite
-  // Nothing is updated where factor[0] is not finite, so that a step can be enqueued before anybody has looked at its norm.
+  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite, and where factor[0] was NaN before: it stays so.
+  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;
+  // Nothing is updated where factor[0] is not finite, so that steps can be enqueued before anybody has looked at a norm.
   // torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32; g is multiplied by factor[0].
   // Source: Loshchilov & Hutter 2019; torch.optim.AdamW.
   virtual void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) = 0;

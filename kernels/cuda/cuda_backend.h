@@ -1,5 +1,5 @@
 // The CUDA backend on one device (sm_90a): cuBLASLt for matrices, cuDNN for attention where its graphs fit, own kernels for the rest.
-// Everything is enqueued on one stream; only `download` waits, and the tuning of a large product (matmul.h), once. No memory is allocated inside a step,
+// Everything is enqueued on one stream; only `download` and a Reading wait, and the tuning of a large product (matmul.h), once. No memory is allocated inside a step,
 // apart from a workspace that grows the first time a larger shape is seen. Own kernels have no floating-point atomics and
 // add in a fixed order; with `deterministic`, the libraries' results repeat too.
 #pragma once
@@ -8,6 +8,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/readings.h"
 #include "kernels/cuda/strip.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
@@ -26,17 +27,19 @@ class CudaBackend : public Backend {
   explicit CudaBackend(const CudaSettings& settings);
   ~CudaBackend() override;
   cudaStream_t stream() const { return stream_; }
-  const Traffic& traffic() const { return traffic_; }            // bytes between host and device, calls that waited
+  const Traffic& traffic() const { return traffic_; }            // bytes between host and device
   const LinearPaths& linear_paths() const { return paths_; }     // fused and unfused low-rank terms, by shape
 
   Memory& memory() override { return *memory_; }
   int64_t workspace_bytes() const override;
   int64_t strip_multiple() const override { return kStripMultiple; }
+  bool enqueues() const override { return true; }
   std::string report() const override;
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;
+  std::unique_ptr<Reading> read_later(Tensor from) override;
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
@@ -73,6 +76,7 @@ class CudaBackend : public Backend {
   LinearPaths paths_;
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Uploader> uploader_;
+  std::unique_ptr<Readings> readings_;
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<CudaAttention> attention_;
   double* partial_sums_ = nullptr;  // kSumBlocks of them, of sum_squares and dot

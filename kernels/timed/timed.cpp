@@ -26,6 +26,11 @@ void TimedBackend::upload(const void* host, Tensor to) {
 void TimedBackend::download(Tensor from, void* host) {
   time("download", 0, [&] { inner_.download(from, host); });
 }
+std::unique_ptr<Reading> TimedBackend::read_later(Tensor from) {
+  std::unique_ptr<Reading> reading;
+  time("read_later", 0, [&] { reading = inner_.read_later(from); });
+  return reading;
+}
 void TimedBackend::gather_rows(Tensor x, Tensor index, Tensor y) {
   time("gather_rows", 0, [&] { inner_.gather_rows(x, index, y); });
 }

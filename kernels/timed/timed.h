@@ -22,12 +22,14 @@ class TimedBackend : public Backend {
 
   Memory& memory() override { return inner_.memory(); }
   int64_t workspace_bytes() const override { return inner_.workspace_bytes(); }
+  bool enqueues() const override { return inner_.enqueues(); }
   std::string report() const override { return inner_.report(); }
   int64_t strip_multiple() const override { return inner_.strip_multiple(); }
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;
+  std::unique_ptr<Reading> read_later(Tensor from) override;
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
