@@ -2,7 +2,7 @@
 // Three backends implement it: Cpu, Cuda, Count (which counts and computes nothing).
 // Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
 // "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
-// Ops are enqueued in order; only `download` waits. Host arrays (spans) are read before the call returns.
+// Ops are enqueued in order; only `download` and a Reading wait. Host arrays (spans) are read before the call returns.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -68,12 +68,20 @@ struct BackendTraits {
   bool rounds_partials = false;
 };
 
+// Numbers on their way to the host: as they were when all that was enqueued before was done.
+class Reading {
+ public:
+  virtual ~Reading() = default;
+  virtual std::span<const double> values() = 0;  // waits until they are there
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual Memory& memory() = 0;
   virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds beside the arenas
   virtual BackendTraits traits() const { return {}; }
+  virtual bool enqueues() const { return false; }  // ops return before they are done, so that it pays to go on before a Reading is there
   virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
   int64_t strip(int64_t rank) const {
     const int64_t m = traits().strip_multiple;
@@ -85,6 +93,7 @@ class Backend {
   virtual void zero(Tensor x) = 0;
   virtual void upload(const void* host, Tensor to) = 0;           // contiguous host rows of to.dtype → to (pitched)
   virtual void download(Tensor from, void* host) = 0;             // from (pitched) → contiguous host rows; waits for all work before it
+  virtual std::unique_ptr<Reading> read_later(Tensor from);       // (n) f64, few; unless it is overridden, downloaded at once
   virtual void gather_rows(Tensor x, Tensor index, Tensor y) = 0;   // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
   virtual void scatter_rows(Tensor x, Tensor index, Tensor y) = 0;  // y[index[i]] = x[i], other rows kept.  x (C,D) float, y (T,D) float
 
@@ -136,11 +145,19 @@ class Backend {
   // d[c,v] = exp(logits[c,v] - lse[c]) - [labels[c] == begin + v], 0 for v >= valid.  logits f32; d float, may alias logits when f32.
   virtual void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) = 0;
 
+  // --- generation ---------------------------------------------------------------------------------------------------------
+  // tokens[i] = the column that row i chooses, or -1 where one of its logits is not finite.  logits (N,V) f32, uniform (N) f32 in [0,1), tokens (N) i32.
+  // Columns are ordered by falling logit, and by rising number among equals; their masses are p = exp((l - max)/temperature). The nucleus is the fewest first
+  // ones whose mass reaches top_p·Σ p; chosen is the first whose mass, with all before it, exceeds uniform·(the nucleus' mass). Without `uniform`: the first.
+  // temperature > 0, top_p in (0, 1]. Source: Holtzman et al. 2020.
+  virtual void sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) = 0;
+
   // --- optimizer ---------------------------------------------------------------------------------------------------------
   virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order
   virtual void dot(Tensor x, Tensor y, Tensor sum) = 0;  // sum[0] += Σ x[i]·y[i].  x, y (n) f32, sum (1) f64; accumulated in fp64 in a fixed order
-  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite
-  // Nothing is updated where factor[0] is not finite, so that a step can be enqueued before anybody has looked at its norm.
+  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite, and where factor[0] was NaN before: it stays so.
+  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;
+  // Nothing is updated where factor[0] is not finite, so that steps can be enqueued before anybody has looked at a norm.
   // torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32; g is multiplied by factor[0].
   // Source: Loshchilov & Hutter 2019; torch.optim.AdamW.
   virtual void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) = 0;

@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "model/sampling.h"
 #include "model/stage.h"
 
 namespace drover {
@@ -18,11 +19,17 @@ class Decoder {
   };
   // Appends tokens to sequences in one pass; the logits (vocab) f32 of each input's last token, in the inputs' order.
   std::vector<std::vector<float>> append(std::span<const Input> inputs);
+  // Appends too, and chooses the token that follows each input, on the device: a draw for each. 81 where a logit is not finite.
+  std::vector<int32_t> append_and_choose(std::span<const Input> inputs, const Sampling& sampling, std::span<const Draw> draws);
   void clear(int64_t sequence) { lengths_[static_cast<size_t>(sequence)] = 0; }
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   int64_t capacity_tokens() const { return capacity_; }
 
  private:
+  Tensor logits_of(Frame& frame, std::span<const Input> inputs);  // (inputs, vocab) f32
+  template <typename T>
+  Tensor upload(Frame& frame, const std::vector<T>& host);
+
   const Stage& stage_;
   Backend& backend_;
   Arena& scratch_;

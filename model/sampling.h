@@ -1,7 +1,8 @@
-// From logits to a token: greedy, or temperature with nucleus (top-p) sampling drawn by a counter-based generator.
+// How an answer's tokens are chosen: the likeliest, or drawn with a temperature from the nucleus (top-p) by a counter-based generator.
 #pragma once
 #include <cstdint>
-#include <span>
+
+#include "kernels/base/philox.h"
 
 namespace drover {
 
@@ -12,7 +13,11 @@ struct Sampling {
   uint64_t seed = 42;
 };
 
-// 81 where a logit is not finite. Ties go to the lower id. `sequence` and `index` name the draw: the same seed, sequence and index give the same token for the same logits.
-int32_t sample_token(std::span<const float> logits, const Sampling& sampling, uint64_t sequence, uint64_t index);
+// Names a draw: the same seed, sequence and index give the same token for the same logits.
+struct Draw {
+  uint64_t sequence = 0, index = 0;
+};
+
+inline float uniform_of(const Sampling& sampling, const Draw& draw) { return philox_uniform(PhiloxKey::of(sampling.seed), draw.index * 4, draw.sequence); }
 
 }  // namespace drover

@@ -31,17 +31,19 @@ std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer
 }
 
 void Answering::rehearse(Decoder& decoder, int64_t sequences) {
+  const Sampling drawn{.greedy = false};
   const Decoder::Input prompt[] = {{0, std::vector<int32_t>(static_cast<size_t>(std::min(kPassTokens, decoder.capacity_tokens())))}};
-  decoder.append(prompt);
+  const Draw draw[] = {{}};
+  decoder.append_and_choose(prompt, drawn, draw);
   decoder.clear(0);
   std::vector<Decoder::Input> together;
   for (int64_t i = 0; i < sequences; ++i) together.push_back({i, {0}});
-  decoder.append(together);
+  decoder.append_and_choose(together, drawn, std::vector<Draw>(together.size()));
 }
 
 std::vector<Answering::Answer> Answering::answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens, const Known& known) {
   struct State {
-    std::vector<float> logits;
+    int32_t next = 0;
     bool open = true;
   };
   std::vector<State> states(questions.size());
@@ -56,7 +58,8 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
     for (size_t begin = 0; begin < ids.size(); begin += kPassTokens) {
       const size_t end = std::min(ids.size(), begin + kPassTokens);
       const Decoder::Input part[] = {{static_cast<int64_t>(q), {ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.begin() + static_cast<std::ptrdiff_t>(end)}}};
-      states[q].logits = decoder_.append(part).front();
+      const Draw draw[] = {{questions[q].number, 0}};
+      states[q].next = decoder_.append_and_choose(part, sampling, draw).front();  // after the last part: the answer's first token
     }
   }
   size_t told = 0;
@@ -67,9 +70,10 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
   };
   for (int64_t index = 0; index < max_tokens; ++index) {
     std::vector<Decoder::Input> next;
+    std::vector<Draw> draws;
     for (size_t q = 0; q < questions.size(); ++q) {
       if (!states[q].open) continue;
-      const int32_t id = sample_token(states[q].logits, sampling, questions[q].number, static_cast<uint64_t>(index));
+      const int32_t id = states[q].next;
       if (std::find(stop_ids_.begin(), stop_ids_.end(), id) != stop_ids_.end()) {
         answers[q].stopped = true;
         states[q].open = false;
@@ -81,11 +85,12 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
         continue;
       }
       next.push_back({static_cast<int64_t>(q), {id}});
+      draws.push_back({questions[q].number, static_cast<uint64_t>(index) + 1});
     }
     tell();
     if (next.empty()) break;
-    std::vector<std::vector<float>> logits = decoder_.append(next);
-    for (size_t i = 0; i < next.size(); ++i) states[static_cast<size_t>(next[i].sequence)].logits = std::move(logits[i]);
+    const std::vector<int32_t> ids = decoder_.append_and_choose(next, sampling, draws);
+    for (size_t i = 0; i < next.size(); ++i) states[static_cast<size_t>(next[i].sequence)].next = ids[i];
   }
   return answers;
 }

@@ -43,6 +43,13 @@ Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_ba
                       .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.shape.pp});
 }
 
+double loss_of(Reading& log_likelihoods) {
+  double loss = 0;
+  for (double l : log_likelihoods.values()) loss -= l;
+  return loss;
+}
+double norm_of(Reading& squares) { return std::sqrt(squares.values()[0]); }
+
 }  // namespace
 
 Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity)
@@ -60,6 +67,8 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
     if (settings_.train) {
       gradient_sum_ =
           std::make_unique<GradientSum>(*adapter_, mesh, backend, optimizer_, settings_.deterministic, settings_.local_micro_batches);
+      factor_ = optimizer_.tensor(1, 1, DType::f32);
+      backend.zero(factor_);
     }
   }
   stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, *mesh.tp, backend, weights_, source,
@@ -244,17 +253,13 @@ void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, c
   for (auto& slot : slots_) slot->frame.reset();
 }
 
-double Engine::sum_losses(Tensor losses) {
+std::unique_ptr<Reading> Engine::read_losses(Tensor losses) {
   mesh_.pp->all_reduce(losses);  // all but the last stage hold zeros, and every micro-batch lies on one dp rank: the sums are exact
   mesh_.dp->all_reduce(losses);
-  std::vector<double> host(static_cast<size_t>(losses.rows));
-  backend_.download(losses, host.data());
-  double sum = 0;
-  for (double l : host) sum -= l;
-  return sum;
+  return backend_.read_later(losses);
 }
 
-double Engine::accumulate_gradients(const Batch& batch, uint64_t step) {
+std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, uint64_t step) {
   require(gradient_sum_ != nullptr, "training needs an engine that was built to train");
   Frame frame(scratch_);
   Tensor losses = frame.tensor(batch.total, 1, DType::f64);
@@ -262,16 +267,16 @@ double Engine::accumulate_gradients(const Batch& batch, uint64_t step) {
   gradient_sum_->start();
   run(batch, true, step, losses, {});
   gradient_sum_->finish();
-  return sum_losses(losses);
+  return read_losses(losses);
 }
 
-double Engine::apply_gradients(const StepSettings& settings) {
+std::unique_ptr<Reading> Engine::enqueue_update(const StepSettings& settings) {
   progress_();
   // Squares are summed layer by layer and added in the model's order, so that the norm's bits do not depend on where a pipeline stage ends.
   Frame frame(scratch_);
   const int64_t layers = settings_.model.layers;
   Tensor whole = frame.tensor(layers, 1, DType::f64), split = frame.tensor(layers, 1, DType::f64);
-  Tensor sum = frame.tensor(1, 1, DType::f64), factor = frame.tensor(1, 1, DType::f32);
+  Tensor sum = frame.tensor(1, 1, DType::f64);
   for (Tensor t : {whole, split, sum}) backend_.zero(t);
   for (const AdapterSet::LayerRun& run : adapter_->layer_runs()) {
     backend_.sum_squares(adapter_->gradients.rows_from(run.offset, run.size), (run.whole ? whole : split).rows_from(run.layer, 1));
@@ -280,25 +285,27 @@ double Engine::apply_gradients(const StepSettings& settings) {
   backend_.add(split, whole);
   mesh_.pp->all_reduce(whole);  // every layer lies on one stage
   for (int64_t layer = 0; layer < layers; ++layer) backend_.add(whole.rows_from(layer, 1), sum);
-  backend_.clip_factor(sum, settings.max_grad_norm, factor);
-  backend_.adamw(settings.adamw, factor, adapter_->gradients, adapter_->parameters, adapter_->moment1, adapter_->moment2);
+  backend_.clip_factor(sum, settings.max_grad_norm, factor_);
+  backend_.adamw(settings.adamw, factor_, adapter_->gradients, adapter_->parameters, adapter_->moment1, adapter_->moment2);
   adapter_->refresh();
-  double norm = 0;  // where it is not finite nothing was updated, and the caller stops the run
-  backend_.download(sum, &norm);
-  return std::sqrt(norm);
+  return backend_.read_later(sum);
 }
 
-StepResult Engine::train_step(const Batch& batch, const StepSettings& settings) {
-  const double loss = accumulate_gradients(batch, static_cast<uint64_t>(settings.adamw.step));
-  return {loss, apply_gradients(settings)};
+PendingStep Engine::enqueue_step(const Batch& batch, const StepSettings& settings) {
+  std::unique_ptr<Reading> losses = enqueue_gradients(batch, static_cast<uint64_t>(settings.adamw.step));
+  return {std::move(losses), enqueue_update(settings)};
 }
+
+StepResult PendingStep::result() { return {loss_of(*losses_), norm_of(*squares_)}; }
+double Engine::accumulate_gradients(const Batch& batch, uint64_t step) { return loss_of(*enqueue_gradients(batch, step)); }
+double Engine::apply_gradients(const StepSettings& settings) { return norm_of(*enqueue_update(settings)); }
 
 double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) {
   Frame frame(scratch_);
   Tensor losses = frame.tensor(batch.total, 1, DType::f64);
   backend_.zero(losses);
   run(batch, false, 0, losses, per_micro_batch);
-  return sum_losses(losses) * batch.weight_sum;
+  return loss_of(*read_losses(losses)) * batch.weight_sum;
 }
 
 }  // namespace drover

@@ -51,12 +51,24 @@ struct StepResult {
   double grad_norm = 0;  // before clipping
 };
 
+// A step that has been enqueued. Its numbers are there when the device has done it.
+class PendingStep {
+ public:
+  PendingStep(std::unique_ptr<Reading> losses, std::unique_ptr<Reading> squares) : losses_(std::move(losses)), squares_(std::move(squares)) {}
+  StepResult result();  // waits
+
+ private:
+  std::unique_ptr<Reading> losses_, squares_;
+};
+
 class Engine {
  public:
   Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity);
   ~Engine();
 
-  StepResult train_step(const Batch& batch, const StepSettings& settings);
+  // Where a gradient norm is not finite, nothing is updated by this step and by all later ones.
+  PendingStep enqueue_step(const Batch& batch, const StepSettings& settings);
+  StepResult train_step(const Batch& batch, const StepSettings& settings) { return enqueue_step(batch, settings).result(); }
   // The parts of train_step, for tests and tools: gradients of a batch (summed over the mesh), then the update.
   double accumulate_gradients(const Batch& batch, uint64_t step);
   double apply_gradients(const StepSettings& settings);
@@ -98,7 +110,9 @@ class Engine {
   void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
   void backward(Slot& slot, uint64_t step);
   Step step_for(const Slot& slot, bool train, uint64_t step);
-  double sum_losses(Tensor losses);
+  std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, uint64_t step);  // → a loss of each micro-batch
+  std::unique_ptr<Reading> enqueue_update(const StepSettings& settings);          // → the norm's square
+  std::unique_ptr<Reading> read_losses(Tensor losses);
 
   EngineSettings settings_;
   Backend& backend_;
@@ -108,6 +122,7 @@ class Engine {
   std::unique_ptr<AdapterSet> adapter_;
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<GradientSum> gradient_sum_;
+  Tensor factor_;  // (1) f32: of clipping; NaN from the first norm on that is not finite
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Stream> streams_;
   std::function<void()> progress_ = [] {};

@@ -2,8 +2,10 @@
 
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
 
 #include "kernels/base/log.h"
 #include "kernels/base/watchdog.h"
@@ -65,7 +67,7 @@ class Training {
     start_point();
     // Only from here on: reading large data and weights takes as long as it takes.
     watchdog_.emplace(fmt::format("rank {}", world_.rank()), std::chrono::duration<double>(kWatchdogPatience * comm_deadline_seconds()));
-    engine_->on_progress([this] { watchdog_->beat(fmt::format("step {}", done_ + 1)); });
+    engine_->on_progress([this] { watchdog_->beat(fmt::format("step {}", launched() + 1)); });
     const Outcome outcome = loop();
     if (outcome.stop != StopReason::none) return stopped(outcome);
     finish();
@@ -196,41 +198,62 @@ class Training {
 
   Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *device_->backend; }
 
-  Outcome loop() {
-    Progress progress(recipe_.log.every_steps);
-    if (done_ == 0) validate(progress);
-    if (timed_) timed_->start_over();
-    const auto loop_begin = std::chrono::steady_clock::now();
-    const int64_t first_step = done_ + 1;
-    while (done_ < total_steps_) {
-      const StopReason stop = agreed_stop(world_);
-      if (stop != StopReason::none) {
-        if (saved_ != done_) save();
-        progress.finish();
-        return {stop, done_};
-      }
-      const auto begin = std::chrono::steady_clock::now();
-      Batch batch;
-      together(world_, [&] { batch = loader_->load(loader_->position_of(done_)); });
-      const StepSettings settings = step_settings(done_ + 1);
-      const StepResult result = engine_->train_step(batch, settings);
+  int64_t launched() const { return done_ + static_cast<int64_t>(in_flight_.size()); }
+
+  void launch() {
+    const auto begin = std::chrono::steady_clock::now();
+    Batch batch;
+    together(world_, [&] { batch = loader_->load(loader_->position_of(launched())); });
+    const StepSettings settings = step_settings(launched() + 1);
+    in_flight_.push_back({engine_->enqueue_step(batch, settings), begin, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens});
+  }
+
+  // Waits for steps, and writes what they gave, until at most `kept` are in flight.
+  void settle(size_t kept, Progress& progress) {
+    for (; in_flight_.size() > kept; in_flight_.pop_front(), ++done_) {
+      InFlight& step = in_flight_.front();
+      watchdog_->beat(fmt::format("step {}", done_ + 1));
+      const StepResult result = step.pending.result();
       if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
         progress.finish();
         fail(Exit::non_finite, "step {}: the loss is {} and the gradient norm {}; the update was not made. Lower optim.learning_rate, or look at the rows of this step "
              "(epoch {}, step {} of it); the last checkpoint is untouched", done_ + 1, result.loss, result.grad_norm, loader_->position_of(done_).epoch + 1,
              loader_->position_of(done_).step + 1);
       }
-      ++done_;
-      StepMetrics m{done_, total_steps_, result.loss, result.grad_norm, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens, 0, largest(world_, peak_bytes(*device_->backend))};
-      m.step_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      StepMetrics m{done_ + 1, total_steps_, result.loss, result.grad_norm, step.learning_rate, step.tokens, step.trained_tokens, 0, largest(world_, peak_bytes(*device_->backend))};
+      const auto now = std::chrono::steady_clock::now();
+      m.step_seconds = std::chrono::duration<double>(now - std::max(step.begin, settled_)).count();  // of the device's time, not of its place in the queue
+      settled_ = now;
       together(world_, [&] {
         if (world_.rank() != 0) return;
         metrics_->step(m);
         progress.step(m);
-        if (done_ == first_step && !device_->backend->report().empty()) progress.note(device_->backend->report());
+        if (!std::exchange(reported_, true) && !device_->backend->report().empty()) progress.note(device_->backend->report());
       });
-      if (recipe_.eval.every_steps > 0 && done_ % recipe_.eval.every_steps == 0) validate(progress);
-      if (recipe_.checkpoint.every_steps > 0 && done_ % recipe_.checkpoint.every_steps == 0) save();
+    }
+  }
+
+  Outcome loop() {
+    Progress progress(recipe_.log.every_steps);
+    if (done_ == 0) validate(progress);
+    if (timed_) timed_->start_over();
+    const auto loop_begin = std::chrono::steady_clock::now();
+    const int64_t first_step = done_ + 1;
+    const auto due = [&](int64_t every_steps) { return every_steps > 0 && launched() % every_steps == 0; };
+    while (done_ < total_steps_) {
+      const StopReason stop = agreed_stop(world_);
+      if (stop != StopReason::none) {
+        settle(0, progress);
+        if (saved_ != done_) save();
+        progress.finish();
+        return {stop, done_};
+      }
+      launch();
+      const bool validates = due(recipe_.eval.every_steps), saves = due(recipe_.checkpoint.every_steps);
+      // The device works on this step while the host prepares the next one, unless somebody waits for it.
+      settle(!device_->backend->enqueues() || validates || saves || launched() == total_steps_ ? 0 : 1, progress);
+      if (validates) validate(progress);
+      if (saves) save();
     }
     progress.finish();
     if (timed_ && done_ >= first_step) {
@@ -337,6 +360,15 @@ class Training {
   std::optional<Loader> loader_;
   std::optional<MetricsFile> metrics_;
   std::map<std::string, std::string> identity_;
+  struct InFlight {
+    PendingStep pending;
+    std::chrono::steady_clock::time_point begin;
+    double learning_rate = 0;
+    int64_t tokens = 0, trained_tokens = 0;
+  };
+  std::deque<InFlight> in_flight_;                 // steps after done_ that are enqueued
+  std::chrono::steady_clock::time_point settled_;  // when the last one was known
+  bool reported_ = false;
   int64_t total_steps_ = 0, done_ = 0, saved_ = -1, validated_ = -1;
   int64_t predicted_bytes_ = 0, reached_bytes_ = 0;  // of the largest process
 };

@@ -114,6 +114,7 @@ void CountBackend::cross_entropy_backward(Tensor logits, Tensor, int64_t, int64_
   tally("cross_entropy_backward", 3 * logits.size());
 }
 
+void CountBackend::sample(Tensor logits, float, float, Tensor, Tensor) { tally("sample", logits.size()); }
 void CountBackend::sum_squares(Tensor x, Tensor) { tally("sum_squares", 2 * x.size()); }
 void CountBackend::dot(Tensor x, Tensor, Tensor) { tally("dot", 2 * x.size()); }
 void CountBackend::clip_factor(Tensor, float, Tensor) { tally("clip_factor", 0); }

@@ -39,7 +39,7 @@ void CpuBackend::dot(Tensor x, Tensor y, Tensor total) {
 
 void CpuBackend::clip_factor(Tensor total, float max_norm, Tensor factor) {
   const double norm = std::sqrt(total.as<double>()[0]);
-  if (!std::isfinite(norm)) {
+  if (!std::isfinite(norm) || std::isnan(factor.as<float>()[0])) {
     factor.as<float>()[0] = NAN;
     return;
   }

@@ -49,6 +49,7 @@ CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
   check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   memory_ = std::make_unique<DeviceMemory>(stream_, traffic_);
   uploader_ = std::make_unique<Uploader>(stream_);
+  readings_ = std::make_unique<Readings>(stream_, after_wait_);
   matmul_ = std::make_unique<Matmul>(stream_, settings.deterministic);
   attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_, AttentionSettings{.deterministic = settings.deterministic});
   partial_sums_ = static_cast<double*>(memory_->allocate(kSumBlocks * static_cast<int64_t>(sizeof(double))));
@@ -59,6 +60,7 @@ CudaBackend::~CudaBackend() {
   memory_->release(partial_sums_, 0);
   attention_.reset();
   matmul_.reset();
+  readings_.reset();
   uploader_.reset();
   cudaStreamDestroy(stream_);
 }
@@ -94,9 +96,15 @@ void CudaBackend::download(Tensor from, void* host) {
     check(cudaMemcpy2DAsync(host, width, from.data, pitch, width, static_cast<size_t>(from.rows), cudaMemcpyDeviceToHost, stream_), "cudaMemcpy2DAsync");
   }
   check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-  if (after_wait_) after_wait_();
+  if (*after_wait_) (*after_wait_)();
   ++traffic_.downloads;
   traffic_.downloaded_bytes += from.bytes();
+}
+
+std::unique_ptr<Reading> CudaBackend::read_later(Tensor from) {
+  ++traffic_.downloads;
+  traffic_.downloaded_bytes += from.bytes();
+  return readings_->start(from);
 }
 
 }  // namespace drover::cuda

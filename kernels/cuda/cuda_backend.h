@@ -1,5 +1,5 @@
 // The CUDA backend on one device (sm_90a): cuBLASLt for matrices, cuDNN for attention where its graphs fit, own kernels for the rest.
-// Everything is enqueued on one stream; only `download` waits, and the tuning of a large product (matmul.h), once. No memory is allocated inside a step,
+// Everything is enqueued on one stream; only `download` and a Reading wait, and the tuning of a large product (matmul.h), once. No memory is allocated inside a step,
 // apart from a workspace that grows the first time a larger shape is seen. Own kernels have no floating-point atomics and
 // add in a fixed order; with `deterministic`, the libraries' results repeat too.
 #pragma once
@@ -9,6 +9,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/readings.h"
 #include "kernels/cuda/strip.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
@@ -28,18 +29,20 @@ class CudaBackend : public Backend {
   ~CudaBackend() override;
   cudaStream_t stream() const { return stream_; }
   // Called whenever the host has waited for the device: what others wait for on it may have failed meanwhile, and they throw.
-  void after_wait(std::function<void()> called) { after_wait_ = std::move(called); }
-  const Traffic& traffic() const { return traffic_; }            // bytes between host and device, calls that waited
+  void after_wait(std::function<void()> called) { *after_wait_ = std::move(called); }
+  const Traffic& traffic() const { return traffic_; }            // bytes between host and device
   const LinearPaths& linear_paths() const { return paths_; }     // fused and unfused low-rank terms, by shape
 
   Memory& memory() override { return *memory_; }
   int64_t workspace_bytes() const override;
   BackendTraits traits() const override { return kTraits; }
+  bool enqueues() const override { return true; }
   std::string report() const override;
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;
+  std::unique_ptr<Reading> read_later(Tensor from) override;
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
@@ -63,6 +66,7 @@ class CudaBackend : public Backend {
   void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) override;
   void merge_statistics(Tensor parts, Tensor lse, Tensor logprob) override;
   void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) override;
+  void sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) override;
   void sum_squares(Tensor x, Tensor sum) override;
   void dot(Tensor x, Tensor y, Tensor sum) override;
   void clip_factor(Tensor sum, float max_norm, Tensor factor) override;
@@ -73,11 +77,12 @@ class CudaBackend : public Backend {
   cudaStream_t stream_ = nullptr;
   Traffic traffic_;
   LinearPaths paths_;
+  std::shared_ptr<std::function<void()>> after_wait_ = std::make_shared<std::function<void()>>();
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Uploader> uploader_;
+  std::unique_ptr<Readings> readings_;
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<CudaAttention> attention_;
-  std::function<void()> after_wait_;
   double* partial_sums_ = nullptr;  // kSumBlocks of them, of sum_squares and dot
 };
 

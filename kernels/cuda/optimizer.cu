@@ -1,5 +1,5 @@
 // Sums for the gradient norm in fp64, the clipping factor, and AdamW on flat buffers. What is not finite stops the update on the device itself: the
-// factor of such a norm is NaN, and AdamW leaves everything as it was where the factor is not finite.
+// factor of such a norm is NaN from then on, and AdamW leaves everything as it was where the factor is not finite.
 // Source: Loshchilov & Hutter 2019, in the order of torch.optim.AdamW.
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/reductions.h"
@@ -57,7 +57,7 @@ void sum_products(cudaStream_t stream, Tensor x, Tensor y, Tensor total, double*
 
 __global__ void clip_kernel(const double* sum, double max_norm, float* factor) {
   const double norm = sqrt(sum[0]);
-  if (!(norm < INFINITY)) {
+  if (!(norm < INFINITY) || isnan(factor[0])) {
     factor[0] = NAN;
   } else {
     factor[0] = max_norm <= 0 ? 1.0f : static_cast<float>(fmin(1.0, max_norm / (norm + 1e-6)));

@@ -6,7 +6,7 @@ namespace drover::cuda {
 
 struct Traffic {
   int64_t uploads = 0, uploaded_bytes = 0;
-  int64_t downloads = 0, downloaded_bytes = 0;  // each of them waits for the device
+  int64_t downloads = 0, downloaded_bytes = 0;
   int64_t allocations = 0, allocated_bytes = 0;
 };
 

@@ -7,25 +7,32 @@
 
 namespace drover::cuda {
 
-Uploader::Uploader(cudaStream_t stream) : stream_(stream) {
-  for (Piece& p : ring_) {
-    check(cudaMallocHost(reinterpret_cast<void**>(&p.pinned), kPieceBytes), "cudaMallocHost");
-    check(cudaEventCreateWithFlags(&p.done, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-  }
-}
+Uploader::Uploader(cudaStream_t stream) : stream_(stream) { check(cudaMallocHost(reinterpret_cast<void**>(&ring_), kRingBytes), "cudaMallocHost"); }
 
 Uploader::~Uploader() {
   cudaStreamSynchronize(stream_);
-  for (Piece& p : ring_) {
-    cudaEventDestroy(p.done);
-    cudaFreeHost(p.pinned);
-  }
+  while (!flights_.empty()) land();
+  for (cudaEvent_t e : idle_) cudaEventDestroy(e);
+  cudaFreeHost(ring_);
 }
 
-Uploader::Piece& Uploader::next() {
-  Piece& p = ring_[turn_++ % ring_.size()];
-  check(cudaEventSynchronize(p.done), "cudaEventSynchronize");  // the transfer that used it last, three pieces ago
-  return p;
+void Uploader::land() {
+  idle_.push_back(flights_.front().done);
+  flights_.pop_front();
+}
+
+// Where the next `bytes` of the ring begin, when nothing in flight reads them.
+int64_t Uploader::room(int64_t bytes) {
+  constexpr int64_t kAlign = 256;
+  if (head_ + bytes > kRingBytes) head_ = 0;
+  const int64_t begin = head_, end = begin + bytes;
+  while (!flights_.empty() && cudaEventQuery(flights_.front().done) == cudaSuccess) land();
+  while (flights_.size() >= kMostFlights || std::any_of(flights_.begin(), flights_.end(), [&](const Flight& f) { return f.begin < end && begin < f.end; })) {
+    check(cudaEventSynchronize(flights_.front().done), "cudaEventSynchronize");
+    land();
+  }
+  head_ = (end + kAlign - 1) / kAlign * kAlign;
+  return begin;
 }
 
 void Uploader::copy(const void* host, int64_t rows, int64_t row_bytes, void* device, int64_t pitch_bytes) {
@@ -41,14 +48,21 @@ void Uploader::copy(const void* host, int64_t rows, int64_t row_bytes, void* dev
     const int64_t count = std::min(rows_at_once, rows - row);
     for (int64_t begin = 0; begin < row_bytes; begin += kPieceBytes) {
       const int64_t width = std::min(row_bytes - begin, kPieceBytes);
-      Piece& p = next();
-      const size_t bytes = static_cast<size_t>(width * count);
-      std::memcpy(p.pinned, from + row * row_bytes + begin, bytes);
+      const int64_t at = room(width * count);
+      std::memcpy(ring_ + at, from + row * row_bytes + begin, static_cast<size_t>(width * count));
       const int64_t pitch = count == 1 ? width : pitch_bytes;  // a pitch has at most 31 bits, a whole tensor may have more
-      check(cudaMemcpy2DAsync(to + row * pitch_bytes + begin, static_cast<size_t>(pitch), p.pinned, static_cast<size_t>(width),
+      check(cudaMemcpy2DAsync(to + row * pitch_bytes + begin, static_cast<size_t>(pitch), ring_ + at, static_cast<size_t>(width),
                               static_cast<size_t>(width), static_cast<size_t>(count), cudaMemcpyHostToDevice, stream_),
             "cudaMemcpy2DAsync");
-      check(cudaEventRecord(p.done, stream_), "cudaEventRecord");
+      cudaEvent_t done = nullptr;
+      if (idle_.empty()) {
+        check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+      } else {
+        done = idle_.back();
+        idle_.pop_back();
+      }
+      flights_.push_back({at, at + width * count, done});
+      check(cudaEventRecord(done, stream_), "cudaEventRecord");
     }
   }
 }

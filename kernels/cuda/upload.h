@@ -1,9 +1,11 @@
-// Host → device through a ring of pinned buffers: the host array is read before `copy` returns, and the transfer runs behind the next one's filling.
+// Host → device through a ring of pinned memory: the host array is read before `copy` returns, and the transfer comes in its turn on the stream. The host
+// waits only where the ring is full of what the device has not taken yet, so that it may be whole steps ahead.
 #pragma once
 #include <cuda_runtime_api.h>
 
-#include <array>
 #include <cstdint>
+#include <deque>
+#include <vector>
 
 namespace drover::cuda {
 
@@ -18,16 +20,20 @@ class Uploader {
   void copy(const void* host, int64_t rows, int64_t row_bytes, void* device, int64_t pitch_bytes);
 
  private:
-  static constexpr int64_t kPieceBytes = int64_t{16} << 20;
-  struct Piece {
-    char* pinned = nullptr;
-    cudaEvent_t done = nullptr;
+  static constexpr int64_t kRingBytes = int64_t{48} << 20, kPieceBytes = int64_t{16} << 20;
+  static constexpr size_t kMostFlights = 4096;
+  struct Flight {  // bytes of the ring that a transfer reads, until its event
+    int64_t begin, end;
+    cudaEvent_t done;
   };
-  Piece& next();
+  int64_t room(int64_t bytes);
+  void land();  // the oldest flight is over
 
   cudaStream_t stream_;
-  std::array<Piece, 3> ring_;
-  size_t turn_ = 0;
+  char* ring_ = nullptr;
+  int64_t head_ = 0;
+  std::deque<Flight> flights_;  // the oldest first
+  std::vector<cudaEvent_t> idle_;
 };
 
 }  // namespace drover::cuda

@@ -26,6 +26,11 @@ void TimedBackend::upload(const void* host, Tensor to) {
 void TimedBackend::download(Tensor from, void* host) {
   time("download", 0, [&] { inner_.download(from, host); });
 }
+std::unique_ptr<Reading> TimedBackend::read_later(Tensor from) {
+  std::unique_ptr<Reading> reading;
+  time("read_later", 0, [&] { reading = inner_.read_later(from); });
+  return reading;
+}
 void TimedBackend::gather_rows(Tensor x, Tensor index, Tensor y) {
   time("gather_rows", 0, [&] { inner_.gather_rows(x, index, y); });
 }
@@ -95,6 +100,9 @@ void TimedBackend::merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
 }
 void TimedBackend::cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) {
   time("cross_entropy_backward", 0, [&] { inner_.cross_entropy_backward(logits, labels, begin, valid, lse, d); });
+}
+void TimedBackend::sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) {
+  time("sample", 0, [&] { inner_.sample(logits, temperature, top_p, uniform, tokens); });
 }
 void TimedBackend::sum_squares(Tensor x, Tensor sum) {
   time("sum_squares", 0, [&] { inner_.sum_squares(x, sum); });

@@ -22,12 +22,14 @@ class TimedBackend : public Backend {
 
   Memory& memory() override { return inner_.memory(); }
   int64_t workspace_bytes() const override { return inner_.workspace_bytes(); }
+  bool enqueues() const override { return inner_.enqueues(); }
   std::string report() const override { return inner_.report(); }
   BackendTraits traits() const override { return inner_.traits(); }
   void copy(Tensor from, Tensor to) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;
+  std::unique_ptr<Reading> read_later(Tensor from) override;
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
@@ -51,6 +53,7 @@ class TimedBackend : public Backend {
   void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) override;
   void merge_statistics(Tensor parts, Tensor lse, Tensor logprob) override;
   void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) override;
+  void sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) override;
   void sum_squares(Tensor x, Tensor sum) override;
   void dot(Tensor x, Tensor y, Tensor sum) override;
   void clip_factor(Tensor sum, float max_norm, Tensor factor) override;

@@ -108,6 +108,8 @@ TEST(CudaTraining, ANormThatIsNotFiniteUpdatesNothing) {
   backend->upload(&bad, engine.adapter()->gradients.rows_from(7, 1));
   EXPECT_FALSE(std::isfinite(engine.apply_gradients({.adamw = {.learning_rate = 1}, .max_grad_norm = 1})));
   EXPECT_EQ(named(engine, engine.adapter()->parameters), before);
+  engine.train_step(batch_of(1), {.adamw = {.learning_rate = 1, .step = 2}, .max_grad_norm = 1});  // nor does a good step after it
+  EXPECT_EQ(named(engine, engine.adapter()->parameters), before);
 }
 
 }  // namespace

@@ -95,6 +95,14 @@ TEST(Linear, BackwardWithAndWithoutLowRank) {
   }
 }
 
+// A tensor core cuts off what lies below its accumulator's last bit, after every 16 products: up to 2u of the sum so far, always towards zero. Over k products
+// these add up to u·k/8 of the result, not to √k as roundings do; products are also cut when they are aligned to each other, so the bound is u·k. One product
+// that is missing or taken twice is about 1/√k of the result: at k = 8300 still 20 times the bound.
+Matrix<Bounded> cut_sums(Matrix<Bounded> expected, int64_t k) {
+  for (Bounded& x : expected.values) x.error = root(x.error, static_cast<double>(k) * std::abs(x.value) / 3);  // close() takes errors three times
+  return expected;
+}
+
 // Sizes at which rows, outputs and sums are each cut into several panels: spot rows against double.
 TEST(Linear, PanelsJoinWithoutSeams) {
   const auto backend = backend_under_test();
@@ -111,9 +119,9 @@ TEST(Linear, PanelsJoinWithoutSeams) {
       for (const int64_t row : {int64_t{0}, c.t / 2, c.t - 1}) {
         SCOPED_TRACE(fmt::format("T {} in {} out {} {} row {}", c.t, c.in, c.out, name_of(type), row));
         const auto expected = reference::linear<Bounded>(one_row(x, row), bounded(w), {{one_row(u, row), bounded(b), 1}}, Matrix<Bounded>(1, c.out));
-        EXPECT_TRUE(close(values_of(Tensor(y).rows_from(row, 1)), expected, type));
+        EXPECT_TRUE(close(values_of(Tensor(y).rows_from(row, 1)), cut_sums(expected, c.in), type));
         const auto back = reference::linear_dx(one_row(y, row), bounded(w), Matrix<Bounded>(), Matrix<Bounded>());
-        EXPECT_TRUE(close(values_of(Tensor(dx).rows_from(row, 1)), back, type));
+        EXPECT_TRUE(close(values_of(Tensor(dx).rows_from(row, 1)), cut_sums(back, c.out), type));
       }
       EXPECT_TRUE(y.guard_intact() && dx.guard_intact());
     }

@@ -52,6 +52,26 @@ TEST(Clip, FactorOfTheNorm) {
   EXPECT_EQ(factor(1e6, -1), 1.0f);
 }
 
+TEST(Norm, AClipFactorThatIsNotANumberStaysSo) {
+  const auto backend = backend_under_test();
+  Doubles one(1, 1), infinite(1, 1);
+  one(0, 0) = 1;
+  infinite(0, 0) = std::numeric_limits<double>::infinity();
+  const Held good(one, DType::f64), bad(infinite, DType::f64), factor(1, 1, DType::f32);
+  backend->clip_factor(good, 4, factor);
+  EXPECT_EQ(get(factor, 0, 0), 1);
+  for (const Tensor sum : {Tensor(bad), Tensor(good)}) {
+    for (const float max_norm : {4.0f, 0.0f}) {
+      backend->clip_factor(sum, max_norm, factor);
+      EXPECT_TRUE(std::isnan(get(factor, 0, 0)));
+    }
+  }
+  const Held p(one, DType::f32), g(one, DType::f32), m(1, 1, DType::f32), v(1, 1, DType::f32);
+  backend->adamw({.learning_rate = 0.1}, factor, g, p, m, v);
+  EXPECT_EQ(get(p, 0, 0), 1);
+  EXPECT_EQ(get(m, 0, 0), 0);
+}
+
 TEST(AdamW, UpdatesAsTorchDoes) {
   const auto backend = backend_under_test();
   for (const int64_t n : {0, 1, 3, 17, 4099}) {

@@ -1,7 +1,6 @@
 // Logits and greedy continuations against transformers and PEFT; and that each ingredient of the model matters to them.
 #include <algorithm>
 
-#include "model/sampling.h"
 #include "tests/model/golden.h"
 
 namespace drover::golden {
@@ -64,8 +63,8 @@ TEST_P(GoldenDecoding, GreedyIdsEqualTransformers) {
   Decoder::Input input{0, greedy.at("prompt")};
   std::vector<int32_t> ids;
   while (ids.size() < expected.size()) {
-    const std::vector<float> logits = runner.decoder().append({&input, 1}).front();
-    ids.push_back(sample_token(logits, {}, 0, ids.size()));
+    const Draw draw{0, ids.size()};
+    ids.push_back(runner.decoder().append_and_choose({&input, 1}, {}, {&draw, 1}).front());
     input.ids = {ids.back()};
   }
   EXPECT_EQ(ids, expected);

@@ -259,6 +259,35 @@ Matrix<Real> cross_entropy_backward(const Matrix<Real>& logits, std::span<const 
   return d;
 }
 
+struct Choice {
+  int32_t column = 0;
+  double margin = 1;  // how far the nearest decision was from falling otherwise, as a share of all mass
+};
+
+// The column that one row of logits chooses at `uniform`.
+inline Choice sampled(std::span<const double> logits, double temperature, double top_p, double uniform) {
+  std::vector<int32_t> order(logits.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+  const auto logit = [&](int32_t i) { return logits[static_cast<size_t>(i)]; };
+  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logit(a) != logit(b) ? logit(a) > logit(b) : a < b; });
+  std::vector<double> reached;  // mass of a column with all before it
+  for (int32_t i : order) reached.push_back((reached.empty() ? 0 : reached.back()) + std::exp((logit(i) - logit(order[0])) / temperature));
+  const double all = reached.back();
+  Choice choice;
+  // The first column whose mass, with all before it, is at least `need`, or above it.
+  const auto first = [&](double need, bool above) {
+    size_t i = 0;
+    while (i + 1 < reached.size() && (above ? reached[i] <= need : reached[i] < need)) ++i;
+    for (double r : {i > 0 ? reached[i - 1] : -all, reached[i]}) {
+      if (r < all) choice.margin = std::min(choice.margin, std::abs(r - need) / all);
+    }
+    return i;
+  };
+  const size_t last = first(top_p * all, false);
+  choice.column = order[first(uniform * reached[last], true)];
+  return choice;
+}
+
 // One AdamW update of one number.
 template <typename Real>
 void adamw(const AdamW& s, Real g, Real& p, Real& m, Real& v) {

@@ -4,11 +4,13 @@
 #include <cuda_runtime_api.h>
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 
 namespace drover::cuda::emulation {
 
 extern std::atomic<bool> asynchronous;
+inline std::atomic<int64_t> waits = 0;  // calls that would wait for a device that is behind
 
 void enqueue(cudaStream_t stream, std::function<void()> work);
 
