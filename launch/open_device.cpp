@@ -57,7 +57,8 @@ Device open_device(const Mesh& host, const Recipe& recipe, const Process& proces
   together(world, [&] { device.backend = make_cuda_backend(choice); });
   if (world.size() == 1) return device;
 
-  const std::string sharing = shared_gpus(world.gather_strings(cuda_identity(choice.device)));
+  const CudaIdentity gpu = cuda_identity(choice.device);
+  const std::string sharing = shared_gpus(world.gather_strings(gpu.name + " " + gpu.uuid));
   const std::string& transport = recipe.parallel.transport;
   if (transport == "nccl" && !sharing.empty()) {
     fail(Exit::bad_recipe, "parallel.transport: nccl cannot be had: {}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);

@@ -40,12 +40,12 @@ CudaStatus status() {
   return s;
 }
 
-std::string identity(int device) {
+CudaIdentity identity(int device) {
   cudaDeviceProp p{};
   cuda::check(cudaGetDeviceProperties(&p, device), "cudaGetDeviceProperties");
   std::string id;
   for (char byte : p.uuid.bytes) id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return fmt::format("{} GPU-{}", p.name, id);
+  return {p.name, "GPU-" + id, fmt::format("{:04x}:{:02x}:{:02x}.0", p.pciDomainID, p.pciBusID, p.pciDeviceID)};
 }
 
 std::unique_ptr<Backend> make_backend(const CudaChoice& choice) {

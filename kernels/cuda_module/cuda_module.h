@@ -11,7 +11,7 @@ namespace drover {
 struct CudaModule {
   CudaStatus (*status)();
   std::string (*libraries)();
-  std::string (*identity)(int device);
+  CudaIdentity (*identity)(int device);
   std::unique_ptr<Backend> (*make_backend)(const CudaChoice& choice);
   std::string (*nccl_version)();
   Mesh (*make_nccl_mesh)(const Mesh& host, Backend& backend, const CudaChoice& choice);

@@ -67,7 +67,7 @@ std::string cuda_libraries() {
   return loaded.module ? loaded.module->libraries() : loaded.why_not;
 }
 
-std::string cuda_identity(int device) {
+CudaIdentity cuda_identity(int device) {
   require(cuda_status().usable, "a GPU is asked for its identity where there is one");
   return load(find_module()).module->identity(device);
 }

@@ -19,7 +19,12 @@ CudaStatus cuda_status();
 std::string cuda_libraries();    // "CUDA 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0", or why they cannot be loaded; empty where not built
 std::string cuda_module_file();  // the backend's file; empty where not built
 
-std::string cuda_identity(int device);  // "NVIDIA H100 80GB HBM3 GPU-c0ffee…", one of a kind in the world
+struct CudaIdentity {
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  std::string uuid;  // "GPU-c0ffee…", one of a kind in the world
+  std::string pci;   // "0000:1b:00.0"
+};
+CudaIdentity cuda_identity(int device);
 
 struct CudaChoice {
   int device = 0;

@@ -4,6 +4,7 @@
 
 #include "configs/recipe.h"
 #include "kernels/base/log.h"
+#include "launch/ranks_doctor.h"
 #include "launch/verbs.h"
 
 namespace {
@@ -140,9 +141,11 @@ int main(int argc, char** argv) {
   inspect_verb->add_flag("--json", json, "print the result as JSON");
   inspect_verb->footer("example: drover inspect runs/handbook/adapter");
 
-  auto* doctor_verb = app.add_subcommand("doctor", "is this machine ready, and what to do if not");
+  std::string doctor_recipe;
+  auto* doctor_verb = app.add_subcommand("doctor", "is this machine ready, and what to do if not; under launch/run: are the ranks, and how fast do they speak");
+  doctor_verb->add_option("--recipe", doctor_recipe, "under launch/run: test the axes of this recipe's mesh");
   doctor_verb->add_flag("--json", json, "print the result as JSON");
-  doctor_verb->footer("example: drover doctor");
+  doctor_verb->footer("example: launch/run -n 8 drover doctor --recipe configs/recipes/llama3.1-70b-lora.yaml");
 
   for (const char* later : {"serve", "chat", "report", "quantize", "compare", "schema"}) {
     if (argc > 1 && std::string(argv[1]) == later) {
@@ -192,7 +195,7 @@ int main(int argc, char** argv) {
     return static_cast<int>(error.code());
   }
   return guarded(process, [&]() -> Exit {
-    const bool by_many = train_verb->parsed() || eval_verb->parsed() || generate_verb->parsed();
+    const bool by_many = train_verb->parsed() || eval_verb->parsed() || generate_verb->parsed() || doctor_verb->parsed();
     if (process.mpi.size > 1 && !by_many) fail(Exit::usage, "drover {} is done by one process; start it without mpirun", app.get_subcommands().front()->get_name());
     if (train_verb->parsed()) return run_train(process, recipe, dry_run);
     if (plan_verb->parsed()) return run_plan(recipe, ranks);
@@ -204,6 +207,7 @@ int main(int argc, char** argv) {
     if (import_verb->parsed()) return run_import(gguf, directory);
     if (tiny_verb->parsed()) return run_make_tiny(directory, tiny_seed);
     if (inspect_verb->parsed()) return run_inspect(path, json);
+    if (process.mpi.size > 1 || !doctor_recipe.empty()) return diagnose_ranks(process, doctor_recipe, json);
     return run_doctor(process, json);
   });
 }
