@@ -1,7 +1,5 @@
 #include "launch/open_device.h"
 
-#include <map>
-
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
@@ -11,16 +9,6 @@
 namespace drover {
 
 namespace {
-
-// "ranks 0 and 1 share one GPU", or nothing.
-std::string shared_gpus(const std::vector<std::string>& gpus) {
-  std::map<std::string, std::vector<int>> ranks;
-  for (size_t rank = 0; rank < gpus.size(); ++rank) ranks[gpus[rank]].push_back(static_cast<int>(rank));
-  for (const auto& [gpu, sharing] : ranks) {
-    if (sharing.size() > 1) return fmt::format("ranks {} share one GPU ({})", list_ranks(sharing), gpu);
-  }
-  return {};
-}
 
 std::string agreed_device(Communicator& world, const Recipe& recipe) {
   std::string mine;
@@ -58,12 +46,9 @@ Device open_device(const Mesh& host, const Recipe& recipe, const Process& proces
   if (world.size() == 1) return device;
 
   const CudaIdentity gpu = cuda_identity(choice.device);
-  const std::string sharing = shared_gpus(world.gather_strings(gpu.name + " " + gpu.uuid));
+  const std::string sharing = shared_gpu(world.gather_strings(gpu.name + " " + gpu.uuid));
   const std::string& transport = recipe.parallel.transport;
-  if (transport == "nccl" && !sharing.empty()) {
-    fail(Exit::bad_recipe, "parallel.transport: nccl cannot be had: {}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);
-  }
-  std::string why = transport == "staged" ? "as the recipe says" : sharing;
+  std::string why = transport == "staged" ? "as the recipe says" : transport == "nccl" ? "" : sharing;
   if (why.empty()) {
     std::string trouble;
     try {

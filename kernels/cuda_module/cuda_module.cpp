@@ -5,6 +5,7 @@
 #include "kernels/base/error.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/uuid.h"
 #include "kernels/nccl/nccl_mesh.h"
 
 namespace drover {
@@ -43,9 +44,7 @@ CudaStatus status() {
 CudaIdentity identity(int device) {
   cudaDeviceProp p{};
   cuda::check(cudaGetDeviceProperties(&p, device), "cudaGetDeviceProperties");
-  std::string id;
-  for (char byte : p.uuid.bytes) id += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return {p.name, "GPU-" + id, fmt::format("{:04x}:{:02x}:{:02x}.0", p.pciDomainID, p.pciBusID, p.pciDeviceID)};
+  return {p.name, cuda::uuid_of(p), fmt::format("{:04x}:{:02x}:{:02x}.0", p.pciDomainID, p.pciBusID, p.pciDeviceID)};
 }
 
 std::unique_ptr<Backend> make_backend(const CudaChoice& choice) {

@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "kernels/comm/agree.h"
+#include "kernels/cuda/check.h"
+#include "kernels/cuda/uuid.h"
 #include "kernels/nccl/link.h"
 
 namespace drover::nccl {
@@ -44,6 +46,11 @@ void meet(Communicator& axis, bool neighbours, cuda::CudaBackend& backend) {
 
 Mesh make_mesh(const Api& api, const Mesh& host, cuda::CudaBackend& backend, const Settings& settings) {
   Communicator& world = *host.world;
+  // NCCL would refuse it too, or hang.
+  cudaDeviceProp gpu{};
+  cuda::check(cudaGetDeviceProperties(&gpu, settings.device), "cudaGetDeviceProperties");
+  const std::string sharing = shared_gpu(world.gather_strings(fmt::format("{} {}", gpu.name, cuda::uuid_of(gpu))));
+  if (!sharing.empty()) fail(Exit::bad_recipe, "{}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);
   check_same(world, "NCCL's version", version_of(api));
   const ncclUniqueId id = agreed_id(api, world);
   const auto link = std::make_shared<Link>(api, host.world, backend, settings.device);

@@ -31,7 +31,7 @@ class Doctor(Case):
     def test_a_mesh_that_does_not_fit_is_a_recipe_error(self):
         recipe = self.home / "three.yaml"
         recipe.write_text(self.recipe.read_text() + "parallel:\n  tp: 2\n")
-        self.assertIn("3 ranks", run("doctor", "--recipe", recipe, ranks=3, check=78).stderr)
+        self.assertIn("the number of ranks, which is 3", run("doctor", "--recipe", recipe, ranks=3, check=78).stderr)
 
     def of_two_programs(self, others, timeout=60):
         """Two ranks of the program, and one of the folder `others` that holds another."""

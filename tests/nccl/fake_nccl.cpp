@@ -13,6 +13,7 @@
 
 #include "kernels/base/bf16.h"
 #include "streams.h"
+#include "tests/nccl/on_device.h"
 
 // What all ranks of one communicator share.
 struct Hub {
@@ -269,6 +270,7 @@ const Api& fake_api() {
   static const Api api{get_version, get_unique_id, init, split, async_error, finalize, destroy, abort_comm, error_string, last_error, all_reduce, all_gather, broadcast, send, receive, group_start, group_end};
   return api;
 }
+const Api& api_under_test() { return fake_api(); }
 void fake_remote_error(bool on) { remote_error = on; }
 int64_t fake_calls() { return calls; }
 int64_t fake_aborts() { return aborts; }

@@ -9,6 +9,7 @@
 #include "streams.h"
 #include "tests/cuda/training.h"
 #include "tests/nccl/fake_nccl.h"
+#include "tests/nccl/on_device.h"
 
 namespace drover::nccl {
 namespace {
@@ -34,63 +35,6 @@ void on_ranks(const MeshShape& shape, bool deterministic, Work&& work) {
     Mesh mesh = make_mesh(fake_api(), host, backend, {device, deterministic});
     work(mesh, backend);
   });
-}
-
-// A pitched tensor on the device with drawn values in its columns and a mark in its margin.
-class OnDevice {
- public:
-  OnDevice(Backend& backend, int64_t rows, int64_t cols, DType dtype, int64_t margin = 0)
-      : backend_(backend), arena_("test", backend.memory(), Arena::bytes_of(rows, cols, dtype, margin) + Arena::bytes_of(rows, cols, DType::f64)), tensor(arena_.tensor(rows, cols, dtype, margin)) {
-    if (margin > 0) {
-      const std::vector<double> marks(static_cast<size_t>(rows * (cols + margin)), 77);
-      wide_ = tensor.with_margin();
-      set_all(wide_, marks);
-    }
-  }
-  void set(const std::vector<double>& values) { set_all(tensor, values); }
-  std::vector<double> get() { return get_all(tensor); }
-  std::vector<double> margin() { return get_all(wide_.columns(tensor.cols, wide_.cols - tensor.cols)); }
-
- private:
-  void set_all(Tensor x, const std::vector<double>& values) {
-    std::vector<char> bytes;
-    for (double v : values) append(bytes, x.dtype, v);
-    backend_.upload(bytes.data(), x);
-  }
-  static void append(std::vector<char>& bytes, DType dtype, double v) {
-    const auto put = [&](auto value) { bytes.insert(bytes.end(), reinterpret_cast<const char*>(&value), reinterpret_cast<const char*>(&value) + sizeof value); };
-    dtype == DType::bf16 ? put(bf16(static_cast<float>(v))) : dtype == DType::f32 ? put(static_cast<float>(v)) : put(v);
-  }
-  std::vector<double> get_all(Tensor x) {
-    std::vector<char> bytes(static_cast<size_t>(x.bytes()));
-    backend_.download(x, bytes.data());
-    std::vector<double> values;
-    for (int64_t i = 0; i < x.size(); ++i) {
-      const char* at = bytes.data() + i * size_of(x.dtype);
-      values.push_back(x.dtype == DType::bf16 ? static_cast<float>(*reinterpret_cast<const bf16*>(at)) : x.dtype == DType::f32 ? *reinterpret_cast<const float*>(at) : *reinterpret_cast<const double*>(at));
-    }
-    return values;
-  }
-  Backend& backend_;
-  Arena arena_;
-  Tensor wide_;
-
- public:
-  Tensor tensor;
-};
-
-std::vector<double> drawn_values(int rank, int64_t n) {
-  std::vector<double> v;
-  for (int64_t i = 0; i < n; ++i) v.push_back((rank + 1) * 0.25 + static_cast<double>(i % 31) / 8);  // exact in every dtype, and so are the sums
-  return v;
-}
-std::vector<double> sum_of(int ranks, int64_t n) {
-  std::vector<double> sum(static_cast<size_t>(n));
-  for (int r = 0; r < ranks; ++r) {
-    const auto v = drawn_values(r, n);
-    for (size_t i = 0; i < v.size(); ++i) sum[i] += v[i];
-  }
-  return sum;
 }
 
 TEST_F(Nccl, SumsOfAllSizesPitchesAndTypes) {
@@ -240,6 +184,7 @@ TEST_F(Nccl, ARankThatNeverStartsIsNamed) {
       cuda::CudaBackend backend({.device = host.position.dp});
       if (host.position.dp == 2) {
         // It speaks on the host's side, but never starts NCCL.
+        host.world->gather_strings("another GPU");
         check_same(*host.world, "NCCL's version", version_of(fake_api()));
         agree_or_throw(*host.world, std::nullopt);
         host.world->gather_strings("");

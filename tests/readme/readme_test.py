@@ -10,8 +10,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 Row = collections.namedtuple("Row", "package call file test")
-WANTED = ["CUDA", "cuBLASLt", "cuDNN", "MPI", "HDF5", "yaml-cpp", "oneDNN", "GoogleTest"]
-LINKED = {"CUDA": "DROVER_CUDART", "cuBLASLt": "DROVER_CUBLASLT", "cuDNN": "DROVER_CUDNN", "MPI": "MPI::MPI_C", "HDF5": "hdf5_serial", "yaml-cpp": "yaml-cpp", "oneDNN": "DNNL_LIBRARY", "GoogleTest": "GTest::gtest_main"}
+WANTED = ["CUDA", "cuBLASLt", "cuDNN", "NCCL", "MPI", "HDF5", "yaml-cpp", "oneDNN", "GoogleTest"]
+LINKED = {"CUDA": "DROVER_CUDART", "cuBLASLt": "DROVER_CUBLASLT", "cuDNN": "DROVER_CUDNN", "NCCL": "DROVER_NCCL", "MPI": "MPI::MPI_C", "HDF5": "hdf5_serial", "yaml-cpp": "yaml-cpp", "oneDNN": "DNNL_LIBRARY", "GoogleTest": "GTest::gtest_main"}
 
 
 def packages():
@@ -34,7 +34,7 @@ def main(build):
             problems.append(f"{row.package}: {row.file} does not call {row.call}")
         if LINKED.get(row.package, "?") not in cmake:
             problems.append(f"{row.package} is not linked")
-        if row.test not in tests and (with_cuda or not row.test.startswith("cuda.")):
+        if row.test not in tests and (with_cuda or not row.test.startswith(("cuda.", "nccl."))):
             problems.append(f"{row.package}: there is no test {row.test}")
     for name in re.findall(r"`((?:configs|kernels|data|model|optim|trainer|launch|tests)/[\w./-]*\w/?)", README):
         if not (ROOT / name).exists():

@@ -11,9 +11,10 @@ using drover::cuda::emulation::enqueue;
 
 extern "C" {
 
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   std::strcpy(properties->name, "an emulated GPU");
+  properties->uuid.bytes[0] = static_cast<char>(device);
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** block, size_t bytes) {
