@@ -30,6 +30,22 @@ std::vector<float> inverse_frequencies(const ModelConfig& c) {
   return result;
 }
 
+// The ranks of one stage read layer by layer side by side: what they share of a file's pages is then in their node's cache, and comes from the disk once and not
+// once a rank. A rank that is far behind, or has failed, is waited for once.
+class Pace {
+ public:
+  explicit Pace(Communicator& tp) : tp_(tp) {}
+  void keep() {
+    if (!kept_) return;
+    for (const auto& answer : tp_.roll_call("", kPatienceSeconds)) kept_ &= answer.has_value();
+  }
+
+ private:
+  static constexpr double kPatienceSeconds = 30;
+  Communicator& tp_;
+  bool kept_ = true;
+};
+
 }  // namespace
 
 RopeValues rope_values(const ModelConfig& config, int64_t positions) {
@@ -100,7 +116,9 @@ Stage::Stage(const ModelConfig& config, const Placement& placement, DType dtype,
   };
 
   if (placement.first) embedding_ = vocabulary("model.embed_tokens.weight");
+  Pace pace(tp);
   for (int64_t layer = placement.layer_begin; layer < placement.layer_end; ++layer) {
+    pace.keep();
     const std::string prefix = fmt::format("model.layers.{}.", layer);
     Block block{.attention_norm = norm(prefix + "input_layernorm.weight"),
                 .qkv = group(layer, {Projection::q, Projection::k, Projection::v}),
