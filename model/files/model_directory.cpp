@@ -222,6 +222,7 @@ std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const 
     const uint64_t size = weights.file_bytes();
     hash.update(&size, sizeof size);
     hash.update(weights.header().data(), weights.header().size());
+    weights.advise_scattered(true);
     for (const StoredTensor& stored : weights.tensors()) {
       const size_t size = stored.bytes.size(), blocks = std::min<size_t>(kSampledBlocks, (size + kBlockBytes - 1) / kBlockBytes);
       for (size_t i = 0; i < blocks; ++i) {  // evenly from the first to the last block
@@ -230,6 +231,7 @@ std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const 
       }
       weights.advise_done(stored.offset, size);  // all of it: the system maps neighbours of a touched page too
     }
+    weights.advise_scattered(false);
     known[file_of_.at(name)] = hash.hex();
   }
   return known;

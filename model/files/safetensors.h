@@ -45,6 +45,7 @@ class SafetensorsFile {
   std::span<const std::byte> header() const { return file_.bytes().subspan(8, header_bytes_); }
   size_t file_bytes() const { return file_.bytes().size(); }
   void advise_done(size_t offset, size_t bytes) const { file_.advise_done(offset, bytes); }
+  void advise_scattered(bool on) const { file_.advise_scattered(on); }
 
  private:
   MappedFile file_;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -11,6 +12,7 @@
 #include "kernels/count/count.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/files/made_up_files.h"
+#include "trainer/model_check.h"
 #include "trainer/process_memory.h"
 #include "trainer/setup.h"
 
@@ -179,14 +181,16 @@ class Sparse405b : public testing::Test {
     EXPECT_GT(bytes, largest + 4 * kMargin);  // pages that stayed would be seen
   }
 
- private:
-  static constexpr int64_t kMargin = int64_t{64} << 20;
+  static constexpr MeshShape kShape{.tp = kTp, .pp = 16};
 
   EngineSettings settings_of(const ModelConfig& model) const {
     const std::string overrides[] = {"parallel.pp=16", "model.path=" + model_.path().string()};
     const ReadRecipe read = read_recipe(fs::path(DROVER_SOURCE_DIR) / "configs" / "recipes" / "llama3.1-405b-lora.yaml", overrides);
     return engine_settings(read.recipe, model, adapter_layout_of(model, adapter_config(read)), check_mesh(read.recipe, kShape.size()), nullptr);
   }
+
+ private:
+  static constexpr int64_t kMargin = int64_t{64} << 20;
 
   Slices open(const EngineSettings& settings, const MeshPosition& position, WeightSource& source) const {
     constexpr int64_t kPlenty = int64_t{1} << 46;
@@ -197,9 +201,44 @@ class Sparse405b : public testing::Test {
     return noting.slices;
   }
 
-  static constexpr MeshShape kShape{.tp = kTp, .pp = 16};
+
+ protected:
   SparseModel model_;
 };
+
+// All that a rank does before its first step, without its weights' bytes: the directory opened and its stage's tensors checked and fingerprinted, the plan of all
+// 128 ranks, the schedule proven, and its share of the adapter made and drawn (on the CPU backend, which stands in for the device).
+TEST_F(Sparse405b, StartingWithoutTheWeightsTakesSeconds) {
+  using Clock = std::chrono::steady_clock;
+  constexpr double kMostSeconds = 10;
+  const MeshPosition position{.tp = 3, .pp = 7};
+  auto last = Clock::now();
+  double total = 0;
+  const auto lap = [&](const char* what) {
+    const double seconds = std::chrono::duration<double>(Clock::now() - last).count();
+    std::printf("  %-28s %6.2f s\n", what, seconds);
+    total += seconds;
+    last = Clock::now();
+  };
+  ModelDirectory directory(model_.path());
+  const EngineSettings settings = settings_of(directory.config());
+  lap("directory and settings");
+  const auto world = make_self_communicator("world");
+  EXPECT_FALSE(check_weights_together(directory, settings.partition[static_cast<size_t>(position.pp)], *world).empty());
+  lap("names, shapes, fingerprint");
+  const std::vector<RankPlan> plans = plan_mesh(settings, kShape);
+  lap("plan of 128 ranks");
+  EXPECT_FALSE(schedule_of_run(settings, kShape).empty());
+  lap("schedule");
+  const ArenaBytes bytes = plans[static_cast<size_t>(rank_of(position, kShape))].bytes;
+  const auto backend = make_cpu_backend(1);
+  Arena adapter("adapter", backend->memory(), bytes.adapter), optimizer("optimizer", backend->memory(), bytes.optimizer);
+  const LayerRange layers = settings.partition[static_cast<size_t>(position.pp)];
+  AdapterSet share(settings.model, settings.adapter, {position.tp, kTp, layers.begin, layers.end, false, false}, DType::bf16, *backend, adapter, &optimizer);
+  share.initialise(42);
+  lap("adapter of one rank");
+  EXPECT_LT(total, kMostSeconds);
+}
 
 TEST_F(Sparse405b, AMiddleStageReadsItsLayersOnly) {
   const MeshPosition position{.tp = 3, .pp = 7};
