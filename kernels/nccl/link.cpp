@@ -87,9 +87,11 @@ void Link::call(ncclComm_t comm, const std::string& text, cudaStream_t stream, c
 void Link::settle(ncclComm_t comm, const std::string& text, ncclResult_t result) {
   Deadline deadline;
   while (result == ncclInProgress) {
-    const ncclResult_t asked = api_.async_error(comm, &result);
-    if (asked != ncclSuccess) result = asked;
-    check();
+    try {
+      result = watch_->state_of(comm);
+    } catch (const Error& error) {
+      report(error);
+    }
     if (result != ncclInProgress) break;
     if (deadline.passed()) fail_with(Exit::hang, fmt::format("{} did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
     deadline.pause();
@@ -120,7 +122,7 @@ void Link::check() {
 // The ranks that failed as this one did answer a roll call on the host's side; the silent one is the culprit.
 void Link::report(const Error& error) {
   const std::string mine = watch_->under_way();
-  const std::vector<std::optional<std::string>> answers = world_->roll_call(mine.empty() ? "nothing under way" : "waits in " + mine, kRollCallSeconds);
+  const std::vector<std::optional<std::string>> answers = world_->roll_call(mine.empty() ? "nothing under way" : "waiting in " + mine, kRollCallSeconds);
   std::map<std::string, std::vector<int>> said;
   std::vector<int> silent;
   for (size_t rank = 0; rank < answers.size(); ++rank) {

@@ -12,6 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kEvery{20};
+constexpr double kIssueSeconds = 1;
 
 Clock::duration seconds(double s) { return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s)); }
 
@@ -57,6 +58,7 @@ void Watch::issued(cudaStream_t stream) {
   }
   cuda::check(cudaEventRecord(event, stream), "cudaEventRecord");
   calls_.back().done = event;
+  changed_.notify_all();
 }
 
 bool Watch::ended(const Call& call) const { return call.done != nullptr && cudaEventQuery(call.done) != cudaErrorNotReady; }
@@ -68,6 +70,19 @@ void Watch::retire() {
     calls_.pop_front();
     oldest_since_ = Clock::now();
   }
+}
+
+ncclResult_t Watch::state_of(ncclComm_t comm) {
+  {
+    const std::lock_guard lock(mutex_);
+    ncclResult_t state = ncclSuccess;
+    if (!failure_) {
+      const ncclResult_t asked = api_.async_error(comm, &state);
+      return asked == ncclSuccess ? state : asked;
+    }
+  }
+  check();
+  return ncclInternalError;  // check throws
 }
 
 void Watch::check() {
@@ -85,6 +100,10 @@ bool Watch::failed() const {
 
 std::string Watch::under_way() const {
   const std::lock_guard lock(mutex_);
+  return failure_ ? stuck_ : oldest();
+}
+
+std::string Watch::oldest() const {
   for (const Call& call : calls_) {
     if (!ended(call)) return fmt::format("{} (call {})", call.text, call.number);
   }
@@ -94,7 +113,10 @@ std::string Watch::under_way() const {
 void Watch::fail_now(Exit code, std::string words) {
   {
     std::unique_lock lock(mutex_);
-    if (!failure_) failure_.emplace(code, std::move(words));
+    if (!failure_) {
+      stuck_ = oldest();
+      failure_.emplace(code, std::move(words));
+    }
   }
   changed_.notify_all();
   check();
@@ -120,6 +142,9 @@ void Watch::run() {
     failure_.emplace(Exit::hang, fmt::format("{} (call {}) did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", late.text, late.number, settings_.deadline_seconds));
   }
   if (!failure_) return;
+  if (stuck_.empty()) stuck_ = oldest();
+  // A call that is just being issued should not lose its communicator under it; one that waits for room in the device's queue does not come back by itself.
+  changed_.wait_for(lock, seconds(kIssueSeconds), [&] { return calls_.empty() || calls_.back().done != nullptr; });
   // All of them: the abort of one would leave the others' kernels waiting.
   const auto done = std::make_shared<std::promise<void>>();
   std::thread([done, comms = comms_, abort = api_.abort, device = settings_.device] {

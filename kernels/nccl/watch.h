@@ -38,9 +38,10 @@ class Watch {
   void begin(std::string call);
   void issued(cudaStream_t stream);
 
+  ncclResult_t state_of(ncclComm_t comm);  // what NCCL says of it; throws the failure, if there is one: an aborted communicator is asked nothing
   void check();                      // throws the failure, if there is one
   bool failed() const;
-  std::string under_way() const;     // the oldest call that has not ended, with its number; empty: none
+  std::string under_way() const;     // the oldest call that has not ended, or had not when the failure came, with its number; empty: none
   void fail_now(Exit code, std::string words);  // found by the issuing thread: aborts and throws
 
  private:
@@ -52,6 +53,7 @@ class Watch {
   void run();
   bool ended(const Call& call) const;
   void retire();
+  std::string oldest() const;
 
   const Api& api_;
   const WatchSettings settings_;
@@ -64,6 +66,7 @@ class Watch {
   int64_t count_ = 0;
   std::chrono::steady_clock::time_point oldest_since_ = std::chrono::steady_clock::now();
   std::optional<Error> failure_;
+  std::string stuck_;  // under way when the failure came
   bool aborted_ = false, noticed_ = false, ending_ = false;
   std::thread thread_;
 };

@@ -173,6 +173,7 @@ TEST_F(Nccl, ASilentRankIsNamedAndEverythingIsAborted) {
   EXPECT_THAT(error.what(), HasSubstr("tp: all_reduce of 64 bytes"));
   EXPECT_THAT(error.what(), HasSubstr("did not end in 1 s"));
   EXPECT_THAT(error.what(), HasSubstr("rank 1 of the world does not answer"));
+  EXPECT_THAT(error.what(), HasSubstr("ranks 0 and 2: waiting in tp: all_reduce of 64 bytes (call "));
   EXPECT_GE(fake_aborts() - before, 4);  // two ranks' world and tp
 }
 
