@@ -68,11 +68,12 @@ GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* grad
   put(GraphShape::kDK, gradients->dk);
   put(GraphShape::kDV, gradients->dv);
   // cuDNN's sums for dq, dk and dv either lie as dense (documents, heads, longest, head_dim) or as the rows of dq, dk and dv do, gaps included and dk and
-  // dv once per query head: the smaller. The second is known to be wrong where head_dim is not a multiple of 16.
+  // dv once per query head: the smaller. The second is known to be wrong where head_dim is not a multiple of 16. Its parts have (rows - 1)·pitch + H·E floats, one
+  // behind another: with rows one more than a multiple of 64, and H·E a multiple of 32, each begins on a 128-byte boundary whatever the pitches.
   const int64_t group = g.heads / g.kv_heads;
   const int64_t dense = g.documents * g.longest * g.heads * g.head_dim;
   const int64_t by_rows = rows_seen * (g.pitch[GraphShape::kDQ] + (g.pitch[GraphShape::kDK] + g.pitch[GraphShape::kDV]) * group);
-  if (by_rows < dense && g.head_dim % 16 == 0) g.rows = rows_seen;
+  if (by_rows < dense && g.head_dim % 16 == 0 && g.heads * g.head_dim % 32 == 0) g.rows = rows_seen + 1;
   return g;
 }
 

@@ -90,9 +90,22 @@ TEST(GraphShape, TheWorkspaceIsLaidOutTheSmallerWay) {
   EXPECT_EQ(rows(Call({4096}), 4096), 0);                                              // one document: dense
   std::vector<int64_t> mixed(63, 10);
   mixed.push_back(4096);
-  EXPECT_EQ(rows(Call(mixed), 5120), 5120);                                            // dense would be 64·4096 rows
+  EXPECT_EQ(rows(Call(mixed), 5120), 5121);                                            // dense would be 64·4096 rows
   EXPECT_EQ(rows(Call(mixed, 24), 5120), 0);                                           // head_dim 24: not by rows
   EXPECT_EQ(graph_shape(Call(mixed).call, nullptr, false, 5120).rows, 0);              // the forward has none
+}
+
+TEST(GraphShape, TheWorkspacesPartsBeginOnBoundaries) {
+  std::vector<int64_t> mixed(63, 10);
+  mixed.push_back(4096);
+  for (const int64_t margin : {0, 8, 16, 24, 40}) {
+    const Call c(mixed, 16, margin);
+    const GraphShape g = graph_shape(c.call, &c.gradients, false, row_bucket(63 * 10 + 4096));
+    ASSERT_GE(g.rows, 63 * 10 + 4096);
+    for (const auto& [member, group] : {std::pair{GraphShape::kDQ, 1}, {GraphShape::kDK, 4}, {GraphShape::kDV, 4}}) {
+      EXPECT_EQ(((g.rows - 1) * g.pitch[member] * group + 8 * 16) * 4 % 128, 0) << "margin " << margin;
+    }
+  }
 }
 
 TEST(GraphShape, TablesHoldLengthsAndBeginsByPitch) {
