@@ -12,12 +12,7 @@ namespace {
 
 std::string agreed_device(Communicator& world, const Recipe& recipe) {
   std::string mine;
-  together(world, [&] {
-    mine = device_of(recipe);
-    if (mine == "cpu" && recipe.parallel.transport != "auto") {
-      fail(Exit::bad_recipe, "parallel.transport: {} is for device: cuda, and these ranks compute on CPUs, where MPI is the transport; leave it out", recipe.parallel.transport);
-    }
-  });
+  together(world, [&] { mine = device_of(recipe); });
   const std::vector<std::string> all = world.gather_strings(mine == "cuda" ? mine : "cpu " + cuda_status().why_not);
   std::vector<int> without;
   std::string why;
@@ -34,7 +29,13 @@ std::string agreed_device(Communicator& world, const Recipe& recipe) {
 
 }  // namespace
 
-std::string device_of(const Recipe& recipe) { return chosen_device(recipe.device); }
+std::string device_of(const Recipe& recipe) {
+  const std::string device = chosen_device(recipe.device);
+  if (device == "cpu" && recipe.parallel.transport != "auto") {
+    fail(Exit::bad_recipe, "parallel.transport: {} is for device: cuda, and these ranks compute on CPUs, where MPI is the transport; leave it out", recipe.parallel.transport);
+  }
+  return device;
+}
 
 Device open_device(const Mesh& host, const Recipe& recipe, const Process& process) {
   Communicator& world = *host.world;

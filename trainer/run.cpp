@@ -216,8 +216,8 @@ class Training {
       const StepResult result = step.pending.result();
       if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
         progress.finish();
-        fail(Exit::non_finite, "step {}: the loss is {} and the gradient norm {}; the update was not made. Lower optim.learning_rate, or look at the rows of this step "
-             "(epoch {}, step {} of it); the last checkpoint is untouched", done_ + 1, result.loss, result.grad_norm, loader_->position_of(done_).epoch + 1,
+        fail(Exit::non_finite, "step {}: the loss is {} and the gradient norm {}{}. Lower optim.learning_rate, or look at the rows of this step "
+             "(epoch {}, step {} of it); the last checkpoint is untouched", done_ + 1, result.loss, result.grad_norm, std::isfinite(result.grad_norm) ? "" : "; the update was not made", loader_->position_of(done_).epoch + 1,
              loader_->position_of(done_).step + 1);
       }
       StepMetrics m{done_ + 1, total_steps_, result.loss, result.grad_norm, step.learning_rate, step.tokens, step.trained_tokens, 0, largest(world_, peak_bytes(*device_->backend))};

@@ -30,6 +30,7 @@ class Refusing(Case):
         self.refused(78, "layers", overrides=["parallel.pp=5"], ranks=5)
         self.refused(78, "multiple", overrides=["train.global_batch_size=9"])
         self.refused(78, "cuda", overrides=["device=cuda"])
+        self.refused(78, "where MPI is the transport", overrides=["device=cpu", "parallel.transport=nccl"])
 
     def test_a_launcher_of_another_mpi(self):
         # Such a launcher's environment is all that its ranks have of it.
