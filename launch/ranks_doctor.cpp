@@ -26,7 +26,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr double kAnswerSeconds = 20, kAllSeconds = 55;
+constexpr double kAnswerSeconds = 20, kPartSeconds = 25;  // for all ranks' answers; for the device and each axis
 constexpr int64_t kProbeBytes = 16 << 20;
 constexpr int kRepeats = 5;
 
@@ -62,7 +62,7 @@ ordered_json card_of(const Process& process) {
           {"numa", gpu_numa.empty() ? static_cast<int>(numa) : std::atoi(gpu_numa.c_str())},
           {"uuid", gpu.uuid}};
 }
-constexpr const char* kCompared[] = {"build", "gpu", "driver", "libraries", "threads"};
+constexpr const char* kCompared[] = {"build", "gpu", "driver", "libraries"};
 
 // "rank 3 differs in driver: 570.1, the others have 580.2"
 std::vector<std::string> differences(const std::vector<ordered_json>& cards) {
@@ -173,23 +173,29 @@ std::vector<ordered_json> all_cards(const Process& process) {
 }  // namespace
 
 Exit diagnose_ranks(const Process& process, const std::string& recipe_file, bool json) {
-  Watchdog watchdog(fmt::format("rank {}", process.mpi.rank), std::chrono::duration<double>(kAllSeconds));
+  Watchdog watchdog(fmt::format("rank {}", process.mpi.rank), std::chrono::duration<double>(kPartSeconds));
+  setenv("DROVER_COMM_TIMEOUT_S", "15", 0);  // so that a rank that stops answering is named; the user's stays
   watchdog.beat("asking every rank what it runs");
   const std::vector<ordered_json> cards = all_cards(process);
   Communicator& world = *process.world;
 
-  Recipe recipe;
+  watchdog.beat("reading the recipe");
+  ReadRecipe read;
   MeshSizes sizes{1, 1, world.size()};
   together(world, [&] {
     if (recipe_file.empty()) return;
-    recipe = read_recipe(recipe_file, {}).recipe;
-    sizes = mesh_sizes(recipe, world.size());
+    read = read_recipe(recipe_file, {});
+    sizes = mesh_sizes(read.recipe, world.size());
   });
+  check_same(world, "the recipe", recipe_file.empty() ? "none" : resolved_recipe(read));
+  const Recipe& recipe = read.recipe;
+  watchdog.beat("opening the device and its communicators");
   const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
   const Mesh host = make_mesh(shape);
   Device device = open_device(host, recipe, process);
   std::vector<Speed> speeds;
   for (const auto& axis : {device.mesh.tp, device.mesh.pp, device.mesh.dp}) {
+    watchdog.beat("measuring " + axis->axis());
     if (axis->size() > 1) speeds.push_back(speed_of(*axis, world, *device.backend, cards));
   }
   std::vector<std::string> advice = differences(cards);

@@ -19,6 +19,7 @@ void together(Communicator& world, Work&& work) {
   try {
     work();
   } catch (const Error& e) {
+    if (e.code() == Exit::hang || e.code() == Exit::peer_lost) throw;  // there is nobody to agree with
     error = e;
   } catch (const std::filesystem::filesystem_error& e) {
     error = Error(Exit::io, e.what());

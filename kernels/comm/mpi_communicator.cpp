@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <exception>
 #include <list>
 #include <numeric>
@@ -15,7 +16,7 @@ namespace drover {
 
 namespace {
 
-constexpr int kRollCallBytes = 1001;
+constexpr int kRollCallBytes = 1009;
 constexpr int64_t kPieceBytes = 4 << 20;
 constexpr int64_t kOneRoundBytes = 64 << 10;  // up to here all parts go to all ranks: one round of messages instead of two
 
@@ -227,28 +228,40 @@ std::vector<std::string> MpiCommunicator::gather_strings(const std::string& mine
 }
 
 std::vector<std::optional<std::string>> MpiCommunicator::roll_call(const std::string& mine, double seconds) {
-  // Short enough for MPI to send it without its receiver; zero bytes end a text.
+  // Short enough for MPI to send it without its receiver. The number tells an answer from one that came too late for an earlier call; zero bytes end a text.
   using Text = std::array<char, kRollCallBytes>;
   const size_t size = static_cast<size_t>(size_);
-  roll_call_ = mine.substr(0, kRollCallBytes - 1);
-  roll_call_.resize(kRollCallBytes);
+  const int64_t number = static_cast<int64_t>(roll_calls_.size());
+  std::string& text = roll_calls_.emplace_back(kRollCallBytes, '\0');  // stays: what is late may still be read from it
+  std::memcpy(text.data(), &number, sizeof number);
+  mine.copy(text.data() + sizeof number, kRollCallBytes - sizeof number - 1);
   std::vector<Text> texts(size);
   std::vector<MPI_Request> sends(size, MPI_REQUEST_NULL), receives(size, MPI_REQUEST_NULL);
-  for (int r = 0; r < size_; ++r) {
-    if (r == rank_) continue;
-    check_mpi(MPI_Irecv(texts[static_cast<size_t>(r)].data(), kRollCallBytes, MPI_BYTE, r, kRollCall, collectives_, &receives[static_cast<size_t>(r)]), "MPI_Irecv");
-    check_mpi(MPI_Isend(roll_call_.data(), kRollCallBytes, MPI_BYTE, r, kRollCall, collectives_, &sends[static_cast<size_t>(r)]), "MPI_Isend");
-  }
+  const auto receive = [&](size_t r) {
+    check_mpi(MPI_Irecv(texts[r].data(), kRollCallBytes, MPI_BYTE, static_cast<int>(r), kRollCall, collectives_, &receives[r]), "MPI_Irecv");
+  };
   std::vector<std::optional<std::string>> answers(size);
-  answers[static_cast<size_t>(rank_)] = roll_call_.c_str();
+  answers[static_cast<size_t>(rank_)] = mine;
+  for (size_t r = 0; r < size; ++r) {
+    if (answers[r]) continue;
+    receive(r);
+    check_mpi(MPI_Isend(text.data(), kRollCallBytes, MPI_BYTE, static_cast<int>(r), kRollCall, collectives_, &sends[r]), "MPI_Isend");
+  }
   Deadline deadline(seconds);
   while (true) {
     bool all = true;
     for (size_t r = 0; r < size; ++r) {
       int done = 0;
       if (answers[r]) continue;
-      if (MPI_Test(&receives[r], &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0) answers[r] = texts[r].data();
-      all &= done != 0;
+      if (MPI_Test(&receives[r], &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) done = 0;
+      int64_t of = 0;
+      std::memcpy(&of, texts[r].data(), sizeof of);
+      if (done != 0 && of < number) {
+        receive(r);
+      } else if (done != 0) {
+        answers[r] = texts[r].data() + sizeof of;
+      }
+      all &= answers[r].has_value();
     }
     if (all || deadline.passed()) break;
     deadline.pause();
@@ -258,7 +271,7 @@ std::vector<std::optional<std::string>> MpiCommunicator::roll_call(const std::st
     MPI_Cancel(&request);
     MPI_Wait(&request, MPI_STATUS_IGNORE);
   }
-  for (MPI_Request& request : sends) {  // what still has to be sent lies in roll_call_
+  for (MPI_Request& request : sends) {
     if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
   }
   return answers;

@@ -4,6 +4,8 @@
 #pragma once
 #include <mpi.h>
 
+#include <list>
+
 #include "kernels/comm/communicator.h"
 
 namespace drover {
@@ -34,7 +36,7 @@ class MpiCommunicator : public Communicator {
   int rank_ = 0, size_ = 1;
   int highest_tag_ = 32767;
   std::vector<int> world_ranks_;
-  std::string roll_call_;
+  std::list<std::string> roll_calls_;  // what was sent
   std::vector<char> staging_, inbox_;  // scratch, at most 4 MB each
 };
 

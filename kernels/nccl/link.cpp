@@ -11,7 +11,10 @@ namespace drover::nccl {
 
 namespace {
 
-constexpr double kRollCallSeconds = 5;
+constexpr double kFinalizeSeconds = 30;
+
+// Deadlines of ranks that wait for the same one pass at different times. It ends early where all answer.
+double roll_call_seconds() { return std::clamp(comm_deadline_seconds() / 4, 2.0, 30.0); }
 
 ncclConfig_t without_blocking() {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
@@ -29,48 +32,43 @@ Link::Link(const Api& api, std::shared_ptr<Communicator> world, cuda::CudaBacken
 
 Link::~Link() {
   backend_.after_wait({});
-  const bool sound = !watch_->failed() && std::uncaught_exceptions() == 0;
-  if (sound) {
+  if (std::uncaught_exceptions() == 0 && !watch_->failed()) {
     cudaStreamSynchronize(backend_.stream());
     cudaStreamSynchronize(messages_);
-    std::reverse(comms_.begin(), comms_.end());  // children before the world
-    for (ncclComm_t comm : comms_) {
-      Deadline deadline;
-      ncclResult_t result = api_.finalize(comm);
-      while (result == ncclInProgress && api_.async_error(comm, &result) == ncclSuccess && result == ncclInProgress && !deadline.passed()) deadline.pause();
-    }
   }
-  const bool failed = watch_->failed();
-  watch_.reset();  // asks them no more
+  const bool aborted = watch_->stop();
+  std::reverse(comms_.begin(), comms_.end());  // children before the world
   for (ncclComm_t comm : comms_) {
-    if (sound && !failed) {
-      api_.destroy(comm);
-    } else if (!failed) {
-      api_.abort(comm);
+    if (aborted || comm == nullptr) continue;
+    ncclResult_t result = std::uncaught_exceptions() > 0 ? ncclInternalError : api_.finalize(comm);
+    Deadline deadline(kFinalizeSeconds);
+    while (result == ncclInProgress && !deadline.passed()) {
+      if (api_.async_error(comm, &result) != ncclSuccess) result = ncclInternalError;
+      if (result == ncclInProgress) deadline.pause();
     }
+    result == ncclSuccess ? api_.destroy(comm) : api_.abort(comm);
   }
+  watch_.reset();
   if (scratch_ != nullptr) backend_.memory().release(scratch_, scratch_bytes_);
   cudaStreamDestroy(messages_);
 }
 
 ncclComm_t Link::init(int size, int rank, const ncclUniqueId& id) {
   ncclConfig_t config = without_blocking();
-  ncclComm_t comm = nullptr;
+  ncclComm_t& comm = comms_.emplace_back(nullptr);
   const ncclResult_t result = api_.init(&comm, size, id, rank, &config);
-  comms_.push_back(comm);
+  if (comm != nullptr) watch_->add(comm, "world");
   settle(comm, "world: NCCL's start", result);
-  watch_->add(comm, "world");
   return comm;
 }
 
 ncclComm_t Link::split(ncclComm_t parent, int color, int key, const std::string& axis) {
   ncclConfig_t config = without_blocking();
-  ncclComm_t comm = nullptr;
+  ncclComm_t& comm = comms_.emplace_back(nullptr);  // which NCCL writes when it is there
   const ncclResult_t result = api_.split(parent, color, key, &comm, &config);
   settle(parent, axis + ": NCCL's split", result);
-  comms_.push_back(comm);
-  settle(comm, axis + ": NCCL's split", ncclInProgress);
   watch_->add(comm, axis);
+  settle(comm, axis + ": NCCL's split", ncclInProgress);
   return comm;
 }
 
@@ -122,7 +120,7 @@ void Link::check() {
 // The ranks that failed as this one did answer a roll call on the host's side; the silent one is the culprit.
 void Link::report(const Error& error) {
   const std::string mine = watch_->under_way();
-  const std::vector<std::optional<std::string>> answers = world_->roll_call(mine.empty() ? "nothing under way" : "waiting in " + mine, kRollCallSeconds);
+  const std::vector<std::optional<std::string>> answers = world_->roll_call(mine.empty() ? "nothing under way" : "waiting in " + mine, roll_call_seconds());
   std::map<std::string, std::vector<int>> said;
   std::vector<int> silent;
   for (size_t rank = 0; rank < answers.size(); ++rank) {
@@ -133,8 +131,9 @@ void Link::report(const Error& error) {
     }
   }
   std::string text = error.what();
-  if (!silent.empty()) text += fmt::format("; rank{} {} of the world {} not answer: hanging, dead or elsewhere", silent.size() == 1 ? "" : "s", list_ranks(silent), silent.size() == 1 ? "does" : "do");
+  if (!silent.empty()) text += fmt::format("; rank{} {} of the world {} not answer within {:g} s: hanging, dead or elsewhere", silent.size() == 1 ? "" : "s", list_ranks(silent), silent.size() == 1 ? "does" : "do", roll_call_seconds());
   for (const auto& [words, ranks] : said) text += fmt::format("; rank{} {}: {}", ranks.size() == 1 ? "" : "s", list_ranks(ranks), words);
+  watch_->tell(text);
   throw Error(error.code(), text);
 }
 

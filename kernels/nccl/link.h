@@ -1,5 +1,6 @@
 // What the communicators of one process share: NCCL's functions, the queues, the watch; and the life of their handles.
 #pragma once
+#include <deque>
 #include <functional>
 #include <memory>
 
@@ -35,7 +36,7 @@ class Link {
   std::shared_ptr<Communicator> world_;
   cuda::CudaBackend& backend_;
   cudaStream_t messages_ = nullptr;
-  std::vector<ncclComm_t> comms_;  // the world's first
+  std::deque<ncclComm_t> comms_;  // the world's first; they stay where they are
   char* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
   std::unique_ptr<Watch> watch_;

@@ -25,9 +25,12 @@ ncclUniqueId agreed_id(const Api& api, Communicator& world) {
 
 // Connections are made by the first call that needs them: so they are made here, where a deadline holds, and not in the first step.
 void meet(Communicator& axis, bool neighbours, cuda::CudaBackend& backend) {
-  Arena arena("nccl", backend.memory(), 3 * Arena::kAlign);
-  Tensor sum = arena.tensor(1, 1, DType::f32), out = arena.tensor(1, 1, DType::f32), in = arena.tensor(1, 1, DType::f32);
+  constexpr int64_t kLarge = 1 << 20;  // elements: NCCL sums small and large tensors by other ways, each with connections of its own
+  Arena arena("nccl", backend.memory(), Arena::bytes_of(kLarge, 1, DType::f32) + Arena::bytes_of(axis.size(), kLarge / 64, DType::f32) + 2 * Arena::kAlign);
+  Tensor sum = arena.tensor(kLarge, 1, DType::f32), whole = arena.tensor(axis.size(), kLarge / 64, DType::f32), out = arena.tensor(1, 1, DType::f32), in = arena.tensor(1, 1, DType::f32);
+  axis.all_reduce(sum.rows_from(0, axis.size()));
   axis.all_reduce(sum);
+  axis.all_gather(whole.rows_from(axis.rank(), 1), whole);
   const auto pair = [&](int upper) {  // with the rank below, as the pipeline does
     if (upper < 1 || upper >= axis.size()) return;
     const int peer = axis.rank() == upper ? upper - 1 : upper;
@@ -39,7 +42,7 @@ void meet(Communicator& axis, bool neighbours, cuda::CudaBackend& backend) {
     pair(axis.rank() % 2 == 0 ? axis.rank() : axis.rank() + 1);
   }
   float ignored;
-  backend.download(sum, &ignored);  // waits
+  backend.download(sum.rows_from(0, 1), &ignored);  // waits
 }
 
 }  // namespace

@@ -2,8 +2,6 @@
 
 #include <unistd.h>
 
-#include <future>
-
 #include "kernels/cuda/check.h"
 
 namespace drover::nccl {
@@ -20,13 +18,18 @@ Clock::duration seconds(double s) { return std::chrono::duration_cast<Clock::dur
 
 Watch::Watch(const Api& api, const WatchSettings& settings) : api_(api), settings_(settings), thread_([this] { run(); }) {}
 
-Watch::~Watch() {
+bool Watch::stop() {
   {
     const std::lock_guard lock(mutex_);
     ending_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  return failure_.has_value();
+}
+
+Watch::~Watch() {
+  stop();
   for (const Call& call : calls_) {
     if (call.done != nullptr) cudaEventDestroy(call.done);
   }
@@ -98,6 +101,11 @@ bool Watch::failed() const {
   return failure_.has_value();
 }
 
+void Watch::tell(const std::string& words) {
+  const std::lock_guard lock(mutex_);
+  if (failure_) failure_.emplace(failure_->code(), words);
+}
+
 std::string Watch::under_way() const {
   const std::lock_guard lock(mutex_);
   return failure_ ? stuck_ : oldest();
@@ -145,19 +153,33 @@ void Watch::run() {
   if (stuck_.empty()) stuck_ = oldest();
   // A call that is just being issued should not lose its communicator under it; one that waits for room in the device's queue does not come back by itself.
   changed_.wait_for(lock, seconds(kIssueSeconds), [&] { return calls_.empty() || calls_.back().done != nullptr; });
-  // All of them: the abort of one would leave the others' kernels waiting.
-  const auto done = std::make_shared<std::promise<void>>();
-  std::thread([done, comms = comms_, abort = api_.abort, device = settings_.device] {
-    cudaSetDevice(device);
-    for (const auto& [comm, axis] : comms) abort(comm);
-    done->set_value();
-  }).detach();
+  // All of them, and at once: an abort waits for the device, where the kernel of a communicator that was not told yet may spin.
+  struct Aborts {
+    std::mutex mutex;
+    std::condition_variable changed;
+    size_t left = 0;
+  };
+  const auto aborts = std::make_shared<Aborts>();
+  aborts->left = comms_.size();
+  for (const auto& [comm, axis] : comms_) {
+    std::thread([aborts, comm = comm, abort = api_.abort, device = settings_.device] {
+      cudaSetDevice(device);
+      abort(comm);
+      const std::lock_guard done(aborts->mutex);
+      if (--aborts->left == 0) aborts->changed.notify_all();
+    }).detach();
+  }
   lock.unlock();
-  done->get_future().wait_for(seconds(settings_.abort_seconds));
+  {
+    std::unique_lock waiting(aborts->mutex);
+    aborts->changed.wait_for(waiting, seconds(settings_.abort_seconds), [&] { return aborts->left == 0; });
+  }
   lock.lock();
   aborted_ = true;
   changed_.notify_all();
-  if (changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; })) return;
+  // The issuing thread comes by, and leaves; it may be caught on its way out by a device that is still waiting.
+  changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; });
+  if (ending_ || (noticed_ && changed_.wait_for(lock, seconds(settings_.leave_seconds), [&] { return ending_; }))) return;
   fmt::print(stderr, "drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what());
   std::fflush(stderr);
   _exit(static_cast<int>(failure_->code()));

@@ -5,6 +5,7 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -23,16 +24,18 @@ struct WatchSettings {
   double deadline_seconds = 600;
   double abort_seconds = 10;   // ncclCommAbort itself may hang
   double notice_seconds = 20;  // how long the issuing thread has to come by after a failure
+  double leave_seconds = 60;   // and from then on to end the communicators: it holds a roll call, and frees what it has
 };
 
 class Watch {
  public:
   Watch(const Api& api, const WatchSettings& settings);
-  ~Watch();  // nothing may be under way, or it has failed
+  ~Watch();
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  // From here on `comm` is asked for errors, and aborted with the others.
+  bool stop();  // asks nothing more; whether it had failed, so that the communicators are aborted. Nothing may be under way, or it has failed
+  // From here on `comm` is asked for errors, and aborted with the others; it may still be starting.
   void add(ncclComm_t comm, const std::string& axis);
   // Around the issue of one call, all from one thread. `call`: "tp: all_reduce of 4096 bytes".
   void begin(std::string call);
@@ -41,6 +44,7 @@ class Watch {
   ncclResult_t state_of(ncclComm_t comm);  // what NCCL says of it; throws the failure, if there is one: an aborted communicator is asked nothing
   void check();                      // throws the failure, if there is one
   bool failed() const;
+  void tell(const std::string& words);  // what is known of the failure by now, for the last words of a process that does not end by itself
   std::string under_way() const;     // the oldest call that has not ended, or had not when the failure came, with its number; empty: none
   void fail_now(Exit code, std::string words);  // found by the issuing thread: aborts and throws
 
