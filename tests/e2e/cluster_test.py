@@ -91,7 +91,7 @@ class Hostfile(unittest.TestCase):
             here.write(f"localhost slots={ranks}\n")
             here.flush()
             words[words.index("--hostfile") + 1] = here.name
-            command = [str(ROOT / words[0]), *words[1 : words.index("drover")], "echo", "started"]
+            command = [str(ROOT / words[0]), *words[1 : words.index("drover")], "sh", "-c", "sleep 2; echo started"]  # mpirun without a pseudo-terminal may hang on ranks that end at once
             ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
         self.assertEqual((ended.returncode, ended.stdout.count("started"), ended.stderr), (0, ranks, ""))
 
