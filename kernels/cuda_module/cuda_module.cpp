@@ -51,15 +51,16 @@ std::unique_ptr<Backend> make_backend(const CudaChoice& choice) {
   return std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{choice.device, choice.deterministic});
 }
 
-std::string nccl_version() { return nccl::version_of(nccl::library()); }
+std::string version_of_nccl() { return nccl::version_of(nccl::library()); }
 
-Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice) {
+Mesh mesh_over_nccl(const Mesh& host, Backend& backend, const CudaChoice& choice) {
   return nccl::make_mesh(nccl::library(), host, static_cast<cuda::CudaBackend&>(backend), {choice.device, choice.deterministic});
 }
 
 }  // namespace
 
-}  // namespace drover
+// None has the name of a function of devices.h: the table would hold that one, which asks the table.
+extern "C" const CudaModule drover_cuda_module;
+const CudaModule drover_cuda_module{status, libraries, identity, make_backend, version_of_nccl, mesh_over_nccl};
 
-extern "C" const drover::CudaModule drover_cuda_module;
-const drover::CudaModule drover_cuda_module{drover::status, drover::libraries, drover::identity, drover::make_backend, drover::nccl_version, drover::make_nccl_mesh};
+}  // namespace drover

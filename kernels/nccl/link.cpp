@@ -1,6 +1,7 @@
 #include "kernels/nccl/link.h"
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 
 #include "kernels/comm/agree.h"
@@ -64,11 +65,17 @@ ncclComm_t Link::init(int size, int rank, const ncclUniqueId& id) {
 
 ncclComm_t Link::split(ncclComm_t parent, int color, int key, const std::string& axis) {
   ncclConfig_t config = without_blocking();
-  ncclComm_t& comm = comms_.emplace_back(nullptr);  // which NCCL writes when it is there
-  const ncclResult_t result = api_.split(parent, color, key, &comm, &config);
-  settle(parent, axis + ": NCCL's split", result);
+  ncclComm_t& handle = comms_.emplace_back(nullptr);
+  const std::string text = axis + ": NCCL's split";
+  settle(parent, text, api_.split(parent, color, key, &handle, &config));
+  // Another thread of NCCL writes the handle, some time after the parent reports success (seen with 2.28 on an H200).
+  ncclComm_t comm = nullptr;
+  for (Deadline deadline; (comm = std::atomic_ref(handle).load()) == nullptr; deadline.pause()) {
+    settle(parent, text, ncclInProgress);
+    if (deadline.passed()) fail_with(Exit::hang, fmt::format("{} gave no communicator in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
+  }
   watch_->add(comm, axis);
-  settle(comm, axis + ": NCCL's split", ncclInProgress);
+  settle(comm, text, ncclInProgress);
   return comm;
 }
 

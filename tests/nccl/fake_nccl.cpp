@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "kernels/base/bf16.h"
@@ -44,6 +45,9 @@ struct ncclComm {
   int64_t calls = 0, splits = 0;
   bool aborted = false;
   std::shared_ptr<Hub> parent;  // of a split that is not complete yet
+  ncclComm_t* late = nullptr;   // where the handle of a split child will be written, when the state has been asked for late_by times
+  ncclComm_t late_handle = nullptr;
+  int late_by = 0;
   int64_t split_number = 0;
   int color = 0, key = 0, parent_rank = 0;
 };
@@ -139,13 +143,17 @@ ncclResult_t split(ncclComm_t parent, int color, int key, ncclComm_t* comm, nccl
   const int64_t number = parent->splits++;
   parent->hub->members[number][color].emplace_back(key, parent->rank);
   ++parent->hub->split_calls[number];
-  *comm = new ncclComm{.parent = parent->hub, .split_number = number, .color = color, .key = key, .parent_rank = parent->rank};
+  parent->late = comm;
+  parent->late_handle = new ncclComm{.parent = parent->hub, .split_number = number, .color = color, .key = key, .parent_rank = parent->rank};
+  parent->late_by = 3;
   return ncclInProgress;
 }
 ncclResult_t async_error(ncclComm_t comm, ncclResult_t* error) {
   const std::lock_guard lock(mutex);
   *error = ncclSuccess;
+  if (comm == nullptr) return ncclInvalidArgument;
   if (remote_error) *error = ncclRemoteError;
+  if (comm->late != nullptr && --comm->late_by == 0) *std::exchange(comm->late, nullptr) = comm->late_handle;
   if (comm->parent) {
     if (comm->parent->split_calls[comm->split_number] < comm->parent->size) {
       *error = ncclInProgress;
