@@ -52,7 +52,7 @@ CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
   readings_ = std::make_unique<Readings>(stream_, after_wait_);
   matmul_ = std::make_unique<Matmul>(stream_, settings.deterministic);
   attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_, AttentionSettings{.deterministic = settings.deterministic});
-  partial_sums_ = static_cast<double*>(memory_->allocate(kSumBlocks * static_cast<int64_t>(sizeof(double))));
+  partial_sums_ = static_cast<PartialSums*>(memory_->allocate(static_cast<int64_t>(sizeof(PartialSums))));  // zeroed
 }
 
 CudaBackend::~CudaBackend() {

@@ -69,21 +69,40 @@ __device__ inline uint32_t two_bf16(float low, float high) {
 #endif
 }
 
+// N neighbouring elements as they lie in memory, read by one thread 16 bytes at a time. Kept like this, bf16 takes half the registers.
+template <int N, typename T>
+struct Packed {
+  static constexpr bool kWords = N % 2 == 0 && !std::is_same_v<T, double>;
+  std::conditional_t<kWords, uint32_t, float> w[kWords ? N * sizeof(T) / 4 : N];
+};
+template <int N, typename T>
+__device__ inline void load_packed(const T* from, Packed<N, T>& to) {
+  if constexpr (Packed<N, T>::kWords) {
+    load_words(from, to.w);
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) to.w[i] = load_float(from + i);
+  }
+}
+template <int N, typename T>
+__device__ inline void unpack(const Packed<N, T>& from, float (&to)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    if constexpr (!Packed<N, T>::kWords) {
+      to[i] = from.w[i];
+    } else if constexpr (std::is_same_v<T, float>) {
+      to[i] = std::bit_cast<float>(from.w[i]);
+    } else {
+      to[i] = std::bit_cast<float>(i % 2 == 0 ? from.w[i / 2] << 16 : from.w[i / 2] & 0xffff0000u);
+    }
+  }
+}
 // N neighbouring elements read or written by one thread, 16 bytes at a time.
 template <int N, typename T>
 __device__ inline void load_pack(const T* from, float (&to)[N]) {
-  if constexpr (N % 2 != 0 || std::is_same_v<T, double>) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) to[i] = load_float(from + i);
-  } else {
-    uint32_t w[N * sizeof(T) / 4];
-    load_words(from, w);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const uint32_t bits = std::is_same_v<T, float> ? w[i * sizeof(T) / 4] : i % 2 == 0 ? w[i * sizeof(T) / 4] << 16 : w[i * sizeof(T) / 4] & 0xffff0000u;
-      to[i] = std::bit_cast<float>(bits);
-    }
-  }
+  Packed<N, T> packed;
+  load_packed(from, packed);
+  unpack(packed, to);
 }
 template <int N, typename T>
 __device__ inline void store_pack(T* to, const float (&from)[N]) {
@@ -151,6 +170,16 @@ __device__ inline T block_reduce(T v, T identity, WarpReduce&& reduce) {
     __syncthreads();  // part may be used again
   }
   return v;
+}
+// The same for a block whose number of threads (a multiple of 32, at most 1024) is known at launch only. Once a kernel: `part` is not to be used again.
+__device__ inline float sum_of_block(float v) {
+  __shared__ float part[kWarp];
+  const unsigned warps = blockDim.x / kWarp;
+  v = warp_sum(v);
+  if (warps == 1) return v;
+  if (threadIdx.x % kWarp == 0) part[threadIdx.x / kWarp] = v;
+  __syncthreads();
+  return warp_sum(threadIdx.x % kWarp < warps ? part[threadIdx.x % kWarp] : 0.0f);
 }
 template <int Threads>
 __device__ inline float block_sum(float v) {

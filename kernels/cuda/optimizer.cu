@@ -10,6 +10,7 @@ namespace drover::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kAtOnce = 4;  // packs that a thread has on their way
 constexpr int kPack = 4;  // elements that a thread adds at a time, wherever they lie: the order of a sum does not depend on alignment
 
 template <bool Aligned>
@@ -19,40 +20,53 @@ __device__ void load_four(const float* x, int64_t i, int64_t n, float (&v)[kPack
   for (int j = 0; j < kPack; ++j) v[j] = i + j < n ? x[i + j] : 0.0f;
 }
 
-// Block b sums its share of x·y, or of x² where Square.
+// total += the sum of x·y, or of x² where Square.
 template <bool Aligned, bool Square>
-__global__ void share_kernel(const float* x, const float* y, int64_t n, double* partial) {
+__global__ void sum_kernel(const float* x, const float* y, int64_t n, PartialSums* partial, double* total) {
   double sum = 0;
-#pragma unroll 2
-  for (int64_t i = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack; i < n; i += int64_t{gridDim.x} * kThreads * kPack) {
-    float a[kPack], b[kPack];
-    load_four<Aligned>(x, i, n, a);
-    if constexpr (!Square) load_four<Aligned>(y, i, n, b);
+  const int64_t stride = int64_t{gridDim.x} * kThreads * kPack;
+  for (int64_t i = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack; i < n; i += kAtOnce * stride) {
+    float a[kAtOnce][kPack], b[kAtOnce][kPack];
 #pragma unroll
-    for (int j = 0; j < kPack; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(Square ? a[j] : b[j]);
+    for (int k = 0; k < kAtOnce; ++k) {
+      load_four<Aligned>(x, i + k * stride, n, a[k]);
+      if constexpr (!Square) load_four<Aligned>(y, i + k * stride, n, b[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) sum += static_cast<double>(a[k][j]) * static_cast<double>(Square ? a[k][j] : b[k][j]);
+    }
   }
   sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
 
-__global__ void join_kernel(const double* partial, int64_t count, double* total) {
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += partial[i];
+  __shared__ bool last;
+  if (threadIdx.x == 0) {
+    partial->of_block[blockIdx.x] = sum;
+    __threadfence();
+    last = atomicAdd(&partial->ended, 1u) + 1 == gridDim.x;
+  }
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  sum = 0;
+  for (unsigned i = threadIdx.x; i < gridDim.x; i += kThreads) sum += __ldcg(&partial->of_block[i]);
   sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) total[0] += sum;
+  if (threadIdx.x != 0) return;
+  total[0] += sum;
+  partial->ended = 0;
 }
 
 template <bool Square>
-void sum_products(cudaStream_t stream, Tensor x, Tensor y, Tensor total, double* partial) {
+void sum_products(cudaStream_t stream, Tensor x, Tensor y, Tensor total, PartialSums* partial) {
   x = flat(x);
   y = flat(y);
   require(x.cols == y.cols, "two vectors of one length");
   if (x.cols == 0) return;
   const int64_t blocks = std::min(kSumBlocks, int64_t{grid_of(x.cols, kThreads * kPack)});
   const bool aligned = (reinterpret_cast<uintptr_t>(x.data) | reinterpret_cast<uintptr_t>(y.data)) % 16 == 0;
-  launch(Square ? "sum_squares" : "dot", aligned ? share_kernel<true, Square> : share_kernel<false, Square>, grid_of(blocks), kThreads, 0, stream, x.as<float>(),
-         y.as<float>(), x.cols, partial);
-  launch("join_sums", join_kernel, 1, kThreads, 0, stream, partial, blocks, total.as<double>());
+  launch(Square ? "sum_squares" : "dot", aligned ? sum_kernel<true, Square> : sum_kernel<false, Square>, grid_of(blocks), kThreads, 0, stream, x.as<float>(),
+         y.as<float>(), x.cols, partial, total.as<double>());
 }
 
 __global__ void clip_kernel(const double* sum, double max_norm, float* factor) {

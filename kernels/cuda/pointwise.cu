@@ -37,20 +37,24 @@ __global__ void scale_rows_kernel(Walk w, const float* weights, X* x, int64_t pi
   store_pack(out, v);
 }
 
-// A pack of N pairs (i, i + half): (a, b) becomes (a·cos - b·sin, b·cos + a·sin).
+// A pack of N pairs (i, i + half) of a head: (a, b) becomes (a·cos - b·sin, b·cos + a·sin). `packs` threads turn a row.
 template <int N, typename X>
-__global__ void rope_kernel(Walk w, X* x, int64_t pitch, const int32_t* positions, const float* cosine, int64_t cosine_pitch, const float* sine,
+__global__ void rope_kernel(unsigned count, unsigned packs, X* x, int64_t pitch, const int32_t* positions, const float* cosine, int64_t cosine_pitch, const float* sine,
                             int64_t sine_pitch, int half, float sign) {
-  const Spot at = spot_of(w);
-  if (!at.inside) return;
-  const int packs = half / N, pack = static_cast<int>(at.pack), head = pack / packs, i = (pack - head * packs) * N;
-  X* first = x + at.row * pitch + head * 2 * half + i;
-  const int64_t position = positions[at.row];
+  const unsigned at = blockIdx.x * kWalkThreads + threadIdx.x;
+  if (at >= count) return;
+  const unsigned row = at / packs, pack = at - row * packs, packs_of_head = static_cast<unsigned>(half) / N, head = pack / packs_of_head;
+  const int i = static_cast<int>(pack - head * packs_of_head) * N;
+  X* first = x + row * pitch + head * 2 * half + i;
+  Packed<N, X> low, high;
+  load_packed(first, low);
+  load_packed(first + half, high);
+  const int64_t position = positions[row];
   float a[N], b[N], c[N], s[N];
-  load_pack(first, a);
-  load_pack(first + half, b);
   load_pack(cosine + position * cosine_pitch + i, c);
   load_pack(sine + position * sine_pitch + i, s);
+  unpack(low, a);
+  unpack(high, b);
 #pragma unroll
   for (int j = 0; j < N; ++j) {
     const float turned = a[j] * c[j] - b[j] * (sign * s[j]);
@@ -130,9 +134,10 @@ void CudaBackend::rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, b
   require(half > 0 && x.cols % (2 * half) == 0 && x.cols <= 0x7fffffff, "rope turns whole heads");
   with_width({x.columns(0, half), cosine, sine}, [&](auto n) {
     with_type(x, [&](auto* data) {
-      const Walk w = walk(x.rows, x.cols / (2 * n()));
-      launch("rope", rope_kernel<n(), element<decltype(data)>>, w.grid, kWalkThreads, 0, stream_, w, data, x.pitch, as_row(positions).as<int32_t>(),
-             cosine.as<float>(), cosine.pitch, sine.as<float>(), sine.pitch, static_cast<int>(half), inverse ? -1.0f : 1.0f);
+      const int64_t packs = x.cols / (2 * n()), count = x.rows * packs;
+      require(count <= 0x7fffffff, "rope turns at most 2^31 packs");
+      launch("rope", rope_kernel<n(), element<decltype(data)>>, grid_of(count, kWalkThreads), kWalkThreads, 0, stream_, static_cast<unsigned>(count), static_cast<unsigned>(packs), data,
+             x.pitch, as_row(positions).as<int32_t>(), cosine.as<float>(), cosine.pitch, sine.as<float>(), sine.pitch, static_cast<int>(half), inverse ? -1.0f : 1.0f);
     });
   });
 }

@@ -3,7 +3,12 @@
 
 namespace drover::cuda {
 
-// Sums over long vectors: this many blocks each sum a fixed share into a partial sum, and one block adds the partial sums in order.
-inline constexpr int64_t kSumBlocks = 1024;
+// Sums over long vectors: this many blocks each sum a fixed share into a partial sum, and the last one to end adds the partial sums in order.
+inline constexpr int64_t kSumBlocks = 2048;
+
+struct PartialSums {
+  double of_block[kSumBlocks];
+  unsigned ended;  // blocks of the kernel that runs; 0 between kernels
+};
 
 }  // namespace drover::cuda
