@@ -71,21 +71,33 @@ Tensor LinearGroup::dropped(Step& step, Frame& frame, Tensor x, Projection proje
   return y;
 }
 
-// The first `rank` columns beside x or dy; those that fill up the strip become zero.
-Tensor LinearGroup::margin_of(Step& step, Tensor x) const {
+Tensor LinearGroup::margin_of(Tensor x) const {
   require(x.pitch >= x.cols + strip_, "an adapted linear's input has a margin for the low-rank term");
-  if (strip_ > rank_) step.backend.zero(x.columns(x.cols + rank_, strip_ - rank_));
-  return x.columns(x.cols, rank_);
+  return x.columns(x.cols, strip_);
+}
+
+Tensor LinearGroup::cleared_margin_of(Step& step, Tensor x) const {
+  const Tensor margin = margin_of(x);
+  if (strip_ > rank_) step.backend.zero(margin.columns(rank_, strip_ - rank_));
+  return margin.columns(0, rank_);
 }
 
 std::vector<LowRank> LinearGroup::low_rank_terms(Step& step, Tensor x, Tensor u) const {
   std::vector<LowRank> terms;
   if (!adapted()) return terms;
-  Tensor computed = strip_ > 0 ? margin_of(step, x) : u;
-  for (const Run& run : runs(step)) {
+  Tensor computed = u;
+  if (strip_ > 0 && runs(step).size() == 1) {  // A's rows that fill up the strip are zero, and so are their columns of u
+    const Run& run = runs(step).front();
     Frame frame(step.scratch);
-    step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), a_.rows_from(run.rank_column, run.r), 0,
-                      computed.columns(run.rank_column, run.r));
+    step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), weight_.rows_from(weight_.rows, strip_), 0, margin_of(x));
+    computed = margin_of(x).columns(0, rank_);
+  } else {
+    if (strip_ > 0) computed = cleared_margin_of(step, x);
+    for (const Run& run : runs(step)) {
+      Frame frame(step.scratch);
+      step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), a_.rows_from(run.rank_column, run.r), 0,
+                        computed.columns(run.rank_column, run.r));
+    }
   }
   if (strip_ > 0) step.backend.copy(computed, u);
   for (const Member& m : members_) {
@@ -114,11 +126,17 @@ void LinearGroup::backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx)
   Backend& b = step.backend;
   Frame frame(step.scratch);
   Tensor v{};
-  if (adapted()) v = strip_ > 0 ? margin_of(step, dy) : frame.tensor(dy.rows, rank_, step.dtype);
+  const bool at_once = strip_ > 0 && together_.size() == 1;
+  if (at_once) {  // the B stand block by block in the strip, with zeros around them: one pass over dy for all
+    b.gemm(Trans::no, Trans::no, together_.front().scale, dy, weight_.columns(weight_.cols, strip_), 0, margin_of(dy));
+    v = margin_of(dy).columns(0, rank_);
+  } else if (adapted()) {
+    v = strip_ > 0 ? cleared_margin_of(step, dy) : frame.tensor(dy.rows, rank_, step.dtype);
+  }
   for (const Member& m : members_) {
     if (m.r == 0) continue;
     Tensor dy_m = dy.columns(m.column, m.out);
-    b.gemm(Trans::no, Trans::no, m.scale, dy_m, m.b, 0, v.columns(m.rank_column, m.r));
+    if (!at_once) b.gemm(Trans::no, Trans::no, m.scale, dy_m, m.b, 0, v.columns(m.rank_column, m.r));
     b.gemm(Trans::yes, Trans::no, 1, dy_m, u.columns(m.rank_column, m.r), 1, m.grad_b);
   }
   for (const Run& run : adapted() ? runs(step) : std::span<const Run>{}) {

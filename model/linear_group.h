@@ -48,7 +48,8 @@ class LinearGroup {
     float scale = 0;
   };
   std::span<const Run> runs(const Step& step) const { return step.dropout.p == 0 ? together_ : apart_; }
-  Tensor margin_of(Step& step, Tensor x) const;
+  Tensor margin_of(Tensor x) const;                           // the strip's columns beside x or dy
+  Tensor cleared_margin_of(Step& step, Tensor x) const;       // the first `rank` of them; those that fill up the strip become zero
   std::vector<LowRank> low_rank_terms(Step& step, Tensor x, Tensor u) const;
   Tensor dropped(Step& step, Frame& frame, Tensor x, Projection projection) const;
   DropoutMask mask_for(const Step& step, Projection projection) const;

@@ -18,7 +18,7 @@ cudaDataType_t cuda_type(DType type) { return type == DType::bf16 ? CUDA_R_16BF 
 int64_t pitch_of(Tensor t) { return t.rows > 1 ? t.pitch : std::max(t.pitch, t.cols); }  // a single row's says nothing
 
 int alignment_of(std::initializer_list<Tensor> tensors) {
-  uintptr_t bits = 16;
+  uintptr_t bits = 256;
   for (const Tensor& t : tensors) bits |= reinterpret_cast<uintptr_t>(t.data) | static_cast<uintptr_t>(pitch_of(t) * size_of(t.dtype));
   return static_cast<int>(bits & -bits);
 }
@@ -203,14 +203,17 @@ class Stopwatch {
 
 }  // namespace
 
-// Of one product, the best of a few rounds; infinite where the algorithm does not run.
-float Matmul::milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float beta, std::span<const MatmulOperands> sets) const {
+// Of one product, the best of a few rounds, or of a single run where that shows that it is far from `best_so_far`; infinite where the algorithm does not run.
+float Matmul::milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float beta, std::span<const MatmulOperands> sets, float best_so_far) const {
   constexpr int kRounds = 3, kMostRuns = 20;
-  constexpr float kRoundMilliseconds = 20;
+  constexpr float kRoundMilliseconds = 6;
+  constexpr float kFar = 1.5f;
   Stopwatch watch;
+  if (run(plan, algorithm, 1, sets.front(), beta) != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<float>::infinity();  // this one loads it, too
   watch.start(stream_);
-  if (run(plan, algorithm, 1, sets.front(), beta) != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<float>::infinity();
+  check(run(plan, algorithm, 1, sets.back(), beta), "cublasLtMatmul");
   float best = watch.stop(stream_);
+  if (best > kFar * best_so_far) return best;
   const int runs = std::clamp(static_cast<int>(kRoundMilliseconds / std::max(best, 1e-3f)), 2, kMostRuns);
   for (int round = 0; round < kRounds; ++round) {
     watch.start(stream_);
@@ -227,8 +230,8 @@ TunedAlgorithm Matmul::tune(Trans ta, Trans tb, float beta, std::span<const Matm
   require(key.m > 0 && key.n > 0 && key.k > 0, "only products that multiply are tuned");
   Plan& tuned = plan(key);
   TunedAlgorithm best{tuned.algorithm, std::numeric_limits<double>::infinity()};
-  for (const cublasLtMatmulAlgo_t& algorithm : candidates(tuned, key, reductions_of(true, key.out), kCandidates)) {
-    const double us = 1000.0 * static_cast<double>(milliseconds(tuned, algorithm, beta, sets));
+  for (const cublasLtMatmulAlgo_t& algorithm : candidates(tuned, key, reductions_of(true, key.out), policy_.candidates)) {
+    const double us = 1000.0 * static_cast<double>(milliseconds(tuned, algorithm, beta, sets, static_cast<float>(best.microseconds / 1000)));
     if (us < best.microseconds) best = {algorithm, us};
   }
   require(best.microseconds < std::numeric_limits<double>::infinity(), "one of cuBLASLt's algorithms runs");
@@ -239,8 +242,7 @@ TunedAlgorithm Matmul::tune(Trans ta, Trans tb, float beta, std::span<const Matm
 }
 
 bool Matmul::worth_tuning(Plan& plan, const MatmulKey& key) {
-  return !deterministic_ && !plan.tuned && ++plan.uses >= policy_.after_uses && key.m % policy_.rows_multiple == 0 &&
-         key.m * key.n * key.k >= policy_.least_multiplications;
+  return !deterministic_ && !plan.tuned && ++plan.uses >= policy_.after_uses && key.m * key.n * key.k >= policy_.least_multiplications;
 }
 
 // Timing overwrites c, which an accumulating product still needs.

@@ -17,14 +17,14 @@
 
 namespace drover::cuda {
 
-// What an algorithm may depend on. Alignment: of addresses and pitches in bytes, 16 at most.
+// What an algorithm may depend on. Alignment: of addresses and pitches in bytes, 256 at most.
 struct MatmulKey {
   bool transpose_a = false, transpose_b = false;
   int64_t m = 0, n = 0, k = 0;  // c (m,n) row-major
   int64_t pitch_a = 0, pitch_b = 0, pitch_c = 0;
   DType in = DType::f32, out = DType::f32;
   bool accumulate = false;  // beta != 0
-  int alignment = 16;
+  int alignment = 256;
   auto operator<=>(const MatmulKey&) const = default;
 };
 MatmulKey matmul_key(Trans ta, Trans tb, Tensor a, Tensor b, float beta, Tensor c);
@@ -34,18 +34,17 @@ struct MatmulOperands {
   Tensor a, b, c;
 };
 
-// Which products are tuned by themselves. Rows in whole tiles: lengths that come and go are many, and mostly not.
+// Which products are tuned by themselves: what comes often enough to pay for it. Lengths that come and go do not.
 struct TuningPolicy {
-  int64_t least_multiplications = int64_t{1} << 32;
+  int64_t least_multiplications = int64_t{1} << 26;
   int64_t after_uses = 200;
-  int64_t rows_multiple = 256;
+  int candidates = 16;  // of the heuristics' algorithms
 };
 
 class Matmul {
  public:
   static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // of cuBLASLt
   static constexpr int64_t kPanelFloats = int64_t{4} << 20;
-  static constexpr int kCandidates = 8;
 
   Matmul(cudaStream_t stream, bool deterministic, const TuningPolicy& policy = {});
   ~Matmul();
@@ -73,7 +72,7 @@ class Matmul {
   std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const MatmulKey& key, uint32_t reductions, int count) const;
   bool usable(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, uint32_t reductions) const;
   cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha, const MatmulOperands& operands, float beta) const;
-  float milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float beta, std::span<const MatmulOperands> sets) const;
+  float milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float beta, std::span<const MatmulOperands> sets, float best_so_far) const;
   Tensor panel(int64_t begin, int64_t rows, int64_t cols);
 
   cudaStream_t stream_;

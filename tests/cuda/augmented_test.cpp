@@ -7,7 +7,7 @@
 namespace drover::cuda {
 namespace {
 
-static_assert(low_rank_strip(0) == 0 && low_rank_strip(1) == 8 && low_rank_strip(8) == 8 && low_rank_strip(9) == 16);
+static_assert(low_rank_strip(0) == 0 && low_rank_strip(1) == 64 && low_rank_strip(64) == 64 && low_rank_strip(65) == 128);
 
 
 TEST(Augmented, ForwardIsOneProductAndEqualsTheTermsApart) {
@@ -61,8 +61,8 @@ TEST(Augmented, OnlyWhatLiesInItsPlaceIsTaken) {
   const auto forward = [&](const std::vector<LowRank>& terms) { return augmented_forward(at.input(), at.weight(), terms).possible; };
   const Augmented wide = augmented_forward(at.input(), at.weight(), at.terms());
   ASSERT_TRUE(wide.possible);
-  EXPECT_EQ(wide.x.cols, 24 + 16);
-  EXPECT_EQ(wide.w.cols, 24 + 16);
+  EXPECT_EQ(wide.x.cols, 24 + Widened::kStrip);
+  EXPECT_EQ(wide.w.cols, 24 + Widened::kStrip);
   EXPECT_EQ(wide.w.rows, 48);
   std::vector<LowRank> terms = at.terms();
   EXPECT_TRUE(forward({terms[0]}));
@@ -88,8 +88,8 @@ TEST(Augmented, OnlyWhatLiesInItsPlaceIsTaken) {
   EXPECT_TRUE(plain.possible && plain.x.cols == 24 && plain.w.cols == 24);
 
   const auto backward = [&](Tensor v, Tensor a) { return augmented_backward(at.gradient(), at.weight(), v, a); };
-  EXPECT_EQ(backward(at.v(), at.a()).x.cols, 48 + 16);
-  EXPECT_EQ(backward(at.v(), at.a()).w.rows, 48 + 16);
+  EXPECT_EQ(backward(at.v(), at.a()).x.cols, 48 + Widened::kStrip);
+  EXPECT_EQ(backward(at.v(), at.a()).w.rows, 48 + Widened::kStrip);
   EXPECT_FALSE(backward(at.apart_v, at.a()).possible);
   EXPECT_FALSE(backward(at.v(), at.apart_a).possible);
   EXPECT_FALSE(backward(at.v().columns(1, 8), at.a().rows_from(1, 8)).possible);

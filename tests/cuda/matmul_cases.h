@@ -30,7 +30,7 @@ struct Product {
 
 // A linear of two adapted members with an unadapted one between, its operands widened by strips. What lies beyond a strip is NaN.
 struct Widened {
-  static constexpr int64_t kIn = 24, kOut[3] = {16, 8, 24}, kRank[2] = {3, 6}, kColumn[2] = {0, 24}, kAllOut = 48, kAllRank = 9, kStrip = 16;
+  static constexpr int64_t kIn = 24, kOut[3] = {16, 8, 24}, kRank[2] = {3, 6}, kColumn[2] = {0, 24}, kAllOut = 48, kAllRank = 9, kStrip = low_rank_strip(kAllRank);
   int64_t t;
   Held x, w, dy;                    // whole buffers
   Held apart_u, apart_b[2], apart_v, apart_a;  // the same terms elsewhere
