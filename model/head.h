@@ -1,17 +1,22 @@
 // Final norm and vocabulary: log p of labels with their gradient in one pass, without a (T,V) tensor; and plain logits for generation.
 //   n = norm(x),  logits = n·Wᵀ,  logprob = logits[label] - ln Σ exp(logits),  d(-logprob)/dn = (softmax - onehot)·W
-// Rows are taken in chunks of at most kChunkRows and the vocabulary in blocks of at most kBlockColumns: the workspace does not depend on T or V.
+// Rows are taken in chunks whose logits stay until their gradient is formed, so that none is computed twice: at most kChunkRows rows and, but for a
+// vocabulary so large that 16 rows are more, kChunkLogits logits. The workspace does not depend on T.
 // Under tp the vocabulary is dealt: the ranks exchange {max, Σ exp, label logit} per row, and sum the gradient once. Source: Liger kernel's chunking;
 // Megatron-LM's vocabulary-parallel cross-entropy.
 #pragma once
+#include <algorithm>
+
 #include "kernels/comm/communicator.h"
 #include "model/block.h"
 
 namespace drover {
 
 struct Head {
-  static constexpr int64_t kChunkRows = 256;
-  static constexpr int64_t kBlockColumns = 49152;
+  static constexpr int64_t kChunkRows = 512;
+  static constexpr int64_t kChunkLogits = int64_t{1} << 26;  // 256 MiB in f32
+  // For a rank's share of the vocabulary.
+  static constexpr int64_t chunk_rows(int64_t columns) { return std::clamp<int64_t>(kChunkLogits / columns / 16 * 16, 16, kChunkRows); }
 
   Norm norm;
   Tensor weight;              // (V/tp rounded up, D)

@@ -89,7 +89,8 @@ int64_t beyond_weights(const EngineSettings& s) {
   return b.total() - b.weights;
 }
 
-TEST(Memory, IsLinearInTokensAndNearlyFlatInTheVocabulary) {
+// The logits of a chunk of rows are as many for a large vocabulary as for a very large one.
+TEST(Memory, IsLinearInTokensAndNearlyFlatInALargeVocabulary) {
   const ModelConfig model = *known_model("smollm2-135m");
   const auto with = [&](int64_t tokens, int64_t vocab) {
     ModelConfig m = model;
@@ -101,7 +102,7 @@ TEST(Memory, IsLinearInTokensAndNearlyFlatInTheVocabulary) {
     return beyond_weights(s);
   };
   EXPECT_LE(static_cast<double>(with(4096, model.vocab)), 2.1 * static_cast<double>(with(2048, model.vocab)));
-  EXPECT_LE(static_cast<double>(with(2048, 10 * model.vocab)), 1.02 * static_cast<double>(with(2048, model.vocab)));
+  EXPECT_LE(static_cast<double>(with(2048, 40 * model.vocab)), 1.02 * static_cast<double>(with(2048, 4 * model.vocab)));
 }
 
 TEST(Memory, RecomputeKeepsOneTensorALayer) {

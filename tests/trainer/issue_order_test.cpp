@@ -148,7 +148,7 @@ EngineSettings settings_of(const MeshShape& shape, int64_t micro_batches, bool d
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{4, 1.0f}; });
   s.partition = partition_layers(s.model.layers, shape.pp, 0.7);
   s.dtype = DType::bf16;
-  s.traits = {.strip_multiple = 8, .rounds_partials = true};
+  s.traits = {.strip_multiple = 64, .rounds_partials = true};
   s.max_positions = 16;
   s.micro_batch_tokens = 16;
   s.local_micro_batches = (micro_batches + shape.dp - 1) / shape.dp;
