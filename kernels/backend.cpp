@@ -1,5 +1,7 @@
 #include "kernels/backend.h"
 
+#include <chrono>
+
 namespace drover {
 
 namespace {
@@ -9,7 +11,14 @@ struct Arrived : Reading {
   std::span<const double> values() override { return numbers; }
 };
 
+struct HostMoment : Moment {
+  std::chrono::steady_clock::time_point at = std::chrono::steady_clock::now();
+  double seconds_until(const Moment& later) const override { return std::chrono::duration<double>(dynamic_cast<const HostMoment&>(later).at - at).count(); }
+};
+
 }  // namespace
+
+std::unique_ptr<Moment> Backend::moment() { return std::make_unique<HostMoment>(); }
 
 std::unique_ptr<Reading> Backend::read_later(Tensor from) {
   auto reading = std::make_unique<Arrived>();

@@ -75,6 +75,13 @@ class Reading {
   virtual std::span<const double> values() = 0;  // waits until they are there
 };
 
+// When all that was enqueued before it was done.
+class Moment {
+ public:
+  virtual ~Moment() = default;
+  virtual double seconds_until(const Moment& later) const = 0;  // of the same backend; waits for both
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -94,6 +101,7 @@ class Backend {
   virtual void upload(const void* host, Tensor to) = 0;           // contiguous host rows of to.dtype → to (pitched)
   virtual void download(Tensor from, void* host) = 0;             // from (pitched) → contiguous host rows; waits for all work before it
   virtual std::unique_ptr<Reading> read_later(Tensor from);       // (n) f64, few; unless it is overridden, downloaded at once
+  virtual std::unique_ptr<Moment> moment();                         // unless it is overridden, by the host's clock
   virtual void gather_rows(Tensor x, Tensor index, Tensor y) = 0;   // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
   virtual void scatter_rows(Tensor x, Tensor index, Tensor y) = 0;  // y[index[i]] = x[i], other rows kept.  x (C,D) float, y (T,D) float
 

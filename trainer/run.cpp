@@ -201,11 +201,12 @@ class Training {
   int64_t launched() const { return done_ + static_cast<int64_t>(in_flight_.size()); }
 
   void launch() {
-    const auto begin = std::chrono::steady_clock::now();
+    std::unique_ptr<Moment> begin = device_->backend->moment();  // now, or when the step in flight ends
     Batch batch;
     together(world_, [&] { batch = loader_->load(loader_->position_of(launched())); });
     const StepSettings settings = step_settings(launched() + 1);
-    in_flight_.push_back({engine_->enqueue_step(batch, settings), begin, settings.adamw.learning_rate, batch.tokens, batch.trained_tokens});
+    PendingStep pending = engine_->enqueue_step(batch, settings);
+    in_flight_.push_back({std::move(pending), std::move(begin), device_->backend->moment(), settings.adamw.learning_rate, batch.tokens, batch.trained_tokens});
   }
 
   // Waits for steps, and writes what they gave, until at most `kept` are in flight.
@@ -220,10 +221,7 @@ class Training {
              "(epoch {}, step {} of it); the last checkpoint is untouched", done_ + 1, result.loss, result.grad_norm, std::isfinite(result.grad_norm) ? "" : "; the update was not made", loader_->position_of(done_).epoch + 1,
              loader_->position_of(done_).step + 1);
       }
-      StepMetrics m{done_ + 1, total_steps_, result.loss, result.grad_norm, step.learning_rate, step.tokens, step.trained_tokens, 0, largest(world_, peak_bytes(*device_->backend))};
-      const auto now = std::chrono::steady_clock::now();
-      m.step_seconds = std::chrono::duration<double>(now - std::max(step.begin, settled_)).count();  // of the device's time, not of its place in the queue
-      settled_ = now;
+      StepMetrics m{done_ + 1, total_steps_, result.loss, result.grad_norm, step.learning_rate, step.tokens, step.trained_tokens, step.begin->seconds_until(*step.end), largest(world_, peak_bytes(*device_->backend))};
       together(world_, [&] {
         if (world_.rank() != 0) return;
         metrics_->step(m);
@@ -362,12 +360,11 @@ class Training {
   std::map<std::string, std::string> identity_;
   struct InFlight {
     PendingStep pending;
-    std::chrono::steady_clock::time_point begin;
+    std::unique_ptr<Moment> begin, end;
     double learning_rate = 0;
     int64_t tokens = 0, trained_tokens = 0;
   };
-  std::deque<InFlight> in_flight_;                 // steps after done_ that are enqueued
-  std::chrono::steady_clock::time_point settled_;  // when the last one was known
+  std::deque<InFlight> in_flight_;  // steps after done_ that are enqueued
   bool reported_ = false;
   int64_t total_steps_ = 0, done_ = 0, saved_ = -1, validated_ = -1;
   int64_t predicted_bytes_ = 0, reached_bytes_ = 0;  // of the largest process

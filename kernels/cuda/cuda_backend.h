@@ -9,6 +9,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/moment.h"
 #include "kernels/cuda/readings.h"
 #include "kernels/cuda/strip.h"
 #include "kernels/cuda/traffic.h"
@@ -22,6 +23,7 @@ struct CudaSettings {
 };
 
 class CudaAttention;  // attention_plans.h
+struct PartialSums;   // reductions.h
 
 class CudaBackend : public Backend {
  public:
@@ -43,6 +45,7 @@ class CudaBackend : public Backend {
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;
   std::unique_ptr<Reading> read_later(Tensor from) override;
+  std::unique_ptr<Moment> moment() override { return std::make_unique<EventMoment>(stream_); }
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
@@ -83,7 +86,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<Readings> readings_;
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<CudaAttention> attention_;
-  double* partial_sums_ = nullptr;  // kSumBlocks of them, of sum_squares and dot
+  PartialSums* partial_sums_ = nullptr;  // of sum_squares and dot
 };
 
 }  // namespace drover::cuda

@@ -30,6 +30,7 @@ class TimedBackend : public Backend {
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;
   std::unique_ptr<Reading> read_later(Tensor from) override;
+  std::unique_ptr<Moment> moment() override { return inner_.moment(); }
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;

@@ -44,6 +44,12 @@ Result read_result(const std::string& path) {
   return result;
 }
 
+// The same tests on another device or machine name its programs in the environment.
+std::string given_or(const char* variable, const char* built) {
+  const char* given = std::getenv(variable);
+  return given ? given : built;
+}
+
 // Runs mesh_run and returns what it wrote. Results are kept per arguments, for the plain runs that many tests compare with.
 const Result& run(const MeshSize& mesh, const std::string& arguments) {
   static std::map<std::string, Result> cache;
@@ -53,9 +59,8 @@ const Result& run(const MeshSize& mesh, const std::string& arguments) {
   const std::string out = (std::filesystem::temp_directory_path() / ("drover-mesh-" + std::to_string(getpid()) + "-" + std::to_string(cache.size()))).string();
   std::ostringstream command;
   command << "DROVER_COMM_SYNCHRONOUS=1 OMP_NUM_THREADS=1 ";
-  command << MPIRUN << " -n " << mesh.size() << ' ';
-  const char* program = std::getenv("DROVER_MESH_RUN");  // the same on another device
-  command << (program ? program : MESH_RUN) << " tp=" << mesh.tp << " pp=" << mesh.pp << " dp=" << mesh.dp << ' ' << arguments << " out=" << out << " >&2";
+  command << given_or("DROVER_TEST_MPIRUN", MPIRUN) << " -n " << mesh.size() << ' ';
+  command << given_or("DROVER_MESH_RUN", MESH_RUN) << " tp=" << mesh.tp << " pp=" << mesh.pp << " dp=" << mesh.dp << ' ' << arguments << " out=" << out << " >&2";
   EXPECT_EQ(std::system(command.str().c_str()), 0) << command.str();
   Result result = read_result(out);
   std::filesystem::remove(out);

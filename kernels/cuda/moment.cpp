@@ -1,0 +1,23 @@
+#include "kernels/cuda/moment.h"
+
+#include "kernels/cuda/check.h"
+
+namespace drover::cuda {
+
+EventMoment::EventMoment(cudaStream_t stream) {
+  check(cudaEventCreateWithFlags(&event_, cudaEventDefault), "cudaEventCreateWithFlags");
+  check(cudaEventRecord(event_, stream), "cudaEventRecord");
+}
+
+EventMoment::~EventMoment() { cudaEventDestroy(event_); }
+
+double EventMoment::seconds_until(const Moment& later) const {
+  const auto& end = dynamic_cast<const EventMoment&>(later);
+  check(cudaEventSynchronize(event_), "cudaEventSynchronize");
+  check(cudaEventSynchronize(end.event_), "cudaEventSynchronize");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, event_, end.event_), "cudaEventElapsedTime");
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+
+}  // namespace drover::cuda
