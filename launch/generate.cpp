@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/prompts.h"
+#include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "launch/open_device.h"
 #include "launch/verbs.h"
@@ -70,6 +71,11 @@ void choose_dtype(Recipe& recipe, const GenerateArguments& a, const Process& pro
   if (std::find(votes.begin(), votes.end(), "bf16") == votes.end()) recipe.train.dtype = "fp32";
 }
 
+void say_speed(const Answering::Speed& s) {
+  const std::string answer = s.answer_tokens == 0 ? "" : fmt::format("; answers: {} more tokens in {:.2f} s, {:.1f} tok/s", s.answer_tokens, s.answer_seconds, static_cast<double>(s.answer_tokens) / s.answer_seconds);
+  log::info("prompts: {} tokens in {:.2f} s{}", s.prompt_tokens, s.prompt_seconds, answer);
+}
+
 }  // namespace
 
 Exit run_generate(const Process& process, const GenerateArguments& a) {
@@ -115,6 +121,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   if (a.prompts.empty()) {
     const Answering::Answer answer = inference.answering().answer(questions, sampling, a.max_tokens).front();
     if (!first) return Exit::done;
+    say_speed(inference.answering().speed());
     const std::string text = tokenizer->decode(answer.ids);
     if (a.json) {
       std::cout << ordered_json{{"prompt_ids", questions.front().ids}, {"ids", answer.ids}, {"text", text}, {"finish_reason", answer.stopped ? "stop" : "length"}}.dump() << '\n';
@@ -149,6 +156,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
       if (first && !out) fail(Exit::io, "cannot write {}; is the disk full?", a.out.empty() ? "to stdout" : a.out);
     });
   }
+  if (first && done < prompts.size()) say_speed(inference.answering().speed());
   return Exit::done;
 }
 

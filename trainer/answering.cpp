@@ -1,6 +1,7 @@
 #include "trainer/answering.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "kernels/base/error.h"
 
@@ -9,6 +10,9 @@ namespace drover {
 namespace {
 
 constexpr int64_t kPassTokens = 512;  // of a prompt at once
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
 }  // namespace
 
@@ -48,6 +52,7 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
   };
   std::vector<State> states(questions.size());
   std::vector<Answer> answers(questions.size());
+  const auto prompts_begin = Clock::now();
   for (size_t q = 0; q < questions.size(); ++q) {
     const std::vector<int32_t>& ids = questions[q].ids;
     if (ids.empty()) fail(Exit::bad_data, "a prompt without tokens cannot be answered; give it some text");
@@ -61,7 +66,9 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
       const Draw draw[] = {{questions[q].number, 0}};
       states[q].next = decoder_.append_and_choose(part, sampling, draw).front();  // after the last part: the answer's first token
     }
+    speed_.prompt_tokens += static_cast<int64_t>(ids.size());
   }
+  speed_.prompt_seconds += seconds_since(prompts_begin);
   size_t told = 0;
   const auto tell = [&] {
     for (; told < questions.size() && !states[told].open; ++told) {
@@ -89,7 +96,10 @@ std::vector<Answering::Answer> Answering::answer(std::span<const Question> quest
     }
     tell();
     if (next.empty()) break;
+    const auto pass_begin = Clock::now();
     const std::vector<int32_t> ids = decoder_.append_and_choose(next, sampling, draws);
+    speed_.answer_seconds += seconds_since(pass_begin);
+    speed_.answer_tokens += static_cast<int64_t>(ids.size());
     for (size_t i = 0; i < next.size(); ++i) states[static_cast<size_t>(next[i].sequence)].next = ids[i];
   }
   return answers;

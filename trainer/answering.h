@@ -31,12 +31,20 @@ class Answering {
   using Known = std::function<void(size_t question, const Answer& answer)>;
   std::vector<Answer> answer(std::span<const Question> questions, const Sampling& sampling, int64_t max_tokens, const Known& known = {});
 
+  // Of all calls so far: the prompts' tokens, and those that were chosen one after another (an answer's first comes with its prompt).
+  struct Speed {
+    int64_t prompt_tokens = 0, answer_tokens = 0;
+    double prompt_seconds = 0, answer_seconds = 0;
+  };
+  const Speed& speed() const { return speed_; }
+
   // What the largest passes of `answer` take from the decoder's arenas, for plans.
   static void rehearse(Decoder& decoder, int64_t sequences);
 
  private:
   Decoder& decoder_;
   std::vector<int32_t> stop_ids_;
+  Speed speed_;
 };
 
 }  // namespace drover

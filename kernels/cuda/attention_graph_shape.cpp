@@ -77,8 +77,38 @@ GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* grad
   return g;
 }
 
+std::optional<GraphShape> decode_shape(const AttentionCall& call) {
+  const int64_t head_dim = call.shape.head_dim;
+  if (call.q.dtype != DType::bf16 || head_dim % 8 != 0 || head_dim > 128 || call.segments.empty()) return {};
+  for (const Tensor& t : {call.q, call.kv.k, call.kv.v, call.o}) {
+    if (!aligned(t)) return {};
+  }
+  const Segment& first = call.segments.front();
+  const int64_t apart = call.segments.size() > 1 ? call.segments[1].k0 - first.k0 : 0;
+  int64_t longest = 0, q = first.q0, k = first.k0;
+  for (const Segment& s : call.segments) {
+    if (s.block_table != nullptr || s.nq != 1 || s.offset < s.nk - 1 || s.nk < 1 || s.q0 != q || s.k0 != k) return {};
+    ++q, k += apart;
+    longest = std::max(longest, s.nk);
+  }
+  const int64_t last = call.segments.back().k0, room = std::min(call.kv.k.rows - last, apart > 0 ? apart : call.kv.k.rows);
+  if (longest < kLeastDecodedKeys || apart < 0 || (call.segments.size() > 1 && apart < longest) || room < longest) return {};
+  GraphShape g{.decode = true, .documents = static_cast<int64_t>(call.segments.size()), .longest = std::min(row_bucket(longest), room), .rows = apart};
+  g.heads = call.shape.heads;
+  g.kv_heads = call.shape.kv_heads;
+  g.head_dim = head_dim;
+  g.scale = call.shape.scale;
+  g.pitch[GraphShape::kQ] = call.q.pitch;
+  g.pitch[GraphShape::kK] = call.kv.k.pitch;
+  g.pitch[GraphShape::kV] = call.kv.v.pitch;
+  g.pitch[GraphShape::kO] = call.o.pitch;
+  g.pitch[GraphShape::kLse] = call.lse.pitch;
+  return g;
+}
+
 std::vector<int64_t> offset_pitches(const GraphShape& shape) {
   std::vector<int64_t> pitches;
+  if (shape.decode) return pitches;
   for (const int64_t pitch : shape.pitch) {
     if (pitch > 0 && std::find(pitches.begin(), pitches.end(), pitch) == pitches.end()) pitches.push_back(pitch);
   }
@@ -92,6 +122,15 @@ int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index) {
 
 std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape) {
   std::vector<int32_t> lengths(static_cast<size_t>(shape.documents), 0);
+  if (shape.decode) {
+    const size_t part = static_cast<size_t>(padded(shape.documents * static_cast<int64_t>(sizeof(int32_t))));
+    std::vector<char> image(2 * part, 0);
+    std::fill(lengths.begin(), lengths.end(), 1);
+    std::memcpy(image.data(), lengths.data(), lengths.size() * sizeof(int32_t));
+    for (size_t i = 0; i < call.segments.size(); ++i) lengths[i] = static_cast<int32_t>(call.segments[i].nk);
+    std::memcpy(image.data() + part, lengths.data(), lengths.size() * sizeof(int32_t));
+    return image;
+  }
   std::vector<int64_t> begins(static_cast<size_t>(shape.documents) + 1, call.segments.back().q0 + call.segments.back().nq);
   for (size_t i = 0; i < call.segments.size(); ++i) {
     lengths[i] = static_cast<int32_t>(call.segments[i].nq);

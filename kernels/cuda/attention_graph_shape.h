@@ -1,9 +1,11 @@
 // Which of cuDNN's attention graphs a call takes, as plain functions. A graph is built for a shape and serves every call that fits into it: the numbers
-// of documents and of rows are rounded up to buckets, so that a run builds few graphs, and documents of length 0 fill a bucket.
+// of documents and of rows are rounded up to buckets, so that a run builds few graphs, and documents of length 0 fill a bucket. There are two kinds: packed
+// causal documents, forward and backward, and decoding, where each sequence has one query row over the keys of its cache.
 #pragma once
 #include <array>
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernels/cuda/attention_plans.h"
@@ -14,9 +16,10 @@ struct GraphShape {
   enum Member { kQ, kK, kV, kO, kLse, kDO, kDQ, kDK, kDV, kMembers };  // from kDO on: backward only
 
   bool backward = false, deterministic = false;
-  int64_t documents = 0;  // bucket
-  int64_t longest = 0;    // bucket: the longest document's rows
-  int64_t rows = 0;       // an upper bound of all documents' rows, where the workspace is laid out by it (backward); else 0
+  bool decode = false;
+  int64_t documents = 0;  // bucket; of decoding: sequences
+  int64_t longest = 0;    // bucket: the longest document's rows; of decoding: keys
+  int64_t rows = 0;       // an upper bound of all documents' rows, where the workspace is laid out by it (backward); of decoding: from one sequence's keys to the next's; else 0
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
   std::array<int64_t, kMembers> pitch{};  // elements from one row to the next; 0 for what a forward graph has not
@@ -34,9 +37,15 @@ int64_t row_bucket(int64_t rows);            // 64, 128, 192, 256, 320, …: qua
 // bounds the workspace's rows.
 GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic, int64_t rows_seen);
 
+// The graph of a call that decodes: bf16, one query row a sequence that sees all its keys, no block table, the caches one behind another at one distance, and
+// at least kLeastDecodedKeys keys in the longest. For fewer, own kernels are as fast.
+inline constexpr int64_t kLeastDecodedKeys = 1024;
+std::optional<GraphShape> decode_shape(const AttentionCall& call);
+
 // The different pitches of a shape: a ragged tensor is told where its documents begin in elements, so each pitch has its own table.
 std::vector<int64_t> offset_pitches(const GraphShape& shape);
 // int32 lengths[documents], then per pitch int64 begins[documents + 1], each part padded to 16 bytes. The byte offsets are those of `document_tables_at`.
+// Of decoding: int32 lengths[documents] of the queries (1), then of the keys, each part padded likewise.
 std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape);
 int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index);  // -1: the end
 

@@ -17,7 +17,7 @@ struct CudaAttention::State {
   }
   // Whether cuDNN did it.
   bool by_cudnn(const AttentionCall& call, const AttentionGradients* gradients) {
-    if (settings.own_kernels_only || !cudnn_fits(call, gradients)) return false;
+    if (settings.own_kernels_only || !cudnn_fits(call, gradients, settings.deterministic)) return false;
     if (!cudnn) cudnn = std::make_unique<CudnnAttention>(stream, uploader, traffic, settings.deterministic);
     if (cudnn->run(call, gradients)) {
       ++cudnn_calls;

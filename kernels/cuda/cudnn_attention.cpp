@@ -22,7 +22,9 @@ void check(cudnnStatus_t result, const char* call) {
 
 }  // namespace
 
-bool cudnn_fits(const AttentionCall& call, const AttentionGradients* gradients) { return packed_causal(call, gradients); }
+bool cudnn_fits(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic) {
+  return packed_causal(call, gradients) || (gradients == nullptr && !deterministic && decode_shape(call));
+}
 
 struct CudnnAttention::State {
   struct Plan {
@@ -103,19 +105,22 @@ CudnnAttention::~CudnnAttention() {
 bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gradients) {
   State& s = *state_;
   ++s.calls;
-  s.rows_seen = std::max(s.rows_seen, row_bucket(call.segments.back().q0 + call.segments.back().nq));
-  const GraphShape shape = graph_shape(call, gradients, s.deterministic, s.rows_seen);
+  const bool packed = packed_causal(call, gradients);
+  if (packed) s.rows_seen = std::max(s.rows_seen, row_bucket(call.segments.back().q0 + call.segments.back().nq));
+  const GraphShape shape = packed ? graph_shape(call, gradients, s.deterministic, s.rows_seen) : *decode_shape(call);
   const State::Plan& plan = s.plan(shape);
   if (!plan.graph) {
     s.why_not = plan.why_not;
     return false;
   }
   std::array<void*, GraphShape::kMembers> data{};
-  data[GraphShape::kQ] = call.q.data;
-  data[GraphShape::kK] = call.kv.k.data;
-  data[GraphShape::kV] = call.kv.v.data;
-  data[GraphShape::kO] = call.o.data;
-  data[GraphShape::kLse] = call.lse.data;
+  // Documents say in their tables where they begin; sequences begin with the first one's row.
+  const int64_t query = packed ? 0 : call.segments.front().q0, key = packed ? 0 : call.segments.front().k0;
+  data[GraphShape::kQ] = call.q.rows_from(query, 1).data;
+  data[GraphShape::kK] = call.kv.k.rows_from(key, 1).data;
+  data[GraphShape::kV] = call.kv.v.rows_from(key, 1).data;
+  data[GraphShape::kO] = call.o.rows_from(query, 1).data;
+  data[GraphShape::kLse] = call.lse.rows_from(query, 1).data;
   if (gradients != nullptr) {
     data[GraphShape::kDO] = gradients->d_o.data;
     data[GraphShape::kDQ] = gradients->dq.data;

@@ -13,7 +13,8 @@
 
 namespace drover::cuda {
 
-bool cudnn_fits(const AttentionCall& call, const AttentionGradients* gradients);  // packed_causal(), where there is cuDNN
+// packed_causal(), or a call that decodes, where there is cuDNN. Deterministic decoding is not for it: what it adds up in which order depends on the batch.
+bool cudnn_fits(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic);
 
 class CudnnAttention {
  public:

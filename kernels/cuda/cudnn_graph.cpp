@@ -17,7 +17,7 @@ namespace {
 
 using TensorPointer = std::shared_ptr<fe::graph::Tensor_attributes>;
 
-constexpr int64_t kLengths = 100, kOffsets = 200;  // uids; a member's is its own number
+constexpr int64_t kLengths = 100, kKeyLengths = 101, kOffsets = 200;  // uids; a member's is its own number
 constexpr int kComputeCapability = 90;
 
 }  // namespace
@@ -52,7 +52,9 @@ struct CudnnGraph::State {
     describe(*t, member);
   }
 
-  void lay_out() {
+  void lay_out() { shape.decode ? lay_out_decode() : lay_out_documents(); }
+
+  void lay_out_documents() {
     graph.set_io_data_type(fe::DataType_t::BFLOAT16).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
     const auto table = [&](const char* name, int64_t uid, int64_t entries, fe::DataType_t type) {
       return graph.tensor(fe::graph::Tensor_attributes().set_name(name).set_uid(uid).set_dim({entries, 1, 1, 1}).set_stride({1, 1, 1, 1}).set_data_type(type));
@@ -80,6 +82,35 @@ struct CudnnGraph::State {
     output(dq, GraphShape::kDQ);
     output(dk, GraphShape::kDK);
     output(dv, GraphShape::kDV);
+  }
+
+  // A query row of each sequence sees all keys that the sequence has so far; what lies behind them in its cache is masked.
+  void lay_out_decode() {
+    graph.set_io_data_type(fe::DataType_t::BFLOAT16).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
+    const auto lengths = [&](const char* name, int64_t uid) {
+      return graph.tensor(fe::graph::Tensor_attributes().set_name(name).set_uid(uid).set_dim({shape.documents, 1, 1, 1}).set_stride({1, 1, 1, 1}).set_data_type(fe::DataType_t::INT32));
+    };
+    const auto describe_rows = [&](fe::graph::Tensor_attributes& t, GraphShape::Member member) {
+      const bool keys = member == GraphShape::kK || member == GraphShape::kV, lse = member == GraphShape::kLse;
+      const int64_t pitch = shape.pitch[member], rows = keys ? shape.longest : 1, width = lse ? 1 : shape.head_dim, apart = keys && shape.rows > 0 ? shape.rows : rows;
+      t.set_dim({shape.documents, keys ? shape.kv_heads : shape.heads, rows, width}).set_stride({apart * pitch, width, pitch, 1});
+      t.set_uid(member).set_data_type(lse ? fe::DataType_t::FLOAT : fe::DataType_t::BFLOAT16);
+    };
+    const auto rows_in = [&](const char* name, GraphShape::Member member) {
+      fe::graph::Tensor_attributes t;
+      t.set_name(name);
+      describe_rows(t, member);
+      return graph.tensor(t);
+    };
+    fe::graph::SDPA_attributes options;
+    options.set_name("decoding").set_generate_stats(true).set_attn_scale(shape.scale);
+    options.set_padding_mask(true).set_seq_len_q(lengths("query lengths", kLengths)).set_seq_len_kv(lengths("key lengths", kKeyLengths));
+    const TensorPointer q = rows_in("q", GraphShape::kQ), k = rows_in("k", GraphShape::kK), v = rows_in("v", GraphShape::kV);
+    const auto [o, stats] = graph.sdpa(q, k, v, options);
+    for (const auto& [t, member] : {std::pair{o, GraphShape::kO}, {stats, GraphShape::kLse}}) {
+      t->set_output(true);
+      describe_rows(*t, member);
+    }
   }
 
   // cuDNN's words where it refuses; empty when the plan is built.
@@ -125,6 +156,7 @@ int64_t CudnnGraph::workspace_bytes() const { return state_->workspace; }
 
 void CudnnGraph::run(cudnnHandle_t handle, const std::array<void*, GraphShape::kMembers>& data, char* tables, void* workspace) {
   std::unordered_map<int64_t, void*> pointers{{kLengths, tables}};
+  if (state_->shape.decode) pointers[kKeyLengths] = tables + document_tables_at(state_->shape, 0);
   for (size_t i = 0; i < state_->pitches.size(); ++i) {
     const int64_t index = static_cast<int64_t>(i);
     pointers[kOffsets + index] = tables + document_tables_at(state_->shape, index);

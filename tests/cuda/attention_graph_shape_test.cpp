@@ -127,5 +127,63 @@ TEST(GraphShape, TablesHoldLengthsAndBeginsByPitch) {
   }
 }
 
+// A query row of each sequence over caches of 2000 rows one behind another, the first of which begins at row 64.
+struct Decoded {
+  std::vector<Segment> segments;
+  AttentionCall call;
+
+  explicit Decoded(const std::vector<int64_t>& keys) {
+    const int64_t sequences = static_cast<int64_t>(keys.size()), rows = 64 + sequences * 2000;
+    for (int64_t i = 0; i < sequences; ++i) segments.push_back({.q0 = 1 + i, .nq = 1, .k0 = 64 + i * 2000, .nk = keys[static_cast<size_t>(i)], .offset = keys[static_cast<size_t>(i)] - 1});
+    const auto tensor = [](int64_t n, int64_t cols, int64_t pitch, DType type = DType::bf16) { return Tensor{nullptr, n, cols, pitch, type}; };
+    call = {.q = tensor(sequences + 1, 128, 192), .kv = {.k = tensor(rows, 32, 40), .v = tensor(rows, 32, 48)}, .segments = segments,
+            .shape = {.heads = 8, .kv_heads = 2, .head_dim = 16, .scale = 0.25f}, .o = tensor(sequences + 1, 128, 136), .lse = tensor(sequences + 1, 8, 8, DType::f32)};
+  }
+};
+
+TEST(DecodeShape, OnlyLongCachesAtOneDistanceFit) {
+  const auto fits = [](auto&& change) {
+    Decoded d({1500, 3, 1024});
+    change(d);
+    d.call.segments = d.segments;
+    return decode_shape(d.call).has_value();
+  };
+  EXPECT_TRUE(fits([](Decoded&) {}));
+  EXPECT_TRUE(fits([](Decoded& d) { d.segments.resize(1); }));
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments.clear(); }));
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[0].nk = 1023, d.segments[2].nk = 1000; }));  // own kernels are as fast
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[2].k0 += 8; }));                             // another distance
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[2].q0 += 1; }));
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[1].nq = 2; }));
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[0].offset = 3; }));                          // it does not see all
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[2].nk = 2001, d.segments[2].offset = 2000; }));  // more than the distance: one cache would reach into the next
+  static const int32_t table[] = {0};
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[1].block_table = table; }));
+  EXPECT_FALSE(fits([](Decoded& d) { d.call.q.dtype = DType::f32; }));
+  EXPECT_FALSE(fits([](Decoded& d) { d.call.kv.v.pitch += 4; }));
+  EXPECT_FALSE(packed_causal(Decoded({1500, 3, 1024}).call, nullptr));
+}
+
+TEST(DecodeShape, KeysAreABucketThatEndsWithinTheCache) {
+  const auto keys = [](std::vector<int64_t> lengths) { return decode_shape(Decoded(lengths).call)->longest; };
+  EXPECT_EQ(keys({1030}), 1280);
+  EXPECT_EQ(keys({1280, 7}), 1280);
+  EXPECT_EQ(keys({1800}), 2000);  // and not 2048
+  EXPECT_EQ(decode_shape(Decoded({1500, 3}).call)->rows, 2000);
+  EXPECT_EQ(decode_shape(Decoded({1500}).call)->rows, 0);
+}
+
+TEST(DecodeShape, TablesHoldBothLengths) {
+  const Decoded d({1500, 3, 1024});
+  const GraphShape shape = *decode_shape(d.call);
+  const std::vector<char> image = document_tables(d.call, shape);
+  ASSERT_EQ(image.size(), 32U);
+  std::vector<int32_t> queries(3), keys(3);
+  std::memcpy(queries.data(), image.data(), 12);
+  std::memcpy(keys.data(), image.data() + document_tables_at(shape, 0), 12);
+  EXPECT_THAT(queries, ElementsAre(1, 1, 1));
+  EXPECT_THAT(keys, ElementsAre(1500, 3, 1024));
+}
+
 }  // namespace
 }  // namespace drover::cuda

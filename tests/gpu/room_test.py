@@ -31,10 +31,10 @@ class Room(unittest.TestCase):
     def test_models_that_are_there_need_no_room(self):
         with tempfile.TemporaryDirectory() as folder:
             work = pathlib.Path(folder)
-            self.assertAlmostEqual(gpu.missing_gb(work, ["decode", "peer"], "cuda"), 17.1)
+            self.assertAlmostEqual(gpu.missing_gb(work, ["decode", "peer_eager"], "cuda"), 17.1)
             (work / "models" / "8b").mkdir(parents=True)
             (work / "models" / "8b" / "model.safetensors.index.json").write_text("{}")
-            self.assertEqual(gpu.missing_gb(work, ["decode", "peer"], "cuda"), 1.0)
+            self.assertEqual(gpu.missing_gb(work, ["decode", "peer_eager"], "cuda"), 1.0)
             self.assertEqual(gpu.missing_gb(work, ["parity"], "cpu"), 1.0)
         self.assertGreater(gpu.free_gb(pathlib.Path("/nowhere/at/all")), 0)
 

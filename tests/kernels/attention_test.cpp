@@ -118,6 +118,30 @@ TEST(Attention, OffsetsShiftTheMask) {
   }
 }
 
+// A row of each of three sequences over caches at one distance, tensors on 16-byte boundaries: what a decoder asks for, long enough for the ways that long caches take.
+TEST(Attention, DecodedRowsOverLongCaches) {
+  const auto backend = backend_under_test();
+  for (const DType type : kFloats) {
+    const Held q(drawn_matrix(1, 4, 4 * 64, type, 2), type, 8), k(drawn_matrix(2, 3 * 1600, 2 * 64, type, 2), type, 16), v(drawn_matrix(3, 3 * 1600, 2 * 64, type), type, 8),
+        o(drawn_matrix(4, 4, 4 * 64, type), type, 8), lse(drawn_matrix(5, 4, 4, DType::f32), DType::f32, 4);
+    const AttentionShape shape{4, 2, 64, 0.125f};
+    for (const auto& lengths : {std::vector<int64_t>{1500, 7, 1024}, {1600}, {1025, 1025}}) {
+      SCOPED_TRACE(fmt::format("{} {}", name_of(type), fmt::join(lengths, " ")));
+      std::vector<Segment> segments;
+      for (const int64_t n : lengths) {
+        const int64_t i = static_cast<int64_t>(segments.size());
+        segments.push_back({.q0 = 1 + i, .nq = 1, .k0 = i * 1600, .nk = n, .offset = n - 1});
+      }
+      auto expected = attention(bounded(q), bounded(k), bounded(v), 0, segments, shape);
+      keep_outside(expected.o, o.values(), segments, false);
+      keep_outside(expected.lse, lse.values(), segments, false);
+      backend->attention(q, {k, v}, segments, shape, o, lse);
+      EXPECT_TRUE(as_expected(o, expected.o)) << "o";
+      EXPECT_TRUE(as_expected(lse, expected.lse)) << "lse";
+    }
+  }
+}
+
 TEST(Attention, ARowThatSeesNothing) {
   const auto backend = backend_under_test();
   const Problem p(4, 4, 2, 1, 4, DType::f32);

@@ -8,7 +8,7 @@ struct CudnnAttention::State {
   std::string why_not = "there is no cuDNN here";
 };
 
-bool cudnn_fits(const AttentionCall&, const AttentionGradients*) { return emulation::cudnn_claims; }
+bool cudnn_fits(const AttentionCall&, const AttentionGradients*, bool) { return emulation::cudnn_claims; }
 CudnnAttention::CudnnAttention(cudaStream_t, Uploader&, Traffic&, bool) : state_(std::make_unique<State>()) {}
 CudnnAttention::~CudnnAttention() = default;
 bool CudnnAttention::run(const AttentionCall&, const AttentionGradients*) { return false; }

@@ -1,5 +1,6 @@
-// Asks cuDNN, without a GPU, whether it has an engine on an H100 for every attention graph that training builds: Llama 3.1's shapes, full-length and
-// packed batches up to 131 072 rows, the strides that the model's buffers have. Some of them are compiled, which tells their workspace. Exit 1 when one is refused.
+// Asks cuDNN, without a GPU, whether it has an engine on an H100 for every attention graph that training and decoding build: Llama 3.1's shapes, full-length and
+// packed batches up to 131 072 rows, the strides that the model's buffers have; one to eight sequences over caches up to 131 072 rows. Some of them are compiled,
+// which tells their workspace. Exit 1 when one is refused.
 // Usage: cudnn_support DEVICE_JSON      (libcuda.so.1 must be found; a stand-in does: stand_in_driver.cpp)
 #include <cstdio>
 #include <fstream>
@@ -32,11 +33,26 @@ struct Problem {
   Problem(const Model& m, const Batch& b, int64_t strip) {
     const int64_t q = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim, rows = b.documents * b.longest;
     const auto tensor = [&](int64_t cols, int64_t pitch, DType type = DType::bf16) { return Tensor{nullptr, rows, cols, pitch, type}; };
-    const int64_t qkv = q + 2 * kv + 3 * strip;
+    const int64_t qkv = q + 2 * kv + strip;
     for (int64_t i = 0; i < b.documents; ++i) segments.push_back({.q0 = i * b.longest, .nq = b.longest, .k0 = i * b.longest, .nk = b.longest});
     call = {.q = tensor(q, qkv), .kv = {.k = tensor(kv, qkv), .v = tensor(kv, qkv)}, .segments = segments,
             .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f}, .o = tensor(q, q + strip), .lse = tensor(m.heads, m.heads, DType::f32)};
     gradients = {.d_o = tensor(q, q), .dq = tensor(q, qkv), .dk = tensor(kv, qkv), .dv = tensor(kv, qkv)};
+  }
+};
+
+// The call that a decoder makes: a query row of each sequence over its cache.
+struct Decoding {
+  AttentionCall call;
+  std::vector<Segment> segments;
+
+  Decoding(const Model& m, int64_t sequences, int64_t keys) {
+    const int64_t q = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim, capacity = keys + 64;
+    const auto tensor = [](int64_t rows, int64_t cols, int64_t pitch, DType type = DType::bf16) { return Tensor{nullptr, rows, cols, pitch, type}; };
+    for (int64_t i = 0; i < sequences; ++i) segments.push_back({.q0 = i, .nq = 1, .k0 = i * capacity, .nk = keys, .offset = keys - 1});
+    const Tensor cache = tensor(sequences * capacity, kv, kv);
+    call = {.q = tensor(sequences, q, q + 2 * kv), .kv = {.k = cache, .v = cache}, .segments = segments, .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f},
+            .o = tensor(sequences, q, q + 64), .lse = tensor(sequences, m.heads, m.heads, DType::f32)};
   }
 };
 
@@ -51,7 +67,7 @@ int check_support(const std::string& device) {
     for (const Batch& b : batches) {
       const int64_t rows = b.documents * b.longest;
       if (rows > m.most_rows) continue;
-      for (const int64_t strip : {int64_t{0}, int64_t{16}}) {
+      for (const int64_t strip : {int64_t{0}, int64_t{64}}) {
         const Problem p(m, b, strip);
         for (const AttentionGradients* gradients : {static_cast<const AttentionGradients*>(nullptr), &p.gradients}) {
           const char* direction = gradients ? "backward" : "forward";
@@ -69,6 +85,22 @@ int check_support(const std::string& device) {
           ++asked;
           std::fflush(stdout);
         }
+      }
+    }
+  }
+  for (const Model& m : models) {
+    for (const int64_t sequences : {1, 3, 8}) {
+      for (const int64_t keys : {int64_t{1024}, int64_t{5000}, int64_t{131072}}) {
+        if (keys > m.most_rows) continue;
+        const Decoding d(m, sequences, keys);
+        std::string why_not;
+        const auto shape = decode_shape(d.call);
+        const bool compile = sequences == 3 && keys == 5000;
+        const auto graph = shape ? CudnnGraph::build_for(*shape, device, compile, why_not) : nullptr;
+        fmt::print("{:<20} {:>3} × {:<6} decoding          {}\n", m.name, sequences, keys,
+                   !graph ? "REFUSED: " + (shape ? why_not : "not taken as decoding") : compile ? fmt::format("compiled, workspace {:.1f} MiB", static_cast<double>(graph->workspace_bytes()) / (1 << 20)) : "supported");
+        refused += !graph;
+        ++asked;
       }
     }
   }
