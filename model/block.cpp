@@ -86,7 +86,7 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
       normed = scratch.tensor(t, hidden, step.dtype);
       b.rms_norm_again(s.h, s.h_rstd, mlp_norm.weight, normed);
     }
-    Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, DType::f32);
+    Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
     gate_up.backward(step, d_gate_up, normed, s.u_gate_up, d_normed);
     if (reach == Reach::gate_up) return;
     b.rms_norm_backward(d_normed, s.h, s.h_rstd, mlp_norm.weight, dx);
@@ -109,7 +109,7 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
       normed = scratch.tensor(t, hidden, step.dtype);
       b.rms_norm_again(s.x, s.rstd, attention_norm.weight, normed);
     }
-    Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, DType::f32);
+    Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
     qkv.backward(step, d_qkv, normed, s.u_qkv, d_normed);
     if (reach == Reach::qkv) return;
     b.rms_norm_backward(d_normed, s.x, s.rstd, attention_norm.weight, dx);

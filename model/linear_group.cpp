@@ -116,7 +116,7 @@ void LinearGroup::forward_add(Step& step, Tensor x, Tensor u, Tensor residual) c
     return;
   }
   Frame frame(step.scratch);
-  Tensor partial = frame.tensor(x.rows, out_features(), step.backend.traits().rounds_partials ? step.dtype : DType::f32);
+  Tensor partial = frame.tensor(x.rows, out_features(), step.partial_dtype());
   forward(step, x, u, partial);
   tp_->all_reduce(partial);
   step.backend.add(partial, residual);
@@ -134,30 +134,35 @@ void LinearGroup::backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx)
     v = strip_ > 0 ? cleared_margin_of(step, dy) : frame.tensor(dy.rows, rank_, step.dtype);
   }
   for (const Member& m : members_) {
-    if (m.r == 0) continue;
-    Tensor dy_m = dy.columns(m.column, m.out);
-    if (!at_once) b.gemm(Trans::no, Trans::no, m.scale, dy_m, m.b, 0, v.columns(m.rank_column, m.r));
-    b.gemm(Trans::yes, Trans::no, 1, dy_m, u.columns(m.rank_column, m.r), 1, m.grad_b);
+    if (m.r > 0 && !at_once) b.gemm(Trans::no, Trans::no, m.scale, dy.columns(m.column, m.out), m.b, 0, v.columns(m.rank_column, m.r));
+  }
+  // The sum of dx over tp runs beside the factors' gradients, which do not need it.
+  std::unique_ptr<Transfer> summed;
+  if (!dx.empty()) {
+    input_gradient(step, dy, v, dx);
+    if (split_ == Split::output) summed = tp_->start_all_reduce(dx);
+  }
+  for (const Member& m : members_) {
+    if (m.r > 0) b.gemm(Trans::yes, Trans::no, 1, dy.columns(m.column, m.out), u.columns(m.rank_column, m.r), 1, m.grad_b);
   }
   for (const Run& run : adapted() ? runs(step) : std::span<const Run>{}) {
     Frame inner(step.scratch);
     b.gemm(Trans::yes, Trans::no, 1, v.columns(run.rank_column, run.r), dropped(step, inner, x, run.projection), 1,
            grad_a_.rows_from(run.rank_column, run.r));
   }
-  if (dx.empty()) return;
+  if (summed) summed->wait();
+}
 
-  if (step.dropout.p == 0) {
-    b.linear_dx(dy, weight_, v, a_, dx);
-  } else {
-    b.linear_dx(dy, weight_, {}, {}, dx);
-    for (const Run& run : runs(step)) {
-      Frame inner(step.scratch);
-      Tensor d = inner.tensor(dx.rows, dx.cols, DType::f32);
-      b.gemm(Trans::no, Trans::no, 1, v.columns(run.rank_column, run.r), a_.rows_from(run.rank_column, run.r), 0, d);
-      b.dropout_add(d, mask_for(step, run.projection), dx);
-    }
+void LinearGroup::input_gradient(Step& step, Tensor dy, Tensor v, Tensor dx) const {
+  Backend& b = step.backend;
+  if (step.dropout.p == 0) return b.linear_dx(dy, weight_, v, a_, dx);
+  b.linear_dx(dy, weight_, {}, {}, dx);
+  for (const Run& run : runs(step)) {
+    Frame inner(step.scratch);
+    Tensor d = inner.tensor(dx.rows, dx.cols, DType::f32);
+    b.gemm(Trans::no, Trans::no, 1, v.columns(run.rank_column, run.r), a_.rows_from(run.rank_column, run.r), 0, d);
+    b.dropout_add(d, mask_for(step, run.projection), dx);
   }
-  if (split_ == Split::output) tp_->all_reduce(dx);
 }
 
 }  // namespace drover

@@ -37,7 +37,7 @@ class LinearGroup {
   void forward(Step& step, Tensor x, Tensor u, Tensor y) const;
   // residual (T,out) += the linear, reduced over tp. Split by input.
   void forward_add(Step& step, Tensor x, Tensor u, Tensor residual) const;
-  // x may be empty without an adapter; dx empty: not wanted. dx is f32 when split by output (it is reduced over tp).
+  // x may be empty without an adapter; dx empty: not wanted. dx is of Step::partial_dtype() when split by output (it is reduced over tp).
   void backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx) const;
 
  private:
@@ -51,6 +51,7 @@ class LinearGroup {
   Tensor margin_of(Tensor x) const;                           // the strip's columns beside x or dy
   Tensor cleared_margin_of(Step& step, Tensor x) const;       // the first `rank` of them; those that fill up the strip become zero
   std::vector<LowRank> low_rank_terms(Step& step, Tensor x, Tensor u) const;
+  void input_gradient(Step& step, Tensor dy, Tensor v, Tensor dx) const;  // of this rank's outputs
   Tensor dropped(Step& step, Frame& frame, Tensor x, Projection projection) const;
   DropoutMask mask_for(const Step& step, Projection projection) const;
 

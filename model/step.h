@@ -37,6 +37,7 @@ struct Step {
   Tensor cache_rows;                 // (T) i32: where this pass writes its keys and values
 
   int64_t tokens() const { return positions.rows; }
+  DType partial_dtype() const { return backend.traits().rounds_partials ? dtype : DType::f32; }  // of what tensor-parallel ranks add up
 };
 
 }  // namespace drover

@@ -39,6 +39,9 @@ class Communicator {
   virtual const std::string& axis() const = 0;  // "tp", "pp", "dp", "world": for messages
 
   virtual void all_reduce(Tensor x) = 0;                          // x := Σ over ranks.  bf16 | f32 | f64; pitched rows allowed
+  // The same sum, started behind all that is enqueued; what is enqueued next runs beside it. x belongs to the transfer until `wait`, and until then the caller
+  // starts nothing else on this communicator. Unless it is overridden, it is done at once.
+  virtual std::unique_ptr<Transfer> start_all_reduce(Tensor x);
   virtual void all_gather(Tensor part, Tensor whole) = 0;         // whole (size·part.rows, cols): the ranks' parts, in rank order; part may lie in its place
   virtual void broadcast(Tensor x, int root) = 0;
   virtual void barrier() = 0;

@@ -45,7 +45,7 @@ class Event {
 
 class NcclTransfer : public Transfer {
  public:
-  explicit NcclTransfer(std::shared_ptr<Link> link) : link_(std::move(link)) { done_.record(link_->messages()); }
+  NcclTransfer(std::shared_ptr<Link> link, cudaStream_t stream) : link_(std::move(link)) { done_.record(stream); }
   void wait() override {
     if (!waited_) done_.hold(link_->compute());
     waited_ = true;
@@ -84,6 +84,16 @@ class NcclCommunicator : public Communicator {
     if (!x.contiguous()) move_rows(packed, x, link_->compute());
   }
 
+  std::unique_ptr<Transfer> start_all_reduce(Tensor x) override {
+    require(x.where == Where::device && x.dtype != DType::i32, "an all-reduce is of bf16, f32 or f64 on the device");
+    // Sums in rank order compute and use scratch, as packed rows do: these stay in the compute queue.
+    if (deterministic_ || !x.contiguous() || x.size() == 0) return Communicator::start_all_reduce(x);
+    start_behind_compute(link_->sums());
+    link_->call(comm_, fmt::format("{}: all_reduce of {} bytes", axis(), x.bytes()), link_->sums(),
+                [&] { return link_->api().all_reduce(x.data, x.data, static_cast<size_t>(x.size()), type_of(x.dtype), ncclSum, comm_, link_->sums()); });
+    return std::make_unique<NcclTransfer>(link_, link_->sums());
+  }
+
   void all_gather(Tensor part, Tensor whole) override {
     require(part.where == Where::device && whole.where == Where::device, "NCCL moves device memory");
     require(whole.rows == size() * part.rows && whole.cols == part.cols && whole.dtype == part.dtype, "an all-gather's whole is one part per rank");
@@ -115,9 +125,7 @@ class NcclCommunicator : public Communicator {
   }
 
   std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
-    Event ready;
-    ready.record(link_->compute());
-    ready.hold(link_->messages());
+    start_behind_compute(link_->messages());
     std::string text = axis() + ":";
     for (const PeerMessage& m : messages) {
       require(m.x.where == Where::device && m.x.contiguous(), "a message is contiguous, on the device");
@@ -125,7 +133,7 @@ class NcclCommunicator : public Communicator {
       text += fmt::format(" {} rank {} of {} ({} bytes)", m.way == PeerMessage::Way::send ? "send to" : "receive from", m.peer, axis(), m.x.bytes());
     }
     link_->call(comm_, text, link_->messages(), [&] { return grouped(messages, link_->messages()); });
-    return std::make_unique<NcclTransfer>(link_);
+    return std::make_unique<NcclTransfer>(link_, link_->messages());
   }
 
   void barrier() override { host_->barrier(); }
@@ -133,6 +141,11 @@ class NcclCommunicator : public Communicator {
   std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return host_->roll_call(mine, seconds); }
 
  private:
+  void start_behind_compute(cudaStream_t stream) {
+    Event ready;
+    ready.record(link_->compute());
+    ready.hold(stream);
+  }
   template <typename Issue>
   void enqueue(const char* name, int64_t bytes, Issue&& issue) {
     link_->call(comm_, fmt::format("{}: {} of {} bytes", axis(), name, bytes), link_->compute(), [&] { return issue(link_->compute()); });

@@ -26,7 +26,7 @@ ncclConfig_t without_blocking() {
 }  // namespace
 
 Link::Link(const Api& api, std::shared_ptr<Communicator> world, cuda::CudaBackend& backend, int device) : api_(api), world_(std::move(world)), backend_(backend) {
-  cuda::check(cudaStreamCreateWithFlags(&messages_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  for (cudaStream_t* stream : {&messages_, &sums_}) cuda::check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   watch_ = std::make_unique<Watch>(api, WatchSettings{.device = device, .deadline_seconds = comm_deadline_seconds()});
   backend.after_wait([this] { check(); });
 }
@@ -36,6 +36,7 @@ Link::~Link() {
   if (std::uncaught_exceptions() == 0 && !watch_->failed()) {
     cudaStreamSynchronize(backend_.stream());
     cudaStreamSynchronize(messages_);
+    cudaStreamSynchronize(sums_);
   }
   const bool aborted = watch_->stop();
   std::reverse(comms_.begin(), comms_.end());  // children before the world
@@ -52,6 +53,7 @@ Link::~Link() {
   watch_.reset();
   if (scratch_ != nullptr) backend_.memory().release(scratch_, scratch_bytes_);
   cudaStreamDestroy(messages_);
+  cudaStreamDestroy(sums_);
 }
 
 ncclComm_t Link::init(int size, int rank, const ncclUniqueId& id) {

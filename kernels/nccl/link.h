@@ -24,7 +24,9 @@ class Link {
 
   const Api& api() const { return api_; }
   cudaStream_t compute() const { return backend_.stream(); }
+  // Queues of their own, so that a sum does not wait for a message of another stage, nor either for the computing behind it.
   cudaStream_t messages() const { return messages_; }
+  cudaStream_t sums() const { return sums_; }
   char* scratch(int64_t bytes);  // device memory that grows, for one call at a time
 
  private:
@@ -35,7 +37,7 @@ class Link {
   const Api& api_;
   std::shared_ptr<Communicator> world_;
   cuda::CudaBackend& backend_;
-  cudaStream_t messages_ = nullptr;
+  cudaStream_t messages_ = nullptr, sums_ = nullptr;
   std::deque<ncclComm_t> comms_;  // the world's first; they stay where they are
   char* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
+
 #include "kernels/comm/agree.h"
 #include "kernels/comm/threads.h"
 #include "kernels/nccl/nccl_mesh.h"
@@ -118,6 +120,42 @@ TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
     for (double& v : expected) v *= 64;  // six doublings since the last restart
     EXPECT_EQ(sum.get(), expected);
   });
+}
+
+// Rank 1 joins the sum only when rank 0's device is already busy with what was enqueued behind its start: one queue for both would never get there.
+TEST_F(Nccl, AStartedSumRunsBesideWhatIsEnqueuedNext) {
+  std::promise<void> computing;
+  const std::shared_future<void> seen = computing.get_future().share();
+  on_ranks({.tp = 2}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+    OnDevice x(backend, 30, 64, DType::f32), y(backend, 30, 64, DType::f32);
+    x.set(drawn_values(mesh.tp->rank(), 30 * 64));
+    if (mesh.tp->rank() == 1) {
+      ASSERT_EQ(seen.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+    }
+    const auto sum = mesh.tp->start_all_reduce(x.tensor);
+    if (mesh.tp->rank() == 0) cuda::emulation::enqueue(backend.stream(), [&] { computing.set_value(); });
+    sum->wait();
+    backend.copy(x.tensor, y.tensor);  // not before the sum is there
+    EXPECT_EQ(y.get(), sum_of(2, 30 * 64));
+  });
+}
+
+TEST_F(Nccl, AStartedSumIsTheSameSum) {
+  for (bool deterministic : {false, true}) {
+    on_ranks({.tp = 3}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+      for (int64_t margin : {0, 8}) {
+        OnDevice x(backend, 20, 40, DType::bf16, margin);
+        for (int i = 0; i < 10; ++i) {
+          x.set(drawn_values(mesh.tp->rank(), 20 * 40));
+          backend.add(x.tensor, x.tensor);  // ×2: the sum reads what was enqueued before it
+          mesh.tp->start_all_reduce(x.tensor)->wait();
+          std::vector<double> expected = sum_of(3, 20 * 40);
+          for (double& v : expected) v *= 2;
+          EXPECT_EQ(x.get(), expected);
+        }
+      }
+    });
+  }
 }
 
 TEST_F(Nccl, EveryMeshTrainsAsOneRank) {
