@@ -18,6 +18,10 @@ struct HostMoment : Moment {
 
 }  // namespace
 
+void Backend::copy_all(std::span<const CopyPair> pairs) {
+  for (const CopyPair& pair : pairs) copy(pair.from, pair.to);
+}
+
 std::unique_ptr<Moment> Backend::moment() { return std::make_unique<HostMoment>(); }
 
 std::unique_ptr<Reading> Backend::read_later(Tensor from) {

@@ -68,6 +68,10 @@ struct BackendTraits {
   bool rounds_partials = false;
 };
 
+struct CopyPair {
+  Tensor from, to;
+};
+
 // Numbers on their way to the host: as they were when all that was enqueued before was done.
 class Reading {
  public:
@@ -97,6 +101,7 @@ class Backend {
 
   // --- moving -------------------------------------------------------------------------------------------------------
   virtual void copy(Tensor from, Tensor to) = 0;                  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
+  virtual void copy_all(std::span<const CopyPair> pairs);         // `copy` of each, whose memory is apart from all others'; worth a call where many small ones come again and again
   virtual void zero(Tensor x) = 0;
   virtual void upload(const void* host, Tensor to) = 0;           // contiguous host rows of to.dtype → to (pitched)
   virtual void download(Tensor from, void* host) = 0;             // from (pitched) → contiguous host rows; waits for all work before it

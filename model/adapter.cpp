@@ -144,7 +144,7 @@ void AdapterSet::place(const FactorSlice& f, Tensor copy) {
 
 void AdapterSet::refresh() {
   if (!copies.empty() && copies.data != parameters.data) backend_.copy(parameters, copies);
-  for (const Placed& p : placed_) backend_.copy(p.parameters, p.copy);
+  backend_.copy_all(placed_);
 }
 
 }  // namespace drover

@@ -84,13 +84,9 @@ class AdapterSet {
   void refresh();  // compute copies := parameters
 
  private:
-  struct Placed {
-    Tensor parameters, copy;
-  };
-
   Backend& backend_;
   AdapterLayout layout_;
-  std::vector<Placed> placed_;
+  std::vector<CopyPair> placed_;  // parameters to their copies beside the weights
   std::vector<FactorSlice> factors_;
   int64_t size_ = 0, whole_size_ = 0;
 };

@@ -22,6 +22,7 @@ struct CudaSettings {
   bool deterministic = false;  // algorithms whose bits do not change from run to run, even where that is slower
 };
 
+class CopyTable;      // copy_table.h
 class CudaAttention;  // attention_plans.h
 struct PartialSums;   // reductions.h
 
@@ -41,6 +42,7 @@ class CudaBackend : public Backend {
   bool enqueues() const override { return true; }
   std::string report() const override;
   void copy(Tensor from, Tensor to) override;
+  void copy_all(std::span<const CopyPair> pairs) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;
@@ -86,6 +88,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<Readings> readings_;
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<CudaAttention> attention_;
+  std::unique_ptr<CopyTable> copies_;
   PartialSums* partial_sums_ = nullptr;  // of sum_squares and dot
 };
 

@@ -17,6 +17,9 @@ void TimedBackend::time(const char* op, int64_t flops, Work&& work) {
 void TimedBackend::copy(Tensor from, Tensor to) {
   time("copy", 0, [&] { inner_.copy(from, to); });
 }
+void TimedBackend::copy_all(std::span<const CopyPair> pairs) {
+  time("copy_all", 0, [&] { inner_.copy_all(pairs); });
+}
 void TimedBackend::zero(Tensor x) {
   time("zero", 0, [&] { inner_.zero(x); });
 }

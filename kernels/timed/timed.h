@@ -26,6 +26,7 @@ class TimedBackend : public Backend {
   std::string report() const override { return inner_.report(); }
   BackendTraits traits() const override { return inner_.traits(); }
   void copy(Tensor from, Tensor to) override;
+  void copy_all(std::span<const CopyPair> pairs) override;
   void zero(Tensor x) override;
   void upload(const void* host, Tensor to) override;
   void download(Tensor from, void* host) override;

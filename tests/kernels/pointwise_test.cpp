@@ -21,6 +21,32 @@ Held indices(const std::vector<int32_t>& values) {
   return {m, DType::i32};
 }
 
+// As an adapter's parameters become the factors beside their weights: many shapes at once, some in the columns of wider tensors, again with other values.
+TEST(Copy, ManyAtOnce) {
+  const auto backend = backend_under_test();
+  constexpr int64_t kShapes[][3] = {{16, 40, 0}, {40, 16, 48}, {1, 1, 0}, {24, 8, 8}, {7, 9001, 0}};  // rows, columns, gap behind a row of the copy
+  for (const bool odd : {false, true}) {
+    for (const DType from : {DType::f32, DType::bf16}) {
+      for (const DType to : {DType::f32, DType::bf16}) {
+        for (int64_t seed = 1; seed <= 2; ++seed) {
+          SCOPED_TRACE(fmt::format("{} to {} odd {} seed {}", name_of(from), name_of(to), odd, seed));
+          std::vector<std::unique_ptr<Held>> sources, copies;
+          std::vector<CopyPair> pairs;
+          for (const auto& [rows, cols, gap] : kShapes) {
+            if (!odd && cols % 8 != 0) continue;
+            sources.push_back(std::make_unique<Held>(drawn_matrix(seed * 10 + static_cast<int64_t>(pairs.size()), rows, cols, to), from));
+            copies.push_back(std::make_unique<Held>(drawn_matrix(99, rows, cols, to), to, gap));
+            pairs.push_back({*sources.back(), *copies.back()});
+          }
+          for (int again = 0; again < 2; ++again) backend->copy_all(pairs);
+          for (size_t i = 0; i < pairs.size(); ++i) EXPECT_TRUE(exactly(*copies[i], sources[i]->values())) << i;
+        }
+      }
+    }
+  }
+  backend->copy_all({});
+}
+
 TEST(Copy, AnyPairOfDtypes) {
   const auto backend = backend_under_test();
   for (const auto& [rows, cols] : kSizes) {
