@@ -38,8 +38,12 @@ void check_mpi(int result, const char* call) {
 MpiRequests::~MpiRequests() {
   for (size_t i = 0; i < requests_.size(); ++i) {
     if (requests_[i] == MPI_REQUEST_NULL) continue;
-    if (messages_[i].receiving) MPI_Cancel(&requests_[i]);
-    MPI_Request_free(&requests_[i]);
+    if (messages_[i].receiving) {  // its buffer is free when the cancellation is complete, which needs no other rank
+      MPI_Cancel(&requests_[i]);
+      MPI_Wait(&requests_[i], MPI_STATUS_IGNORE);
+    } else {
+      MPI_Request_free(&requests_[i]);
+    }
   }
 }
 
