@@ -2,7 +2,7 @@
 // Three backends implement it: Cpu, Cuda, Count (which counts and computes nothing).
 // Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
 // "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
-// Ops are enqueued in order; only `download` and a Reading wait. Host arrays (spans) are read before the call returns.
+// Ops are enqueued in order; only `download`, a Reading and a Moment that is asked for its seconds wait. Host arrays (spans) are read before the call returns.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -19,6 +19,10 @@ class CheckedCommunicator : public Communicator {
     compare(fmt::format("all_reduce {} × {}", x.size(), name_of(x.dtype)));
     inner_->all_reduce(x);
   }
+  std::unique_ptr<Transfer> start_all_reduce(Tensor x) override {
+    compare(fmt::format("start_all_reduce {} × {}", x.size(), name_of(x.dtype)));
+    return inner_->start_all_reduce(x);
+  }
   void all_gather(Tensor part, Tensor whole) override {
     compare(fmt::format("all_gather {} × {}", part.size(), name_of(part.dtype)));
     inner_->all_gather(part, whole);

@@ -1,5 +1,5 @@
 // The CUDA backend on one device (sm_90a): cuBLASLt for matrices, cuDNN for attention where its graphs fit, own kernels for the rest.
-// Everything is enqueued on one stream; only `download` and a Reading wait, and the tuning of a large product (matmul.h), once. No memory is allocated inside a step,
+// Everything is enqueued on one stream; only `download`, a Reading and a Moment wait, and the tuning of a large product (matmul.h), once. No memory is allocated inside a step,
 // apart from a workspace that grows the first time a larger shape is seen. Own kernels have no floating-point atomics and
 // add in a fixed order; with `deterministic`, the libraries' results repeat too.
 #pragma once

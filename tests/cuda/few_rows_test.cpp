@@ -31,6 +31,15 @@ TEST(FewRows, AreRightInAnyNumberAtAnyAlignment) {
   }
 }
 
+// A weight with so many outputs that a warp takes more of them.
+TEST(FewRows, AreRightOfAWideWeight) {
+  for (const int64_t rows : {int64_t{1}, int64_t{3}, kGemvRows}) {
+    const Held x(drawn_matrix(1, rows, 72, DType::bf16), DType::bf16), w(drawn_matrix(2, 8195, 72, DType::bf16), DType::bf16), y(Widened::poisoned(rows, 8195), DType::f32);
+    gemv(nullptr, 1, x, w, 0, y);
+    EXPECT_TRUE(as_expected(y, product(Trans::no, Trans::yes, 1, bounded(x.values()), bounded(w.values()), 0, bounded(Doubles(rows, 8195)))));
+  }
+}
+
 // A row's bits depend on the row and the weight: not on its neighbours, their number, or where they lie.
 TEST(FewRows, ARowDoesNotDependOnTheOthers) {
   for (const DType type : kFloats) {

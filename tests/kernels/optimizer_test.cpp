@@ -10,7 +10,7 @@ namespace {
 using namespace reference;
 
 TEST(Sums, SquaresAndDotAddUpInDouble) {
-  for (const int64_t n : {0, 1, 17, 16384, 16385, 70001}) {
+  for (const int64_t n : {0, 1, 17, 16384, 16385, 70001, 4200003}) {
     const Held x(drawn_matrix(1, n, 1, DType::f32, 1e3), DType::f32), y(drawn_matrix(2, n, 1, DType::f32), DType::f32);
     double squares = 3, product = 3, size = 3;
     for (int64_t i = 0; i < n; ++i) {

@@ -1,0 +1,96 @@
+// The loss of many rows, taken in chunks, against each row by itself in double; and the gradient against differences of that loss.
+#include "model/head.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "kernels/arena.h"
+
+namespace drover {
+namespace {
+
+constexpr int64_t kHidden = 6, kVocab = 11;
+
+struct Problem {
+  int64_t rows, trained;
+  std::vector<float> x, w, weights;
+  std::vector<int32_t> index, labels;
+  explicit Problem(int64_t n) : rows(n + 3), trained(n) {
+    std::mt19937 draw(7);
+    std::normal_distribution<float> normal(0, 1);
+    const auto drawn = [&](int64_t count) {
+      std::vector<float> v(static_cast<size_t>(count));
+      for (float& value : v) value = normal(draw);
+      return v;
+    };
+    x = drawn(rows * kHidden), w = drawn(kVocab * kHidden), weights = drawn(n);
+    index.resize(static_cast<size_t>(n));
+    std::iota(index.begin(), index.end(), 2);  // rows 0, 1 and the last are not trained
+    for (int64_t i = 0; i < n; ++i) labels.push_back(static_cast<int32_t>((i * 5 + 3) % kVocab));
+  }
+  // log p of trained row i, whose x is given.
+  double logprob(int64_t i, const std::vector<double>& row) const {
+    double squares = 0, sum = 0, own = 0;
+    for (const double v : row) squares += v * v;
+    const double scale = 1 / std::sqrt(squares / kHidden + 1e-5);
+    for (int64_t token = 0; token < kVocab; ++token) {
+      double logit = 0;
+      for (int64_t j = 0; j < kHidden; ++j) logit += row[static_cast<size_t>(j)] * scale * static_cast<double>(w[static_cast<size_t>(token * kHidden + j)]);
+      sum += std::exp(logit);
+      if (token == labels[static_cast<size_t>(i)]) own = logit;
+    }
+    return own - std::log(sum);
+  }
+  std::vector<double> row(int64_t i) const {
+    const auto begin = x.begin() + (i + 2) * kHidden;
+    return {begin, begin + kHidden};
+  }
+};
+
+// A chunk and its neighbours; several chunks, the last of them short.
+TEST(Head, EveryRowOfEveryChunk) {
+  ASSERT_EQ(Head::chunk_rows(kVocab), 512);
+  const auto backend = make_cpu_backend(1);
+  for (const int64_t n : {1, 511, 512, 513, 1300}) {
+    SCOPED_TRACE(n);
+    const Problem p(n);
+    Arena arena("head", backend->memory(), int64_t{4} << 20), scratch("scratch", backend->memory(), int64_t{4} << 20);
+    const auto put = [&](const auto& values, int64_t rows, int64_t cols, DType dtype) {
+      const Tensor t = arena.tensor(rows, cols, dtype);
+      backend->upload(values.data(), t);
+      return t;
+    };
+    const auto tp = make_self_communicator("tp");
+    const Head head{.norm = {.weight = put(std::vector<float>(kHidden, 1), kHidden, 1, DType::f32)}, .weight = put(p.w, kVocab, kHidden, DType::f32), .share = vocabulary_share(kVocab, 0, 1), .tp = tp.get()};
+    Step step{.backend = *backend, .scratch = scratch, .rope = {}, .ids = {}, .positions = {}, .documents = {}, .segments = {}, .dropout = {}, .cache_rows = {}};
+    const Tensor x = put(p.x, p.rows, kHidden, DType::f32), dx = arena.tensor(p.rows, kHidden, DType::f32), logprob = arena.tensor(n, 1, DType::f32);
+    head.loss(step, x, put(p.index, n, 1, DType::i32), put(p.labels, n, 1, DType::i32), put(p.weights, n, 1, DType::f32), logprob, dx);
+
+    const float *found = logprob.as<float>(), *gradient = dx.as<float>();
+    for (int64_t i = 0; i < n; ++i) {
+      std::vector<double> row = p.row(i);
+      EXPECT_NEAR(found[i], p.logprob(i, row), 1e-5) << "row " << i;
+      for (size_t j = 0; j < row.size(); ++j) {
+        constexpr double kStep = 1e-5;
+        const double at = row[j];
+        row[j] = at + kStep;
+        const double above = p.logprob(i, row);
+        row[j] = at - kStep;
+        const double below = p.logprob(i, row);
+        row[j] = at;
+        const double weight = static_cast<double>(p.weights[static_cast<size_t>(i)]);
+        EXPECT_NEAR(gradient[(i + 2) * kHidden + static_cast<int64_t>(j)], -weight * (above - below) / (2 * kStep), 2e-5 * (1 + std::abs(weight))) << "row " << i << " column " << j;
+      }
+    }
+    for (const int64_t untrained : {int64_t{0}, int64_t{1}, p.rows - 1}) {
+      for (int64_t j = 0; j < kHidden; ++j) EXPECT_EQ(gradient[untrained * kHidden + j], 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace drover
