@@ -22,6 +22,17 @@ void Backend::copy_all(std::span<const CopyPair> pairs) {
   for (const CopyPair& pair : pairs) copy(pair.from, pair.to);
 }
 
+void Backend::low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) {
+  int64_t rank = 0;
+  for (const LowRankGradient& term : terms) {
+    const Tensor dy_m = dy.columns(term.column, term.b.rows);
+    gemm(Trans::no, Trans::no, term.scale, dy_m, term.b, 0, v.columns(rank, term.b.cols));
+    gemm(Trans::yes, Trans::no, 1, dy_m, term.u, 1, term.grad_b);
+    rank += term.b.cols;
+  }
+  if (v.cols > rank) zero(v.columns(rank, v.cols - rank));
+}
+
 std::unique_ptr<Moment> Backend::moment() { return std::make_unique<HostMoment>(); }
 
 std::unique_ptr<Reading> Backend::read_later(Tensor from) {

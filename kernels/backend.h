@@ -24,6 +24,15 @@ struct LowRank {
   int64_t column = 0;  // where the member's outputs begin in y
 };
 
+// What one low-rank term takes part in when its linear goes backward; its outputs are columns [column, column + b.rows) of dy.
+struct LowRankGradient {
+  Tensor u;            // (T, r) float, as the forward had it
+  Tensor b;            // (out of this member, r) float
+  Tensor grad_b;       // (out of this member, r) f32
+  float scale = 1;     // that u has and v gets
+  int64_t column = 0;
+};
+
 // Keys and values as attention sees them: rows of a pool. Position p of a segment lies in row
 // block_table[p / block_size] · block_size + p % block_size, or in row k0 + p where the segment has no table.
 struct KvView {
@@ -117,6 +126,9 @@ class Backend {
   virtual void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) = 0;
   // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float; v, a may be empty.
   virtual void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) = 0;
+  // For each term, dy_m being its columns of dy:  v_m = scale·dy_m·b,  grad_b += dy_mᵀ·u.  v (T,≥ Σ r) float: the terms' v_m side by side, then zeros; it may lie
+  // beside dy in one memory. Unless it is overridden, two products a term.
+  virtual void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
 
   // --- pointwise -------------------------------------------------------------------------------------------------------
   virtual void add(Tensor x, Tensor y) = 0;                      // y += x.  any float, or both f64; same shape

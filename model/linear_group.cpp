@@ -76,12 +76,6 @@ Tensor LinearGroup::margin_of(Tensor x) const {
   return x.columns(x.cols, strip_);
 }
 
-Tensor LinearGroup::cleared_margin_of(Step& step, Tensor x) const {
-  const Tensor margin = margin_of(x);
-  if (strip_ > rank_) step.backend.zero(margin.columns(rank_, strip_ - rank_));
-  return margin.columns(0, rank_);
-}
-
 std::vector<LowRank> LinearGroup::low_rank_terms(Step& step, Tensor x, Tensor u) const {
   std::vector<LowRank> terms;
   if (!adapted()) return terms;
@@ -92,7 +86,10 @@ std::vector<LowRank> LinearGroup::low_rank_terms(Step& step, Tensor x, Tensor u)
     step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), weight_.rows_from(weight_.rows, strip_), 0, margin_of(x));
     computed = margin_of(x).columns(0, rank_);
   } else {
-    if (strip_ > 0) computed = cleared_margin_of(step, x);
+    if (strip_ > 0) {
+      computed = margin_of(x).columns(0, rank_);
+      if (strip_ > rank_) step.backend.zero(margin_of(x).columns(rank_, strip_ - rank_));
+    }
     for (const Run& run : runs(step)) {
       Frame frame(step.scratch);
       step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), a_.rows_from(run.rank_column, run.r), 0,
@@ -122,28 +119,28 @@ void LinearGroup::forward_add(Step& step, Tensor x, Tensor u, Tensor residual) c
   step.backend.add(partial, residual);
 }
 
+std::vector<LowRankGradient> LinearGroup::gradient_terms(Tensor u) const {
+  std::vector<LowRankGradient> terms;
+  for (const Member& m : members_) {
+    if (m.r > 0) terms.push_back({u.columns(m.rank_column, m.r), m.b, m.grad_b, m.scale, m.column});
+  }
+  return terms;
+}
+
 void LinearGroup::backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx) const {
   Backend& b = step.backend;
   Frame frame(step.scratch);
   Tensor v{};
-  const bool at_once = strip_ > 0 && together_.size() == 1;
-  if (at_once) {  // the B stand block by block in the strip, with zeros around them: one pass over dy for all
-    b.gemm(Trans::no, Trans::no, together_.front().scale, dy, weight_.columns(weight_.cols, strip_), 0, margin_of(dy));
-    v = margin_of(dy).columns(0, rank_);
-  } else if (adapted()) {
-    v = strip_ > 0 ? cleared_margin_of(step, dy) : frame.tensor(dy.rows, rank_, step.dtype);
+  if (adapted()) {
+    const Tensor whole = strip_ > 0 ? margin_of(dy) : frame.tensor(dy.rows, rank_, step.dtype);
+    b.low_rank_backward(dy, gradient_terms(u), whole);
+    v = whole.columns(0, rank_);
   }
-  for (const Member& m : members_) {
-    if (m.r > 0 && !at_once) b.gemm(Trans::no, Trans::no, m.scale, dy.columns(m.column, m.out), m.b, 0, v.columns(m.rank_column, m.r));
-  }
-  // The sum of dx over tp runs beside the factors' gradients, which do not need it.
+  // The sum of dx over tp runs beside dA, which does not need it.
   std::unique_ptr<Transfer> summed;
   if (!dx.empty()) {
     input_gradient(step, dy, v, dx);
     if (split_ == Split::output) summed = tp_->start_all_reduce(dx);
-  }
-  for (const Member& m : members_) {
-    if (m.r > 0) b.gemm(Trans::yes, Trans::no, 1, dy.columns(m.column, m.out), u.columns(m.rank_column, m.r), 1, m.grad_b);
   }
   for (const Run& run : adapted() ? runs(step) : std::span<const Run>{}) {
     Frame inner(step.scratch);

@@ -49,8 +49,8 @@ class LinearGroup {
   };
   std::span<const Run> runs(const Step& step) const { return step.dropout.p == 0 ? together_ : apart_; }
   Tensor margin_of(Tensor x) const;                           // the strip's columns beside x or dy
-  Tensor cleared_margin_of(Step& step, Tensor x) const;       // the first `rank` of them; those that fill up the strip become zero
   std::vector<LowRank> low_rank_terms(Step& step, Tensor x, Tensor u) const;
+  std::vector<LowRankGradient> gradient_terms(Tensor u) const;
   void input_gradient(Step& step, Tensor dy, Tensor v, Tensor dx) const;  // of this rank's outputs
   Tensor dropped(Step& step, Frame& frame, Tensor x, Projection projection) const;
   DropoutMask mask_for(const Step& step, Projection projection) const;

@@ -4,6 +4,7 @@
 #include "kernels/cuda/attention_plans.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/copy_table.h"
+#include "kernels/cuda/low_rank.h"
 #include "kernels/cuda/reductions.h"
 
 namespace drover::cuda {
@@ -54,12 +55,14 @@ CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
   matmul_ = std::make_unique<Matmul>(stream_, settings.deterministic);
   attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_, AttentionSettings{.deterministic = settings.deterministic});
   copies_ = std::make_unique<CopyTable>(stream_, *uploader_, traffic_);
+  low_rank_ = std::make_unique<LowRankBackward>(stream_, traffic_);
   partial_sums_ = static_cast<PartialSums*>(memory_->allocate(static_cast<int64_t>(sizeof(PartialSums))));  // zeroed
 }
 
 CudaBackend::~CudaBackend() {
   cudaStreamSynchronize(stream_);
   memory_->release(partial_sums_, 0);
+  low_rank_.reset();
   copies_.reset();
   attention_.reset();
   matmul_.reset();
@@ -68,7 +71,7 @@ CudaBackend::~CudaBackend() {
   cudaStreamDestroy(stream_);
 }
 
-int64_t CudaBackend::workspace_bytes() const { return matmul_->workspace_bytes() + attention_->workspace_bytes() + copies_->bytes(); }
+int64_t CudaBackend::workspace_bytes() const { return matmul_->workspace_bytes() + attention_->workspace_bytes() + copies_->bytes() + low_rank_->workspace_bytes(); }
 
 std::string CudaBackend::report() const {
   std::string text;

@@ -24,6 +24,7 @@ struct CudaSettings {
 
 class CopyTable;      // copy_table.h
 class CudaAttention;  // attention_plans.h
+class LowRankBackward;  // low_rank.h
 struct PartialSums;   // reductions.h
 
 class CudaBackend : public Backend {
@@ -53,6 +54,7 @@ class CudaBackend : public Backend {
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
   void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) override;
   void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) override;
+  void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) override;
   void add(Tensor x, Tensor y) override;
   void scale_rows(Tensor weights, Tensor x) override;
   void dropout(Tensor x, const DropoutMask& mask, Tensor y) override;
@@ -89,6 +91,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<CudaAttention> attention_;
   std::unique_ptr<CopyTable> copies_;
+  std::unique_ptr<LowRankBackward> low_rank_;
   PartialSums* partial_sums_ = nullptr;  // of sum_squares and dot
 };
 

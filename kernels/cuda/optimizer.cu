@@ -10,7 +10,6 @@ namespace drover::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kAtOnce = 4;  // packs that a thread has on their way
 constexpr int kPack = 4;  // elements that a thread adds at a time, wherever they lie: the order of a sum does not depend on alignment
 
 template <bool Aligned>
@@ -22,7 +21,8 @@ __device__ void load_four(const float* x, int64_t i, int64_t n, float (&v)[kPack
 
 // total += the sum of x·y, or of x² where Square.
 template <bool Aligned, bool Square>
-__global__ void sum_kernel(const float* x, const float* y, int64_t n, PartialSums* partial, double* total) {
+__global__ void __launch_bounds__(kThreads, 4) sum_kernel(const float* x, const float* y, int64_t n, PartialSums* partial, double* total) {
+  constexpr int kAtOnce = Square ? 8 : 4;  // packs of each vector that a thread has on their way
   double sum = 0;
   const int64_t stride = int64_t{gridDim.x} * kThreads * kPack;
   for (int64_t i = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * kPack; i < n; i += kAtOnce * stride) {

@@ -52,6 +52,11 @@ void TimedBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank,
 void TimedBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
   time("linear_dx", 2 * dy.rows * w.rows * w.cols + 2 * v.rows * v.cols * a.cols, [&] { inner_.linear_dx(dy, w, v, a, dx); });
 }
+void TimedBackend::low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) {
+  int64_t flops = 0;
+  for (const LowRankGradient& term : terms) flops += 4 * dy.rows * term.b.rows * term.b.cols;
+  time("low_rank_backward", flops, [&] { inner_.low_rank_backward(dy, terms, v); });
+}
 void TimedBackend::add(Tensor x, Tensor y) {
   time("add", 0, [&] { inner_.add(x, y); });
 }

@@ -11,7 +11,7 @@ namespace drover {
 struct OpTime {
   int64_t calls = 0;
   double seconds = 0;
-  int64_t flops = 0;  // of gemm, linear, linear_dx; 0 for the rest
+  int64_t flops = 0;  // of gemm, linear, linear_dx, low_rank_backward; 0 for the rest
 };
 
 class TimedBackend : public Backend {
@@ -37,6 +37,7 @@ class TimedBackend : public Backend {
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
   void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) override;
   void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) override;
+  void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) override;
   void add(Tensor x, Tensor y) override;
   void scale_rows(Tensor weights, Tensor x) override;
   void dropout(Tensor x, const DropoutMask& mask, Tensor y) override;

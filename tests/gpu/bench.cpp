@@ -194,30 +194,42 @@ class Bench {
       const Tensor base = w.rows_from(0, g.out), u_strip = x.columns(g.in, strip), v_strip = y.columns(g.out, strip), a_strip = w.rows_from(g.out, strip), b_strip = base.columns(g.in, strip),
                    u = u_strip.columns(0, rank), v = v_strip.columns(0, rank), a = a_strip.rows_from(0, rank);
       std::vector<LowRank> terms;
+      std::vector<LowRankGradient> gradients;
       for (int64_t m = 0; m < g.members; ++m) {  // equal members: the same arithmetic as unequal ones
         const int64_t first = g.out / g.members * m, rows = m + 1 == g.members ? g.out - first : g.out / g.members;
         terms.push_back({u.columns(m * kRank, kRank), b_strip.rows_from(first, rows).columns(m * kRank, kRank), first});
+        gradients.push_back({terms.back().u, terms.back().b, db.rows_from(first, rows), 2, first});
       }
-      const auto timed = [&](const char* what, bool adapted, const std::function<void(int)>& run) {
+      const auto timed = [&](const char* what, const std::function<void(int)>& run) {
         for (int i = 0; i < 210; ++i) run(i);
         const double us = median_us(run);
-        (adapted ? adapted_us : plain_us) += us;
         say({{"bench", fmt::format("{} {}", g.name, what)}, {"us", us}, {"tflops", flops / us * 1e-6}});
+        return us;
       };
-      timed("forward, frozen", false, [&](int) { backend_.linear(x, base, {}, false, y); });
-      timed("dx, frozen", false, [&](int) { backend_.linear_dx(y, base, {}, {}, dx); });
-      timed("forward with its low-rank term", true, [&](int) {
-        backend_.gemm(Trans::no, Trans::yes, 2, x, a_strip, 0, u_strip);
+      // What the terms add, alone; `bytes`: the wide operand.
+      const auto part = [&](const char* what, double bytes, const std::function<void(int)>& run) {
+        for (int i = 0; i < 210; ++i) run(i);
+        const double us = median_us(run);
+        say({{"bench", fmt::format("{}: {}", g.name, what)}, {"us", us}, {"gb_per_s", bytes / us * 1e-3}});
+      };
+      const auto u_of_x = [&](int) { backend_.gemm(Trans::no, Trans::yes, 2, x, a_strip, 0, u_strip); };
+      const auto v_and_db = [&](int) { backend_.low_rank_backward(y, gradients, v_strip); };
+      const auto da_of_v = [&](int) { backend_.gemm(Trans::yes, Trans::no, 1, v, x, 1, da); };
+      plain_us += timed("forward, frozen", [&](int) { backend_.linear(x, base, {}, false, y); });
+      plain_us += timed("dx, frozen", [&](int) { backend_.linear_dx(y, base, {}, {}, dx); });
+      adapted_us += timed("forward with its low-rank term", [&](int i) {
+        u_of_x(i);
         backend_.linear(x, base, terms, false, y);
       });
-      timed("backward with its low-rank term", true, [&](int) {
-        backend_.gemm(Trans::no, Trans::no, 2, y, b_strip, 0, v_strip);
-        for (const LowRank& term : terms) {
-          backend_.gemm(Trans::yes, Trans::no, 1, y.columns(term.column, term.b.rows), term.u, 1, db.rows_from(term.column, term.b.rows));
-        }
-        backend_.gemm(Trans::yes, Trans::no, 1, v, x, 1, da);
+      adapted_us += timed("backward with its low-rank term", [&](int i) {
+        v_and_db(i);
+        da_of_v(i);
         backend_.linear_dx(y, base, v, a, dx);
       });
+      const auto bytes = [&](Tensor t) { return static_cast<double>(t.bytes()); };
+      part("u", bytes(x), u_of_x);
+      part("v and dB", bytes(y), v_and_db);
+      part("dA", bytes(x), da_of_v);
       release();
     }
     say({{"bench", "low-rank terms of a layer"}, {"frozen_us", plain_us}, {"with_us", adapted_us}, {"overhead", adapted_us / plain_us - 1}});

@@ -1,5 +1,6 @@
-"""PyTorch + PEFT on the same model directory: LoRA r 16 on all seven linears, bf16, SDPA, AdamW, clipping, a new batch every step. Where PEFT is missing, the
-same adapters by hand. Prints a line of JSON with every step's seconds.
+"""PyTorch + PEFT on a model of the same shape: LoRA r 16 on all seven linears, bf16 by autocast as Hugging Face's Trainer runs it, SDPA, AdamW, clipping, a new
+batch every step. Where PEFT is missing, the same adapters by hand. `compiled`: each decoder layer, and the head with its loss, by torch.compile. Prints a line of
+JSON with every step's seconds.
 Usage: peer.py speed MODEL ROWS LENGTH STEPS eager|compiled
        peer.py gradients MODEL ADAPTER IDS_JSON fp64|fp32|bf16 OUT.safetensors     (the loss and the adapter's gradients of one batch)
        peer.py models OUT [NAME…]     (writes the made-up models that tests/gpu/run needs)"""
@@ -60,21 +61,42 @@ def synchronise():
         torch.cuda.synchronize()
 
 
+def made_up(path, dtype):
+    """The directory's model with weights drawn where it runs: a speed does not need the files' own."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device(DEVICE):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype, attn_implementation="sdpa")
+
+
+def head_loss(hidden, weight, labels):
+    logits = nn.functional.linear(hidden, weight)
+    return nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten())
+
+
 def speed(path, rows, length, steps, mode):
     rows, length, steps = int(rows), int(length), int(steps)
     torch.manual_seed(0)
-    model, how = adapted(load(path, torch.bfloat16), 16, 32)
+    begun = time.perf_counter()
+    say = lambda what: print(f"{time.perf_counter() - begun:6.1f} s  {what}", file=sys.stderr, flush=True)
+    model, how = adapted(made_up(path, torch.bfloat16), 16, 32)
+    say(f"model made, adapters {how}")
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=2e-4, fused=DEVICE == "cuda")
-    run = torch.compile(model) if mode == "compiled" else model
-    vocabulary = model.config.vocab_size
-    seconds, loss = [], None
+    causal = model.get_base_model() if how == "peft" else model
+    loss_of = head_loss
+    if mode == "compiled":
+        for layer in causal.model.layers:
+            layer.compile()
+        loss_of = torch.compile(head_loss)
+    seconds, value = [], None
     for step in range(steps + 5):
-        ids = torch.randint(0, vocabulary, (rows, length)).to(DEVICE)
+        ids = torch.randint(0, model.config.vocab_size, (rows, length)).to(DEVICE)
         synchronise()
         begin = time.perf_counter()
-        loss = run(input_ids=ids, labels=ids, use_cache=False).loss
+        with torch.autocast(DEVICE, torch.bfloat16):
+            loss = loss_of(causal.model(input_ids=ids, use_cache=False).last_hidden_state, causal.lm_head.weight, ids)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -83,6 +105,8 @@ def speed(path, rows, length, steps, mode):
         synchronise()
         if step >= 5:
             seconds.append(time.perf_counter() - begin)
+        else:
+            say(f"step {step + 1}, loss {value:.4f}")
     peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
     print(json.dumps({"adapters": how, "mode": mode, "torch": torch.__version__, "rows": rows, "length": length, "loss": value, "peak_bytes": peak, "step_seconds": seconds,
                       "tokens_per_second": rows * length / statistics.median(seconds)}))

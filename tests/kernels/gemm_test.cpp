@@ -1,6 +1,9 @@
 // Matrix products against double, for every pair of dtypes, at odd sizes, pitched and in place of older values.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <deque>
+
 #include "kernels/backend.h"
 #include "kernels/base/error.h"
 #include "tests/reference/compare.h"
@@ -91,6 +94,69 @@ TEST(Linear, BackwardWithAndWithoutLowRank) {
       const auto expected = reference::linear_dx(bounded(dy), bounded(w), low ? bounded(v) : Matrix<Bounded>(), low ? bounded(a) : Matrix<Bounded>());
       backend->linear_dx(dy, w, low ? Tensor(v) : Tensor{}, low ? Tensor(a) : Tensor{}, dx);
       EXPECT_TRUE(as_expected(dx, expected));
+    }
+  }
+}
+
+struct LowRankCase {
+  int64_t t;
+  std::vector<std::array<int64_t, 3>> members;  // columns left out before it, its columns, its rank
+  int64_t margin;                               // columns of v
+};
+
+// v beside dy, where its columns are a strip of the same memory. A whole step of a tiled kernel and pieces of one, members of unequal widths and ranks, gaps
+// between them, ranks and widths that no tile takes.
+TEST(Linear, LowRankPartOfTheBackward) {
+  const auto backend = backend_under_test();
+  const LowRankCase cases[] = {{1, {{0, 8, 8}}, 8},
+                               {1, {{0, 1, 1}}, 4},
+                               {64, {{0, 128, 16}}, 64},
+                               {65, {{0, 136, 16}, {0, 24, 16}, {8, 24, 16}}, 64},
+                               {130, {{8, 1032, 8}}, 64},
+                               {300, {{0, 40, 16}, {0, 520, 8}}, 24},
+                               {129, {{0, 264, 32}, {16, 8, 24}}, 64},
+                               {67, {{0, 40, 48}}, 64},
+                               {33, {{3, 35, 8}, {0, 17, 5}}, 64}};
+  for (const LowRankCase& c : cases) {
+    for (int which = 0; which < 4; ++which) {
+      const DType type = kFloats[which & 1], of_u = kFloats[which >> 1];
+      SCOPED_TRACE(fmt::format("T {} members {} case {}", c.t, c.members.size(), which));
+      int64_t out = 0, rank = 0;
+      for (const auto& [gap, columns, r] : c.members) out += gap + columns, rank += r;
+      out = (out + 7) / 8 * 8;
+      Doubles drawn = drawn_matrix(1, c.t, out + c.margin, type);
+      for (int64_t i = 0; i < c.t; ++i) {
+        for (int64_t j = out; j < out + c.margin; ++j) drawn(i, j) = std::nan("");  // it is written, never read
+      }
+      const Held whole(drawn, type, 8);
+      const Tensor dy = Tensor(whole).columns(0, out), v = Tensor(whole).columns(out, c.margin);
+      const Matrix<Bounded> dy_before = as<Bounded>(values_of(dy));
+      const Held u(drawn_matrix(2, c.t, rank, of_u), of_u, (8 - rank % 8) % 8);
+      std::deque<Held> b, grad_b;
+      std::vector<LowRankGradient> terms;
+      std::vector<Matrix<Bounded>> expected_gradients;
+      Matrix<Bounded> expected_v(c.t, c.margin);
+      int64_t column = 0, rank_column = 0;
+      for (const auto& [gap, columns, r] : c.members) {
+        column += gap;
+        const float scale = 0.5f + static_cast<float>(rank_column);
+        b.emplace_back(drawn_matrix(3 + column, columns, r, type), type, 8 + (8 - r % 8) % 8);
+        grad_b.emplace_back(drawn_matrix(4 + column, columns, r, DType::f32), DType::f32, (4 - r % 4) % 4);
+        terms.push_back({Tensor(u).columns(rank_column, r), b.back(), grad_b.back(), scale, column});
+        const auto dy_m = as<Bounded>(values_of(dy.columns(column, columns)));
+        const auto v_m = product(Trans::no, Trans::no, scale, dy_m, bounded(b.back()), 0, Matrix<Bounded>(c.t, r));
+        for (int64_t i = 0; i < c.t; ++i) {
+          for (int64_t j = 0; j < r; ++j) expected_v(i, rank_column + j) = v_m(i, j);
+        }
+        expected_gradients.push_back(product(Trans::yes, Trans::no, 1, dy_m, as<Bounded>(values_of(terms.back().u)), 1, bounded(grad_b.back())));
+        column += columns;
+        rank_column += r;
+      }
+      backend->low_rank_backward(dy, terms, v);
+      EXPECT_TRUE(close(values_of(v), expected_v, type));
+      EXPECT_TRUE(close(values_of(dy), dy_before, type)) << "dy is kept";
+      EXPECT_TRUE(whole.guard_intact());
+      for (size_t m = 0; m < terms.size(); ++m) EXPECT_TRUE(as_expected(grad_b[m], expected_gradients[m])) << "member " << m;
     }
   }
 }

@@ -59,7 +59,7 @@ struct Block {
   const std::function<void()>* thread = nullptr;
   const char* name = "";
   dim3 shape;
-  alignas(16) char shared[256 << 10];
+  alignas(128) char shared[256 << 10];
 };
 Block* block() {
   static Block* b = [] {
