@@ -147,7 +147,9 @@ class Backend {
   virtual void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) = 0;
 
   virtual void swiglu(Tensor gate_up, Tensor y) = 0;  // y = silu(gate)·up.  gate_up (T,2F) = [gate | up], y (T,F), same float. Source: Shazeer 2020.
-  virtual void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) = 0;  // (T,F), (T,2F), (T,2F); d_gate_up may alias gate_up
+  // d_gate = dy·up·silu'(gate), d_up = dy·silu(gate), and, unless it is empty, the forward's y once more.  dy, y (T,F), gate_up, d_gate_up (T,2F), same float;
+  // d_gate_up may be gate_up, and y dy.
+  virtual void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) = 0;
 
   // y[t] = table[id[t] - begin] where begin <= id[t] < begin + valid, else 0.  ids (T) i32, table (V,D) float, y (T,D) same float.
   virtual void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) = 0;

@@ -71,23 +71,25 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
     Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), step.dtype, gate_up.strip());
     {
       Frame inner(step.scratch);
-      Tensor activated{};
-      if (down.adapted()) {
-        activated = inner.tensor(t, down.in_features(), step.dtype);
+      const Tensor d_activated = inner.tensor(t, down.in_features(), step.dtype), activated = down.adapted() ? d_activated : Tensor{};  // each value takes its gradient's place
+      const auto went = down.backward(step, inner, dx, s.u_down, reach == Reach::down ? Tensor{} : d_activated);
+      if (reach == Reach::down) {
         b.swiglu(s.gate_up, activated);
+      } else {
+        b.swiglu_backward(d_activated, s.gate_up, d_gate_up, activated);
       }
-      Tensor d_activated = reach == Reach::down ? Tensor{} : inner.tensor(t, down.in_features(), step.dtype);
-      down.backward(step, dx, activated, s.u_down, d_activated);
+      down.gradient_of_a(step, went.v, activated);
       if (reach == Reach::down) return;
-      b.swiglu_backward(d_activated, s.gate_up, d_gate_up);
     }
     Tensor normed{};
     if (gate_up.adapted()) {
       normed = scratch.tensor(t, hidden, step.dtype);
       b.rms_norm_again(s.h, s.h_rstd, mlp_norm.weight, normed);
     }
-    Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
-    gate_up.backward(step, d_gate_up, normed, s.u_gate_up, d_normed);
+    const Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
+    const auto went = gate_up.backward(step, scratch, d_gate_up, s.u_gate_up, d_normed);
+    gate_up.gradient_of_a(step, went.v, normed);
+    if (went.sum) went.sum->wait();
     if (reach == Reach::gate_up) return;
     b.rms_norm_backward(d_normed, s.h, s.h_rstd, mlp_norm.weight, dx);
   }
@@ -99,7 +101,8 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
     {
       Frame inner(step.scratch);
       Tensor d_attended = reach == Reach::o ? Tensor{} : inner.tensor(t, o.in_features(), step.dtype);
-      o.backward(step, dx, s.attended, s.u_o, d_attended);
+      const auto went = o.backward(step, inner, dx, s.u_o, d_attended);
+      o.gradient_of_a(step, went.v, s.attended);
       if (reach == Reach::o) return;
       b.attention_backward(heads.q, {heads.k, heads.v}, step.segments, attention, s.attended, s.lse, d_attended, d_heads.q, d_heads.k, d_heads.v);
     }
@@ -109,8 +112,10 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
       normed = scratch.tensor(t, hidden, step.dtype);
       b.rms_norm_again(s.x, s.rstd, attention_norm.weight, normed);
     }
-    Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
-    qkv.backward(step, d_qkv, normed, s.u_qkv, d_normed);
+    const Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
+    const auto went = qkv.backward(step, scratch, d_qkv, s.u_qkv, d_normed);
+    qkv.gradient_of_a(step, went.v, normed);
+    if (went.sum) went.sum->wait();
     if (reach == Reach::qkv) return;
     b.rms_norm_backward(d_normed, s.x, s.rstd, attention_norm.weight, dx);
   }

@@ -127,27 +127,24 @@ std::vector<LowRankGradient> LinearGroup::gradient_terms(Tensor u) const {
   return terms;
 }
 
-void LinearGroup::backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx) const {
-  Backend& b = step.backend;
-  Frame frame(step.scratch);
-  Tensor v{};
+LinearGroup::Backward LinearGroup::backward(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const {
+  Backward went;
   if (adapted()) {
     const Tensor whole = strip_ > 0 ? margin_of(dy) : frame.tensor(dy.rows, rank_, step.dtype);
-    b.low_rank_backward(dy, gradient_terms(u), whole);
-    v = whole.columns(0, rank_);
+    step.backend.low_rank_backward(dy, gradient_terms(u), whole);
+    went.v = whole.columns(0, rank_);
   }
-  // The sum of dx over tp runs beside dA, which does not need it.
-  std::unique_ptr<Transfer> summed;
-  if (!dx.empty()) {
-    input_gradient(step, dy, v, dx);
-    if (split_ == Split::output) summed = tp_->start_all_reduce(dx);
-  }
+  if (dx.empty()) return went;
+  input_gradient(step, dy, went.v, dx);
+  if (split_ == Split::output) went.sum = tp_->start_all_reduce(dx);
+  return went;
+}
+
+void LinearGroup::gradient_of_a(Step& step, Tensor v, Tensor x) const {
   for (const Run& run : adapted() ? runs(step) : std::span<const Run>{}) {
-    Frame inner(step.scratch);
-    b.gemm(Trans::yes, Trans::no, 1, v.columns(run.rank_column, run.r), dropped(step, inner, x, run.projection), 1,
-           grad_a_.rows_from(run.rank_column, run.r));
+    Frame frame(step.scratch);
+    step.backend.gemm(Trans::yes, Trans::no, 1, v.columns(run.rank_column, run.r), dropped(step, frame, x, run.projection), 1, grad_a_.rows_from(run.rank_column, run.r));
   }
-  if (summed) summed->wait();
 }
 
 void LinearGroup::input_gradient(Step& step, Tensor dy, Tensor v, Tensor dx) const {

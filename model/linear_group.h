@@ -37,8 +37,13 @@ class LinearGroup {
   void forward(Step& step, Tensor x, Tensor u, Tensor y) const;
   // residual (T,out) += the linear, reduced over tp. Split by input.
   void forward_add(Step& step, Tensor x, Tensor u, Tensor residual) const;
-  // x may be empty without an adapter; dx empty: not wanted. dx is of Step::partial_dtype() when split by output (it is reduced over tp).
-  void backward(Step& step, Tensor dy, Tensor x, Tensor u, Tensor dx) const;
+  // dB and dx. Split by output, dx is of Step::partial_dtype(), and its sum over tp is under way: what comes next runs beside it. dx empty: not wanted.
+  struct Backward {
+    Tensor v;                       // for gradient_of_a: in dy's margin or in the frame; empty without an adapter
+    std::unique_ptr<Transfer> sum;  // to be waited for before dx is read; null: there is none
+  };
+  Backward backward(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const;
+  void gradient_of_a(Step& step, Tensor v, Tensor x) const;  // dA; nothing without an adapter
 
  private:
   // Members that see the same input: each by itself under dropout, else neighbours of one scale together.

@@ -96,7 +96,7 @@ void CountBackend::rms_norm_again(Tensor x, Tensor, Tensor, Tensor) { tally("rms
 void CountBackend::rms_norm_backward(Tensor dy, Tensor, Tensor, Tensor, Tensor) { tally("rms_norm_backward", 8 * dy.size()); }
 void CountBackend::rope(Tensor x, Tensor, Tensor, Tensor, bool) { tally("rope", 3 * x.size()); }
 void CountBackend::swiglu(Tensor, Tensor y) { tally("swiglu", 5 * y.size()); }
-void CountBackend::swiglu_backward(Tensor dy, Tensor, Tensor) { tally("swiglu_backward", 10 * dy.size()); }
+void CountBackend::swiglu_backward(Tensor dy, Tensor, Tensor, Tensor y) { tally("swiglu_backward", 10 * dy.size() + y.size()); }
 void CountBackend::embedding(Tensor, Tensor, int64_t, int64_t, Tensor) { tally("embedding", 0); }
 
 void CountBackend::attention(Tensor, const KvView&, std::span<const Segment> segments, const AttentionShape& shape, Tensor, Tensor) {

@@ -190,33 +190,37 @@ void CpuBackend::swiglu(Tensor gate_up, Tensor y) {
   });
 }
 
-void CpuBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) {
+void CpuBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
   const int64_t f = dy.cols;
   with_type(dy, [&](auto* d) {
     using T = std::remove_pointer_t<decltype(d)>;
     const T* in = gate_up.as<T>();
     T* out = d_gate_up.as<T>();
+    T* again = y.empty() ? nullptr : y.as<T>();
     for_rows(dy.rows, threads_, [&](int64_t r) {
       const T *g = in + r * gate_up.pitch, *u = g + f, *dr = d + r * dy.pitch;
-      T *dg = out + r * d_gate_up.pitch, *du = dg + f;
-      const auto both = [](Vec gate, Vec up, Vec dyv, Vec& dgate, Vec& dup) {
+      T *dg = out + r * d_gate_up.pitch, *du = dg + f, *yr = again == nullptr ? nullptr : again + r * y.pitch;
+      const auto all = [](Vec gate, Vec up, Vec dyv, Vec& dgate, Vec& dup, Vec& yv) {
         const Vec s = sigmoid(gate), silu = _mm256_mul_ps(gate, s), one = _mm256_set1_ps(1);
         // silu' = s·(1 + gate·(1 - s))
         const Vec slope = _mm256_mul_ps(s, _mm256_fmadd_ps(gate, _mm256_sub_ps(one, s), one));
         dgate = _mm256_mul_ps(_mm256_mul_ps(dyv, up), slope);
         dup = _mm256_mul_ps(dyv, silu);
+        yv = _mm256_mul_ps(silu, up);
       };
       int64_t i = 0;
-      Vec a, b;
+      Vec a, b, c;
       for (; i + kLanes <= f; i += kLanes) {
-        both(load(g + i), load(u + i), load(dr + i), a, b);
+        all(load(g + i), load(u + i), load(dr + i), a, b, c);
         store(dg + i, a);
         store(du + i, b);
+        if (yr != nullptr) store(yr + i, c);
       }
       for (; i < f; ++i) {
-        both(_mm256_set1_ps(load_one(g + i)), _mm256_set1_ps(load_one(u + i)), _mm256_set1_ps(load_one(dr + i)), a, b);
+        all(_mm256_set1_ps(load_one(g + i)), _mm256_set1_ps(load_one(u + i)), _mm256_set1_ps(load_one(dr + i)), a, b, c);
         store_one(dg + i, _mm256_cvtss_f32(a));
         store_one(du + i, _mm256_cvtss_f32(b));
+        if (yr != nullptr) store_one(yr + i, _mm256_cvtss_f32(c));
       }
     });
   });

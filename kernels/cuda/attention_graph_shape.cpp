@@ -15,6 +15,23 @@ bool aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.data) % 16 
 
 int64_t padded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
+void put_tensors(GraphShape& g, const AttentionCall& call, const AttentionGradients* gradients) {
+  g.heads = call.shape.heads;
+  g.kv_heads = call.shape.kv_heads;
+  g.head_dim = call.shape.head_dim;
+  g.scale = call.shape.scale;
+  g.pitch[GraphShape::kQ] = call.q.pitch;
+  g.pitch[GraphShape::kK] = call.kv.k.pitch;
+  g.pitch[GraphShape::kV] = call.kv.v.pitch;
+  g.pitch[GraphShape::kO] = call.o.pitch;
+  g.pitch[GraphShape::kLse] = call.lse.pitch;
+  if (gradients == nullptr) return;
+  g.pitch[GraphShape::kDO] = gradients->d_o.pitch;
+  g.pitch[GraphShape::kDQ] = gradients->dq.pitch;
+  g.pitch[GraphShape::kDK] = gradients->dk.pitch;
+  g.pitch[GraphShape::kDV] = gradients->dv.pitch;
+}
+
 }  // namespace
 
 bool packed_causal(const AttentionCall& call, const AttentionGradients* gradients) {
@@ -52,21 +69,8 @@ GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* grad
   for (const Segment& s : call.segments) longest = std::max(longest, s.nq);
   g.documents = document_bucket(static_cast<int64_t>(call.segments.size()));
   g.longest = row_bucket(longest);
-  g.heads = call.shape.heads;
-  g.kv_heads = call.shape.kv_heads;
-  g.head_dim = call.shape.head_dim;
-  g.scale = call.shape.scale;
-  const auto put = [&](GraphShape::Member member, const Tensor& t) { g.pitch[member] = t.pitch; };
-  put(GraphShape::kQ, call.q);
-  put(GraphShape::kK, call.kv.k);
-  put(GraphShape::kV, call.kv.v);
-  put(GraphShape::kO, call.o);
-  put(GraphShape::kLse, call.lse);
+  put_tensors(g, call, gradients);
   if (gradients == nullptr) return g;
-  put(GraphShape::kDO, gradients->d_o);
-  put(GraphShape::kDQ, gradients->dq);
-  put(GraphShape::kDK, gradients->dk);
-  put(GraphShape::kDV, gradients->dv);
   // cuDNN's sums for dq, dk and dv either lie as dense (documents, heads, longest, head_dim) or as the rows of dq, dk and dv do, gaps included and dk and
   // dv once per query head: the smaller. The second is known to be wrong where head_dim is not a multiple of 16. Its parts have (rows - 1)·pitch + H·E floats, one
   // behind another: with rows one more than a multiple of 64, and H·E a multiple of 32, each begins on a 128-byte boundary whatever the pitches.
@@ -74,6 +78,16 @@ GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* grad
   const int64_t dense = g.documents * g.longest * g.heads * g.head_dim;
   const int64_t by_rows = rows_seen * (g.pitch[GraphShape::kDQ] + (g.pitch[GraphShape::kDK] + g.pitch[GraphShape::kDV]) * group);
   if (by_rows < dense && g.head_dim % 16 == 0 && g.heads * g.head_dim % 32 == 0) g.rows = rows_seen + 1;
+  return g;
+}
+
+std::optional<GraphShape> equal_shape(const AttentionCall& call, const AttentionGradients* gradients) {
+  const int64_t length = call.segments.front().nq;
+  for (const Segment& s : call.segments) {
+    if (s.nq != length) return {};
+  }
+  GraphShape g{.backward = gradients != nullptr, .equal = true, .documents = static_cast<int64_t>(call.segments.size()), .longest = length};
+  put_tensors(g, call, gradients);
   return g;
 }
 
@@ -94,21 +108,13 @@ std::optional<GraphShape> decode_shape(const AttentionCall& call) {
   const int64_t last = call.segments.back().k0, room = std::min(call.kv.k.rows - last, apart > 0 ? apart : call.kv.k.rows);
   if (longest < kLeastDecodedKeys || apart < 0 || (call.segments.size() > 1 && apart < longest) || room < longest) return {};
   GraphShape g{.decode = true, .documents = static_cast<int64_t>(call.segments.size()), .longest = std::min(row_bucket(longest), room), .rows = apart};
-  g.heads = call.shape.heads;
-  g.kv_heads = call.shape.kv_heads;
-  g.head_dim = head_dim;
-  g.scale = call.shape.scale;
-  g.pitch[GraphShape::kQ] = call.q.pitch;
-  g.pitch[GraphShape::kK] = call.kv.k.pitch;
-  g.pitch[GraphShape::kV] = call.kv.v.pitch;
-  g.pitch[GraphShape::kO] = call.o.pitch;
-  g.pitch[GraphShape::kLse] = call.lse.pitch;
+  put_tensors(g, call, nullptr);
   return g;
 }
 
 std::vector<int64_t> offset_pitches(const GraphShape& shape) {
   std::vector<int64_t> pitches;
-  if (shape.decode) return pitches;
+  if (shape.decode || shape.equal) return pitches;
   for (const int64_t pitch : shape.pitch) {
     if (pitch > 0 && std::find(pitches.begin(), pitches.end(), pitch) == pitches.end()) pitches.push_back(pitch);
   }
@@ -121,6 +127,7 @@ int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index) {
 }
 
 std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape) {
+  if (shape.equal) return {};
   std::vector<int32_t> lengths(static_cast<size_t>(shape.documents), 0);
   if (shape.decode) {
     const size_t part = static_cast<size_t>(padded(shape.documents * static_cast<int64_t>(sizeof(int32_t))));

@@ -1,6 +1,7 @@
 // Which of cuDNN's attention graphs a call takes, as plain functions. A graph is built for a shape and serves every call that fits into it: the numbers
-// of documents and of rows are rounded up to buckets, so that a run builds few graphs, and documents of length 0 fill a bucket. There are two kinds: packed
-// causal documents, forward and backward, and decoding, where each sequence has one query row over the keys of its cache.
+// of documents and of rows are rounded up to buckets, so that a run builds few graphs, and documents of length 0 fill a bucket. There are three kinds: packed
+// causal documents, forward and backward; documents of one length, which need no tables and are a few percent faster, for lengths that come again and again;
+// and decoding, where each sequence has one query row over the keys of its cache.
 #pragma once
 #include <array>
 #include <compare>
@@ -17,6 +18,7 @@ struct GraphShape {
 
   bool backward = false, deterministic = false;
   bool decode = false;
+  bool equal = false;     // documents of one length: their numbers are not buckets, and there are no tables
   int64_t documents = 0;  // bucket; of decoding: sequences
   int64_t longest = 0;    // bucket: the longest document's rows; of decoding: keys
   int64_t rows = 0;       // an upper bound of all documents' rows, where the workspace is laid out by it (backward); of decoding: from one sequence's keys to the next's; else 0
@@ -37,6 +39,9 @@ int64_t row_bucket(int64_t rows);            // 64, 128, 192, 256, 320, …: qua
 // bounds the workspace's rows.
 GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic, int64_t rows_seen);
 
+// The graph of a call that packed_causal() accepts and whose documents are equally long.
+std::optional<GraphShape> equal_shape(const AttentionCall& call, const AttentionGradients* gradients);
+
 // The graph of a call that decodes: bf16, one query row a sequence that sees all its keys, no block table, the caches one behind another at one distance, and
 // at least kLeastDecodedKeys keys in the longest. For fewer, own kernels are as fast.
 inline constexpr int64_t kLeastDecodedKeys = 1024;
@@ -45,7 +50,7 @@ std::optional<GraphShape> decode_shape(const AttentionCall& call);
 // The different pitches of a shape: a ragged tensor is told where its documents begin in elements, so each pitch has its own table.
 std::vector<int64_t> offset_pitches(const GraphShape& shape);
 // int32 lengths[documents], then per pitch int64 begins[documents + 1], each part padded to 16 bytes. The byte offsets are those of `document_tables_at`.
-// Of decoding: int32 lengths[documents] of the queries (1), then of the keys, each part padded likewise.
+// Of decoding: int32 lengths[documents] of the queries (1), then of the keys, each part padded likewise. Of equal lengths: nothing.
 std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape);
 int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index);  // -1: the end
 

@@ -64,7 +64,7 @@ class CudaBackend : public Backend {
   void rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) override;
   void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) override;
   void swiglu(Tensor gate_up, Tensor y) override;
-  void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) override;
+  void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) override;
   void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) override;
   void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) override;
   void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,

@@ -14,6 +14,8 @@ namespace drover::cuda {
 
 namespace {
 
+constexpr int64_t kEqualUses = 200;  // of one length, before it gets a graph of its own: building one takes a second
+constexpr size_t kMostLengths = 4096;  // whose uses are counted
 constexpr int64_t kMostWorkspace = int64_t{4} << 30;  // cuDNN's deterministic backward keeps a T×T matrix per head
 
 void check(cudnnStatus_t result, const char* call) {
@@ -47,6 +49,15 @@ struct CudnnAttention::State {
       p.graph.reset();
     }
     return p;
+  }
+  // The graph of documents of one length, where that has come often enough and cuDNN takes it. Deterministic results do not change at some step.
+  std::optional<GraphShape> worth_a_graph(const AttentionCall& call, const AttentionGradients* gradients) {
+    if (deterministic) return {};
+    const std::optional<GraphShape> shape = equal_shape(call, gradients);
+    if (!shape) return {};
+    if (equal_uses.size() > kMostLengths) equal_uses.clear();
+    if (++equal_uses[*shape] <= kEqualUses || !plan(*shape).graph) return {};
+    return shape;
   }
   char* tables_on_device(std::vector<char> image) {
     Tables* oldest = &tables[0];
@@ -82,6 +93,7 @@ struct CudnnAttention::State {
   bool deterministic = false;
   cudnnHandle_t handle = nullptr;
   std::map<GraphShape, Plan> plans;
+  std::map<GraphShape, int64_t> equal_uses;
   std::array<Tables, 16> tables;  // a forward and a backward of each micro-batch that a pipeline has in flight
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;
@@ -107,27 +119,29 @@ bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gr
   ++s.calls;
   const bool packed = packed_causal(call, gradients);
   if (packed) s.rows_seen = std::max(s.rows_seen, row_bucket(call.segments.back().q0 + call.segments.back().nq));
-  const GraphShape shape = packed ? graph_shape(call, gradients, s.deterministic, s.rows_seen) : *decode_shape(call);
+  const auto equal = packed ? s.worth_a_graph(call, gradients) : std::optional<GraphShape>{};
+  const GraphShape shape = equal ? *equal : packed ? graph_shape(call, gradients, s.deterministic, s.rows_seen) : *decode_shape(call);
   const State::Plan& plan = s.plan(shape);
   if (!plan.graph) {
     s.why_not = plan.why_not;
     return false;
   }
   std::array<void*, GraphShape::kMembers> data{};
-  // Documents say in their tables where they begin; sequences begin with the first one's row.
-  const int64_t query = packed ? 0 : call.segments.front().q0, key = packed ? 0 : call.segments.front().k0;
+  // Documents say in their tables where they begin; where there is no such table, the first one's row is where all begin.
+  const bool by_tables = packed && !shape.equal;
+  const int64_t query = by_tables ? 0 : call.segments.front().q0, key = by_tables ? 0 : call.segments.front().k0;
   data[GraphShape::kQ] = call.q.rows_from(query, 1).data;
   data[GraphShape::kK] = call.kv.k.rows_from(key, 1).data;
   data[GraphShape::kV] = call.kv.v.rows_from(key, 1).data;
   data[GraphShape::kO] = call.o.rows_from(query, 1).data;
   data[GraphShape::kLse] = call.lse.rows_from(query, 1).data;
   if (gradients != nullptr) {
-    data[GraphShape::kDO] = gradients->d_o.data;
-    data[GraphShape::kDQ] = gradients->dq.data;
-    data[GraphShape::kDK] = gradients->dk.data;
-    data[GraphShape::kDV] = gradients->dv.data;
+    data[GraphShape::kDO] = gradients->d_o.rows_from(query, 1).data;
+    data[GraphShape::kDQ] = gradients->dq.rows_from(query, 1).data;
+    data[GraphShape::kDK] = gradients->dk.rows_from(key, 1).data;
+    data[GraphShape::kDV] = gradients->dv.rows_from(key, 1).data;
   }
-  char* tables = s.tables_on_device(document_tables(call, shape));
+  char* tables = shape.equal ? nullptr : s.tables_on_device(document_tables(call, shape));
   plan.graph->run(s.handle, data, tables, s.workspace_of(plan.graph->workspace_bytes()));
   return true;
 }

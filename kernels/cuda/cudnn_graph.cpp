@@ -38,7 +38,8 @@ struct CudnnGraph::State {
     const bool query_heads = member == GraphShape::kQ || member == GraphShape::kO || member == GraphShape::kDO || member == GraphShape::kDQ;
     const bool lse = member == GraphShape::kLse;
     const int64_t heads = query_heads || lse ? shape.heads : shape.kv_heads, width = lse ? 1 : shape.head_dim, pitch = shape.pitch[member];
-    t.set_dim({shape.documents, heads, shape.longest, width}).set_stride({shape.longest * pitch, width, pitch, 1}).set_ragged_offset(ragged_offset(pitch));
+    t.set_dim({shape.documents, heads, shape.longest, width}).set_stride({shape.longest * pitch, width, pitch, 1});
+    if (!shape.equal) t.set_ragged_offset(ragged_offset(pitch));
     t.set_uid(member).set_data_type(lse ? fe::DataType_t::FLOAT : fe::DataType_t::BFLOAT16);
   }
   TensorPointer input(const char* name, GraphShape::Member member) {
@@ -59,7 +60,7 @@ struct CudnnGraph::State {
     const auto table = [&](const char* name, int64_t uid, int64_t entries, fe::DataType_t type) {
       return graph.tensor(fe::graph::Tensor_attributes().set_name(name).set_uid(uid).set_dim({entries, 1, 1, 1}).set_stride({1, 1, 1, 1}).set_data_type(type));
     };
-    const TensorPointer lengths = table("lengths", kLengths, shape.documents, fe::DataType_t::INT32);
+    const TensorPointer lengths = shape.equal ? nullptr : table("lengths", kLengths, shape.documents, fe::DataType_t::INT32);
     for (size_t i = 0; i < pitches.size(); ++i) {
       offsets.push_back(table("begins", kOffsets + static_cast<int64_t>(i), shape.documents + 1, fe::DataType_t::INT64));
     }
@@ -67,7 +68,7 @@ struct CudnnGraph::State {
     if (!shape.backward) {
       fe::graph::SDPA_attributes options;
       options.set_name("attention").set_generate_stats(true).set_attn_scale(shape.scale).set_causal_mask(true);
-      options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
+      if (lengths) options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
       const auto [o, stats] = graph.sdpa(q, k, v, options);
       output(o, GraphShape::kO);
       output(stats, GraphShape::kLse);
@@ -75,7 +76,7 @@ struct CudnnGraph::State {
     }
     fe::graph::SDPA_backward_attributes options;
     options.set_name("attention backward").set_attn_scale(shape.scale).set_causal_mask(true).set_deterministic_algorithm(shape.deterministic);
-    options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
+    if (lengths) options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
     if (shape.rows > 0) options.set_max_total_seq_len_q(shape.rows).set_max_total_seq_len_kv(shape.rows);
     const TensorPointer o = input("o", GraphShape::kO), d_o = input("d_o", GraphShape::kDO), lse = input("lse", GraphShape::kLse);
     const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, d_o, lse, options);
@@ -155,7 +156,8 @@ std::unique_ptr<CudnnGraph> CudnnGraph::build_for(const GraphShape& shape, const
 int64_t CudnnGraph::workspace_bytes() const { return state_->workspace; }
 
 void CudnnGraph::run(cudnnHandle_t handle, const std::array<void*, GraphShape::kMembers>& data, char* tables, void* workspace) {
-  std::unordered_map<int64_t, void*> pointers{{kLengths, tables}};
+  std::unordered_map<int64_t, void*> pointers;
+  if (!state_->shape.equal) pointers[kLengths] = tables;
   if (state_->shape.decode) pointers[kKeyLengths] = tables + document_tables_at(state_->shape, 0);
   for (size_t i = 0; i < state_->pitches.size(); ++i) {
     const int64_t index = static_cast<int64_t>(i);

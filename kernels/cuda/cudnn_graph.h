@@ -1,4 +1,5 @@
-// One of cuDNN's attention graphs with its plan: grouped-query, bf16 with f32 sums, lse in and out; causal ragged documents ("THD"), or one query row a sequence.
+// One of cuDNN's attention graphs with its plan: grouped-query, bf16 with f32 sums, lse in and out; causal documents, ragged ("THD") or of one length, or one query
+// row a sequence.
 // Built on a device, or for a device that is only described, which shows without a GPU that cuDNN has an engine for the graph and what memory it takes.
 // Source: cuDNN 9 developer guide, scaled dot product attention; cudnn-frontend 1.32.
 #pragma once

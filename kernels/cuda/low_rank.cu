@@ -21,9 +21,9 @@ constexpr int kRowsOfWarp = kTensorTile, kColumnsOfWarp = 32;
 constexpr int kTilesAcross = kColumnsOfWarp / kTensorTile;  // of a warp's share of grad_b in a step
 static_assert(kThreads / kWarp * kRowsOfWarp == kStepRows && kThreads / kWarp * kColumnsOfWarp == kStepColumns);
 
-constexpr int64_t kMostRows = 8192;    // of dy at a time: longer ones would need as much more memory for partial sums
-constexpr int64_t kFewestRows = 128;   // of a block
-constexpr int64_t kBlocks = 4 * 132;   // at most as many as this, where the rows can be divided: twice what runs at once
+constexpr int64_t kMostRows = 16384;   // of dy at a time: longer ones would need as much more memory for partial sums
+constexpr int64_t kFewestRows = 256;   // of a block: its partial sums of grad_b are an eighth of what it reads then
+constexpr int64_t kBlocks = 2 * 132;   // as many as run at once, where the rows can be divided so
 
 constexpr int steps_across(int tiles) { return tiles == 1 ? 4 : 2; }  // tiles of 16 ranks
 constexpr int columns_of_block(int tiles) { return steps_across(tiles) * kStepColumns; }

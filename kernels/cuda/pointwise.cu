@@ -80,9 +80,9 @@ __global__ void swiglu_kernel(Walk w, const T* gate_up, int64_t gate_up_pitch, i
   store_pack(y + at.row * y_pitch + at.pack * N, gate);
 }
 
-// dgate = dy·up·silu'(gate), silu'(g) = s·(1 + g·(1 - s)), s = sigmoid(g);  dup = dy·silu(gate). `d` may be gate_up itself.
+// dgate = dy·up·silu'(gate), silu'(g) = s·(1 + g·(1 - s)), s = sigmoid(g);  dup = dy·silu(gate). `d` may be gate_up itself, and y dy.
 template <int N, typename T>
-__global__ void swiglu_backward_kernel(Walk w, const T* dy, int64_t dy_pitch, const T* gate_up, int64_t gate_up_pitch, int64_t f, T* d, int64_t d_pitch) {
+__global__ void swiglu_backward_kernel(Walk w, const T* dy, int64_t dy_pitch, const T* gate_up, int64_t gate_up_pitch, int64_t f, T* d, int64_t d_pitch, T* y, int64_t y_pitch) {
   const Spot at = spot_of(w);
   if (!at.inside) return;
   const T* in = gate_up + at.row * gate_up_pitch + at.pack * N;
@@ -93,12 +93,14 @@ __global__ void swiglu_backward_kernel(Walk w, const T* dy, int64_t dy_pitch, co
   load_pack(dy + at.row * dy_pitch + at.pack * N, gradient);
 #pragma unroll
   for (int j = 0; j < N; ++j) {
-    const float s = sigmoid(gate[j]), silu = gate[j] * s;
+    const float s = sigmoid(gate[j]), silu = gate[j] * s, again = silu * up[j];
     gate[j] = gradient[j] * up[j] * (s * (1.0f + gate[j] * (1.0f - s)));
     up[j] = gradient[j] * silu;
+    gradient[j] = again;
   }
   store_pack(out, gate);
   store_pack(out + f, up);
+  if (y != nullptr) store_pack(y + at.row * y_pitch + at.pack * N, gradient);
 }
 
 }  // namespace
@@ -154,15 +156,16 @@ void CudaBackend::swiglu(Tensor gate_up, Tensor y) {
   });
 }
 
-void CudaBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) {
+void CudaBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
   const int64_t f = dy.cols;
   require(gate_up.dtype == dy.dtype && d_gate_up.dtype == dy.dtype && gate_up.cols == 2 * f && d_gate_up.cols == 2 * f, "gate_up and its gradient are twice as wide as dy");
-  with_width({dy, gate_up.columns(0, f), d_gate_up.columns(0, f)}, [&](auto n) {
+  require(y.empty() || (y.dtype == dy.dtype && y.rows == dy.rows && y.cols == f), "y is as dy");
+  with_width({dy, gate_up.columns(0, f), d_gate_up.columns(0, f), y}, [&](auto n) {
     with_type(dy, [&](const auto* gradient) {
       using T = element<decltype(gradient)>;
       const Walk w = walk(dy.rows, f / n());
       launch("swiglu_backward", swiglu_backward_kernel<n(), T>, w.grid, kWalkThreads, 0, stream_, w, gradient, dy.pitch, gate_up.as<T>(), gate_up.pitch, f,
-             d_gate_up.as<T>(), d_gate_up.pitch);
+             d_gate_up.as<T>(), d_gate_up.pitch, y.empty() ? nullptr : y.as<T>(), y.pitch);
     });
   });
 }

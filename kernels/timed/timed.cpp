@@ -84,8 +84,8 @@ void TimedBackend::rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, 
 void TimedBackend::swiglu(Tensor gate_up, Tensor y) {
   time("swiglu", 0, [&] { inner_.swiglu(gate_up, y); });
 }
-void TimedBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up) {
-  time("swiglu_backward", 0, [&] { inner_.swiglu_backward(dy, gate_up, d_gate_up); });
+void TimedBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
+  time("swiglu_backward", 0, [&] { inner_.swiglu_backward(dy, gate_up, d_gate_up, y); });
 }
 void TimedBackend::embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) {
   time("embedding", 0, [&] { inner_.embedding(ids, table, begin, valid, y); });

@@ -85,6 +85,20 @@ TEST(GraphShape, CallsOfABucketShareAGraph) {
 }
 
 // dq, dk and dv with their pitch of 200 and four query heads on each of dk's and dv's: 200·(1 + 2·4) elements a row; dense, 8·16 for each row of the bucket.
+TEST(EqualShape, HasTheNumbersThemselvesAndNoTables) {
+  EXPECT_FALSE(equal_shape(Call({5, 6}).call, nullptr));
+  const Call three({70, 70, 70}, 16, 8, 11);
+  const GraphShape g = *equal_shape(three.call, &three.gradients);
+  EXPECT_TRUE(g.equal && g.backward);
+  EXPECT_EQ(g.documents, 3);
+  EXPECT_EQ(g.longest, 70);
+  EXPECT_EQ(g.rows, 0);
+  EXPECT_EQ(g.pitch[GraphShape::kDQ], three.gradients.dq.pitch);
+  EXPECT_TRUE(offset_pitches(g).empty());
+  EXPECT_TRUE(document_tables(three.call, g).empty());
+  EXPECT_NE(g, *equal_shape(three.call, nullptr));
+}
+
 TEST(GraphShape, TheWorkspaceIsLaidOutTheSmallerWay) {
   const auto rows = [](const Call& c, int64_t rows_seen) { return graph_shape(c.call, &c.gradients, false, rows_seen).rows; };
   EXPECT_EQ(rows(Call({4096}), 4096), 0);                                              // one document: dense

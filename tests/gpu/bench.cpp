@@ -36,6 +36,8 @@ class Bench {
     std::mt19937_64 draw(1);
     std::normal_distribution<float> normal(0, 1);
     busy_ = backend_.memory().allocate(kBusyBytes);
+    check(cudaEventCreate(&begin_), "cudaEventCreate");
+    check(cudaEventCreate(&end_), "cudaEventCreate");
     noise_.resize(size_t{1} << 20);
     for (bf16& x : noise_) x = bf16(normal(draw));
   }
@@ -66,27 +68,35 @@ class Bench {
     blocks_.clear();
   }
 
-  double median_us(const std::function<void(int)>& run) {
-    cudaEvent_t begin{}, end{};
-    check(cudaEventCreate(&begin), "cudaEventCreate");
-    check(cudaEventCreate(&end), "cudaEventCreate");
-    std::vector<float> times;
-    for (int i = 0; i < kWarmup + kRuns; ++i) {
-      // The device is kept busy while the host enqueues what is timed; it also empties the L2 cache.
-      check(cudaMemsetAsync(busy_, 0, kBusyBytes, backend_.stream()), "cudaMemsetAsync");
-      check(cudaEventRecord(begin, backend_.stream()), "cudaEventRecord");
-      run(i % kSets);
-      check(cudaEventRecord(end, backend_.stream()), "cudaEventRecord");
-      check(cudaEventSynchronize(end), "cudaEventSynchronize");
-      float ms = 0;
-      check(cudaEventElapsedTime(&ms, begin, end), "cudaEventElapsedTime");
-      if (i >= kWarmup) times.push_back(ms);
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    std::nth_element(times.begin(), times.begin() + kRuns / 2, times.end());
-    return 1000.0 * static_cast<double>(times[kRuns / 2]);
+  // The device is kept busy while the host enqueues what is timed; it also empties the L2 cache.
+  float milliseconds_of(const std::function<void(int)>& run, int set) {
+    check(cudaMemsetAsync(busy_, 0, kBusyBytes, backend_.stream()), "cudaMemsetAsync");
+    check(cudaEventRecord(begin_, backend_.stream()), "cudaEventRecord");
+    run(set);
+    check(cudaEventRecord(end_, backend_.stream()), "cudaEventRecord");
+    check(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    float ms = 0;
+    check(cudaEventElapsedTime(&ms, begin_, end_), "cudaEventElapsedTime");
+    return ms;
   }
+
+  // Several works are timed in turn, so that they find the GPU equally warm.
+  std::vector<double> medians_us(std::span<const std::function<void(int)>> works) {
+    std::vector<std::vector<float>> times(works.size());
+    for (int i = 0; i < kWarmup + kRuns; ++i) {
+      for (size_t w = 0; w < works.size(); ++w) {
+        const float ms = milliseconds_of(works[w], i % kSets);
+        if (i >= kWarmup) times[w].push_back(ms);
+      }
+    }
+    std::vector<double> medians;
+    for (std::vector<float>& t : times) {
+      std::nth_element(t.begin(), t.begin() + kRuns / 2, t.end());
+      medians.push_back(1000.0 * static_cast<double>(t[kRuns / 2]));
+    }
+    return medians;
+  }
+  double median_us(const std::function<void(int)>& run) { return medians_us({&run, 1}).front(); }
 
   void copy_bandwidth() {
     constexpr int64_t kBytes = int64_t{1} << 30;
@@ -139,7 +149,7 @@ class Bench {
     }
     {
       const auto dy = sets(t_, kFfn), gu = sets(t_, 2 * kFfn);
-      bytes_of("swiglu_backward", row * 5 * kFfn, [&](int i) { backend_.swiglu_backward(at(dy, i), at(gu, i), at(gu, i)); });
+      bytes_of("swiglu_backward", row * 6 * kFfn, [&](int i) { backend_.swiglu_backward(at(dy, i), at(gu, i), at(gu, i), at(dy, i)); });
     }
     {
       const auto x = sets(t_, kHidden), y = sets(t_, kHidden);
@@ -172,11 +182,15 @@ class Bench {
     }
   }
 
+  static void tune(const std::function<void(int)>& run) {  // a product is tuned at its 200th use
+    for (int i = 0; i < 210; ++i) run(i);
+  }
+
   void products() {
     {
       const Tensor a = tensor(8192, 8192), b = tensor(8192, 8192), c = tensor(8192, 8192);
       const auto run = [&](int) { backend_.gemm(Trans::no, Trans::yes, 1, a, b, 0, c); };
-      for (int i = 0; i < 210; ++i) run(i);  // tuned on the way
+      tune(run);
       const double us = median_us(run);
       say({{"bench", "gemm 8192x8192x8192"}, {"us", us}, {"tflops", 2.0 * 8192 * 8192 * 8192 / us * 1e-6}});
       release();
@@ -200,32 +214,33 @@ class Bench {
         terms.push_back({u.columns(m * kRank, kRank), b_strip.rows_from(first, rows).columns(m * kRank, kRank), first});
         gradients.push_back({terms.back().u, terms.back().b, db.rows_from(first, rows), 2, first});
       }
-      const auto timed = [&](const char* what, const std::function<void(int)>& run) {
-        for (int i = 0; i < 210; ++i) run(i);
-        const double us = median_us(run);
-        say({{"bench", fmt::format("{} {}", g.name, what)}, {"us", us}, {"tflops", flops / us * 1e-6}});
-        return us;
-      };
       // What the terms add, alone; `bytes`: the wide operand.
       const auto part = [&](const char* what, double bytes, const std::function<void(int)>& run) {
-        for (int i = 0; i < 210; ++i) run(i);
+        tune(run);
         const double us = median_us(run);
         say({{"bench", fmt::format("{}: {}", g.name, what)}, {"us", us}, {"gb_per_s", bytes / us * 1e-3}});
       };
       const auto u_of_x = [&](int) { backend_.gemm(Trans::no, Trans::yes, 2, x, a_strip, 0, u_strip); };
       const auto v_and_db = [&](int) { backend_.low_rank_backward(y, gradients, v_strip); };
       const auto da_of_v = [&](int) { backend_.gemm(Trans::yes, Trans::no, 1, v, x, 1, da); };
-      plain_us += timed("forward, frozen", [&](int) { backend_.linear(x, base, {}, false, y); });
-      plain_us += timed("dx, frozen", [&](int) { backend_.linear_dx(y, base, {}, {}, dx); });
-      adapted_us += timed("forward with its low-rank term", [&](int i) {
-        u_of_x(i);
-        backend_.linear(x, base, terms, false, y);
-      });
-      adapted_us += timed("backward with its low-rank term", [&](int i) {
-        v_and_db(i);
-        da_of_v(i);
-        backend_.linear_dx(y, base, v, a, dx);
-      });
+      const std::function<void(int)> works[] = {[&](int) { backend_.linear(x, base, {}, false, y); },
+                                                [&](int i) {
+                                                  u_of_x(i);
+                                                  backend_.linear(x, base, terms, false, y);
+                                                },
+                                                [&](int) { backend_.linear_dx(y, base, {}, {}, dx); },
+                                                [&](int i) {
+                                                  v_and_db(i);
+                                                  da_of_v(i);
+                                                  backend_.linear_dx(y, base, v, a, dx);
+                                                }};
+      for (const auto& work : works) tune(work);
+      const std::vector<double> us = medians_us(works);
+      const char* names[] = {"forward, frozen", "forward with its low-rank term", "dx, frozen", "backward with its low-rank term"};
+      for (size_t i = 0; i < us.size(); ++i) {
+        (i % 2 == 0 ? plain_us : adapted_us) += us[i];
+        say({{"bench", fmt::format("{} {}", g.name, names[i])}, {"us", us[i]}, {"tflops", flops / us[i] * 1e-6}});
+      }
       const auto bytes = [&](Tensor t) { return static_cast<double>(t.bytes()); };
       part("u", bytes(x), u_of_x);
       part("v and dB", bytes(y), v_and_db);
@@ -265,6 +280,7 @@ class Bench {
   CudaBackend backend_;
   static constexpr int64_t kBusyBytes = int64_t{1} << 30;
   void* busy_ = nullptr;
+  cudaEvent_t begin_{}, end_{};
   std::vector<bf16> noise_;
   std::vector<std::pair<void*, int64_t>> blocks_;
   double copy_gb_per_s_ = 0;

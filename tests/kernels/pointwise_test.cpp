@@ -169,10 +169,15 @@ TEST(Pointwise, SwigluAndItsBackward) {
 
         const Held dy(drawn_matrix(2, rows, cols, type), type, 3), d(rows, 2 * cols, type, 7);
         const auto expected = swiglu_backward(bounded(dy), bounded(gate_up));
-        backend->swiglu_backward(dy, gate_up, d);
+        backend->swiglu_backward(dy, gate_up, d, {});
         EXPECT_TRUE(as_expected(d, expected));
-        backend->swiglu_backward(dy, gate_up, gate_up);
+        const Held again(rows, cols, type, 2), d_once_more(rows, 2 * cols, type, 7);
+        backend->swiglu_backward(dy, gate_up, d_once_more, again);
+        EXPECT_TRUE(exactly(d_once_more, d.values()));
+        EXPECT_TRUE(exactly(again, y.values()));
+        backend->swiglu_backward(dy, gate_up, gate_up, dy);
         EXPECT_TRUE(exactly(gate_up, d.values())) << "in place";
+        EXPECT_TRUE(exactly(dy, y.values())) << "in place";
       }
     }
   }

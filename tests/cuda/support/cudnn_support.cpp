@@ -76,14 +76,16 @@ int check_support(const std::string& device) {
             ++refused;
             continue;
           }
-          std::string why_not;
-          const bool compile = b.compiled && strip > 0;
-          const auto graph = CudnnGraph::build_for(graph_shape(p.call, gradients, false, row_bucket(rows)), device, compile, why_not);
-          fmt::print("{:<20} {:>3} × {:<6} strip {:>2} {:<8} {}\n", m.name, b.documents, b.longest, strip, direction,
-                     !graph ? "REFUSED: " + why_not : compile ? fmt::format("compiled, workspace {:.1f} MiB", static_cast<double>(graph->workspace_bytes()) / (1 << 20)) : "supported");
-          refused += !graph;
-          ++asked;
-          std::fflush(stdout);
+          for (const GraphShape& shape : {graph_shape(p.call, gradients, false, row_bucket(rows)), *equal_shape(p.call, gradients)}) {
+            std::string why_not;
+            const bool compile = b.compiled && strip > 0;
+            const auto graph = CudnnGraph::build_for(shape, device, compile, why_not);
+            fmt::print("{:<20} {:>3} × {:<6} strip {:>2} {:<6} {:<8} {}\n", m.name, b.documents, b.longest, strip, shape.equal ? "equal" : "ragged", direction,
+                       !graph ? "REFUSED: " + why_not : compile ? fmt::format("compiled, workspace {:.1f} MiB", static_cast<double>(graph->workspace_bytes()) / (1 << 20)) : "supported");
+            refused += !graph;
+            ++asked;
+            std::fflush(stdout);
+          }
         }
       }
     }
