@@ -15,17 +15,25 @@ Arena::~Arena() {
   if (block_ != nullptr) memory_.release(block_, capacity_);
 }
 
+Arena& Arena::far_end() {
+  require(near_ == nullptr, "a block has two ends");
+  if (!far_) far_.reset(new Arena(FarEnd{*this}));
+  return *far_;
+}
+
 Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin) {
   require(rows >= 0 && cols >= 0 && margin >= 0, "a tensor needs sizes that are not negative");
   const int64_t bytes = bytes_of(rows, cols, dtype, margin);
-  if (used_ + bytes > capacity_) {
+  Arena& whole = near_ == nullptr ? *this : *near_;
+  const int64_t taken = whole.used_ + (whole.far_ ? whole.far_->used_ : 0), room = whole.capacity_ / kAlign * kAlign;
+  if (taken + bytes > room) {
     fail(Exit::internal, "internal error: arena '{}' is full: {} of {} bytes are used and {} more are asked for; the dry run planned too little",
-         name_, used_, capacity_, bytes);
+         name_, taken, whole.capacity_, bytes);
   }
-  Tensor t = matrix(block_ + used_, rows, cols, dtype, memory_.where());
+  Tensor t = matrix(whole.block_ + (near_ == nullptr ? used_ : room - used_ - bytes), rows, cols, dtype, memory_.where());
   t.pitch += margin;
   used_ += bytes;
-  peak_ = std::max(peak_, used_);
+  whole.peak_ = std::max(whole.peak_, taken + bytes);
   return t;
 }
 

@@ -35,17 +35,25 @@ class Arena {
   static int64_t bytes_of(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0) {  // what such a tensor takes
     return (rows * (cols + margin) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
   }
-  int64_t used_bytes() const { return used_; }
+  // Takes from the other end of the same block, for a second stack of frames beside this one's. Capacity and peak are of both ends together, and asked of this one.
+  Arena& far_end();
+  int64_t used_bytes() const { return used_; }  // of this end
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity_bytes() const { return capacity_; }
   const std::string& name() const { return name_; }
 
  private:
   friend class Frame;
+  struct FarEnd {
+    Arena& near;
+  };
+  explicit Arena(FarEnd of) : name_(of.near.name_), memory_(of.near.memory_), near_(&of.near) {}
   std::string name_;
   Memory& memory_;
   char* block_ = nullptr;
   int64_t capacity_ = 0, used_ = 0, peak_ = 0;
+  Arena* near_ = nullptr;       // of a far end: the arena whose block it shares
+  std::unique_ptr<Arena> far_;
 };
 
 // Everything taken from the arena after a Frame opens is given back when it closes. Frames nest like scopes.

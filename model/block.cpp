@@ -20,6 +20,14 @@ Block::Saved Block::saved(Arena& arena, int64_t t, DType dtype) const {
           .u_down = arena.tensor(t, down.rank(), dtype)};
 }
 
+Block::Saved Block::Saved::rows_from(int64_t begin, int64_t count) const {
+  Saved part = *this;
+  for (Tensor* t : {&part.x, &part.rstd, &part.qkv, &part.attended, &part.lse, &part.h, &part.h_rstd, &part.gate_up, &part.u_qkv, &part.u_o, &part.u_gate_up, &part.u_down}) {
+    if (!t->empty()) *t = t->rows_from(begin, count);
+  }
+  return part;
+}
+
 namespace {
 
 struct Heads {
@@ -34,7 +42,7 @@ Heads heads_of(Tensor qkv, const AttentionShape& a) {
 
 }  // namespace
 
-void Block::forward(Step& step, Tensor x, Saved& s) const {
+Pass Block::forward(Step& step, Tensor x, Saved s) const {
   Backend& b = step.backend;
   Frame scratch(step.scratch);
   Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype, std::max(qkv.strip(), gate_up.strip()));
@@ -52,17 +60,29 @@ void Block::forward(Step& step, Tensor x, Saved& s) const {
     kv = {cache.k, cache.v};
   }
   b.attention(heads.q, kv, step.segments, attention, s.attended, s.lse);
-  o.forward_add(step, s.attended, s.u_o, x);  // x += Wo·attended (+ low rank), reduced over tp inside
+  {  // x += Wo·attended (+ low rank), reduced over tp
+    Frame frame(step.scratch);
+    const auto going = o.forward_add(step, frame, s.attended, s.u_o, x);
+    if (going.sum) {
+      co_await others_go_on();
+      going.sum->wait();
+      b.add(going.partial, x);
+    }
+  }
 
   b.copy(x, s.h);
   b.rms_norm(x, mlp_norm.weight, mlp_norm.eps, normed, s.h_rstd);
   gate_up.forward(step, normed, s.u_gate_up, s.gate_up);
   Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype, down.strip());
   b.swiglu(s.gate_up, activated);
-  down.forward_add(step, activated, s.u_down, x);
+  const auto going = down.forward_add(step, scratch, activated, s.u_down, x);
+  if (!going.sum) co_return;
+  co_await others_go_on();
+  going.sum->wait();
+  b.add(going.partial, x);
 }
 
-void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
+Pass Block::backward(Step& step, Tensor dx, Saved s, Reach reach) const {
   Backend& b = step.backend;
   const int64_t t = dx.rows, hidden = dx.cols;
 
@@ -79,7 +99,7 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
         b.swiglu_backward(d_activated, s.gate_up, d_gate_up, activated);
       }
       down.gradient_of_a(step, went.v, activated);
-      if (reach == Reach::down) return;
+      if (reach == Reach::down) co_return;
     }
     Tensor normed{};
     if (gate_up.adapted()) {
@@ -89,8 +109,11 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
     const Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
     const auto went = gate_up.backward(step, scratch, d_gate_up, s.u_gate_up, d_normed);
     gate_up.gradient_of_a(step, went.v, normed);
-    if (went.sum) went.sum->wait();
-    if (reach == Reach::gate_up) return;
+    if (went.sum) {
+      co_await others_go_on();
+      went.sum->wait();
+    }
+    if (reach == Reach::gate_up) co_return;
     b.rms_norm_backward(d_normed, s.h, s.h_rstd, mlp_norm.weight, dx);
   }
 
@@ -103,7 +126,7 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
       Tensor d_attended = reach == Reach::o ? Tensor{} : inner.tensor(t, o.in_features(), step.dtype);
       const auto went = o.backward(step, inner, dx, s.u_o, d_attended);
       o.gradient_of_a(step, went.v, s.attended);
-      if (reach == Reach::o) return;
+      if (reach == Reach::o) co_return;
       b.attention_backward(heads.q, {heads.k, heads.v}, step.segments, attention, s.attended, s.lse, d_attended, d_heads.q, d_heads.k, d_heads.v);
     }
     b.rope(d_heads.qk, step.positions, step.rope.cosine, step.rope.sine, true);
@@ -115,8 +138,11 @@ void Block::backward(Step& step, Tensor dx, const Saved& s, Reach reach) const {
     const Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
     const auto went = qkv.backward(step, scratch, d_qkv, s.u_qkv, d_normed);
     qkv.gradient_of_a(step, went.v, normed);
-    if (went.sum) went.sum->wait();
-    if (reach == Reach::qkv) return;
+    if (went.sum) {
+      co_await others_go_on();
+      went.sum->wait();
+    }
+    if (reach == Reach::qkv) co_return;
     b.rms_norm_backward(d_normed, s.x, s.rstd, attention_norm.weight, dx);
   }
 }

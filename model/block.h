@@ -3,6 +3,7 @@
 // Kept for backward: x, rstd, qkv, attended, lse, h, h_rstd, gate_up and the adapters' u; the elementwise rest is computed again.
 #pragma once
 #include "model/linear_group.h"
+#include "model/pass.h"
 
 namespace drover {
 
@@ -33,12 +34,14 @@ struct Block {
   struct Saved {
     Tensor x, rstd, qkv, attended, lse, h, h_rstd, gate_up;  // (T,D) (T) (T,(H+2K)E) (T,H·E) (T,H) (T,D) (T) (T,2F)
     Tensor u_qkv, u_o, u_gate_up, u_down;                    // (T,R) of each group
+    Saved rows_from(int64_t begin, int64_t count) const;
   };
   Saved saved(Arena& arena, int64_t tokens, DType dtype) const;
 
-  void forward(Step& step, Tensor x, Saved& s) const;               // x (T,D): the residual stream, updated in place
+  // Passes that stop at the sums over tp. `step` outlives them.
+  Pass forward(Step& step, Tensor x, Saved s) const;  // x (T,D): the residual stream, updated in place
   // dx (T,D): d loss/d y in, d loss/d x out (where reach is input). Its margin is as wide as the strips of o and down.
-  void backward(Step& step, Tensor dx, const Saved& s, Reach reach) const;
+  Pass backward(Step& step, Tensor dx, Saved s, Reach reach) const;
 };
 
 // The lowest adapted group of a block, or `input` where none is (nothing to reach for).

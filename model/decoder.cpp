@@ -48,7 +48,7 @@ Tensor Decoder::logits_of(Frame& frame, std::span<const Input> inputs) {
   for (const Block& block : stage_.blocks()) {
     Frame inner(scratch_);
     Block::Saved passing = block.saved(scratch_, tokens, stage_.dtype());
-    block.forward(step, x, passing);
+    run_alone(block.forward(step, x, passing));
   }
   const Head& head = *stage_.head();
   Tensor logits = frame.tensor(static_cast<int64_t>(inputs.size()), head.weight.rows * head.tp->size(), DType::f32);

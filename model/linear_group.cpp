@@ -107,16 +107,20 @@ void LinearGroup::forward(Step& step, Tensor x, Tensor u, Tensor y) const {
   step.backend.linear(x, weight_, low_rank_terms(step, x, u), false, y);
 }
 
-void LinearGroup::forward_add(Step& step, Tensor x, Tensor u, Tensor residual) const {
+LinearGroup::Addition LinearGroup::forward_add(Step& step, Frame& frame, Tensor x, Tensor u, Tensor residual) const {
   if (tp_->size() == 1) {  // nobody to sum with: the same single rounding without the fp32 tensor
     step.backend.linear(x, weight_, low_rank_terms(step, x, u), true, residual);
-    return;
+    return {};
   }
-  Frame frame(step.scratch);
-  Tensor partial = frame.tensor(x.rows, out_features(), step.partial_dtype());
-  forward(step, x, u, partial);
-  tp_->all_reduce(partial);
-  step.backend.add(partial, residual);
+  Addition going{.partial = frame.tensor(x.rows, out_features(), step.partial_dtype()), .sum = nullptr};
+  forward(step, x, u, going.partial);
+  if (step.beside) {
+    going.sum = tp_->start_all_reduce(going.partial);
+  } else {
+    tp_->all_reduce(going.partial);
+    step.backend.add(going.partial, residual);
+  }
+  return going;
 }
 
 std::vector<LowRankGradient> LinearGroup::gradient_terms(Tensor u) const {

@@ -35,8 +35,12 @@ class LinearGroup {
 
   // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output. Margins of x and dy are written.
   void forward(Step& step, Tensor x, Tensor u, Tensor y) const;
-  // residual (T,out) += the linear, reduced over tp. Split by input.
-  void forward_add(Step& step, Tensor x, Tensor u, Tensor residual) const;
+  // residual (T,out) += the linear, reduced over tp. Split by input. Where another pass computes beside this one, the sum is only started.
+  struct Addition {
+    Tensor partial;                 // in the frame; to be added to the residual when the sum is there
+    std::unique_ptr<Transfer> sum;  // null: the residual has it already
+  };
+  Addition forward_add(Step& step, Frame& frame, Tensor x, Tensor u, Tensor residual) const;
   // dB and dx. Split by output, dx is of Step::partial_dtype(), and its sum over tp is under way: what comes next runs beside it. dx empty: not wanted.
   struct Backward {
     Tensor v;                       // for gradient_of_a: in dy's margin or in the frame; empty without an adapter

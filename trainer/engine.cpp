@@ -7,6 +7,12 @@
 
 namespace drover {
 
+// Rows of a micro-batch that pass through the blocks together: all of them, or one of two parts, of which each computes while the other is summed over tp.
+struct Engine::Part {
+  int64_t begin = 0, rows = 0;
+  std::vector<Segment> segments;  // counted from `begin`
+};
+
 // One micro-batch in flight: its inputs and what its backward needs. Slots are reused in turn.
 struct Engine::Slot {
   Slot(const std::string& name, Memory& memory, int64_t capacity) : arena(name, memory, capacity) {}
@@ -15,7 +21,7 @@ struct Engine::Slot {
   const MicroBatch* micro_batch = nullptr;
   Tensor ids, positions, documents;     // (T) i32
   Tensor rows, labels, weights;         // (N) trained rows, their targets, w / Σw
-  std::vector<Segment> segments;
+  std::vector<Part> parts;              // one or two
   Tensor stream;                        // (T,D): x on the way forward, dx on the way back; the first rows of its Stream
   std::vector<Block::Saved> saved;      // of the blocks that backward reaches; with recompute only x
 };
@@ -41,6 +47,16 @@ Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_ba
                       .stage = mesh.position.pp,
                       .micro_batches = static_cast<int>(micro_batches),
                       .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.shape.pp});
+}
+
+// Where two parts of whole documents are cut that are as equal as they can be; 0 where one of them would have fewer rows than it should.
+int64_t cut_in_two(const MicroBatch& m, int64_t least_rows) {
+  const int64_t tokens = static_cast<int64_t>(m.tokens.size());
+  int64_t cut = 0;
+  for (const DocumentSpan& span : m.spans) {
+    if (std::abs(2 * span.begin - tokens) < std::abs(2 * cut - tokens)) cut = span.begin;
+  }
+  return std::min(cut, tokens - cut) >= std::max(least_rows, tokens / 4) ? cut : 0;
 }
 
 double loss_of(Reading& log_likelihoods) {
@@ -107,15 +123,15 @@ ArenaBytes Engine::peak() const {
           slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes(), scratch_.peak_bytes()};
 }
 
-Step Engine::step_for(const Slot& slot, bool train, uint64_t step) {
+Step Engine::step_for(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step) {
   return {.backend = backend_,
-          .scratch = scratch_,
+          .scratch = scratch,
           .dtype = settings_.dtype,
           .rope = stage_->rope(),
-          .ids = slot.ids,
-          .positions = slot.positions,
-          .documents = slot.documents,
-          .segments = slot.segments,
+          .ids = slot.ids.rows_from(part.begin, part.rows),
+          .positions = slot.positions.rows_from(part.begin, part.rows),
+          .documents = slot.documents.rows_from(part.begin, part.rows),
+          .segments = part.segments,
           .dropout = {train ? settings_.dropout : 0.0f, settings_.seed, step}};
 }
 
@@ -147,8 +163,15 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   slot.rows = upload(rows, DType::i32);
   slot.labels = upload(labels, DType::i32);
   slot.weights = upload(weights, DType::f32);
-  slot.segments.clear();
-  for (const DocumentSpan& span : m.spans) slot.segments.push_back({.q0 = span.begin, .nq = span.length, .k0 = span.begin, .nk = span.length});
+  slot.parts.clear();
+  const int64_t cut = mesh_.tp->sums_run_beside() ? cut_in_two(m, settings_.least_part_rows) : 0;
+  if (cut > 0) slot.parts.push_back({0, cut, {}});
+  slot.parts.push_back({cut, tokens - cut, {}});
+  for (const DocumentSpan& span : m.spans) {
+    Part& part = span.begin < cut ? slot.parts.front() : slot.parts.back();
+    const int64_t begin = span.begin - part.begin;
+    part.segments.push_back({.q0 = begin, .nq = span.length, .k0 = begin, .nk = span.length});
+  }
   Stream& stream = stream_of(micro_batch);
   stream.wait();
   slot.stream = stream.x.rows_from(0, tokens);
@@ -161,17 +184,35 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   }
 }
 
-void Engine::forward(Slot& slot, bool train, uint64_t step_number, Tensor loss, const LogprobSink& sink) {
-  Step step = step_for(slot, train, step_number);
-  if (stage_->placement().first) stage_->embed(step, slot.stream);
+void Engine::run_parts(Slot& slot, bool train, uint64_t number, Pass (Engine::*pass)(Step&, Slot&, const Part&)) {
+  const Part& first = slot.parts.front();
+  Step step = step_for(slot, first, scratch_, train, number);
+  if (slot.parts.size() == 1) return run_alone((this->*pass)(step, slot, first));
+  const Part& second = slot.parts.back();
+  Step other = step_for(slot, second, scratch_.far_end(), train, number);
+  step.beside = other.beside = true;
+  run_in_turn((this->*pass)(step, slot, first), (this->*pass)(other, slot, second));
+}
+
+Pass Engine::forward_pass(Step& step, Slot& slot, const Part& part) {
+  const Tensor x = slot.stream.rows_from(part.begin, part.rows);
   const size_t unsaved = stage_->blocks().size() - slot.saved.size();
   for (const Block& block : stage_->blocks()) {
-    const bool keep = block.index >= unsaved && !settings_.recompute;
-    if (block.index >= unsaved && settings_.recompute) backend_.copy(slot.stream, slot.saved[block.index - unsaved].x);
-    Frame frame(scratch_);
-    Block::Saved passing = keep ? slot.saved[block.index - unsaved] : block.saved(scratch_, slot.stream.rows, settings_.dtype);
-    block.forward(step, slot.stream, passing);
+    Frame frame(step.scratch);
+    Block::Saved passing;
+    const bool saved = block.index >= unsaved;
+    if (saved) passing = slot.saved[block.index - unsaved].rows_from(part.begin, part.rows);
+    if (saved && settings_.recompute) backend_.copy(x, passing.x);
+    if (!saved || settings_.recompute) passing = block.saved(step.scratch, part.rows, settings_.dtype);
+    for (Pass inner = block.forward(step, x, passing); inner.go_on();) co_await others_go_on();
   }
+}
+
+void Engine::forward(Slot& slot, bool train, uint64_t step_number, Tensor loss, const LogprobSink& sink) {
+  const Part all{.begin = 0, .rows = slot.stream.rows, .segments = {}};  // for the embedding and the head, which ask for no segments
+  Step step = step_for(slot, all, scratch_, train, step_number);
+  if (stage_->placement().first) stage_->embed(step, slot.stream);
+  run_parts(slot, train, step_number, &Engine::forward_pass);
   if (!stage_->head()) return;
 
   Frame frame(scratch_);
@@ -187,21 +228,22 @@ void Engine::forward(Slot& slot, bool train, uint64_t step_number, Tensor loss, 
   }
 }
 
-void Engine::backward(Slot& slot, uint64_t step_number) {
-  Step step = step_for(slot, true, step_number);
+Pass Engine::backward_pass(Step& step, Slot& slot, const Part& part) {
+  const Tensor dx = slot.stream.rows_from(part.begin, part.rows);
   const size_t unsaved = stage_->blocks().size() - slot.saved.size();
   for (size_t i = slot.saved.size(); i-- > 0;) {
     const Block& block = stage_->blocks()[unsaved + i];
     const int64_t layer = stage_->placement().layer_begin + static_cast<int64_t>(block.index);
-    Frame frame(scratch_);
-    Block::Saved saved = slot.saved[i];
+    Frame frame(step.scratch);
+    Block::Saved saved = slot.saved[i].rows_from(part.begin, part.rows);
     if (settings_.recompute) {
-      Tensor x = frame.tensor(slot.stream.rows, slot.stream.cols, settings_.dtype);
-      backend_.copy(slot.saved[i].x, x);
-      saved = block.saved(scratch_, slot.stream.rows, settings_.dtype);
-      block.forward(step, x, saved);
+      const Tensor x = frame.tensor(part.rows, dx.cols, settings_.dtype);
+      backend_.copy(saved.x, x);
+      saved = block.saved(step.scratch, part.rows, settings_.dtype);
+      for (Pass again = block.forward(step, x, saved); again.go_on();) co_await others_go_on();
     }
-    block.backward(step, slot.stream, saved, layer == first_trained_layer_ ? lowest_adapted_group(block) : Reach::input);
+    const Reach reach = layer == first_trained_layer_ ? lowest_adapted_group(block) : Reach::input;
+    for (Pass inner = block.backward(step, dx, saved, reach); inner.go_on();) co_await others_go_on();
   }
 }
 
@@ -212,7 +254,7 @@ void Engine::compute(const Action& action, const Batch& batch, bool train, uint6
     if (stage_->placement().first) open(action.micro_batch, batch, train);
     forward(slot, saves(train), step, losses.rows_from(index, 1), sink);
   } else {
-    backward(slot, step);
+    run_parts(slot, true, step, &Engine::backward_pass);
     gradient_sum_->add_micro_batch(index);
   }
 }

@@ -25,6 +25,7 @@ struct EngineSettings {
   int64_t evaluation_tokens = 0;       // the same of evaluation; 0: as in training
   int64_t evaluation_trained = 0;
   int64_t local_micro_batches = 1;     // the most per rank and step
+  int64_t least_part_rows = 1024;      // a micro-batch is not divided into parts of fewer rows: they would not keep a GPU busy
   int64_t answer_sequences = 0;        // eval.prompts: questions answered at once in scratch; 0: none
   int64_t answer_tokens = 0;           // of a prompt with its answer
   bool train = true;                   // false: evaluation only; no gradients, no optimizer
@@ -91,6 +92,7 @@ class Engine {
 
  private:
   struct Slot;
+  struct Part;
   // The residual stream of a micro-batch at the stage's edge, which may still be on its way out when the next micro-batch takes over the slot.
   struct Stream {
     Tensor x;                           // (most tokens, D)
@@ -108,8 +110,10 @@ class Engine {
   Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
   Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
   void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
-  void backward(Slot& slot, uint64_t step);
-  Step step_for(const Slot& slot, bool train, uint64_t step);
+  Pass forward_pass(Step& step, Slot& slot, const Part& part);
+  Pass backward_pass(Step& step, Slot& slot, const Part& part);
+  void run_parts(Slot& slot, bool train, uint64_t step, Pass (Engine::*pass)(Step&, Slot&, const Part&));
+  Step step_for(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step);
   std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, uint64_t step);  // → a loss of each micro-batch
   std::unique_ptr<Reading> enqueue_update(const StepSettings& settings);          // → the norm's square
   std::unique_ptr<Reading> read_losses(Tensor losses);

@@ -8,6 +8,13 @@
 
 namespace drover {
 
+namespace {
+
+// A micro-batch that passes in two parts (Engine::Part) holds as many rows as one that passes whole, and each tensor of it is rounded up once more.
+constexpr int64_t kRoundingOfParts = 64 * Arena::kAlign;
+
+}  // namespace
+
 Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t local_micro_batches, int dp) {
   Batch batch;
   batch.total = local_micro_batches * dp;
@@ -44,7 +51,9 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
     Decoder decoder(engine.stage(), backend, engine.scratch(), engine.scratch(), settings.answer_sequences, settings.answer_tokens);
     Answering::rehearse(decoder, settings.answer_sequences);
   }
-  return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp)], engine.peak(), flops};
+  ArenaBytes bytes = engine.peak();
+  if (shape.tp > 1) bytes.scratch += kRoundingOfParts;
+  return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp)], bytes, flops};
 }
 
 std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape& shape) {

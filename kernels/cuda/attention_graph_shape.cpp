@@ -38,6 +38,7 @@ bool packed_causal(const AttentionCall& call, const AttentionGradients* gradient
   const int64_t head_dim = call.shape.head_dim;
   if (call.q.dtype != DType::bf16 || head_dim % 8 != 0 || head_dim > 128 || call.segments.empty()) return false;
   if (static_cast<int64_t>(call.segments.size()) > kMostDocuments) return false;
+  if (reinterpret_cast<uintptr_t>(call.lse.data) % 16 != 0) return false;
   for (const Tensor& t : {call.q, call.kv.k, call.kv.v, call.o}) {
     if (!aligned(t)) return false;
   }
@@ -81,13 +82,13 @@ GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* grad
   return g;
 }
 
-std::optional<GraphShape> equal_shape(const AttentionCall& call, const AttentionGradients* gradients) {
+std::optional<GraphShape> equal_shape(const AttentionCall& call) {
   const int64_t length = call.segments.front().nq;
   for (const Segment& s : call.segments) {
     if (s.nq != length) return {};
   }
-  GraphShape g{.backward = gradients != nullptr, .equal = true, .documents = static_cast<int64_t>(call.segments.size()), .longest = length};
-  put_tensors(g, call, gradients);
+  GraphShape g{.equal = true, .documents = static_cast<int64_t>(call.segments.size()), .longest = length};
+  put_tensors(g, call, nullptr);
   return g;
 }
 

@@ -1,7 +1,7 @@
 // Which of cuDNN's attention graphs a call takes, as plain functions. A graph is built for a shape and serves every call that fits into it: the numbers
 // of documents and of rows are rounded up to buckets, so that a run builds few graphs, and documents of length 0 fill a bucket. There are three kinds: packed
-// causal documents, forward and backward; documents of one length, which need no tables and are a few percent faster, for lengths that come again and again;
-// and decoding, where each sequence has one query row over the keys of its cache.
+// causal documents, forward and backward; the forward of documents of one length, which needs no tables and is a few percent faster, for lengths that come again and
+// again (cuDNN 9.14 refuses such a backward unless lse lies by heads); and decoding, where each sequence has one query row over the keys of its cache.
 #pragma once
 #include <array>
 #include <compare>
@@ -29,7 +29,7 @@ struct GraphShape {
 };
 
 // Whether the graphs can do what is asked for: bf16, no block table, every document causal over its own rows (q0 == k0, nq == nk, offset 0) and following
-// the one before without a gap, head_dim % 8 == 0 and <= 128, rows on 16-byte boundaries. `gradients` is null for a forward.
+// the one before without a gap, head_dim % 8 == 0 and <= 128, rows and the first lse on 16-byte boundaries. `gradients` is null for a forward.
 bool packed_causal(const AttentionCall& call, const AttentionGradients* gradients);
 
 int64_t document_bucket(int64_t documents);  // 1, 2, 4, 8, …
@@ -39,8 +39,8 @@ int64_t row_bucket(int64_t rows);            // 64, 128, 192, 256, 320, …: qua
 // bounds the workspace's rows.
 GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic, int64_t rows_seen);
 
-// The graph of a call that packed_causal() accepts and whose documents are equally long.
-std::optional<GraphShape> equal_shape(const AttentionCall& call, const AttentionGradients* gradients);
+// The graph of a forward that packed_causal() accepts and whose documents are equally long.
+std::optional<GraphShape> equal_shape(const AttentionCall& call);
 
 // The graph of a call that decodes: bf16, one query row a sequence that sees all its keys, no block table, the caches one behind another at one distance, and
 // at least kLeastDecodedKeys keys in the longest. For fewer, own kernels are as fast.

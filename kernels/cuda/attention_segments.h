@@ -34,7 +34,7 @@ class AttentionSegments {
 
   Uploader& uploader_;
   Traffic& traffic_;
-  std::array<Slot, 8> slots_;  // the micro-batches that a pipeline has in flight
+  std::array<Slot, 16> slots_;  // the micro-batches that a pipeline has in flight, each in up to two parts
   int64_t calls_ = 0;
 };
 

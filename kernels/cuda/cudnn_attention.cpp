@@ -51,9 +51,9 @@ struct CudnnAttention::State {
     return p;
   }
   // The graph of documents of one length, where that has come often enough and cuDNN takes it. Deterministic results do not change at some step.
-  std::optional<GraphShape> worth_a_graph(const AttentionCall& call, const AttentionGradients* gradients) {
+  std::optional<GraphShape> worth_a_graph(const AttentionCall& call) {
     if (deterministic) return {};
-    const std::optional<GraphShape> shape = equal_shape(call, gradients);
+    const std::optional<GraphShape> shape = equal_shape(call);
     if (!shape) return {};
     if (equal_uses.size() > kMostLengths) equal_uses.clear();
     if (++equal_uses[*shape] <= kEqualUses || !plan(*shape).graph) return {};
@@ -94,7 +94,7 @@ struct CudnnAttention::State {
   cudnnHandle_t handle = nullptr;
   std::map<GraphShape, Plan> plans;
   std::map<GraphShape, int64_t> equal_uses;
-  std::array<Tables, 16> tables;  // a forward and a backward of each micro-batch that a pipeline has in flight
+  std::array<Tables, 32> tables;  // a forward and a backward of each part of the micro-batches that a pipeline has in flight
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;
   int64_t calls = 0, rows_seen = 0;
@@ -119,7 +119,7 @@ bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gr
   ++s.calls;
   const bool packed = packed_causal(call, gradients);
   if (packed) s.rows_seen = std::max(s.rows_seen, row_bucket(call.segments.back().q0 + call.segments.back().nq));
-  const auto equal = packed ? s.worth_a_graph(call, gradients) : std::optional<GraphShape>{};
+  const auto equal = packed && gradients == nullptr ? s.worth_a_graph(call) : std::optional<GraphShape>{};
   const GraphShape shape = equal ? *equal : packed ? graph_shape(call, gradients, s.deterministic, s.rows_seen) : *decode_shape(call);
   const State::Plan& plan = s.plan(shape);
   if (!plan.graph) {
@@ -136,10 +136,10 @@ bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gr
   data[GraphShape::kO] = call.o.rows_from(query, 1).data;
   data[GraphShape::kLse] = call.lse.rows_from(query, 1).data;
   if (gradients != nullptr) {
-    data[GraphShape::kDO] = gradients->d_o.rows_from(query, 1).data;
-    data[GraphShape::kDQ] = gradients->dq.rows_from(query, 1).data;
-    data[GraphShape::kDK] = gradients->dk.rows_from(key, 1).data;
-    data[GraphShape::kDV] = gradients->dv.rows_from(key, 1).data;
+    data[GraphShape::kDO] = gradients->d_o.data;
+    data[GraphShape::kDQ] = gradients->dq.data;
+    data[GraphShape::kDK] = gradients->dk.data;
+    data[GraphShape::kDV] = gradients->dv.data;
   }
   char* tables = shape.equal ? nullptr : s.tables_on_device(document_tables(call, shape));
   plan.graph->run(s.handle, data, tables, s.workspace_of(plan.graph->workspace_bytes()));

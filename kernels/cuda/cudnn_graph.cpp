@@ -76,7 +76,7 @@ struct CudnnGraph::State {
     }
     fe::graph::SDPA_backward_attributes options;
     options.set_name("attention backward").set_attn_scale(shape.scale).set_causal_mask(true).set_deterministic_algorithm(shape.deterministic);
-    if (lengths) options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
+    options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
     if (shape.rows > 0) options.set_max_total_seq_len_q(shape.rows).set_max_total_seq_len_kv(shape.rows);
     const TensorPointer o = input("o", GraphShape::kO), d_o = input("d_o", GraphShape::kDO), lse = input("lse", GraphShape::kLse);
     const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, d_o, lse, options);

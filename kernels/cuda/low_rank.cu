@@ -21,7 +21,6 @@ constexpr int kRowsOfWarp = kTensorTile, kColumnsOfWarp = 32;
 constexpr int kTilesAcross = kColumnsOfWarp / kTensorTile;  // of a warp's share of grad_b in a step
 static_assert(kThreads / kWarp * kRowsOfWarp == kStepRows && kThreads / kWarp * kColumnsOfWarp == kStepColumns);
 
-constexpr int64_t kMostRows = 16384;   // of dy at a time: longer ones would need as much more memory for partial sums
 constexpr int64_t kFewestRows = 256;   // of a block: its partial sums of grad_b are an eighth of what it reads then
 constexpr int64_t kBlocks = 2 * 132;   // as many as run at once, where the rows can be divided so
 
@@ -61,14 +60,34 @@ __device__ inline Term term_of_block(const Work& work, int block) {
   return found;
 }
 
-// to (rows, 16·Tiles) = from where that exists, else 0.
-template <int Tiles>
-__device__ inline void copy_narrow(bf16* to, int rows, const bf16* from, int64_t pitch, int existing_rows, int rank) {
-  constexpr int kGroups = 2 * Tiles;
-  for (int at = threadIdx.x; at < rows * kGroups; at += kThreads) {
-    const int row = at / kGroups, column = at % kGroups * kGroup;
-    const bool exists = row < existing_rows && column < rank;
-    copy_16_bytes(to + row * narrow_pitch(Tiles) + column, exists ? from + row * pitch + column : from, exists);
+// to (Rows, 16·Tiles) = from where that exists, else 0.
+template <int Tiles, int Rows>
+__device__ inline void copy_narrow(bf16* to, const bf16* from, int64_t pitch, int existing_rows, int rank) {
+  constexpr int kThreadsOfRow = 2 * Tiles, kRowsAtOnce = kThreads / kThreadsOfRow;
+  const int row = threadIdx.x / kThreadsOfRow, column = threadIdx.x % kThreadsOfRow * kGroup;
+#pragma unroll 1
+  for (int i = row; i < Rows; i += kRowsAtOnce) {
+    const bool exists = i < existing_rows && column < rank;
+    copy_16_bytes_or_zeros(to + i * narrow_pitch(Tiles) + column, exists ? from + i * pitch + column : from, exists);
+  }
+}
+
+// to (kStepRows, kStepColumns) = from where that exists, else 0.
+__device__ inline void copy_step(bf16* to, const bf16* from, int64_t pitch, int existing_rows, int existing_columns) {
+  constexpr int kThreadsOfRow = kStepColumns / kGroup, kRowsAtOnce = kThreads / kThreadsOfRow;
+  const int row = threadIdx.x / kThreadsOfRow, column = threadIdx.x % kThreadsOfRow * kGroup;
+  to += row * kPitch + column;
+  from += row * pitch + column;
+  if (existing_rows >= kStepRows && existing_columns >= kStepColumns) {
+#pragma unroll
+    for (int i = 0; i < kStepRows; i += kRowsAtOnce, from += kRowsAtOnce * pitch) copy_16_bytes(to + i * kPitch, from);
+    return;
+  }
+  const bf16* const some = from - row * pitch - column;
+#pragma unroll 1
+  for (int i = 0; i < kStepRows; i += kRowsAtOnce, from += kRowsAtOnce * pitch) {
+    const bool exists = row + i < existing_rows && column < existing_columns;
+    copy_16_bytes_or_zeros(to + i * kPitch, exists ? from : some, exists);
   }
 }
 
@@ -89,17 +108,11 @@ __global__ void __launch_bounds__(kThreads, 2) low_rank_kernel(const Work work) 
   int next_row = 0, next_step = 0, next_stage = 0;  // what is copied next
   const auto copy_next = [&] {
     if (next_row < row_steps) {
-      const int existing_rows = rows - next_row * kStepRows, existing_columns = columns - next_step * kStepColumns;
-      const bf16* const from = dy + int64_t{next_row} * kStepRows * work.dy_pitch + next_step * kStepColumns;
-      bf16* const to = tiles + next_stage * kStepElements;
-#pragma unroll
-      for (int i = 0; i < kStepRows * kStepColumns / kGroup / kThreads; ++i) {
-        const int at = i * kThreads + threadIdx.x, row = at / (kStepColumns / kGroup), column = at % (kStepColumns / kGroup) * kGroup;
-        const bool exists = row < existing_rows && column < existing_columns;
-        copy_16_bytes(to + row * kPitch + column, exists ? from + row * work.dy_pitch + column : work.dy, exists);
-      }
+      const int existing_rows = rows - next_row * kStepRows;
+      copy_step(tiles + next_stage * kStepElements, dy + int64_t{next_row} * kStepRows * work.dy_pitch + next_step * kStepColumns, work.dy_pitch, existing_rows,
+                columns - next_step * kStepColumns);
       if (next_step == 0) {
-        copy_narrow<Tiles>(u_tiles + next_row % kStages * kStepRows * kNarrow, kStepRows, term.u + (first_row + next_row * kStepRows) * term.u_pitch, term.u_pitch, existing_rows,
+        copy_narrow<Tiles, kStepRows>(u_tiles + next_row % kStages * kStepRows * kNarrow, term.u + (first_row + next_row * kStepRows) * term.u_pitch, term.u_pitch, existing_rows,
                            term.rank);
       }
       next_stage = (next_stage + 1) % kStages;
@@ -108,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 2) low_rank_kernel(const Work work) 
     __pipeline_commit();  // an empty one too, so that they can be counted
   };
 
-  copy_narrow<Tiles>(b_tile, columns_of_block(Tiles), term.b + first_column * term.b_pitch, term.b_pitch, columns, term.rank);
+  copy_narrow<Tiles, columns_of_block(Tiles)>(b_tile, term.b + first_column * term.b_pitch, term.b_pitch, columns, term.rank);
   for (int i = 0; i + 1 < kStages; ++i) copy_next();
 
   SumTile grad_b[kSteps][kTilesAcross][Tiles];
@@ -121,6 +134,7 @@ __global__ void __launch_bounds__(kThreads, 2) low_rank_kernel(const Work work) 
     }
   }
   const int64_t padded_rows = int64_t{work.row_blocks} * work.rows_of_block;
+  const TileSource b_source(b_tile, kNarrow);
   int stage = 0;
 #pragma unroll 1
   for (int row_step = 0; row_step < row_steps; ++row_step) {
@@ -134,26 +148,27 @@ __global__ void __launch_bounds__(kThreads, 2) low_rank_kernel(const Work work) 
       __pipeline_wait_prior(kStages - 2);
       __syncthreads();  // everybody's copies of this step are there, and all have left the step before, whose place is filled next
       copy_next();
-      const bf16* const tile = tiles + stage * kStepElements;
+      const TileSource source(tiles + stage * kStepElements, kPitch);
       stage = (stage + 1) % kStages;
       if (s == 0) {
+        const TileSource u_source(u_tiles + row_step % kStages * kStepRows * kNarrow, kNarrow);
 #pragma unroll
         for (int k = 0; k < kStepRows / kTensorTile; ++k) {
 #pragma unroll
-          for (int t = 0; t < Tiles; ++t) of_u[k][t] = right_tile(u_tiles + (row_step % kStages * kStepRows + k * kTensorTile) * kNarrow + t * kTensorTile, kNarrow);
+          for (int t = 0; t < Tiles; ++t) of_u[k][t] = u_source.right(k * kTensorTile * kNarrow + t * kTensorTile);
         }
       }
 #pragma unroll
       for (int k = 0; k < kStepColumns; k += kTensorTile) {
-        const LeftTile of_dy = left_tile(tile + warp * kRowsOfWarp * kPitch + k, kPitch);
+        const LeftTile of_dy = source.left(warp * kRowsOfWarp * kPitch + k);
 #pragma unroll
-        for (int t = 0; t < Tiles; ++t) add_product(v[t], of_dy, right_tile(b_tile + (s * kStepColumns + k) * kNarrow + t * kTensorTile, kNarrow));
+        for (int t = 0; t < Tiles; ++t) add_product(v[t], of_dy, b_source.right((s * kStepColumns + k) * kNarrow + t * kTensorTile));
       }
 #pragma unroll
       for (int k = 0; k < kStepRows / kTensorTile; ++k) {
 #pragma unroll
         for (int i = 0; i < kTilesAcross; ++i) {
-          const LeftTile of_dy = left_tile_transposed(tile + k * kTensorTile * kPitch + warp * kColumnsOfWarp + i * kTensorTile, kPitch);
+          const LeftTile of_dy = source.left_transposed(k * kTensorTile * kPitch + warp * kColumnsOfWarp + i * kTensorTile);
 #pragma unroll
           for (int t = 0; t < Tiles; ++t) add_product(grad_b[s][i][t], of_dy, of_u[k][t]);
         }
@@ -234,6 +249,8 @@ __global__ void __launch_bounds__(kAddThreads) add_parts_kernel(const Work work,
   }
 }
 
+constexpr int64_t kMostColumns = int64_t{1} << 18;  // so that the partial sums of a block of rows fit beside those of its rows
+
 bool on_16_bytes(Tensor t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && (t.rows <= 1 || t.pitch * size_of(t.dtype) % 16 == 0); }
 
 int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
@@ -242,7 +259,7 @@ int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 bool LowRankBackward::takes(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) {
   if (dy.rows == 0 || terms.empty() || terms.size() > kMostTerms || dy.dtype != DType::bf16 || v.dtype != DType::bf16) return false;
-  if (!on_16_bytes(dy) || dy.cols > (1 << 24) || v.cols % kPack != 0 || reinterpret_cast<uintptr_t>(v.data) % 8 != 0 || (v.rows > 1 && v.pitch % kPack != 0)) return false;
+  if (!on_16_bytes(dy) || dy.cols > kMostColumns || v.cols % kPack != 0 || reinterpret_cast<uintptr_t>(v.data) % 8 != 0 || (v.rows > 1 && v.pitch % kPack != 0)) return false;
   for (const LowRankGradient& term : terms) {
     const int64_t rank = term.b.cols;
     const bool types = term.u.dtype == DType::bf16 && term.b.dtype == DType::bf16 && term.grad_b.dtype == DType::f32;
@@ -257,13 +274,13 @@ LowRankBackward::~LowRankBackward() { cudaFree(partial_sums_); }
 float* LowRankBackward::partial_sums(int64_t floats) {
   if (floats > floats_) {
     cudaFree(partial_sums_);  // waits for work that uses it
-    traffic_.allocated_bytes -= workspace_bytes();
+    traffic_.allocated_bytes -= floats_ * static_cast<int64_t>(sizeof(float));
     partial_sums_ = nullptr;
     floats_ = 0;
     check(cudaMalloc(reinterpret_cast<void**>(&partial_sums_), static_cast<size_t>(floats) * sizeof(float)), "cudaMalloc");
     floats_ = floats;
     ++traffic_.allocations;
-    traffic_.allocated_bytes += workspace_bytes();
+    traffic_.allocated_bytes += floats_ * static_cast<int64_t>(sizeof(float));
   }
   return partial_sums_;
 }
@@ -287,12 +304,14 @@ void LowRankBackward::operator()(Tensor dy, std::span<const LowRankGradient> ter
   }
   require(v.rows == dy.rows && rank_column <= v.cols, "v has a row for each of dy's and a column for each rank");
   work.column_blocks = static_cast<int>(column_blocks);
-  for (int64_t begin = 0; begin < dy.rows; begin += kMostRows) {
-    const int64_t rows = std::min(kMostRows, dy.rows - begin);
-    const int64_t wanted = std::clamp<int64_t>(kBlocks / column_blocks, 1, divided(rows, kFewestRows));
+  const int64_t rank_width = tiles * kTensorTile, most_row_blocks = std::max<int64_t>(1, kBlocks / column_blocks);
+  const int64_t grad_b_width = column_blocks * columns_of_block(tiles) * rank_width, v_width = column_blocks * rank_width;  // partial sums of a block of rows, of a row
+  const int64_t most_rows = std::max<int64_t>(1, (kMostFloats - most_row_blocks * grad_b_width) / v_width / kStepRows) * kStepRows;
+  for (int64_t begin = 0; begin < dy.rows; begin += most_rows) {
+    const int64_t rows = std::min(most_rows, dy.rows - begin);
+    const int64_t wanted = std::clamp<int64_t>(divided(rows, kFewestRows), 1, most_row_blocks);
     const int64_t rows_of_block = divided(divided(rows, wanted), kStepRows) * kStepRows, row_blocks = divided(rows, rows_of_block);
-    const int64_t v_floats = column_blocks * row_blocks * rows_of_block * tiles * kTensorTile;
-    const int64_t grad_b_floats = row_blocks * column_blocks * columns_of_block(tiles) * tiles * kTensorTile;
+    const int64_t v_floats = row_blocks * rows_of_block * v_width, grad_b_floats = row_blocks * grad_b_width;
     work.dy = dy.rows_from(begin, rows).as<bf16>();
     for (size_t i = 0; i < terms.size(); ++i) work.terms[i].u = terms[i].u.rows_from(begin, rows).as<bf16>();
     work.rows = static_cast<int>(rows);

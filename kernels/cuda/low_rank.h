@@ -22,7 +22,8 @@ class LowRankBackward {
   // bf16, up to kMostTerms terms whose ranks are multiples of 8 up to kMostRank, everything on 16-byte boundaries; the columns of v in fours.
   static bool takes(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
   void operator()(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);  // of what it takes; as Backend::low_rank_backward
-  int64_t workspace_bytes() const { return floats_ * static_cast<int64_t>(sizeof(float)); }
+  static constexpr int64_t kMostFloats = int64_t{16} << 20;  // of partial sums at a time: longer passes are made in pieces
+  int64_t workspace_bytes() const { return kMostFloats * static_cast<int64_t>(sizeof(float)); }  // at most, and so from the start
 
  private:
   float* partial_sums(int64_t floats);

@@ -25,33 +25,43 @@ struct SumTile {  // fp32 (rows, columns)
   float value[8];
 };
 
-template <bool Transposed>
-__device__ inline void load_matrices(uint32_t (&to)[4], const bf16* row_of_lane) {
-  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row_of_lane));
-  if constexpr (Transposed) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
-  } else {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
+// A matrix in shared memory whose tiles are read; `at`: of a tile's first element.
+class TileSource {
+ public:
+  __device__ TileSource(const bf16* matrix, int pitch) {
+    const int lane = threadIdx.x % 32;
+    straight_ = address_of(matrix) + 2 * (lane % 16 * pitch + lane / 16 * 8);
+    turned_ = address_of(matrix) + 2 * ((lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
   }
-}
-__device__ inline LeftTile left_tile(const bf16* from, int pitch) {
-  const int lane = threadIdx.x % 32;
-  LeftTile tile;
-  load_matrices<false>(tile.word, from + lane % 16 * pitch + lane / 16 * 8);
-  return tile;
-}
-__device__ inline LeftTile left_tile_transposed(const bf16* from, int pitch) {  // from (k, rows)
-  const int lane = threadIdx.x % 32;
-  LeftTile tile;
-  load_matrices<true>(tile.word, from + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
-  return tile;
-}
-__device__ inline RightTile right_tile(const bf16* from, int pitch) {
-  const int lane = threadIdx.x % 32;
-  RightTile tile;
-  load_matrices<true>(tile.word, from + lane % 16 * pitch + lane / 16 * 8);
-  return tile;
-}
+  __device__ LeftTile left(int at) const {
+    LeftTile tile;
+    load<false>(tile.word, straight_ + 2 * at);
+    return tile;
+  }
+  __device__ LeftTile left_transposed(int at) const {  // there lies (k, rows)
+    LeftTile tile;
+    load<true>(tile.word, turned_ + 2 * at);
+    return tile;
+  }
+  __device__ RightTile right(int at) const {
+    RightTile tile;
+    load<true>(tile.word, straight_ + 2 * at);
+    return tile;
+  }
+
+ private:
+  static __device__ unsigned address_of(const bf16* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
+  template <bool Transposed>
+  static __device__ void load(uint32_t (&to)[4], unsigned row_of_lane) {
+    if constexpr (Transposed) {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row_of_lane) : "memory");
+    } else {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row_of_lane) : "memory");
+    }
+  }
+  unsigned straight_, turned_;
+};
+
 __device__ inline void clear(SumTile& sum) {
 #pragma unroll
   for (float& v : sum.value) v = 0;
@@ -72,9 +82,15 @@ __device__ inline void store(const SumTile& sum, float* to, int pitch) {
   for (int i = 0; i < 4; ++i) *reinterpret_cast<float2*>(to + (row + i % 2 * 8) * pitch + column + i / 2 * 8) = float2{sum.value[2 * i], sum.value[2 * i + 1]};
 }
 
-#endif
+// 16 bytes to shared memory, there after the __pipeline_wait_prior of their commit.
+__device__ inline void copy_16_bytes(bf16* to, const bf16* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+// As many zeros where there is nothing to copy.
+__device__ inline void copy_16_bytes_or_zeros(bf16* to, const bf16* from, bool exists) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
 
-// 16 bytes to shared memory, or as many zeros; there after the __pipeline_wait_prior of its commit.
-__device__ inline void copy_16_bytes(bf16* to, const bf16* from, bool exists) { __pipeline_memcpy_async(to, from, 16, exists ? 0 : 16); }
+#endif
 
 }  // namespace drover::cuda

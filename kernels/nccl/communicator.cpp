@@ -94,6 +94,8 @@ class NcclCommunicator : public Communicator {
     return std::make_unique<NcclTransfer>(link_, link_->sums());
   }
 
+  bool sums_run_beside() const override { return !deterministic_; }
+
   void all_gather(Tensor part, Tensor whole) override {
     require(part.where == Where::device && whole.where == Where::device, "NCCL moves device memory");
     require(whole.rows == size() * part.rows && whole.cols == part.cols && whole.dtype == part.dtype, "an all-gather's whole is one part per rank");

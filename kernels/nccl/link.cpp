@@ -26,7 +26,10 @@ ncclConfig_t without_blocking() {
 }  // namespace
 
 Link::Link(const Api& api, std::shared_ptr<Communicator> world, cuda::CudaBackend& backend, int device) : api_(api), world_(std::move(world)), backend_(backend) {
-  for (cudaStream_t* stream : {&messages_, &sums_}) cuda::check(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  // What others wait for goes before this rank's own computing: a product that is ready at the same time would fill the device.
+  int least = 0, greatest = 0;
+  cuda::check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
+  for (cudaStream_t* stream : {&messages_, &sums_}) cuda::check(cudaStreamCreateWithPriority(stream, cudaStreamNonBlocking, greatest), "cudaStreamCreateWithPriority");
   watch_ = std::make_unique<Watch>(api, WatchSettings{.device = device, .deadline_seconds = comm_deadline_seconds()});
   backend.after_wait([this] { check(); });
 }

@@ -86,17 +86,17 @@ TEST(GraphShape, CallsOfABucketShareAGraph) {
 
 // dq, dk and dv with their pitch of 200 and four query heads on each of dk's and dv's: 200·(1 + 2·4) elements a row; dense, 8·16 for each row of the bucket.
 TEST(EqualShape, HasTheNumbersThemselvesAndNoTables) {
-  EXPECT_FALSE(equal_shape(Call({5, 6}).call, nullptr));
+  EXPECT_FALSE(equal_shape(Call({5, 6}).call));
   const Call three({70, 70, 70}, 16, 8, 11);
-  const GraphShape g = *equal_shape(three.call, &three.gradients);
-  EXPECT_TRUE(g.equal && g.backward);
+  const GraphShape g = *equal_shape(three.call);
+  EXPECT_TRUE(g.equal && !g.backward);
   EXPECT_EQ(g.documents, 3);
   EXPECT_EQ(g.longest, 70);
   EXPECT_EQ(g.rows, 0);
-  EXPECT_EQ(g.pitch[GraphShape::kDQ], three.gradients.dq.pitch);
+  EXPECT_EQ(g.pitch[GraphShape::kK], three.call.kv.k.pitch);
   EXPECT_TRUE(offset_pitches(g).empty());
   EXPECT_TRUE(document_tables(three.call, g).empty());
-  EXPECT_NE(g, *equal_shape(three.call, nullptr));
+  EXPECT_NE(g, graph_shape(three.call, nullptr, false, 256));
 }
 
 TEST(GraphShape, TheWorkspaceIsLaidOutTheSmallerWay) {

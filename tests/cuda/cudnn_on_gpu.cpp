@@ -69,17 +69,15 @@ TEST(CudnnAttention, EqualLengthsThatComeAgainAgreeWithOwnKernels) {
     constexpr int64_t kLength = 200, kFirst = 5;
     std::vector<Segment> segments;
     for (int64_t i = 0; i < documents; ++i) segments.push_back({.q0 = kFirst + i * kLength, .nq = kLength, .k0 = kFirst + i * kLength, .nk = kLength});
-    const Buffers a(kFirst + documents * kLength), b(kFirst + documents * kLength), c(kFirst + documents * kLength);
+    const Buffers a(kFirst + documents * kLength), b(kFirst + documents * kLength);
     ways.own.forward(b.call(segments));
     ways.own.backward(b.call(segments), b.gradients());
-    for (const Buffers* x : {&a, &c}) {  // c after the graph has changed
-      for (int i = 0; i < 201; ++i) ways.chosen.forward(x->call(segments));
-      for (int i = 0; i < 201; ++i) ways.chosen.backward(x->call(segments), x->gradients());
-      finish();
-      EXPECT_LT(apart(x->o, b.o), 4e-3);
-      EXPECT_LT(apart(x->lse, b.lse), 1e-5);
-      EXPECT_LT(apart(x->d_qkv, b.d_qkv), 8e-3);
-    }
+    for (int i = 0; i < 202; ++i) ways.chosen.forward(a.call(segments));  // the last two by the other graph
+    ways.chosen.backward(a.call(segments), a.gradients());
+    finish();
+    EXPECT_LT(apart(a.o, b.o), 4e-3);
+    EXPECT_LT(apart(a.lse, b.lse), 1e-5);
+    EXPECT_LT(apart(a.d_qkv, b.d_qkv), 8e-3);
   }
 }
 

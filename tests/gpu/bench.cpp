@@ -23,6 +23,7 @@ using nlohmann::ordered_json;
 
 constexpr int64_t kHidden = 4096, kHeads = 32, kKvHeads = 8, kHeadDim = 128, kFfn = 14336, kVocab = 128256, kRank = 16;
 constexpr int64_t kMostAttentionTokens = 8192;
+constexpr int64_t kProductTokens = 4096;  // of the layer's products: longer ones run into the GPU's power limit, and compare clocks
 constexpr int kSets = 3, kWarmup = 3, kRuns = 20;
 
 void say(const ordered_json& line) {
@@ -36,6 +37,7 @@ class Bench {
     std::mt19937_64 draw(1);
     std::normal_distribution<float> normal(0, 1);
     busy_ = backend_.memory().allocate(kBusyBytes);
+    busy_sum_ = matrix(backend_.memory().allocate(8), 1, 1, DType::f64, Where::device);
     check(cudaEventCreate(&begin_), "cudaEventCreate");
     check(cudaEventCreate(&end_), "cudaEventCreate");
     noise_.resize(size_t{1} << 20);
@@ -68,9 +70,11 @@ class Bench {
     blocks_.clear();
   }
 
-  // The device is kept busy while the host enqueues what is timed; it also empties the L2 cache.
-  float milliseconds_of(const std::function<void(int)>& run, int set) {
+  // The device is kept busy while the host enqueues what is timed; it also empties the L2 cache. With `clean`, what lies there then need not be written back first:
+  // a work that writes leaves as much behind as it finds, one that only reads does not.
+  float milliseconds_of(const std::function<void(int)>& run, int set, bool clean) {
     check(cudaMemsetAsync(busy_, 0, kBusyBytes, backend_.stream()), "cudaMemsetAsync");
+    if (clean) backend_.sum_squares(matrix(busy_, kBusyBytes / 4, 1, DType::f32, Where::device), busy_sum_);
     check(cudaEventRecord(begin_, backend_.stream()), "cudaEventRecord");
     run(set);
     check(cudaEventRecord(end_, backend_.stream()), "cudaEventRecord");
@@ -81,11 +85,11 @@ class Bench {
   }
 
   // Several works are timed in turn, so that they find the GPU equally warm.
-  std::vector<double> medians_us(std::span<const std::function<void(int)>> works) {
+  std::vector<double> medians_us(std::span<const std::function<void(int)>> works, bool clean = false) {
     std::vector<std::vector<float>> times(works.size());
     for (int i = 0; i < kWarmup + kRuns; ++i) {
       for (size_t w = 0; w < works.size(); ++w) {
-        const float ms = milliseconds_of(works[w], i % kSets);
+        const float ms = milliseconds_of(works[w], i % kSets, clean);
         if (i >= kWarmup) times[w].push_back(ms);
       }
     }
@@ -96,7 +100,7 @@ class Bench {
     }
     return medians;
   }
-  double median_us(const std::function<void(int)>& run) { return medians_us({&run, 1}).front(); }
+  double median_us(const std::function<void(int)>& run, bool clean = false) { return medians_us({&run, 1}, clean).front(); }
 
   void copy_bandwidth() {
     constexpr int64_t kBytes = int64_t{1} << 30;
@@ -110,8 +114,8 @@ class Bench {
     release();
   }
 
-  void bytes_of(const char* name, double bytes, const std::function<void(int)>& run) {
-    const double us = median_us(run), rate = bytes / us * 1e-3;
+  void bytes_of(const char* name, double bytes, const std::function<void(int)>& run, bool only_reads = false) {
+    const double us = median_us(run, only_reads), rate = bytes / us * 1e-3;
     say({{"bench", name}, {"us", us}, {"gb_per_s", rate}, {"share_of_copy", rate / copy_gb_per_s_}});
     release();
   }
@@ -162,7 +166,7 @@ class Bench {
       bytes_of("fold_statistics", 4.0 * kChunk * kVocab, [&](int i) {
         backend_.start_statistics(statistics);
         backend_.fold_statistics(at(logits, i), labels, 0, kVocab, statistics);
-      });
+      }, true);
     }
     {
       constexpr int64_t kChunk = 1024;
@@ -178,7 +182,7 @@ class Bench {
         backend_.adamw({.learning_rate = 1e-4f}, factor, g, p, m, v);
       });
       const Tensor again = tensor(kParameters, 1, DType::f32), total = tensor(1, 1, DType::f64);
-      bytes_of("sum_squares", 4.0 * kParameters, [&](int) { backend_.sum_squares(again, total); });
+      bytes_of("sum_squares", 4.0 * kParameters, [&](int) { backend_.sum_squares(again, total); }, true);
     }
   }
 
@@ -200,11 +204,12 @@ class Bench {
       int64_t in, out, members;
     };
     double plain_us = 0, adapted_us = 0;
+    const int64_t t = std::min(t_, kProductTokens);
     for (const Group& g : {Group{"qkv", kHidden, (kHeads + 2 * kKvHeads) * kHeadDim, 3}, {"o", kHeads * kHeadDim, kHidden, 1}, {"gate_up", kHidden, 2 * kFfn, 2}, {"down", kFfn, kHidden, 1}}) {
       const int64_t rank = g.members * kRank, strip = backend_.strip(rank);
-      Tensor x = tensor(t_, g.in, DType::bf16, strip), w = tensor(g.out + strip, g.in, DType::bf16, strip), y = tensor(t_, g.out, DType::bf16, strip), dx = tensor(t_, g.in);
+      Tensor x = tensor(t, g.in, DType::bf16, strip), w = tensor(g.out + strip, g.in, DType::bf16, strip), y = tensor(t, g.out, DType::bf16, strip), dx = tensor(t, g.in);
       const Tensor da = tensor(rank, g.in, DType::f32), db = tensor(g.out, kRank, DType::f32);
-      const auto flops = 2.0 * static_cast<double>(t_) * static_cast<double>(g.in) * static_cast<double>(g.out);
+      const auto flops = 2.0 * static_cast<double>(t) * static_cast<double>(g.in) * static_cast<double>(g.out);
       const Tensor base = w.rows_from(0, g.out), u_strip = x.columns(g.in, strip), v_strip = y.columns(g.out, strip), a_strip = w.rows_from(g.out, strip), b_strip = base.columns(g.in, strip),
                    u = u_strip.columns(0, rank), v = v_strip.columns(0, rank), a = a_strip.rows_from(0, rank);
       std::vector<LowRank> terms;
@@ -280,6 +285,7 @@ class Bench {
   CudaBackend backend_;
   static constexpr int64_t kBusyBytes = int64_t{1} << 30;
   void* busy_ = nullptr;
+  Tensor busy_sum_;
   cudaEvent_t begin_{}, end_{};
   std::vector<bf16> noise_;
   std::vector<std::pair<void*, int64_t>> blocks_;

@@ -26,6 +26,25 @@ TEST(Arena, FramesGiveBackAndThePeakStays) {
   EXPECT_NE(kept.data, inner);
 }
 
+TEST(Arena, TwoEndsShareTheBlock) {
+  const auto backend = make_cpu_backend(1);
+  Arena arena("scratch", backend->memory(), 5 * Arena::kAlign + 100);
+  Arena& far = arena.far_end();
+  EXPECT_EQ(&far, &arena.far_end());
+  const Tensor near_one = arena.tensor(1, 64, DType::f32);
+  char* const begin = static_cast<char*>(near_one.data);
+  {
+    Frame frame(far);
+    EXPECT_EQ(far.tensor(1, 64, DType::f32).data, begin + 4 * Arena::kAlign);
+    EXPECT_EQ(far.tensor(2, 65, DType::f32, 3).data, begin + 1 * Arena::kAlign);
+    EXPECT_EQ(arena.peak_bytes(), 5 * Arena::kAlign);
+    EXPECT_THROW(arena.tensor(1, 1, DType::f32), Error);
+    EXPECT_THROW(far.tensor(1, 1, DType::f32), Error);
+  }
+  EXPECT_EQ(arena.tensor(4, 64, DType::f32).data, begin + Arena::kAlign);
+  EXPECT_THROW(far.tensor(1, 1, DType::f32), Error);
+}
+
 TEST(Arena, OverCapacityNamesTheArenaAndTheBytes) {
   const auto backend = make_cpu_backend(1);
   Arena arena("saved", backend->memory(), 1024);

@@ -145,7 +145,7 @@ class Runner {
     for (const Block& block : stage_->blocks()) {
       Frame inner(scratch_);
       Block::Saved passing = block.saved(scratch_, tokens, stage_->dtype());
-      block.forward(step, x, passing);
+      run_alone(block.forward(step, x, passing));
     }
     Tensor all = frame.tensor(rows, stage_->head()->weight.rows, DType::f32);
     stage_->head()->logits(step, x, upload(positions), all);

@@ -164,6 +164,17 @@ TEST(Parallel, MessagesOverOneMegabyte) {  // two micro-batches of 366 and 392 t
   expect_equal(run({}, arguments), run({1, 2, 1}, arguments));
 }
 
+// A micro-batch in two parts that take turns at the sums over tp. That it was divided shows in the bits: gradients are added in another order.
+TEST(Parallel, TwoPartsOfAMicroBatchEqualTheWhole) {
+  for (const char* with : {"dtype=fp32", "dropout=0.1", "recompute=1", "targets=upper tied=1"}) {
+    const std::string arguments = std::string(with) + " micro_batch_size=4 steps=3";
+    for (const MeshSize mesh : {MeshSize{2, 1, 1}, MeshSize{2, 2, 1}}) {
+      expect_equal(run({}, arguments), run(mesh, arguments + " parts=2"));
+      EXPECT_NE(run(mesh, arguments).gradients, run(mesh, arguments + " parts=2").gradients);
+    }
+  }
+}
+
 TEST(Parallel, FewerMicroBatchesThanStagesOrReplicas) {
   expect_equal(run({}, "documents=2"), run({1, 3, 1}, "documents=2"));
   expect_equal(run({}, "documents=3"), run({1, 1, 4}, "documents=3"));  // a rank without rows still takes part

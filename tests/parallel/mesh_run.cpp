@@ -57,6 +57,26 @@ class Broken : public Communicator {
   What what_;
 };
 
+// Sums that are done at once, and yet give a micro-batch reason to pass in two parts.
+class InParts : public Communicator {
+ public:
+  explicit InParts(std::shared_ptr<Communicator> inner) : inner_(std::move(inner)) {}
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  const std::string& axis() const override { return inner_->axis(); }
+  void all_reduce(Tensor x) override { inner_->all_reduce(x); }
+  bool sums_run_beside() const override { return true; }
+  void all_gather(Tensor part, Tensor whole) override { inner_->all_gather(part, whole); }
+  void broadcast(Tensor x, int root) override { inner_->broadcast(x, root); }
+  void barrier() override { inner_->barrier(); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return inner_->roll_call(mine, seconds); }
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override { return inner_->exchange(messages); }
+  std::vector<std::string> gather_strings(const std::string& mine) override { return inner_->gather_strings(mine); }
+
+ private:
+  std::shared_ptr<Communicator> inner_;
+};
+
 // Weights of which every rank gets its neighbour's slice of layer 1's down projection: a block that lies on the wrong rank.
 class SwappedWeights : public WeightSource {
  public:
@@ -182,7 +202,10 @@ int run(int argc, char** argv) {
   if (broken == "norm_of_one_stage") mesh.pp = std::make_unique<Broken>(std::move(mesh.pp), Broken::What::skip_f64_vectors);
   if (broken == "norm_twice") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::double_f64);
 
+  if (a.number("parts", 1) == 2) mesh.tp = std::make_unique<InParts>(std::move(mesh.tp));
+
   EngineSettings s;
+  s.least_part_rows = 1;
   s.model = model_of(a);
   s.adapter = layout_of(s.model, a.text("targets", "all"));
   s.partition = partition_layers(s.model.layers, shape.pp, 0.5);

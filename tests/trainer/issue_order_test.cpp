@@ -30,6 +30,7 @@ class Recorder : public CountCommunicator {
   Recorder(std::string axis, int rank, std::vector<int> members, Calls& calls)
       : CountCommunicator(std::move(axis), rank, static_cast<int>(members.size())), members_(std::move(members)), calls_(calls) {}
   void all_reduce(Tensor x) override { note("all_reduce", x.bytes()); }
+  bool sums_run_beside() const override { return true; }  // as over NCCL: the tp sums of a micro-batch's two parts take turns
   void all_gather(Tensor part, Tensor) override { note("all_gather", part.bytes()); }
   void broadcast(Tensor x, int) override { note("broadcast", x.bytes()); }
   void barrier() override { note("barrier", 0); }
@@ -149,8 +150,9 @@ EngineSettings settings_of(const MeshShape& shape, int64_t micro_batches, bool d
   s.partition = partition_layers(s.model.layers, shape.pp, 0.7);
   s.dtype = DType::bf16;
   s.traits = {.strip_multiple = 64, .rounds_partials = true};
-  s.max_positions = 16;
+  s.max_positions = 8;  // two documents a micro-batch, so that it passes in two parts
   s.micro_batch_tokens = 16;
+  s.least_part_rows = 8;
   s.local_micro_batches = (micro_batches + shape.dp - 1) / shape.dp;
   s.deterministic = deterministic;
   return s;

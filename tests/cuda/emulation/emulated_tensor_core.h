@@ -24,15 +24,25 @@ struct SumTile {
   float value[8];
 };
 
-LeftTile left_tile(const bf16* from, int pitch);
-LeftTile left_tile_transposed(const bf16* from, int pitch);
-RightTile right_tile(const bf16* from, int pitch);
+class TileSource {
+ public:
+  TileSource(const bf16* matrix, int pitch) : matrix_(matrix), pitch_(pitch) {}
+  LeftTile left(int at) const;
+  LeftTile left_transposed(int at) const;
+  RightTile right(int at) const;
+
+ private:
+  const bf16* tile(int at) const;
+  const bf16* matrix_;
+  int pitch_;
+};
 void clear(SumTile& sum);
 void add_product(SumTile& sum, const LeftTile& a, const RightTile& b);
 void store(const SumTile& sum, float* to, int pitch);
+inline void copy_16_bytes(bf16* to, const bf16* from) { emulation::copy_later(to, from, 16, 0); }
+inline void copy_16_bytes_or_zeros(bf16* to, const bf16* from, bool exists) { emulation::copy_later(to, from, 16, exists ? 0 : 16); }
 
 }  // namespace drover::cuda
 
-inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes, size_t zeros = 0) { drover::cuda::emulation::copy_later(to, from, bytes, zeros); }
 inline void __pipeline_commit() { drover::cuda::emulation::commit_copies(); }
 inline void __pipeline_wait_prior(size_t but_the_last) { drover::cuda::emulation::wait_for_copies(but_the_last); }

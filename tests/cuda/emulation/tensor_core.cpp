@@ -73,23 +73,27 @@ void check_aligned(const void* at, int64_t pitch_bytes, int64_t bytes) {
 
 }  // namespace
 
-LeftTile left_tile(const bf16* from, int pitch) {
-  check_aligned(from, pitch * int64_t{2}, 16);
+const bf16* TileSource::tile(int at) const {
+  check_aligned(matrix_ + at, pitch_ * int64_t{2}, 16);
+  return matrix_ + at;
+}
+LeftTile TileSource::left(int at) const {
+  const bf16* const from = tile(at);
   LeftTile tile;
-  for (int k = 0; k < 16; ++k) tile.value[k] = static_cast<float>(from[own_row() * pitch + k]);
+  for (int k = 0; k < 16; ++k) tile.value[k] = static_cast<float>(from[own_row() * pitch_ + k]);
   return tile;
 }
-LeftTile left_tile_transposed(const bf16* from, int pitch) {
-  check_aligned(from, pitch * int64_t{2}, 16);
+LeftTile TileSource::left_transposed(int at) const {
+  const bf16* const from = tile(at);
   LeftTile tile;
-  for (int k = 0; k < 16; ++k) tile.value[k] = static_cast<float>(from[k * pitch + own_row()]);
+  for (int k = 0; k < 16; ++k) tile.value[k] = static_cast<float>(from[k * pitch_ + own_row()]);
   return tile;
 }
-RightTile right_tile(const bf16* from, int pitch) {
-  check_aligned(from, pitch * int64_t{2}, 16);
+RightTile TileSource::right(int at) const {
+  const bf16* const from = tile(at);
   RightTile tile;
   for (int k = 0; k < 16; ++k) {
-    for (int j = 0; j < 8; ++j) tile.value[k][j] = static_cast<float>(from[k * pitch + own_column() + j]);
+    for (int j = 0; j < 8; ++j) tile.value[k][j] = static_cast<float>(from[k * pitch_ + own_column() + j]);
   }
   return tile;
 }

@@ -76,7 +76,9 @@ int check_support(const std::string& device) {
             ++refused;
             continue;
           }
-          for (const GraphShape& shape : {graph_shape(p.call, gradients, false, row_bucket(rows)), *equal_shape(p.call, gradients)}) {
+          std::vector<GraphShape> shapes{graph_shape(p.call, gradients, false, row_bucket(rows))};
+          if (gradients == nullptr) shapes.push_back(*equal_shape(p.call));
+          for (const GraphShape& shape : shapes) {
             std::string why_not;
             const bool compile = b.compiled && strip > 0;
             const auto graph = CudnnGraph::build_for(shape, device, compile, why_not);

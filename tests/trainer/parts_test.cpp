@@ -1,0 +1,97 @@
+// Whether a sum over tp has another part's computing beside it: the starts and waits of the real engine, on Count.
+#include <gtest/gtest.h>
+
+#include "kernels/comm/count.h"
+#include "kernels/count/count.h"
+#include "trainer/plan.h"
+
+namespace drover {
+namespace {
+
+struct Log {
+  int started = 0, waited = 0;
+  int alone = 0;  // waits while no other sum was on its way: nothing was enqueued behind the start
+};
+
+class Watched : public CountCommunicator {
+ public:
+  explicit Watched(Log& log) : CountCommunicator("tp", 0, 2), log_(log) {}
+  bool sums_run_beside() const override { return true; }
+  std::unique_ptr<Transfer> start_all_reduce(Tensor) override {
+    struct Sum : Transfer {
+      explicit Sum(Log& in) : log(in) {}
+      void wait() override {
+        log.alone += log.started == log.waited + 1;
+        ++log.waited;
+      }
+      Log& log;
+    };
+    ++log_.started;
+    return std::make_unique<Sum>(log_);
+  }
+
+ private:
+  Log& log_;
+};
+
+constexpr int64_t kLayers = 3;
+constexpr ArenaBytes kPlenty{int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46};
+
+EngineSettings settings_of(bool recompute) {
+  EngineSettings s;
+  s.model.layers = kLayers, s.model.hidden = 64, s.model.heads = 8, s.model.kv_heads = 4, s.model.head_dim = 8, s.model.ffn = 128, s.model.vocab = 160, s.model.max_positions = 64;
+  s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{4, 1.0f}; });
+  s.partition = {{0, kLayers}};
+  s.dtype = DType::bf16;
+  s.traits = {.strip_multiple = 64, .rounds_partials = true};
+  s.max_positions = 64;
+  s.micro_batch_tokens = 64;
+  s.least_part_rows = 16;
+  s.recompute = recompute;
+  return s;
+}
+
+Log trained(const std::vector<int64_t>& documents, bool recompute = false) {
+  const EngineSettings settings = settings_of(recompute);
+  Log log;
+  CountBackend backend(settings.traits);
+  Mesh mesh = make_count_mesh({.tp = 2}, {});
+  mesh.tp = std::make_shared<Watched>(log);
+  NoWeights nothing;
+  Engine engine(settings, backend, mesh, nothing, kPlenty);
+  Batch batch = worst_batch(64, 64, 64, 1, 1);
+  batch.micro_batches[0].spans.clear();
+  int64_t begin = 0;
+  for (const int64_t length : documents) batch.micro_batches[0].spans.push_back({begin, length}), begin += length;
+  engine.train_step(batch, {});
+  EXPECT_EQ(log.started, log.waited);
+  // Planned for one part, with a little for the rounding of two.
+  ArenaBytes planned = plan_rank(settings, {.tp = 2}, {}).bytes;
+  EXPECT_LE(engine.peak().scratch, planned.scratch);
+  return log;
+}
+
+constexpr int kForward = 2 * kLayers, kBackward = 2 * kLayers - 1;  // o and down; gate_up and qkv, but for the lowest
+
+TEST(Parts, OfWholeDocumentsTakeTurns) {
+  const Log log = trained({20, 11, 33});
+  EXPECT_EQ(log.started, 2 * (kForward + kBackward));
+  EXPECT_EQ(log.alone, 2);  // the last of the way forward, and of the way back
+}
+
+TEST(Parts, AreTakenOnTheRecomputedWayToo) {
+  const Log log = trained({20, 11, 33}, true);
+  EXPECT_EQ(log.started, 2 * (kForward + kForward + kBackward));
+  EXPECT_EQ(log.alone, 2);
+}
+
+TEST(Parts, WithTooFewRowsAreNotMade) {
+  for (const std::vector<int64_t>& documents : {std::vector<int64_t>{64}, {49, 15}, {15, 49}, {10, 44, 10}}) {
+    const Log log = trained(documents);
+    EXPECT_EQ(log.started, kBackward);  // beside dA; forward, there is nothing to run beside it
+    EXPECT_EQ(log.alone, log.started);
+  }
+}
+
+}  // namespace
+}  // namespace drover
