@@ -8,13 +8,6 @@
 
 namespace drover {
 
-namespace {
-
-// A micro-batch that passes in two parts (Engine::Part) holds as many rows as one that passes whole, and each tensor of it is rounded up once more.
-constexpr int64_t kRoundingOfParts = 64 * Arena::kAlign;
-
-}  // namespace
-
 Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t local_micro_batches, int dp) {
   Batch batch;
   batch.total = local_micro_batches * dp;

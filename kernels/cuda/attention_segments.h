@@ -16,6 +16,8 @@ namespace drover::cuda {
 
 class AttentionSegments {
  public:
+  static constexpr int64_t kSlots = 16;  // the micro-batches that a pipeline has in flight, each in up to two parts
+
   AttentionSegments(Uploader& uploader, Traffic& traffic) : uploader_(uploader), traffic_(traffic) {}
 
   const AttentionTasks& on_device(std::span<const Segment> segments, int64_t block_size);
@@ -34,7 +36,7 @@ class AttentionSegments {
 
   Uploader& uploader_;
   Traffic& traffic_;
-  std::array<Slot, 16> slots_;  // the micro-batches that a pipeline has in flight, each in up to two parts
+  std::array<Slot, kSlots> slots_;
   int64_t calls_ = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/cuda/attention_plans.h"
+#include "kernels/cuda/attention_segments.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/cuda/emulation/no_cudnn.h"
 #include "tests/reference/compare.h"
@@ -62,22 +63,23 @@ TEST(CudaAttention, AllLayersOfAMicroBatchShareOneUpload) {
 
 TEST(CudaAttention, MicroBatchesInFlightAreKeptAndTheOldestIsReplaced) {
   Fixture f;
-  const Problem p(20, 4);
+  constexpr int64_t kSlots = AttentionSegments::kSlots;
+  const Problem p(kSlots + 4, 4);
   const auto forward = [&](int64_t length) {
     const Segment s[] = {causal(0, length)};
     f.attention.forward(p.call(s));
   };
   for (int round = 0; round < 2; ++round) {
-    for (int64_t length = 2; length < 10; ++length) forward(length);
+    for (int64_t length = 2; length < 2 + kSlots; ++length) forward(length);
   }
-  EXPECT_EQ(f.traffic.uploads, 8);
+  EXPECT_EQ(f.traffic.uploads, kSlots);
   forward(2);
-  forward(10);  // takes the place of 3
+  forward(2 + kSlots);  // takes the place of 3
   forward(2);
-  EXPECT_EQ(f.traffic.uploads, 9);
+  EXPECT_EQ(f.traffic.uploads, kSlots + 1);
   forward(3);
-  EXPECT_EQ(f.traffic.uploads, 10);
-  EXPECT_EQ(f.traffic.allocations, 8);
+  EXPECT_EQ(f.traffic.uploads, kSlots + 2);
+  EXPECT_EQ(f.traffic.allocations, kSlots);
 }
 
 TEST(CudaAttention, ADifferenceAnywhereIsUploaded) {
@@ -118,14 +120,15 @@ TEST(CudaAttention, TheDeviceBufferGrowsOnlyForMore) {
     call.kv.block_size = 1;
     f.attention.forward(call);
   };
-  for (int64_t keys = 1; keys <= 8; ++keys) forward(keys);
+  constexpr int64_t kSlots = AttentionSegments::kSlots;
+  for (int64_t keys = 1; keys <= kSlots; ++keys) forward(keys);
   const int64_t small = f.attention.workspace_bytes();
-  forward(9);
+  forward(kSlots + 1);
   EXPECT_EQ(f.attention.workspace_bytes(), small);
-  EXPECT_EQ(f.traffic.allocations, 8);
+  EXPECT_EQ(f.traffic.allocations, kSlots);
   forward(50000);
   EXPECT_GT(f.attention.workspace_bytes(), small);
-  EXPECT_EQ(f.traffic.allocations, 9);
+  EXPECT_EQ(f.traffic.allocations, kSlots + 1);
 }
 
 TEST(CudaAttention, NothingIsSentWhereThereIsNothingToDo) {

@@ -222,7 +222,7 @@ class Bench {
       // What the terms add, alone; `bytes`: the wide operand.
       const auto part = [&](const char* what, double bytes, const std::function<void(int)>& run) {
         tune(run);
-        const double us = median_us(run);
+        const double us = median_us(run, true);
         say({{"bench", fmt::format("{}: {}", g.name, what)}, {"us", us}, {"gb_per_s", bytes / us * 1e-3}});
       };
       const auto u_of_x = [&](int) { backend_.gemm(Trans::no, Trans::yes, 2, x, a_strip, 0, u_strip); };

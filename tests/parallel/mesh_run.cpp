@@ -252,7 +252,8 @@ int run(int argc, char** argv) {
   require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");
   if (shape.dp == 1 && broken.empty()) {  // with dp the largest micro-batch may be another rank's
     for (int64_t step = 0; step < steps; ++step) engine.evaluate(batch_of(a, mesh, s.model, step));  // a plan is for training and evaluation
-    require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(planned.total()), "the arenas reach what was planned within 1 %");
+    const int64_t expected = planned.total() - (shape.tp > 1 ? kRoundingOfParts : 0);
+    require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(expected), "the arenas reach what was planned within 1 %");
   }
   const int64_t stream_bytes = s.micro_batch_tokens * s.model.hidden * size_of(s.dtype);
   require(stream_bytes >= a.number("message_bytes", 0), "messages between stages are as large as the test says");
