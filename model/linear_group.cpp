@@ -79,22 +79,13 @@ Tensor LinearGroup::margin_of(Tensor x) const {
 std::vector<LowRank> LinearGroup::low_rank_terms(Step& step, Tensor x, Tensor u) const {
   std::vector<LowRank> terms;
   if (!adapted()) return terms;
-  Tensor computed = u;
-  if (strip_ > 0 && runs(step).size() == 1) {  // A's rows that fill up the strip are zero, and so are their columns of u
-    const Run& run = runs(step).front();
+  const Tensor computed = strip_ > 0 ? margin_of(x).columns(0, rank_) : u;
+  const bool at_once = strip_ > 0 && runs(step).size() == 1;  // over the whole strip: A's rows that fill it up are zero, and so are their columns of u
+  if (strip_ > rank_ && !at_once) step.backend.zero(margin_of(x).columns(rank_, strip_ - rank_));
+  for (const Run& run : runs(step)) {
     Frame frame(step.scratch);
-    step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), weight_.rows_from(weight_.rows, strip_), 0, margin_of(x));
-    computed = margin_of(x).columns(0, rank_);
-  } else {
-    if (strip_ > 0) {
-      computed = margin_of(x).columns(0, rank_);
-      if (strip_ > rank_) step.backend.zero(margin_of(x).columns(rank_, strip_ - rank_));
-    }
-    for (const Run& run : runs(step)) {
-      Frame frame(step.scratch);
-      step.backend.gemm(Trans::no, Trans::yes, run.scale, dropped(step, frame, x, run.projection), a_.rows_from(run.rank_column, run.r), 0,
-                        computed.columns(run.rank_column, run.r));
-    }
+    const Tensor in = dropped(step, frame, x, run.projection), a = at_once ? weight_.rows_from(weight_.rows, strip_) : a_.rows_from(run.rank_column, run.r);
+    step.backend.gemm(Trans::no, Trans::yes, run.scale, in, a, 0, at_once ? margin_of(x) : computed.columns(run.rank_column, run.r));
   }
   if (strip_ > 0) step.backend.copy(computed, u);
   for (const Member& m : members_) {

@@ -304,9 +304,10 @@ void LowRankBackward::operator()(Tensor dy, std::span<const LowRankGradient> ter
   }
   require(v.rows == dy.rows && rank_column <= v.cols, "v has a row for each of dy's and a column for each rank");
   work.column_blocks = static_cast<int>(column_blocks);
-  const int64_t rank_width = tiles * kTensorTile, most_row_blocks = std::max<int64_t>(1, kBlocks / column_blocks);
+  const int64_t rank_width = tiles * kTensorTile, most_row_blocks = std::clamp<int64_t>(divided(dy.rows, kFewestRows), 1, std::max<int64_t>(1, kBlocks / column_blocks));
   const int64_t grad_b_width = column_blocks * columns_of_block(tiles) * rank_width, v_width = column_blocks * rank_width;  // partial sums of a block of rows, of a row
-  const int64_t most_rows = std::max<int64_t>(1, (kMostFloats - most_row_blocks * grad_b_width) / v_width / kStepRows) * kStepRows;
+  const int64_t left_for_v = most_floats_ - most_row_blocks * (grad_b_width + kStepRows * v_width);  // the rows of each block are rounded up to whole steps
+  const int64_t most_rows = std::max<int64_t>(1, left_for_v / v_width / kStepRows) * kStepRows;
   for (int64_t begin = 0; begin < dy.rows; begin += most_rows) {
     const int64_t rows = std::min(most_rows, dy.rows - begin);
     const int64_t wanted = std::clamp<int64_t>(divided(rows, kFewestRows), 1, most_row_blocks);

@@ -12,7 +12,9 @@ namespace drover::cuda {
 
 class LowRankBackward {
  public:
-  LowRankBackward(cudaStream_t stream, Traffic& traffic) : stream_(stream), traffic_(traffic) {}
+  static constexpr int64_t kMostFloats = int64_t{16} << 20;  // of partial sums at a time: longer passes are made in pieces
+
+  LowRankBackward(cudaStream_t stream, Traffic& traffic, int64_t most_floats = kMostFloats) : stream_(stream), traffic_(traffic), most_floats_(most_floats) {}
   ~LowRankBackward();
   LowRankBackward(const LowRankBackward&) = delete;
   LowRankBackward& operator=(const LowRankBackward&) = delete;
@@ -22,14 +24,14 @@ class LowRankBackward {
   // bf16, up to kMostTerms terms whose ranks are multiples of 8 up to kMostRank, everything on 16-byte boundaries; the columns of v in fours.
   static bool takes(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
   void operator()(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);  // of what it takes; as Backend::low_rank_backward
-  static constexpr int64_t kMostFloats = int64_t{16} << 20;  // of partial sums at a time: longer passes are made in pieces
-  int64_t workspace_bytes() const { return kMostFloats * static_cast<int64_t>(sizeof(float)); }  // at most, and so from the start
+  int64_t workspace_bytes() const { return most_floats_ * static_cast<int64_t>(sizeof(float)); }  // at most, and so from the start
 
  private:
   float* partial_sums(int64_t floats);
 
   cudaStream_t stream_;
   Traffic& traffic_;
+  int64_t most_floats_;
   float* partial_sums_ = nullptr;  // grows the first time a larger shape is seen
   int64_t floats_ = 0;
 };

@@ -77,9 +77,7 @@ class NcclCommunicator : public Communicator {
     if (deterministic_) {
       for (int64_t begin = 0; begin < x.size(); begin += piece(x)) sum_piece(at(packed, begin), std::min(piece(x), x.size() - begin), x.dtype, inbox);
     } else {
-      enqueue("all_reduce", x.bytes(), [&](cudaStream_t stream) {
-        return link_->api().all_reduce(packed.data, packed.data, static_cast<size_t>(x.size()), type_of(x.dtype), ncclSum, comm_, stream);
-      });
+      sum(packed, link_->compute());
     }
     if (!x.contiguous()) move_rows(packed, x, link_->compute());
   }
@@ -89,8 +87,7 @@ class NcclCommunicator : public Communicator {
     // Sums in rank order compute and use scratch, as packed rows do: these stay in the compute queue.
     if (deterministic_ || !x.contiguous() || x.size() == 0) return Communicator::start_all_reduce(x);
     start_behind_compute(link_->sums());
-    link_->call(comm_, fmt::format("{}: all_reduce of {} bytes", axis(), x.bytes()), link_->sums(),
-                [&] { return link_->api().all_reduce(x.data, x.data, static_cast<size_t>(x.size()), type_of(x.dtype), ncclSum, comm_, link_->sums()); });
+    sum(x, link_->sums());
     return std::make_unique<NcclTransfer>(link_, link_->sums());
   }
 
@@ -149,8 +146,15 @@ class NcclCommunicator : public Communicator {
     ready.hold(stream);
   }
   template <typename Issue>
+  void enqueue(const char* name, int64_t bytes, Issue&& issue, cudaStream_t stream) {
+    link_->call(comm_, fmt::format("{}: {} of {} bytes", axis(), name, bytes), stream, [&] { return issue(stream); });
+  }
+  template <typename Issue>
   void enqueue(const char* name, int64_t bytes, Issue&& issue) {
-    link_->call(comm_, fmt::format("{}: {} of {} bytes", axis(), name, bytes), link_->compute(), [&] { return issue(link_->compute()); });
+    enqueue(name, bytes, std::forward<Issue>(issue), link_->compute());
+  }
+  void sum(Tensor x, cudaStream_t on) {  // contiguous
+    enqueue("all_reduce", x.bytes(), [&](cudaStream_t stream) { return link_->api().all_reduce(x.data, x.data, static_cast<size_t>(x.size()), type_of(x.dtype), ncclSum, comm_, stream); }, on);
   }
 
   ncclResult_t grouped(std::span<const PeerMessage> messages, cudaStream_t stream) {
