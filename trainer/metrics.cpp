@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
+#include "kernels/base/log.h"
 
 namespace drover {
 
@@ -64,22 +64,20 @@ void Progress::step(const StepMetrics& m) {
       fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tok/s  {:.2f} GiB  ETA {}:{:02}", m.step, m.total_steps, m.loss, m.learning_rate, m.grad_norm,
                   static_cast<double>(m.tokens) / m.step_seconds, static_cast<double>(m.peak_bytes) / (1 << 30), eta / 60, eta % 60);
   if (terminal_) {
-    fmt::print(stderr, "\r\033[K{}", text);
+    log::put("\r\033[K" + text);
     open_ = true;
   } else {
-    fmt::print(stderr, "{}\n", text);
+    log::put(text + '\n');
   }
-  std::fflush(stderr);
 }
 
 void Progress::note(const std::string& text) {
   finish();
-  fmt::print(stderr, "{}\n", text);
-  std::fflush(stderr);
+  log::put(text + '\n');
 }
 
 void Progress::finish() {
-  if (open_) fmt::print(stderr, "\n");
+  if (open_) log::put("\n");
   open_ = false;
 }
 

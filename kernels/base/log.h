@@ -11,6 +11,8 @@ namespace drover::log {
 void set_rank(int rank, int ranks);
 int rank();
 
+// `text` as it is. What cannot be written is dropped: no log ends a run, and a reader that has stopped holds it up for a second at most. Any thread.
+void put(std::string_view text);
 void write(std::string_view line);       // rank 0 only
 void write_any(std::string_view line);   // every rank, prefixed with its rank when there are several
 

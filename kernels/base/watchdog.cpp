@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "kernels/base/error.h"
+#include "kernels/base/log.h"
 
 namespace drover {
 
@@ -29,9 +30,9 @@ void Watchdog::watch() {
   while (!ending_) {
     const auto end = last_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(limit_);
     if (std::chrono::steady_clock::now() >= end) {
-      fmt::print(stderr, "drover: {} hangs: nothing was done for {:.0f} s since \"{}\". The last checkpoint is untouched: start the same command again. "
-                 "If a step really takes that long, raise DROVER_COMM_TIMEOUT_S.\n", who_, limit_.count(), doing_);
-      std::fflush(stderr);
+      log::put(fmt::format("drover: {} hangs: nothing was done for {:.0f} s since \"{}\". The last checkpoint is untouched: start the same command "
+                           "again. If a step really takes that long, raise DROVER_COMM_TIMEOUT_S.\n",
+                           who_, limit_.count(), doing_));
       _exit(static_cast<int>(Exit::hang));
     }
     changed_.wait_until(lock, end);

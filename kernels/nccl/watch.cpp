@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include "kernels/base/log.h"
 #include "kernels/cuda/check.h"
 
 namespace drover::nccl {
@@ -180,8 +181,7 @@ void Watch::run() {
   // The issuing thread comes by, and leaves; it may be caught on its way out by a device that is still waiting.
   changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; });
   if (ending_ || (noticed_ && changed_.wait_for(lock, seconds(settings_.leave_seconds), [&] { return ending_; }))) return;
-  fmt::print(stderr, "drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what());
-  std::fflush(stderr);
+  log::put(fmt::format("drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what()));
   _exit(static_cast<int>(failure_->code()));
 }
 

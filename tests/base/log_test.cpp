@@ -1,6 +1,13 @@
 #include "kernels/base/log.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <utility>
 
 namespace drover {
 namespace {
@@ -17,6 +24,41 @@ TEST(Log, OnlyRankZeroTalksUnlessAsked) {
   log::set_rank(0, 1);
   log::write_any("alone");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "2 ranks\nwarning: slow\nrank 1: lost\nalone\n");
+}
+
+// Standard error is a pipe of one page for the time of a test.
+class LogIntoAPipe : public testing::Test {
+ protected:
+  LogIntoAPipe() {
+    EXPECT_EQ(pipe(ends_), 0);
+    fcntl(ends_[1], F_SETPIPE_SZ, 4096);
+    dup2(ends_[1], STDERR_FILENO);
+    close(ends_[1]);
+  }
+  ~LogIntoAPipe() override {
+    dup2(kept_, STDERR_FILENO);
+    close(kept_);
+    if (ends_[0] >= 0) close(ends_[0]);
+  }
+  int kept_ = dup(STDERR_FILENO), ends_[2] = {};
+};
+
+TEST_F(LogIntoAPipe, AReaderThatHasStoppedHoldsItUpForASecondAtMost) {
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string line(1000, 'x');
+  for (int i = 0; i < 1000; ++i) log::write(line);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(3));
+  char page[8192];
+  EXPECT_GT(read(ends_[0], page, sizeof page), 0);
+  log::write("again");  // it reads once more
+  const ssize_t got = read(ends_[0], page, sizeof page);
+  EXPECT_EQ(std::string(page, static_cast<size_t>(std::max<ssize_t>(got, 0))), "again\n");
+}
+
+TEST_F(LogIntoAPipe, AReaderThatIsGoneIsNoError) {
+  std::signal(SIGPIPE, SIG_IGN);
+  close(std::exchange(ends_[0], -1));
+  log::write("nobody hears this");
 }
 
 }  // namespace
