@@ -55,7 +55,7 @@ ordered_json describe(const fs::path& path) {
   if (fs::exists(path / "recipe.yaml")) {
     std::vector<std::string> parts;
     for (const auto& entry : fs::directory_iterator(path)) {
-      if (entry.is_directory() && entry.path().filename() != "set-aside") parts.push_back(entry.path().string());
+      if (entry.is_directory() && !entry.path().filename().string().starts_with("set-aside")) parts.push_back(entry.path().string());
     }
     std::sort(parts.begin(), parts.end());
     fail(Exit::usage, "{} is a run; inspect one of {}", path.string(), fmt::join(parts, ", "));

@@ -15,6 +15,7 @@ using nlohmann::json;
 
 constexpr int kVersion = 2;
 constexpr size_t kMostDigits = 18;  // of a step in a directory's name
+constexpr int kAttempts = 100;
 constexpr const char* kKinds[] = {"parameters", "moment1", "moment2"};
 
 std::string dataset(const std::string& kind, const std::string& factor) { return kind + "/" + factor; }
@@ -80,6 +81,7 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
   const fs::path path = directory / "manifest.json";
   Checkpoint c;
   c.directory_ = directory;
+  c.hold_ = std::make_shared<FileHold>(FileHold::shared(path));
   try {
     json manifest = json::parse(read_text(path, size_t{256} << 20));
     if (manifest.at("format") != "drover checkpoint") fail(Exit::bad_data, "{} is not a checkpoint's manifest", path.string());
@@ -93,7 +95,10 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
                 parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string())};
     for (const json& file : manifest.at("files")) {
       const fs::path at = directory / file.at("name").get<std::string>();
-      if (!fs::exists(at)) fail(Exit::bad_data, "{} is missing from the checkpoint", at.string());
+      if (!fs::exists(at)) {
+        if (!fs::exists(path)) fail(Exit::io, "{} was removed while it was read", directory.string());
+        fail(Exit::bad_data, "{} is missing from the checkpoint", at.string());
+      }
       if (fs::file_size(at) != file.at("bytes").get<uint64_t>()) {
         fail(Exit::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(), fs::file_size(at), file["bytes"].dump());
       }
@@ -129,17 +134,28 @@ std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path&
 }
 
 std::optional<Checkpoint> Checkpoint::latest(const fs::path& run, const std::function<void(const std::string&)>& warn) {
-  auto all = checkpoint_directories(run);
-  for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
-    try {
-      return Checkpoint::open(entry->second);
-    } catch (const Error& error) {
-      warn(fmt::format("the checkpoint {} is passed over: {}", entry->second.string(), error.what()));
-    } catch (const fs::filesystem_error& error) {
-      warn(fmt::format("the checkpoint {} is passed over: {}", entry->second.string(), error.what()));
+  // A run that is at work may prune one checkpoint after the other before each is opened; there is a newer one then.
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    bool vanished = false;
+    const auto all = checkpoint_directories(run);
+    for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
+      std::string trouble;
+      try {
+        return Checkpoint::open(entry->second);
+      } catch (const Error& error) {
+        trouble = error.what();
+      } catch (const fs::filesystem_error& error) {
+        trouble = error.what();
+      }
+      if (fs::exists(entry->second)) {
+        warn(fmt::format("the checkpoint {} is passed over: {}", entry->second.string(), trouble));
+      } else {
+        vanished = true;
+      }
     }
+    if (!vanished) return std::nullopt;
   }
-  return std::nullopt;
+  fail(Exit::io, "{}: its checkpoints were removed faster than they could be opened; try again", run.string());
 }
 
 std::vector<std::string> Checkpoint::factor_names() const {
@@ -155,6 +171,7 @@ void Checkpoint::read(const std::string& kind, const std::string& factor, int64_
     const int64_t r0 = std::max(row_begin, p.row_begin), r1 = std::min(row_begin + rows, p.row_begin + p.rows);
     const int64_t c0 = std::max(col_begin, p.col_begin), c1 = std::min(col_begin + cols, p.col_begin + p.cols);
     if (r0 >= r1 || c0 >= c1) continue;
+    if (!fs::exists(directory_ / p.file)) fail(Exit::io, "{} was removed while it was read", directory_.string());
     const hdf5::File file = hdf5::File::open(directory_ / p.file);
     const std::vector<float> values = file.read_rows<float>(dataset(kind, factor), r0 - p.row_begin, r1 - r0);
     for (int64_t r = r0; r < r1; ++r) {
@@ -191,25 +208,23 @@ void clean_up(const fs::path& run) {
   }
 }
 
-std::vector<std::string> set_aside(const fs::path& run, int64_t last_step) {
-  std::vector<std::string> names;
+SetAside set_aside(const fs::path& run, int64_t last_step) {
+  SetAside moved;
   for (const auto& [step, path] : checkpoint_directories(run)) {
-    if (step > last_step) names.push_back(path.filename().string());
+    if (step > last_step) moved.names.push_back(path.filename().string());
   }
   if (last_step < 0) {
     for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
       const std::string name = entry.path().filename().string();
-      if (name == "metrics.jsonl" || name == "adapter" || name.starts_with("answers-step-")) names.push_back(name);
+      if (name == "metrics.jsonl" || name == "adapter" || name.starts_with("answers-step-")) moved.names.push_back(name);
     }
   }
-  if (names.empty()) return names;
-  const fs::path aside = run / "set-aside";
-  make_directories(aside);
-  for (const std::string& name : names) {
-    fs::remove_all(aside / name);
-    rename_durably(run / name, aside / name);
-  }
-  return names;
+  if (moved.names.empty()) return moved;
+  moved.to = run / "set-aside";
+  for (int number = 2; fs::exists(moved.to); ++number) moved.to = run / fmt::format("set-aside-{}", number);
+  make_directories(moved.to);
+  for (const std::string& name : moved.names) rename_durably(run / name, moved.to / name);
+  return moved;
 }
 
 void prune_checkpoints(const fs::path& run, int64_t keep) {
@@ -221,7 +236,17 @@ void prune_checkpoints(const fs::path& run, int64_t keep) {
   } catch (const Error&) {
     return;
   }
-  for (int64_t i = 0; i < surplus; ++i) fs::remove_all(all[static_cast<size_t>(i)].second);
+  for (int64_t i = 0; i < surplus; ++i) {
+    const fs::path& directory = all[static_cast<size_t>(i)].second;
+    const fs::path manifest = directory / "manifest.json";
+    const std::optional<FileHold> hold = FileHold::alone_if_free(manifest);
+    if (!hold && fs::exists(manifest)) continue;  // it is being read: its turn comes after a later save
+    // It goes at once under a name that `clean_up` knows, file by file after that.
+    const fs::path leaving = directory.string() + ".tmp";
+    fs::remove_all(leaving);
+    fs::rename(directory, leaving);
+    fs::remove_all(leaving);
+  }
 }
 
 }  // namespace drover

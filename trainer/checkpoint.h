@@ -4,6 +4,7 @@
 // and the run's identity: any mesh reads any mesh's.
 #pragma once
 #include <map>
+#include <memory>
 #include <optional>
 
 #include "kernels/base/file.h"
@@ -23,10 +24,10 @@ struct CheckpointState {
 // Collective over mesh.world. 74 when it cannot be written, also because a directory of that step is there.
 void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, const Mesh& mesh);
 
-// A checkpoint that verified: every file has the size and SHA-256 that the manifest states.
+// A checkpoint that verified: every file has the size and SHA-256 that the manifest states. As long as it is open it is not pruned.
 class Checkpoint {
  public:
-  // 65 or 82 (a hash differs) with the file that is wrong.
+  // 65 or 82 (a hash differs) with the file that is wrong; 74 where the checkpoint is removed meanwhile.
   static Checkpoint open(const fs::path& directory);
   // The newest of run/step-* that verifies; `warn` hears of every newer one that does not.
   static std::optional<Checkpoint> latest(const fs::path& run, const std::function<void(const std::string&)>& warn);
@@ -50,6 +51,7 @@ class Checkpoint {
     std::vector<Piece> pieces;
   };
   fs::path directory_;
+  std::shared_ptr<FileHold> hold_;  // of the manifest
   CheckpointState state_;
   std::map<std::string, Factor> factors_;
 };
@@ -58,9 +60,13 @@ class Checkpoint {
 std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run);
 void clean_up(const fs::path& run);
 // Moves run/step-N for all N > `last_step` into run/set-aside, so that they are not taken for those of the run that begins or goes on; for last_step < 0
-// all of them, and what else an earlier run wrote (metrics, answers, adapter). Returns what was moved. What set-aside held by the same name goes.
-std::vector<std::string> set_aside(const fs::path& run, int64_t last_step);
-// Removes all but the newest `keep`, never the last that verifies.
+// all of them, and what else an earlier run wrote (metrics, answers, adapter). Where there is a set-aside from before, into set-aside-2, and so on.
+struct SetAside {
+  std::vector<std::string> names;  // what was moved
+  fs::path to;
+};
+SetAside set_aside(const fs::path& run, int64_t last_step);
+// Removes all but the newest `keep`, never the last that verifies, and none that is open.
 void prune_checkpoints(const fs::path& run, int64_t keep);
 
 }  // namespace drover

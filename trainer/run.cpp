@@ -151,8 +151,8 @@ class Training {
     together(world_, [&] {
       if (world_.rank() != 0) return;
       // This run is accepted: from here on the directory is its own.
-      const std::vector<std::string> aside = set_aside(run_, saved_);
-      if (!aside.empty()) log::warn("{} of an earlier run {} now in {}", fmt::join(aside, ", "), aside.size() == 1 ? "is" : "are", (run_ / "set-aside").string());
+      const auto [aside, to] = set_aside(run_, saved_);
+      if (!aside.empty()) log::warn("{} of an earlier run {} now in {}", fmt::join(aside, ", "), aside.size() == 1 ? "is" : "are", to.string());
       write_text(run_ / "recipe.yaml", resolved_recipe(with_absolute_paths(read_)));
       metrics_.emplace(run_ / "metrics.jsonl", done_);
     });

@@ -1,6 +1,7 @@
 #include "kernels/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -155,6 +156,38 @@ void AtomicFile::commit() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_to_write("rename a finished file to", path_, errno);
   temporary_.clear();
   sync_directory(parent_of(path_));
+}
+
+namespace {
+
+bool is_at(int descriptor, const fs::path& path) {
+  struct stat open {}, named {};
+  return ::fstat(descriptor, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+}
+
+}  // namespace
+
+FileHold FileHold::shared(const fs::path& file) {
+  FileHold hold(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (hold.descriptor_ < 0) fail_to_read("open", file, errno);
+  int result;
+  do result = ::flock(hold.descriptor_, LOCK_SH);
+  while (result != 0 && errno == EINTR);
+  if (!is_at(hold.descriptor_, file)) fail(Exit::io, "{} was removed while it was opened", file.string());
+  return hold;
+}
+
+std::optional<FileHold> FileHold::alone_if_free(const fs::path& file) {
+  FileHold hold(::open(file.c_str(), O_RDWR | O_CLOEXEC));  // network file systems lock alone only what may be written
+  if (hold.descriptor_ < 0) return std::nullopt;
+  if (::flock(hold.descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return std::nullopt;
+  return hold;
+}
+
+FileHold::FileHold(FileHold&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+FileHold::~FileHold() {
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 bool same_file(const fs::path& a, const fs::path& b) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,6 +50,21 @@ class AtomicFile {
  private:
   fs::path path_, temporary_;  // temporary_ is empty where path_ itself is written
   int descriptor_ = -1;
+};
+
+// flock(2) on a file, until it is destroyed or the process ends: readers share it, and whoever wants to remove what they read holds it alone. On a file
+// system without locks everybody holds everything.
+class FileHold {
+ public:
+  static FileHold shared(const fs::path& file);                         // waits; 74 where the file vanishes meanwhile, 66 where it was not there
+  static std::optional<FileHold> alone_if_free(const fs::path& file);  // nothing where others hold it, or where it has vanished
+  FileHold(FileHold&& other) noexcept;
+  FileHold& operator=(FileHold&&) = delete;
+  ~FileHold();
+
+ private:
+  explicit FileHold(int descriptor) : descriptor_(descriptor) {}
+  int descriptor_;
 };
 
 bool same_file(const fs::path& a, const fs::path& b);  // both exist and are one file
