@@ -9,9 +9,11 @@
 
 #include "kernels/base/file.h"
 #include "kernels/base/hash.h"
-#include "kernels/comm/agree.h"
 #include "kernels/base/log.h"
+#include "kernels/base/program.h"
+#include "kernels/comm/agree.h"
 #include "kernels/devices/devices.h"
+#include "trainer/stop_signal.h"
 
 namespace drover {
 
@@ -49,10 +51,21 @@ int take_cores(const MpiWorld& world) {
 
 }  // namespace
 
-Process start_process(int* argc, char*** argv) {
+void prepare_process() {
+  open_standard_descriptors();
+  hold_stop_signals();
+}
+
+Process start_process(int* argc, char*** argv, OnStop on_stop) {
   Process process;
+  if (on_stop == OnStop::save) {
+    take_stop_signals(launched_rank());
+  } else {
+    release_stop_signals();
+  }
   if (launched_by_mpi()) process.mpi = start_mpi(argc, argv);
   log::set_rank(process.mpi.rank, process.mpi.size);
+  if (std::getenv("DROVER_LAUNCH") != nullptr && process.mpi.rank == 0) log::put("\x1e" "drover: ranks started\n");  // for launch/rank-output
   process.world = launched_by_mpi() ? make_world_communicator() : make_self_communicator("world");
   process.threads = take_cores(process.mpi);
   return process;
@@ -69,7 +82,7 @@ int guarded(const Process& process, const std::function<Exit()>& verb) {
   const bool several = process.mpi.size > 1;
   try {
     const Exit code = verb();
-    if (!std::cout.flush()) fail(Exit::io, "the result could not be written to stdout; is the disk full?");
+    if (!std::cout.flush()) fail(Exit::io, "the result could not be written to stdout; is the disk full, or its reader gone?");
     if (launched_by_mpi()) finish_mpi();
     return static_cast<int>(code);
   } catch (const fs::filesystem_error& error) {

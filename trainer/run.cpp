@@ -37,12 +37,14 @@ struct Outcome {
 };
 
 // All ranks learn of a signal that any of them got.
-StopReason agreed_stop(Communicator& world) {
+StopReason agreed_stop(Communicator& ranks) {
   double reason = static_cast<double>(static_cast<int>(stop_requested()));
   double flags[2] = {reason == 1 ? 1.0 : 0.0, reason == 2 ? 1.0 : 0.0};
-  world.all_reduce(matrix(flags, 2, 1));
+  ranks.all_reduce(matrix(flags, 2, 1));
   return flags[1] > 0 ? StopReason::interrupted : flags[0] > 0 ? StopReason::preempted : StopReason::none;
 }
+
+bool asked_to_stop(Communicator& ranks) { return agreed_stop(ranks) != StopReason::none; }
 
 int64_t largest(Communicator& world, int64_t mine) {
   int64_t most = mine;
@@ -156,8 +158,13 @@ class Training {
       write_text(run_ / "recipe.yaml", resolved_recipe(with_absolute_paths(read_)));
       metrics_.emplace(run_ / "metrics.jsonl", done_);
     });
-    if (largest(world_, metrics_ && metrics_->validated_last_step() ? 1 : 0) == 1) validated_ = done_;
+    if (largest(world_, world_.rank() == 0 && was_validated() ? 1 : 0) == 1) validated_ = done_;
     reached_bytes_ = largest(world_, peak_process_bytes());
+  }
+
+  // Of rank 0: a run before this one validated the step that this one starts from.
+  bool was_validated() const {
+    return (!data_.validation || metrics_->validated_last_step()) && (data_.prompts.empty() || fs::exists(answers_file()));
   }
 
   StepSettings step_settings(int64_t step) const {  // step from 1
@@ -179,21 +186,36 @@ class Training {
     });
   }
 
+  // What cannot be written to the run's records ends the run, but with a checkpoint.
+  void record(const std::function<void()>& write) {
+    if (unrecorded_) return;
+    try {
+      together(world_, [&] {
+        if (world_.rank() == 0) write();
+      });
+    } catch (const Error& error) {
+      if (error.code() != Exit::io) throw;
+      unrecorded_ = error;
+    }
+  }
+
+  // Gives up when a stop was asked for; the run that goes on from here makes up for it.
   void validate(Progress& progress) {
     if (validated_ == done_) return;
-    validated_ = done_;
-    if (!data_.prompts.empty()) answer_prompts(progress);
-    if (!data_.validation) return;
-    const Evaluation e = evaluate_store(*engine_, *data_.validation, recipe_.train.micro_batch_size, recipe_.train.global_batch_size);
-    if (!std::isfinite(e.loss())) {
-      progress.finish();
-      fail(Exit::non_finite, "step {}: the validation loss is {}; the model's weights or the adapter overflow {}. The last checkpoint is untouched", done_, e.loss(), recipe_.train.dtype);
+    if (!data_.prompts.empty() && !answer_prompts(progress)) return;
+    if (data_.validation) {
+      const Evaluation e = evaluate_store(*engine_, *data_.validation, recipe_.train.micro_batch_size, recipe_.train.global_batch_size, {}, asked_to_stop);
+      if (!e.complete) return;
+      if (!std::isfinite(e.loss())) {
+        progress.finish();
+        fail(Exit::non_finite, "step {}: the validation loss is {}; the model's weights or the adapter overflow {}. The last checkpoint is untouched", done_, e.loss(), recipe_.train.dtype);
+      }
+      record([&] {
+        progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss()));
+        metrics_->validation(done_, e.loss(), data_.validation->tokens());
+      });
     }
-    together(world_, [&] {
-      if (world_.rank() != 0) return;
-      progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss()));
-      metrics_->validation(done_, e.loss(), data_.validation->tokens());
-    });
+    validated_ = done_;
   }
 
   Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *device_->backend; }
@@ -222,8 +244,7 @@ class Training {
              loader_->position_of(done_).step + 1);
       }
       StepMetrics m{done_ + 1, total_steps_, result.loss, result.grad_norm, step.learning_rate, step.tokens, step.trained_tokens, step.begin->seconds_until(*step.end), largest(world_, peak_bytes(*device_->backend))};
-      together(world_, [&] {
-        if (world_.rank() != 0) return;
+      record([&] {
         metrics_->step(m);
         progress.step(m);
         if (!std::exchange(reported_, true) && !device_->backend->report().empty()) progress.note(device_->backend->report());
@@ -231,23 +252,31 @@ class Training {
     }
   }
 
+  // Between two steps: whether a stop was asked for, or the records cannot be written. Then what was done is saved.
+  StopReason stop_here(Progress& progress) {
+    const StopReason stop = agreed_stop(world_);
+    if (stop == StopReason::none && !unrecorded_) return stop;
+    settle(0, progress);
+    progress.finish();
+    if (saved_ != done_) save();
+    if (unrecorded_) {
+      fail(Exit::io, "{}. The run was saved after step {}, without what could not be written: start the same command again to go on", unrecorded_->what(), done_);
+    }
+    return stop;
+  }
+
   Outcome loop() {
     Progress progress(recipe_.log.every_steps);
-    if (done_ == 0) validate(progress);
+    const auto due = [](int64_t step, int64_t every_steps) { return every_steps > 0 && step % every_steps == 0; };
+    if (done_ == 0 || due(done_, recipe_.eval.every_steps)) validate(progress);  // not the first one: an earlier run may have been stopped in it
+    note_stops();
     if (timed_) timed_->start_over();
     const auto loop_begin = std::chrono::steady_clock::now();
     const int64_t first_step = done_ + 1;
-    const auto due = [&](int64_t every_steps) { return every_steps > 0 && launched() % every_steps == 0; };
     while (done_ < total_steps_) {
-      const StopReason stop = agreed_stop(world_);
-      if (stop != StopReason::none) {
-        settle(0, progress);
-        if (saved_ != done_) save();
-        progress.finish();
-        return {stop, done_};
-      }
+      if (const StopReason stop = stop_here(progress); stop != StopReason::none) return {stop, done_};
       launch();
-      const bool validates = due(recipe_.eval.every_steps), saves = due(recipe_.checkpoint.every_steps);
+      const bool validates = due(launched(), recipe_.eval.every_steps), saves = due(launched(), recipe_.checkpoint.every_steps);
       // The device works on this step while the host prepares the next one, unless somebody waits for it.
       settle(!device_->backend->enqueues() || validates || saves || launched() == total_steps_ ? 0 : 1, progress);
       if (validates) validate(progress);
@@ -259,21 +288,25 @@ class Training {
       log::info("where rank 0's time went, steps {} to {}:\n{}", first_step, done_, print_profile(timed_->times(), seconds));
     }
     validate(progress);
-    return {StopReason::none, done_};
+    const StopReason stop = stop_here(progress);
+    return {validated_ == done_ ? StopReason::none : stop, done_};
   }
 
-  // output.dir/answers-step-N.jsonl, and the first of them to read.
-  void answer_prompts(Progress& progress) {
-    const std::vector<std::string> rows = sample_answers(*engine_, data_.prompts, *tokenizer_, stop_ids(chat_template(recipe_), *tokenizer_, model_->config().eos));
-    together(world_, [&] {
-      if (world_.rank() != 0) return;
+  fs::path answers_file() const { return run_ / fmt::format("answers-step-{}.jsonl", done_); }
+
+  // output.dir/answers-step-N.jsonl, and the first of them to read. False where it was given up.
+  bool answer_prompts(Progress& progress) {
+    const std::vector<std::string> rows =
+        sample_answers(*engine_, data_.prompts, *tokenizer_, stop_ids(chat_template(recipe_), *tokenizer_, model_->config().eos), asked_to_stop);
+    if (asked_to_stop(world_)) return false;
+    record([&] {
       std::string text;
       for (const std::string& row : rows) text += row + "\n";
-      const fs::path file = run_ / fmt::format("answers-step-{}.jsonl", done_);
-      write_text(file, text);
+      write_text(answers_file(), text);
       const auto first = nlohmann::json::parse(rows.front())["messages"];
-      progress.note(fmt::format("step {}: {} prompts answered in {}; the first: {}", done_, rows.size(), file.string(), first.back()["content"].dump()));
+      progress.note(fmt::format("step {}: {} prompts answered in {}; the first: {}", done_, rows.size(), answers_file().string(), first.back()["content"].dump()));
     });
+    return true;
   }
 
   static double mib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
@@ -366,6 +399,7 @@ class Training {
   };
   std::deque<InFlight> in_flight_;  // steps after done_ that are enqueued
   bool reported_ = false;
+  std::optional<Error> unrecorded_;  // why metrics or answers could not be written
   int64_t total_steps_ = 0, done_ = 0, saved_ = -1, validated_ = -1;
   int64_t predicted_bytes_ = 0, reached_bytes_ = 0;  // of the largest process
 };
@@ -373,7 +407,6 @@ class Training {
 }  // namespace
 
 Exit train(const ReadRecipe& recipe, const Mesh& mesh, const OpenDevice& open_device) {
-  install_stop_handlers();
   Training training(recipe, mesh, open_device);
   return training.run();
 }

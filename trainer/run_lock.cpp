@@ -8,7 +8,9 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "kernels/base/error.h"
 
@@ -44,6 +46,9 @@ bool same_file(int descriptor, const fs::path& path) {
   return fstat(descriptor, &open) == 0 && stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev && open.st_ino == named.st_ino;
 }
 
+std::mutex holding;
+RunLock* held = nullptr;  // this process's, if it has one
+
 [[noreturn]] void refuse(const fs::path& path, const Holder& holder) {
   fail(Exit::bad_recipe, "{} is in use by {}; wait for it, choose another output.dir, or remove the file if that run is gone", path.string(),
        holder.known ? fmt::format("process {} on {}", holder.pid, holder.host) : "another process");
@@ -76,12 +81,26 @@ RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
     close(descriptor_);
     throw;
   }
+  const std::lock_guard lock(holding);
+  held = this;
 }
 
 RunLock::~RunLock() {
+  const std::lock_guard lock(holding);
+  if (held == this) held = nullptr;
+  remove();
+}
+
+void RunLock::remove() {
+  if (descriptor_ < 0) return;
   std::error_code ignored;
   fs::remove(path_, ignored);  // before the lock is let go
-  close(descriptor_);
+  close(std::exchange(descriptor_, -1));
+}
+
+void remove_held_lock() {
+  const std::lock_guard lock(holding);
+  if (held != nullptr) std::exchange(held, nullptr)->remove();
 }
 
 }  // namespace drover

@@ -15,8 +15,14 @@ class RunLock {
   RunLock& operator=(const RunLock&) = delete;
 
  private:
+  friend void remove_held_lock();
+  void remove();
+
   fs::path path_;
   int descriptor_ = -1;
 };
+
+// The lock that this process holds, if any, goes: for a process that ends at once, from any thread.
+void remove_held_lock();
 
 }  // namespace drover

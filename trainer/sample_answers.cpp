@@ -6,7 +6,8 @@
 
 namespace drover {
 
-std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer, const std::vector<int32_t>& stop_ids) {
+std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer,
+                                        const std::vector<int32_t>& stop_ids, const GiveUp& give_up) {
   Mesh& mesh = engine.mesh();
   const EngineSettings& settings = engine.settings();
   Frame frame(engine.scratch());
@@ -16,6 +17,7 @@ std::vector<std::string> sample_answers(Engine& engine, const std::vector<Sample
   std::vector<size_t> share;
   for (size_t i = static_cast<size_t>(mesh.position.dp); i < prompts.size(); i += static_cast<size_t>(mesh.shape.dp)) share.push_back(i);
   for (size_t begin = 0; begin < share.size(); begin += static_cast<size_t>(settings.answer_sequences)) {
+    if (give_up(*mesh.tp)) break;
     std::vector<Answering::Question> questions;
     for (size_t i = begin; i < std::min(share.size(), begin + static_cast<size_t>(settings.answer_sequences)); ++i) questions.push_back({prompts[share[i]].ids, share[i]});
     const std::vector<Answering::Answer> answers = answering.answer(questions, {.greedy = true}, kSampleAnswerTokens);

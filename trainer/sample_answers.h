@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "data/prompts.h"
-#include "trainer/engine.h"
+#include "trainer/evaluation.h"
 
 namespace drover {
 
@@ -18,7 +18,9 @@ struct SamplePrompt {
 inline constexpr int64_t kSampleAnswerTokens = 128;  // the longest answer
 inline constexpr int64_t kSampleSequences = 8;       // answered at once by one dp replica
 
-// Collective; greedy. Every dp replica answers its share with the engine's own weights, in the engine's scratch. On rank 0: a row for every prompt, in order.
-std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer, const std::vector<int32_t>& stop_ids);
+// Collective; greedy. Every dp replica answers its share with the engine's own weights, in the engine's scratch. On rank 0: a row for every prompt, in
+// order. `give_up` is asked by each replica for itself: where one gave up, its rows are empty.
+std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer,
+                                        const std::vector<int32_t>& stop_ids, const GiveUp& give_up);
 
 }  // namespace drover

@@ -1,28 +1,92 @@
 #include "trainer/stop_signal.h"
 
+#include <unistd.h>
+
+#include <atomic>
 #include <csignal>
-#include <initializer_list>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+#include "trainer/run_lock.h"
 
 namespace drover {
 
 namespace {
 
-volatile std::sig_atomic_t requested = 0;
+std::atomic<int> requested{0};
+std::mutex deciding;  // whether a stop ends the process or is noted
+bool noting = false;
 
-void on_signal(int number) {
-  const int reason = number == SIGUSR2 || number == SIGINT ? static_cast<int>(StopReason::interrupted) : static_cast<int>(StopReason::preempted);
-  if (requested < reason) requested = reason;
+sigset_t stop_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int number : {SIGTERM, SIGUSR1, SIGINT, SIGUSR2}) sigaddset(&set, number);
+  struct sigaction hangup {};
+  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&set, SIGHUP);
+  return set;
+}
+
+const char* name_of(int number) {
+  switch (number) {
+    case SIGTERM: return "TERM";
+    case SIGUSR1: return "USR1";
+    case SIGHUP: return "HUP";
+    case SIGINT: return "INT";
+    default: return "USR2";
+  }
+}
+
+void stop(int number, int rank) {
+  const bool interrupted = number == SIGINT || number == SIGUSR2;
+  const StopReason reason = interrupted ? StopReason::interrupted : StopReason::preempted;
+  const std::lock_guard lock(deciding);
+  const bool first = requested.load() == 0;
+  if (requested.load() < static_cast<int>(reason)) requested = static_cast<int>(reason);
+  // launch/run takes "drover: stop requested" as the ranks' answer to its signal.
+  if (first && rank == 0) {
+    log::put(fmt::format("drover: stop requested ({}): {}\n", name_of(number),
+                         noting ? "the run is saved after this step"
+                                : "no step was done, so nothing is lost. Start the same command again to go on."));
+  }
+  if (noting) return;
+  remove_held_lock();
+  _exit(static_cast<int>(interrupted ? Exit::interrupted : Exit::preempted));
 }
 
 }  // namespace
 
-void install_stop_handlers() {
-  struct sigaction action {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;
-  for (int number : {SIGUSR1, SIGUSR2, SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
+void hold_stop_signals() {
+  const sigset_t set = stop_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
 
-StopReason stop_requested() { return static_cast<StopReason>(requested); }
+void release_stop_signals() {
+  const sigset_t set = stop_signals();
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+void take_stop_signals(int rank) {
+  static std::once_flag once;
+  std::call_once(once, [rank] {
+    hold_stop_signals();
+    for (int number : {SIGPIPE, SIGXFSZ}) std::signal(number, SIG_IGN);
+    std::thread([rank, set = stop_signals()] {
+      while (true) {
+        int number = 0;
+        if (sigwait(&set, &number) == 0) stop(number, rank);
+      }
+    }).detach();
+  });
+}
+
+void note_stops() {
+  const std::lock_guard lock(deciding);
+  noting = true;
+}
+
+StopReason stop_requested() { return static_cast<StopReason>(requested.load()); }
 
 }  // namespace drover

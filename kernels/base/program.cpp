@@ -1,5 +1,7 @@
 #include "kernels/base/program.h"
 
+#include <fcntl.h>
+
 #include <fstream>
 
 namespace drover {
@@ -9,6 +11,13 @@ std::string program_name() {
   std::string name;
   std::getline(arguments, name, '\0');
   return name.empty() ? "drover" : name;
+}
+
+void open_standard_descriptors() {
+  for (int descriptor : {0, 1, 2}) {
+    // The lowest free number is the one that is missing: those below it are open by now.
+    if (fcntl(descriptor, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) return;
+  }
 }
 
 }  // namespace drover

@@ -36,6 +36,7 @@ struct MpiWorld {
   int rank = 0, size = 1, local_rank = 0, local_size = 1;
 };
 bool launched_by_mpi();  // by the environment that launchers set: OMPI_COMM_WORLD_SIZE, PMI_SIZE, PMIX_RANK, SLURM_PROCID with SLURM_NTASKS > 1
+int launched_rank();     // by the same environment, before MPI has started; 0 where no launcher says
 MpiWorld start_mpi(int* argc, char*** argv);
 void finish_mpi();
 [[noreturn]] void abort_all(int exit_code);  // MPI_Abort where MPI is up, else exit

@@ -52,6 +52,14 @@ bool launched_by_mpi() {
   return std::getenv("SLURM_PROCID") != nullptr && tasks != nullptr && std::atoi(tasks) > 1;
 }
 
+int launched_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
+    if (const char* text = std::getenv(name)) return std::atoi(text);
+  }
+  const char* task = launched_by_mpi() ? std::getenv("SLURM_PROCID") : nullptr;
+  return task != nullptr ? std::atoi(task) : 0;
+}
+
 MpiWorld start_mpi(int* argc, char*** argv) {
   int provided = MPI_THREAD_SINGLE;
   require(!mpi_is_up(), "MPI starts once");

@@ -49,6 +49,9 @@ std::string verbs_of(const CLI::App& app) {
   return names;
 }
 
+// Run before the initialisers of all shared libraries.
+[[gnu::used, gnu::section(".preinit_array")]] void (*const first_of_all)(int, char**, char**) = [](int, char**, char**) { drover::prepare_process(); };
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -189,7 +192,7 @@ int main(int argc, char** argv) {
 
   Process process;
   try {
-    process = start_process(&argc, &argv);
+    process = start_process(&argc, &argv, train_verb->parsed() && !dry_run ? OnStop::save : OnStop::end);
   } catch (const Error& error) {
     fmt::print(stderr, "drover: {}\n", error.what());
     return static_cast<int>(error.code());

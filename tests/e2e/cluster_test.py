@@ -63,8 +63,9 @@ class Slurm(Case):
         self.assertEqual((code, requeued), (75, False), output)
 
     def test_ranks_that_srun_killed_had_saved(self):
-        saved = "trap 'exit 137' USR1\necho ready\nwhile sleep 0.1; do :; done\n"
-        self.assertEqual(self.submit("killed", srun=saved, signal_after="ready")[::2], (75, True))
+        for code in (137, 138, 143):  # 138: one was not loaded yet when USR1 came
+            saved = f"trap 'exit {code}' USR1\necho ready\nwhile sleep 0.1; do :; done\n"
+            self.assertEqual(self.submit(f"killed-{code}", srun=saved, signal_after="ready")[::2], (75, True))
         self.assertEqual(self.submit("lost", srun="exit 137\n")[::2], (137, False))
 
     def test_options_stand_before_the_first_command(self):

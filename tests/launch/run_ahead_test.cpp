@@ -5,10 +5,12 @@
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "kernels/timed/timed.h"
 #include "launch/verbs.h"
 #include "trainer/run.h"
+#include "trainer/stop_signal.h"
 
 namespace drover {
 namespace {
@@ -37,7 +39,9 @@ class Behind : public TimedBackend {
     TimedBackend::adamw(settings, factor, g, p, m, v);
     diary_.lines.push_back(fmt::format("update {}", ++diary_.updates));
     diary_.parameters[diary_.updates] = {p.as<float>(), p.as<float>() + p.size()};
-    if (diary_.updates == diary_.stop) std::raise(SIGTERM);
+    if (diary_.updates != diary_.stop) return;
+    kill(getpid(), SIGTERM);
+    while (stop_requested() == StopReason::none) std::this_thread::yield();
   }
   std::unique_ptr<Reading> read_later(Tensor from) override {
     if (diary_.updates == noted_) return TimedBackend::read_later(from);  // losses
@@ -131,6 +135,7 @@ TEST_F(RunAhead, ABadStepIsNamedAndLeavesTheParametersAlone) {
 }
 
 TEST_F(RunAhead, ASignalIsFollowedByTheStepsInFlight) {
+  take_stop_signals(0);
   Diary diary{.stop = 3};
   EXPECT_EQ(run_behind("stopped", diary), Exit::preempted);
   EXPECT_EQ(diary.updates, 3);

@@ -1,0 +1,324 @@
+"""A stop never costs a run: signals at any moment, ranks that never start, output that nobody takes."""
+import contextlib
+import fcntl
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import time
+import unittest
+
+from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, losses, terminal
+
+LAUNCH = ROOT / "launch" / "run"
+# As a CPU with AVX2 only computes: every product goes through the kernels that point the stack register into the heap.
+NARROW = dict(ENVIRONMENT, DNNL_MAX_CPU_ISA="AVX2")
+SAVED_OR_NOTHING_LOST = "Start the same command again to go on"
+
+
+def processes_of(word):
+    """Processes whose command line holds the word, but for this test."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes() and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+    return found
+
+
+class Stops(Case):
+    STEPS = ["train.max_steps=1000", "log.every_steps=100", "checkpoint.every_steps=0", "data.validation=null"]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.unstopped = {}
+
+    def command(self, name, *overrides, ranks=0):
+        command = [str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/{name}", *self.STEPS, *overrides]
+        return [str(LAUNCH), "-n", str(ranks), *command] if ranks else command
+
+    def start(self, command, environment=NARROW, **keywords):
+        keywords = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) | keywords
+        return subprocess.Popen(command, env=environment, **keywords)
+
+    def stop(self, command, moment, number, environment=NARROW, everywhere=None):
+        """Exit code and output of a command that gets a signal after some seconds; `everywhere`: with every process that has this word in its command."""
+        process = self.start(command, environment)
+        time.sleep(moment)
+        if everywhere:
+            for pid in processes_of(everywhere):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        else:
+            process.send_signal(number)
+        output = process.communicate(timeout=60)[0]
+        return process.returncode, output
+
+    def finish(self, command, environment=NARROW):
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+
+    def assert_as_unstopped(self, name, *overrides, ranks=0):
+        plain = f"unstopped-{ranks}-{'-'.join(overrides)}".replace("/", "")
+        if plain not in self.unstopped:
+            self.finish(self.command(plain, *overrides, ranks=ranks))
+            self.unstopped[plain] = (losses(self.home / "runs" / plain), self.adapter(plain))
+        self.assertEqual((losses(self.home / "runs" / name), self.adapter(name)), self.unstopped[plain])
+
+    def assert_gone(self, word):
+        end = time.monotonic() + 15
+        while processes_of(word):
+            self.assertLess(time.monotonic(), end, f"left behind: {[pathlib.Path(f'/proc/{p}/cmdline').read_bytes() for p in processes_of(word)]}")
+            time.sleep(0.1)
+
+
+class Stopping(Stops):
+    # Twenty stops, a fixed moment each: a run always ends with 75, and at last has the bits of a run that was never stopped.
+    def stopped_again_and_again(self, name, first, last, ranks):
+        runs = [f"{name}-0"]
+        for i in range(20):
+            moment = first + (last - first) * ((i * 7) % 20) / 20
+            code, output = self.stop(self.command(runs[-1], ranks=ranks), moment, signal.SIGTERM)
+            if code == 0:  # the run had come to its end
+                runs.append(f"{name}-{i + 1}")
+                continue
+            self.assertEqual(code, 75, f"stop {i} after {moment:.2f} s: {output}")
+            self.assertIn(SAVED_OR_NOTHING_LOST, output)
+        self.assertLess(len(runs), 8, "most runs ended before their stop")
+        for run in runs:
+            self.finish(self.command(run, ranks=ranks))
+            self.assert_as_unstopped(run, ranks=ranks)
+
+    def test_twenty_stops_of_a_process(self):
+        self.stopped_again_and_again("twenty", 0.2, 0.7, 0)
+
+    def test_twenty_stops_of_two_ranks(self):
+        self.stopped_again_and_again("twenty-ranks", 0.5, 1.2, 2)
+
+    def test_no_thread_that_computes_can_be_interrupted(self):
+        process = self.start(self.command("masks", "train.max_steps=100000", "log.every_steps=1"), dict(NARROW, OMP_NUM_THREADS="2"))
+        for line in process.stdout:
+            if line.startswith("step 3/"):
+                break
+        bits = sum(1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP))
+        threads, waiting = 0, 0
+        for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+            status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+            threads += 1
+            if int(status["SigBlk"], 16) & bits != bits:
+                waiting += 1  # the thread that waits for them, in sigwait
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75)
+        self.assertGreater(threads, 3)
+        self.assertLessEqual(waiting, 1)
+
+    def test_from_the_first_instant_on(self):
+        for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+            for ranks, moments in ((0, (0.02, 0.04, 0.06, 0.1, 0.15)), (2, (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4))):
+                for moment in moments:
+                    with self.subTest(number=number, ranks=ranks, moment=moment):
+                        returned, output = self.stop(self.command("first-instant", "train.max_steps=100000", ranks=ranks), moment, number)
+                        if ranks == 0 and returned == -number:  # the program itself was not loaded yet
+                            self.assertFalse((self.home / "runs" / "first-instant" / "lock").exists())
+                            continue
+                        self.assertEqual(returned, code, output)
+                        self.assertIn(SAVED_OR_NOTHING_LOST, output)
+        self.assert_gone("runs/first-instant")
+
+    def test_while_data_model_and_checkpoint_are_read_and_written(self):
+        # Every step saves, so that most moments are in a save.
+        command = self.command("saving", "checkpoint.every_steps=1", "train.max_steps=100000")
+        for i in range(10):
+            code, output = self.stop(command, 0.3 + i * 0.037, signal.SIGINT if i % 2 else signal.SIGTERM)
+            self.assertEqual(code, 130 if i % 2 else 75, output)
+        self.assertFalse(list((self.home / "runs" / "saving").glob("*.tmp")))
+        self.assertFalse((self.home / "runs" / "saving" / "lock").exists())
+
+    def test_a_validation_that_was_cut_off_is_made_up_for(self):
+        rows = (self.home / "validation.jsonl").read_text() * 300
+        (self.home / "long.jsonl").write_text(rows)
+        settings = [f"data.validation={self.home}/long.jsonl", "eval.every_steps=5", "train.max_steps=10", "log.every_steps=1"]
+        command = self.command("validating", *settings)
+        process = self.start(command)
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if line.startswith("step 5/"):
+                process.send_signal(signal.SIGTERM)
+        process.communicate()
+        self.assertEqual(process.returncode, 75, "".join(seen))
+        self.assertNotIn("step 5: validation loss", "".join(seen))
+        self.finish(command)
+        plain = self.command("validated", *settings)
+        self.finish(plain)
+        self.assertEqual(len(self.validations_of("validated")), 3)  # before the first step, and after two
+        self.assertEqual(self.validations_of("validating"), self.validations_of("validated"))
+
+    def validations_of(self, name):
+        return [line for line in (self.home / "runs" / name / "metrics.jsonl").read_text().splitlines() if "validation_loss" in line]
+
+    def test_a_stop_of_all_processes_of_the_job(self):
+        for number, code in ((signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
+            for moment in (0.1, 0.6, 1.2):
+                with self.subTest(number=number, moment=moment):
+                    command = self.command("everybody", "train.max_steps=100000", ranks=2)
+                    returned, output = self.stop(command, moment, number, everywhere="runs/everybody")
+                    self.assertEqual(returned, code, output)
+                    self.assertIn(SAVED_OR_NOTHING_LOST, output)
+        self.assert_gone("runs/everybody")
+
+    def test_ranks_that_never_start(self):
+        agent = self.home / "silent-node"
+        agent.write_text("#!/bin/sh\nexec sleep 987\n")
+        agent.chmod(0o755)
+        command = [str(LAUNCH), "-n", "2", "--mca", "plm_rsh_agent", str(agent), "--host", "a-node-that-does-not-answer:2", str(DROVER), "train", str(self.recipe)]
+        if "Open" not in subprocess.run([MPIRUN, "--version"], capture_output=True, text=True).stdout:
+            self.skipTest("plm_rsh_agent is Open MPI's")
+        code, output = self.stop(command, 1.0, signal.SIGTERM)
+        self.assertEqual(code, 75, output)
+        self.assertIn("before the ranks had started", output)
+        self.assert_gone("a-node-that-does-not-answer")
+        self.assert_gone("rank-output")
+        self.assertFalse([pid for pid in processes_of("987") if b"sleep" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()])
+
+    def test_few_descriptors_end_with_a_message(self):
+        for files in (32, 48, 64):
+            with self.subTest(files=files):
+                begin = time.monotonic()
+                limited = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *self.command(f"files-{files}", "train.max_steps=2", ranks=12)]
+                ended = subprocess.run(limited, capture_output=True, text=True, env=NARROW, timeout=60)
+                self.assertLess(time.monotonic() - begin, 30)
+                self.assertEqual(ended.returncode, 74, ended.stderr)
+                self.assertIn("ulimit", ended.stderr)
+                self.assert_gone(f"files-{files}")
+
+
+class Output(Stops):
+    """Output that cannot be written never ends a run."""
+
+    def ends_well(self, name, process, timeout=60):
+        self.assertEqual(process.wait(timeout=timeout), 0)
+        self.assertTrue((self.home / "runs" / name / "adapter" / "adapter_model.safetensors").exists())
+        self.assertEqual(len(losses(self.home / "runs" / name)), 1000)
+
+    def both(self):
+        return ((ranks, "log.every_steps=1") for ranks in (0, 2))
+
+    def test_a_terminal_that_is_gone(self):
+        for ranks, every in self.both():
+            with self.subTest(ranks=ranks):
+                ours, theirs = terminal()
+                name = f"terminal-{ranks}"
+                disowned = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                process = self.start(self.command(name, every, ranks=ranks), stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=disowned)
+                os.close(theirs)
+                while b"step 3/" not in os.read(ours, 65536):
+                    pass
+                os.close(ours)
+                self.ends_well(name, process)
+
+    def test_a_pipe_that_nobody_reads(self):
+        for ranks, every in self.both():
+            with self.subTest(ranks=ranks):
+                name = f"pipe-{ranks}"
+                process = self.start(self.command(name, every, ranks=ranks))
+                while not process.stdout.readline().startswith("step 3/"):
+                    pass
+                process.stdout.close()
+                self.ends_well(name, process)
+
+    def test_a_reader_that_has_stopped(self):
+        for ranks, every in self.both():
+            with self.subTest(ranks=ranks):
+                name = f"stopped-reader-{ranks}"
+                read, write = os.pipe()
+                fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+                process = self.start(self.command(name, every, ranks=ranks), stdout=write, stderr=write)
+                os.close(write)
+                self.ends_well(name, process)
+                os.close(read)
+
+    def test_a_log_on_a_full_disk(self):
+        for ranks, every in self.both():
+            with self.subTest(ranks=ranks), open("/dev/full", "w") as full:
+                name = f"full-log-{ranks}"
+                self.ends_well(name, self.start(self.command(name, every, ranks=ranks), stdout=full, stderr=full))
+
+    def test_closed_descriptors(self):
+        for ranks, every in self.both():
+            for closed in ("2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+                with self.subTest(ranks=ranks, closed=closed):
+                    name = f"closed-{ranks}-{closed.count('-')}"
+                    process = self.start(["bash", "-c", f'exec "$@" {closed}', "bash", *self.command(name, every, ranks=ranks)])
+                    process.stdout.close()
+                    lock = self.home / "runs" / name / "lock"
+                    while process.poll() is None:
+                        with contextlib.suppress(OSError):
+                            self.assertNotIn("step", lock.read_text())
+                        time.sleep(0.02)
+                    self.ends_well(name, process)
+
+    def test_metrics_that_cannot_be_written_end_the_run_with_a_checkpoint(self):
+        for ranks in (0, 2):
+            with self.subTest(ranks=ranks):
+                name = f"metrics-{ranks}"
+                directory = self.home / "runs" / name
+                small = ["lora.r=1", "lora.target_modules=[q_proj]"]  # a checkpoint is smaller than a thousand lines of metrics
+                process = self.start(self.command(name, *small, ranks=ranks))
+                output = []
+                for line in process.stdout:
+                    output.append(line)
+                    if line.startswith("step 100/"):
+                        for pid in processes_of(f"runs/{name}"):
+                            if os.readlink(f"/proc/{pid}/exe") == str(DROVER):
+                                resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+                output = "".join(output)
+                self.assertEqual(process.wait(timeout=60), 74, output)
+                self.assertIn("metrics.jsonl", output)
+                step = int(re.search(r"saved after step (\d+)", output)[1])
+                self.assertTrue((directory / f"step-{step}" / "manifest.json").exists())
+                self.finish(self.command(name, *small, ranks=ranks))
+                self.assertEqual(sorted(losses(directory)), [s for s in range(1, 1001) if s != step])  # the line that had no room
+                self.assertEqual(self.adapter(name), self.adapter_of_unlimited(*small, ranks=ranks))
+
+    def adapter_of_unlimited(self, *overrides, ranks):
+        name = f"unlimited-{ranks}"
+        self.finish(self.command(name, *overrides, ranks=ranks))
+        return self.adapter(name)
+
+
+class Exporting(Stops):
+    def test_an_export_beside_a_run_that_prunes(self):
+        process = self.start(self.command("pruning", "train.max_steps=100000", "checkpoint.every_steps=1", "checkpoint.keep=1"), stdout=subprocess.DEVNULL)
+        run = self.home / "runs" / "pruning"
+        while not list(run.glob("step-[3-9]/manifest.json")):
+            time.sleep(0.02)
+        results = []
+        for i in range(12):
+            results.append(subprocess.run([str(DROVER), "export", str(run), "--adapter", str(self.home / f"exported-{i}")], capture_output=True, text=True, env=NARROW))
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        self.assertEqual([r.returncode for r in results], [0] * 12, [r.stderr for r in results if r.returncode])
+        self.assertGreater(len({(self.home / f"exported-{i}" / "adapter_model.safetensors").read_bytes() for i in range(12)}), 1)
+        self.finish([str(DROVER), "export", str(run), "--adapter", str(self.home / "exported-last")])
+        self.assertLessEqual(len(list(run.glob("step-*"))), 2)
+
+    def test_a_second_start_from_scratch_keeps_what_the_first_set_aside(self):
+        few = ["train.max_steps=4", "checkpoint.every_steps=2"]
+        self.finish(self.command("scratch", *few))
+        run = self.home / "runs" / "scratch"
+        first = {p.relative_to(run): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.relative_to(run).parts[0] in ("step-2", "step-4", "adapter", "metrics.jsonl")}
+        for seed in (7, 8):
+            self.finish(self.command("scratch", *few, "checkpoint.resume=never", f"train.seed={seed}"))
+        for path, content in first.items():
+            self.assertEqual((run / "set-aside" / path).read_bytes(), content, path)
+        self.assertTrue((run / "set-aside-2" / "adapter" / "adapter_model.safetensors").exists())
+        self.assertNotEqual((run / "set-aside-2" / "adapter" / "adapter_model.safetensors").read_bytes(), first[pathlib.Path("adapter/adapter_model.safetensors")])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
