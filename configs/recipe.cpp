@@ -181,7 +181,7 @@ ReadRecipe with_absolute_paths(ReadRecipe read) {
   return read;
 }
 
-MeshSizes mesh_sizes(const Recipe& recipe, int ranks) {
+MeshShape mesh_shape(const Recipe& recipe, int ranks) {
   const int64_t tp = recipe.parallel.tp, pp = recipe.parallel.pp;
   if (ranks % (tp * pp) != 0 || (recipe.parallel.dp && tp * pp * *recipe.parallel.dp != ranks)) {
     const int64_t product = tp * pp * recipe.parallel.dp.value_or(1);
@@ -190,13 +190,15 @@ MeshSizes mesh_sizes(const Recipe& recipe, int ranks) {
          dp_known ? fmt::format("{}", *recipe.parallel.dp) : "(the rest)", ranks, dp_known ? fmt::format("{}", product) : fmt::format("a multiple of {}", product),
          product);
   }
-  return {static_cast<int>(tp), static_cast<int>(pp), static_cast<int>(ranks / (tp * pp))};
+  return {{Axis::tp, static_cast<int>(tp)},
+          {Axis::pp, static_cast<int>(pp)},
+          {Axis::dp, static_cast<int>(ranks / (tp * pp))}};
 }
 
-MeshSizes check_mesh(const Recipe& recipe, int ranks) {
-  const MeshSizes sizes = mesh_sizes(recipe, ranks);
-  if (const std::string wrong = batch_wrong(recipe, sizes.dp); !wrong.empty()) throw Error(Exit::bad_recipe, wrong);
-  return sizes;
+MeshShape check_mesh(const Recipe& recipe, int ranks) {
+  const MeshShape shape = mesh_shape(recipe, ranks);
+  if (const std::string wrong = batch_wrong(recipe, shape.dp()); !wrong.empty()) throw Error(Exit::bad_recipe, wrong);
+  return shape;
 }
 
 }  // namespace drover

@@ -6,6 +6,7 @@
 
 #include "configs/schema.h"
 #include "kernels/base/file.h"
+#include "kernels/base/mesh_shape.h"
 
 namespace drover {
 
@@ -33,10 +34,8 @@ std::map<std::string, std::string> identity(const Recipe& recipe);
 std::string recipe_help();
 
 // tp·pp·dp against the number of ranks; 78 with the formula. dp is filled in.
-struct MeshSizes {
-  int tp = 1, pp = 1, dp = 1;
-};
-MeshSizes mesh_sizes(const Recipe& recipe, int ranks);
-MeshSizes check_mesh(const Recipe& recipe, int ranks);  // for training: also the global batch against micro_batch_size·dp
+MeshShape mesh_shape(const Recipe& recipe, int ranks);
+// For training: also the global batch against micro_batch_size·dp.
+MeshShape check_mesh(const Recipe& recipe, int ranks);
 
 }  // namespace drover

@@ -72,7 +72,7 @@ using Logprobs = std::map<int64_t, std::vector<float>>;  // by document
 // Every rank of a last stage knows the documents of its dp share; afterwards every rank knows all.
 void gather_documents(Logprobs& documents, const Mesh& mesh) {
   ordered_json mine = ordered_json::array();
-  if (mesh.position.tp == 0) {
+  if (mesh.position.tp() == 0) {
     for (const auto& [ordinal, values] : documents) mine.push_back({ordinal, values});
   }
   for (const std::string& part : mesh.world->gather_strings(mine.dump())) {
@@ -108,7 +108,7 @@ Evaluation score_of(const TokenStore& masks, Logprobs& documents) {
 
 Exit run_eval(const Process& process, const EvalArguments& a) {
   Subject subject;
-  MeshSizes sizes;
+  MeshShape shape;
   check_same_program(process);
   together(*process.world, [&] {
     subject = subject_of(a);
@@ -118,14 +118,15 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
         if (same_file(file.path, a.per_token)) fail(Exit::usage, "--per-token {} is the data itself; name another file", a.per_token);
       }
     }
-    sizes = mesh_sizes(subject.read.recipe, process.mpi.size);
+    shape = mesh_shape(subject.read.recipe, process.mpi.size);
   });
   check_same(*process.world, "what is asked for", fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
-  Mesh mesh = make_mesh({sizes.tp, sizes.pp, sizes.dp});
+  Mesh mesh = make_mesh(shape);
   Communicator& world = *mesh.world;
   Recipe& recipe = subject.read.recipe;
   const bool per_token = !a.per_token.empty();
-  recipe.train.global_batch_size = recipe.train.micro_batch_size * sizes.dp * sizes.pp;  // as many micro-batches as keep a pipeline full
+  // As many micro-batches as keep a pipeline full.
+  recipe.train.global_batch_size = recipe.train.micro_batch_size * shape.dp() * shape.pp();
 
   std::optional<ModelDirectory> model;
   TokenStore store;
@@ -137,9 +138,10 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
     tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
     store = store_of(recipe, *tokenizer, model->config(), per_token ? std::optional(TrainOn::all) : std::nullopt);
     if (subject.adapter) layout = adapter_layout_of(model->config(), *subject.adapter);
-    settings = engine_settings(recipe, model->config(), layout, sizes, nullptr);
+    settings = engine_settings(recipe, model->config(), layout, shape, nullptr);
   });
-  const std::string fingerprint = check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp)], world);
+  const std::string fingerprint =
+      check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp())], world);
   settings.train = false;
   const Loader loader(store, {recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1});
   const Loader::Largest largest = loader.largest_micro_batch(loader.steps_per_epoch());

@@ -87,7 +87,7 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   check_same(*process.world, "the command line", fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw, a.max_tokens,
                                                              sampling.greedy, sampling.temperature, sampling.top_p, sampling.seed));
   choose_dtype(recipe, a, process);
-  Mesh mesh = make_mesh({ranks, 1, 1});
+  Mesh mesh = make_mesh({{Axis::tp, ranks}});
   Communicator& world = *mesh.world;
 
   std::vector<Prompt> prompts;

@@ -125,11 +125,14 @@ Speed speed_of(Communicator& axis, Communicator& world, Backend& backend, const 
 }
 
 // What tensor parallelism across nodes costs a step: four sums of tokens × hidden a layer and micro-batch (two forward, two backward).
-std::string cost_of_tp(const Recipe& recipe, const MeshSizes& mesh, double gigabytes_per_second) {
+std::string cost_of_tp(const Recipe& recipe, const MeshShape& shape, double gigabytes_per_second) {
   const ModelConfig model = model_config_of(recipe, true);
-  const double micro_batches = static_cast<double>(recipe.train.global_batch_size) / static_cast<double>(recipe.train.micro_batch_size * mesh.dp);
+  const double micro_batches = static_cast<double>(recipe.train.global_batch_size) /
+                               static_cast<double>(recipe.train.micro_batch_size * shape.dp());
   const double tokens = static_cast<double>(recipe.train.micro_batch_size * recipe.data.max_length) * micro_batches;
-  const double gigabytes = 4.0 * static_cast<double>(model.layers) / mesh.pp * tokens * static_cast<double>(model.hidden) * static_cast<double>(size_of(dtype_of_name(recipe.train.dtype))) * 1e-9;
+  const double gigabytes = 4.0 * static_cast<double>(model.layers) / shape.pp() * tokens *
+                           static_cast<double>(model.hidden) *
+                           static_cast<double>(size_of(dtype_of_name(recipe.train.dtype))) * 1e-9;
   return fmt::format("tp spans nodes: a step sums {:.1f} GB a rank over it, {:.1f} s at {:.2f} GB/s; let tp divide the ranks of a node, and give pp or dp the rest", gigabytes, gigabytes / gigabytes_per_second,
                      gigabytes_per_second);
 }
@@ -142,10 +145,13 @@ std::string nodes_of(const std::vector<ordered_json>& cards, const MeshShape& sh
     if (at == nodes.end()) at = nodes.insert(nodes.end(), {node, {}});
     at->second.push_back(static_cast<int>(r));
   }
-  std::string text = fmt::format("mesh: tp {} · pp {} · dp {}, rank = (dp·{} + pp)·{} + tp\n", shape.tp, shape.pp, shape.dp, shape.pp, shape.tp);
+  std::string text = fmt::format("mesh: tp {} · pp {} · dp {}, rank = (dp·{} + pp)·{} + tp\n", shape.tp(), shape.pp(),
+                                 shape.dp(), shape.pp(), shape.tp());
   for (const auto& [node, ranks] : nodes) {
     const MeshPosition first = position_of(ranks.front(), shape), last = position_of(ranks.back(), shape);
-    text += fmt::format("  {}: rank{} {}, from tp {} pp {} dp {} to tp {} pp {} dp {}\n", node, ranks.size() == 1 ? "" : "s", list_ranks(ranks), first.tp, first.pp, first.dp, last.tp, last.pp, last.dp);
+    text += fmt::format("  {}: rank{} {}, from tp {} pp {} dp {} to tp {} pp {} dp {}\n", node,
+                        ranks.size() == 1 ? "" : "s", list_ranks(ranks), first.tp(), first.pp(), first.dp(), last.tp(),
+                        last.pp(), last.dp());
   }
   return text;
 }
@@ -181,27 +187,28 @@ Exit diagnose_ranks(const Process& process, const std::string& recipe_file, bool
 
   watchdog.beat("reading the recipe");
   ReadRecipe read;
-  MeshSizes sizes{1, 1, world.size()};
+  MeshShape shape{{Axis::dp, world.size()}};
   together(world, [&] {
     if (recipe_file.empty()) return;
     read = read_recipe(recipe_file, {});
-    sizes = mesh_sizes(read.recipe, world.size());
+    shape = mesh_shape(read.recipe, world.size());
   });
   check_same(world, "the recipe", recipe_file.empty() ? "none" : resolved_recipe(read));
   const Recipe& recipe = read.recipe;
   watchdog.beat("opening the device and its communicators");
-  const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
   const Mesh host = make_mesh(shape);
   Device device = open_device(host, recipe, process);
   std::vector<Speed> speeds;
-  for (const auto& axis : {device.mesh.tp, device.mesh.pp, device.mesh.dp}) {
-    watchdog.beat("measuring " + axis->axis());
-    if (axis->size() > 1) speeds.push_back(speed_of(*axis, world, *device.backend, cards));
+  for (const Axis axis : kAxes) {
+    if (shape[axis] == 1) continue;
+    watchdog.beat(fmt::format("measuring {}", name_of(axis)));
+    speeds.push_back(speed_of(*device.mesh.axes[axis], world, *device.backend, cards));
   }
   std::vector<std::string> advice = differences(cards);
   together(world, [&] {
     for (const Speed& s : speeds) {
-      if (s.axis == "tp" && s.spans_nodes) advice.push_back(recipe_file.empty() ? "tp spans nodes" : cost_of_tp(recipe, sizes, s.all_reduce));
+      if (s.axis != "tp" || !s.spans_nodes) continue;
+      advice.push_back(recipe_file.empty() ? "tp spans nodes" : cost_of_tp(recipe, shape, s.all_reduce));
     }
   });
   const Exit code = advice.empty() ? Exit::done : Exit::missing_input;

@@ -35,9 +35,9 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
   ordered_json ranks = ordered_json::array();
   for (const RankPlan& p : plans) {
     ranks.push_back({{"rank", p.rank},
-                     {"tp", p.position.tp},
-                     {"pp", p.position.pp},
-                     {"dp", p.position.dp},
+                     {"tp", p.position.tp()},
+                     {"pp", p.position.pp()},
+                     {"dp", p.position.dp()},
                      {"layers", {p.layers.begin, p.layers.end}},
                      {"weights_bytes", p.bytes.weights},
                      {"adapter_bytes", p.bytes.adapter},
@@ -56,16 +56,17 @@ Exit run_train(const Process& process, const RecipeArguments& a, bool dry_run) {
   const int ranks = process.mpi.size;
   if (dry_run) return process.mpi.rank == 0 ? run_plan(a, ranks > 1 ? std::optional<int>(ranks) : std::nullopt) : Exit::done;
   ReadRecipe read;
-  MeshSizes sizes;
+  MeshShape shape;
   check_same_program(process);
   together(*process.world, [&] {
     read = read_recipe(a.recipe, a.overrides);
     device_of(read.recipe);
-    sizes = check_recipe(read, model_config_of(read.recipe, false), ranks, Inputs::must_exist);
+    shape = check_recipe(read, model_config_of(read.recipe, false), ranks, Inputs::must_exist);
   });
   check_same(*process.world, "the recipe", resolved_recipe(read));
-  Mesh mesh = make_mesh({sizes.tp, sizes.pp, sizes.dp});
-  log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads, process.threads == 1 ? "thread" : "threads", sizes.tp, sizes.pp, sizes.dp);
+  Mesh mesh = make_mesh(shape);
+  log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads,
+            process.threads == 1 ? "thread" : "threads", shape.tp(), shape.pp(), shape.dp());
   return train(read, mesh, [&](const Mesh& host) { return open_device(host, read.recipe, process); });
 }
 
@@ -74,7 +75,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   const Recipe& recipe = read.recipe;
   const ModelConfig model = model_config_of(recipe, true);
   const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
-  const MeshSizes sizes = check_recipe(read, model, ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
+  const MeshShape shape = check_recipe(read, model, ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
   const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
   // With the data and a tokenizer at hand the plan knows the real micro-batches; without, they are full.
   std::optional<PreparedData> data;
@@ -86,19 +87,22 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
     const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
     data = prepare_data_in_memory(recipe, tokenizer);
   }
-  EngineSettings settings = engine_settings(recipe, model, layout, sizes, data ? &*data : nullptr);
+  EngineSettings settings = engine_settings(recipe, model, layout, shape, data ? &*data : nullptr);
   settings.traits = traits_of(recipe.device == "auto" && cuda_status().usable ? "cuda" : recipe.device);
-  const MeshShape shape{sizes.tp, sizes.pp, sizes.dp};
   const std::vector<RankPlan> plans = plan_mesh(settings, shape);
   const std::string schedule = print(schedule_of_run(settings, shape));
   if (a.json) {
     std::cout << plan_json(plans, model, layout, schedule).dump(1) << '\n';
     return Exit::done;
   }
-  std::cout << fmt::format("{} parameters, {} of them train ({:.2f} %); {} ranks: tp {} · pp {} · dp {}\n", parameter_count(model), trainable_parameters(model, layout),
-                           100.0 * static_cast<double>(trainable_parameters(model, layout)) / static_cast<double>(parameter_count(model)), shape.size(), sizes.tp, sizes.pp, sizes.dp)
-            << (have_data ? "micro-batches as the data gives them\n" : "micro-batches at their fullest (the data or the tokenizer is not here)\n") << print_plan(plans)
-            << "schedule of the stages:\n"
+  std::cout << fmt::format("{} parameters, {} of them train ({:.2f} %); {} ranks: tp {} · pp {} · dp {}\n",
+                           parameter_count(model), trainable_parameters(model, layout),
+                           100.0 * static_cast<double>(trainable_parameters(model, layout)) /
+                               static_cast<double>(parameter_count(model)),
+                           shape.size(), shape.tp(), shape.pp(), shape.dp())
+            << (have_data ? "micro-batches as the data gives them\n"
+                          : "micro-batches at their fullest (the data or the tokenizer is not here)\n")
+            << print_plan(plans) << "schedule of the stages:\n"
             << schedule;
   return Exit::done;
 }

@@ -34,11 +34,11 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Ad
   json pieces = json::array();
   const std::string file_name = fmt::format("rank-{:05d}.h5", rank);
   together(*mesh.world, [&] {
-    if (mesh.position.dp != 0) return;  // replicas hold the same
+    if (mesh.position.dp() != 0) return;  // replicas hold the same
     hdf5::File file = hdf5::File::create(temporary / file_name);
     std::vector<float> values;
     for (const FactorSlice& f : adapter.factors()) {
-      if (f.whole && mesh.position.tp != 0) continue;
+      if (f.whole && mesh.position.tp() != 0) continue;
       values.resize(static_cast<size_t>(f.size()));
       const Tensor flats[] = {adapter.parameters, adapter.moment1, adapter.moment2};
       for (size_t kind = 0; kind < 3; ++kind) {
@@ -52,7 +52,7 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Ad
   });
 
   std::string mine;
-  if (mesh.position.dp == 0) {
+  if (mesh.position.dp() == 0) {
     const fs::path path = temporary / file_name;
     mine = json{{"file", {{"name", file_name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}}}, {"pieces", pieces}}.dump();
   }
@@ -62,7 +62,7 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Ad
     json manifest = {{"format", "drover checkpoint"}, {"version", kVersion},           {"step", state.step},
                      {"epoch", state.epoch},          {"step_in_epoch", state.step_in_epoch}, {"identity", state.identity},
                      {"adapter_config", write_adapter_config(state.adapter)},
-                     {"mesh", {{"tp", mesh.shape.tp}, {"pp", mesh.shape.pp}, {"dp", mesh.shape.dp}}},
+                     {"mesh", {{"tp", mesh.shape.tp()}, {"pp", mesh.shape.pp()}, {"dp", mesh.shape.dp()}}},
                      {"files", json::array()},        {"tensors", json::array()}};
     for (const std::string& text : all) {
       if (text.empty()) continue;

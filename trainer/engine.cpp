@@ -36,17 +36,22 @@ int stage_of_layer(const std::vector<LayerRange>& partition, int64_t layer) {
 }
 
 Placement placement_of(const EngineSettings& s, const Mesh& mesh) {
-  const LayerRange range = s.partition[static_cast<size_t>(mesh.position.pp)];
-  return {mesh.position.tp, mesh.shape.tp, range.begin, range.end, mesh.position.pp == 0, mesh.position.pp == mesh.shape.pp - 1};
+  const LayerRange range = s.partition[static_cast<size_t>(mesh.position.pp())];
+  return {.tp_rank = mesh.position.tp(),
+          .tp_size = mesh.shape.tp(),
+          .layer_begin = range.begin,
+          .layer_end = range.end,
+          .first = mesh.position.pp() == 0,
+          .last = mesh.position.pp() == mesh.shape.pp() - 1};
 }
 
 int64_t lowest_layer(const EngineSettings& s) { return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter); }
 
 Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_batches, bool train) {
-  return one_f_one_b({.stages = mesh.shape.pp,
-                      .stage = mesh.position.pp,
+  return one_f_one_b({.stages = mesh.shape.pp(),
+                      .stage = mesh.position.pp(),
                       .micro_batches = static_cast<int>(micro_batches),
-                      .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.shape.pp});
+                      .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.shape.pp()});
 }
 
 // Where two parts of whole documents are cut that are as equal as they can be; 0 where one of them would have fewer rows than it should.
@@ -87,8 +92,8 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
       backend.zero(factor_);
     }
   }
-  stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, *mesh.tp, backend, weights_, source,
-                                   adapter_.get());
+  stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, mesh.tp(),
+                                   backend, weights_, source, adapter_.get());
   first_trained_layer_ = lowest_layer(settings_);
   first_trained_stage_ = stage_of_layer(settings_.partition, first_trained_layer_);
   // The widest of the whole model, so that all stages send rows of one width.
@@ -164,7 +169,7 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   slot.labels = upload(labels, DType::i32);
   slot.weights = upload(weights, DType::f32);
   slot.parts.clear();
-  const int64_t cut = mesh_.tp->sums_run_beside() ? cut_in_two(m, settings_.least_part_rows) : 0;
+  const int64_t cut = mesh_.tp().sums_run_beside() ? cut_in_two(m, settings_.least_part_rows) : 0;
   if (cut > 0) slot.parts.push_back({0, cut, {}});
   slot.parts.push_back({cut, tokens - cut, {}});
   for (const DocumentSpan& span : m.spans) {
@@ -260,7 +265,7 @@ void Engine::compute(const Action& action, const Batch& batch, bool train, uint6
 }
 
 void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool train) {
-  const int pp = mesh_.position.pp;
+  const int pp = mesh_.position.pp();
   std::vector<PeerMessage> messages;
   for (const Action& a : actions) {
     if (a.kind == ActionKind::recv_forward) open(a.micro_batch, batch, train);
@@ -270,7 +275,7 @@ void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool 
     messages.push_back({is_send(a.kind) ? PeerMessage::Way::send : PeerMessage::Way::receive, slot_of(a.micro_batch).stream.with_margin(),
                         is_send(a.kind) == forwards ? pp + 1 : pp - 1, tag});
   }
-  const std::shared_ptr<Transfer> transfer = mesh_.pp->exchange(messages);
+  const std::shared_ptr<Transfer> transfer = mesh_.pp().exchange(messages);
   bool receives = false;
   for (const Action& a : actions) {
     receives |= is_receive(a.kind);
@@ -296,8 +301,9 @@ void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, c
 }
 
 std::unique_ptr<Reading> Engine::read_losses(Tensor losses) {
-  mesh_.pp->all_reduce(losses);  // all but the last stage hold zeros, and every micro-batch lies on one dp rank: the sums are exact
-  mesh_.dp->all_reduce(losses);
+  // All but the last stage hold zeros, and every micro-batch lies on one dp rank: the sums are exact.
+  mesh_.pp().all_reduce(losses);
+  mesh_.dp().all_reduce(losses);
   return backend_.read_later(losses);
 }
 
@@ -323,9 +329,9 @@ std::unique_ptr<Reading> Engine::enqueue_update(const StepSettings& settings) {
   for (const AdapterSet::LayerRun& run : adapter_->layer_runs()) {
     backend_.sum_squares(adapter_->gradients.rows_from(run.offset, run.size), (run.whole ? whole : split).rows_from(run.layer, 1));
   }
-  mesh_.tp->all_reduce(split);  // whole factors are equal on all tp ranks: counted once
+  mesh_.tp().all_reduce(split);  // whole factors are equal on all tp ranks: counted once
   backend_.add(split, whole);
-  mesh_.pp->all_reduce(whole);  // every layer lies on one stage
+  mesh_.pp().all_reduce(whole);  // every layer lies on one stage
   for (int64_t layer = 0; layer < layers; ++layer) backend_.add(whole.rows_from(layer, 1), sum);
   backend_.clip_factor(sum, settings.max_grad_norm, factor_);
   backend_.adamw(settings.adamw, factor_, adapter_->gradients, adapter_->parameters, adapter_->moment1, adapter_->moment2);

@@ -106,7 +106,7 @@ class Engine {
   void compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
   void exchange(std::span<const Action> actions, const Batch& batch, bool train);
   void open(int micro_batch, const Batch& batch, bool train);
-  bool saves(bool train) const { return train && mesh_.position.pp >= first_trained_stage_; }
+  bool saves(bool train) const { return train && mesh_.position.pp() >= first_trained_stage_; }
   Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
   Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
   void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);

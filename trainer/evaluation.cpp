@@ -15,7 +15,7 @@ Evaluation evaluate_store(Engine& engine, const TokenStore& store, int64_t micro
     }
     std::vector<int64_t> rows;
     for (int64_t r = begin; r < std::min(store.rows(), begin + rows_at_once); ++r) rows.push_back(r);
-    const Batch batch = batch_of_rows(store, rows, micro_batch_size, mesh.position.dp, mesh.shape.dp);
+    const Batch batch = batch_of_rows(store, rows, micro_batch_size, mesh.position.dp(), mesh.shape.dp());
     if (batch.weight_sum <= 0) continue;
     e.sum += engine.evaluate(batch, sink);
     e.weight += batch.weight_sum;

@@ -18,8 +18,8 @@ GradientSum::GradientSum(AdapterSet& adapter, Mesh& mesh, Backend& backend, Aren
     : adapter_(adapter), mesh_(mesh), backend_(backend), deterministic_(deterministic) {
   if (!deterministic_) return;
   const int64_t count = most_nodes(local_micro_batches), n = adapter.size();
-  exchanged_ = arena.tensor(count * n * mesh.dp->size(), 1, DType::f32);
-  outgoing_ = exchanged_.rows_from(count * n * mesh.dp->rank(), count * n);
+  exchanged_ = arena.tensor(count * n * mesh.dp().size(), 1, DType::f32);
+  outgoing_ = exchanged_.rows_from(count * n * mesh.dp().rank(), count * n);
   for (int64_t i = 0; i < count; ++i) local_buffers_.push_back(outgoing_.rows_from(i * n, n));
 }
 
@@ -51,12 +51,12 @@ void GradientSum::add_micro_batch(int64_t index) {
 
 void GradientSum::finish() {
   if (!deterministic_) {
-    mesh_.dp->all_reduce(adapter_.gradients);
+    mesh_.dp().all_reduce(adapter_.gradients);
   } else {
     std::string mine;
     for (const Node& node : nodes_) mine += fmt::format("{} {};", node.level, node.index);
-    const std::vector<std::string> all = mesh_.dp->gather_strings(mine);
-    mesh_.dp->all_gather(outgoing_, exchanged_);
+    const std::vector<std::string> all = mesh_.dp().gather_strings(mine);
+    mesh_.dp().all_gather(outgoing_, exchanged_);
     const int64_t n = adapter_.size(), stride = static_cast<int64_t>(local_buffers_.size());
     std::vector<Node> merged;
     for (size_t rank = 0; rank < all.size(); ++rank) {
@@ -80,7 +80,7 @@ void GradientSum::finish() {
       backend_.copy(merged.front().sum, adapter_.gradients);
     }
   }
-  mesh_.tp->all_reduce(adapter_.whole(adapter_.gradients));
+  mesh_.tp().all_reduce(adapter_.whole(adapter_.gradients));
 }
 
 }  // namespace drover

@@ -18,9 +18,10 @@ struct Parts {
 Parts build(const ModelConfig& config, const AdapterLayout& layout, const InferenceSettings& s, int64_t capacity, Mesh& mesh, Backend& backend, WeightSource& source,
             const std::vector<Arena*>& arenas) {
   Parts p;
-  const Placement placement{mesh.position.tp, mesh.shape.tp, 0, config.layers, true, true};
+  const Placement placement{mesh.position.tp(), mesh.shape.tp(), 0, config.layers, true, true};
   if (!layout.empty()) p.adapter = std::make_unique<AdapterSet>(config, layout, placement, s.dtype, backend, *arenas[1], nullptr);
-  p.stage = std::make_unique<Stage>(config, placement, s.dtype, capacity, *mesh.tp, backend, *arenas[0], source, p.adapter.get());
+  p.stage = std::make_unique<Stage>(config, placement, s.dtype, capacity, mesh.tp(), backend, *arenas[0], source,
+                                    p.adapter.get());
   p.decoder = std::make_unique<Decoder>(*p.stage, backend, *arenas[2], *arenas[3], s.sequences, capacity);
   return p;
 }
@@ -48,7 +49,7 @@ Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDev
     check_weights(*directory_);
     const ModelConfig& config = directory_->config();
     if (s.adapter) layout = adapter_layout_of(config, adapter_config_in(*s.adapter));
-    const std::string why = why_not_tp(config, mesh.shape.tp);
+    const std::string why = why_not_tp(config, mesh.shape.tp());
     if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
     capacity = s.capacity_tokens > 0 ? s.capacity_tokens : std::min<int64_t>(config.max_positions, 4096);
     if (capacity > config.max_positions) fail(Exit::bad_data, "prompt and answer have {} tokens; the model has {} positions", capacity, config.max_positions);

@@ -33,7 +33,8 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   NoWeights nothing;
   Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
   const auto batch_of = [&](int64_t tokens, int64_t trained) {
-    return worst_batch(tokens, trained == 0 ? tokens : trained, settings.max_positions, settings.local_micro_batches, shape.dp);
+    return worst_batch(tokens, trained == 0 ? tokens : trained, settings.max_positions, settings.local_micro_batches,
+                       shape.dp());
   };
   const Batch batch = batch_of(settings.micro_batch_tokens, settings.micro_batch_trained);
   if (settings.train) engine.train_step(batch, {});
@@ -45,18 +46,19 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
     Answering::rehearse(decoder, settings.answer_sequences);
   }
   ArenaBytes bytes = engine.peak();
-  if (shape.tp > 1) bytes.scratch += kRoundingOfParts;
-  return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp)], bytes, flops};
+  if (shape.tp() > 1) bytes.scratch += kRoundingOfParts;
+  return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp())], bytes, flops};
 }
 
 std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape& shape) {
   std::vector<RankPlan> plans;
   for (int rank = 0; rank < shape.size(); ++rank) {
     const MeshPosition position = position_of(rank, shape);
-    if (position.dp == 0 && position.tp == 0) {
+    const MeshPosition first{{Axis::pp, position.pp()}};  // of its stage
+    if (position == first) {
       plans.push_back(plan_rank(settings, shape, position));
-    } else {  // replicas and tensor-parallel neighbours hold the same bytes
-      RankPlan plan = plans[static_cast<size_t>(rank_of({0, position.pp, 0}, shape))];
+    } else {  // the ranks of a stage hold the same bytes
+      RankPlan plan = plans[static_cast<size_t>(rank_of(first, shape))];
       plan.rank = rank;
       plan.position = position;
       plans.push_back(plan);
@@ -68,8 +70,8 @@ std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape&
 std::vector<Schedule> schedule_of_run(const EngineSettings& s, const MeshShape& shape) {
   const int64_t lowest = s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter);
   int first_trained = 0;
-  while (first_trained < shape.pp && lowest >= s.partition[static_cast<size_t>(first_trained)].end) ++first_trained;
-  return validated(all_stages({shape.pp, 0, static_cast<int>(s.local_micro_batches), first_trained}));
+  while (first_trained < shape.pp() && lowest >= s.partition[static_cast<size_t>(first_trained)].end) ++first_trained;
+  return validated(all_stages({shape.pp(), 0, static_cast<int>(s.local_micro_batches), first_trained}));
 }
 
 std::string print_plan(const std::vector<RankPlan>& plans) {
@@ -77,9 +79,11 @@ std::string print_plan(const std::vector<RankPlan>& plans) {
   std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp", "layers", "weights", "adapter", "optimizer", "saved", "scratch",
                                  "total MiB");
   for (const RankPlan& p : plans) {
-    text += fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", p.rank, fmt::format("{}.{}.{}", p.position.tp, p.position.pp, p.position.dp),
-                        fmt::format("{}-{}", p.layers.begin, p.layers.end - 1), mib(p.bytes.weights), mib(p.bytes.adapter), mib(p.bytes.optimizer), mib(p.bytes.saved),
-                        mib(p.bytes.scratch), mib(p.bytes.total()));
+    text +=
+        fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", p.rank,
+                    fmt::format("{}.{}.{}", p.position.tp(), p.position.pp(), p.position.dp()),
+                    fmt::format("{}-{}", p.layers.begin, p.layers.end - 1), mib(p.bytes.weights), mib(p.bytes.adapter),
+                    mib(p.bytes.optimizer), mib(p.bytes.saved), mib(p.bytes.scratch), mib(p.bytes.total()));
   }
   return text;
 }

@@ -94,11 +94,11 @@ void check_inputs(const Recipe& recipe, Problems& problems) {
 
 }  // namespace
 
-MeshSizes check_recipe(const ReadRecipe& read, const ModelConfig& model, int ranks, Inputs inputs) {
+MeshShape check_recipe(const ReadRecipe& read, const ModelConfig& model, int ranks, Inputs inputs) {
   const Recipe& recipe = read.recipe;
   Problems problems(read);
-  MeshSizes sizes;
-  problems.of("parallel.tp", [&] { sizes = check_mesh(recipe, ranks); });
+  MeshShape shape;
+  problems.of("parallel.tp", [&] { shape = check_mesh(recipe, ranks); });
   if (const std::string why = why_not_tp(model, static_cast<int>(recipe.parallel.tp)); !why.empty()) problems.add("parallel.tp", why);
   problems.of("parallel.pp", [&] { partition_layers(model.layers, static_cast<int>(recipe.parallel.pp), head_cost_in_layers(model)); });
   if (recipe.data.max_length > model.max_positions) {
@@ -109,7 +109,7 @@ MeshSizes check_recipe(const ReadRecipe& read, const ModelConfig& model, int ran
   problems.take(targets);
   if (inputs == Inputs::must_exist) check_inputs(recipe, problems);
   problems.fail_where_any();
-  return sizes;
+  return shape;
 }
 
 }  // namespace drover

@@ -85,22 +85,21 @@ class Training {
       layout_ = adapter_layout_of(model_->config(), adapter_config_);
     });
     LayerRange layers;
-    together(world_, [&] { layers = partition_layers(model_->config().layers, mesh_.shape.pp, head_cost_in_layers(model_->config()))[static_cast<size_t>(mesh_.position.pp)]; });
+    together(world_, [&] { layers = partition_layers(model_->config().layers, mesh_.shape.pp(), head_cost_in_layers(model_->config()))[static_cast<size_t>(mesh_.position.pp())]; });
     fingerprint_ = check_weights_together(*model_, layers, world_);
     data_ = prepare_data(recipe_, *tokenizer_, world_);
   }
 
   void build_engine() {
-    const MeshSizes sizes{mesh_.shape.tp, mesh_.shape.pp, mesh_.shape.dp};
     EngineSettings settings;
-    together(world_, [&] { settings = engine_settings(recipe_, model_->config(), layout_, sizes, &data_); });
+    together(world_, [&] { settings = engine_settings(recipe_, model_->config(), layout_, mesh_.shape, &data_); });
     device_.emplace(open_device_(mesh_));
     settings.traits = device_->backend->traits();
     const std::vector<RankPlan> plans = plan_mesh(settings, mesh_.shape);
     log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", parameter_count(model_->config()), trainable_parameters(model_->config(), layout_),
               100.0 * static_cast<double>(trainable_parameters(model_->config(), layout_)) / static_cast<double>(parameter_count(model_->config())), print_plan(plans));
     const std::string schedule = print(schedule_of_run(settings, mesh_.shape));
-    if (mesh_.shape.pp > 1) log::info("schedule of the stages:\n{}", schedule);
+    if (mesh_.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
     planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
     if (recipe_.log.profile) timed_.emplace(*device_->backend);
     predicted_bytes_ = largest(world_, predicted_process_bytes(planned_, *device_->backend));
@@ -110,7 +109,7 @@ class Training {
     weights_.emplace(*model_);
     together(world_, [&] { engine_.emplace(settings, backend(), device_->mesh, *weights_, planned_); });
     model_->release_pages();
-    loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp, mesh_.shape.dp});
+    loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp(), mesh_.shape.dp()});
     total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
     bool moves = false;
     for (int64_t step = 1; step <= total_steps_ && !moves; ++step) moves = step_settings(step).adamw.learning_rate > 0;
@@ -322,9 +321,9 @@ class Training {
     // Of validation where there is any: scratch is planned for evaluating that.
     Batch batch;
     if (data_.validation) {
-      std::vector<int64_t> rows(static_cast<size_t>(std::min(data_.validation->rows(), recipe_.train.micro_batch_size * mesh_.shape.dp)));
+      std::vector<int64_t> rows(static_cast<size_t>(std::min(data_.validation->rows(), recipe_.train.micro_batch_size * mesh_.shape.dp())));
       std::iota(rows.begin(), rows.end(), 0);
-      batch = batch_of_rows(*data_.validation, rows, recipe_.train.micro_batch_size, mesh_.position.dp, mesh_.shape.dp);
+      batch = batch_of_rows(*data_.validation, rows, recipe_.train.micro_batch_size, mesh_.position.dp(), mesh_.shape.dp());
     } else {
       batch = loader_->load({0, 0});
     }

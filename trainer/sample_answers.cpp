@@ -15,15 +15,16 @@ std::vector<std::string> sample_answers(Engine& engine, const std::vector<Sample
   Answering answering(decoder, stop_ids);
   nlohmann::json mine = nlohmann::json::array();
   std::vector<size_t> share;
-  for (size_t i = static_cast<size_t>(mesh.position.dp); i < prompts.size(); i += static_cast<size_t>(mesh.shape.dp)) share.push_back(i);
+  const size_t first = static_cast<size_t>(mesh.position.dp()), step = static_cast<size_t>(mesh.shape.dp());
+  for (size_t i = first; i < prompts.size(); i += step) share.push_back(i);
   for (size_t begin = 0; begin < share.size(); begin += static_cast<size_t>(settings.answer_sequences)) {
-    if (give_up(*mesh.tp)) break;
+    if (give_up(mesh.tp())) break;
     std::vector<Answering::Question> questions;
     for (size_t i = begin; i < std::min(share.size(), begin + static_cast<size_t>(settings.answer_sequences)); ++i) questions.push_back({prompts[share[i]].ids, share[i]});
     const std::vector<Answering::Answer> answers = answering.answer(questions, {.greedy = true}, kSampleAnswerTokens);
     for (size_t i = 0; i < answers.size(); ++i) mine.push_back({questions[i].number, tokenizer.decode(answers[i].ids)});
   }
-  if (mesh.position.tp != 0) mine = nlohmann::json::array();
+  if (mesh.position.tp() != 0) mine = nlohmann::json::array();
   std::vector<std::string> rows(prompts.size());
   for (const std::string& part : mesh.world->gather_strings(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))) {
     for (const auto& entry : nlohmann::json::parse(part)) {

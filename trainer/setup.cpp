@@ -205,17 +205,18 @@ double head_cost_in_layers(const ModelConfig& m) {
   return static_cast<double>(m.vocab * m.hidden) / static_cast<double>(layer);
 }
 
-EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout, const MeshSizes& mesh, const PreparedData* data) {
-  const std::string why = why_not_tp(model, mesh.tp);
+EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout,
+                               const MeshShape& mesh, const PreparedData* data) {
+  const std::string why = why_not_tp(model, mesh.tp());
   if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
   EngineSettings s;
   s.model = model;
   s.adapter = layout;
-  s.partition = partition_layers(model.layers, mesh.pp, head_cost_in_layers(model));
+  s.partition = partition_layers(model.layers, mesh.pp(), head_cost_in_layers(model));
   s.dtype = dtype_of_name(recipe.train.dtype);
   s.max_positions = recipe.data.max_length;
   s.micro_batch_tokens = recipe.data.max_length * recipe.train.micro_batch_size;
-  s.local_micro_batches = recipe.train.global_batch_size / (recipe.train.micro_batch_size * mesh.dp);
+  s.local_micro_batches = recipe.train.global_batch_size / (recipe.train.micro_batch_size * mesh.dp());
   s.deterministic = recipe.train.deterministic;
   s.recompute = recipe.memory.activation_checkpointing == "full";
   s.dropout = static_cast<float>(recipe.lora.dropout);
@@ -246,14 +247,18 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   s.micro_batch_trained = largest.trained_tokens;
   if (data->prompts.empty()) return s;
 
-  if (mesh.pp != 1) fail(Exit::bad_recipe, "eval.prompts needs parallel.pp 1: a pipeline does not answer prompts while it trains; leave eval.prompts out and use drover generate");
+  if (mesh.pp() != 1) {
+    fail(Exit::bad_recipe,
+         "eval.prompts needs parallel.pp 1: a pipeline does not answer prompts while it trains; leave eval.prompts out "
+         "and use drover generate");
+  }
   int64_t longest = 0;
   for (const SamplePrompt& p : data->prompts) longest = std::max(longest, static_cast<int64_t>(p.ids.size()));
   s.answer_tokens = longest + kSampleAnswerTokens;
   if (s.answer_tokens > model.max_positions) {
     fail(Exit::bad_data, "{}: a prompt of {} tokens and an answer of {} do not fit the model's {} positions", *recipe.eval.prompts, longest, kSampleAnswerTokens, model.max_positions);
   }
-  const int64_t share = (static_cast<int64_t>(data->prompts.size()) + mesh.dp - 1) / mesh.dp;
+  const int64_t share = (static_cast<int64_t>(data->prompts.size()) + mesh.dp() - 1) / mesh.dp();
   s.answer_sequences = std::min(kSampleSequences, share);
   s.max_positions = std::max(s.max_positions, s.answer_tokens);
   return s;

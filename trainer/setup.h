@@ -49,7 +49,8 @@ void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch);
 
 // Settings of the engine for a mesh. `data` may be absent (plans without data): micro-batches are then full.
-EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout, const MeshSizes& mesh, const PreparedData* data);
+EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout,
+                               const MeshShape& mesh, const PreparedData* data);
 
 // How many layers' time the head takes, for the pipeline's partition.
 double head_cost_in_layers(const ModelConfig& model);

@@ -4,27 +4,27 @@
 
 namespace drover {
 
-MeshPosition position_of(int rank, const MeshShape& shape) {
-  require(rank >= 0 && rank < shape.size(), "a rank of the mesh");
-  return {rank % shape.tp, rank / shape.tp % shape.pp, rank / (shape.tp * shape.pp)};
+Mesh make_mesh(const MeshShape& shape, std::shared_ptr<Communicator> world, const SplitWorld& split) {
+  require(world->size() == shape.size(), "a mesh has as many ranks as its world");
+  Mesh mesh{shape, position_of(world->rank(), shape), world, {}};
+  for (const Axis axis : kAxes) {
+    if (shape[axis] == 1) {
+      mesh.axes[axis] = make_self_communicator(name_of(axis));
+      continue;
+    }
+    MeshPosition lowest = mesh.position;  // of the group: its colour
+    lowest[axis] = 0;
+    mesh.axes[axis] = split(axis, rank_of(lowest, shape), mesh.position[axis]);
+  }
+  return mesh;
 }
 
-int rank_of(const MeshPosition& position, const MeshShape& shape) {
-  return (position.dp * shape.pp + position.pp) * shape.tp + position.tp;
-}
-
-Mesh make_self_mesh() {
-  return {{}, {}, make_self_communicator("world"), make_self_communicator("tp"), make_self_communicator("pp"), make_self_communicator("dp")};
-}
+Mesh make_self_mesh() { return make_mesh({}, make_self_communicator("world"), {}); }
 
 Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position) {
-  const auto axis = [](const char* name, int rank, int size) { return std::make_unique<CountCommunicator>(name, rank, size); };
-  return {shape,
-          position,
-          axis("world", rank_of(position, shape), shape.size()),
-          axis("tp", position.tp, shape.tp),
-          axis("pp", position.pp, shape.pp),
-          axis("dp", position.dp, shape.dp)};
+  return make_mesh(
+      shape, std::make_shared<CountCommunicator>("world", rank_of(position, shape), shape.size()),
+      [&](Axis axis, int, int key) { return std::make_shared<CountCommunicator>(name_of(axis), key, shape[axis]); });
 }
 
 }  // namespace drover

@@ -1,35 +1,38 @@
-// The grid of ranks: axes tp → pp → dp, innermost first. rank = (dp·PP + pp)·TP + tp.
+// The grid of ranks with a communicator along each axis (kernels/base/mesh_shape.h), and MPI's life.
 #pragma once
+#include <functional>
 #include <memory>
 
+#include "kernels/base/mesh_shape.h"
 #include "kernels/comm/communicator.h"
 #include "kernels/comm/deadline.h"
 
 namespace drover {
 
-struct MeshShape {
-  int tp = 1, pp = 1, dp = 1;
-  int size() const { return tp * pp * dp; }
-};
-
-struct MeshPosition {
-  int tp = 0, pp = 0, dp = 0;
-};
-
-MeshPosition position_of(int rank, const MeshShape& shape);
-int rank_of(const MeshPosition& position, const MeshShape& shape);
-
 // A copy shares the communicators.
 struct Mesh {
   MeshShape shape;
   MeshPosition position;
-  std::shared_ptr<Communicator> world, tp, pp, dp;
+  std::shared_ptr<Communicator> world;
+  PerAxis<std::shared_ptr<Communicator>> axes;
+  Communicator& tp() const { return *axes[Axis::tp]; }
+  Communicator& cp() const { return *axes[Axis::cp]; }
+  Communicator& pp() const { return *axes[Axis::pp]; }
+  Communicator& dp() const { return *axes[Axis::dp]; }
 };
 
-Mesh make_self_mesh();                                                     // one rank, no MPI
+// All that a transport knows of axes: the ranks of the world that call with one `colour` become a communicator, in the
+// order of their keys, which count from 0. Collective over the world, axis by axis.
+using SplitWorld = std::function<std::shared_ptr<Communicator>(Axis axis, int colour, int key)>;
+
+// Every mesh is made here, from the communicator of all ranks. An axis of one rank has it everywhere: it is Self, and
+// nothing is split.
+Mesh make_mesh(const MeshShape& shape, std::shared_ptr<Communicator> world, const SplitWorld& split);
+
+Mesh make_self_mesh();                                                       // one rank, no MPI
 Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position);  // for plans: any mesh in one process
-Mesh make_mpi_mesh(const MeshShape& shape);                                // after start_mpi; shape.size() == world size
-std::unique_ptr<Communicator> make_world_communicator();                   // after start_mpi: all ranks, before there is a mesh
+Mesh make_mpi_mesh(const MeshShape& shape);               // after start_mpi; shape.size() == world size
+std::unique_ptr<Communicator> make_world_communicator();  // after start_mpi: all ranks, before there is a mesh
 
 // MPI's life: FUNNELED, initialised once when the process was started by a launcher (or when asked), finalised at the end of main.
 struct MpiWorld {

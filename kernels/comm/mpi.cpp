@@ -19,11 +19,17 @@ bool mpi_is_up() {
   return started != 0 && finished == 0;
 }
 
-std::unique_ptr<Communicator> axis_of(const char* axis, int color, int key, int size) {
+int ranks_of_world() {
+  int size = 1;
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  return size;
+}
+
+// Collective over all ranks.
+std::unique_ptr<Communicator> split(const char* name, int colour, int key) {
   MPI_Comm members = MPI_COMM_NULL;
-  // Every rank takes part in every split, also where its own axis has one rank.
-  check_mpi(MPI_Comm_split(MPI_COMM_WORLD, color, key, &members), "MPI_Comm_split");
-  auto communicator = size == 1 ? make_self_communicator(axis) : std::make_unique<MpiCommunicator>(axis, members);
+  check_mpi(MPI_Comm_split(MPI_COMM_WORLD, colour, key, &members), "MPI_Comm_split");
+  auto communicator = std::make_unique<MpiCommunicator>(name, members);
   MPI_Comm_free(&members);
   return communicator;
 }
@@ -96,27 +102,20 @@ void abort_all(int exit_code) {
 
 std::unique_ptr<Communicator> make_world_communicator() {
   require(mpi_is_up(), "MPI has started before its ranks speak");
-  int rank = 0, size = 1;
-  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
-  return axis_of("world", 0, rank, size);
+  if (ranks_of_world() == 1) return make_self_communicator("world");
+  return std::make_unique<MpiCommunicator>("world", MPI_COMM_WORLD);
 }
 
 Mesh make_mpi_mesh(const MeshShape& shape) {
   require(mpi_is_up(), "MPI has started before the mesh is made");
-  int rank = 0, size = 1;
-  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  const int size = ranks_of_world();
   if (shape.size() != size) {
-    fail(Exit::bad_recipe, "parallel: tp {} × pp {} × dp {} is {} ranks, but {} were started; start that many or change the recipe", shape.tp,
-         shape.pp, shape.dp, shape.size(), size);
+    fail(Exit::bad_recipe,
+         "parallel: tp {} × pp {} × dp {} is {} ranks, but {} were started; start that many or change the recipe",
+         shape.tp(), shape.pp(), shape.dp(), shape.size(), size);
   }
-  const MeshPosition p = position_of(rank, shape);
-  Mesh mesh{shape, p, axis_of("world", 0, rank, size), nullptr, nullptr, nullptr};
-  mesh.tp = axis_of("tp", p.dp * shape.pp + p.pp, p.tp, shape.tp);
-  mesh.pp = axis_of("pp", p.dp * shape.tp + p.tp, p.pp, shape.pp);
-  mesh.dp = axis_of("dp", p.pp * shape.tp + p.tp, p.dp, shape.dp);
-  return mesh;
+  return make_mesh(shape, make_world_communicator(),
+                   [](Axis axis, int colour, int key) { return split(name_of(axis), colour, key); });
 }
 
 }  // namespace drover

@@ -87,10 +87,8 @@ class StagedCommunicator : public Communicator {
 }  // namespace
 
 Mesh make_staged_mesh(const Mesh& host, Backend& backend) {
-  const auto staged = [&](const std::shared_ptr<Communicator>& axis) -> std::shared_ptr<Communicator> {
-    return axis->size() == 1 ? axis : std::make_shared<StagedCommunicator>(axis, backend);
-  };
-  return {host.shape, host.position, host.world, staged(host.tp), staged(host.pp), staged(host.dp)};
+  return make_mesh(host.shape, host.world,
+                   [&](Axis axis, int, int) { return std::make_shared<StagedCommunicator>(host.axes[axis], backend); });
 }
 
 }  // namespace drover

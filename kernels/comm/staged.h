@@ -6,7 +6,7 @@
 
 namespace drover {
 
-// The mesh whose axes move `backend`'s tensors. `host` moves host memory; an axis of one rank stays what it is.
+// The mesh whose axes move `backend`'s tensors. `host` moves host memory.
 Mesh make_staged_mesh(const Mesh& host, Backend& backend);
 
 }  // namespace drover

@@ -194,21 +194,19 @@ class ThreadCommunicator : public Communicator {
 
 void run_on_threads(const MeshShape& shape, const std::function<void(Mesh&)>& work) {
   Job job;
-  std::map<std::pair<std::string, int>, std::shared_ptr<Group>> groups;  // by axis and its lowest rank
-  const auto axis_of = [&](const char* axis, int lowest, int rank, int size) -> std::shared_ptr<Communicator> {
-    if (size == 1) return make_self_communicator(axis);
-    auto& group = groups[{axis, lowest}];
-    if (!group) group = std::make_shared<Group>(job, size);
-    return std::make_shared<ThreadCommunicator>(axis, rank, group);
-  };
-
   const int ranks = shape.size();
+  const auto everyone = std::make_shared<Group>(job, ranks);
+  std::map<std::pair<Axis, int>, std::shared_ptr<Group>> groups;  // by axis and colour
+  const auto split = [&](Axis axis, int colour, int key) {
+    auto& group = groups[{axis, colour}];
+    if (!group) group = std::make_shared<Group>(job, shape[axis]);
+    return std::make_shared<ThreadCommunicator>(name_of(axis), key, group);
+  };
   std::vector<Mesh> meshes;
   for (int rank = 0; rank < ranks; ++rank) {
-    const MeshPosition p = position_of(rank, shape);
-    meshes.push_back({shape, p, axis_of("world", 0, rank, ranks), axis_of("tp", rank_of({0, p.pp, p.dp}, shape), p.tp, shape.tp),
-                      axis_of("pp", rank_of({p.tp, 0, p.dp}, shape), p.pp, shape.pp),
-                      axis_of("dp", rank_of({p.tp, p.pp, 0}, shape), p.dp, shape.dp)});
+    std::shared_ptr<Communicator> world = make_self_communicator("world");
+    if (ranks > 1) world = std::make_shared<ThreadCommunicator>("world", rank, everyone);
+    meshes.push_back(make_mesh(shape, std::move(world), split));
   }
 
   std::vector<std::exception_ptr> failures(static_cast<size_t>(ranks));

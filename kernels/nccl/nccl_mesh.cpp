@@ -59,19 +59,13 @@ Mesh make_mesh(const Api& api, const Mesh& host, cuda::CudaBackend& backend, con
   const auto link = std::make_shared<Link>(api, host.world, backend, settings.device);
   const ncclComm_t all = link->init(world.size(), world.rank(), id);
 
-  Mesh mesh = host;
-  const MeshShape& shape = host.shape;
-  const MeshPosition& p = host.position;
-  // The axes that have more than one rank have it on all ranks, so all take part in each split.
-  const auto axis_of = [&](std::shared_ptr<Communicator>& axis, int color, int key) {
-    if (axis->size() > 1) axis = make_communicator(link, axis, link->split(all, color, key, axis->axis()), settings.deterministic);
-  };
-  axis_of(mesh.tp, p.dp * shape.pp + p.pp, p.tp);
-  axis_of(mesh.pp, p.dp * shape.tp + p.tp, p.pp);
-  axis_of(mesh.dp, p.pp * shape.tp + p.tp, p.dp);
-  if (shape.tp > 1) meet(*mesh.tp, false, backend);
-  if (shape.pp > 1) meet(*mesh.pp, true, backend);
-  if (shape.dp > 1) meet(*mesh.dp, false, backend);
+  Mesh mesh = drover::make_mesh(host.shape, host.world, [&](Axis axis, int colour, int key) {
+    const ncclComm_t members = link->split(all, colour, key, name_of(axis));
+    return make_communicator(link, host.axes[axis], members, settings.deterministic);
+  });
+  for (const Axis axis : kAxes) {
+    if (mesh.shape[axis] > 1) meet(*mesh.axes[axis], axis == Axis::pp, backend);
+  }
   return mesh;
 }
 

@@ -44,20 +44,22 @@ TEST(Self, DoesWhatOneRankNeeds) {
 }
 
 TEST(Threads, EverythingOnAnyNumberOfRanks) {
-  for (int n : {1, 2, 3, 4, 8}) run_on_threads({n, 1, 1}, [](Mesh& mesh) { check_everything(*mesh.tp); });
+  for (int n : {1, 2, 3, 4, 8}) run_on_threads({{Axis::tp, n}}, [](Mesh& mesh) { check_everything(mesh.tp()); });
 }
 
 TEST(Threads, EveryAxisOfAMesh) {
-  const MeshShape shape{2, 3, 2};
+  const MeshShape shape{{Axis::tp, 2}, {Axis::cp, 2}, {Axis::pp, 3}};
   run_on_threads(shape, [&](Mesh& mesh) {
-    check_briefly(*mesh.tp);
-    check_briefly(*mesh.pp);
-    check_briefly(*mesh.dp);
-    const auto ranks = mesh.pp->gather_strings(std::to_string(mesh.world->rank()));
-    for (int p = 0; p < shape.pp; ++p) {
-      MeshPosition there = mesh.position;
-      there.pp = p;
-      expect(ranks[static_cast<size_t>(p)] == std::to_string(rank_of(there, shape)), *mesh.pp, "the mesh");
+    for (const Axis axis : kAxes) {
+      Communicator& group = *mesh.axes[axis];
+      EXPECT_EQ(group.axis(), name_of(axis));
+      check_briefly(group);
+      const auto ranks = group.gather_strings(std::to_string(mesh.world->rank()));
+      for (int r = 0; r < shape[axis]; ++r) {
+        MeshPosition there = mesh.position;
+        there[axis] = r;
+        expect(ranks[static_cast<size_t>(r)] == std::to_string(rank_of(there, shape)), group, "the mesh");
+      }
     }
   });
 }
@@ -75,16 +77,16 @@ TEST(Threads, AWrongOrderOfSummationWouldBeSeen) {
 TEST(Threads, ASilentRankIsNamedAfterTheDeadline) {
   ShortDeadline deadline;
   const Error barrier = error_of([] {
-    run_on_threads({3, 1, 1}, [](Mesh& mesh) {
-      if (mesh.position.tp != 1) mesh.tp->barrier();
+    run_on_threads({{Axis::tp, 3}}, [](Mesh& mesh) {
+      if (mesh.position.tp() != 1) mesh.tp().barrier();
     });
   });
   EXPECT_EQ(barrier.code(), Exit::hang);
   EXPECT_THAT(barrier.what(), HasSubstr("tp: barrier waited 0.3 s for rank 1 of tp"));
   const Error receive = error_of([] {
-    run_on_threads({1, 2, 1}, [](Mesh& mesh) {
+    run_on_threads({{Axis::pp, 2}}, [](Mesh& mesh) {
       float x[4] = {};
-      if (mesh.position.pp == 0) mesh.pp->receive(matrix(x, 4, 1), 1, 0)->wait();
+      if (mesh.position.pp() == 0) mesh.pp().receive(matrix(x, 4, 1), 1, 0)->wait();
     });
   });
   EXPECT_EQ(receive.code(), Exit::hang);
@@ -94,9 +96,9 @@ TEST(Threads, ASilentRankIsNamedAfterTheDeadline) {
 TEST(Threads, ASendEndsOnlyWithItsReceive) {
   ShortDeadline deadline;
   const Error send = error_of([] {
-    run_on_threads({1, 2, 1}, [](Mesh& mesh) {
+    run_on_threads({{Axis::pp, 2}}, [](Mesh& mesh) {
       float x[4] = {};
-      if (mesh.position.pp == 0) mesh.pp->send(matrix(x, 4, 1), 1, 0)->wait();
+      if (mesh.position.pp() == 0) mesh.pp().send(matrix(x, 4, 1), 1, 0)->wait();
     });
   });
   EXPECT_THAT(send.what(), HasSubstr("pp: send waited"));
@@ -104,9 +106,9 @@ TEST(Threads, ASendEndsOnlyWithItsReceive) {
 
 TEST(Threads, AFailureReleasesTheOthers) {
   const Error error = error_of([] {
-    run_on_threads({4, 1, 1}, [](Mesh& mesh) {
-      if (mesh.position.tp == 2) fail(Exit::bad_data, "line 7 is broken");
-      mesh.tp->barrier();
+    run_on_threads({{Axis::tp, 4}}, [](Mesh& mesh) {
+      if (mesh.position.tp() == 2) fail(Exit::bad_data, "line 7 is broken");
+      mesh.tp().barrier();
     });
   });
   EXPECT_EQ(error.code(), Exit::bad_data);
@@ -115,11 +117,12 @@ TEST(Threads, AFailureReleasesTheOthers) {
 
 TEST(Agree, TheLowestRanksErrorIsEveryones) {
   std::atomic<int> right{0};
-  run_on_threads({4, 1, 1}, [&](Mesh& mesh) {
+  run_on_threads({{Axis::tp, 4}}, [&](Mesh& mesh) {
     agree_or_throw(*mesh.world, std::nullopt);
     try {
       together(*mesh.world, [&] {
-        if (mesh.position.tp >= 2) fail(mesh.position.tp == 2 ? Exit::missing_input : Exit::io, "no file {}", mesh.position.tp);
+        const int tp = mesh.position.tp();
+        if (tp >= 2) fail(tp == 2 ? Exit::missing_input : Exit::io, "no file {}", tp);
       });
     } catch (const Error& error) {
       right += error.code() == Exit::missing_input && error.what() == std::string("no file 2 (on rank 2)");
@@ -136,9 +139,9 @@ TEST(Agree, TheLowestRanksErrorIsEveryones) {
 TEST(Agree, RanksThatDifferAreNamed) {
   for (int odd : {0, 1, 3}) {
     const Error error = error_of([&] {
-      run_on_threads({4, 1, 1}, [&](Mesh& mesh) {
+      run_on_threads({{Axis::tp, 4}}, [&](Mesh& mesh) {
         check_same(*mesh.world, "the program", "v1");
-        check_same(*mesh.world, "the recipe", mesh.position.tp == odd ? "b" : "a");
+        check_same(*mesh.world, "the recipe", mesh.position.tp() == odd ? "b" : "a");
       });
     });
     EXPECT_EQ(error.code(), Exit::bad_recipe);
@@ -148,12 +151,12 @@ TEST(Agree, RanksThatDifferAreNamed) {
 }
 
 TEST(Checked, DifferentCallsAreNamed) {
-  run_on_threads({3, 1, 1}, [](Mesh& mesh) { check_briefly(*make_checked_communicator(std::move(mesh.tp))); });
+  run_on_threads({{Axis::tp, 3}}, [](Mesh& mesh) { check_briefly(*make_checked_communicator(mesh.axes[Axis::tp])); });
   const auto run = [](const std::function<void(Communicator&, int)>& work) {
     return error_of([&] {
-      run_on_threads({3, 1, 1}, [&](Mesh& mesh) {
-        const int rank = mesh.position.tp;
-        const auto c = make_checked_communicator(std::move(mesh.tp));
+      run_on_threads({{Axis::tp, 3}}, [&](Mesh& mesh) {
+        const int rank = mesh.position.tp();
+        const auto c = make_checked_communicator(mesh.axes[Axis::tp]);
         c->barrier();
         work(*c, rank);
       });
@@ -198,16 +201,25 @@ TEST(Count, TalliesAndAnswersAsIdenticalRanksWould) {
 }
 
 TEST(Mesh, PositionsAndRanksAreInverse) {
-  const MeshShape shape{2, 3, 4};
+  const MeshShape shape{{Axis::tp, 2}, {Axis::pp, 3}, {Axis::dp, 4}};
   for (int rank = 0; rank < shape.size(); ++rank) EXPECT_EQ(rank_of(position_of(rank, shape), shape), rank);
-  EXPECT_EQ(position_of(1, shape).tp, 1);
-  EXPECT_EQ(position_of(2, shape).pp, 1);
-  EXPECT_EQ(position_of(6, shape).dp, 1);
-  const Mesh mesh = make_count_mesh(shape, {1, 2, 3});
+  EXPECT_EQ(position_of(1, shape).tp(), 1);
+  EXPECT_EQ(position_of(2, shape).pp(), 1);
+  EXPECT_EQ(position_of(6, shape).dp(), 1);
+  const Mesh mesh = make_count_mesh(shape, {{Axis::tp, 1}, {Axis::pp, 2}, {Axis::dp, 3}});
   EXPECT_EQ(mesh.world->rank(), 23);
-  EXPECT_EQ(mesh.pp->rank(), 2);
-  EXPECT_EQ(mesh.dp->size(), 4);
+  EXPECT_EQ(mesh.pp().rank(), 2);
+  EXPECT_EQ(mesh.dp().size(), 4);
   EXPECT_EQ(make_self_mesh().world->size(), 1);
+}
+
+TEST(Mesh, ContextParallelRanksLieBetweenTensorParallelOnesAndStages) {
+  const MeshShape shape{{Axis::tp, 2}, {Axis::cp, 4}, {Axis::pp, 3}, {Axis::dp, 2}};
+  EXPECT_EQ(shape.size(), 48);
+  for (int rank = 0; rank < shape.size(); ++rank) EXPECT_EQ(rank_of(position_of(rank, shape), shape), rank);
+  EXPECT_EQ(rank_of({{Axis::cp, 1}}, shape), 2);
+  EXPECT_EQ(rank_of({{Axis::pp, 1}}, shape), 8);
+  EXPECT_EQ(rank_of({{Axis::dp, 1}}, shape), 24);
 }
 
 TEST(RankSum, Bf16RoundsOnce) {

@@ -33,18 +33,18 @@ TEST(Shipped, HerdFitsItsMachines) {
     const std::string name = std::string("llama3.1-") + size;
     const Recipe recipe = shipped(name + "-lora.yaml");
     EXPECT_EQ(fs::path(recipe.model.path).filename(), name);  // `drover plan` knows the shape by this name
-    const MeshSizes sizes = check_mesh(recipe, ranks);
-    EXPECT_EQ(sizes.tp, tp);
-    EXPECT_EQ(sizes.pp, pp);
-    EXPECT_EQ(sizes.dp, 1);
+    const MeshShape shape = check_mesh(recipe, ranks);
+    EXPECT_EQ(shape.tp(), tp);
+    EXPECT_EQ(shape.pp(), pp);
+    EXPECT_EQ(shape.dp(), 1);
     EXPECT_EQ(recipe.data.max_length, 4096);
   }
 }
 
 TEST(Shipped, HandbookRunsOnOneAndTwoRanks) {
   const Recipe recipe = shipped("smollm2-135m-handbook.yaml");
-  EXPECT_EQ(check_mesh(recipe, 1).dp, 1);
-  EXPECT_EQ(check_mesh(recipe, 2).dp, 2);
+  EXPECT_EQ(check_mesh(recipe, 1).dp(), 1);
+  EXPECT_EQ(check_mesh(recipe, 2).dp(), 2);
   EXPECT_FALSE(recipe.data.packing);
   for (const std::string& path : {recipe.data.train[0].path, recipe.data.validation.files[0].path}) {
     EXPECT_TRUE(fs::exists(fs::path(DROVER_SOURCE_DIR) / path)) << path;

@@ -195,15 +195,15 @@ TEST(Overrides, PairsExcludeEachOther) {
 
 TEST(Mesh, TheRestIsDataParallel) {
   const Recipe r = recipe_of(kLeast + "parallel: {tp: 2, pp: 2}\n");
-  const MeshSizes sizes = check_mesh(r, 16);
-  EXPECT_EQ(sizes.tp, 2);
-  EXPECT_EQ(sizes.pp, 2);
-  EXPECT_EQ(sizes.dp, 4);
+  const MeshShape shape = check_mesh(r, 16);
+  EXPECT_EQ(shape.tp(), 2);
+  EXPECT_EQ(shape.pp(), 2);
+  EXPECT_EQ(shape.dp(), 4);
   expect_error(Exit::bad_recipe, {"tp 2 · pp 2 · dp (the rest)", "which is 6", "a multiple of 4"}, [&] { check_mesh(r, 6); });
   expect_error(Exit::bad_recipe, {"which is 1"}, [&] { check_mesh(r, 1); });
   expect_error(Exit::bad_recipe, {"train.global_batch_size 16 is not a multiple of train.micro_batch_size 1 · dp 3 = 3"}, [&] { check_mesh(recipe_of(kLeast), 3); });
   const Recipe fixed = recipe_of(kLeast + "parallel: {tp: 2, dp: 2}\n");
-  EXPECT_EQ(check_mesh(fixed, 4).dp, 2);
+  EXPECT_EQ(check_mesh(fixed, 4).dp(), 2);
   expect_error(Exit::bad_recipe, {"tp 2 · pp 1 · dp 2", "which is 8", "start 4 ranks (-n 4)"}, [&] { check_mesh(fixed, 8); });
 }
 

@@ -7,7 +7,8 @@ namespace drover {
 namespace {
 
 TEST(CudaTraining, LowRankTermsAreFusedOnEveryMesh) {
-  for (const MeshShape shape : {MeshShape{.tp = 2}, MeshShape{.pp = 2}, MeshShape{.tp = 2, .pp = 2}}) {
+  for (const MeshShape shape :
+       {MeshShape{{Axis::tp, 2}}, MeshShape{{Axis::pp, 2}}, MeshShape{{Axis::tp, 2}, {Axis::pp, 2}}}) {
     const Case run{.mesh = shape, .steps = 1};
     run_on_threads(shape, [&](Mesh& host) {
       const auto backend = cuda_under_test();
@@ -21,7 +22,8 @@ TEST(CudaTraining, LowRankTermsAreFusedOnEveryMesh) {
 TEST(CudaTraining, StagedMeshesTrainAsOneRank) {
   const Case plain{};
   const Trained one = on_cpu(plain);
-  for (const MeshShape shape : {MeshShape{.tp = 2}, MeshShape{.pp = 2}, MeshShape{.tp = 2, .pp = 2}}) {
+  for (const MeshShape shape :
+       {MeshShape{{Axis::tp, 2}}, MeshShape{{Axis::pp, 2}}, MeshShape{{Axis::tp, 2}, {Axis::pp, 2}}}) {
     Case run = plain;
     run.mesh = shape;
     run_on_threads(shape, [&](Mesh& host) {
@@ -29,8 +31,8 @@ TEST(CudaTraining, StagedMeshesTrainAsOneRank) {
       Mesh mesh = make_staged_mesh(host, *backend);
       const Trained t = train(run, *backend, mesh);
       for (size_t i = 0; i < one.losses.size(); ++i) {
-        EXPECT_NEAR(t.losses[i], one.losses[i], 1e-5 * one.losses[i]) << "tp " << shape.tp << " pp " << shape.pp;
-        EXPECT_NEAR(t.norms[i], one.norms[i], 1e-5 * one.norms[i]) << "tp " << shape.tp << " pp " << shape.pp;
+        EXPECT_NEAR(t.losses[i], one.losses[i], 1e-5 * one.losses[i]) << "tp " << shape.tp() << " pp " << shape.pp();
+        EXPECT_NEAR(t.norms[i], one.norms[i], 1e-5 * one.norms[i]) << "tp " << shape.tp() << " pp " << shape.pp();
       }
     });
   }

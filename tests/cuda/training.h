@@ -30,7 +30,7 @@ inline EngineSettings settings_of(const Case& run) {
   EngineSettings s;
   s.model.hidden = 48, s.model.layers = 2, s.model.heads = 4, s.model.kv_heads = 2, s.model.head_dim = run.head_dim, s.model.ffn = 64, s.model.vocab = 101, s.model.max_positions = 64;
   s.adapter = adapter_layout(s.model, [&](const std::string& path) { return LowRankSpec{path.ends_with("v_proj") ? run.r + 1 : run.r, 1.5f}; });
-  s.partition = partition_layers(s.model.layers, run.mesh.pp, 0.5);
+  s.partition = partition_layers(s.model.layers, run.mesh.pp(), 0.5);
   s.dtype = run.dtype;
   s.max_positions = 32;
   s.micro_batch_tokens = 32;

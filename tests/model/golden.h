@@ -121,7 +121,8 @@ class Runner {
       if (layout.empty()) layout = adapter_layout_of(config, adapter_config_in(*adapter));
       adapter_ = std::make_unique<AdapterSet>(config, layout, placement, dtype, *backend_, factors_, nullptr);
     }
-    stage_ = std::make_unique<Stage>(config, placement, dtype, kPositions, *mesh_.tp, *backend_, weights_, source, adapter_.get());
+    stage_ = std::make_unique<Stage>(config, placement, dtype, kPositions, mesh_.tp(), *backend_, weights_, source,
+                                     adapter_.get());
     if (adapter) load_adapter(*adapter, config, *adapter_);
     decoder_ = std::make_unique<Decoder>(*stage_, *backend_, cache_, scratch_, 2, kPositions);
   }

@@ -42,12 +42,12 @@ void on_ranks(const MeshShape& shape, bool deterministic, Work&& work) {
 TEST_F(Nccl, SumsOfAllSizesPitchesAndTypes) {
   for (bool deterministic : {false, true}) {
     for (int ranks : {2, 3}) {
-      on_ranks({.tp = ranks}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+      on_ranks({{Axis::tp, ranks}}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
         for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
           for (auto [rows, cols, margin] : {std::array<int64_t, 3>{1, 1, 0}, {5, 7, 0}, {5, 8, 8}, {1, 1, 3}, {200, 33, 7}}) {
             OnDevice x(backend, rows, cols, dtype, margin);
-            x.set(drawn_values(mesh.tp->rank(), rows * cols));
-            mesh.tp->all_reduce(x.tensor);
+            x.set(drawn_values(mesh.tp().rank(), rows * cols));
+            mesh.tp().all_reduce(x.tensor);
             EXPECT_EQ(x.get(), sum_of(ranks, rows * cols)) << rows << " × " << cols;
             if (margin > 0) {
               EXPECT_THAT(x.margin(), testing::Each(77));
@@ -63,33 +63,33 @@ TEST_F(Nccl, SumsOfAllSizesPitchesAndTypes) {
 TEST_F(Nccl, DeterministicSumsAreInRankOrderAndRoundedOnce) {
   const float parts[3] = {1.0f, 0.00390625f, 0.00390625f};  // in bf16, 1 + 2^-8 rounds back to 1; 1 + 2^-7 does not
   for (bool deterministic : {false, true}) {
-    on_ranks({.tp = 3}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+    on_ranks({{Axis::tp, 3}}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
       OnDevice x(backend, 1, 1, DType::bf16);
-      x.set({parts[2 - mesh.tp->rank()]});
-      mesh.tp->all_reduce(x.tensor);
+      x.set({parts[2 - mesh.tp().rank()]});
+      mesh.tp().all_reduce(x.tensor);
       EXPECT_EQ(x.get()[0], deterministic ? 1.0078125 : 1.0);
     });
   }
 }
 
 TEST_F(Nccl, GathersAndBroadcasts) {
-  on_ranks({.dp = 3}, false, [](Mesh& mesh, cuda::CudaBackend& backend) {
+  on_ranks({{Axis::dp, 3}}, false, [](Mesh& mesh, cuda::CudaBackend& backend) {
     for (int64_t margin : {0, 8}) {
       OnDevice part(backend, 4, 5, DType::f32, margin), whole(backend, 12, 5, DType::f32, margin);
-      part.set(drawn_values(mesh.dp->rank(), 20));
-      mesh.dp->all_gather(part.tensor, whole.tensor);
+      part.set(drawn_values(mesh.dp().rank(), 20));
+      mesh.dp().all_gather(part.tensor, whole.tensor);
       std::vector<double> all;
       for (int r = 0; r < 3; ++r) {
         const auto v = drawn_values(r, 20);
         all.insert(all.end(), v.begin(), v.end());
       }
       EXPECT_EQ(whole.get(), all);
-      Tensor own = whole.tensor.rows_from(4 * mesh.dp->rank(), 4);  // in its place
-      mesh.dp->all_gather(own, whole.tensor);
+      Tensor own = whole.tensor.rows_from(4 * mesh.dp().rank(), 4);  // in its place
+      mesh.dp().all_gather(own, whole.tensor);
       EXPECT_EQ(whole.get(), all);
       for (int root = 0; root < 3; ++root) {
-        part.set(drawn_values(mesh.dp->rank(), 20));
-        mesh.dp->broadcast(part.tensor, root);
+        part.set(drawn_values(mesh.dp().rank(), 20));
+        mesh.dp().broadcast(part.tensor, root);
         EXPECT_EQ(part.get(), drawn_values(root, 20));
       }
       if (margin > 0) {
@@ -101,8 +101,8 @@ TEST_F(Nccl, GathersAndBroadcasts) {
 
 // A message reads what was enqueued before it, and what is enqueued after its wait sees it arrive, without the host waiting.
 TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
-  on_ranks({.pp = 2}, false, [](Mesh& mesh, cuda::CudaBackend& backend) {
-    const int me = mesh.pp->rank(), other = 1 - me;
+  on_ranks({{Axis::pp, 2}}, false, [](Mesh& mesh, cuda::CudaBackend& backend) {
+    const int me = mesh.pp().rank(), other = 1 - me;
     OnDevice out(backend, 300, 64, DType::f32), in(backend, 300, 64, DType::f32), sum(backend, 300, 64, DType::f32);
     backend.zero(sum.tensor);
     out.set(drawn_values(me, 300 * 64));
@@ -111,7 +111,7 @@ TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
     for (int i = 0; i < 20; ++i) {
       backend.add(out.tensor, out.tensor);  // ×2
       const PeerMessage both[] = {{PeerMessage::Way::send, out.tensor, other, 0}, {PeerMessage::Way::receive, in.tensor, other, 0}};
-      mesh.pp->exchange(both)->wait();
+      mesh.pp().exchange(both)->wait();
       backend.copy(in.tensor, sum.tensor);
       if (i % 7 == 6) backend.copy(in.tensor, out.tensor), out.set(drawn_values(me, 300 * 64));
     }
@@ -126,14 +126,14 @@ TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
 TEST_F(Nccl, AStartedSumRunsBesideWhatIsEnqueuedNext) {
   std::promise<void> computing;
   const std::shared_future<void> seen = computing.get_future().share();
-  on_ranks({.tp = 2}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+  on_ranks({{Axis::tp, 2}}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
     OnDevice x(backend, 30, 64, DType::f32), y(backend, 30, 64, DType::f32);
-    x.set(drawn_values(mesh.tp->rank(), 30 * 64));
-    if (mesh.tp->rank() == 1) {
+    x.set(drawn_values(mesh.tp().rank(), 30 * 64));
+    if (mesh.tp().rank() == 1) {
       ASSERT_EQ(seen.wait_for(std::chrono::seconds(30)), std::future_status::ready);
     }
-    const auto sum = mesh.tp->start_all_reduce(x.tensor);
-    if (mesh.tp->rank() == 0) cuda::emulation::enqueue(backend.stream(), [&] { computing.set_value(); });
+    const auto sum = mesh.tp().start_all_reduce(x.tensor);
+    if (mesh.tp().rank() == 0) cuda::emulation::enqueue(backend.stream(), [&] { computing.set_value(); });
     sum->wait();
     backend.copy(x.tensor, y.tensor);  // not before the sum is there
     EXPECT_EQ(y.get(), sum_of(2, 30 * 64));
@@ -142,13 +142,13 @@ TEST_F(Nccl, AStartedSumRunsBesideWhatIsEnqueuedNext) {
 
 TEST_F(Nccl, AStartedSumIsTheSameSum) {
   for (bool deterministic : {false, true}) {
-    on_ranks({.tp = 3}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+    on_ranks({{Axis::tp, 3}}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
       for (int64_t margin : {0, 8}) {
         OnDevice x(backend, 20, 40, DType::bf16, margin);
         for (int i = 0; i < 10; ++i) {
-          x.set(drawn_values(mesh.tp->rank(), 20 * 40));
+          x.set(drawn_values(mesh.tp().rank(), 20 * 40));
           backend.add(x.tensor, x.tensor);  // ×2: the sum reads what was enqueued before it
-          mesh.tp->start_all_reduce(x.tensor)->wait();
+          mesh.tp().start_all_reduce(x.tensor)->wait();
           std::vector<double> expected = sum_of(3, 20 * 40);
           for (double& v : expected) v *= 2;
           EXPECT_EQ(x.get(), expected);
@@ -162,7 +162,8 @@ TEST_F(Nccl, AStartedSumIsTheSameSum) {
 TEST_F(Nccl, EveryMeshTrainsAsOneRank) {
   for (const Case& plain : {Case{}, Case{.dropout = 0.1f, .recompute = true}}) {
     const Trained one = on_cpu(plain);
-    for (const MeshShape shape : {MeshShape{.tp = 2}, MeshShape{.pp = 2}, MeshShape{.tp = 2, .pp = 2}}) {
+    for (const MeshShape shape :
+         {MeshShape{{Axis::tp, 2}}, MeshShape{{Axis::pp, 2}}, MeshShape{{Axis::tp, 2}, {Axis::pp, 2}}}) {
       for (bool deterministic : {false, true}) {
         Case run = plain;
         run.mesh = shape;
@@ -171,7 +172,8 @@ TEST_F(Nccl, EveryMeshTrainsAsOneRank) {
           const Trained t = train(run, backend, mesh);
           const std::lock_guard lock(mutex);
           for (size_t i = 0; i < one.losses.size(); ++i) {
-            EXPECT_NEAR(t.losses[i], one.losses[i], 1e-5 * one.losses[i]) << "tp " << shape.tp << " pp " << shape.pp;
+            EXPECT_NEAR(t.losses[i], one.losses[i], 1e-5 * one.losses[i])
+                << "tp " << shape.tp() << " pp " << shape.pp();
             EXPECT_NEAR(t.norms[i], one.norms[i], 1e-5 * one.norms[i]);
           }
         });
@@ -194,15 +196,15 @@ TEST_F(Nccl, ASilentRankIsNamedAndEverythingIsAborted) {
   const int64_t before = fake_aborts();
   std::atomic<bool> over = false;
   const Error error = error_of([&] {
-    on_ranks({.tp = 3}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+    on_ranks({{Axis::tp, 3}}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
       OnDevice x(backend, 4, 4, DType::f32);
       x.set(drawn_values(0, 16));
-      if (mesh.tp->rank() == 1) {
+      if (mesh.tp().rank() == 1) {
         while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(10));
         fail(Exit::peer_lost, "gone");  // a follower's failure
       }
       const Error mine = error_of([&] {
-        mesh.tp->all_reduce(x.tensor);
+        mesh.tp().all_reduce(x.tensor);
         x.get();
       });
       over = true;
@@ -221,9 +223,9 @@ TEST_F(Nccl, ARankThatNeverStartsIsNamed) {
   setenv("DROVER_COMM_TIMEOUT_S", "1", 1);
   std::atomic<int> over = 0;
   const Error error = error_of([&] {
-    run_on_threads({.dp = 3}, [&](Mesh& host) {
-      cuda::CudaBackend backend({.device = host.position.dp});
-      if (host.position.dp == 2) {
+    run_on_threads({{Axis::dp, 3}}, [&](Mesh& host) {
+      cuda::CudaBackend backend({.device = host.position.dp()});
+      if (host.position.dp() == 2) {
         // It speaks on the host's side, but never starts NCCL.
         host.world->gather_strings("another GPU");
         check_same(*host.world, "NCCL's version", version_of(fake_api()));
@@ -232,7 +234,7 @@ TEST_F(Nccl, ARankThatNeverStartsIsNamed) {
         while (over < 2) std::this_thread::sleep_for(std::chrono::milliseconds(10));
         fail(Exit::peer_lost, "gone");
       }
-      const Error mine = error_of([&] { make_mesh(fake_api(), host, backend, {host.position.dp, false}); });
+      const Error mine = error_of([&] { make_mesh(fake_api(), host, backend, {host.position.dp(), false}); });
       ++over;
       throw mine;
     });
@@ -244,12 +246,12 @@ TEST_F(Nccl, ARankThatNeverStartsIsNamed) {
 
 TEST_F(Nccl, AnErrorThatNcclReportsEndsTheRun) {
   const Error error = error_of([&] {
-    on_ranks({.dp = 2}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
+    on_ranks({{Axis::dp, 2}}, false, [&](Mesh& mesh, cuda::CudaBackend& backend) {
       OnDevice x(backend, 1, 1, DType::f32);
       mesh.world->barrier();
       fake_remote_error(true);
       for (int i = 0; i < 1000; ++i) {
-        mesh.dp->all_reduce(x.tensor);
+        mesh.dp().all_reduce(x.tensor);
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
       }
     });

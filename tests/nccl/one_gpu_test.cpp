@@ -20,7 +20,7 @@ TEST(NcclOneRank, EveryCollectiveLeavesWhatItShould) {
   const ncclComm_t world = link->init(1, 0, id);
   const ncclComm_t tp = link->split(world, 0, 0, "tp");
   for (bool deterministic : {false, true}) {
-    const auto c = make_communicator(link, host.tp, tp, deterministic);
+    const auto c = make_communicator(link, host.axes[Axis::tp], tp, deterministic);
     for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
       for (auto [rows, cols, margin] : {std::array<int64_t, 3>{1, 1, 0}, {5, 7, 0}, {5, 8, 8}, {300, 1000, 24}}) {
         const std::vector<double> values = drawn_values(0, rows * cols);
@@ -43,7 +43,7 @@ TEST(NcclOneRank, EveryCollectiveLeavesWhatItShould) {
 
 TEST(NcclOneGpu, RanksThatShareItAreRefused) {
   try {
-    run_on_threads({.tp = 2}, [](Mesh& host) {
+    run_on_threads({{Axis::tp, 2}}, [](Mesh& host) {
       cuda::CudaBackend backend({});
       make_mesh(api_under_test(), host, backend, {});
     });

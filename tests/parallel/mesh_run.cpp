@@ -82,7 +82,8 @@ class SwappedWeights : public WeightSource {
  public:
   SwappedWeights(WeightSource& inner, const Mesh& mesh) : inner_(inner), mesh_(mesh) {}
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
-    if (spec.name == "model.layers.1.mlp.down_proj.weight") col = to.cols * ((mesh_.position.tp + 1) % mesh_.shape.tp);
+    const int neighbour = (mesh_.position.tp() + 1) % mesh_.shape.tp();
+    if (spec.name == "model.layers.1.mlp.down_proj.weight") col = to.cols * neighbour;
     inner_.read(spec, row, col, to, backend);
   }
 
@@ -133,7 +134,8 @@ Batch batch_of(const Arguments& a, const Mesh& mesh, const ModelConfig& c, int64
   for (const MicroBatch& m : all) {
     for (float w : m.weights) batch.weight_sum += w;
   }
-  const int64_t begin = batch.total * mesh.position.dp / mesh.shape.dp, end = batch.total * (mesh.position.dp + 1) / mesh.shape.dp;
+  const int64_t begin = batch.total * mesh.position.dp() / mesh.shape.dp(),
+                end = batch.total * (mesh.position.dp() + 1) / mesh.shape.dp();
   batch.micro_batches.assign(all.begin() + begin, all.begin() + end);
   return batch;
 }
@@ -159,10 +161,10 @@ using Named = std::map<std::string, std::vector<float>>;
 Named gathered(Engine& engine, Tensor flat) {
   std::ostringstream mine;
   AdapterSet& adapter = *engine.adapter();
-  if (engine.mesh().position.dp == 0) {
+  if (engine.mesh().position.dp() == 0) {
     std::vector<float> values;
     for (const FactorSlice& f : adapter.factors()) {
-      if (f.whole && engine.mesh().position.tp != 0) continue;
+      if (f.whole && engine.mesh().position.tp() != 0) continue;
       values.resize(static_cast<size_t>(f.size()));
       engine.backend().download(adapter.view(flat, f), values.data());
       mine << f.name << ' ' << f.rows << ' ' << f.cols << ' ' << f.row_begin << ' ' << f.row_count << ' ' << f.col_begin << ' ' << f.col_count << '\n';
@@ -192,23 +194,27 @@ int run(int argc, char** argv) {
     const std::string text = argv[i];
     a.values[text.substr(0, text.find('='))] = text.substr(text.find('=') + 1);
   }
-  const MeshShape shape{static_cast<int>(a.number("tp", 1)), static_cast<int>(a.number("pp", 1)), static_cast<int>(a.number("dp", 1))};
+  MeshShape shape;
+  for (const Axis axis : kAxes) shape[axis] = static_cast<int>(a.number(name_of(axis), 1));
   Mesh mesh = shape.size() == 1 && !launched_by_mpi() ? make_self_mesh() : make_mpi_mesh(shape);
   const std::string broken = a.text("break", "");
-  if (broken == "tp_reduction") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::skip_reductions);
-  if (broken == "whole_factor_sum") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::skip_f32_vectors);
-  if (broken == "dp_sum") mesh.dp = std::make_unique<Broken>(std::move(mesh.dp), Broken::What::skip_f32_vectors);
-  if (broken == "empty_backward") mesh.pp = std::make_unique<Broken>(std::move(mesh.pp), Broken::What::empty_backward);
-  if (broken == "norm_of_one_stage") mesh.pp = std::make_unique<Broken>(std::move(mesh.pp), Broken::What::skip_f64_vectors);
-  if (broken == "norm_twice") mesh.tp = std::make_unique<Broken>(std::move(mesh.tp), Broken::What::double_f64);
+  const auto break_sums = [&](Axis axis, Broken::What what) {
+    mesh.axes[axis] = std::make_shared<Broken>(mesh.axes[axis], what);
+  };
+  if (broken == "tp_reduction") break_sums(Axis::tp, Broken::What::skip_reductions);
+  if (broken == "whole_factor_sum") break_sums(Axis::tp, Broken::What::skip_f32_vectors);
+  if (broken == "dp_sum") break_sums(Axis::dp, Broken::What::skip_f32_vectors);
+  if (broken == "empty_backward") break_sums(Axis::pp, Broken::What::empty_backward);
+  if (broken == "norm_of_one_stage") break_sums(Axis::pp, Broken::What::skip_f64_vectors);
+  if (broken == "norm_twice") break_sums(Axis::tp, Broken::What::double_f64);
 
-  if (a.number("parts", 1) == 2) mesh.tp = std::make_unique<InParts>(std::move(mesh.tp));
+  if (a.number("parts", 1) == 2) mesh.axes[Axis::tp] = std::make_shared<InParts>(mesh.axes[Axis::tp]);
 
   EngineSettings s;
   s.least_part_rows = 1;
   s.model = model_of(a);
   s.adapter = layout_of(s.model, a.text("targets", "all"));
-  s.partition = partition_layers(s.model.layers, shape.pp, 0.5);
+  s.partition = partition_layers(s.model.layers, shape.pp(), 0.5);
   s.dtype = a.text("dtype", "fp32") == "bf16" ? DType::bf16 : DType::f32;
   s.max_positions = 64 * a.number("micro_batch_size", 1);  // for positions that run on
   const int64_t steps = a.number("steps", 5);
@@ -217,7 +223,8 @@ int run(int argc, char** argv) {
       s.micro_batch_tokens = std::max(s.micro_batch_tokens, static_cast<int64_t>(m.tokens.size()));
       s.micro_batch_trained = std::max<int64_t>(s.micro_batch_trained, std::count_if(m.labels.begin(), m.labels.end(), [](int32_t label) { return label >= 0; }));
     }
-    s.local_micro_batches = std::max(s.local_micro_batches, (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp - 1) / shape.dp);
+    s.local_micro_batches = std::max(
+        s.local_micro_batches, (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp() - 1) / shape.dp());
   }
   s.deterministic = a.number("deterministic", 0) != 0;
   s.recompute = a.number("recompute", 0) != 0;
@@ -250,9 +257,9 @@ int run(int argc, char** argv) {
   }
   const Named parameters = gathered(engine, engine.adapter()->parameters);
   require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");
-  if (shape.dp == 1 && broken.empty()) {  // with dp the largest micro-batch may be another rank's
+  if (shape.dp() == 1 && broken.empty()) {  // with dp the largest micro-batch may be another rank's
     for (int64_t step = 0; step < steps; ++step) engine.evaluate(batch_of(a, mesh, s.model, step));  // a plan is for training and evaluation
-    const int64_t expected = planned.total() - (shape.tp > 1 ? kRoundingOfParts : 0);
+    const int64_t expected = planned.total() - (shape.tp() > 1 ? kRoundingOfParts : 0);
     require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(expected), "the arenas reach what was planned within 1 %");
   }
   const int64_t stream_bytes = s.micro_batch_tokens * s.model.hidden * size_of(s.dtype);

@@ -118,10 +118,10 @@ class Shipped : public testing::TestWithParam<std::pair<const char*, int>> {};
 TEST_P(Shipped, EveryRankFitsAnEightyGigabyteGpu) {
   const auto [name, ranks] = GetParam();
   const ReadRecipe read = read_recipe(fs::path(DROVER_SOURCE_DIR) / "configs" / "recipes" / name, {});
-  const MeshSizes sizes = check_mesh(read.recipe, ranks);
+  const MeshShape shape = check_mesh(read.recipe, ranks);
   const ModelConfig model = model_config_of(read.recipe, true);
   const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
-  const std::vector<RankPlan> plans = plan_mesh(engine_settings(read.recipe, model, layout, sizes, nullptr), {sizes.tp, sizes.pp, sizes.dp});
+  const std::vector<RankPlan> plans = plan_mesh(engine_settings(read.recipe, model, layout, shape, nullptr), shape);
   ASSERT_EQ(static_cast<int>(plans.size()), ranks);
   int64_t weights = 0;
   for (const RankPlan& p : plans) {

@@ -148,9 +148,9 @@ class KeyRecorder : public CountBackend {
 std::set<uint64_t> keys_of(uint64_t seed, int64_t step, const MeshShape& shape, int stage) {
   EngineSettings s = settings_of(0.1f);
   s.seed = seed;
-  s.partition = partition_layers(s.model.layers, shape.pp, 0.5);
+  s.partition = partition_layers(s.model.layers, shape.pp(), 0.5);
   KeyRecorder backend;
-  Mesh mesh = make_count_mesh(shape, {0, stage, 0});
+  Mesh mesh = make_count_mesh(shape, {{Axis::pp, stage}});
   NoWeights nothing;
   constexpr int64_t kPlenty = int64_t{1} << 46;
   Engine engine(s, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
@@ -168,7 +168,7 @@ TEST(Engine, DropoutIsKeyedBySeedStepLayerAndModule) {
     for (uint64_t key : other) EXPECT_EQ(keys.count(key), 0u);
   }
   std::set<uint64_t> of_stages;  // layers count through the whole model
-  for (int stage = 0; stage < 3; ++stage) of_stages.merge(keys_of(42, 3, {.pp = 3}, stage));
+  for (int stage = 0; stage < 3; ++stage) of_stages.merge(keys_of(42, 3, {{Axis::pp, 3}}, stage));
   EXPECT_EQ(of_stages, keys);
 }
 

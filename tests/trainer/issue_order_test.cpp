@@ -57,27 +57,28 @@ class Recorder : public CountCommunicator {
   Calls& calls_;
 };
 
-std::vector<int> members_of(const MeshShape& shape, MeshPosition p, int MeshPosition::*along, int size) {
+std::vector<int> members_of(const MeshShape& shape, MeshPosition p, Axis axis) {
   std::vector<int> members;
-  for (p.*along = 0; p.*along < size; ++(p.*along)) members.push_back(rank_of(p, shape));
+  for (p[axis] = 0; p[axis] < shape[axis]; ++p[axis]) members.push_back(rank_of(p, shape));
   return members;
 }
 
 // A training step and an evaluation of `total` micro-batches, dealt to dp as the loader does it: some replicas get one more.
 Calls calls_of(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& p, int64_t total) {
   Calls calls;
-  const auto axis = [&](const char* name, int MeshPosition::*along, int size) { return std::make_shared<Recorder>(name, p.*along, members_of(shape, p, along, size), calls); };
   std::vector<int> all;
   for (int r = 0; r < shape.size(); ++r) all.push_back(r);
-  Mesh mesh{shape, p, std::make_shared<Recorder>("world", rank_of(p, shape), all, calls), axis("tp", &MeshPosition::tp, shape.tp), axis("pp", &MeshPosition::pp, shape.pp),
-            axis("dp", &MeshPosition::dp, shape.dp)};
+  Mesh mesh = make_mesh(shape, std::make_shared<Recorder>("world", rank_of(p, shape), all, calls),
+                        [&](Axis axis, int, int key) {
+                          return std::make_shared<Recorder>(name_of(axis), key, members_of(shape, p, axis), calls);
+                        });
   CountBackend backend(settings.traits);
   NoWeights nothing;
   constexpr int64_t kPlenty = int64_t{1} << 44;
   Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
   Batch batch = worst_batch(settings.micro_batch_tokens, settings.micro_batch_tokens, settings.max_positions, total, 1);
   const auto begin = batch.micro_batches.begin();
-  batch.micro_batches = {begin + total * p.dp / shape.dp, begin + total * (p.dp + 1) / shape.dp};
+  batch.micro_batches = {begin + total * p.dp() / shape.dp(), begin + total * (p.dp() + 1) / shape.dp()};
   engine.train_step(batch, {});
   engine.evaluate(batch);
   return calls;
@@ -144,16 +145,16 @@ std::vector<Stuck> run(const std::vector<Calls>& ranks) {
 
 EngineSettings settings_of(const MeshShape& shape, int64_t micro_batches, bool deterministic) {
   EngineSettings s;
-  s.model.layers = shape.pp > 4 ? 126 : 8;
+  s.model.layers = shape.pp() > 4 ? 126 : 8;
   s.model.hidden = 64, s.model.heads = 16, s.model.kv_heads = 8, s.model.head_dim = 4, s.model.ffn = 128, s.model.vocab = 160, s.model.max_positions = 32;
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{4, 1.0f}; });
-  s.partition = partition_layers(s.model.layers, shape.pp, 0.7);
+  s.partition = partition_layers(s.model.layers, shape.pp(), 0.7);
   s.dtype = DType::bf16;
   s.traits = {.strip_multiple = 64, .rounds_partials = true};
   s.max_positions = 8;  // two documents a micro-batch, so that it passes in two parts
   s.micro_batch_tokens = 16;
   s.least_part_rows = 8;
-  s.local_micro_batches = (micro_batches + shape.dp - 1) / shape.dp;
+  s.local_micro_batches = (micro_batches + shape.dp() - 1) / shape.dp();
   s.deterministic = deterministic;
   return s;
 }
@@ -169,7 +170,7 @@ class IssueOrder : public testing::TestWithParam<MeshShape> {};
 
 TEST_P(IssueOrder, CannotDeadlock) {
   const MeshShape shape = GetParam();
-  for (const int64_t micro_batches : {shape.dp * (2 * shape.pp + 1) + 1, shape.dp + 1}) {
+  for (const int64_t micro_batches : {shape.dp() * (2 * shape.pp() + 1) + 1, shape.dp() + 1}) {
     const std::vector<Calls> ranks = record(shape, micro_batches, shape.size() <= 8);
     for (const Calls& calls : ranks) EXPECT_FALSE(calls.empty());
     for (const Stuck& s : run(ranks)) ADD_FAILURE() << "rank " << s.rank << " waits for ever in call " << s.call << ": " << ranks[static_cast<size_t>(s.rank)][s.call].what;
@@ -177,12 +178,20 @@ TEST_P(IssueOrder, CannotDeadlock) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Meshes, IssueOrder,
-                         testing::Values(MeshShape{2, 1, 1}, MeshShape{1, 2, 1}, MeshShape{1, 1, 2}, MeshShape{2, 2, 1}, MeshShape{2, 2, 2}, MeshShape{1, 4, 2}, MeshShape{8, 4, 1}, MeshShape{8, 16, 4}),
-                         [](const auto& info) { return "tp" + std::to_string(info.param.tp) + "pp" + std::to_string(info.param.pp) + "dp" + std::to_string(info.param.dp); });
+                         testing::Values(MeshShape{{Axis::tp, 2}}, MeshShape{{Axis::pp, 2}}, MeshShape{{Axis::dp, 2}},
+                                         MeshShape{{Axis::tp, 2}, {Axis::pp, 2}},
+                                         MeshShape{{Axis::tp, 2}, {Axis::pp, 2}, {Axis::dp, 2}},
+                                         MeshShape{{Axis::pp, 4}, {Axis::dp, 2}},
+                                         MeshShape{{Axis::tp, 8}, {Axis::pp, 4}},
+                                         MeshShape{{Axis::tp, 8}, {Axis::pp, 16}, {Axis::dp, 4}}),
+                         [](const auto& info) {
+                           return "tp" + std::to_string(info.param.tp()) + "pp" + std::to_string(info.param.pp()) +
+                                  "dp" + std::to_string(info.param.dp());
+                         });
 
 // The same messages one after another, each for itself: the stages' sends cross, and both wait.
 TEST(IssueOrder, WithoutGroupsDeadlocks) {
-  std::vector<Calls> ranks = record({1, 2, 1}, 5);
+  std::vector<Calls> ranks = record({{Axis::pp, 2}}, 5);
   for (Calls& calls : ranks) {
     Calls apart;
     for (const Call& call : calls) {
@@ -195,7 +204,7 @@ TEST(IssueOrder, WithoutGroupsDeadlocks) {
 }
 
 TEST(IssueOrder, ACallThatOneRankLeavesOutIsFound) {
-  std::vector<Calls> ranks = record({2, 1, 1}, 2);
+  std::vector<Calls> ranks = record({{Axis::tp, 2}}, 2);
   ranks[1].pop_back();
   EXPECT_FALSE(run(ranks).empty());
 }

@@ -41,9 +41,9 @@ TEST(ModelCheck, RanksOpenTheirOwnFilesAndAgreeOnOneFingerprint) {
     alone = check_weights_together(model, {0, 4}, *make_self_communicator("world"));
     EXPECT_EQ(model.files_opened(), 5);
   }
-  run_on_threads({1, 4, 1}, [&](Mesh& mesh) {
+  run_on_threads({{Axis::pp, 4}}, [&](Mesh& mesh) {
     ModelDirectory model(dir / "m");
-    const int64_t stage = mesh.position.pp;
+    const int64_t stage = mesh.position.pp();
     EXPECT_EQ(check_weights_together(model, {stage, stage + 1}, *mesh.world), alone);
     EXPECT_EQ(model.files_opened(), stage == 0 || stage == 3 ? 2 : 1);
   });
@@ -57,8 +57,8 @@ TEST(ModelCheck, DifferentModelsAreNoticedWhereRanksMeet) {
   write_model(dir / "a", 1);
   write_model(dir / "b", 2);
   expect_error(Exit::bad_recipe, {"different models", "rank 1"}, [&] {
-    run_on_threads({1, 1, 2}, [&](Mesh& mesh) {
-      ModelDirectory model(dir / (mesh.position.dp == 0 ? "a" : "b"));
+    run_on_threads({{Axis::dp, 2}}, [&](Mesh& mesh) {
+      ModelDirectory model(dir / (mesh.position.dp() == 0 ? "a" : "b"));
       check_weights_together(model, {0, 4}, *mesh.world);
     });
   });
@@ -69,10 +69,10 @@ TEST(ModelCheck, AWrongShapeOnOneStageEndsAll) {
   write_model(dir / "m", 1, 2);
   std::atomic<int> refused = 0;
   expect_error(Exit::bad_data, {"layers.2.self_attn.k_proj"}, [&] {
-    run_on_threads({1, 4, 1}, [&](Mesh& mesh) {
+    run_on_threads({{Axis::pp, 4}}, [&](Mesh& mesh) {
       ModelDirectory model(dir / "m");
       try {
-        check_weights_together(model, {mesh.position.pp, mesh.position.pp + 1}, *mesh.world);
+        check_weights_together(model, {mesh.position.pp(), mesh.position.pp() + 1}, *mesh.world);
       } catch (const Error&) {
         ++refused;
         throw;

@@ -55,8 +55,8 @@ Log trained(const std::vector<int64_t>& documents, bool recompute = false) {
   const EngineSettings settings = settings_of(recompute);
   Log log;
   CountBackend backend(settings.traits);
-  Mesh mesh = make_count_mesh({.tp = 2}, {});
-  mesh.tp = std::make_shared<Watched>(log);
+  Mesh mesh = make_count_mesh({{Axis::tp, 2}}, {});
+  mesh.axes[Axis::tp] = std::make_shared<Watched>(log);
   NoWeights nothing;
   Engine engine(settings, backend, mesh, nothing, kPlenty);
   Batch batch = worst_batch(64, 64, 64, 1, 1);
@@ -66,7 +66,7 @@ Log trained(const std::vector<int64_t>& documents, bool recompute = false) {
   engine.train_step(batch, {});
   EXPECT_EQ(log.started, log.waited);
   // Planned for one part, with a little for the rounding of two.
-  ArenaBytes planned = plan_rank(settings, {.tp = 2}, {}).bytes;
+  ArenaBytes planned = plan_rank(settings, {{Axis::tp, 2}}, {}).bytes;
   EXPECT_LE(engine.peak().scratch, planned.scratch);
   return log;
 }

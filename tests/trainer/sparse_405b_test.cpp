@@ -149,18 +149,18 @@ class Sparse405b : public testing::Test {
   // What the rank's engine asks for: its slices of `layers`, and `ends` of the embedding, the last norm and the head.
   void expect_asks(MeshPosition position, LayerRange layers, const Slices& ends) {
     EngineSettings settings = settings_of(model_.config());
-    const LayerRange stage = settings.partition[static_cast<size_t>(position.pp)];
+    const LayerRange stage = settings.partition[static_cast<size_t>(position.pp())];
     EXPECT_EQ(stage.begin, layers.begin);
     EXPECT_EQ(stage.end, layers.end);
     NoWeights nothing;
-    EXPECT_EQ(open(settings, position, nothing), with_layers(ends, layers, position.tp));
+    EXPECT_EQ(open(settings, position, nothing), with_layers(ends, layers, position.tp()));
   }
 
   // What it reads of the files. Its first layers only: page faults in holes cost seconds a layer.
   void expect_reads(MeshPosition position, LayerRange layers, const Slices& ends, int64_t bytes) {
     ModelDirectory directory(model_.path());
     EngineSettings settings = settings_of(directory.config());
-    settings.partition[static_cast<size_t>(position.pp)] = layers;
+    settings.partition[static_cast<size_t>(position.pp())] = layers;
     EXPECT_THAT(mapped(model_.path()), testing::IsEmpty());
     DirectoryWeights weights(directory);
     std::ofstream("/proc/self/clear_refs") << 5;  // the peak counts from here
@@ -171,7 +171,7 @@ class Sparse405b : public testing::Test {
     EXPECT_EQ(directory.bytes_read(), bytes);
     std::set<std::string> files;
     std::set<int64_t> sizes;
-    for (const auto& [name, slice] : with_layers(ends, layers, position.tp)) {
+    for (const auto& [name, slice] : with_layers(ends, layers, position.tp())) {
       files.insert(model_.file_of(name));
       sizes.insert(slice.bytes());
     }
@@ -181,7 +181,7 @@ class Sparse405b : public testing::Test {
     EXPECT_GT(bytes, largest + 4 * kMargin);  // pages that stayed would be seen
   }
 
-  static constexpr MeshShape kShape{.tp = kTp, .pp = 16};
+  static constexpr MeshShape kShape{{Axis::tp, kTp}, {Axis::pp, 16}};
 
   EngineSettings settings_of(const ModelConfig& model) const {
     const std::string overrides[] = {"parallel.pp=16", "model.path=" + model_.path().string()};
@@ -211,7 +211,7 @@ class Sparse405b : public testing::Test {
 TEST_F(Sparse405b, StartingWithoutTheWeightsTakesSeconds) {
   using Clock = std::chrono::steady_clock;
   constexpr double kMostSeconds = 10;
-  const MeshPosition position{.tp = 3, .pp = 7};
+  const MeshPosition position{{Axis::tp, 3}, {Axis::pp, 7}};
   auto last = Clock::now();
   double total = 0;
   const auto lap = [&](const char* what) {
@@ -224,7 +224,8 @@ TEST_F(Sparse405b, StartingWithoutTheWeightsTakesSeconds) {
   const EngineSettings settings = settings_of(directory.config());
   lap("directory and settings");
   const auto world = make_self_communicator("world");
-  EXPECT_FALSE(check_weights_together(directory, settings.partition[static_cast<size_t>(position.pp)], *world).empty());
+  EXPECT_FALSE(
+      check_weights_together(directory, settings.partition[static_cast<size_t>(position.pp())], *world).empty());
   lap("names, shapes, fingerprint");
   const std::vector<RankPlan> plans = plan_mesh(settings, kShape);
   lap("plan of 128 ranks");
@@ -233,28 +234,29 @@ TEST_F(Sparse405b, StartingWithoutTheWeightsTakesSeconds) {
   const ArenaBytes bytes = plans[static_cast<size_t>(rank_of(position, kShape))].bytes;
   const auto backend = make_cpu_backend(1);
   Arena adapter("adapter", backend->memory(), bytes.adapter), optimizer("optimizer", backend->memory(), bytes.optimizer);
-  const LayerRange layers = settings.partition[static_cast<size_t>(position.pp)];
-  AdapterSet share(settings.model, settings.adapter, {position.tp, kTp, layers.begin, layers.end, false, false}, DType::bf16, *backend, adapter, &optimizer);
+  const LayerRange layers = settings.partition[static_cast<size_t>(position.pp())];
+  AdapterSet share(settings.model, settings.adapter, {position.tp(), kTp, layers.begin, layers.end, false, false},
+                   DType::bf16, *backend, adapter, &optimizer);
   share.initialise(42);
   lap("adapter of one rank");
   EXPECT_LT(total, kMostSeconds);
 }
 
 TEST_F(Sparse405b, AMiddleStageReadsItsLayersOnly) {
-  const MeshPosition position{.tp = 3, .pp = 7};
+  const MeshPosition position{{Axis::tp, 3}, {Axis::pp, 7}};
   expect_asks(position, {55, 63}, {});
   expect_reads(position, {55, 57}, {}, 2 * kLayerBytes);
 }
 
 TEST_F(Sparse405b, TheFirstStageReadsItsVocabularySliceToo) {
-  const MeshPosition position{.tp = 3, .pp = 0};
+  const MeshPosition position{{Axis::tp, 3}};
   const Slices ends = {{"model.embed_tokens.weight", vocabulary_slice(3)}};
   expect_asks(position, {0, 7}, ends);
   expect_reads(position, {0, 1}, ends, kVocabularyBytes + kLayerBytes);
 }
 
 TEST_F(Sparse405b, TheLastStageReadsItsVocabularySliceToo) {
-  const MeshPosition position{.tp = 7, .pp = 15};
+  const MeshPosition position{{Axis::tp, 7}, {Axis::pp, 15}};
   const Slices ends = {{"model.norm.weight", kWholeNorm}, {"lm_head.weight", vocabulary_slice(7)}};
   expect_asks(position, {119, 126}, ends);
   expect_reads(position, {119, 120}, ends, kVocabularyBytes + kHidden * kBf16Bytes + kLayerBytes);
