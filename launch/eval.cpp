@@ -5,6 +5,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
 #include "launch/open_device.h"
 #include "launch/verbs.h"
 #include "trainer/checkpoint.h"
@@ -69,15 +70,24 @@ TokenStore store_of(const Recipe& recipe, const Tokenizer& tokenizer, const Mode
 // ln p(ids[i+1] | ids[0..i]) of every document of a store in which every token is a target.
 using Logprobs = std::map<int64_t, std::vector<float>>;  // by document
 
-// Every rank of a last stage knows the documents of its dp share; afterwards every rank knows all.
-void gather_documents(Logprobs& documents, const Mesh& mesh) {
-  ordered_json mine = ordered_json::array();
+struct ScoredToken {
+  int64_t document;
+  float logprob;
+};
+
+// Every rank of a last stage knows the documents of its dp share; all ranks get those of all, each in its order.
+Logprobs all_documents(const Logprobs& share, const Mesh& mesh) {
+  std::vector<ScoredToken> mine;
   if (mesh.position.tp() == 0) {
-    for (const auto& [ordinal, values] : documents) mine.push_back({ordinal, values});
+    for (const auto& [ordinal, values] : share) {
+      for (const float value : values) mine.push_back({ordinal, value});
+    }
   }
-  for (const std::string& part : mesh.world->gather_strings(mine.dump())) {
-    for (const auto& entry : nlohmann::json::parse(part)) documents[entry[0].get<int64_t>()] = entry[1].get<std::vector<float>>();
+  Logprobs documents;
+  for (const std::vector<ScoredToken>& tokens : gather_lists<ScoredToken>(*mesh.world, mine)) {
+    for (const ScoredToken& token : tokens) documents[token.document].push_back(token.logprob);
   }
+  return documents;
 }
 
 void write_per_token(const std::string& file, const TokenStore& store, Logprobs& documents) {
@@ -165,14 +175,14 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
 
   Evaluation score;
   if (per_token) {
-    Logprobs documents;
+    Logprobs share;
     evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size, [&](const MicroBatch& m, std::span<const float> logprobs) {
       size_t next = 0;
       for (size_t t = 0; t < m.tokens.size(); ++t) {
-        if (m.labels[t] >= 0) documents[m.documents[t]].push_back(logprobs[next++]);
+        if (m.labels[t] >= 0) share[m.documents[t]].push_back(logprobs[next++]);
       }
     });
-    gather_documents(documents, mesh);
+    Logprobs documents = all_documents(share, mesh);
     together(world, [&] {
       if (world.rank() == 0) write_per_token(a.per_token, store, documents);
       score = score_of(store_of(recipe, *tokenizer, model->config(), prepare_settings(recipe, recipe.data.validation.files).train_on), documents);

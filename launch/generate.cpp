@@ -6,6 +6,7 @@
 #include "data/prompts.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
 #include "launch/open_device.h"
 #include "launch/verbs.h"
 #include "trainer/inference.h"
@@ -67,8 +68,7 @@ void choose_dtype(Recipe& recipe, const GenerateArguments& a, const Process& pro
   if (std::any_of(a.overrides.begin(), a.overrides.end(), [](const std::string& text) { return text.starts_with("train.dtype="); })) return;
   bool fits = false;
   together(world, [&] { fits = device_of(recipe) == "cpu" && fits_in_fp32(read_model_config(recipe.model.path)); });
-  const std::vector<std::string> votes = world.gather_strings(fits ? "fp32" : "bf16");
-  if (std::find(votes.begin(), votes.end(), "bf16") == votes.end()) recipe.train.dtype = "fp32";
+  if (largest(world, fits ? 0 : 1) == 0) recipe.train.dtype = "fp32";
 }
 
 void say_speed(const Answering::Speed& s) {

@@ -15,6 +15,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/watchdog.h"
 #include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
 #include "kernels/devices/devices.h"
 #include "launch/open_device.h"
 #include "launch/verbs.h"
@@ -100,8 +101,12 @@ double seconds_of(Backend& backend, Tensor probe, Work&& work) {
   return times[times.size() / 2];
 }
 
+struct Seconds {  // what a rank measured
+  double reduce = 0, send = 0;
+  bool spans_nodes = false;  // its group does
+};
+
 Speed speed_of(Communicator& axis, Communicator& world, Backend& backend, const std::vector<ordered_json>& cards) {
-  Speed s{axis.axis(), axis.size()};
   Arena arena("probe", backend.memory(), 3 * kProbeBytes);
   Tensor x = arena.tensor(kProbeBytes / 4, 1, DType::f32), out = arena.tensor(kProbeBytes / 4, 1, DType::f32), in = arena.tensor(kProbeBytes / 4, 1, DType::f32);
   const double reduce = seconds_of(backend, x, [&] { axis.all_reduce(x); });
@@ -112,16 +117,14 @@ Speed speed_of(Communicator& axis, Communicator& world, Backend& backend, const 
   });
   const std::vector<std::string> members = axis.gather_strings(cards[static_cast<size_t>(world.rank())]["node"].get<std::string>());
   const bool spans = std::ranges::any_of(members, [&](const std::string& node) { return node != members.front(); });
-  for (const std::string& text : world.gather_strings(fmt::format("{} {} {}", reduce, send, spans ? 1 : 0))) {
-    double slowest_reduce = 0, slowest_send = 0;
-    int spanning = 0;
-    std::istringstream(text) >> slowest_reduce >> slowest_send >> spanning;
-    const double bytes = static_cast<double>(kProbeBytes) * 1e-9;
-    s.all_reduce = s.all_reduce == 0 ? bytes / slowest_reduce : std::min(s.all_reduce, bytes / slowest_reduce);
-    s.send = s.send == 0 ? bytes / slowest_send : std::min(s.send, bytes / slowest_send);
-    s.spans_nodes |= spanning == 1;
+  Seconds slowest;
+  for (const Seconds& of_rank : gather(world, Seconds{reduce, send, spans})) {
+    slowest.reduce = std::max(slowest.reduce, of_rank.reduce);
+    slowest.send = std::max(slowest.send, of_rank.send);
+    slowest.spans_nodes |= of_rank.spans_nodes;
   }
-  return s;
+  constexpr double kGigabytes = static_cast<double>(kProbeBytes) * 1e-9;
+  return {axis.axis(), axis.size(), slowest.spans_nodes, kGigabytes / slowest.reduce, kGigabytes / slowest.send};
 }
 
 // What tensor parallelism across nodes costs a step: four sums of tokens × hidden a layer and micro-batch (two forward, two backward).

@@ -7,6 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
 
 namespace drover {
 
@@ -14,6 +15,11 @@ namespace {
 
 // Generated kernels and packing buffers of oneDNN, MPI's message buffers: what they grow by after the inputs are open.
 constexpr int64_t kLibraryBytes = int64_t{8} << 20;
+
+struct Need {  // of one rank
+  char host[256] = {};
+  int64_t bytes = 0;
+};
 
 // The value of a line "key: 123 kB", in bytes; 0 where there is none.
 int64_t kilobyte_line(const char* file, const std::string& key) {
@@ -50,21 +56,23 @@ int64_t peak_bytes(Backend& backend) {
 }
 
 void check_fits_machine(Communicator& world, int64_t predicted_bytes) {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  const std::string here = std::string(host) + " ";
+  Need mine{.bytes = predicted_bytes};
+  gethostname(mine.host, sizeof mine.host - 1);
+  const std::string_view here = mine.host;
   int64_t needed = 0, ranks = 0;
-  for (const std::string& other : world.gather_strings(here + std::to_string(predicted_bytes))) {
-    if (other.rfind(here, 0) != 0) continue;
-    needed += std::stoll(other.substr(here.size()));
+  for (const Need& other : gather(world, mine)) {
+    if (other.host != here) continue;
+    needed += other.bytes;
     ++ranks;
   }
   together(world, [&] {
     const int64_t there_is = kilobyte_line("/proc/meminfo", "MemTotal:");
     if (there_is == 0 || needed <= there_is) return;
-    fail(Exit::bad_recipe, "the {} ranks on {} need about {:.1f} GiB of memory, and it has {:.1f} GiB; spread them over more machines or shard further (parallel.tp, parallel.pp), "
-         "or lower train.micro_batch_size or data.max_length, or set memory.activation_checkpointing: full", ranks, host, static_cast<double>(needed) / (1 << 30),
-         static_cast<double>(there_is) / (1 << 30));
+    fail(Exit::bad_recipe,
+         "the {} ranks on {} need about {:.1f} GiB of memory, and it has {:.1f} GiB; spread them over more machines or "
+         "shard further (parallel.tp, parallel.pp), or lower train.micro_batch_size or data.max_length, or set "
+         "memory.activation_checkpointing: full",
+         ranks, here, static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
   });
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/base/watchdog.h"
 #include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
 #include "optim/learning_rate.h"
 #include "trainer/checkpoint.h"
 #include "trainer/evaluation.h"
@@ -45,12 +46,6 @@ StopReason agreed_stop(Communicator& ranks) {
 }
 
 bool asked_to_stop(Communicator& ranks) { return agreed_stop(ranks) != StopReason::none; }
-
-int64_t largest(Communicator& world, int64_t mine) {
-  int64_t most = mine;
-  for (const std::string& text : world.gather_strings(std::to_string(mine))) most = std::max<int64_t>(most, std::stoll(text));
-  return most;
-}
 
 class Training {
  public:

@@ -1,8 +1,7 @@
 #include "kernels/nccl/nccl_mesh.h"
 
-#include <cstring>
-
 #include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/uuid.h"
 #include "kernels/nccl/link.h"
@@ -18,9 +17,7 @@ ncclUniqueId agreed_id(const Api& api, Communicator& world) {
     const ncclResult_t result = api.get_unique_id(&id);
     if (result != ncclSuccess) fail(Exit::peer_lost, "NCCL cannot start: {}; NCCL_DEBUG=WARN in the environment says more", api.error_string(result));
   });
-  const std::string text = world.gather_strings(world.rank() == 0 ? std::string(id.internal, sizeof id.internal) : std::string()).front();
-  std::memcpy(id.internal, text.data(), sizeof id.internal);
-  return id;
+  return gather(world, id).front();
 }
 
 // Connections are made by the first call that needs them: so they are made here, where a deadline holds, and not in the first step.

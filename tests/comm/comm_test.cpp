@@ -7,6 +7,7 @@
 #include "kernels/comm/agree.h"
 #include "kernels/comm/checked.h"
 #include "kernels/comm/count.h"
+#include "kernels/comm/gather.h"
 #include "kernels/comm/mesh.h"
 #include "kernels/comm/rank_sum.h"
 #include "kernels/comm/threads.h"
@@ -198,6 +199,25 @@ TEST(Count, TalliesAndAnswersAsIdenticalRanksWould) {
   EXPECT_EQ(c.count("receive").bytes, 16);
   EXPECT_EQ(c.count("broadcast").calls, 0);
   EXPECT_EQ(error_of([&] { c.send(matrix(part.data(), 2, 2), 1, 0); }).code(), Exit::internal);
+}
+
+TEST(Gather, ValuesListsAndTheLargestOfAllRanks) {
+  struct Pair {
+    int rank;
+    double half;
+  };
+  run_on_threads({{Axis::tp, 3}}, [](Mesh& mesh) {
+    const int rank = mesh.position.tp();
+    const std::vector<Pair> pairs = gather(mesh.tp(), Pair{rank, rank / 2.0});
+    ASSERT_EQ(pairs.size(), 3u);
+    EXPECT_EQ(pairs[2].rank, 2);
+    EXPECT_EQ(pairs[1].half, 0.5);
+    const std::vector<float> values(static_cast<size_t>(rank), 0.1f);  // the first has none
+    const auto lists = gather_lists<float>(mesh.tp(), values);
+    EXPECT_EQ(lists, (std::vector<std::vector<float>>{{}, {0.1f}, {0.1f, 0.1f}}));
+    EXPECT_EQ(largest(mesh.tp(), -rank - (int64_t{1} << 40)), -(int64_t{1} << 40));
+  });
+  EXPECT_EQ(largest(*make_self_communicator("world"), -5), -5);
 }
 
 TEST(Mesh, PositionsAndRanksAreInverse) {
