@@ -51,9 +51,9 @@ class Using(Case):
                 break
             name, rest = line[:24].strip(), line[24:].split()
             table[name] = (int(rest[0]), float(rest[1]))
-        for op in ("linear", "linear_dx", "gemm", "attention", "attention_backward", "adamw"):
+        for op in ("linear", "linear_dx", "gemm", "low_rank_backward", "attention", "attention_backward", "adamw"):
             self.assertGreater(table[op][0], 0, op)
-        products = sum(table[op][1] for op in ("linear", "linear_dx", "gemm"))
+        products = sum(table[op][1] for op in ("linear", "linear_dx", "gemm", "low_rank_backward"))
         self.assertLessEqual(abs(table["matrix products"][1] - products), 0.03)
         self.assertEqual(table["adamw"][0], 8)
         self.assertGreaterEqual(table["outside the ops"][1], 0)
