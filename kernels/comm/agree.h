@@ -30,9 +30,6 @@ void together(Communicator& world, Work&& work) {
 // Collective. Fails on every rank with 78 naming the ranks whose value differs from the most common one. `label`: "the recipe", "the program".
 void check_same(Communicator& world, const std::string& label, const std::string& value);
 
-// "ranks 0 and 1 share one GPU (…)" where two ranks' names of their GPU are the same, else nothing.
-std::string shared_gpu(const std::vector<std::string>& gpus);
-
 std::string list_ranks(const std::vector<int>& ranks);  // "3", "1, 2 and 5"; long lists are cut short
 
 }  // namespace drover

@@ -61,10 +61,4 @@ class Communicator {
 
 std::unique_ptr<Communicator> make_self_communicator(std::string axis);
 
-// Counts what would be sent; answers as a group of `size` identical ranks would (a reduction leaves x alone, a gather repeats the part).
-struct CommCount {
-  int64_t calls = 0, bytes = 0;
-};
-class CountCommunicator;
-
 }  // namespace drover

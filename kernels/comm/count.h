@@ -7,6 +7,10 @@
 
 namespace drover {
 
+struct CommCount {
+  int64_t calls = 0, bytes = 0;
+};
+
 class CountCommunicator : public Communicator {
  public:
   CountCommunicator(std::string axis, int rank, int size);

@@ -15,4 +15,8 @@ struct Device {
 // Collective over host.world: every rank gets its device, or all throw the same error.
 using OpenDevice = std::function<Device(const Mesh& host)>;
 
+// `gpus`: every rank's name of its GPU, in rank order. "ranks 0 and 1 share one GPU (…)" where two names are the same,
+// else nothing.
+std::string shared_gpu(const std::vector<std::string>& gpus);
+
 }  // namespace drover

@@ -1,6 +1,7 @@
 #include "kernels/nccl/nccl_mesh.h"
 
 #include "kernels/comm/agree.h"
+#include "kernels/comm/device.h"
 #include "kernels/comm/gather.h"
 #include "kernels/cuda/check.h"
 #include "kernels/cuda/uuid.h"
