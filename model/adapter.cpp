@@ -58,8 +58,9 @@ AdapterSet::AdapterSet(const ModelConfig& config, const AdapterLayout& layout, c
       const Range out = by_output ? share_of(shape.out, placement.tp_rank, placement.tp_size) : Range{0, shape.out};
       const Range in = by_output ? Range{0, shape.in} : share_of(shape.in, placement.tp_rank, placement.tp_size);
       const std::string path = module_path(layer, p);
-      FactorSlice a{path + ".lora_A", layer, p, false, spec->r, shape.in, 0, spec->r, in.begin, in.count, 0, by_output};
-      FactorSlice b{path + ".lora_B", layer, p, true, shape.out, spec->r, out.begin, out.count, 0, spec->r, 0, !by_output};
+      const auto name = [&](Factor factor) { return fmt::format("{}{}", path, suffix_of(factor)); };
+      FactorSlice a{name(Factor::a), layer, p, Factor::a, spec->r, shape.in, 0, spec->r, in.begin, in.count, 0, by_output};
+      FactorSlice b{name(Factor::b), layer, p, Factor::b, shape.out, spec->r, out.begin, out.count, 0, spec->r, 0, !by_output};
       (by_output ? whole : split).push_back(a);
       (by_output ? split : whole).push_back(b);
     }
@@ -83,9 +84,9 @@ AdapterSet::AdapterSet(const ModelConfig& config, const AdapterLayout& layout, c
   backend_.zero(moment2);
 }
 
-const FactorSlice* AdapterSet::find(int64_t layer, Projection projection, bool is_b) const {
+const FactorSlice* AdapterSet::find(int64_t layer, Projection projection, Factor factor) const {
   for (const FactorSlice& f : factors_) {
-    if (f.layer == layer && f.projection == projection && f.is_b == is_b) return &f;
+    if (f.layer == layer && f.projection == projection && f.factor == factor) return &f;
   }
   return nullptr;
 }
@@ -116,7 +117,7 @@ KaimingUniform::KaimingUniform(uint64_t seed, const std::string& name, int64_t f
 
 void AdapterSet::initialise(uint64_t seed) {
   load([seed](const FactorSlice& f, float* values) {
-    if (f.is_b) {
+    if (f.factor == Factor::b) {
       std::fill_n(values, f.size(), 0.0f);
       return;
     }

@@ -12,6 +12,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/philox.h"
+#include "model/files/factor.h"
 #include "model/weight_table.h"
 
 namespace drover {
@@ -40,7 +41,7 @@ struct FactorSlice {
   std::string name;  // "model.layers.0.self_attn.q_proj.lora_A"
   int64_t layer = 0;
   Projection projection = Projection::q;
-  bool is_b = false;
+  Factor factor = Factor::a;
   int64_t rows = 0, cols = 0;                                            // global
   int64_t row_begin = 0, row_count = 0, col_begin = 0, col_count = 0;  // the slice
   int64_t offset = 0;                                                    // elements
@@ -57,7 +58,7 @@ class AdapterSet {
 
   const AdapterLayout& layout() const { return layout_; }
   std::span<const FactorSlice> factors() const { return factors_; }
-  const FactorSlice* find(int64_t layer, Projection projection, bool is_b) const;
+  const FactorSlice* find(int64_t layer, Projection projection, Factor factor) const;
   int64_t rank_of(int64_t layer, Projection projection) const;  // 0: not adapted
   int64_t size() const { return size_; }
   int64_t whole_size() const { return whole_size_; }

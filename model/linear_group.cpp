@@ -24,9 +24,9 @@ LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<P
     Member m{.projection = projection, .column = column, .rank_column = rank_};
     m.out = split_ == Split::output ? shape_of(config, projection).out / placement.tp_size : shape_of(config, projection).out;
     column += m.out;
-    const FactorSlice* a = adapter == nullptr ? nullptr : adapter->find(layer, projection, false);
+    const FactorSlice* a = adapter == nullptr ? nullptr : adapter->find(layer, projection, Factor::a);
     if (a != nullptr) {
-      const FactorSlice* b = adapter->find(layer, projection, true);
+      const FactorSlice* b = adapter->find(layer, projection, Factor::b);
       const LowRankSpec& spec = *adapter->layout()[static_cast<size_t>(layer)][static_cast<size_t>(projection)];
       m.r = spec.r;
       m.scale = spec.scale;

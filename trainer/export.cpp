@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "model/files/factor.h"
 #include "model/files/merged_writer.h"
 #include "model/files/staged_directory.h"
 #include "model/weight_table.h"
@@ -21,7 +22,7 @@ AdapterMatrix whole_matrix(const Checkpoint& checkpoint, const std::string& fact
 
 void check_some_b_counts(const Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.factor_names()) {
-    if (!name.ends_with("lora_B")) continue;
+    if (factor_of(name) != Factor::b) continue;
     for (float v : whole_matrix(checkpoint, name).values) {
       if (v != 0) return;
     }
@@ -149,7 +150,11 @@ void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs:
       write_merged(backend, base, tensor, 0, {}, {}, writer);
       continue;
     }
-    worst = std::max(worst, write_merged(backend, base, tensor, target->scale, whole_matrix(checkpoint, path + ".lora_A"), whole_matrix(checkpoint, path + ".lora_B"), writer));
+    const auto whole = [&](Factor factor) {
+      return whole_matrix(checkpoint, fmt::format("{}{}", path, suffix_of(factor)));
+    };
+    worst =
+        std::max(worst, write_merged(backend, base, tensor, target->scale, whole(Factor::a), whole(Factor::b), writer));
   }
   // One rounding to bf16 is off by at most 2⁻⁹ of a weight, and errors of a row partly cancel.
   if (!(worst <= 0x1p-7)) fail(Exit::corruption, "a merged weight is off by {:.2e} from base and adapter together; nothing was written", worst);

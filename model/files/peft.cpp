@@ -3,6 +3,7 @@
 #include <cmath>
 #include <set>
 
+#include "model/files/factor.h"
 #include "model/files/json.h"
 #include "model/files/safetensors.h"
 #include "model/files/safetensors_writer.h"
@@ -17,44 +18,40 @@ constexpr const char* kWeights = "adapter_model.safetensors";
 constexpr std::string_view kPrefix = "base_model.model.";
 constexpr std::string_view kSuffix = ".weight";
 
-struct FactorName {
-  std::string factor;  // "model.layers.0.self_attn.q_proj.lora_A"
+struct StoredFactor {
+  std::string name;  // "model.layers.0.self_attn.q_proj.lora_A"
   std::string path;
-  bool is_b = false;
+  Factor factor = Factor::a;
 };
 
-bool ends_with(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
-FactorName factor_name(const std::string& tensor, const std::string& where) {
+StoredFactor stored_factor(const std::string& tensor, const std::string& where) {
   std::string_view rest = tensor;
-  const bool framed = rest.substr(0, kPrefix.size()) == kPrefix && ends_with(rest, kSuffix);
+  const bool framed =
+      rest.size() > kPrefix.size() + kSuffix.size() && rest.starts_with(kPrefix) && rest.ends_with(kSuffix);
   if (framed) rest = rest.substr(kPrefix.size(), rest.size() - kPrefix.size() - kSuffix.size());
-  const bool a = ends_with(rest, ".lora_A"), b = ends_with(rest, ".lora_B");
-  if (!framed || (!a && !b)) {
+  const std::optional<Factor> factor = factor_of(rest);
+  if (!framed || !factor) {
     fail(Exit::bad_data, "{}: the tensor {} is not supported; allowed are base_model.model.<module>.lora_A.weight and .lora_B.weight", where,
          clipped(tensor));
   }
-  return {std::string(rest), std::string(rest.substr(0, rest.size() - 7)), b};
+  return {std::string(rest), std::string(rest.substr(0, rest.size() - suffix_of(*factor).size())), *factor};
 }
 
-void check_matrix(const StoredTensor& tensor, const FactorName& name, int64_t r, const std::string& where) {
+// Which side of a factor is the rank.
+std::pair<int64_t, int64_t> shape_of(Factor factor, int64_t r, int64_t out, int64_t in) {
+  return factor == Factor::a ? std::pair(r, in) : std::pair(out, r);
+}
+
+void check_matrix(const StoredTensor& tensor, Factor factor, int64_t r, const std::string& where) {
   if (tensor.shape.size() != 2 || tensor.rows() == 0 || tensor.cols() == 0) {
     fail(Exit::bad_data, "{}: {} is {}; a factor is a matrix", where, clipped(tensor.name), shape_text(tensor.shape));
   }
   if (!can_convert(tensor.dtype)) {
     fail(Exit::bad_data, "{}: {} is stored as {}; allowed are F32, F16 and BF16", where, clipped(tensor.name), name_of(tensor.dtype));
   }
-  if ((name.is_b ? tensor.cols() : tensor.rows()) != r) {
+  if (shape_of(factor, r, tensor.rows(), tensor.cols()) != std::pair(tensor.rows(), tensor.cols())) {
     fail(Exit::bad_data, "{}: {} is {} but {} gives its module the rank {}", where, clipped(tensor.name), shape_text(tensor.shape), kConfig, r);
   }
-}
-
-std::string other_factor(const std::string& factor) {
-  std::string other = factor;
-  other.back() = factor.back() == 'A' ? 'B' : 'A';
-  return other;
 }
 
 std::string read_config_text(const fs::path& directory) {
@@ -87,18 +84,20 @@ AdapterFile::AdapterFile(const fs::path& directory) {
   file_ = std::make_shared<SafetensorsFile>(directory / kWeights);
   const std::string where = file_->path().string();
   for (const StoredTensor& tensor : file_->tensors()) {
-    const FactorName name = factor_name(tensor.name, where);
-    const auto target = matcher.match(name.path);
+    const StoredFactor stored = stored_factor(tensor.name, where);
+    const auto target = matcher.match(stored.path);
     if (!target) {
       fail(Exit::bad_data, "{}: the tensor {} belongs to a module that target_modules of {} does not mean", where, clipped(tensor.name), kConfig);
     }
-    check_matrix(tensor, name, target->r, where);
-    shapes_[name.factor] = {tensor.rows(), tensor.cols()};
+    check_matrix(tensor, stored.factor, target->r, where);
+    shapes_[stored.name] = {tensor.rows(), tensor.cols()};
   }
   if (shapes_.empty()) fail(Exit::bad_data, "{}: no adapter weights in it", where);
-  for (const auto& [factor, shape] : shapes_) {
-    if (shapes_.count(other_factor(factor)) == 0) {
-      fail(Exit::bad_data, "{}: {}{}{} has no {} beside it", where, kPrefix, factor, kSuffix, other_factor(factor).substr(factor.size() - 6));
+  for (const auto& [name, shape] : shapes_) {
+    const std::string path = name.substr(0, name.rfind('.'));
+    for (const FactorName& other : kFactors) {
+      if (shapes_.count(path + std::string(other.suffix)) != 0) continue;
+      fail(Exit::bad_data, "{}: {}{}{} has no {} beside it", where, kPrefix, name, kSuffix, other.suffix.substr(1));
     }
   }
 }
@@ -128,17 +127,18 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std:
   std::set<std::string> known;
   for (const LinearSize& linear : linears) {
     const auto target = matcher.match(linear.path);
-    for (const bool is_b : {false, true}) {
-      const std::string factor = linear.path + (is_b ? ".lora_B" : ".lora_A");
-      known.insert(factor);
-      const auto found = shapes.find(factor);
+    for (const auto& [factor, suffix] : kFactors) {
+      const std::string name = fmt::format("{}{}", linear.path, suffix);
+      known.insert(name);
+      const auto found = shapes.find(name);
       if (!target || found == shapes.end()) {
-        if (target) wrong.push_back(factor + " is missing");
+        if (target) wrong.push_back(name + " is missing");
         continue;
       }
-      const int64_t rows = is_b ? linear.out : target->r, cols = is_b ? target->r : linear.in;
+      const auto [rows, cols] = shape_of(factor, target->r, linear.out, linear.in);
       if (found->second != std::pair(rows, cols)) {
-        wrong.push_back(fmt::format("{} is [{}, {}], the model needs [{}, {}]", factor, found->second.first, found->second.second, rows, cols));
+        wrong.push_back(fmt::format("{} is [{}, {}], the model needs [{}, {}]", name, found->second.first,
+                                    found->second.second, rows, cols));
       }
     }
   }

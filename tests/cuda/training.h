@@ -75,7 +75,7 @@ inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
   Engine engine(s, backend, mesh, weights, planned);
   engine.adapter()->load([](const FactorSlice& f, float* values) {
     for (int64_t r = 0; r < f.row_count; ++r) {  // by global position, so that every mesh starts alike
-      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.is_b ? 0.3f : 0.5f);
+      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
     }
   });
   Trained t;

@@ -238,7 +238,7 @@ int run(int argc, char** argv) {
   Engine engine(s, *device.backend, device.mesh, broken == "swapped_blocks" && shape.size() > 1 ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
   engine.adapter()->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
     for (int64_t r = 0; r < f.row_count; ++r) {
-      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.is_b ? 0.3f : 0.5f);
+      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
     }
   });
 

@@ -81,11 +81,11 @@ TEST(Engine, GradientsAreTheSlopesOfTheLossUnderDropout) {
     Moved moved(dropout);
     const std::vector<double> gradient = moved.gradient(batch, 1), other_masks = moved.gradient(batch, 2);
     for (Projection p : kAllProjections) {
-      for (const bool is_b : {false, true}) {
+      for (const auto& [factor, suffix] : kFactors) {
         std::vector<double> part(gradient.size());
         double by_other_masks = 0;
         for (const FactorSlice& f : moved.engine().adapter()->factors()) {
-          if (f.projection != p || f.is_b != is_b) continue;
+          if (f.projection != p || f.factor != factor) continue;
           for (size_t i = static_cast<size_t>(f.offset); i < static_cast<size_t>(f.offset + f.size()); ++i) {
             part[i] = gradient[i];
             by_other_masks += gradient[i] * other_masks[i];
@@ -99,7 +99,7 @@ TEST(Engine, GradientsAreTheSlopesOfTheLossUnderDropout) {
         moved.move(part, -h);
         moved.gradient(batch, 1, &down);
         moved.move({}, 0);
-        SCOPED_TRACE(fmt::format("dropout {} projection {} factor {}", dropout, static_cast<int>(p), is_b ? "B" : "A"));
+        SCOPED_TRACE(fmt::format("dropout {} projection {} {}", dropout, static_cast<int>(p), suffix));
         EXPECT_NEAR((up - down) / (2 * h) / expected, 1, 2e-3);
         if (dropout == 0) continue;
         EXPECT_GT(std::abs(by_other_masks / expected - 1), 4e-3);  // gradients under other masks would be noticed
