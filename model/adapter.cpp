@@ -45,10 +45,9 @@ int64_t lowest_adapted_layer(const AdapterLayout& layout) {
   return static_cast<int64_t>(layout.size());
 }
 
-AdapterSet::AdapterSet(const ModelConfig& config, const AdapterLayout& layout, const Placement& placement, DType dtype, Backend& backend,
-                       Arena& adapter, Arena* optimizer)
-    : backend_(backend), layout_(layout) {
-  std::vector<FactorSlice> whole, split;
+std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterLayout& layout,
+                                       const Placement& placement) {
+  std::vector<FactorSlice> factors;
   for (int64_t layer = placement.layer_begin; layer < placement.layer_end; ++layer) {
     for (Projection p : kAllProjections) {
       const auto& spec = layout[static_cast<size_t>(layer)][static_cast<size_t>(p)];
@@ -57,32 +56,34 @@ AdapterSet::AdapterSet(const ModelConfig& config, const AdapterLayout& layout, c
       const bool by_output = shape.split == Split::output;
       const Range out = by_output ? share_of(shape.out, placement.tp_rank, placement.tp_size) : Range{0, shape.out};
       const Range in = by_output ? Range{0, shape.in} : share_of(shape.in, placement.tp_rank, placement.tp_size);
-      const std::string path = module_path(layer, p);
-      const auto name = [&](Factor factor) { return fmt::format("{}{}", path, suffix_of(factor)); };
-      FactorSlice a{name(Factor::a), layer, p, Factor::a, spec->r, shape.in, 0, spec->r, in.begin, in.count, 0, by_output};
-      FactorSlice b{name(Factor::b), layer, p, Factor::b, shape.out, spec->r, out.begin, out.count, 0, spec->r, 0, !by_output};
-      (by_output ? whole : split).push_back(a);
-      (by_output ? split : whole).push_back(b);
+      const auto add = [&](Factor factor, bool whole, int64_t rows, int64_t cols, Range row, Range col) {
+        FactorSlice f;
+        f.name = fmt::format("{}{}", module_path(layer, p), suffix_of(factor));
+        f.layer = layer, f.projection = p, f.factor = factor, f.whole = whole;
+        f.rows = rows, f.row_begin = row.begin, f.row_count = row.count;
+        f.cols = cols, f.col_begin = col.begin, f.col_count = col.count;
+        factors.push_back(f);
+      };
+      const Range rank{0, spec->r};
+      add(Factor::a, by_output, spec->r, shape.in, rank, in);
+      add(Factor::b, !by_output, shape.out, spec->r, out, rank);
     }
   }
-  for (auto* region : {&whole, &split}) {
-    for (FactorSlice& f : *region) {
-      f.offset = size_;
-      size_ += f.size();
-      factors_.push_back(f);
-    }
-    if (region == &whole) whole_size_ = size_;
-  }
-  parameters = adapter.tensor(size_, 1, DType::f32);
-  if (backend.traits().strip_multiple == 0) copies = dtype == DType::f32 ? parameters : adapter.tensor(size_, 1, dtype);
-  if (optimizer == nullptr) return;
-  gradients = optimizer->tensor(size_, 1, DType::f32);
-  moment1 = optimizer->tensor(size_, 1, DType::f32);
-  moment2 = optimizer->tensor(size_, 1, DType::f32);
-  backend_.zero(gradients);
-  backend_.zero(moment1);
-  backend_.zero(moment2);
+  lay_out(std::span(factors));
+  return factors;
 }
+
+AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters,
+                       Tensor gradients, DType dtype, Backend& backend, Arena& arena)
+    : parameters(parameters), gradients(gradients), backend_(backend), layout_(layout), factors_(std::move(factors)) {
+  if (backend.traits().strip_multiple == 0)
+    copies = dtype == DType::f32 ? parameters : arena.tensor(parameters.rows, 1, dtype);
+}
+
+AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
+                       Arena& arena)
+    : AdapterSet(layout, factors, arena.tensor(size_of(std::span<const FactorSlice>(factors)), 1, DType::f32), {},
+                 dtype, backend, arena) {}
 
 const FactorSlice* AdapterSet::find(int64_t layer, Projection projection, Factor factor) const {
   for (const FactorSlice& f : factors_) {
@@ -94,22 +95,6 @@ const FactorSlice* AdapterSet::find(int64_t layer, Projection projection, Factor
 int64_t AdapterSet::rank_of(int64_t layer, Projection projection) const {
   const auto& spec = layout_[static_cast<size_t>(layer)][static_cast<size_t>(projection)];
   return spec ? spec->r : 0;
-}
-
-Tensor AdapterSet::view(Tensor flat, const FactorSlice& f) const {
-  Tensor t = flat.rows_from(f.offset, f.size());
-  t.rows = f.row_count;
-  t.cols = t.pitch = f.col_count;
-  return t;
-}
-
-std::vector<AdapterSet::LayerRun> AdapterSet::layer_runs() const {
-  std::vector<LayerRun> runs;
-  for (const FactorSlice& f : factors_) {
-    if (runs.empty() || runs.back().layer != f.layer || runs.back().whole != f.whole) runs.push_back({f.layer, f.offset, 0, f.whole});
-    runs.back().size += f.size();
-  }
-  return runs;
 }
 
 KaimingUniform::KaimingUniform(uint64_t seed, const std::string& name, int64_t fan_in)

@@ -1,7 +1,8 @@
 // Low-rank adapters (LoRA, Hu et al. 2021): y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ, A (r,in), B (out,r), s = alpha/r or alpha/√r.
-// The rank's share of all factors of its layers lies in flat fp32 buffers (parameters, gradients, moments), whole factors first:
-// a split-output linear keeps A whole and deals B's rows; a split-input one deals A's columns and keeps B whole.
-// The gradient of a whole factor is a partial sum on every tensor-parallel rank: it is reduced over tp once a step. Split factors are complete.
+// A rank's factors are slices of flat fp32 buffers, which somebody else owns and updates: an AdapterSet names them, and
+// keeps the copies that compute. A split-output linear keeps A whole and deals B's rows; a split-input one deals A's
+// columns and keeps B whole. The gradient of a whole factor is a partial sum on every tensor-parallel rank: it is
+// reduced over tp once a step. Split factors are complete.
 #pragma once
 #include <array>
 #include <functional>
@@ -12,6 +13,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/philox.h"
+#include "kernels/slice.h"
 #include "model/files/factor.h"
 #include "model/weight_table.h"
 
@@ -36,46 +38,36 @@ struct Placement {
   bool operator==(const Placement&) const = default;
 };
 
-// One factor of one linear: its global shape and the slice of it that this rank holds, at `offset` of the flat buffers.
-struct FactorSlice {
-  std::string name;  // "model.layers.0.self_attn.q_proj.lora_A"
-  int64_t layer = 0;
+// This rank's part of one factor, called "model.layers.0.self_attn.q_proj.lora_A".
+struct FactorSlice : Slice {
   Projection projection = Projection::q;
   Factor factor = Factor::a;
-  int64_t rows = 0, cols = 0;                                            // global
-  int64_t row_begin = 0, row_count = 0, col_begin = 0, col_count = 0;  // the slice
-  int64_t offset = 0;                                                    // elements
-  bool whole = true;
-  int64_t size() const { return row_count * col_count; }
 };
+// Of all adapted linears of the rank's layers, in the model's order: by layer, by projection, A before B. Laid out for
+// flat buffers.
+std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterLayout& layout,
+                                       const Placement& placement);
 
 class AdapterSet {
  public:
-  // `optimizer` null: no gradients and no moments (inference). dtype: of the compute copies. Where the backend has strips, those lie beside the frozen
-  // weights (`place`); else in one flat buffer, which at fp32 is the parameters themselves.
-  AdapterSet(const ModelConfig& config, const AdapterLayout& layout, const Placement& placement, DType dtype, Backend& backend, Arena& adapter,
-             Arena* optimizer);
+  // parameters, gradients (n) f32: flat buffers in which `factors` are laid out; gradients empty: nothing trains.
+  // dtype: of the compute copies. Where the backend has strips, those lie beside the frozen weights (`place`); else in
+  // one flat buffer of `arena`, which at fp32 is the parameters themselves.
+  AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters, Tensor gradients,
+             DType dtype, Backend& backend, Arena& arena);
+  // An adapter that is only used: its parameters lie in `arena` too.
+  AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
+             Arena& arena);
 
   const AdapterLayout& layout() const { return layout_; }
   std::span<const FactorSlice> factors() const { return factors_; }
   const FactorSlice* find(int64_t layer, Projection projection, Factor factor) const;
   int64_t rank_of(int64_t layer, Projection projection) const;  // 0: not adapted
-  int64_t size() const { return size_; }
-  int64_t whole_size() const { return whole_size_; }
 
-  Tensor parameters, gradients, moment1, moment2;  // (size) f32; the last three are empty without an optimizer
-  Tensor copies;                                   // (size) compute dtype; empty where the copies are placed
-  void place(const FactorSlice& f, Tensor copy);   // `copy` (row_count, col_count) follows the parameters of this factor from now on
-  Tensor whole(Tensor flat) const { return flat.rows_from(0, whole_size_); }
-  Tensor split(Tensor flat) const { return flat.rows_from(whole_size_, size_ - whole_size_); }
-  Tensor view(Tensor flat, const FactorSlice& f) const;  // (row_count, col_count) of a flat buffer
-
-  // Consecutive elements of the flat buffers that belong to one layer and one region.
-  struct LayerRun {
-    int64_t layer = 0, offset = 0, size = 0;
-    bool whole = true;
-  };
-  std::vector<LayerRun> layer_runs() const;
+  const Tensor parameters, gradients;  // (n) f32
+  Tensor copies;                       // (n) compute dtype; empty where the copies are placed
+  // `copy` (row_count, col_count) follows the parameters of this factor from now on.
+  void place(const FactorSlice& f, Tensor copy);
 
   // A as PEFT draws it: Kaiming uniform with a = √5, that is uniform in ±1/√fan_in with the global fan_in, by global element index; B = 0.
   void initialise(uint64_t seed);
@@ -89,7 +81,6 @@ class AdapterSet {
   AdapterLayout layout_;
   std::vector<CopyPair> placed_;  // parameters to their copies beside the weights
   std::vector<FactorSlice> factors_;
-  int64_t size_ = 0, whole_size_ = 0;
 };
 
 // Element `index` (row-major, of the whole factor) of the A named `name`: uniform in ±1/√fan_in.

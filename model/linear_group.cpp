@@ -37,13 +37,14 @@ LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<P
         adapter->place(*a, copy_of_a);
         adapter->place(*b, m.b);
       } else {  // the members' A lie one under another in the flat buffer too
-        copy_of_a = adapter->view(adapter->copies, *a);
-        m.b = adapter->view(adapter->copies, *b);
+        copy_of_a = view(adapter->copies, *a);
+        m.b = view(adapter->copies, *b);
       }
       if (a_.empty()) a_ = copy_of_a;
+      require(copy_of_a.data == a_.rows_from(rank_, m.r).data, "the A of a group's members lie one under another");
       if (!adapter->gradients.empty()) {
-        if (grad_a_.empty()) grad_a_ = adapter->view(adapter->gradients, *a);
-        m.grad_b = adapter->view(adapter->gradients, *b);
+        if (grad_a_.empty()) grad_a_ = view(adapter->gradients, *a);
+        m.grad_b = view(adapter->gradients, *b);
       }
       apart_.push_back({projection, rank_, m.r, m.scale});
       if (!together_.empty() && together_.back().scale == m.scale) {

@@ -6,16 +6,36 @@
 
 namespace drover {
 
+std::optional<LearningRateShape> learning_rate_shape(std::string_view name) {
+  if (name == "constant") return LearningRateShape::constant;
+  if (name == "linear") return LearningRateShape::linear;
+  if (name == "cosine") return LearningRateShape::cosine;
+  return std::nullopt;
+}
+
 double LearningRate::at(int64_t step) const {
-  const auto ratio = [](int64_t part, int64_t whole) { return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole)); };
+  const auto ratio = [](int64_t part, int64_t whole) {
+    return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
+  };
   if (step < warmup_steps) return peak * ratio(step, warmup_steps);
   switch (shape) {
-    case LearningRateShape::constant: return peak;
-    case LearningRateShape::linear: return peak * std::max(0.0, ratio(total_steps - step, total_steps - warmup_steps));
+    case LearningRateShape::constant:
+      return peak;
+    case LearningRateShape::linear:
+      return peak * std::max(0.0, ratio(total_steps - step, total_steps - warmup_steps));
     case LearningRateShape::cosine:
-      return peak * std::max(0.0, 0.5 * (1 + std::cos(std::numbers::pi * ratio(step - warmup_steps, total_steps - warmup_steps))));
+      return peak *
+             std::max(0.0,
+                      0.5 * (1 + std::cos(std::numbers::pi * ratio(step - warmup_steps, total_steps - warmup_steps))));
   }
   return peak;
+}
+
+bool LearningRate::moves() const {
+  for (int64_t step = 0; step < total_steps; ++step) {
+    if (at(step) > 0) return true;
+  }
+  return false;
 }
 
 int64_t warmup_steps_of(double ratio, int64_t total_steps) {

@@ -1,11 +1,16 @@
-// The learning rate of every step: constant, linear or cosine after a linear warm-up, as transformers' get_scheduler gives it.
-//   step < warm-up: step/warm-up;  linear: (total - step)/(total - warm-up);  cosine: (1 + cos(π·progress))/2.  A constant rate warms up too.
+// The learning rate of every step: constant, linear or cosine after a linear warm-up, as transformers' get_scheduler gives
+// it.  step < warm-up: step/warm-up;  linear: (total - step)/(total - warm-up);  cosine: (1 + cos(π·progress))/2.
+// A constant rate warms up too.
 #pragma once
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 namespace drover {
 
 enum class LearningRateShape : uint8_t { constant, linear, cosine };
+// Of "constant", "linear" or "cosine"; of any other name none.
+std::optional<LearningRateShape> learning_rate_shape(std::string_view name);
 
 struct LearningRate {
   LearningRateShape shape = LearningRateShape::cosine;
@@ -13,6 +18,7 @@ struct LearningRate {
   int64_t warmup_steps = 0;
   int64_t total_steps = 0;
   double at(int64_t step) const;  // of the update with this index, from 0: with warm-up the first step has rate 0
+  bool moves() const;             // whether it is above 0 in any of the steps
 };
 
 int64_t warmup_steps_of(double ratio, int64_t total_steps);  // ceil(ratio·steps)

@@ -22,7 +22,8 @@ std::string dataset(const std::string& kind, const std::string& factor) { return
 
 }  // namespace
 
-void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, const Mesh& mesh) {
+void save_checkpoint(const fs::path& run, const CheckpointState& state, const Trainables& trainables, Backend& backend,
+                     const Mesh& mesh) {
   const fs::path final = run / fmt::format("step-{}", state.step), temporary = run / fmt::format("step-{}.tmp", state.step);
   const int rank = mesh.world->rank();
   together(*mesh.world, [&] {
@@ -37,12 +38,12 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Ad
     if (mesh.position.dp() != 0) return;  // replicas hold the same
     hdf5::File file = hdf5::File::create(temporary / file_name);
     std::vector<float> values;
-    for (const FactorSlice& f : adapter.factors()) {
+    for (const Slice& f : trainables.slices()) {
       if (f.whole && mesh.position.tp() != 0) continue;
       values.resize(static_cast<size_t>(f.size()));
-      const Tensor flats[] = {adapter.parameters, adapter.moment1, adapter.moment2};
+      const Tensor flats[] = {trainables.parameters, trainables.moment1, trainables.moment2};
       for (size_t kind = 0; kind < 3; ++kind) {
-        backend.download(adapter.view(flats[kind], f), values.data());
+        backend.download(view(flats[kind], f), values.data());
         file.write(dataset(kKinds[kind], f.name), values, f.col_count);
       }
       pieces.push_back({{"name", f.name}, {"shape", {f.rows, f.cols}}, {"rows", {f.row_begin, f.row_count}}, {"cols", {f.col_begin, f.col_count}}, {"file", file_name}});
@@ -181,23 +182,22 @@ void Checkpoint::read(const std::string& kind, const std::string& factor, int64_
   }
 }
 
-void Checkpoint::load(AdapterSet& adapter, Backend& backend) const {
+void Checkpoint::load(Trainables& trainables, Backend& backend) const {
   std::vector<float> values;
-  for (const FactorSlice& f : adapter.factors()) {
+  for (const Slice& f : trainables.slices()) {
     const auto found = factors_.find(f.name);
     if (found == factors_.end()) fail(Exit::bad_data, "{}: the checkpoint has no tensor {}", directory_.string(), f.name);
     if (found->second.rows != f.rows || found->second.cols != f.cols) {
       fail(Exit::bad_data, "{}: {} has the shape ({}, {}), the run needs ({}, {})", directory_.string(), f.name, found->second.rows, found->second.cols, f.rows, f.cols);
     }
     values.resize(static_cast<size_t>(f.size()));
-    const Tensor flats[] = {adapter.parameters, adapter.moment1, adapter.moment2};
+    const Tensor flats[] = {trainables.parameters, trainables.moment1, trainables.moment2};
     for (size_t kind = 0; kind < 3; ++kind) {
       if (flats[kind].empty()) continue;
       read(kKinds[kind], f.name, f.row_begin, f.row_count, f.col_begin, f.col_count, values.data());
-      backend.upload(values.data(), adapter.view(flats[kind], f));
+      backend.upload(values.data(), view(flats[kind], f));
     }
   }
-  adapter.refresh();
 }
 
 void clean_up(const fs::path& run) {

@@ -1,7 +1,7 @@
 // Checkpoints: output.dir/step-N/ with one HDF5 file per writing rank and manifest.json. Everything is written under a temporary name, fsynced and
 // renamed, so a directory called step-N is whole; what counts as the latest is the newest one whose manifest and hashes verify.
-// A checkpoint holds named global tensors (parameters and both moments of every factor, each with the slice that a file has), the stream position
-// and the run's identity: any mesh reads any mesh's.
+// A checkpoint holds named global tensors (parameters and both moments of all that trains, each with the slice that a
+// file has), the stream position and the run's identity: any mesh reads any mesh's.
 #pragma once
 #include <map>
 #include <memory>
@@ -9,8 +9,8 @@
 
 #include "kernels/base/file.h"
 #include "kernels/comm/mesh.h"
-#include "model/adapter.h"
 #include "model/files/adapter_config.h"
+#include "optim/trainables.h"
 
 namespace drover {
 
@@ -22,7 +22,8 @@ struct CheckpointState {
 };
 
 // Collective over mesh.world. 74 when it cannot be written, also because a directory of that step is there.
-void save_checkpoint(const fs::path& run, const CheckpointState& state, const AdapterSet& adapter, Backend& backend, const Mesh& mesh);
+void save_checkpoint(const fs::path& run, const CheckpointState& state, const Trainables& trainables, Backend& backend,
+                     const Mesh& mesh);
 
 // A checkpoint that verified: every file has the size and SHA-256 that the manifest states. As long as it is open it is not pruned.
 class Checkpoint {
@@ -38,8 +39,9 @@ class Checkpoint {
   std::pair<int64_t, int64_t> shape(const std::string& factor) const;  // global
   // kind: "parameters", "moment1" or "moment2". The slice of the global matrix, row-major.
   void read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, float* out) const;
-  // Fills an adapter's share: parameters, and the moments where it has them. 65 when the factors are not the same.
-  void load(AdapterSet& adapter, Backend& backend) const;
+  // Fills this rank's slices: parameters, and the moments where there are any. 65 when the tensors are not the same.
+  // Copies that compute are not refreshed.
+  void load(Trainables& trainables, Backend& backend) const;
 
  private:
   struct Piece {

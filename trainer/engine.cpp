@@ -69,27 +69,29 @@ double loss_of(Reading& log_likelihoods) {
   for (double l : log_likelihoods.values()) loss -= l;
   return loss;
 }
-double norm_of(Reading& squares) { return std::sqrt(squares.values()[0]); }
 
 }  // namespace
 
-Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity)
+Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source,
+               const ArenaBytes& capacity)
     : settings_(settings),
       backend_(backend),
       mesh_(mesh),
       weights_("weights", backend.memory(), capacity.weights),
       adapter_arena_("adapter", backend.memory(), capacity.adapter),
-      optimizer_("optimizer", backend.memory(), capacity.optimizer),
+      optimizer_arena_("optimizer", backend.memory(), capacity.optimizer),
       scratch_("scratch", backend.memory(), capacity.scratch) {
   const Placement placement = placement_of(settings_, mesh);
   if (!settings_.adapter.empty()) {
-    adapter_ = std::make_unique<AdapterSet>(settings_.model, settings_.adapter, placement, settings_.dtype, backend, adapter_arena_,
-                                            settings_.train ? &optimizer_ : nullptr);
+    std::vector<FactorSlice> factors = factor_slices(settings_.model, settings_.adapter, placement);
+    trainables_.emplace(std::vector<Slice>(factors.begin(), factors.end()), backend, adapter_arena_,
+                        settings_.train ? &optimizer_arena_ : nullptr);
+    adapter_ = std::make_unique<AdapterSet>(settings_.adapter, std::move(factors), trainables_->parameters,
+                                            trainables_->gradients, settings_.dtype, backend, adapter_arena_);
     if (settings_.train) {
-      gradient_sum_ =
-          std::make_unique<GradientSum>(*adapter_, mesh, backend, optimizer_, settings_.deterministic, settings_.local_micro_batches);
-      factor_ = optimizer_.tensor(1, 1, DType::f32);
-      backend.zero(factor_);
+      const Accumulation accumulation{settings_.deterministic, settings_.local_micro_batches};
+      optimizer_.emplace(settings_.optimizer, accumulation, *trainables_, settings_.model.layers, mesh, backend,
+                         optimizer_arena_, scratch_);
     }
   }
   stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, mesh.tp(),
@@ -124,7 +126,7 @@ Engine::~Engine() = default;
 ArenaBytes Engine::peak() const {
   int64_t slot = 0;
   for (const auto& s : slots_) slot = std::max(slot, s->arena.peak_bytes());
-  return {weights_.peak_bytes(), adapter_arena_.peak_bytes(), optimizer_.peak_bytes(),
+  return {weights_.peak_bytes(), adapter_arena_.peak_bytes(), optimizer_arena_.peak_bytes(),
           slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes(), scratch_.peak_bytes()};
 }
 
@@ -260,7 +262,7 @@ void Engine::compute(const Action& action, const Batch& batch, bool train, uint6
     forward(slot, saves(train), step, losses.rows_from(index, 1), sink);
   } else {
     run_parts(slot, true, step, &Engine::backward_pass);
-    gradient_sum_->add_micro_batch(index);
+    optimizer_->add_micro_batch(index);
   }
 }
 
@@ -307,46 +309,34 @@ std::unique_ptr<Reading> Engine::read_losses(Tensor losses) {
   return backend_.read_later(losses);
 }
 
-std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, uint64_t step) {
-  require(gradient_sum_ != nullptr, "training needs an engine that was built to train");
+std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, int64_t step) {
+  require(optimizer_.has_value(), "training needs an engine that was built to train");
   Frame frame(scratch_);
   Tensor losses = frame.tensor(batch.total, 1, DType::f64);
   backend_.zero(losses);
-  gradient_sum_->start();
-  run(batch, true, step, losses, {});
-  gradient_sum_->finish();
+  optimizer_->start();
+  run(batch, true, static_cast<uint64_t>(step), losses, {});
+  optimizer_->sum();
   return read_losses(losses);
 }
 
-std::unique_ptr<Reading> Engine::enqueue_update(const StepSettings& settings) {
+PendingNorm Engine::enqueue_update(int64_t step) {
   progress_();
-  // Squares are summed layer by layer and added in the model's order, so that the norm's bits do not depend on where a pipeline stage ends.
-  Frame frame(scratch_);
-  const int64_t layers = settings_.model.layers;
-  Tensor whole = frame.tensor(layers, 1, DType::f64), split = frame.tensor(layers, 1, DType::f64);
-  Tensor sum = frame.tensor(1, 1, DType::f64);
-  for (Tensor t : {whole, split, sum}) backend_.zero(t);
-  for (const AdapterSet::LayerRun& run : adapter_->layer_runs()) {
-    backend_.sum_squares(adapter_->gradients.rows_from(run.offset, run.size), (run.whole ? whole : split).rows_from(run.layer, 1));
-  }
-  mesh_.tp().all_reduce(split);  // whole factors are equal on all tp ranks: counted once
-  backend_.add(split, whole);
-  mesh_.pp().all_reduce(whole);  // every layer lies on one stage
-  for (int64_t layer = 0; layer < layers; ++layer) backend_.add(whole.rows_from(layer, 1), sum);
-  backend_.clip_factor(sum, settings.max_grad_norm, factor_);
-  backend_.adamw(settings.adamw, factor_, adapter_->gradients, adapter_->parameters, adapter_->moment1, adapter_->moment2);
+  PendingNorm norm = optimizer_->update(step);
   adapter_->refresh();
-  return backend_.read_later(sum);
+  return norm;
 }
 
-PendingStep Engine::enqueue_step(const Batch& batch, const StepSettings& settings) {
-  std::unique_ptr<Reading> losses = enqueue_gradients(batch, static_cast<uint64_t>(settings.adamw.step));
-  return {std::move(losses), enqueue_update(settings)};
+PendingStep Engine::enqueue_step(const Batch& batch, int64_t step) {
+  std::unique_ptr<Reading> losses = enqueue_gradients(batch, step);
+  return {std::move(losses), enqueue_update(step)};
 }
 
-StepResult PendingStep::result() { return {loss_of(*losses_), norm_of(*squares_)}; }
-double Engine::accumulate_gradients(const Batch& batch, uint64_t step) { return loss_of(*enqueue_gradients(batch, step)); }
-double Engine::apply_gradients(const StepSettings& settings) { return norm_of(*enqueue_update(settings)); }
+StepResult PendingStep::result() { return {loss_of(*losses_), norm_.value()}; }
+double Engine::accumulate_gradients(const Batch& batch, int64_t step) {
+  return loss_of(*enqueue_gradients(batch, step));
+}
+double Engine::apply_gradients(int64_t step) { return enqueue_update(step).value(); }
 
 double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) {
   Frame frame(scratch_);

@@ -8,7 +8,7 @@
 #include "data/batch.h"
 #include "kernels/comm/mesh.h"
 #include "model/stage.h"
-#include "trainer/gradient_sum.h"
+#include "optim/optimizer.h"
 #include "trainer/schedule.h"
 
 namespace drover {
@@ -29,6 +29,7 @@ struct EngineSettings {
   int64_t answer_sequences = 0;        // eval.prompts: questions answered at once in scratch; 0: none
   int64_t answer_tokens = 0;           // of a prompt with its answer
   bool train = true;                   // false: evaluation only; no gradients, no optimizer
+  OptimizerSettings optimizer;
   bool deterministic = false;
   bool recompute = false;              // memory.activation_checkpointing: full
   float dropout = 0;
@@ -42,11 +43,6 @@ struct ArenaBytes {
   bool operator==(const ArenaBytes&) const = default;
 };
 
-struct StepSettings {
-  AdamW adamw;
-  float max_grad_norm = 1;
-};
-
 struct StepResult {
   double loss = 0;       // Σ w·nll / Σ w over the global batch
   double grad_norm = 0;  // before clipping
@@ -55,11 +51,12 @@ struct StepResult {
 // A step that has been enqueued. Its numbers are there when the device has done it.
 class PendingStep {
  public:
-  PendingStep(std::unique_ptr<Reading> losses, std::unique_ptr<Reading> squares) : losses_(std::move(losses)), squares_(std::move(squares)) {}
+  PendingStep(std::unique_ptr<Reading> losses, PendingNorm norm) : losses_(std::move(losses)), norm_(std::move(norm)) {}
   StepResult result();  // waits
 
  private:
-  std::unique_ptr<Reading> losses_, squares_;
+  std::unique_ptr<Reading> losses_;
+  PendingNorm norm_;
 };
 
 class Engine {
@@ -67,12 +64,12 @@ class Engine {
   Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity);
   ~Engine();
 
-  // Where a gradient norm is not finite, nothing is updated by this step and by all later ones.
-  PendingStep enqueue_step(const Batch& batch, const StepSettings& settings);
-  StepResult train_step(const Batch& batch, const StepSettings& settings) { return enqueue_step(batch, settings).result(); }
+  // Steps count from 1. Where a gradient norm is not finite, nothing is updated by this step and by all later ones.
+  PendingStep enqueue_step(const Batch& batch, int64_t step);
+  StepResult train_step(const Batch& batch, int64_t step) { return enqueue_step(batch, step).result(); }
   // The parts of train_step, for tests and tools: gradients of a batch (summed over the mesh), then the update.
-  double accumulate_gradients(const Batch& batch, uint64_t step);
-  double apply_gradients(const StepSettings& settings);
+  double accumulate_gradients(const Batch& batch, int64_t step);
+  double apply_gradients(int64_t step);
 
   // Σ w·nll over the global batch, no gradients. `per_micro_batch`, when given, gets every local micro-batch's log-probabilities of its
   // trained tokens in order (on the ranks of the last stage).
@@ -83,6 +80,7 @@ class Engine {
   void on_progress(std::function<void()> called) { progress_ = std::move(called); }
 
   AdapterSet* adapter() { return adapter_.get(); }
+  Trainables* trainables() { return trainables_ ? &*trainables_ : nullptr; }  // of the adapter
   const Stage& stage() const { return *stage_; }
   Backend& backend() { return backend_; }
   Mesh& mesh() { return mesh_; }
@@ -114,19 +112,19 @@ class Engine {
   Pass backward_pass(Step& step, Slot& slot, const Part& part);
   void run_parts(Slot& slot, bool train, uint64_t step, Pass (Engine::*pass)(Step&, Slot&, const Part&));
   Step step_for(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step);
-  std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, uint64_t step);  // → a loss of each micro-batch
-  std::unique_ptr<Reading> enqueue_update(const StepSettings& settings);          // → the norm's square
+  std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, int64_t step);  // → a loss of each micro-batch
+  PendingNorm enqueue_update(int64_t step);
   std::unique_ptr<Reading> read_losses(Tensor losses);
 
   EngineSettings settings_;
   Backend& backend_;
   Mesh& mesh_;
-  Arena weights_, adapter_arena_, optimizer_, scratch_;
+  Arena weights_, adapter_arena_, optimizer_arena_, scratch_;
   std::optional<Arena> stream_arena_;  // counted as saved
+  std::optional<Trainables> trainables_;
   std::unique_ptr<AdapterSet> adapter_;
   std::unique_ptr<Stage> stage_;
-  std::unique_ptr<GradientSum> gradient_sum_;
-  Tensor factor_;  // (1) f32: of clipping; NaN from the first norm on that is not finite
+  std::optional<Optimizer> optimizer_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Stream> streams_;
   std::function<void()> progress_ = [] {};

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 
+#include "model/adapter.h"
 #include "model/files/model_directory.h"
 #include "model/files/peft.h"
 #include "trainer/checkpoint.h"

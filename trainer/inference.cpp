@@ -19,9 +19,10 @@ Parts build(const ModelConfig& config, const AdapterLayout& layout, const Infere
             const std::vector<Arena*>& arenas) {
   Parts p;
   const Placement placement{mesh.position.tp(), mesh.shape.tp(), 0, config.layers, true, true};
-  if (!layout.empty()) p.adapter = std::make_unique<AdapterSet>(config, layout, placement, s.dtype, backend, *arenas[1], nullptr);
-  p.stage = std::make_unique<Stage>(config, placement, s.dtype, capacity, mesh.tp(), backend, *arenas[0], source,
-                                    p.adapter.get());
+  if (!layout.empty())
+    p.adapter =
+        std::make_unique<AdapterSet>(layout, factor_slices(config, layout, placement), s.dtype, backend, *arenas[1]);
+  p.stage = std::make_unique<Stage>(config, placement, s.dtype, capacity, mesh.tp(), backend, *arenas[0], source, p.adapter.get());
   p.decoder = std::make_unique<Decoder>(*p.stage, backend, *arenas[2], *arenas[3], s.sequences, capacity);
   return p;
 }

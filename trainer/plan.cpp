@@ -37,7 +37,7 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
                        shape.dp());
   };
   const Batch batch = batch_of(settings.micro_batch_tokens, settings.micro_batch_trained);
-  if (settings.train) engine.train_step(batch, {});
+  if (settings.train) engine.train_step(batch, 1);
   const int64_t flops = backend.total_flops();
   engine.evaluate(settings.evaluation_tokens == 0 ? batch : batch_of(settings.evaluation_tokens, settings.evaluation_trained));
   if (settings.answer_sequences > 0) {

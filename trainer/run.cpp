@@ -12,7 +12,6 @@
 #include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
-#include "optim/learning_rate.h"
 #include "trainer/checkpoint.h"
 #include "trainer/evaluation.h"
 #include "trainer/export.h"
@@ -106,9 +105,7 @@ class Training {
     model_->release_pages();
     loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp(), mesh_.shape.dp()});
     total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
-    bool moves = false;
-    for (int64_t step = 1; step <= total_steps_ && !moves; ++step) moves = step_settings(step).adamw.learning_rate > 0;
-    if (!moves) {
+    if (!learning_rate().moves()) {
       fail(Exit::bad_recipe, "the learning rate is 0 in all {} steps, so that nothing would be learnt: optim.learning_rate is {}, and with warm-up the first step has rate 0; train more steps or "
            "set optim.warmup_steps to 0", total_steps_, recipe_.optim.learning_rate);
     }
@@ -131,7 +128,8 @@ class Training {
         fail(Exit::bad_recipe, "{} has done {} steps, and the recipe asks for {} in all; raise train.max_steps or train.epochs, choose a new output.dir, or start over with checkpoint.resume: never",
              checkpoint->directory().string(), checkpoint->state().step, total_steps_);
       }
-      checkpoint->load(adapter, backend());
+      checkpoint->load(*engine_->trainables(), backend());
+      adapter.refresh();
     });
     if (checkpoint) {
       done_ = checkpoint->state().step;
@@ -161,19 +159,11 @@ class Training {
     return (!data_.validation || metrics_->validated_last_step()) && (data_.prompts.empty() || fs::exists(answers_file()));
   }
 
-  StepSettings step_settings(int64_t step) const {  // step from 1
-    const OptimSection& o = recipe_.optim;
-    const int64_t warmup = o.warmup_steps ? *o.warmup_steps : warmup_steps_of(o.warmup_ratio.value_or(0), total_steps_);
-    const LearningRateShape shape = o.schedule == "constant" ? LearningRateShape::constant : o.schedule == "linear" ? LearningRateShape::linear : LearningRateShape::cosine;
-    const LearningRate rate{shape, o.learning_rate, warmup, total_steps_};
-    return {{rate.at(step - 1), o.betas[0], o.betas[1], o.eps, o.weight_decay, step},
-            static_cast<float>(o.max_grad_norm)};
-  }
-
   void save() {
     watchdog_->beat(fmt::format("saving after step {}", done_));
     const StreamPosition next = loader_->position_of(done_);
-    save_checkpoint(run_, {done_, identity_, next.epoch, next.step, adapter_config_}, *engine_->adapter(), backend(), mesh_);
+    save_checkpoint(run_, {done_, identity_, next.epoch, next.step, adapter_config_}, *engine_->trainables(), backend(),
+                    mesh_);
     saved_ = done_;
     together(world_, [&] {
       if (world_.rank() == 0) prune_checkpoints(run_, recipe_.checkpoint.keep);
@@ -212,6 +202,8 @@ class Training {
     validated_ = done_;
   }
 
+  const LearningRate& learning_rate() const { return engine_->settings().optimizer.learning_rate; }
+
   Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *device_->backend; }
 
   int64_t launched() const { return done_ + static_cast<int64_t>(in_flight_.size()); }
@@ -220,9 +212,9 @@ class Training {
     std::unique_ptr<Moment> begin = device_->backend->moment();  // now, or when the step in flight ends
     Batch batch;
     together(world_, [&] { batch = loader_->load(loader_->position_of(launched())); });
-    const StepSettings settings = step_settings(launched() + 1);
-    PendingStep pending = engine_->enqueue_step(batch, settings);
-    in_flight_.push_back({std::move(pending), std::move(begin), device_->backend->moment(), settings.adamw.learning_rate, batch.tokens, batch.trained_tokens});
+    PendingStep pending = engine_->enqueue_step(batch, launched() + 1);
+    in_flight_.push_back({std::move(pending), std::move(begin), device_->backend->moment(),
+                          learning_rate().at(launched()), batch.tokens, batch.trained_tokens});
   }
 
   // Waits for steps, and writes what they gave, until at most `kept` are in flight.

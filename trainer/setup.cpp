@@ -199,6 +199,18 @@ int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch) {
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(recipe.train.epochs.value_or(1) * static_cast<double>(steps_per_epoch) - 1e-9)));
 }
 
+OptimizerSettings optimizer_settings(const OptimSection& o, int64_t total_steps) {
+  const std::optional<LearningRateShape> shape = learning_rate_shape(o.schedule);
+  require(shape.has_value(), "a schedule that a recipe may name is one of the optimizer's");
+  const int64_t warmup = o.warmup_steps ? *o.warmup_steps : warmup_steps_of(o.warmup_ratio.value_or(0), total_steps);
+  return {.learning_rate = {*shape, o.learning_rate, warmup, total_steps},
+          .beta1 = o.betas[0],
+          .beta2 = o.betas[1],
+          .eps = o.eps,
+          .weight_decay = o.weight_decay,
+          .max_grad_norm = o.max_grad_norm};
+}
+
 double head_cost_in_layers(const ModelConfig& m) {
   int64_t layer = 0;
   for (Projection p : kAllProjections) layer += shape_of(m, p).out * shape_of(m, p).in;
@@ -231,7 +243,9 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   for (const SamplePrompt& p : data->prompts) check_ids(p.ids, model, p.prompt.where);
   const LoaderSettings loading{recipe.train.micro_batch_size, recipe.train.global_batch_size, recipe.data.shuffle, static_cast<uint64_t>(recipe.train.seed), 0, 1};
   const Loader loader(data->train, loading);
-  const Loader::Largest largest = loader.largest_micro_batch(total_steps(recipe, loader.steps_per_epoch()));
+  const int64_t steps = total_steps(recipe, loader.steps_per_epoch());
+  s.optimizer = optimizer_settings(recipe.optim, steps);
+  const Loader::Largest largest = loader.largest_micro_batch(steps);
   s.max_positions = data->train.longest_document();
   if (data->validation) {
     const TokenStore& v = *data->validation;

@@ -38,6 +38,7 @@ inline EngineSettings settings_of(const Case& run) {
   s.least_part_rows = 1;  // the first micro-batch passes in parts of 11 and 8 rows where sums run beside
   s.dropout = run.dropout;
   s.recompute = run.recompute;
+  s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3}, .eps = 1e-3, .weight_decay = 0.01, .max_grad_norm = 0.05};
   return s;
 }
 
@@ -62,7 +63,7 @@ inline std::map<std::string, std::vector<float>> named(Engine& engine, Tensor fl
   for (const FactorSlice& f : engine.adapter()->factors()) {
     std::vector<float>& values = result[f.name];
     values.resize(static_cast<size_t>(f.size()));
-    engine.backend().download(engine.adapter()->view(flat, f), values.data());
+    engine.backend().download(view(flat, f), values.data());
   }
   return result;
 }
@@ -80,12 +81,9 @@ inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
   });
   Trained t;
   for (int64_t step = 0; step < run.steps; ++step) {
-    t.losses.push_back(engine.accumulate_gradients(batch_of(step), static_cast<uint64_t>(step) + 1));
+    t.losses.push_back(engine.accumulate_gradients(batch_of(step), step + 1));
     if (step == 0) t.gradients = named(engine, engine.adapter()->gradients);
-    StepSettings settings;
-    settings.adamw = {.learning_rate = 5e-3, .eps = 1e-3, .weight_decay = 0.01, .step = step + 1};
-    settings.max_grad_norm = 0.05f;
-    t.norms.push_back(engine.apply_gradients(settings));
+    t.norms.push_back(engine.apply_gradients(step + 1));
   }
   t.parameters = named(engine, engine.adapter()->parameters);
   EXPECT_EQ(engine.peak().weights, planned.weights);  // strips included

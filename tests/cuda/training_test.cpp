@@ -78,13 +78,10 @@ TEST(CudaTraining, AStepMovesItsBatchAndItsScalars) {
   DrawnWeights weights(11, 0.15f, 0.5f);
   Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
   engine.adapter()->initialise(1);
-  StepSettings settings;
-  settings.adamw.learning_rate = 1e-3;
-  engine.train_step(batch_of(0), settings);  // the first may grow a workspace
+  engine.train_step(batch_of(0), 1);  // the first may grow a workspace
   const cuda::Traffic before = backend->traffic();
   const Batch batch = batch_of(0);
-  settings.adamw.step = 2;
-  engine.train_step(batch, settings);
+  engine.train_step(batch, 2);
   const cuda::Traffic after = backend->traffic();
   // ids, positions, documents of every token; row, label and weight of a trained one; segments. A loss of each micro-batch and the norm come back.
   EXPECT_LE(after.uploaded_bytes - before.uploaded_bytes, 24 * batch.tokens + 64 * 4);
@@ -106,9 +103,9 @@ TEST(CudaTraining, ANormThatIsNotFiniteUpdatesNothing) {
   const auto before = named(engine, engine.adapter()->parameters);
   const float bad = INFINITY;
   backend->upload(&bad, engine.adapter()->gradients.rows_from(7, 1));
-  EXPECT_FALSE(std::isfinite(engine.apply_gradients({.adamw = {.learning_rate = 1}, .max_grad_norm = 1})));
+  EXPECT_FALSE(std::isfinite(engine.apply_gradients(1)));
   EXPECT_EQ(named(engine, engine.adapter()->parameters), before);
-  engine.train_step(batch_of(1), {.adamw = {.learning_rate = 1, .step = 2}, .max_grad_norm = 1});  // nor does a good step after it
+  engine.train_step(batch_of(1), 2);  // nor does a good step after it
   EXPECT_EQ(named(engine, engine.adapter()->parameters), before);
 }
 

@@ -13,11 +13,10 @@ TEST(CudaWaiting, StepsAreEnqueuedWithoutAWait) {
   DrawnWeights weights(11, 0.15f, 0.5f);
   Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
   engine.adapter()->initialise(1);
-  const auto settings = [](int64_t step) { return StepSettings{.adamw = {.learning_rate = 1e-3, .step = step}}; };
-  engine.train_step(batch_of(0), settings(1));  // the first may grow a workspace
+  engine.train_step(batch_of(0), 1);  // the first may grow a workspace
   const int64_t before = cuda::emulation::waits;
-  PendingStep second = engine.enqueue_step(batch_of(1), settings(2));
-  PendingStep third = engine.enqueue_step(batch_of(2), settings(3));
+  PendingStep second = engine.enqueue_step(batch_of(1), 2);
+  PendingStep third = engine.enqueue_step(batch_of(2), 3);
   EXPECT_EQ(cuda::emulation::waits, before);
   EXPECT_GT(second.result().grad_norm, 0);
   EXPECT_EQ(cuda::emulation::waits, before + 2);  // for the losses and the norm

@@ -68,7 +68,7 @@ void run(char** argv) {
                 [&](const std::string& factor) {
                   const FactorSlice& f = *slices.at(factor);
                   AdapterMatrix m{f.rows, f.cols, std::vector<float>(static_cast<size_t>(f.size()))};
-                  backend->download(engine.adapter()->view(engine.adapter()->gradients, f), m.values.data());
+                  backend->download(view(engine.adapter()->gradients, f), m.values.data());
                   return m;
                 },
                 DType::f32);

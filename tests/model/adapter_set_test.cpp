@@ -24,12 +24,12 @@ std::map<std::string, std::vector<float>> drawn_by(int tp, uint64_t seed) {
   for (int rank = 0; rank < tp; ++rank) {
     const auto backend = make_cpu_backend(1);
     Arena arena("adapter", backend->memory(), 8 << 20);
-    AdapterSet set(c, layout, {.tp_rank = rank, .tp_size = tp, .layer_end = c.layers}, DType::f32, *backend, arena, nullptr);
+    AdapterSet set(layout, factor_slices(c, layout, {.tp_rank = rank, .tp_size = tp, .layer_end = c.layers}), DType::f32, *backend, arena);
     set.initialise(seed);
     for (const FactorSlice& f : set.factors()) {
       std::vector<float>& values = whole[f.name];
       values.resize(static_cast<size_t>(f.rows * f.cols), NAN);
-      const Tensor part = set.view(set.parameters, f);
+      const Tensor part = view(set.parameters, f);
       for (int64_t r = 0; r < f.row_count; ++r) {
         for (int64_t k = 0; k < f.col_count; ++k) values[static_cast<size_t>((f.row_begin + r) * f.cols + f.col_begin + k)] = part.as<float>()[r * part.pitch + k];
       }

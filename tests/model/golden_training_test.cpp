@@ -40,7 +40,7 @@ Batch batch_of(std::vector<MicroBatch> micro_batches) {
 // An engine that trains one of the adapters in tests/golden/adapters.
 class Trainer {
  public:
-  Trainer(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false)
+  Trainer(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false, const OptimizerSettings& optimizer = {})
       : model_(model_name), weights_(model_.weights()), mesh_(make_self_mesh()), backend_(make_cpu_backend(1)) {
     const fs::path adapter = directory() / "adapters" / adapter_name;
     EngineSettings s;
@@ -52,6 +52,7 @@ class Trainer {
     s.micro_batch_tokens = 300;
     s.local_micro_batches = 2;
     s.recompute = recompute;
+    s.optimizer = optimizer;
     engine_ = std::make_unique<Engine>(s, *backend_, mesh_, weights_, plan_rank(s, mesh_.shape, mesh_.position).bytes);
     load_adapter(adapter, s.model, *engine_->adapter());
   }
@@ -63,7 +64,7 @@ class Trainer {
     for (const FactorSlice& f : engine_->adapter()->factors()) {
       std::vector<float>& values = result[stored_name(f.name)];
       values.resize(static_cast<size_t>(f.size()));
-      backend_->download(engine_->adapter()->view(flat, f), values.data());
+      backend_->download(view(flat, f), values.data());
     }
     return result;
   }
@@ -149,9 +150,14 @@ struct Curve {
 };
 
 Curve train(const Json& golden, DType dtype) {
-  Trainer trainer(golden.at("model"), golden.at("adapter"), dtype);
   const int64_t steps = golden.at("steps");
-  const LearningRate rate{LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"), steps};
+  const OptimizerSettings optimizer{.learning_rate = {LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"), steps},
+                                    .beta1 = golden.at("betas").at(0),
+                                    .beta2 = golden.at("betas").at(1),
+                                    .eps = golden.at("eps"),
+                                    .weight_decay = golden.at("weight_decay"),
+                                    .max_grad_norm = golden.at("max_grad_norm")};
+  Trainer trainer(golden.at("model"), golden.at("adapter"), dtype, false, optimizer);
   Curve curve;
   for (int64_t step = 0; step < steps; ++step) {
     std::vector<MicroBatch> micro_batches;
@@ -160,15 +166,7 @@ Curve train(const Json& golden, DType dtype) {
       for (size_t d : indices.get<std::vector<size_t>>()) documents.push_back(golden.at("documents").at(d));
       micro_batches.push_back(micro_batch(documents, static_cast<int64_t>(micro_batches.size())));
     }
-    StepSettings settings;
-    settings.adamw = {.learning_rate = rate.at(step),
-                      .beta1 = golden.at("betas").at(0),
-                      .beta2 = golden.at("betas").at(1),
-                      .eps = golden.at("eps"),
-                      .weight_decay = golden.at("weight_decay"),
-                      .step = step + 1};
-    settings.max_grad_norm = golden.at("max_grad_norm");
-    curve.steps.push_back(trainer.engine().train_step(batch_of(std::move(micro_batches)), settings));
+    curve.steps.push_back(trainer.engine().train_step(batch_of(std::move(micro_batches)), step + 1));
   }
   curve.last = trainer.named(trainer.engine().adapter()->parameters);
   return curve;

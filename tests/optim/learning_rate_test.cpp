@@ -9,18 +9,22 @@ namespace {
 
 constexpr double kPeak = 2e-4;
 
-// From transformers' get_linear_schedule_with_warmup and get_cosine_schedule_with_warmup (3 warm-up steps of 10), by hand.
+// From transformers' get_linear_schedule_with_warmup and get_cosine_schedule_with_warmup (3 warm-up steps of 10), by
+// hand.
 TEST(LearningRate, Linear) {
   const LearningRate rate{LearningRateShape::linear, kPeak, 3, 10};
-  const std::vector<double> expected = {0, 1 / 3.0, 2 / 3.0, 1, 6 / 7.0, 5 / 7.0, 4 / 7.0, 3 / 7.0, 2 / 7.0, 1 / 7.0, 0, 0};
-  for (size_t i = 0; i < expected.size(); ++i) EXPECT_DOUBLE_EQ(rate.at(static_cast<int64_t>(i)), kPeak * expected[i]) << i;
+  const std::vector<double> expected = {0,       1 / 3.0, 2 / 3.0, 1,       6 / 7.0, 5 / 7.0,
+                                        4 / 7.0, 3 / 7.0, 2 / 7.0, 1 / 7.0, 0,       0};
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_DOUBLE_EQ(rate.at(static_cast<int64_t>(i)), kPeak * expected[i]) << i;
 }
 
 TEST(LearningRate, Cosine) {
   const LearningRate rate{LearningRateShape::cosine, kPeak, 2, 8};
   // (1 + cos(π·k/6))/2 for k = 0..6
   const std::vector<double> expected = {0, 0.5, 1, 0.9330127018922194, 0.75, 0.5, 0.25, 0.0669872981077807, 0};
-  for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(rate.at(static_cast<int64_t>(i)), kPeak * expected[i], 1e-18) << i;
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(rate.at(static_cast<int64_t>(i)), kPeak * expected[i], 1e-18) << i;
 }
 
 TEST(LearningRate, ConstantWarmsUpToo) {
@@ -36,6 +40,20 @@ TEST(LearningRate, WithoutWarmUpTheFirstStepIsTheFullRate) {
     EXPECT_EQ((LearningRate{shape, kPeak, 0, 10}).at(0), kPeak);
     EXPECT_GE((LearningRate{shape, kPeak, 10, 10}).at(10), 0);  // nothing left after the warm-up
   }
+}
+
+TEST(LearningRate, ShapesHaveTheirRecipesNames) {
+  EXPECT_EQ(learning_rate_shape("constant"), LearningRateShape::constant);
+  EXPECT_EQ(learning_rate_shape("linear"), LearningRateShape::linear);
+  EXPECT_EQ(learning_rate_shape("cosine"), LearningRateShape::cosine);
+  EXPECT_EQ(learning_rate_shape("Cosine"), std::nullopt);
+}
+
+TEST(LearningRate, MovesWhereOneStepOfAllHasARate) {
+  EXPECT_TRUE((LearningRate{LearningRateShape::cosine, kPeak, 0, 1}).moves());
+  EXPECT_FALSE((LearningRate{LearningRateShape::cosine, kPeak, 1, 1}).moves());  // the only step warms up
+  EXPECT_TRUE((LearningRate{LearningRateShape::cosine, kPeak, 1, 2}).moves());
+  EXPECT_FALSE((LearningRate{LearningRateShape::constant, 0, 0, 9}).moves());
 }
 
 TEST(LearningRate, WarmUpRoundsUp) {

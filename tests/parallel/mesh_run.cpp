@@ -166,7 +166,7 @@ Named gathered(Engine& engine, Tensor flat) {
     for (const FactorSlice& f : adapter.factors()) {
       if (f.whole && engine.mesh().position.tp() != 0) continue;
       values.resize(static_cast<size_t>(f.size()));
-      engine.backend().download(adapter.view(flat, f), values.data());
+      engine.backend().download(view(flat, f), values.data());
       mine << f.name << ' ' << f.rows << ' ' << f.cols << ' ' << f.row_begin << ' ' << f.row_count << ' ' << f.col_begin << ' ' << f.col_count << '\n';
       mine.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
     }
@@ -229,6 +229,8 @@ int run(int argc, char** argv) {
   s.deterministic = a.number("deterministic", 0) != 0;
   s.recompute = a.number("recompute", 0) != 0;
   s.dropout = static_cast<float>(a.real("dropout", 0));
+  // An eps of the size of the gradients: AdamW's first step is then smooth in them, and parameters can be compared as closely as gradients.
+  s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3}, .eps = 1e-3, .weight_decay = 0.01, .max_grad_norm = a.real("clip", 0.05)};
 
   Device device = device_under_test(mesh);
   s.traits = device.backend->traits();
@@ -247,13 +249,9 @@ int run(int argc, char** argv) {
   for (int64_t step = 0; step < steps; ++step) {
     Batch batch = batch_of(a, mesh, s.model, step);
     break_batch(batch, broken);
-    losses.push_back(engine.accumulate_gradients(batch, static_cast<uint64_t>(step) + 1));
+    losses.push_back(engine.accumulate_gradients(batch, step + 1));
     if (step == 0) gradients = gathered(engine, engine.adapter()->gradients);
-    StepSettings settings;
-    // An eps of the size of the gradients: AdamW's first step is then smooth in them, and parameters can be compared as closely as gradients.
-    settings.adamw = {.learning_rate = 5e-3, .eps = 1e-3, .weight_decay = 0.01, .step = step + 1};
-    settings.max_grad_norm = static_cast<float>(a.real("clip", 0.05));
-    norms.push_back(engine.apply_gradients(settings));
+    norms.push_back(engine.apply_gradients(step + 1));
   }
   const Named parameters = gathered(engine, engine.adapter()->parameters);
   require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/base/scratch_directory.h"
+#include "model/adapter.h"
 #include "trainer/checkpoint.h"
 
 namespace drover {
@@ -10,8 +11,9 @@ namespace {
 // A run directory with checkpoints of a small adapter.
 class CheckpointFiles : public testing::Test {
  protected:
-  CheckpointFiles() { adapter_.initialise(1); }
-  void save(int64_t step) { save_checkpoint(dir_.path(), {.step = step, .identity = {{"model", "x"}}}, adapter_, *backend_, mesh_); }
+  void save(int64_t step) {
+    save_checkpoint(dir_.path(), {.step = step, .identity = {{"model", "x"}}}, trainables_, *backend_, mesh_);
+  }
   std::vector<int64_t> steps() const {
     std::vector<int64_t> steps;
     for (const auto& [step, path] : checkpoint_directories(dir_.path())) steps.push_back(step);
@@ -22,12 +24,17 @@ class CheckpointFiles : public testing::Test {
     c.hidden = 16, c.layers = 1, c.heads = 2, c.kv_heads = 1, c.head_dim = 8, c.ffn = 16, c.vocab = 20;
     return c;
   }
+  static std::vector<Slice> slices() {
+    const AdapterLayout layout = adapter_layout(config(), [](const std::string&) { return LowRankSpec{2, 1}; });
+    const std::vector<FactorSlice> factors = factor_slices(config(), layout, {.layer_end = 1});
+    return {factors.begin(), factors.end()};
+  }
   static void silent(const std::string&) {}
 
   ScratchDirectory dir_;
   std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
   Arena arena_{"adapter", backend_->memory(), 1 << 20}, optimizer_{"optimizer", backend_->memory(), 1 << 20};
-  AdapterSet adapter_{config(), adapter_layout(config(), [](const std::string&) { return LowRankSpec{2, 1}; }), {.layer_end = 1}, DType::f32, *backend_, arena_, &optimizer_};
+  Trainables trainables_{slices(), *backend_, arena_, &optimizer_};
   Mesh mesh_ = make_self_mesh();
 };
 

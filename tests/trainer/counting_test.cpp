@@ -37,7 +37,7 @@ struct Counted {
     constexpr int64_t kPlenty = int64_t{1} << 46;
     engine = std::make_unique<Engine>(s, backend, mesh, nothing, ArenaBytes{kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
     backend.record_shapes(true);
-    engine->train_step(worst_batch(s.micro_batch_tokens, s.micro_batch_tokens, s.max_positions, 1, 1), {});
+    engine->train_step(worst_batch(s.micro_batch_tokens, s.micro_batch_tokens, s.max_positions, 1, 1), 1);
   }
 };
 

@@ -41,7 +41,7 @@ class Moved {
     for (int64_t i = 0; i < size(); ++i) start_.push_back(drawn(5, "adapter", i, 0, 0.6f));
     move({}, 0);
   }
-  int64_t size() { return engine_.adapter()->size(); }
+  int64_t size() { return engine_.trainables()->size(); }
   Engine& engine() { return engine_; }
   // parameters := start + h·direction
   void move(const std::vector<double>& direction, double h) {
@@ -52,7 +52,7 @@ class Moved {
       }
     });
   }
-  std::vector<double> gradient(const Batch& batch, uint64_t step, double* loss = nullptr) {
+  std::vector<double> gradient(const Batch& batch, int64_t step, double* loss = nullptr) {
     const double value = engine_.accumulate_gradients(batch, step);
     if (loss != nullptr) *loss = value;
     const float* g = engine_.adapter()->gradients.as<float>();
@@ -154,9 +154,7 @@ std::set<uint64_t> keys_of(uint64_t seed, int64_t step, const MeshShape& shape, 
   NoWeights nothing;
   constexpr int64_t kPlenty = int64_t{1} << 46;
   Engine engine(s, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
-  StepSettings settings;
-  settings.adamw.step = step;
-  engine.train_step(worst_batch(40, 40, 40, 1, 1), settings);
+  engine.train_step(worst_batch(40, 40, 40, 1, 1), step);
   return backend.keys;
 }
 

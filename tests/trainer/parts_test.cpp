@@ -63,7 +63,7 @@ Log trained(const std::vector<int64_t>& documents, bool recompute = false) {
   batch.micro_batches[0].spans.clear();
   int64_t begin = 0;
   for (const int64_t length : documents) batch.micro_batches[0].spans.push_back({begin, length}), begin += length;
-  engine.train_step(batch, {});
+  engine.train_step(batch, 1);
   EXPECT_EQ(log.started, log.waited);
   // Planned for one part, with a little for the rounding of two.
   ArenaBytes planned = plan_rank(settings, {{Axis::tp, 2}}, {}).bytes;

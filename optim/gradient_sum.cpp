@@ -1,4 +1,4 @@
-#include "trainer/gradient_sum.h"
+#include "optim/gradient_sum.h"
 
 #include <bit>
 #include <cstring>
@@ -14,17 +14,22 @@ int64_t most_nodes(int64_t m) { return m == 0 ? 1 : 2 * std::bit_width(static_ca
 
 }  // namespace
 
-GradientSum::GradientSum(AdapterSet& adapter, Mesh& mesh, Backend& backend, Arena& arena, bool deterministic, int64_t local_micro_batches)
-    : adapter_(adapter), mesh_(mesh), backend_(backend), deterministic_(deterministic) {
+GradientSum::GradientSum(Tensor gradients, int64_t whole_size, Mesh& mesh, Backend& backend, Arena& arena,
+                         const Accumulation& accumulation)
+    : gradients_(gradients),
+      whole_(gradients.rows_from(0, whole_size)),
+      mesh_(mesh),
+      backend_(backend),
+      deterministic_(accumulation.deterministic) {
   if (!deterministic_) return;
-  const int64_t count = most_nodes(local_micro_batches), n = adapter.size();
+  const int64_t count = most_nodes(accumulation.local_micro_batches), n = gradients.rows;
   exchanged_ = arena.tensor(count * n * mesh.dp().size(), 1, DType::f32);
   outgoing_ = exchanged_.rows_from(count * n * mesh.dp().rank(), count * n);
   for (int64_t i = 0; i < count; ++i) local_buffers_.push_back(outgoing_.rows_from(i * n, n));
 }
 
 void GradientSum::start() {
-  backend_.zero(adapter_.gradients);
+  backend_.zero(gradients_);
   nodes_.clear();
 }
 
@@ -43,21 +48,21 @@ void GradientSum::merge_siblings(Backend& backend, std::vector<Node>& nodes) {
 void GradientSum::add_micro_batch(int64_t index) {
   if (!deterministic_) return;
   Tensor buffer = local_buffers_[nodes_.size()];
-  backend_.copy(adapter_.gradients, buffer);
-  backend_.zero(adapter_.gradients);
+  backend_.copy(gradients_, buffer);
+  backend_.zero(gradients_);
   nodes_.push_back({0, index, buffer});
   merge_siblings(backend_, nodes_);
 }
 
 void GradientSum::finish() {
   if (!deterministic_) {
-    mesh_.dp().all_reduce(adapter_.gradients);
+    mesh_.dp().all_reduce(gradients_);
   } else {
     std::string mine;
     for (const Node& node : nodes_) mine += fmt::format("{} {};", node.level, node.index);
     const std::vector<std::string> all = mesh_.dp().gather_strings(mine);
     mesh_.dp().all_gather(outgoing_, exchanged_);
-    const int64_t n = adapter_.size(), stride = static_cast<int64_t>(local_buffers_.size());
+    const int64_t n = gradients_.rows, stride = static_cast<int64_t>(local_buffers_.size());
     std::vector<Node> merged;
     for (size_t rank = 0; rank < all.size(); ++rank) {
       const char* at = all[rank].c_str();
@@ -75,12 +80,12 @@ void GradientSum::finish() {
       merged.pop_back();
     }
     if (merged.empty()) {
-      backend_.zero(adapter_.gradients);
+      backend_.zero(gradients_);
     } else {
-      backend_.copy(merged.front().sum, adapter_.gradients);
+      backend_.copy(merged.front().sum, gradients_);
     }
   }
-  mesh_.tp().all_reduce(adapter_.whole(adapter_.gradients));
+  mesh_.tp().all_reduce(whole_);
 }
 
 }  // namespace drover
