@@ -60,6 +60,7 @@ std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterL
         FactorSlice f;
         f.name = fmt::format("{}{}", module_path(layer, p), suffix_of(factor));
         f.layer = layer, f.projection = p, f.factor = factor, f.whole = whole;
+        f.group = static_cast<int>(factor);
         f.rows = rows, f.row_begin = row.begin, f.row_count = row.count;
         f.cols = cols, f.col_begin = col.begin, f.col_count = col.count;
         factors.push_back(f);
@@ -76,8 +77,8 @@ std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterL
 AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters,
                        Tensor gradients, DType dtype, Backend& backend, Arena& arena)
     : parameters(parameters), gradients(gradients), backend_(backend), layout_(layout), factors_(std::move(factors)) {
-  if (backend.traits().strip_multiple == 0)
-    copies = dtype == DType::f32 ? parameters : arena.tensor(parameters.rows, 1, dtype);
+  if (backend.traits().strip_multiple != 0) return;
+  copies = dtype == DType::f32 ? parameters : arena.tensor(parameters.rows, 1, dtype);
 }
 
 AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,

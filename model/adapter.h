@@ -38,7 +38,7 @@ struct Placement {
   bool operator==(const Placement&) const = default;
 };
 
-// This rank's part of one factor, called "model.layers.0.self_attn.q_proj.lora_A".
+// This rank's part of one factor, called "model.layers.0.self_attn.q_proj.lora_A". Its group is its factor.
 struct FactorSlice : Slice {
   Projection projection = Projection::q;
   Factor factor = Factor::a;

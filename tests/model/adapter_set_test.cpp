@@ -1,6 +1,7 @@
 // What an adapter begins with, and that every tensor-parallel rank begins with its part of the same.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -64,6 +65,25 @@ TEST(AdapterSet, EveryMeshBeginsAlike) {
   EXPECT_EQ(drawn_by(4, 7), whole);
   EXPECT_NE(drawn_by(1, 8), whole);
   EXPECT_NE(whole.at("model.layers.0.self_attn.q_proj.lora_A"), whole.at("model.layers.1.self_attn.q_proj.lora_A"));
+}
+
+TEST(AdapterSet, WholeFactorsLieFirstAndAllOfAKindTogether) {
+  const ModelConfig c = model();
+  const AdapterLayout layout = adapter_layout(c, [](const std::string&) { return LowRankSpec{16, 2}; });
+  std::vector<FactorSlice> factors = factor_slices(c, layout, {.tp_rank = 1, .tp_size = 2, .layer_end = c.layers});
+  for (const FactorSlice& f : factors) {
+    const bool by_output = f.projection != Projection::o && f.projection != Projection::down;
+    EXPECT_EQ(f.whole, by_output == (f.factor == Factor::a)) << f.name;
+    EXPECT_EQ(f.whole, f.size() == f.rows * f.cols) << f.name;
+    EXPECT_EQ(f.factor, factor_of(f.name)) << f.name;
+  }
+  std::ranges::sort(factors, {}, &FactorSlice::offset);
+  std::vector<std::pair<bool, Factor>> runs;
+  for (const FactorSlice& f : factors) {
+    if (runs.empty() || runs.back() != std::pair(f.whole, f.factor)) runs.emplace_back(f.whole, f.factor);
+  }
+  EXPECT_EQ(runs, (std::vector<std::pair<bool, Factor>>{
+                      {true, Factor::a}, {true, Factor::b}, {false, Factor::a}, {false, Factor::b}}));
 }
 
 }  // namespace
