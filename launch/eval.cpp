@@ -170,8 +170,7 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
     const auto checkpoint = Checkpoint::latest(recipe.output.dir, [](const std::string& text) { log::warn("{}", text); });
     if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
     check_same_adapter(*checkpoint, recipe, fingerprint);
-    checkpoint->load(*engine->trainables(), *device.backend);
-    engine->adapter()->refresh();
+    engine->load(*checkpoint);
   });
 
   Evaluation score;

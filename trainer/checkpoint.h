@@ -40,7 +40,6 @@ class Checkpoint {
   // kind: "parameters", "moment1" or "moment2". The slice of the global matrix, row-major.
   void read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, float* out) const;
   // Fills this rank's slices: parameters, and the moments where there are any. 65 when the tensors are not the same.
-  // Copies that compute are not refreshed.
   void load(Trainables& trainables, Backend& backend) const;
 
  private:

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "trainer/checkpoint.h"
 
 namespace drover {
 
@@ -337,6 +338,11 @@ double Engine::accumulate_gradients(const Batch& batch, int64_t step) {
   return loss_of(*enqueue_gradients(batch, step));
 }
 double Engine::apply_gradients(int64_t step) { return enqueue_update(step).value(); }
+
+void Engine::load(const Checkpoint& checkpoint) {
+  checkpoint.load(*trainables_, backend_);
+  adapter_->refresh();
+}
 
 double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) {
   Frame frame(scratch_);

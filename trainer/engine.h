@@ -13,6 +13,8 @@
 
 namespace drover {
 
+class Checkpoint;
+
 struct EngineSettings {
   ModelConfig model;
   AdapterLayout adapter;               // empty vector: no adapter (evaluation of the base model)
@@ -78,6 +80,8 @@ class Engine {
 
   // Called before every pipeline action and before the update, so that a watchdog sees progress within a step.
   void on_progress(std::function<void()> called) { progress_ = std::move(called); }
+
+  void load(const Checkpoint& checkpoint);  // into what trains and the copies that compute; 65 for other tensors
 
   AdapterSet* adapter() { return adapter_.get(); }
   Trainables* trainables() { return trainables_ ? &*trainables_ : nullptr; }  // of the adapter

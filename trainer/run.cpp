@@ -128,8 +128,7 @@ class Training {
         fail(Exit::bad_recipe, "{} has done {} steps, and the recipe asks for {} in all; raise train.max_steps or train.epochs, choose a new output.dir, or start over with checkpoint.resume: never",
              checkpoint->directory().string(), checkpoint->state().step, total_steps_);
       }
-      checkpoint->load(*engine_->trainables(), backend());
-      adapter.refresh();
+      engine_->load(*checkpoint);
     });
     if (checkpoint) {
       done_ = checkpoint->state().step;
