@@ -72,6 +72,7 @@ constexpr Foreign kForeign[] = {
     {"lr_scheduler", "torchtune's and Axolotl", "optim.schedule"},
     {"lr_scheduler_type", kFactory, "optim.schedule"},
     {"num_warmup_steps", kTorchtune, "optim.warmup_steps"},
+    {"loraplus_lr_ratio", kAxolotlFactory, "optim.lora_plus_ratio"},
     {"clip_grad_norm", kTorchtune, "optim.max_grad_norm"},
     // memory
     {"enable_activation_checkpointing", kTorchtune, "memory.activation_checkpointing: full"},

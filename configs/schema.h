@@ -121,7 +121,7 @@ struct TrainSection {
 };
 
 struct OptimSection {
-  double learning_rate = 2e-4, eps = 1e-8, weight_decay = 0, max_grad_norm = 1;
+  double learning_rate = 2e-4, lora_plus_ratio = 1, eps = 1e-8, weight_decay = 0, max_grad_norm = 1;
   std::string schedule = "cosine";
   std::optional<double> warmup_ratio;
   std::optional<int64_t> warmup_steps;
@@ -130,6 +130,8 @@ struct OptimSection {
   template <typename V>
   void fields(V& v) {
     v("learning_rate", learning_rate, {.help = "AdamW's highest rate", .least = 0, .most = 10, .identity = true});
+    v("lora_plus_ratio", lora_plus_ratio,
+      {.help = "LoRA+: the learning rate of B is this times that of A", .least = 1, .most = 1e4, .identity = true});
     v("schedule", schedule, {.help = "of the learning rate after warm-up", .allowed = {"constant", "linear", "cosine"}, .identity = true});
     v("warmup_ratio", warmup_ratio, {.help = "share of the steps that warm up (0.03 where warmup_steps is not given either)", .least = 0, .most = 1, .identity = true});
     v("warmup_steps", warmup_steps, {.help = "steps that warm up, instead of a share", .least = 0, .most = 1e9, .identity = true});

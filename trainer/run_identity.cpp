@@ -15,10 +15,15 @@ std::map<std::string, std::string> run_identity(const Recipe& recipe, const std:
 namespace {
 
 std::string differences_of(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now) {
+  const std::map<std::string, std::string> defaults = identity(Recipe{});
   std::string differences;
   for (const auto& [key, value] : now) {
-    const auto found = checkpoint.state().identity.find(key);
-    const std::string before = found == checkpoint.state().identity.end() ? "(absent)" : found->second;
+    // A key that the checkpoint's program did not know has its default: what it did.
+    const auto in = [&](const std::map<std::string, std::string>& values, const std::string& otherwise) {
+      const auto found = values.find(key);
+      return found == values.end() ? otherwise : found->second;
+    };
+    const std::string before = in(checkpoint.state().identity, in(defaults, "(absent)"));
     if (before != value) differences += fmt::format("\n  {}: {} in the checkpoint, {} now", key, before, value);
   }
   return differences;

@@ -202,13 +202,16 @@ int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch) {
 OptimizerSettings optimizer_settings(const OptimSection& o, int64_t total_steps) {
   const std::optional<LearningRateShape> shape = learning_rate_shape(o.schedule);
   require(shape.has_value(), "a schedule that a recipe may name is one of the optimizer's");
+  std::vector<double> rates(kFactors.size(), 1);
+  rates[static_cast<size_t>(Factor::b)] = o.lora_plus_ratio;
   const int64_t warmup = o.warmup_steps ? *o.warmup_steps : warmup_steps_of(o.warmup_ratio.value_or(0), total_steps);
   return {.learning_rate = {*shape, o.learning_rate, warmup, total_steps},
           .beta1 = o.betas[0],
           .beta2 = o.betas[1],
           .eps = o.eps,
           .weight_decay = o.weight_decay,
-          .max_grad_norm = o.max_grad_norm};
+          .max_grad_norm = o.max_grad_norm,
+          .group_rates = std::move(rates)};
 }
 
 double head_cost_in_layers(const ModelConfig& m) {

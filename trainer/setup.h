@@ -47,6 +47,7 @@ void warn_about(const PrepareReport& report, const std::string& what, int64_t ma
 void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what);
 
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch);
+// With the learning rate of LoRA+ for B. Source: Hayou et al. 2024.
 OptimizerSettings optimizer_settings(const OptimSection& optim, int64_t total_steps);
 
 // Settings of the engine for a mesh. `data` may be absent (plans without data): micro-batches are then full.

@@ -52,6 +52,7 @@ optim:
   eps: 1.0e-6
   weight_decay: 0.1
   max_grad_norm: 0.3333333333333333
+  lora_plus_ratio: 16
 parallel: {tp: 2, pp: 4, dp: 8}
 memory:
   activation_checkpointing: full
@@ -86,6 +87,7 @@ TEST(Keys, AllAreRead) {
   EXPECT_EQ(r.optim.learning_rate, 1e-4);
   EXPECT_EQ(r.optim.betas, (std::vector<double>{0.8, 0.95}));
   EXPECT_EQ(r.optim.warmup_steps, 10);
+  EXPECT_EQ(r.optim.lora_plus_ratio, 16);
   EXPECT_FALSE(r.optim.warmup_ratio);
   EXPECT_EQ(r.parallel.dp, 8);
   EXPECT_EQ(r.checkpoint.resume, "runs/x/step-5");
@@ -112,6 +114,7 @@ TEST(Keys, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(r.optim.schedule, "cosine");
   EXPECT_EQ(r.optim.warmup_ratio, 0.03);
   EXPECT_EQ(r.optim.max_grad_norm, 1);
+  EXPECT_EQ(r.optim.lora_plus_ratio, 1);
   EXPECT_FALSE(r.parallel.dp);
   EXPECT_EQ(r.checkpoint.keep, 2);
   EXPECT_EQ(r.checkpoint.resume, "auto");
@@ -214,7 +217,7 @@ TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
   for (const char* text : {"lora.r=8", "lora.alpha=1", "lora.dropout=0.1", "lora.target_modules=[q_proj]", "lora.use_rslora=true", "lora.rank_pattern={a: 1}",
                            "lora.alpha_pattern={a: 1}", "lora.init_from=a", "train.seed=1", "train.global_batch_size=32", "train.dtype=fp32", "train.deterministic=true",
                            "optim.learning_rate=1e-3", "optim.schedule=linear", "optim.warmup_ratio=0.1", "optim.warmup_steps=3", "optim.betas=[0.9, 0.99]",
-                           "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=2", "data.max_length=100", "data.packing=false", "data.shuffle=false",
+                           "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=2", "optim.lora_plus_ratio=4", "data.max_length=100", "data.packing=false", "data.shuffle=false",
                            "data.train_on=all", "data.template=chatml", "data.format=text"}) {
     EXPECT_TRUE(changes(text)) << text;
   }

@@ -36,6 +36,7 @@ TEST(Traps, WordsForBooleans) {
 TEST(Traps, Numbers) {
   EXPECT_EQ(recipe_of(kLeast + "optim: {learning_rate: 1e-4, weight_decay: 0, eps: +1e-9}\n").optim.learning_rate, 1e-4);
   EXPECT_EQ(recipe_of(kLeast + "optim: {max_grad_norm: 0}\n").optim.max_grad_norm, 0);
+  EXPECT_THAT(refusal_of(kLeast + "optim: {lora_plus_ratio: 0.5}\n"), HasSubstr("optim.lora_plus_ratio: 0.5 is out of range"));
   for (const char* text : {"010", "0x10", "0o17", "1_000", "1e3", "16.0", "'16'", "16 rows", "++1", "~", "[16]", "1:30"}) {
     EXPECT_THAT(refusal_of(kLeast + "train: {seed: " + text + "}\n"), HasSubstr("train.seed: expected a whole decimal number")) << text;
   }
@@ -142,7 +143,8 @@ TEST(Traps, ForeignSpellings) {
                                                          {"max_seq_len", "torchtune", "data.max_length"},  {"sequence_len", "Axolotl", "data.max_length"},
                                                          {"num_train_epochs", "LLaMA-Factory", "train.epochs"}, {"gradient_accumulation_steps", "torchtune", "train.global_batch_size"},
                                                          {"sample_packing", "Axolotl", "data.packing"},     {"output_dir", "torchtune", "output.dir"},
-                                                         {"lr_scheduler_type", "LLaMA-Factory", "optim.schedule"}};
+                                                         {"lr_scheduler_type", "LLaMA-Factory", "optim.schedule"},
+                                                         {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"}};
   for (const auto& [name, program, ours] : cases) {
     for (const std::string& text : {fmt::format("{}: 1\n", name), fmt::format("lora:\n  {}: 1\n", name)}) {
       EXPECT_THAT(refusal_of(kLeast + text), AllOf(HasSubstr(std::string(name) + " is unknown; it is "), HasSubstr(program), HasSubstr(std::string("name for ") + ours)));

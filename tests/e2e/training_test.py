@@ -61,7 +61,7 @@ class Training(Case):
 
     def test_every_setting_that_shapes_the_curve_is_kept(self):
         self.train("kept", check=0)
-        changes = ["optim.learning_rate=1e-3", "optim.betas=[0.9,0.95]", "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=0.5", "optim.warmup_steps=2", "optim.schedule=linear",
+        changes = ["optim.learning_rate=1e-3", "optim.betas=[0.9,0.95]", "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=0.5", "optim.lora_plus_ratio=4", "optim.warmup_steps=2", "optim.schedule=linear",
                    "train.global_batch_size=4", "train.dtype=bf16", "data.shuffle=false", "data.packing=true", "data.max_length=64", "data.train_on=all", "lora.alpha=8", "lora.dropout=0.1",
                    f"data.train={self.home}/validation.jsonl"]
         for change in changes:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
@@ -108,6 +109,11 @@ CURVE = {
     "document_lengths": [40, 75, 150, 23, 64, 111, 33, 90],
     "first_document": 100,
 }
+
+
+# The same run with a higher rate for B, by PEFT's own optimizer.
+LORA_PLUS = CURVE | {"learning_rate": 1e-3, "ratio": 8.0, "weight_decays": [0.0, 0.1]}
+del LORA_PLUS["weight_decay"]
 
 
 def rule_of(model, name):
@@ -358,11 +364,22 @@ def adapter_goldens(shop, spec):
     }
 
 
-def train(shop, dtype, documents, plan):
+def adamw(peft):
+    trained = [p for p in peft.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=CURVE["learning_rate"], betas=tuple(CURVE["betas"]), eps=CURVE["eps"],
+                             weight_decay=CURVE["weight_decay"])
+
+
+def lora_plus(weight_decay):
+    return lambda peft: create_loraplus_optimizer(
+        peft, torch.optim.AdamW, lr=LORA_PLUS["learning_rate"], loraplus_lr_ratio=LORA_PLUS["ratio"],
+        loraplus_weight_decay=weight_decay, betas=tuple(LORA_PLUS["betas"]), eps=LORA_PLUS["eps"])
+
+
+def train(shop, dtype, documents, plan, optimizer_of):
     peft = shop.adapted(CURVE["model"], shop.out / "adapters" / CURVE["adapter"], dtype)
     named = {disk_name(n): p for n, p in peft.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(named.values(), lr=CURVE["learning_rate"], betas=tuple(CURVE["betas"]), eps=CURVE["eps"],
-                                  weight_decay=CURVE["weight_decay"])
+    optimizer = optimizer_of(peft)
     schedule = transformers.get_scheduler(CURVE["schedule"], optimizer, num_warmup_steps=CURVE["warmup_steps"],
                                           num_training_steps=CURVE["steps"])
     rows = []
@@ -381,12 +398,28 @@ def train(shop, dtype, documents, plan):
     return rows, {n: p.detach().to(torch.float32).contiguous() for n, p in named.items()}
 
 
-def curve_goldens(shop):
+def curve_data():
+    """Documents, and which of them are in each micro-batch of each step."""
     model = next(m for m in MODELS if m["name"] == CURVE["model"])
+    documents = [document(model, CURVE["first_document"] + i, n) for i, n in enumerate(CURVE["document_lengths"])]
+    return documents, [[[(3 * s) % 8], [(3 * s + 1) % 8, (3 * s + 2) % 8]] for s in range(CURVE["steps"])]
+
+
+def lora_plus_goldens(shop):
+    documents, plan = curve_data()
+    cases = []
+    for weight_decay in LORA_PLUS["weight_decays"]:
+        curves = {dtype: train(shop, dtype, documents, plan, lora_plus(weight_decay))[0] for dtype in ("fp32", "fp64")}
+        pairs = [(row["loss"], exact["loss"]) for row, exact in zip(curves["fp32"], curves["fp64"])]
+        worst = max(abs(loss - exact) / exact for loss, exact in pairs)
+        cases.append({"weight_decay": weight_decay, "curves": curves, "worst_loss_error_fp32_vs_fp64": worst})
+    return LORA_PLUS | {"cases": cases}
+
+
+def curve_goldens(shop):
+    documents, plan = curve_data()
     first = CURVE["first_document"]
-    documents = [document(model, first + i, n) for i, n in enumerate(CURVE["document_lengths"])]
-    plan = [[[(3 * s) % 8], [(3 * s + 1) % 8, (3 * s + 2) % 8]] for s in range(CURVE["steps"])]
-    results = {dtype: train(shop, dtype, documents, plan) for dtype in DTYPES}
+    results = {dtype: train(shop, dtype, documents, plan, adamw) for dtype in DTYPES}
     tensors = {f"final.fp32/{n}": t for n, t in results["fp32"][1].items()}
     tensors |= {f"final.fp64/{n}": t for n, t in results["fp64"][1].items()}
     save_file(tensors, shop.out / "curve.safetensors", metadata={"format": "pt"})
@@ -412,5 +445,6 @@ def make(out, write_json):
         for spec in ADAPTERS:
             write_json(f"{spec['name']}.json", adapter_goldens(shop, spec))
         write_json("curve.json", curve_goldens(shop))
+        write_json("lora_plus.json", lora_plus_goldens(shop))
     finally:
         shutil.rmtree(scratch)

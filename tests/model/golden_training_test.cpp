@@ -149,14 +149,19 @@ struct Curve {
   std::map<std::string, std::vector<float>> last;
 };
 
-Curve train(const Json& golden, DType dtype) {
+OptimizerSettings optimizer_of(const Json& golden) {
+  const LearningRate rate{LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"),
+                          golden.at("steps")};
+  return {.learning_rate = rate,
+          .beta1 = golden.at("betas").at(0),
+          .beta2 = golden.at("betas").at(1),
+          .eps = golden.at("eps"),
+          .max_grad_norm = golden.at("max_grad_norm")};
+}
+
+// The documents and micro-batches of curve.json by any optimizer.
+Curve train(const Json& golden, DType dtype, const OptimizerSettings& optimizer) {
   const int64_t steps = golden.at("steps");
-  const OptimizerSettings optimizer{.learning_rate = {LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"), steps},
-                                    .beta1 = golden.at("betas").at(0),
-                                    .beta2 = golden.at("betas").at(1),
-                                    .eps = golden.at("eps"),
-                                    .weight_decay = golden.at("weight_decay"),
-                                    .max_grad_norm = golden.at("max_grad_norm")};
   Trainer trainer(golden.at("model"), golden.at("adapter"), dtype, false, optimizer);
   Curve curve;
   for (int64_t step = 0; step < steps; ++step) {
@@ -170,6 +175,12 @@ Curve train(const Json& golden, DType dtype) {
   }
   curve.last = trainer.named(trainer.engine().adapter()->parameters);
   return curve;
+}
+
+Curve train(const Json& golden, DType dtype) {
+  OptimizerSettings optimizer = optimizer_of(golden);
+  optimizer.weight_decay = golden.at("weight_decay");
+  return train(golden, dtype, optimizer);
 }
 
 TEST(GoldenCurve, EqualsPyTorchInFp32) {
@@ -229,6 +240,40 @@ TEST(GoldenCurve, MistakesMoveTheLosses) {
     }
     EXPECT_GE(worst, 1e-4) << name;
   }
+}
+
+// PEFT's create_loraplus_optimizer, without and with weight decay, which LoRA+ scales with B's rate.
+TEST(GoldenLoraPlus, EqualsPeftInFp32) {
+  const Json golden = json("lora_plus.json"), data = json("curve.json");
+  ASSERT_GE(golden.at("cases").size(), 2u);
+  ASSERT_GE(golden.at("ratio").get<double>(), 4);
+  const auto worst = [](const Curve& curve, const Json& expected, const char* key, auto of) {
+    double error = 0;
+    for (size_t i = 0; i < curve.steps.size(); ++i) {
+      const double value = expected.at(i).at(key);
+      error = std::max(error, std::abs(of(curve.steps[i]) - value) / value);
+    }
+    return error;
+  };
+  const auto loss = [](const StepResult& step) { return step.loss; };
+  const auto grad_norm = [](const StepResult& step) { return step.grad_norm; };
+  for (const Json& one : golden.at("cases")) {
+    OptimizerSettings optimizer = optimizer_of(golden);
+    optimizer.weight_decay = one.at("weight_decay");
+    const Curve ignored = train(data, DType::f32, optimizer);
+    optimizer.group_rates = {1, golden.at("ratio")};
+    const Curve curve = train(data, DType::f32, optimizer);
+    for (const char* dtype : {"fp32", "fp64"}) {
+      const Json& expected = one.at("curves").at(dtype);
+      ASSERT_EQ(expected.size(), curve.steps.size());
+      EXPECT_LE(worst(curve, expected, "loss", loss), 1e-5) << dtype;
+      EXPECT_LE(worst(curve, expected, "grad_norm", grad_norm), 1e-4) << dtype;
+      EXPECT_GT(worst(ignored, expected, "loss", loss), 0.1) << "one rate for A and B would be noticed";
+    }
+  }
+  const auto& cases = golden.at("cases");
+  const auto last = [&](size_t i) { return cases.at(i).at("curves").at("fp64").back().at("loss").get<double>(); };
+  EXPECT_GT(std::abs(last(0) / last(1) - 1), 1e-3) << "weight decay shows in the curve";
 }
 
 }  // namespace

@@ -125,10 +125,24 @@ class EveryMesh : public testing::TestWithParam<MeshSize> {};
 
 TEST_P(EveryMesh, EqualsOneRankInFp32) { expect_equal(run({}, "dtype=fp32"), run(GetParam(), "dtype=fp32")); }
 TEST_P(EveryMesh, EqualsOneRankWithDropout) { expect_equal(run({}, "dropout=0.1"), run(GetParam(), "dropout=0.1")); }
-TEST_P(EveryMesh, HasTheParametersOfOneRankAfterOneStep) {
-  const Result &plain = run({}, "dtype=fp32 steps=1"), &other = run(GetParam(), "dtype=fp32 steps=1");
+void expect_equal_parameters(const Result& plain, const Result& other) {
   EXPECT_FALSE(plain.parameters.empty());
-  for (const auto& [name, values] : plain.parameters) EXPECT_LE(distance(values, other.parameters.at(name)), 1e-5 * norm(values)) << name;
+  for (const auto& [name, values] : plain.parameters) {
+    EXPECT_LE(distance(values, other.parameters.at(name)), 1e-5 * norm(values)) << name;
+  }
+}
+TEST_P(EveryMesh, HasTheParametersOfOneRankAfterOneStep) {
+  expect_equal_parameters(run({}, "dtype=fp32 steps=1"), run(GetParam(), "dtype=fp32 steps=1"));
+}
+TEST_P(EveryMesh, MovesBAtItsOwnRate) {
+  const std::string arguments = "dtype=fp32 steps=1 rate_of_b=8";
+  const Result &plain = run({}, arguments), &one_rate = run({}, "dtype=fp32 steps=1");
+  expect_equal_parameters(plain, run(GetParam(), arguments));
+  for (const auto& [name, values] : plain.parameters) {
+    const double moved = distance(values, one_rate.parameters.at(name));
+    if (name.ends_with("lora_A")) EXPECT_EQ(moved, 0) << name;
+    if (name.ends_with("lora_B")) EXPECT_GT(moved, 1e-3 * norm(values)) << name;
+  }
 }
 TEST_P(EveryMesh, EqualsOneRankWithAdaptersInSomeLayers) {
   const std::string arguments = "targets=upper documents=3 tied=1 dropout=0.1";  // micro-batches fewer than stages and not divisible by dp

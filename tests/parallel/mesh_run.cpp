@@ -230,7 +230,11 @@ int run(int argc, char** argv) {
   s.recompute = a.number("recompute", 0) != 0;
   s.dropout = static_cast<float>(a.real("dropout", 0));
   // An eps of the size of the gradients: AdamW's first step is then smooth in them, and parameters can be compared as closely as gradients.
-  s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3}, .eps = 1e-3, .weight_decay = 0.01, .max_grad_norm = a.real("clip", 0.05)};
+  s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3},
+                 .eps = 1e-3,
+                 .weight_decay = 0.01,
+                 .max_grad_norm = a.real("clip", 0.05),
+                 .group_rates = {1, a.real("rate_of_b", 1)}};
 
   Device device = device_under_test(mesh);
   s.traits = device.backend->traits();
