@@ -47,10 +47,12 @@ inline std::vector<Slice> some_slices(const Mesh& mesh) {
   return slices;
 }
 
-// Of element `index` of the whole matrix; the same on every mesh.
+// Of element `index` of the whole matrix; the same on every mesh. Of very unequal sizes, so that the bits of a sum tell
+// its order.
 inline float some_value(const Slice& s, int64_t index, int salt = 0) {
-  return static_cast<float>(std::sin(0.7 * static_cast<double>(index) + static_cast<double>(s.layer) +
-                                     static_cast<double>(s.name.back()) + salt));
+  const double seed = static_cast<double>(s.layer) + static_cast<double>(s.name.back()) + salt;
+  const double i = static_cast<double>(index);
+  return static_cast<float>(std::sin(0.7 * i + seed) * std::exp(4 * std::sin(1.3 * i + 2 * seed)));
 }
 
 inline void fill(const Trainables& t, Tensor flat, int salt = 0) {
