@@ -36,7 +36,8 @@ TEST(Traps, WordsForBooleans) {
 TEST(Traps, Numbers) {
   EXPECT_EQ(recipe_of(kLeast + "optim: {learning_rate: 1e-4, weight_decay: 0, eps: +1e-9}\n").optim.learning_rate, 1e-4);
   EXPECT_EQ(recipe_of(kLeast + "optim: {max_grad_norm: 0}\n").optim.max_grad_norm, 0);
-  EXPECT_THAT(refusal_of(kLeast + "optim: {lora_plus_ratio: 0.5}\n"), HasSubstr("optim.lora_plus_ratio: 0.5 is out of range"));
+  EXPECT_THAT(refusal_of(kLeast + "optim: {lora_plus_ratio: 0.5}\n"),
+              HasSubstr("optim.lora_plus_ratio: 0.5 is out of range"));
   for (const char* text : {"010", "0x10", "0o17", "1_000", "1e3", "16.0", "'16'", "16 rows", "++1", "~", "[16]", "1:30"}) {
     EXPECT_THAT(refusal_of(kLeast + "train: {seed: " + text + "}\n"), HasSubstr("train.seed: expected a whole decimal number")) << text;
   }

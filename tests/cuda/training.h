@@ -38,7 +38,10 @@ inline EngineSettings settings_of(const Case& run) {
   s.least_part_rows = 1;  // the first micro-batch passes in parts of 11 and 8 rows where sums run beside
   s.dropout = run.dropout;
   s.recompute = run.recompute;
-  s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3}, .eps = 1e-3, .weight_decay = 0.01, .max_grad_norm = 0.05};
+  s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3},
+                 .eps = 1e-3,
+                 .weight_decay = 0.01,
+                 .max_grad_norm = 0.05};
   return s;
 }
 

@@ -25,7 +25,8 @@ std::map<std::string, std::vector<float>> drawn_by(int tp, uint64_t seed) {
   for (int rank = 0; rank < tp; ++rank) {
     const auto backend = make_cpu_backend(1);
     Arena arena("adapter", backend->memory(), 8 << 20);
-    AdapterSet set(layout, factor_slices(c, layout, {.tp_rank = rank, .tp_size = tp, .layer_end = c.layers}), DType::f32, *backend, arena);
+    const Placement placement{.tp_rank = rank, .tp_size = tp, .layer_end = c.layers};
+    AdapterSet set(layout, factor_slices(c, layout, placement), DType::f32, *backend, arena);
     set.initialise(seed);
     for (const FactorSlice& f : set.factors()) {
       std::vector<float>& values = whole[f.name];

@@ -119,7 +119,8 @@ class Runner {
     const Placement placement{.layer_end = config.layers};
     if (adapter) {
       if (layout.empty()) layout = adapter_layout_of(config, adapter_config_in(*adapter));
-      adapter_ = std::make_unique<AdapterSet>(layout, factor_slices(config, layout, placement), dtype, *backend_, factors_);
+      const std::vector<FactorSlice> factors = factor_slices(config, layout, placement);
+      adapter_ = std::make_unique<AdapterSet>(layout, factors, dtype, *backend_, factors_);
     }
     stage_ = std::make_unique<Stage>(config, placement, dtype, kPositions, mesh_.tp(), *backend_, weights_, source,
                                      adapter_.get());

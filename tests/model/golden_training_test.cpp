@@ -40,7 +40,8 @@ Batch batch_of(std::vector<MicroBatch> micro_batches) {
 // An engine that trains one of the adapters in tests/golden/adapters.
 class Trainer {
  public:
-  Trainer(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false, const OptimizerSettings& optimizer = {})
+  Trainer(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false,
+          const OptimizerSettings& optimizer = {})
       : model_(model_name), weights_(model_.weights()), mesh_(make_self_mesh()), backend_(make_cpu_backend(1)) {
     const fs::path adapter = directory() / "adapters" / adapter_name;
     EngineSettings s;

@@ -229,7 +229,8 @@ int run(int argc, char** argv) {
   s.deterministic = a.number("deterministic", 0) != 0;
   s.recompute = a.number("recompute", 0) != 0;
   s.dropout = static_cast<float>(a.real("dropout", 0));
-  // An eps of the size of the gradients: AdamW's first step is then smooth in them, and parameters can be compared as closely as gradients.
+  // An eps of the size of the gradients: AdamW's first step is then smooth in them, and parameters can be compared as
+  // closely as gradients.
   s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3},
                  .eps = 1e-3,
                  .weight_decay = 0.01,

@@ -235,9 +235,11 @@ TEST_F(Sparse405b, StartingWithoutTheWeightsTakesSeconds) {
   const auto backend = make_cpu_backend(1);
   Arena adapter("adapter", backend->memory(), bytes.adapter), optimizer("optimizer", backend->memory(), bytes.optimizer);
   const LayerRange layers = settings.partition[static_cast<size_t>(position.pp())];
-  const std::vector<FactorSlice> factors = factor_slices(settings.model, settings.adapter, {position.tp(), kTp, layers.begin, layers.end, false, false});
+  const Placement placement{position.tp(), kTp, layers.begin, layers.end, false, false};
+  const std::vector<FactorSlice> factors = factor_slices(settings.model, settings.adapter, placement);
   const Trainables trainables({factors.begin(), factors.end()}, *backend, adapter, &optimizer);
-  AdapterSet share(settings.adapter, factors, trainables.parameters, trainables.gradients, DType::bf16, *backend, adapter);
+  AdapterSet share(settings.adapter, factors, trainables.parameters, trainables.gradients, DType::bf16, *backend,
+                   adapter);
   share.initialise(42);
   lap("adapter of one rank");
   EXPECT_LT(total, kMostSeconds);
