@@ -217,11 +217,13 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   const Preference& p = as<Preference>(preference);
   ++lt_record.heuristics;
   lt_record.reduction_mask = p.reductions;
-  lt_record.alignment = *std::min_element(std::begin(p.alignment), std::end(p.alignment));
+  // Ranks that are threads ask at the same time, and the record is of the last.
+  const uint32_t alignment = *std::min_element(std::begin(p.alignment), std::end(p.alignment));
+  lt_record.alignment = alignment;
   *found = 0;
   for (const Algorithm& algorithm : kLtAlgorithms) {
     const bool allowed = algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_NONE || (p.reductions & algorithm.reduction) != 0;
-    if (*found == wanted || !allowed || algorithm.alignment > lt_record.alignment || algorithm.workspace > p.workspace) continue;
+    if (*found == wanted || !allowed || algorithm.alignment > alignment || algorithm.workspace > p.workspace) continue;
     cublasLtMatmulHeuristicResult_t& result = results[(*found)++];
     result = {};
     std::memcpy(&result.algo, &algorithm, sizeof(algorithm));
