@@ -13,8 +13,11 @@ import unittest
 from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, losses, terminal
 
 LAUNCH = ROOT / "launch" / "run"
-# As a CPU with AVX2 only computes: every product goes through the kernels that point the stack register into the heap.
+# As a CPU with AVX2 only computes.
 NARROW = dict(ENVIRONMENT, DNNL_MAX_CPU_ISA="AVX2")
+# Large products in fp32, which go through kernels that point the stack register into the heap: where a handler ran on such a thread, one stop of three
+# ended in an abort, on a CPU with AVX-512.
+LARGE_PRODUCTS = ["lora.r=64", "train.micro_batch_size=8"]
 SAVED_OR_NOTHING_LOST = "Start the same command again to go on"
 
 
@@ -30,11 +33,6 @@ def processes_of(word):
 
 class Stops(Case):
     STEPS = ["train.max_steps=1000", "log.every_steps=100", "checkpoint.every_steps=0", "data.validation=null"]
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.unstopped = {}
 
     def command(self, name, *overrides, ranks=0):
         command = [str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/{name}", *self.STEPS, *overrides]
@@ -61,13 +59,6 @@ class Stops(Case):
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
         self.assertEqual(ended.returncode, 0, ended.stderr)
 
-    def assert_as_unstopped(self, name, *overrides, ranks=0):
-        plain = f"unstopped-{ranks}-{'-'.join(overrides)}".replace("/", "")
-        if plain not in self.unstopped:
-            self.finish(self.command(plain, *overrides, ranks=ranks))
-            self.unstopped[plain] = (losses(self.home / "runs" / plain), self.adapter(plain))
-        self.assertEqual((losses(self.home / "runs" / name), self.adapter(name)), self.unstopped[plain])
-
     def assert_gone(self, word):
         end = time.monotonic() + 15
         while processes_of(word):
@@ -77,26 +68,30 @@ class Stops(Case):
 
 class Stopping(Stops):
     # Twenty stops, a fixed moment each: a run always ends with 75, and at last has the bits of a run that was never stopped.
-    def stopped_again_and_again(self, name, first, last, ranks):
+    def stopped_again_and_again(self, name, first, last, ranks, settings, environment):
+        command = lambda run: self.command(run, *settings, ranks=ranks)
         runs = [f"{name}-0"]
         for i in range(20):
             moment = first + (last - first) * ((i * 7) % 20) / 20
-            code, output = self.stop(self.command(runs[-1], ranks=ranks), moment, signal.SIGTERM)
+            code, output = self.stop(command(runs[-1]), moment, signal.SIGTERM, environment)
             if code == 0:  # the run had come to its end
                 runs.append(f"{name}-{i + 1}")
                 continue
             self.assertEqual(code, 75, f"stop {i} after {moment:.2f} s: {output}")
             self.assertIn(SAVED_OR_NOTHING_LOST, output)
         self.assertLess(len(runs), 8, "most runs ended before their stop")
+        unstopped = f"{name}-unstopped"
+        self.finish(command(unstopped), environment)
         for run in runs:
-            self.finish(self.command(run, ranks=ranks))
-            self.assert_as_unstopped(run, ranks=ranks)
+            self.finish(command(run), environment)
+            self.assertEqual(losses(self.home / "runs" / run), losses(self.home / "runs" / unstopped))
+            self.assertEqual(self.adapter(run), self.adapter(unstopped))
 
     def test_twenty_stops_of_a_process(self):
-        self.stopped_again_and_again("twenty", 0.2, 0.7, 0)
+        self.stopped_again_and_again("twenty", 0.3, 0.8, 0, LARGE_PRODUCTS, ENVIRONMENT)
 
     def test_twenty_stops_of_two_ranks(self):
-        self.stopped_again_and_again("twenty-ranks", 0.5, 1.2, 2)
+        self.stopped_again_and_again("twenty-ranks", 0.5, 1.2, 2, [], NARROW)
 
     def test_no_thread_that_computes_can_be_interrupted(self):
         process = self.start(self.command("masks", "train.max_steps=100000", "log.every_steps=1"), dict(NARROW, OMP_NUM_THREADS="2"))

@@ -42,8 +42,8 @@ double expected() {
 }
 
 TEST(GradNorm, IsOneNumberOnEveryMesh) {
-  for (const MeshShape& shape :
-       {MeshShape{}, MeshShape{{Axis::tp, 2}}, MeshShape{{Axis::pp, 3}}, MeshShape{{Axis::dp, 2}}, MeshShape{{Axis::tp, 2}, {Axis::pp, 2}, {Axis::dp, 2}}}) {
+  const MeshShape tp{{Axis::tp, 2}}, pp{{Axis::pp, 3}}, dp{{Axis::dp, 2}}, all{{Axis::tp, 2}, {Axis::pp, 2}, {Axis::dp, 2}};
+  for (const MeshShape& shape : {MeshShape{}, tp, pp, dp, all}) {
     const std::vector<double> squares = on_mesh(shape);
     for (double s : squares) {
       EXPECT_NEAR(s, expected(), 1e-13 * expected());
@@ -61,13 +61,9 @@ TEST(GradNorm, ItsBitsAreTheModelsOrder) {
     for (Slice& s : slices) s.group = 1 - s.group;
   };
   for (int salt = 0; salt < 20; ++salt) {
-    const double plain = on_mesh(
-                             {}, [](auto&) {}, salt)
-                             .front();
-    EXPECT_EQ(on_mesh(
-                  {{Axis::pp, 3}}, [](auto&) {}, salt)
-                  .front(),
-              plain);
+    const Change none = [](std::vector<Slice>&) {};
+    const double plain = on_mesh({}, none, salt).front();
+    EXPECT_EQ(on_mesh({{Axis::pp, 3}}, none, salt).front(), plain);
     EXPECT_EQ(on_mesh({}, one_group, salt).front(), plain);
     EXPECT_EQ(on_mesh({}, other_way_round, salt).front(), plain);
   }
