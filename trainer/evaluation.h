@@ -13,7 +13,8 @@ struct Evaluation {
   double loss() const { return sum / weight; }
 };
 
-// Asked between pieces of work that may be given up. Collective over the communicator, so that its ranks give up together.
+// Asked between pieces of work that may be given up. Collective over the communicator, so that its ranks give up
+// together.
 using GiveUp = std::function<bool(Communicator&)>;
 
 // Collective. `rows_at_once` rows go through the mesh together; `sink` as in Engine::evaluate.

@@ -1,4 +1,5 @@
 """A stop never costs a run: signals at any moment, ranks that never start, output that nobody takes."""
+
 import contextlib
 import fcntl
 import os
@@ -15,8 +16,8 @@ from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, losses, terminal
 LAUNCH = ROOT / "launch" / "run"
 # As a CPU with AVX2 only computes.
 NARROW = dict(ENVIRONMENT, DNNL_MAX_CPU_ISA="AVX2")
-# Large products in fp32, which go through kernels that point the stack register into the heap: where a handler ran on such a thread, one stop of three
-# ended in an abort, on a CPU with AVX-512.
+# Large products in fp32, which go through kernels that point the stack register into the heap: where a handler ran on
+# such a thread, one stop of three ended in an abort, on a CPU with AVX-512.
 LARGE_PRODUCTS = ["lora.r=64", "train.micro_batch_size=8"]
 SAVED_OR_NOTHING_LOST = "Start the same command again to go on"
 
@@ -35,7 +36,14 @@ class Stops(Case):
     STEPS = ["train.max_steps=1000", "log.every_steps=100", "checkpoint.every_steps=0", "data.validation=null"]
 
     def command(self, name, *overrides, ranks=0):
-        command = [str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/{name}", *self.STEPS, *overrides]
+        command = [
+            str(DROVER),
+            "train",
+            str(self.recipe),
+            f"output.dir={self.home}/runs/{name}",
+            *self.STEPS,
+            *overrides,
+        ]
         return [str(LAUNCH), "-n", str(ranks), *command] if ranks else command
 
     def start(self, command, environment=NARROW, **keywords):
@@ -43,7 +51,8 @@ class Stops(Case):
         return subprocess.Popen(command, env=environment, **keywords)
 
     def stop(self, command, moment, number, environment=NARROW, everywhere=None):
-        """Exit code and output of a command that gets a signal after some seconds; `everywhere`: with every process that has this word in its command."""
+        """Exit code and output of a command that gets a signal after some seconds; `everywhere`: as does every process
+        with this word in its command."""
         process = self.start(command, environment)
         time.sleep(moment)
         if everywhere:
@@ -62,12 +71,16 @@ class Stops(Case):
     def assert_gone(self, word):
         end = time.monotonic() + 15
         while processes_of(word):
-            self.assertLess(time.monotonic(), end, f"left behind: {[pathlib.Path(f'/proc/{p}/cmdline').read_bytes() for p in processes_of(word)]}")
+            self.assertLess(
+                time.monotonic(),
+                end,
+                f"left behind: {[pathlib.Path(f'/proc/{p}/cmdline').read_bytes() for p in processes_of(word)]}",
+            )
             time.sleep(0.1)
 
 
 class Stopping(Stops):
-    # Twenty stops, a fixed moment each: a run always ends with 75, and at last has the bits of a run that was never stopped.
+    # Twenty stops, a fixed moment each: a run always ends with 75, and at last has the bits of one that was never stopped.
     def stopped_again_and_again(self, name, first, last, ranks, settings, environment):
         command = lambda run: self.command(run, *settings, ranks=ranks)
         runs = [f"{name}-0"]
@@ -94,11 +107,16 @@ class Stopping(Stops):
         self.stopped_again_and_again("twenty-ranks", 0.5, 1.2, 2, [], NARROW)
 
     def test_no_thread_that_computes_can_be_interrupted(self):
-        process = self.start(self.command("masks", "train.max_steps=100000", "log.every_steps=1"), dict(NARROW, OMP_NUM_THREADS="2"))
+        process = self.start(
+            self.command("masks", "train.max_steps=100000", "log.every_steps=1"), dict(NARROW, OMP_NUM_THREADS="2")
+        )
         for line in process.stdout:
             if line.startswith("step 3/"):
                 break
-        bits = sum(1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP))
+        bits = sum(
+            1 << (number - 1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+        )
         threads, waiting = 0, 0
         for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
             status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
@@ -113,10 +131,15 @@ class Stopping(Stops):
 
     def test_from_the_first_instant_on(self):
         for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
-            for ranks, moments in ((0, (0.02, 0.04, 0.06, 0.1, 0.15)), (2, (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4))):
+            for ranks, moments in (
+                (0, (0.02, 0.04, 0.06, 0.1, 0.15)),
+                (2, (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)),
+            ):
                 for moment in moments:
                     with self.subTest(number=number, ranks=ranks, moment=moment):
-                        returned, output = self.stop(self.command("first-instant", "train.max_steps=100000", ranks=ranks), moment, number)
+                        returned, output = self.stop(
+                            self.command("first-instant", "train.max_steps=100000", ranks=ranks), moment, number
+                        )
                         if ranks == 0 and returned == -number:  # the program itself was not loaded yet
                             self.assertFalse((self.home / "runs" / "first-instant" / "lock").exists())
                             continue
@@ -136,7 +159,12 @@ class Stopping(Stops):
     def test_a_validation_that_was_cut_off_is_made_up_for(self):
         rows = (self.home / "validation.jsonl").read_text() * 300
         (self.home / "long.jsonl").write_text(rows)
-        settings = [f"data.validation={self.home}/long.jsonl", "eval.every_steps=5", "train.max_steps=10", "log.every_steps=1"]
+        settings = [
+            f"data.validation={self.home}/long.jsonl",
+            "eval.every_steps=5",
+            "train.max_steps=10",
+            "log.every_steps=1",
+        ]
         command = self.command("validating", *settings)
         process = self.start(command)
         seen = []
@@ -154,7 +182,11 @@ class Stopping(Stops):
         self.assertEqual(self.validations_of("validating"), self.validations_of("validated"))
 
     def validations_of(self, name):
-        return [line for line in (self.home / "runs" / name / "metrics.jsonl").read_text().splitlines() if "validation_loss" in line]
+        return [
+            line
+            for line in (self.home / "runs" / name / "metrics.jsonl").read_text().splitlines()
+            if "validation_loss" in line
+        ]
 
     def test_a_stop_of_all_processes_of_the_job(self):
         for number, code in ((signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
@@ -170,7 +202,19 @@ class Stopping(Stops):
         agent = self.home / "silent-node"
         agent.write_text("#!/bin/sh\nexec sleep 987\n")
         agent.chmod(0o755)
-        command = [str(LAUNCH), "-n", "2", "--mca", "plm_rsh_agent", str(agent), "--host", "a-node-that-does-not-answer:2", str(DROVER), "train", str(self.recipe)]
+        command = [
+            str(LAUNCH),
+            "-n",
+            "2",
+            "--mca",
+            "plm_rsh_agent",
+            str(agent),
+            "--host",
+            "a-node-that-does-not-answer:2",
+            str(DROVER),
+            "train",
+            str(self.recipe),
+        ]
         if "Open" not in subprocess.run([MPIRUN, "--version"], capture_output=True, text=True).stdout:
             self.skipTest("plm_rsh_agent is Open MPI's")
         code, output = self.stop(command, 1.0, signal.SIGTERM)
@@ -178,13 +222,21 @@ class Stopping(Stops):
         self.assertIn("before the ranks had started", output)
         self.assert_gone("a-node-that-does-not-answer")
         self.assert_gone("rank-output")
-        self.assertFalse([pid for pid in processes_of("987") if b"sleep" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()])
+        self.assertFalse(
+            [pid for pid in processes_of("987") if b"sleep" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
+        )
 
     def test_few_descriptors_end_with_a_message(self):
         for files in (32, 48, 64):
             with self.subTest(files=files):
                 begin = time.monotonic()
-                limited = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *self.command(f"files-{files}", "train.max_steps=2", ranks=12)]
+                limited = [
+                    "bash",
+                    "-c",
+                    f'ulimit -n {files}; exec "$@"',
+                    "bash",
+                    *self.command(f"files-{files}", "train.max_steps=2", ranks=12),
+                ]
                 ended = subprocess.run(limited, capture_output=True, text=True, env=NARROW, timeout=60)
                 self.assertLess(time.monotonic() - begin, 30)
                 self.assertEqual(ended.returncode, 74, ended.stderr)
@@ -209,7 +261,13 @@ class Output(Stops):
                 ours, theirs = terminal()
                 name = f"terminal-{ranks}"
                 disowned = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-                process = self.start(self.command(name, every, ranks=ranks), stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=disowned)
+                process = self.start(
+                    self.command(name, every, ranks=ranks),
+                    stdin=theirs,
+                    stdout=theirs,
+                    stderr=theirs,
+                    preexec_fn=disowned,
+                )
                 os.close(theirs)
                 while b"step 3/" not in os.read(ours, 65536):
                     pass
@@ -248,7 +306,9 @@ class Output(Stops):
             for closed in ("2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
                 with self.subTest(ranks=ranks, closed=closed):
                     name = f"closed-{ranks}-{closed.count('-')}"
-                    process = self.start(["bash", "-c", f'exec "$@" {closed}', "bash", *self.command(name, every, ranks=ranks)])
+                    process = self.start(
+                        ["bash", "-c", f'exec "$@" {closed}', "bash", *self.command(name, every, ranks=ranks)]
+                    )
                     process.stdout.close()
                     lock = self.home / "runs" / name / "lock"
                     while process.poll() is None:
@@ -262,7 +322,10 @@ class Output(Stops):
             with self.subTest(ranks=ranks):
                 name = f"metrics-{ranks}"
                 directory = self.home / "runs" / name
-                small = ["lora.r=1", "lora.target_modules=[q_proj]"]  # a checkpoint is smaller than a thousand lines of metrics
+                small = [
+                    "lora.r=1",
+                    "lora.target_modules=[q_proj]",
+                ]  # a checkpoint is smaller than a thousand lines of metrics
                 process = self.start(self.command(name, *small, ranks=ranks))
                 output = []
                 for line in process.stdout:
@@ -277,7 +340,9 @@ class Output(Stops):
                 step = int(re.search(r"saved after step (\d+)", output)[1])
                 self.assertTrue((directory / f"step-{step}" / "manifest.json").exists())
                 self.finish(self.command(name, *small, ranks=ranks))
-                self.assertEqual(sorted(losses(directory)), [s for s in range(1, 1001) if s != step])  # the line that had no room
+                self.assertEqual(
+                    sorted(losses(directory)), [s for s in range(1, 1001) if s != step]
+                )  # the line that had no room
                 self.assertEqual(self.adapter(name), self.adapter_of_unlimited(*small, ranks=ranks))
 
     def adapter_of_unlimited(self, *overrides, ranks):
@@ -288,17 +353,29 @@ class Output(Stops):
 
 class Exporting(Stops):
     def test_an_export_beside_a_run_that_prunes(self):
-        process = self.start(self.command("pruning", "train.max_steps=100000", "checkpoint.every_steps=1", "checkpoint.keep=1"), stdout=subprocess.DEVNULL)
+        process = self.start(
+            self.command("pruning", "train.max_steps=100000", "checkpoint.every_steps=1", "checkpoint.keep=1"),
+            stdout=subprocess.DEVNULL,
+        )
         run = self.home / "runs" / "pruning"
         while not list(run.glob("step-[3-9]/manifest.json")):
             time.sleep(0.02)
         results = []
         for i in range(12):
-            results.append(subprocess.run([str(DROVER), "export", str(run), "--adapter", str(self.home / f"exported-{i}")], capture_output=True, text=True, env=NARROW))
+            results.append(
+                subprocess.run(
+                    [str(DROVER), "export", str(run), "--adapter", str(self.home / f"exported-{i}")],
+                    capture_output=True,
+                    text=True,
+                    env=NARROW,
+                )
+            )
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
         self.assertEqual([r.returncode for r in results], [0] * 12, [r.stderr for r in results if r.returncode])
-        self.assertGreater(len({(self.home / f"exported-{i}" / "adapter_model.safetensors").read_bytes() for i in range(12)}), 1)
+        self.assertGreater(
+            len({(self.home / f"exported-{i}" / "adapter_model.safetensors").read_bytes() for i in range(12)}), 1
+        )
         self.finish([str(DROVER), "export", str(run), "--adapter", str(self.home / "exported-last")])
         self.assertLessEqual(len(list(run.glob("step-*"))), 2)
 
@@ -306,13 +383,20 @@ class Exporting(Stops):
         few = ["train.max_steps=4", "checkpoint.every_steps=2"]
         self.finish(self.command("scratch", *few))
         run = self.home / "runs" / "scratch"
-        first = {p.relative_to(run): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.relative_to(run).parts[0] in ("step-2", "step-4", "adapter", "metrics.jsonl")}
+        first = {
+            p.relative_to(run): p.read_bytes()
+            for p in run.rglob("*")
+            if p.is_file() and p.relative_to(run).parts[0] in ("step-2", "step-4", "adapter", "metrics.jsonl")
+        }
         for seed in (7, 8):
             self.finish(self.command("scratch", *few, "checkpoint.resume=never", f"train.seed={seed}"))
         for path, content in first.items():
             self.assertEqual((run / "set-aside" / path).read_bytes(), content, path)
         self.assertTrue((run / "set-aside-2" / "adapter" / "adapter_model.safetensors").exists())
-        self.assertNotEqual((run / "set-aside-2" / "adapter" / "adapter_model.safetensors").read_bytes(), first[pathlib.Path("adapter/adapter_model.safetensors")])
+        self.assertNotEqual(
+            (run / "set-aside-2" / "adapter" / "adapter_model.safetensors").read_bytes(),
+            first[pathlib.Path("adapter/adapter_model.safetensors")],
+        )
 
 
 if __name__ == "__main__":
