@@ -8,12 +8,14 @@
 #include <utility>
 #include <vector>
 
+#include "configs/choices.h"
+
 namespace drover {
 
 struct Info {
   const char* help = "";
   double least = -std::numeric_limits<double>::infinity(), most = std::numeric_limits<double>::infinity();
-  std::vector<const char*> allowed = {};  // of a choice
+  std::vector<const char*> allowed = {};  // of a choice: words of its enum
   std::vector<const char*> later = {};    // known, not built yet
   bool required = false;
   bool identity = false;                  // must not change when a run is resumed
@@ -32,12 +34,13 @@ using Pattern = std::vector<std::pair<std::string, double>>;  // in the file's o
 
 // What a row of a data file is; for data.format and for the format of one file.
 inline const Info kRowFormat = {.help = "what a row is",
-                                .allowed = {"auto", "messages", "text"},
+                                .allowed = words_of<RowFormat>(),
                                 .later = {"sharegpt", "alpaca", "prompt_completion", "ids"},
                                 .identity = true};
 
 struct DataFile {
-  std::string path, format = "auto";
+  std::string path;
+  RowFormat format = RowFormat::automatic;
   double weight = 1;
   bool operator==(const DataFile&) const = default;
 };
@@ -82,7 +85,11 @@ struct LoraSection {
 struct DataSection {
   std::vector<DataFile> train;
   Validation validation;
-  std::string format = "auto", template_name = "auto", template_date = "26 Jul 2024", train_on = "assistant", bad_rows = "error";
+  RowFormat format = RowFormat::automatic;
+  TemplateChoice chat_template = TemplateChoice::automatic;
+  std::string template_date = "26 Jul 2024";
+  TrainOn train_on = TrainOn::assistant;
+  BadRows bad_rows = BadRows::error;
   int64_t max_length = 2048;
   bool packing = true, shuffle = true;
   bool operator==(const DataSection&) const = default;
@@ -91,18 +98,22 @@ struct DataSection {
     v("train", train, {.help = "a file, or a list of {path, format, weight}", .required = true, .identity = true});
     v("validation", validation, {.help = "a file, a list of them, or {share: 0.05} of the training rows"});
     v("format", format, kRowFormat);
-    v("template", template_name, {.help = "the chat format; auto: the model directory's own", .allowed = {"auto", "llama3.1", "llama3", "chatml"}, .identity = true});
+    v("template", chat_template,
+      {.help = "the chat format; auto: the model directory's own",
+       .allowed = words_of<TemplateChoice>(),
+       .identity = true});
     v("template_date", template_date, {.help = "the date that Llama 3.1's system block states", .identity = true});
-    v("train_on", train_on, {.help = "which tokens are targets", .allowed = {"assistant", "all", "last"}, .identity = true});
+    v("train_on", train_on,
+      {.help = "which tokens are targets", .allowed = words_of<TrainOn>(), .identity = true});
     v("max_length", max_length, {.help = "tokens of a row; longer dialogs are cut at the end, longer texts are split", .least = 2, .most = 1048576, .identity = true});
     v("packing", packing, {.help = "fill rows with several documents", .identity = true});
     v("shuffle", shuffle, {.help = "another order of rows in every epoch", .identity = true});
-    v("bad_rows", bad_rows, {.help = "what to do with a row that cannot be read", .allowed = {"error", "skip"}});
+    v("bad_rows", bad_rows, {.help = "what to do with a row that cannot be read", .allowed = words_of<BadRows>()});
   }
 };
 
 struct TrainSection {
-  std::string dtype = "bf16";
+  Precision dtype = Precision::bf16;
   int64_t micro_batch_size = 1, global_batch_size = 16, seed = 42;
   std::optional<double> epochs;
   std::optional<int64_t> max_steps;
@@ -110,7 +121,10 @@ struct TrainSection {
   bool operator==(const TrainSection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("dtype", dtype, {.help = "numbers of weights and activations; sums are fp32", .allowed = {"bf16", "fp32"}, .identity = true});
+    v("dtype", dtype,
+      {.help = "numbers of weights and activations; sums are fp32",
+       .allowed = words_of<Precision>(),
+       .identity = true});
     v("micro_batch_size", micro_batch_size, {.help = "rows that go through the model at once", .least = 1, .most = 1 << 20});
     v("global_batch_size", global_batch_size, {.help = "rows of one optimizer step", .least = 1, .most = 1 << 24, .identity = true});
     v("epochs", epochs, {.help = "passes over the data (1 where max_steps is not given either)", .least = 1e-6, .most = 1e6});
@@ -122,7 +136,7 @@ struct TrainSection {
 
 struct OptimSection {
   double learning_rate = 2e-4, lora_plus_ratio = 1, eps = 1e-8, weight_decay = 0, max_grad_norm = 1;
-  std::string schedule = "cosine";
+  LearningRateShape schedule = LearningRateShape::cosine;
   std::optional<double> warmup_ratio;
   std::optional<int64_t> warmup_steps;
   std::vector<double> betas = {0.9, 0.999};
@@ -132,7 +146,8 @@ struct OptimSection {
     v("learning_rate", learning_rate, {.help = "AdamW's highest rate", .least = 0, .most = 10, .identity = true});
     v("lora_plus_ratio", lora_plus_ratio,
       {.help = "LoRA+: the learning rate of B is this times that of A", .least = 1, .most = 1e4, .identity = true});
-    v("schedule", schedule, {.help = "of the learning rate after warm-up", .allowed = {"constant", "linear", "cosine"}, .identity = true});
+    v("schedule", schedule,
+      {.help = "of the learning rate after warm-up", .allowed = words_of<LearningRateShape>(), .identity = true});
     v("warmup_ratio", warmup_ratio, {.help = "share of the steps that warm up (0.03 where warmup_steps is not given either)", .least = 0, .most = 1, .identity = true});
     v("warmup_steps", warmup_steps, {.help = "steps that warm up, instead of a share", .least = 0, .most = 1e9, .identity = true});
     v("betas", betas, {.help = "AdamW's two decay rates", .least = 0, .most = 0.999999, .identity = true});
@@ -145,23 +160,28 @@ struct OptimSection {
 struct ParallelSection {
   int64_t tp = 1, pp = 1;
   std::optional<int64_t> dp;
-  std::string transport = "auto";
+  Transport transport = Transport::automatic;
   bool operator==(const ParallelSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("tp", tp, {.help = "tensor parallelism: ranks that share every layer", .least = 1, .most = 1024});
     v("pp", pp, {.help = "pipeline stages", .least = 1, .most = 1024});
     v("dp", dp, {.help = "replicas; the rest of the ranks where it is not given", .least = 1, .most = 65536});
-    v("transport", transport, {.help = "between GPUs. nccl; staged: through host memory and MPI; auto: nccl where every rank has a GPU of its own", .allowed = {"auto", "nccl", "staged"}});
+    v("transport", transport,
+      {.help = "between GPUs. nccl; staged: through host memory and MPI; auto: nccl where every rank has a GPU of "
+               "its own",
+       .allowed = words_of<Transport>()});
   }
 };
 
 struct MemorySection {
-  std::string activation_checkpointing = "none";
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::none;
   bool operator==(const MemorySection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("activation_checkpointing", activation_checkpointing, {.help = "full: keep only every layer's input and compute the rest again", .allowed = {"none", "full"}});
+    v("activation_checkpointing", activation_checkpointing,
+      {.help = "full: keep only every layer's input and compute the rest again",
+       .allowed = words_of<ActivationCheckpointing>()});
   }
 };
 
@@ -200,17 +220,20 @@ struct LogSection {
 };
 
 struct OutputSection {
-  std::string dir, adapter_dtype = "fp32";
+  std::string dir;
+  Precision adapter_dtype = Precision::fp32;
   bool operator==(const OutputSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("dir", dir, {.help = "where the run writes everything", .required = true, .path = true});
-    v("adapter_dtype", adapter_dtype, {.help = "of the exported adapter", .allowed = {"fp32", "bf16"}});
+    v("adapter_dtype", adapter_dtype,
+      {.help = "of the exported adapter", .allowed = words_of({Precision::fp32, Precision::bf16})});
   }
 };
 
 struct Recipe {
-  std::string device = "auto", method = "lora";
+  DeviceChoice device = DeviceChoice::automatic;
+  Method method = Method::lora;
   ModelSection model;
   LoraSection lora;
   DataSection data;
@@ -230,8 +253,12 @@ struct Recipe {
   void fields(V& v) {
     v.section("model"), model.fields(v);
     v.section("");
-    v("device", device, {.help = "auto: cuda where a usable GPU is found", .allowed = {"auto", "cpu", "cuda"}});
-    v("method", method, {.help = "what trains", .allowed = {"lora"}, .later = {"full", "qlora", "dora"}, .identity = true});
+    v("device", device, {.help = "auto: cuda where a usable GPU is found", .allowed = words_of<DeviceChoice>()});
+    v("method", method,
+      {.help = "what trains",
+       .allowed = words_of<Method>(),
+       .later = {"full", "qlora", "dora"},
+       .identity = true});
     v.section("lora"), lora.fields(v);
     v.section("data"), data.fields(v);
     v.section("train"), train.fields(v);

@@ -22,6 +22,15 @@ bool contains(const std::vector<const char*>& words, const std::string& word) {
   return std::any_of(words.begin(), words.end(), [&](const char* w) { return word == w; });
 }
 
+std::string read_text_of(const YAML::Node& node, std::string& text) {
+  if (node.IsScalar()) {
+    text = node.Scalar();
+    return {};
+  }
+  return fmt::format("expected a text, got {}{}", got(node),
+                     node.IsNull() ? "; give it a value or leave the key out" : "");
+}
+
 // 010 is 8 to some readers of YAML and 10 to others.
 bool has_leading_zero(const std::string& text) {
   const size_t first = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
@@ -97,12 +106,16 @@ std::string ValueReader::read(const YAML::Node& node, double& value) {
 }
 
 std::string ValueReader::read(const YAML::Node& node, std::string& value) {
-  if (!node.IsScalar()) return fmt::format("expected a text, got {}{}", got(node), node.IsNull() ? "; give it a value or leave the key out" : "");
-  value = node.Scalar();
+  const std::string wrong = read_text_of(node, value);
+  return wrong.empty() && value.empty() ? "the text is empty" : wrong;
+}
+
+std::string ValueReader::read_choice(const YAML::Node& node, std::string& word) {
+  if (const std::string wrong = read_text_of(node, word); !wrong.empty()) return wrong;
   const std::string allowed = fmt::format("{}", fmt::join(info_->allowed, ", "));
-  if (contains(info_->later, value)) return fmt::format("{} is not built yet; allowed now: {}", value, allowed);
-  if (!info_->allowed.empty() && !contains(info_->allowed, value)) return fmt::format("\"{}\" is not allowed; allowed: {}", shown(value), allowed);
-  return value.empty() ? "the text is empty" : "";
+  if (contains(info_->later, word)) return fmt::format("{} is not built yet; allowed now: {}", word, allowed);
+  if (contains(info_->allowed, word)) return {};
+  return fmt::format("\"{}\" is not allowed; allowed: {}", shown(word), allowed);
 }
 
 std::string ValueReader::read(const YAML::Node& node, std::vector<double>& value) {
@@ -190,7 +203,9 @@ std::string yaml(bool v) { return v ? "true" : "false"; }
 std::string yaml(int64_t v) { return fmt::format("{}", v); }
 std::string yaml(double v) { return fmt::format("{}", v); }
 std::string yaml(const std::string& v) { return quoted(v); }
-std::string yaml(const DataFile& v) { return fmt::format("{{path: {}, format: {}, weight: {}}}", quoted(v.path), v.format, v.weight); }
+std::string yaml(const DataFile& v) {
+  return fmt::format("{{path: {}, format: {}, weight: {}}}", quoted(v.path), word_of(v.format), v.weight);
+}
 
 namespace {
 

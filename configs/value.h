@@ -26,6 +26,13 @@ class ValueReader {
   std::string read(const YAML::Node& node, DataFile& value);
   std::string read(const YAML::Node& node, std::vector<DataFile>& value);
   std::string read(const YAML::Node& node, Validation& value);
+  template <Choice E>
+  std::string read(const YAML::Node& node, E& value) {
+    std::string word;
+    const std::string wrong = read_choice(node, word);
+    if (wrong.empty()) require(read_word(word, value), "what a key allows are words of its enum");
+    return wrong;
+  }
   template <typename T>
   std::string read(const YAML::Node& node, std::optional<T>& value) {
     if (is_none(node)) return {};
@@ -35,6 +42,7 @@ class ValueReader {
   static bool is_none(const YAML::Node& node);  // nothing, null or the word none, not in quotes
 
  private:
+  std::string read_choice(const YAML::Node& node, std::string& word);  // one of those that are allowed
   std::string out_of_range(double value) const;
   std::string at(const YAML::Node& item, const std::string& wrong);
   const Info* info_;
@@ -53,6 +61,10 @@ std::string yaml(const Pattern& value);
 std::string yaml(const DataFile& value);
 std::string yaml(const std::vector<DataFile>& value);
 std::string yaml(const Validation& value);
+template <Choice E>
+std::string yaml(E value) {
+  return yaml(std::string(word_of(value)));
+}
 template <typename T>
 std::string yaml(const std::optional<T>& value) {
   return value ? yaml(*value) : "none";

@@ -163,13 +163,6 @@ std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
   }
 }
 
-ChatTemplate ChatTemplate::named(const std::string& name) {
-  if (name == "chatml") return {Family::chatml, std::nullopt};
-  if (name == "llama3") return {Family::llama3, std::nullopt};
-  if (name == "llama3.1") return {Family::llama3_1, std::nullopt};
-  fail(Exit::bad_recipe, "data.template \"{}\" is not known; allowed are auto, {}", name, kKnown);
-}
-
 std::string ChatTemplate::name() const {
   switch (family) {
     case Family::llama3: return "llama3";

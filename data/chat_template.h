@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "configs/choices.h"
 #include "data/tokenizer.h"
 
 namespace drover {
@@ -22,11 +23,8 @@ struct ChatTemplate {
 
   // From chat_template in tokenizer_config.json, or chat_template.jinja; nothing when the directory has none. 65 for a template of another family.
   static std::optional<ChatTemplate> find(const fs::path& directory);
-  static ChatTemplate named(const std::string& name);  // "chatml", "llama3", "llama3.1"
   std::string name() const;
 };
-
-enum class TrainOn { assistant, all, last };
 
 struct Rendered {
   std::vector<int32_t> ids;

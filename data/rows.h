@@ -4,19 +4,16 @@
 #include <string>
 #include <vector>
 
+#include "configs/choices.h"
 #include "data/chat_template.h"
 
 namespace drover {
-
-enum class RowFormat { automatic, messages, text, prompt };  // prompt: {"prompt"} or {"messages"}
 
 struct Row {
   std::vector<Message> messages;  // empty for a text
   std::string text;
   int64_t line = 0;               // from 1
 };
-
-enum class BadRows { error, skip };
 
 struct ReadReport {
   int64_t rows = 0, skipped = 0;

@@ -44,7 +44,7 @@ Subject subject_of(const EvalArguments& a) {
   Recipe& recipe = s.read.recipe;
   recipe = read_overrides(a.recipe.overrides, kAllowed);
   recipe.model.path = a.model.model;
-  recipe.data.validation.files = {{a.data, "auto", 1}};
+  recipe.data.validation.files = {{a.data, RowFormat::automatic, 1}};
   const bool stated = std::any_of(a.recipe.overrides.begin(), a.recipe.overrides.end(), [](const std::string& text) { return text.starts_with("data.max_length="); });
   if (!stated) recipe.data.max_length = read_model_config(a.model.model).max_positions;
   if (!a.model.adapter.empty()) {
@@ -193,7 +193,9 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
   if (score.weight <= 0) fail(Exit::bad_data, "no token of the data counts for the loss; check the rows and data.train_on");
   const double loss = score.loss();
   if (!std::isfinite(loss)) {
-    fail(Exit::non_finite, "the loss is {}: the weights of the model or of the adapter hold values that are not finite, or overflow {}", loss, recipe.train.dtype);
+    fail(Exit::non_finite,
+         "the loss is {}: the weights of the model or of the adapter hold values that are not finite, or overflow {}",
+         loss, word_of(recipe.train.dtype));
   }
   if (world.rank() != 0) return Exit::done;
   if (a.recipe.json) {

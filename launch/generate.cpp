@@ -67,8 +67,10 @@ void choose_dtype(Recipe& recipe, const GenerateArguments& a, const Process& pro
   Communicator& world = *process.world;
   if (std::any_of(a.overrides.begin(), a.overrides.end(), [](const std::string& text) { return text.starts_with("train.dtype="); })) return;
   bool fits = false;
-  together(world, [&] { fits = device_of(recipe) == "cpu" && fits_in_fp32(read_model_config(recipe.model.path)); });
-  if (largest(world, fits ? 0 : 1) == 0) recipe.train.dtype = "fp32";
+  together(world, [&] {
+    fits = device_of(recipe) == DeviceKind::cpu && fits_in_fp32(read_model_config(recipe.model.path));
+  });
+  if (largest(world, fits ? 0 : 1) == 0) recipe.train.dtype = Precision::fp32;
 }
 
 void say_speed(const Answering::Speed& s) {
@@ -93,7 +95,8 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   std::vector<Prompt> prompts;
   std::vector<Answering::Question> questions;
   std::optional<Tokenizer> tokenizer;
-  InferenceSettings settings{.model = a.model.model, .adapter = a.model.adapter.empty() ? std::nullopt : std::optional<fs::path>(a.model.adapter), .dtype = dtype_of_name(recipe.train.dtype)};
+  InferenceSettings settings{.model = a.model.model, .dtype = dtype_of(recipe.train.dtype)};
+  if (!a.model.adapter.empty()) settings.adapter = a.model.adapter;
   together(world, [&] {
     if (a.prompts.empty()) {
       prompts.push_back({{{"user", *a.prompt}}, "--prompt"});

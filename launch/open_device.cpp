@@ -4,16 +4,29 @@
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/staged.h"
-#include "kernels/devices/devices.h"
 
 namespace drover {
 
 namespace {
 
-std::string agreed_device(Communicator& world, const Recipe& recipe) {
-  std::string mine;
+DeviceKind chosen_device(DeviceChoice asked) {
+  if (asked == DeviceChoice::cpu) return DeviceKind::cpu;
+  const CudaStatus cuda = cuda_status();
+  if (cuda.usable) return DeviceKind::cuda;
+  if (asked == DeviceChoice::cuda) {
+    fail(Exit::bad_recipe,
+         "device: cuda cannot be used here: {}; or set device: cpu (plans of a recipe for GPUs work anywhere: drover "
+         "plan)",
+         cuda.why_not);
+  }
+  return DeviceKind::cpu;
+}
+
+DeviceKind agreed_device(Communicator& world, const Recipe& recipe) {
+  DeviceKind mine = DeviceKind::cpu;
   together(world, [&] { mine = device_of(recipe); });
-  const std::vector<std::string> all = world.gather_strings(mine == "cuda" ? mine : "cpu " + cuda_status().why_not);
+  const std::vector<std::string> all =
+      world.gather_strings(mine == DeviceKind::cuda ? "cuda" : "cpu " + cuda_status().why_not);
   std::vector<int> without;
   std::string why;
   for (size_t rank = 0; rank < all.size(); ++rank) {
@@ -29,17 +42,20 @@ std::string agreed_device(Communicator& world, const Recipe& recipe) {
 
 }  // namespace
 
-std::string device_of(const Recipe& recipe) {
-  const std::string device = chosen_device(recipe.device);
-  if (device == "cpu" && recipe.parallel.transport != "auto") {
-    fail(Exit::bad_recipe, "parallel.transport: {} is for device: cuda, and these ranks compute on CPUs, where MPI is the transport; leave it out", recipe.parallel.transport);
+DeviceKind device_of(const Recipe& recipe) {
+  const DeviceKind device = chosen_device(recipe.device);
+  if (device == DeviceKind::cpu && recipe.parallel.transport != Transport::automatic) {
+    fail(Exit::bad_recipe,
+         "parallel.transport: {} is for device: cuda, and these ranks compute on CPUs, where MPI is the transport; "
+         "leave it out",
+         word_of(recipe.parallel.transport));
   }
   return device;
 }
 
 Device open_device(const Mesh& host, const Recipe& recipe, const Process& process) {
   Communicator& world = *host.world;
-  if (agreed_device(world, recipe) == "cpu") return {make_cpu_backend(process.threads), host};
+  if (agreed_device(world, recipe) == DeviceKind::cpu) return {make_cpu_backend(process.threads), host};
 
   Device device{nullptr, host};
   const CudaChoice choice{.device = process.mpi.local_rank % std::max(1, cuda_status().devices), .deterministic = recipe.train.deterministic};
@@ -48,8 +64,8 @@ Device open_device(const Mesh& host, const Recipe& recipe, const Process& proces
 
   const CudaIdentity gpu = cuda_identity(choice.device);
   const std::string sharing = shared_gpu(world.gather_strings(gpu.name + " " + gpu.uuid));
-  const std::string& transport = recipe.parallel.transport;
-  std::string why = transport == "staged" ? "as the recipe says" : transport == "nccl" ? "" : sharing;
+  const Transport transport = recipe.parallel.transport;
+  std::string why = transport == Transport::staged ? "as the recipe says" : transport == Transport::nccl ? "" : sharing;
   if (why.empty()) {
     std::string trouble;
     try {
@@ -57,7 +73,7 @@ Device open_device(const Mesh& host, const Recipe& recipe, const Process& proces
     } catch (const Error& error) {
       trouble = error.what();
     }
-    if (transport == "nccl") {
+    if (transport == Transport::nccl) {
       together(world, [&] {
         if (!trouble.empty()) fail(Exit::bad_recipe, "{}", trouble);
       });

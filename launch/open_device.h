@@ -2,11 +2,13 @@
 #pragma once
 #include "configs/schema.h"
 #include "kernels/comm/device.h"
+#include "kernels/devices/devices.h"
 #include "launch/process.h"
 
 namespace drover {
 
-std::string device_of(const Recipe& recipe);  // "cpu" or "cuda" on this machine; 78 where it cannot be had
+// What the recipe's device is on this machine; 78 where it cannot be had.
+DeviceKind device_of(const Recipe& recipe);
 
 // Collective over host.world. A rank's GPU is that of its number on the node. Says how the ranks' GPUs speak, unless there is one rank.
 Device open_device(const Mesh& host, const Recipe& recipe, const Process& process);

@@ -135,7 +135,7 @@ std::string cost_of_tp(const Recipe& recipe, const MeshShape& shape, double giga
   const double tokens = static_cast<double>(recipe.train.micro_batch_size * recipe.data.max_length) * micro_batches;
   const double gigabytes = 4.0 * static_cast<double>(model.layers) / shape.pp() * tokens *
                            static_cast<double>(model.hidden) *
-                           static_cast<double>(size_of(dtype_of_name(recipe.train.dtype))) * 1e-9;
+                           static_cast<double>(size_of(dtype_of(recipe.train.dtype))) * 1e-9;
   return fmt::format("tp spans nodes: a step sums {:.1f} GB a rank over it, {:.1f} s at {:.2f} GB/s; let tp divide the ranks of a node, and give pp or dp the rest", gigabytes, gigabytes / gigabytes_per_second,
                      gigabytes_per_second);
 }

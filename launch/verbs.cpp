@@ -88,7 +88,9 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
     data = prepare_data_in_memory(recipe, tokenizer);
   }
   EngineSettings settings = engine_settings(recipe, model, layout, shape, data ? &*data : nullptr);
-  settings.traits = traits_of(recipe.device == "auto" && cuda_status().usable ? "cuda" : recipe.device);
+  const bool on_cuda =
+      recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable);
+  settings.traits = traits_of(on_cuda ? DeviceKind::cuda : DeviceKind::cpu);
   const std::vector<RankPlan> plans = plan_mesh(settings, shape);
   const std::string schedule = print(schedule_of_run(settings, shape));
   if (a.json) {
@@ -177,7 +179,7 @@ Exit run_export(const Process& process, const ExportArguments& a) {
     if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train it first", run.string());
   }
   if (!a.adapter.empty()) {
-    export_adapter(*checkpoint, dtype_of_name(read.recipe.output.adapter_dtype), a.adapter);
+    export_adapter(*checkpoint, dtype_of(read.recipe.output.adapter_dtype), a.adapter);
     log::info("the adapter of step {} is in {}, read back and checked", checkpoint->state().step, a.adapter);
   } else {
     ModelDirectory base(read.recipe.model.path);

@@ -6,13 +6,6 @@
 
 namespace drover {
 
-std::optional<LearningRateShape> learning_rate_shape(std::string_view name) {
-  if (name == "constant") return LearningRateShape::constant;
-  if (name == "linear") return LearningRateShape::linear;
-  if (name == "cosine") return LearningRateShape::cosine;
-  return std::nullopt;
-}
-
 double LearningRate::at(int64_t step) const {
   const auto ratio = [](int64_t part, int64_t whole) {
     return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));

@@ -3,14 +3,10 @@
 // A constant rate warms up too.
 #pragma once
 #include <cstdint>
-#include <optional>
-#include <string_view>
+
+#include "configs/choices.h"
 
 namespace drover {
-
-enum class LearningRateShape : uint8_t { constant, linear, cosine };
-// Of "constant", "linear" or "cosine"; of any other name none.
-std::optional<LearningRateShape> learning_rate_shape(std::string_view name);
 
 struct LearningRate {
   LearningRateShape shape = LearningRateShape::cosine;

@@ -191,7 +191,10 @@ class Training {
       if (!e.complete) return;
       if (!std::isfinite(e.loss())) {
         progress.finish();
-        fail(Exit::non_finite, "step {}: the validation loss is {}; the model's weights or the adapter overflow {}. The last checkpoint is untouched", done_, e.loss(), recipe_.train.dtype);
+        fail(Exit::non_finite,
+             "step {}: the validation loss is {}; the model's weights or the adapter overflow {}. The last checkpoint is "
+             "untouched",
+             done_, e.loss(), word_of(recipe_.train.dtype));
       }
       record([&] {
         progress.note(fmt::format("step {}: validation loss {:.4f}", done_, e.loss()));
@@ -328,7 +331,7 @@ class Training {
         size += static_cast<double>(trained[i]) * trained[i];
       }
       const double off = std::sqrt(difference / std::max(size, 1e-30));
-      if (off <= (recipe_.output.adapter_dtype == "fp32" ? 0 : kAdapterRounded)) return;
+      if (off <= (recipe_.output.adapter_dtype == Precision::fp32 ? 0 : kAdapterRounded)) return;
       fail(Exit::corruption, "{}: read back, the adapter's log-probabilities are off by {:.1e} from those of the one that was trained; the checkpoint {} is untouched: try drover export {} --adapter DIR",
            adapter.string(), off, (run_ / fmt::format("step-{}", done_)).string(), run_.string());
     });
@@ -341,7 +344,7 @@ class Training {
     together(world_, [&] {
       if (world_.rank() != 0) return;
       const Checkpoint checkpoint = Checkpoint::open(run_ / fmt::format("step-{}", done_));
-      export_adapter(checkpoint, dtype_of_name(recipe_.output.adapter_dtype), adapter);
+      export_adapter(checkpoint, dtype_of(recipe_.output.adapter_dtype), adapter);
     });
     check_exported(adapter);
     reached_bytes_ = largest(world_, peak_process_bytes());

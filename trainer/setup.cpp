@@ -18,7 +18,7 @@ void DirectoryWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Ten
   backend.upload(staging_.data(), to);
 }
 
-DType dtype_of_name(const std::string& name) { return name == "bf16" ? DType::bf16 : DType::f32; }
+DType dtype_of(Precision precision) { return precision == Precision::bf16 ? DType::bf16 : DType::f32; }
 
 AdapterConfig adapter_config(const ReadRecipe& read) {
   const LoraSection& l = read.recipe.lora;
@@ -84,23 +84,28 @@ ModelConfig model_config_of(const Recipe& recipe, bool known_names_too) {
 fs::path tokenizer_directory(const Recipe& recipe) { return recipe.model.tokenizer.value_or(recipe.model.path); }
 
 std::optional<ChatTemplate> chat_template(const Recipe& recipe) {
-  const std::string& name = recipe.data.template_name;
-  return name == "auto" ? ChatTemplate::find(tokenizer_directory(recipe)) : ChatTemplate::named(name);
+  using Family = ChatTemplate::Family;
+  switch (recipe.data.chat_template) {
+    case TemplateChoice::automatic: return ChatTemplate::find(tokenizer_directory(recipe));
+    case TemplateChoice::llama3_1: return ChatTemplate{Family::llama3_1};
+    case TemplateChoice::llama3: return ChatTemplate{Family::llama3};
+    case TemplateChoice::chatml: return ChatTemplate{Family::chatml};
+  }
+  return std::nullopt;
 }
 
 PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFile>& files) {
   const DataSection& d = recipe.data;
   PrepareSettings s;
-  const auto format_of = [](const std::string& name) {
-    return name == "messages" ? RowFormat::messages : name == "text" ? RowFormat::text : RowFormat::automatic;
-  };
-  for (const DataFile& file : files) s.sources.push_back({file.path, format_of(file.format == "auto" ? d.format : file.format), file.weight});
+  for (const DataFile& file : files) {
+    s.sources.push_back({file.path, file.format == RowFormat::automatic ? d.format : file.format, file.weight});
+  }
   s.chat = chat_template(recipe);
   s.date = d.template_date;
-  s.train_on = d.train_on == "all" ? TrainOn::all : d.train_on == "last" ? TrainOn::last : TrainOn::assistant;
+  s.train_on = d.train_on;
   s.max_length = d.max_length;
   s.packing = d.packing;
-  s.bad_rows = d.bad_rows == "skip" ? BadRows::skip : BadRows::error;
+  s.bad_rows = d.bad_rows;
   return s;
 }
 
@@ -200,12 +205,10 @@ int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch) {
 }
 
 OptimizerSettings optimizer_settings(const OptimSection& o, int64_t total_steps) {
-  const std::optional<LearningRateShape> shape = learning_rate_shape(o.schedule);
-  require(shape.has_value(), "a schedule that a recipe may name is one of the optimizer's");
   std::vector<double> rates(kFactors.size(), 1);
   rates[static_cast<size_t>(Factor::b)] = o.lora_plus_ratio;
   const int64_t warmup = o.warmup_steps ? *o.warmup_steps : warmup_steps_of(o.warmup_ratio.value_or(0), total_steps);
-  return {.learning_rate = {*shape, o.learning_rate, warmup, total_steps},
+  return {.learning_rate = {o.schedule, o.learning_rate, warmup, total_steps},
           .beta1 = o.betas[0],
           .beta2 = o.betas[1],
           .eps = o.eps,
@@ -228,12 +231,12 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   s.model = model;
   s.adapter = layout;
   s.partition = partition_layers(model.layers, mesh.pp(), head_cost_in_layers(model));
-  s.dtype = dtype_of_name(recipe.train.dtype);
+  s.dtype = dtype_of(recipe.train.dtype);
   s.max_positions = recipe.data.max_length;
   s.micro_batch_tokens = recipe.data.max_length * recipe.train.micro_batch_size;
   s.local_micro_batches = recipe.train.global_batch_size / (recipe.train.micro_batch_size * mesh.dp());
   s.deterministic = recipe.train.deterministic;
-  s.recompute = recipe.memory.activation_checkpointing == "full";
+  s.recompute = recipe.memory.activation_checkpointing == ActivationCheckpointing::full;
   s.dropout = static_cast<float>(recipe.lora.dropout);
   s.seed = static_cast<uint64_t>(recipe.train.seed);
   if (recipe.data.max_length > model.max_positions) {

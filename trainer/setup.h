@@ -21,7 +21,7 @@ class DirectoryWeights : public WeightSource {
   std::vector<char> staging_;
 };
 
-DType dtype_of_name(const std::string& name);  // "bf16" | "fp32"
+DType dtype_of(Precision precision);
 
 // The adapter a recipe asks for, as PEFT would write it down. With lora.init_from that directory's configuration, which the recipe may only repeat (78).
 AdapterConfig adapter_config(const ReadRecipe& recipe);

@@ -36,10 +36,9 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice);  // 78 wit
 std::string nccl_version();  // 78 where it cannot be loaded
 Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice);
 
-// What device: auto | cpu | cuda of a recipe means on this machine: "cpu" or "cuda". 78 where cuda is asked for and not usable.
-std::string chosen_device(const std::string& asked);
+enum class DeviceKind : uint8_t { cpu, cuda };
 
 // Of the backend that a device has, for plans of machines that are not at hand.
-BackendTraits traits_of(const std::string& device);
+BackendTraits traits_of(DeviceKind device);
 
 }  // namespace drover

@@ -78,7 +78,8 @@ TEST(Keys, AllAreRead) {
   EXPECT_TRUE(r.lora.use_rslora);
   EXPECT_EQ(r.lora.rank_pattern, (Pattern{{"layers\\.0\\..*q_proj", 32}, {"v_proj", 4}}));
   EXPECT_EQ(r.lora.alpha_pattern, (Pattern{{"a\"b", 1e-4}}));
-  EXPECT_EQ(r.data.train, (std::vector<DataFile>{{"a.jsonl", "text", 0.5}, {"b.jsonl", "auto", 1}}));
+  EXPECT_EQ(r.data.train,
+            (std::vector<DataFile>{{"a.jsonl", RowFormat::text, 0.5}, {"b.jsonl", RowFormat::automatic, 1}}));
   EXPECT_EQ(r.data.validation, (Validation{{}, 0.05}));
   EXPECT_EQ(r.data.template_date, "1 Jan 2025");
   EXPECT_FALSE(r.data.packing);
@@ -91,12 +92,12 @@ TEST(Keys, AllAreRead) {
   EXPECT_FALSE(r.optim.warmup_ratio);
   EXPECT_EQ(r.parallel.dp, 8);
   EXPECT_EQ(r.checkpoint.resume, "runs/x/step-5");
-  EXPECT_EQ(r.output.adapter_dtype, "bf16");
+  EXPECT_EQ(r.output.adapter_dtype, Precision::bf16);
 }
 
 TEST(Keys, DefaultsAreTheDocumentedOnes) {
   const Recipe r = recipe_of(kLeast);
-  EXPECT_EQ(r.device, "auto");
+  EXPECT_EQ(r.device, DeviceChoice::automatic);
   EXPECT_EQ(r.lora.r, 16);
   EXPECT_EQ(r.lora.alpha, 32);
   EXPECT_EQ(r.lora.dropout, 0);
@@ -105,20 +106,20 @@ TEST(Keys, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(r.data.template_date, "26 Jul 2024");
   EXPECT_EQ(r.data.validation, Validation{});
   EXPECT_TRUE(r.data.packing && r.data.shuffle);
-  EXPECT_EQ(r.train.dtype, "bf16");
+  EXPECT_EQ(r.train.dtype, Precision::bf16);
   EXPECT_EQ(r.train.micro_batch_size, 1);
   EXPECT_EQ(r.train.global_batch_size, 16);
   EXPECT_EQ(r.train.epochs, 1);
   EXPECT_EQ(r.train.seed, 42);
   EXPECT_EQ(r.optim.learning_rate, 2e-4);
-  EXPECT_EQ(r.optim.schedule, "cosine");
+  EXPECT_EQ(r.optim.schedule, LearningRateShape::cosine);
   EXPECT_EQ(r.optim.warmup_ratio, 0.03);
   EXPECT_EQ(r.optim.max_grad_norm, 1);
   EXPECT_EQ(r.optim.lora_plus_ratio, 1);
   EXPECT_FALSE(r.parallel.dp);
   EXPECT_EQ(r.checkpoint.keep, 2);
   EXPECT_EQ(r.checkpoint.resume, "auto");
-  EXPECT_EQ(r.output.adapter_dtype, "fp32");
+  EXPECT_EQ(r.output.adapter_dtype, Precision::fp32);
 }
 
 TEST(Keys, ResolvedRecipeReadsBackToTheSame) {
@@ -198,6 +199,16 @@ TEST(Keys, UnknownChoiceNamesTheChoices) {
   }
   EXPECT_GE(checked, 9);
   EXPECT_THAT(refusal_of("data: {train: [{path: a, format: alpaca}]}\n"), HasSubstr("format: alpaca is not built yet"));
+}
+
+TEST(Keys, EveryWordOfAChoiceIsReadAndPrinted) {
+  for (const Key& key : all_keys()) {
+    for (const std::string word : key.info.allowed) {
+      const std::string resolved = resolved_recipe(RecipeFile(key.recipe_with(key.name, word)).read());
+      const std::string printed = word == "none" ? "\"none\"" : word;
+      EXPECT_THAT(resolved, HasSubstr(key.name + ": " + printed + "  # ")) << key.full();
+    }
+  }
 }
 
 TEST(Keys, HelpListsEveryKey) {

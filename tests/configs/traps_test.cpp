@@ -158,7 +158,7 @@ TEST(Overrides, WinOverTheFile) {
   const ReadRecipe read = file.read({"lora.r=4", "lora.r=2", "data.train=other.jsonl", "train.max_steps=7", "optim.warmup_steps=1", "lora.target_modules=[q_proj]",
                                      "data.validation={share: 0.1}", "lora.rank_pattern={a=b: 3}", "device=cpu"});
   EXPECT_EQ(read.recipe.lora.r, 2);
-  EXPECT_EQ(read.recipe.data.train, (std::vector<DataFile>{{"other.jsonl", "auto", 1}}));
+  EXPECT_EQ(read.recipe.data.train, (std::vector<DataFile>{{"other.jsonl", RowFormat::automatic, 1}}));
   EXPECT_EQ(read.recipe.train.max_steps, 7);
   EXPECT_FALSE(read.recipe.train.epochs);
   EXPECT_EQ(read.recipe.optim.warmup_steps, 1);

@@ -48,7 +48,7 @@ void run(char** argv) {
   s.model = directory.config();
   s.adapter = adapter_layout_of(s.model, adapter_config_in(adapter));
   s.partition = partition_layers(s.model.layers, 1, 0.5);
-  s.dtype = dtype_of_name(dtype);
+  s.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   s.traits = backend->traits();
   for (const auto& ids : documents) s.max_positions = std::max(s.max_positions, static_cast<int64_t>(ids.size()));
   s.micro_batch_tokens = batch.tokens;

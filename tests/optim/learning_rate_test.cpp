@@ -42,13 +42,6 @@ TEST(LearningRate, WithoutWarmUpTheFirstStepIsTheFullRate) {
   }
 }
 
-TEST(LearningRate, ShapesHaveTheirRecipesNames) {
-  EXPECT_EQ(learning_rate_shape("constant"), LearningRateShape::constant);
-  EXPECT_EQ(learning_rate_shape("linear"), LearningRateShape::linear);
-  EXPECT_EQ(learning_rate_shape("cosine"), LearningRateShape::cosine);
-  EXPECT_EQ(learning_rate_shape("Cosine"), std::nullopt);
-}
-
 TEST(LearningRate, MovesWhereOneStepOfAllHasARate) {
   EXPECT_TRUE((LearningRate{LearningRateShape::cosine, kPeak, 0, 1}).moves());
   EXPECT_FALSE((LearningRate{LearningRateShape::cosine, kPeak, 1, 1}).moves());  // the only step warms up
