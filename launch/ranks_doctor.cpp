@@ -18,7 +18,6 @@
 #include "kernels/comm/gather.h"
 #include "kernels/devices/devices.h"
 #include "launch/open_device.h"
-#include "launch/verbs.h"
 #include "trainer/setup.h"
 
 namespace drover {

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "kernels/timed/timed.h"
-#include "launch/verbs.h"
+#include "launch/tiny_model.h"
 #include "trainer/run.h"
 #include "trainer/stop_signal.h"
 
@@ -70,7 +70,7 @@ class RunAhead : public testing::Test {
   RunAhead() {
     home_ = fs::temp_directory_path() / fmt::format("drover-run-ahead-{}", getpid());
     fs::create_directories(home_);
-    run_make_tiny((home_ / "model").string(), 1);
+    make_tiny_model(home_ / "model", 1);
     std::ofstream rows(home_ / "train.jsonl");
     for (int i = 0; i < 20; ++i) rows << nlohmann::json{{"messages", {{{"role", "user"}, {"content", fmt::format("parcel {}?", i)}}, {{"role", "assistant"}, {"content", fmt::format("depot {}", i * 7)}}}}} << '\n';
     std::ofstream(home_ / "recipe.yaml") << fmt::format("model:\n  path: {0}/model\nlora:\n  r: 4\ndata:\n  train: {0}/train.jsonl\n  validation: {0}/train.jsonl\n  max_length: 128\n  packing: false\ntrain:\n  dtype: fp32\n"

@@ -4,7 +4,7 @@
 
 #include "data/token_store.h"
 #include "kernels/base/hash.h"
-#include "launch/verbs.h"
+#include "launch/verbs/verb.h"
 #include "model/files/safetensors.h"
 #include "trainer/checkpoint.h"
 
@@ -13,6 +13,11 @@ namespace drover {
 namespace {
 
 using nlohmann::ordered_json;
+
+struct Arguments {
+  std::string path;
+  bool json = false;
+};
 
 std::string hash_of(std::span<const std::byte> bytes) { return fmt::format("{:016x}", xxh3(bytes.data(), bytes.size())); }
 
@@ -69,11 +74,9 @@ void print_tensors(const ordered_json& tensors) {
   }
 }
 
-}  // namespace
-
-Exit run_inspect(const std::string& path, bool json) {
-  const ordered_json d = describe(path);
-  if (json) {
+Exit run(const Arguments& a) {
+  const ordered_json d = describe(a.path);
+  if (a.json) {
     std::cout << d.dump(1) << '\n';
     return Exit::done;
   }
@@ -90,6 +93,18 @@ Exit run_inspect(const std::string& path, bool json) {
     }
   }
   return Exit::done;
+}
+
+}  // namespace
+
+Verb inspect_verb(CLI::App& app) {
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* options = app.add_subcommand(
+      "inspect", "names, shapes, dtypes and hashes of a model, adapter, checkpoint or token store");
+  options->add_option("path", a->path, "a file or directory")->required();
+  options->add_flag("--json", a->json, "print the result as JSON");
+  options->footer("example: drover inspect runs/handbook/adapter");
+  return {.options = options, .run = [a](const Process&) { return run(*a); }};
 }
 
 }  // namespace drover

@@ -8,7 +8,8 @@
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "launch/open_device.h"
-#include "launch/verbs.h"
+#include "launch/verbs/arguments.h"
+#include "launch/verbs/verb.h"
 #include "trainer/inference.h"
 #include "trainer/process_memory.h"
 
@@ -17,6 +18,17 @@ namespace drover {
 namespace {
 
 using nlohmann::ordered_json;
+
+struct Arguments {
+  ModelArguments model;
+  std::vector<std::string> overrides;
+  std::optional<std::string> prompt;
+  std::string prompts, out;
+  bool raw = false, greedy = false, json = false, resume = false;
+  std::optional<double> temperature, top_p;
+  std::optional<uint64_t> seed;
+  int64_t max_tokens = 256;
+};
 
 constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
 
@@ -45,7 +57,7 @@ size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
 bool fits_in_fp32(const ModelConfig& model) { return 4 * static_cast<double>(parameter_count(model)) < 0.5 * static_cast<double>(available_machine_bytes()); }
 
 // What was asked for, the same on every rank.
-Recipe settings_of(const GenerateArguments& a, int ranks) {
+Recipe settings_of(const Arguments& a, int ranks) {
   if (a.model.model.empty()) fail(Exit::usage, "generate needs --model DIR");
   if (a.prompt.has_value() == !a.prompts.empty()) fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
   if (a.prompts.empty() && !a.out.empty()) fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
@@ -63,7 +75,7 @@ Recipe settings_of(const GenerateArguments& a, int ranks) {
 }
 
 // The dtype that is stated, or what fits on every rank.
-void choose_dtype(Recipe& recipe, const GenerateArguments& a, const Process& process) {
+void choose_dtype(Recipe& recipe, const Arguments& a, const Process& process) {
   Communicator& world = *process.world;
   if (std::any_of(a.overrides.begin(), a.overrides.end(), [](const std::string& text) { return text.starts_with("train.dtype="); })) return;
   bool fits = false;
@@ -78,9 +90,7 @@ void say_speed(const Answering::Speed& s) {
   log::info("prompts: {} tokens in {:.2f} s{}", s.prompt_tokens, s.prompt_seconds, answer);
 }
 
-}  // namespace
-
-Exit run_generate(const Process& process, const GenerateArguments& a) {
+Exit run(const Process& process, const Arguments& a) {
   const int ranks = process.mpi.size;
   Recipe recipe;
   check_same_program(process);
@@ -161,6 +171,45 @@ Exit run_generate(const Process& process, const GenerateArguments& a) {
   }
   if (first && done < prompts.size()) say_speed(inference.answering().speed());
   return Exit::done;
+}
+
+// CLI11 would read -1 as 2^64-1.
+CLI::Validator not_negative() {
+  return CLI::Validator(
+      [](std::string& text) {
+        return text.find('-') == std::string::npos ? std::string() : text + " is not a number from 0 on";
+      },
+      ">= 0");
+}
+
+}  // namespace
+
+Verb generate_verb(CLI::App& app) {
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* options = app.add_subcommand("generate", "answer a prompt, or a file of prompts");
+  add_model_options(options, a->model);
+  options->add_option("overrides", a->overrides,
+                      "section.key=value, for example train.dtype=bf16 (default: fp32 where the model takes less than "
+                      "half of the free memory)");
+  options->add_option("--prompt", a->prompt, "the prompt");
+  options->add_option("--prompts", a->prompts,
+                      "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
+  options->add_flag("--raw", a->raw, "no chat template");
+  auto* greedy = options->add_flag("--greedy", a->greedy,
+                                   "always the most likely token; so it is without --temperature and --top-p too");
+  options->add_option("--temperature", a->temperature, "above 0, at most 100")
+      ->check(above_zero("; for 0, use --greedy"))
+      ->check(CLI::Range(1e-6, 100.0))
+      ->excludes(greedy);
+  options->add_option("--top-p", a->top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0))->excludes(greedy);
+  options->add_option("--seed", a->seed, "of the sampling")->check(not_negative())->excludes(greedy);
+  options->add_option("--max-tokens", a->max_tokens, "longest answer")->check(above_zero());
+  options->add_option("--out", a->out, "with --prompts: write the answers to this file instead of stdout");
+  options->add_flag("--resume", a->resume, "with --out: keep the answers that are there and go on after them");
+  options->add_flag("--json", a->json, "with --prompt: print ids and finish_reason too");
+  options->footer(
+      "example: drover generate --model models/smollm2 --prompt \"What is the capital of France?\" --greedy");
+  return {.options = options, .run = [a](const Process& process) { return run(process, *a); }, .by_many = true};
 }
 
 }  // namespace drover

@@ -7,7 +7,8 @@
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "launch/open_device.h"
-#include "launch/verbs.h"
+#include "launch/verbs/arguments.h"
+#include "launch/verbs/verb.h"
 #include "trainer/checkpoint.h"
 #include "trainer/evaluation.h"
 #include "trainer/export.h"
@@ -21,17 +22,23 @@ namespace {
 
 using nlohmann::ordered_json;
 
+struct Arguments {
+  RecipeArguments recipe;  // with --model all words are overrides
+  ModelArguments model;
+  std::string data, per_token;
+};
+
 struct Subject {
   ReadRecipe read;  // of a recipe, or made from --model and --data
   std::optional<AdapterConfig> adapter;
   std::optional<fs::path> adapter_directory;  // else the recipe's latest checkpoint
 };
 
-Subject subject_of(const EvalArguments& a) {
+Subject subject_of(const Arguments& a) {
   Subject s;
-  if (!a.recipe.recipe.empty()) {
+  if (a.model.model.empty() && !a.recipe.words.empty()) {
     if (!a.data.empty() || !a.model.adapter.empty()) fail(Exit::usage, "give a recipe, or --model DIR with --data and --adapter: a recipe names its own model and data, and its run the adapter");
-    s.read = read_recipe(a.recipe.recipe, a.recipe.overrides);
+    s.read = read_recipe(a.recipe.recipe(), a.recipe.overrides());
     const Validation& validation = s.read.recipe.data.validation;
     if (validation.files.empty() && validation.share <= 0) fail(Exit::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
     if (validation.files.empty() && !a.per_token.empty()) fail(Exit::usage, "--per-token needs a file in data.validation: a share of the training rows has no order of its own");
@@ -42,10 +49,11 @@ Subject subject_of(const EvalArguments& a) {
   constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "parallel.tp", "parallel.pp", "parallel.dp", "parallel.transport",
                                            "data.format", "data.template", "data.template_date", "data.train_on", "data.max_length", "data.bad_rows"};
   Recipe& recipe = s.read.recipe;
-  recipe = read_overrides(a.recipe.overrides, kAllowed);
+  recipe = read_overrides(a.recipe.words, kAllowed);
   recipe.model.path = a.model.model;
   recipe.data.validation.files = {{a.data, RowFormat::automatic, 1}};
-  const bool stated = std::any_of(a.recipe.overrides.begin(), a.recipe.overrides.end(), [](const std::string& text) { return text.starts_with("data.max_length="); });
+  const bool stated = std::any_of(a.recipe.words.begin(), a.recipe.words.end(),
+                                  [](const std::string& text) { return text.starts_with("data.max_length="); });
   if (!stated) recipe.data.max_length = read_model_config(a.model.model).max_positions;
   if (!a.model.adapter.empty()) {
     s.adapter_directory = a.model.adapter;
@@ -114,9 +122,7 @@ Evaluation score_of(const TokenStore& masks, Logprobs& documents) {
   return score;
 }
 
-}  // namespace
-
-Exit run_eval(const Process& process, const EvalArguments& a) {
+Exit run(const Process& process, const Arguments& a) {
   Subject subject;
   MeshShape shape;
   check_same_program(process);
@@ -204,6 +210,23 @@ Exit run_eval(const Process& process, const EvalArguments& a) {
     std::cout << fmt::format("loss {:.4f}  perplexity {:.3f}  over {} tokens\n", loss, std::exp(loss), score.tokens);
   }
   return Exit::done;
+}
+
+}  // namespace
+
+Verb eval_verb(CLI::App& app) {
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* options =
+      app.add_subcommand("eval", "loss and perplexity of a recipe's validation data, or of --data under --model");
+  options->add_option("recipe", a->recipe.words, "RECIPE.yaml (not with --model), then any section.key=value");
+  add_model_options(options, a->model);
+  options->add_option("--data", a->data, "JSONL rows of messages or text");
+  options->add_option("--per-token", a->per_token, "write ids and log-probabilities of every document to this file");
+  options->add_flag("--json", a->recipe.json, "print the result as JSON");
+  options->footer(
+      "example: drover eval --model models/smollm2 --adapter runs/handbook/adapter --data "
+      "data/sample/handbook.validation.jsonl");
+  return {.options = options, .run = [a](const Process& process) { return run(process, *a); }, .by_many = true};
 }
 
 }  // namespace drover

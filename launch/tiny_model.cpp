@@ -1,12 +1,11 @@
-// drover make-tiny: a small made-up model directory (weights drawn by a seed, a tokenizer of single bytes, ChatML) for trying the machinery where no
-// real model can be had. It knows nothing.
+#include "launch/tiny_model.h"
+
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/hash.h"
 #include "kernels/base/log.h"
 #include "kernels/base/philox.h"
-#include "launch/verbs.h"
 #include "model/config.h"
 #include "model/files/safetensors_writer.h"
 #include "model/files/staged_directory.h"
@@ -47,15 +46,12 @@ ordered_json tokenizer_json() {
 
 }  // namespace
 
-Exit run_make_tiny(const std::string& directory, uint64_t seed) {
-  if (fs::exists(fs::path(directory) / "model.safetensors")) {
-    log::info("{} is there already", directory);
-    return Exit::done;
-  }
+void make_tiny_model(const fs::path& directory, uint64_t seed) {
+  if (fs::exists(directory / "model.safetensors")) return log::info("{} is there already", directory.string());
   ModelConfig c;
   c.hidden = 64, c.layers = 4, c.heads = 8, c.kv_heads = 4, c.head_dim = 12, c.ffn = 160, c.vocab = 259, c.max_positions = 1024;
   c.bos = 1, c.eos = {2}, c.rope_scaling = RopeScaling{8, 1, 4, 64};
-  if (fs::path(directory).has_parent_path()) make_directories(fs::path(directory).parent_path());
+  if (directory.has_parent_path()) make_directories(directory.parent_path());
   StagedDirectory staged{directory};
   write_text(staged.path() / "config.json", write_model_config(c));
   write_text(staged.path() / "tokenizer.json", tokenizer_json().dump(1));
@@ -82,8 +78,7 @@ Exit run_make_tiny(const std::string& directory, uint64_t seed) {
   }
   writer.commit();
   staged.commit();
-  log::info("{} holds a made-up model drawn from the seed {}; it knows nothing", directory, seed);
-  return Exit::done;
+  log::info("{} holds a made-up model drawn from the seed {}; it knows nothing", directory.string(), seed);
 }
 
 }  // namespace drover

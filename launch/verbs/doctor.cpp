@@ -1,4 +1,4 @@
-// drover doctor: is this machine ready for a run, and what to do if not.
+// drover doctor: is this machine ready for a run, and what to do if not; under a launcher the ranks (ranks_doctor.h).
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -8,7 +8,9 @@
 #include <sstream>
 
 #include "kernels/devices/devices.h"
-#include "launch/verbs.h"
+#include "launch/ranks_doctor.h"
+#include "launch/verbs/verb.h"
+#include "launch/version.h"
 
 namespace drover {
 
@@ -32,9 +34,7 @@ bool on_path(const std::string& program) {
   return false;
 }
 
-}  // namespace
-
-Exit run_doctor(const Process& process, bool json) {
+Exit diagnose_machine(const Process& process, bool json) {
   const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / (1 << 30);
   const double disk = free_gib("."), shared = free_gib("/dev/shm");
   const bool bf16 = __builtin_cpu_supports("avx512bf16"), avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
@@ -59,6 +59,27 @@ Exit run_doctor(const Process& process, bool json) {
   for (const std::string& line : advice) std::cout << "NOT READY: " << line << '\n';
   if (ready) std::cout << "ready: device " << (cuda.usable ? "cuda" : "cpu") << '\n';
   return ready ? Exit::done : Exit::missing_input;
+}
+
+}  // namespace
+
+Verb doctor_verb(CLI::App& app) {
+  struct Arguments {
+    std::string recipe;
+    bool json = false;
+  };
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* options = app.add_subcommand(
+      "doctor",
+      "is this machine ready, and what to do if not; under launch/run: are the ranks, and how fast do they speak");
+  options->add_option("--recipe", a->recipe, "under launch/run: test the axes of this recipe's mesh");
+  options->add_flag("--json", a->json, "print the result as JSON");
+  options->footer("example: launch/run -n 8 drover doctor --recipe configs/recipes/llama3.1-70b-lora.yaml");
+  const auto run = [a](const Process& process) {
+    const bool ranks = process.mpi.size > 1 || !a->recipe.empty();
+    return ranks ? diagnose_ranks(process, a->recipe, a->json) : diagnose_machine(process, a->json);
+  };
+  return {.options = options, .run = run, .by_many = true};
 }
 
 }  // namespace drover

@@ -1,0 +1,91 @@
+#include "launch/verbs/plan.h"
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "kernels/devices/devices.h"
+#include "launch/verbs/verb.h"
+#include "trainer/plan.h"
+#include "trainer/recipe_check.h"
+#include "trainer/setup.h"
+
+namespace drover {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& model, const AdapterLayout& layout, const std::string& schedule) {
+  ordered_json ranks = ordered_json::array();
+  for (const RankPlan& p : plans) {
+    ranks.push_back({{"rank", p.rank},
+                     {"tp", p.position.tp()},
+                     {"pp", p.position.pp()},
+                     {"dp", p.position.dp()},
+                     {"layers", {p.layers.begin, p.layers.end}},
+                     {"weights_bytes", p.bytes.weights},
+                     {"adapter_bytes", p.bytes.adapter},
+                     {"optimizer_bytes", p.bytes.optimizer},
+                     {"saved_bytes", p.bytes.saved},
+                     {"scratch_bytes", p.bytes.scratch},
+                     {"total_bytes", p.bytes.total()}});
+  }
+  return {{"ranks", ranks}, {"parameters", parameter_count(model)}, {"trainable_parameters", trainable_parameters(model, layout)}, {"schedule", schedule}};
+}
+
+}  // namespace
+
+Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
+  const ReadRecipe read = read_recipe(a.recipe(), a.overrides());
+  const Recipe& recipe = read.recipe;
+  const ModelConfig model = model_config_of(recipe, true);
+  const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
+  const MeshShape shape = check_recipe(read, model, ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
+  const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
+  // With the data and a tokenizer at hand the plan knows the real micro-batches; without, they are full.
+  std::optional<PreparedData> data;
+  const fs::path text = tokenizer_directory(recipe);
+  const auto here = [](const std::vector<DataFile>& files) { return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return fs::exists(f.path); }); };
+  const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) && here(recipe.data.train) && here(recipe.data.validation.files) &&
+                         (!recipe.eval.prompts || fs::exists(*recipe.eval.prompts));
+  if (have_data) {
+    const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
+    data = prepare_data_in_memory(recipe, tokenizer);
+  }
+  EngineSettings settings = engine_settings(recipe, model, layout, shape, data ? &*data : nullptr);
+  const bool on_cuda =
+      recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable);
+  settings.traits = traits_of(on_cuda ? DeviceKind::cuda : DeviceKind::cpu);
+  const std::vector<RankPlan> plans = plan_mesh(settings, shape);
+  const std::string schedule = print(schedule_of_run(settings, shape));
+  if (a.json) {
+    std::cout << plan_json(plans, model, layout, schedule).dump(1) << '\n';
+    return Exit::done;
+  }
+  std::cout << fmt::format("{} parameters, {} of them train ({:.2f} %); {} ranks: tp {} · pp {} · dp {}\n",
+                           parameter_count(model), trainable_parameters(model, layout),
+                           100.0 * static_cast<double>(trainable_parameters(model, layout)) /
+                               static_cast<double>(parameter_count(model)),
+                           shape.size(), shape.tp(), shape.pp(), shape.dp())
+            << (have_data ? "micro-batches as the data gives them\n"
+                          : "micro-batches at their fullest (the data or the tokenizer is not here)\n")
+            << print_plan(plans) << "schedule of the stages:\n"
+            << schedule;
+  return Exit::done;
+}
+
+Verb plan_verb(CLI::App& app) {
+  struct Arguments {
+    RecipeArguments recipe;
+    std::optional<int> ranks;
+  };
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* options =
+      app.add_subcommand("plan", "what every rank will hold, and the schedule; no weights, no MPI");
+  add_recipe_options(options, a->recipe);
+  options->add_option("--ranks", a->ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(above_zero());
+  options->footer("example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32");
+  return {.options = options, .run = [a](const Process&) { return run_plan(a->recipe, a->ranks); }};
+}
+
+}  // namespace drover

@@ -1,0 +1,25 @@
+#include "launch/version.h"
+
+#include <dnnl.h>
+#include <mpi.h>
+
+#include "kernels/base/hdf5.h"
+#include "kernels/devices/devices.h"
+
+namespace drover {
+
+std::string version_text() {
+  char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(mpi, &length);
+  const std::string name(mpi, static_cast<size_t>(length));
+  const dnnl_version_t* dnnl = dnnl_version();
+  const std::string cuda = cuda_libraries();
+  return fmt::format(
+      "drover {} ({})\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\n{}",
+      DROVER_VERSION, std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT,
+      cuda.empty() ? "" : ", cuda", dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
+      hdf5::library_version(), DROVER_YAML_CPP_VERSION, cuda.empty() ? "" : fmt::format("CUDA      {}\n", cuda));
+}
+
+}  // namespace drover
