@@ -10,12 +10,9 @@ namespace drover {
 
 namespace {
 
-bool ends_with(const std::string& text, const std::string& end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 bool named(const AdapterConfig::Names& names, const std::string& path) {
-  return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return path == name || ends_with(path, "." + name); });
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return path == name || path.ends_with("." + name); });
 }
 
 template <typename Value>

@@ -15,10 +15,6 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr size_t kNamesShown = 20;
 constexpr int64_t kReleaseBytes = int64_t{16} << 20;  // how much is read before its pages are released
 
-bool ends_with(const std::string& text, std::string_view end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 std::string listed(const std::vector<std::string>& lines) {
   std::string text;
   for (size_t i = 0; i < lines.size() && i < kNamesShown; ++i) text += "\n  " + lines[i];
@@ -84,7 +80,7 @@ void ModelDirectory::read_index(const fs::path& index) {
     if (name.find('/') != std::string::npos || name.find('\\') != std::string::npos || name.find('\0') != std::string::npos || name[0] == '.') {
       fail(Exit::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files beside the index", where, clipped(tensor), clipped(name));
     }
-    if (!ends_with(name, ".safetensors")) {
+    if (!name.ends_with(".safetensors")) {
       fail(Exit::bad_data, "{}: the file of {} is \"{}\"; only .safetensors files are read", where, clipped(tensor), clipped(name));
     }
     file_of_.emplace(tensor, name);
@@ -153,7 +149,7 @@ std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTen
          listed(missing));
   }
   for (const auto& [name, file] : file_of_) {
-    if (expected.count(name) == 0 && !ends_with(name, "rotary_emb.inv_freq")) surplus.push_back(name);
+    if (expected.count(name) == 0 && !name.ends_with("rotary_emb.inv_freq")) surplus.push_back(name);
   }
   return surplus;
 }
@@ -162,7 +158,7 @@ void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
   std::vector<std::string> wrong;
   for (const ExpectedTensor& expected : mine) {
     const StoredTensor& stored = tensor(expected.name);
-    const bool key_or_value = ends_with(expected.name, ".k_proj.weight") || ends_with(expected.name, ".v_proj.weight");
+    const bool key_or_value = expected.name.ends_with(".k_proj.weight") || expected.name.ends_with(".v_proj.weight");
     const std::vector<int64_t> shape = expected.cols == 1 ? std::vector<int64_t>{expected.rows} : std::vector<int64_t>{expected.rows, expected.cols};
     const bool fits = stored.shape == shape || (expected.cols == 1 && stored.shape == std::vector<int64_t>{expected.rows, 1});
     if (!fits && key_or_value && stored.shape.size() == 2 && stored.shape[1] == expected.cols && stored.shape[0] > expected.rows &&
