@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "kernels/tensor.h"
 
@@ -59,14 +60,18 @@ class Arena {
 // Everything taken from the arena after a Frame opens is given back when it closes. Frames nest like scopes.
 class Frame {
  public:
-  explicit Frame(Arena& arena) : arena_(arena), mark_(arena.used_) {}
-  ~Frame() { arena_.used_ = mark_; }
-  Frame(const Frame&) = delete;
-  Frame& operator=(const Frame&) = delete;
-  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0) { return arena_.tensor(rows, cols, dtype, margin); }
+  explicit Frame(Arena& arena) : arena_(&arena), mark_(arena.used_) {}
+  Frame(Frame&& other) noexcept : arena_(std::exchange(other.arena_, nullptr)), mark_(other.mark_) {}
+  Frame& operator=(Frame&&) = delete;
+  ~Frame() {
+    if (arena_ != nullptr) arena_->used_ = mark_;
+  }
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0) {
+    return arena_->tensor(rows, cols, dtype, margin);
+  }
 
  private:
-  Arena& arena_;
+  Arena* arena_;
   int64_t mark_;
 };
 

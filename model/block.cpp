@@ -40,9 +40,18 @@ Heads heads_of(Tensor qkv, const AttentionShape& a) {
   return {qkv.columns(0, q), qkv.columns(q, kv), qkv.columns(q + kv, kv), qkv.columns(0, q + kv)};
 }
 
+// Where attention reads keys and values: the micro-batch's own, or the cache's, which get them first.
+KvView keys_and_values(Step& step, const Heads& heads, size_t layer) {
+  if (step.cache == nullptr) return {heads.k, heads.v};
+  const KvCache::Layer& cache = step.cache->layers[layer];
+  step.backend.scatter_rows(heads.k, step.cache_rows, cache.k);
+  step.backend.scatter_rows(heads.v, step.cache_rows, cache.v);
+  return {cache.k, cache.v};
+}
+
 }  // namespace
 
-Pass Block::forward(Step& step, Tensor x, Saved s) const {
+Task Block::forward(Step& step, Tensor x, Saved s) const {
   Backend& b = step.backend;
   Frame scratch(step.scratch);
   Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype, std::max(qkv.strip(), gate_up.strip()));
@@ -52,37 +61,18 @@ Pass Block::forward(Step& step, Tensor x, Saved s) const {
   qkv.forward(step, normed, s.u_qkv, s.qkv);
   const Heads heads = heads_of(s.qkv, attention);
   b.rope(heads.qk, step.positions, step.rope.cosine, step.rope.sine, false);
-  KvView kv{heads.k, heads.v};
-  if (step.cache != nullptr) {
-    const KvCache::Layer& cache = step.cache->layers[index];
-    b.scatter_rows(heads.k, step.cache_rows, cache.k);
-    b.scatter_rows(heads.v, step.cache_rows, cache.v);
-    kv = {cache.k, cache.v};
-  }
-  b.attention(heads.q, kv, step.segments, attention, s.attended, s.lse);
-  {  // x += Wo·attended (+ low rank), reduced over tp
-    Frame frame(step.scratch);
-    const auto going = o.forward_add(step, frame, s.attended, s.u_o, x);
-    if (going.sum) {
-      co_await others_go_on();
-      going.sum->wait();
-      b.add(going.partial, x);
-    }
-  }
+  b.attention(heads.q, keys_and_values(step, heads, index), step.segments, attention, s.attended, s.lse);
+  co_await o.add_to(step, s.attended, s.u_o, x);  // x += Wo·attended (+ low rank), summed over tp
 
   b.copy(x, s.h);
   b.rms_norm(x, mlp_norm.weight, mlp_norm.eps, normed, s.h_rstd);
   gate_up.forward(step, normed, s.u_gate_up, s.gate_up);
   Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype, down.strip());
   b.swiglu(s.gate_up, activated);
-  const auto going = down.forward_add(step, scratch, activated, s.u_down, x);
-  if (!going.sum) co_return;
-  co_await others_go_on();
-  going.sum->wait();
-  b.add(going.partial, x);
+  co_await down.add_to(step, activated, s.u_down, x);
 }
 
-Pass Block::backward(Step& step, Tensor dx, Saved s, Reach reach) const {
+Task Block::backward(Step& step, Tensor dx, Saved s, Reach reach) const {
   Backend& b = step.backend;
   const int64_t t = dx.rows, hidden = dx.cols;
 
@@ -90,29 +80,26 @@ Pass Block::backward(Step& step, Tensor dx, Saved s, Reach reach) const {
     Frame scratch(step.scratch);
     Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), step.dtype, gate_up.strip());
     {
-      Frame inner(step.scratch);
-      const Tensor d_activated = inner.tensor(t, down.in_features(), step.dtype), activated = down.adapted() ? d_activated : Tensor{};  // each value takes its gradient's place
-      const auto went = down.backward(step, inner, dx, s.u_down, reach == Reach::down ? Tensor{} : d_activated);
+      Frame inner(step.scratch);  // activated is computed again, each value in its gradient's place
+      const Tensor d_activated = inner.tensor(t, down.in_features(), step.dtype);
+      const Tensor activated = down.adapted() ? d_activated : Tensor{};
+      const Tensor wanted = reach == Reach::down ? Tensor{} : d_activated;
+      const Tensor v = down.gradients_of_b_and_x(step, inner, dx, s.u_down, wanted);
       if (reach == Reach::down) {
         b.swiglu(s.gate_up, activated);
       } else {
         b.swiglu_backward(d_activated, s.gate_up, d_gate_up, activated);
       }
-      down.gradient_of_a(step, went.v, activated);
+      down.gradient_of_a(step, v, activated);
       if (reach == Reach::down) co_return;
     }
-    Tensor normed{};
+    Tensor normed;
     if (gate_up.adapted()) {
       normed = scratch.tensor(t, hidden, step.dtype);
       b.rms_norm_again(s.h, s.h_rstd, mlp_norm.weight, normed);
     }
     const Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
-    const auto went = gate_up.backward(step, scratch, d_gate_up, s.u_gate_up, d_normed);
-    gate_up.gradient_of_a(step, went.v, normed);
-    if (went.sum) {
-      co_await others_go_on();
-      went.sum->wait();
-    }
+    co_await gate_up.backward(step, d_gate_up, s.u_gate_up, normed, d_normed);  // d_normed summed over tp
     if (reach == Reach::gate_up) co_return;
     b.rms_norm_backward(d_normed, s.h, s.h_rstd, mlp_norm.weight, dx);
   }
@@ -123,25 +110,20 @@ Pass Block::backward(Step& step, Tensor dx, Saved s, Reach reach) const {
     const Heads heads = heads_of(s.qkv, attention), d_heads = heads_of(d_qkv, attention);
     {
       Frame inner(step.scratch);
-      Tensor d_attended = reach == Reach::o ? Tensor{} : inner.tensor(t, o.in_features(), step.dtype);
-      const auto went = o.backward(step, inner, dx, s.u_o, d_attended);
-      o.gradient_of_a(step, went.v, s.attended);
+      const Tensor d_attended = reach == Reach::o ? Tensor{} : inner.tensor(t, o.in_features(), step.dtype);
+      co_await o.backward(step, dx, s.u_o, s.attended, d_attended);
       if (reach == Reach::o) co_return;
-      b.attention_backward(heads.q, {heads.k, heads.v}, step.segments, attention, s.attended, s.lse, d_attended, d_heads.q, d_heads.k, d_heads.v);
+      b.attention_backward(heads.q, {heads.k, heads.v}, step.segments, attention, s.attended, s.lse, d_attended,
+                           d_heads.q, d_heads.k, d_heads.v);
     }
     b.rope(d_heads.qk, step.positions, step.rope.cosine, step.rope.sine, true);
-    Tensor normed{};
+    Tensor normed;
     if (qkv.adapted()) {
       normed = scratch.tensor(t, hidden, step.dtype);
       b.rms_norm_again(s.x, s.rstd, attention_norm.weight, normed);
     }
     const Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
-    const auto went = qkv.backward(step, scratch, d_qkv, s.u_qkv, d_normed);
-    qkv.gradient_of_a(step, went.v, normed);
-    if (went.sum) {
-      co_await others_go_on();
-      went.sum->wait();
-    }
+    co_await qkv.backward(step, d_qkv, s.u_qkv, normed, d_normed);
     if (reach == Reach::qkv) co_return;
     b.rms_norm_backward(d_normed, s.x, s.rstd, attention_norm.weight, dx);
   }

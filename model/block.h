@@ -3,7 +3,7 @@
 // Kept for backward: x, rstd, qkv, attended, lse, h, h_rstd, gate_up and the adapters' u; the elementwise rest is computed again.
 #pragma once
 #include "model/linear_group.h"
-#include "model/pass.h"
+#include "model/task.h"
 
 namespace drover {
 
@@ -38,10 +38,9 @@ struct Block {
   };
   Saved saved(Arena& arena, int64_t tokens, DType dtype) const;
 
-  // Passes that stop at the sums over tp. `step` outlives them.
-  Pass forward(Step& step, Tensor x, Saved s) const;  // x (T,D): the residual stream, updated in place
+  Task forward(Step& step, Tensor x, Saved s) const;  // x (T,D): the residual stream, updated in place
   // dx (T,D): d loss/d y in, d loss/d x out (where reach is input). Its margin is as wide as the strips of o and down.
-  Pass backward(Step& step, Tensor dx, Saved s, Reach reach) const;
+  Task backward(Step& step, Tensor dx, Saved s, Reach reach) const;
 };
 
 // The lowest adapted group of a block, or `input` where none is (nothing to reach for).

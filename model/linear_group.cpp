@@ -99,20 +99,21 @@ void LinearGroup::forward(Step& step, Tensor x, Tensor u, Tensor y) const {
   step.backend.linear(x, weight_, low_rank_terms(step, x, u), false, y);
 }
 
-LinearGroup::Addition LinearGroup::forward_add(Step& step, Frame& frame, Tensor x, Tensor u, Tensor residual) const {
+PendingSum LinearGroup::add_to(Step& step, Tensor x, Tensor u, Tensor residual) const {
+  PendingSum sum(step);
   if (tp_->size() == 1) {  // nobody to sum with: the same single rounding without the fp32 tensor
     step.backend.linear(x, weight_, low_rank_terms(step, x, u), true, residual);
-    return {};
+    return sum;
   }
-  Addition going{.partial = frame.tensor(x.rows, out_features(), step.partial_dtype()), .sum = nullptr};
-  forward(step, x, u, going.partial);
-  if (step.beside) {
-    going.sum = tp_->start_all_reduce(going.partial);
+  const Tensor partial = sum.frame().tensor(x.rows, out_features(), step.partial_dtype());
+  forward(step, x, u, partial);
+  if (step.overlapped) {
+    sum.start_adding(*tp_, partial, residual);
   } else {
-    tp_->all_reduce(going.partial);
-    step.backend.add(going.partial, residual);
+    tp_->all_reduce(partial);
+    step.backend.add(partial, residual);
   }
-  return going;
+  return sum;
 }
 
 std::vector<LowRankGradient> LinearGroup::gradient_terms(Tensor u) const {
@@ -123,17 +124,23 @@ std::vector<LowRankGradient> LinearGroup::gradient_terms(Tensor u) const {
   return terms;
 }
 
-LinearGroup::Backward LinearGroup::backward(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const {
-  Backward went;
+PendingSum LinearGroup::backward(Step& step, Tensor dy, Tensor u, Tensor x, Tensor dx) const {
+  PendingSum sum(step);
+  const Tensor v = gradients_of_b_and_x(step, sum.frame(), dy, u, dx);
+  if (split_ == Split::output && !dx.empty()) sum.start(*tp_, dx);
+  gradient_of_a(step, v, x);
+  return sum;
+}
+
+Tensor LinearGroup::gradients_of_b_and_x(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const {
+  Tensor v;
   if (adapted()) {
     const Tensor whole = strip_ > 0 ? margin_of(dy) : frame.tensor(dy.rows, rank_, step.dtype);
     step.backend.low_rank_backward(dy, gradient_terms(u), whole);
-    went.v = whole.columns(0, rank_);
+    v = whole.columns(0, rank_);
   }
-  if (dx.empty()) return went;
-  input_gradient(step, dy, went.v, dx);
-  if (split_ == Split::output) went.sum = tp_->start_all_reduce(dx);
-  return went;
+  if (!dx.empty()) input_gradient(step, dy, v, dx);
+  return v;
 }
 
 void LinearGroup::gradient_of_a(Step& step, Tensor v, Tensor x) const {

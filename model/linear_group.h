@@ -6,9 +6,8 @@
 #pragma once
 #include <vector>
 
-#include "kernels/comm/communicator.h"
 #include "model/adapter.h"
-#include "model/step.h"
+#include "model/pending_sum.h"
 
 namespace drover {
 
@@ -35,19 +34,14 @@ class LinearGroup {
 
   // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output. Margins of x and dy are written.
   void forward(Step& step, Tensor x, Tensor u, Tensor y) const;
-  // residual (T,out) += the linear, reduced over tp. Split by input. Where another pass computes beside this one, the sum is only started.
-  struct Addition {
-    Tensor partial;                 // in the frame; to be added to the residual when the sum is there
-    std::unique_ptr<Transfer> sum;  // null: the residual has it already
-  };
-  Addition forward_add(Step& step, Frame& frame, Tensor x, Tensor u, Tensor residual) const;
-  // dB and dx. Split by output, dx is of Step::partial_dtype(), and its sum over tp is under way: what comes next runs beside it. dx empty: not wanted.
-  struct Backward {
-    Tensor v;                       // for gradient_of_a: in dy's margin or in the frame; empty without an adapter
-    std::unique_ptr<Transfer> sum;  // to be waited for before dx is read; null: there is none
-  };
-  Backward backward(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const;
-  void gradient_of_a(Step& step, Tensor v, Tensor x) const;  // dA; nothing without an adapter
+  // residual (T,out) += the linear, summed over tp: there when it is awaited. Split by input.
+  PendingSum add_to(Step& step, Tensor x, Tensor u, Tensor residual) const;
+  // dx (T,in), dB and dA. Split by output, dx is of Step::partial_dtype() and summed over tp: there when it is awaited;
+  // dA is computed meanwhile. x is read only with an adapter. dx empty: not wanted.
+  PendingSum backward(Step& step, Tensor dy, Tensor u, Tensor x, Tensor dx) const;
+  // The same in two steps, for a linear split by input whose x takes dx's place: dB and dx, which gives v, then dA.
+  Tensor gradients_of_b_and_x(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const;
+  void gradient_of_a(Step& step, Tensor v, Tensor x) const;  // nothing without an adapter
 
  private:
   // Members that see the same input: each by itself under dropout, else neighbours of one scale together.

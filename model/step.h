@@ -35,7 +35,7 @@ struct Step {
   Dropout dropout;
   KvCache* cache = nullptr;          // null: attention over the micro-batch's own keys
   Tensor cache_rows;                 // (T) i32: where this pass writes its keys and values
-  bool beside = false;               // another pass computes while this one is summed over tp
+  bool overlapped = false;           // another part computes while this one is summed over tp
 
   int64_t tokens() const { return positions.rows; }
   DType partial_dtype() const { return backend.traits().rounds_partials ? dtype : DType::f32; }  // of what tensor-parallel ranks add up

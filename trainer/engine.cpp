@@ -192,17 +192,17 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   }
 }
 
-void Engine::run_parts(Slot& slot, bool train, uint64_t number, Pass (Engine::*pass)(Step&, Slot&, const Part&)) {
+void Engine::run_parts(Slot& slot, bool train, uint64_t number, Task (Engine::*pass)(Step&, Slot&, const Part&)) {
   const Part& first = slot.parts.front();
   Step step = step_for(slot, first, scratch_, train, number);
   if (slot.parts.size() == 1) return run_alone((this->*pass)(step, slot, first));
   const Part& second = slot.parts.back();
   Step other = step_for(slot, second, scratch_.far_end(), train, number);
-  step.beside = other.beside = true;
-  run_in_turn((this->*pass)(step, slot, first), (this->*pass)(other, slot, second));
+  step.overlapped = other.overlapped = true;
+  interleave((this->*pass)(step, slot, first), (this->*pass)(other, slot, second));
 }
 
-Pass Engine::forward_pass(Step& step, Slot& slot, const Part& part) {
+Task Engine::forward_pass(Step& step, Slot& slot, const Part& part) {
   const Tensor x = slot.stream.rows_from(part.begin, part.rows);
   const size_t unsaved = stage_->blocks().size() - slot.saved.size();
   for (const Block& block : stage_->blocks()) {
@@ -212,7 +212,7 @@ Pass Engine::forward_pass(Step& step, Slot& slot, const Part& part) {
     if (saved) passing = slot.saved[block.index - unsaved].rows_from(part.begin, part.rows);
     if (saved && settings_.recompute) backend_.copy(x, passing.x);
     if (!saved || settings_.recompute) passing = block.saved(step.scratch, part.rows, settings_.dtype);
-    for (Pass inner = block.forward(step, x, passing); inner.go_on();) co_await others_go_on();
+    co_await block.forward(step, x, passing);
   }
 }
 
@@ -236,7 +236,7 @@ void Engine::forward(Slot& slot, bool train, uint64_t step_number, Tensor loss, 
   }
 }
 
-Pass Engine::backward_pass(Step& step, Slot& slot, const Part& part) {
+Task Engine::backward_pass(Step& step, Slot& slot, const Part& part) {
   const Tensor dx = slot.stream.rows_from(part.begin, part.rows);
   const size_t unsaved = stage_->blocks().size() - slot.saved.size();
   for (size_t i = slot.saved.size(); i-- > 0;) {
@@ -248,10 +248,10 @@ Pass Engine::backward_pass(Step& step, Slot& slot, const Part& part) {
       const Tensor x = frame.tensor(part.rows, dx.cols, settings_.dtype);
       backend_.copy(saved.x, x);
       saved = block.saved(step.scratch, part.rows, settings_.dtype);
-      for (Pass again = block.forward(step, x, saved); again.go_on();) co_await others_go_on();
+      co_await block.forward(step, x, saved);
     }
     const Reach reach = layer == first_trained_layer_ ? lowest_adapted_group(block) : Reach::input;
-    for (Pass inner = block.backward(step, dx, saved, reach); inner.go_on();) co_await others_go_on();
+    co_await block.backward(step, dx, saved, reach);
   }
 }
 

@@ -112,9 +112,9 @@ class Engine {
   Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
   Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
   void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
-  Pass forward_pass(Step& step, Slot& slot, const Part& part);
-  Pass backward_pass(Step& step, Slot& slot, const Part& part);
-  void run_parts(Slot& slot, bool train, uint64_t step, Pass (Engine::*pass)(Step&, Slot&, const Part&));
+  Task forward_pass(Step& step, Slot& slot, const Part& part);
+  Task backward_pass(Step& step, Slot& slot, const Part& part);
+  void run_parts(Slot& slot, bool train, uint64_t step, Task (Engine::*pass)(Step&, Slot&, const Part&));
   Step step_for(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step);
   std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, int64_t step);  // → a loss of each micro-batch
   PendingNorm enqueue_update(int64_t step);

@@ -1,6 +1,8 @@
 // Arenas and frames: alignment, giving back, high-water marks, and the message over capacity.
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "kernels/backend.h"
 #include "kernels/base/error.h"
 
@@ -24,6 +26,19 @@ TEST(Arena, FramesGiveBackAndThePeakStays) {
   EXPECT_EQ(arena.peak_bytes(), 5 * Arena::kAlign);
   EXPECT_EQ(arena.tensor(1, 1, DType::f32).data, inner);
   EXPECT_NE(kept.data, inner);
+}
+
+TEST(Arena, AMovedFrameGivesBackOnce) {
+  const auto backend = make_cpu_backend(1);
+  Arena arena("scratch", backend->memory(), 10 * Arena::kAlign);
+  {
+    std::optional<Frame> first(arena);
+    first->tensor(1, 1, DType::f32);
+    const Frame second = std::move(*first);
+    first.reset();
+    EXPECT_EQ(arena.used_bytes(), Arena::kAlign);
+  }
+  EXPECT_EQ(arena.used_bytes(), 0);
 }
 
 TEST(Arena, TwoEndsShareTheBlock) {
