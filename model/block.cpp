@@ -41,89 +41,89 @@ Heads heads_of(Tensor qkv, const AttentionShape& a) {
 }
 
 // Where attention reads keys and values: the micro-batch's own, or the cache's, which get them first.
-KvView keys_and_values(Step& step, const Heads& heads, size_t layer) {
-  if (step.cache == nullptr) return {heads.k, heads.v};
-  const KvCache::Layer& cache = step.cache->layers[layer];
-  step.backend.scatter_rows(heads.k, step.cache_rows, cache.k);
-  step.backend.scatter_rows(heads.v, step.cache_rows, cache.v);
+KvView keys_and_values(Context& ctx, const Heads& heads, size_t layer) {
+  if (ctx.cache == nullptr) return {heads.k, heads.v};
+  const KvCache::Layer& cache = ctx.cache->layers[layer];
+  ctx.backend.scatter_rows(heads.k, ctx.cache_rows, cache.k);
+  ctx.backend.scatter_rows(heads.v, ctx.cache_rows, cache.v);
   return {cache.k, cache.v};
 }
 
 }  // namespace
 
-Task Block::forward(Step& step, Tensor x, Saved s) const {
-  Backend& b = step.backend;
-  Frame scratch(step.scratch);
+Task Block::forward(Context& ctx, Tensor x, Saved s) const {
+  Backend& b = ctx.backend;
+  Frame scratch(ctx.scratch);
   Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype, std::max(qkv.strip(), gate_up.strip()));
 
   b.copy(x, s.x);
   b.rms_norm(x, attention_norm.weight, attention_norm.eps, normed, s.rstd);
-  qkv.forward(step, normed, s.u_qkv, s.qkv);
+  qkv.forward(ctx, normed, s.u_qkv, s.qkv);
   const Heads heads = heads_of(s.qkv, attention);
-  b.rope(heads.qk, step.positions, step.rope.cosine, step.rope.sine, false);
-  b.attention(heads.q, keys_and_values(step, heads, index), step.segments, attention, s.attended, s.lse);
-  co_await o.add_to(step, s.attended, s.u_o, x);  // x += Wo·attended (+ low rank), summed over tp
+  b.rope(heads.qk, ctx.positions, ctx.rope.cosine, ctx.rope.sine, false);
+  b.attention(heads.q, keys_and_values(ctx, heads, index), ctx.segments, attention, s.attended, s.lse);
+  co_await o.add_to(ctx, s.attended, s.u_o, x);  // x += Wo·attended (+ low rank), summed over tp
 
   b.copy(x, s.h);
   b.rms_norm(x, mlp_norm.weight, mlp_norm.eps, normed, s.h_rstd);
-  gate_up.forward(step, normed, s.u_gate_up, s.gate_up);
+  gate_up.forward(ctx, normed, s.u_gate_up, s.gate_up);
   Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype, down.strip());
   b.swiglu(s.gate_up, activated);
-  co_await down.add_to(step, activated, s.u_down, x);
+  co_await down.add_to(ctx, activated, s.u_down, x);
 }
 
-Task Block::backward(Step& step, Tensor dx, Saved s, Reach reach) const {
-  Backend& b = step.backend;
+Task Block::backward(Context& ctx, Tensor dx, Saved s, Reach reach) const {
+  Backend& b = ctx.backend;
   const int64_t t = dx.rows, hidden = dx.cols;
 
   {  // y = h + Wdown·(silu(gate)·up)
-    Frame scratch(step.scratch);
-    Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), step.dtype, gate_up.strip());
+    Frame scratch(ctx.scratch);
+    Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), ctx.dtype, gate_up.strip());
     {
-      Frame inner(step.scratch);  // activated is computed again, each value in its gradient's place
-      const Tensor d_activated = inner.tensor(t, down.in_features(), step.dtype);
+      Frame inner(ctx.scratch);  // activated is computed again, each value in its gradient's place
+      const Tensor d_activated = inner.tensor(t, down.in_features(), ctx.dtype);
       const Tensor activated = down.adapted() ? d_activated : Tensor{};
       const Tensor wanted = reach == Reach::down ? Tensor{} : d_activated;
-      const Tensor v = down.gradients_of_b_and_x(step, inner, dx, s.u_down, wanted);
+      const Tensor v = down.gradients_of_b_and_x(ctx, inner, dx, s.u_down, wanted);
       if (reach == Reach::down) {
         b.swiglu(s.gate_up, activated);
       } else {
         b.swiglu_backward(d_activated, s.gate_up, d_gate_up, activated);
       }
-      down.gradient_of_a(step, v, activated);
+      down.gradient_of_a(ctx, v, activated);
       if (reach == Reach::down) co_return;
     }
     Tensor normed;
     if (gate_up.adapted()) {
-      normed = scratch.tensor(t, hidden, step.dtype);
+      normed = scratch.tensor(t, hidden, ctx.dtype);
       b.rms_norm_again(s.h, s.h_rstd, mlp_norm.weight, normed);
     }
-    const Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
-    co_await gate_up.backward(step, d_gate_up, s.u_gate_up, normed, d_normed);  // d_normed summed over tp
+    const Tensor d_normed = reach == Reach::gate_up ? Tensor{} : scratch.tensor(t, hidden, ctx.partial_dtype());
+    co_await gate_up.backward(ctx, d_gate_up, s.u_gate_up, normed, d_normed);  // d_normed summed over tp
     if (reach == Reach::gate_up) co_return;
     b.rms_norm_backward(d_normed, s.h, s.h_rstd, mlp_norm.weight, dx);
   }
 
   {  // h = x + Wo·attention(rope(Wqkv·norm(x)))
-    Frame scratch(step.scratch);
-    Tensor d_qkv = scratch.tensor(t, qkv.out_features(), step.dtype, qkv.strip());
+    Frame scratch(ctx.scratch);
+    Tensor d_qkv = scratch.tensor(t, qkv.out_features(), ctx.dtype, qkv.strip());
     const Heads heads = heads_of(s.qkv, attention), d_heads = heads_of(d_qkv, attention);
     {
-      Frame inner(step.scratch);
-      const Tensor d_attended = reach == Reach::o ? Tensor{} : inner.tensor(t, o.in_features(), step.dtype);
-      co_await o.backward(step, dx, s.u_o, s.attended, d_attended);
+      Frame inner(ctx.scratch);
+      const Tensor d_attended = reach == Reach::o ? Tensor{} : inner.tensor(t, o.in_features(), ctx.dtype);
+      co_await o.backward(ctx, dx, s.u_o, s.attended, d_attended);
       if (reach == Reach::o) co_return;
-      b.attention_backward(heads.q, {heads.k, heads.v}, step.segments, attention, s.attended, s.lse, d_attended,
+      b.attention_backward(heads.q, {heads.k, heads.v}, ctx.segments, attention, s.attended, s.lse, d_attended,
                            d_heads.q, d_heads.k, d_heads.v);
     }
-    b.rope(d_heads.qk, step.positions, step.rope.cosine, step.rope.sine, true);
+    b.rope(d_heads.qk, ctx.positions, ctx.rope.cosine, ctx.rope.sine, true);
     Tensor normed;
     if (qkv.adapted()) {
-      normed = scratch.tensor(t, hidden, step.dtype);
+      normed = scratch.tensor(t, hidden, ctx.dtype);
       b.rms_norm_again(s.x, s.rstd, attention_norm.weight, normed);
     }
-    const Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, step.partial_dtype());
-    co_await qkv.backward(step, d_qkv, s.u_qkv, normed, d_normed);
+    const Tensor d_normed = reach == Reach::qkv ? Tensor{} : scratch.tensor(t, hidden, ctx.partial_dtype());
+    co_await qkv.backward(ctx, d_qkv, s.u_qkv, normed, d_normed);
     if (reach == Reach::qkv) co_return;
     b.rms_norm_backward(d_normed, s.x, s.rstd, attention_norm.weight, dx);
   }

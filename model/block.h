@@ -38,9 +38,9 @@ struct Block {
   };
   Saved saved(Arena& arena, int64_t tokens, DType dtype) const;
 
-  Task forward(Step& step, Tensor x, Saved s) const;  // x (T,D): the residual stream, updated in place
+  Task forward(Context& ctx, Tensor x, Saved s) const;  // x (T,D): the residual stream, updated in place
   // dx (T,D): d loss/d y in, d loss/d x out (where reach is input). Its margin is as wide as the strips of o and down.
-  Task backward(Step& step, Tensor dx, Saved s, Reach reach) const;
+  Task backward(Context& ctx, Tensor dx, Saved s, Reach reach) const;
 };
 
 // The lowest adapted group of a block, or `input` where none is (nothing to reach for).

@@ -40,19 +40,24 @@ Tensor Decoder::logits_of(Frame& frame, std::span<const Input> inputs) {
     last_rows.push_back(static_cast<int32_t>(ids.size()) - 1);
   }
 
-  Step step{.backend = backend_, .scratch = scratch_, .dtype = stage_.dtype(), .rope = stage_.rope(), .ids = upload(frame, ids), .positions = upload(frame, positions),
-            .documents = {}, .segments = segments, .dropout = {}, .cache = &cache_, .cache_rows = upload(frame, cache_rows)};
+  Context ctx{.backend = backend_,
+              .scratch = scratch_,
+              .dtype = stage_.dtype(),
+              .rope = stage_.rope(),
+              .ids = upload(frame, ids),
+              .positions = upload(frame, positions),
+              .documents = {},
+              .segments = segments,
+              .dropout = {},
+              .cache = &cache_,
+              .cache_rows = upload(frame, cache_rows)};
   const int64_t tokens = static_cast<int64_t>(ids.size());
   Tensor x = frame.tensor(tokens, stage_.config().hidden, stage_.dtype());
-  stage_.embed(step, x);
-  for (const Block& block : stage_.blocks()) {
-    Frame inner(scratch_);
-    Block::Saved passing = block.saved(scratch_, tokens, stage_.dtype());
-    run_alone(block.forward(step, x, passing));
-  }
+  stage_.embed(ctx, x);
+  run_alone(stage_.forward(ctx, x, {}));
   const Head& head = *stage_.head();
   Tensor logits = frame.tensor(static_cast<int64_t>(inputs.size()), head.weight.rows * head.tp->size(), DType::f32);
-  head.logits(step, x, upload(frame, last_rows), logits);
+  head.logits(ctx, x, upload(frame, last_rows), logits);
   return logits.columns(0, stage_.config().vocab);
 }
 

@@ -4,9 +4,9 @@
 
 namespace drover {
 
-void Head::loss(Step& step, Tensor x, Tensor rows, Tensor labels, Tensor weights, Tensor logprob, Tensor dx) const {
-  Backend& b = step.backend;
-  Frame frame(step.scratch);
+void Head::loss(Context& ctx, Tensor x, Tensor rows, Tensor labels, Tensor weights, Tensor logprob, Tensor dx) const {
+  Backend& b = ctx.backend;
+  Frame frame(ctx.scratch);
   const int64_t n = rows.rows, hidden = x.cols;
   const bool backward = !dx.empty();
   Tensor picked = frame.tensor(n, hidden, x.dtype), normed = frame.tensor(n, hidden, x.dtype), rstd = frame.tensor(n, 1, DType::f32);
@@ -16,7 +16,7 @@ void Head::loss(Step& step, Tensor x, Tensor rows, Tensor labels, Tensor weights
 
   const int64_t rows_at_once = chunk_rows(weight.rows);
   for (int64_t begin = 0; begin < n; begin += rows_at_once) {
-    Frame inner(step.scratch);
+    Frame inner(ctx.scratch);
     const int64_t c = std::min(rows_at_once, n - begin);
     Tensor in = normed.rows_from(begin, c), label = labels.rows_from(begin, c), logits = inner.tensor(c, weight.rows, DType::f32);
     Tensor parts = inner.tensor(c * tp->size(), 3, DType::f32), statistics = parts.rows_from(c * tp->rank(), c), lse = inner.tensor(c, 1, DType::f32);
@@ -27,7 +27,7 @@ void Head::loss(Step& step, Tensor x, Tensor rows, Tensor labels, Tensor weights
     b.merge_statistics(parts, lse, logprob.rows_from(begin, c));
     if (!backward) continue;
 
-    Tensor d_logits = step.dtype == DType::f32 ? logits : inner.tensor(c, weight.rows, step.dtype);
+    Tensor d_logits = ctx.dtype == DType::f32 ? logits : inner.tensor(c, weight.rows, ctx.dtype);
     b.cross_entropy_backward(logits, label, share.begin, share.valid, lse, d_logits);
     b.gemm(Trans::no, Trans::no, 1, d_logits, weight, 0, d_normed.rows_from(begin, c));
   }
@@ -42,9 +42,9 @@ void Head::loss(Step& step, Tensor x, Tensor rows, Tensor labels, Tensor weights
   b.scatter_rows(d_picked, rows, dx);
 }
 
-void Head::logits(Step& step, Tensor x, Tensor rows, Tensor logits) const {
-  Backend& b = step.backend;
-  Frame frame(step.scratch);
+void Head::logits(Context& ctx, Tensor x, Tensor rows, Tensor logits) const {
+  Backend& b = ctx.backend;
+  Frame frame(ctx.scratch);
   const int64_t n = rows.rows;
   Tensor picked = frame.tensor(n, x.cols, x.dtype), normed = frame.tensor(n, x.cols, x.dtype), rstd = frame.tensor(n, 1, DType::f32);
   b.gather_rows(x, rows, picked);

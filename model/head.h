@@ -25,10 +25,10 @@ struct Head {
 
   // rows (N) i32: which rows of x are trained; labels (N) i32 their targets; logprob (N) f32 out.
   // weights (N) f32 and dx (T,D) go together: dx = Σ over rows of weights[i]·d(-logprob[i])/dx, zero elsewhere; empty dx: no gradient is computed. dx may be x.
-  void loss(Step& step, Tensor x, Tensor rows, Tensor labels, Tensor weights, Tensor logprob, Tensor dx) const;
+  void loss(Context& ctx, Tensor x, Tensor rows, Tensor labels, Tensor weights, Tensor logprob, Tensor dx) const;
 
   // logits (N, tp·share.count) f32 of the given rows, gathered over tp; columns at or beyond the vocabulary are meaningless.
-  void logits(Step& step, Tensor x, Tensor rows, Tensor logits) const;
+  void logits(Context& ctx, Tensor x, Tensor rows, Tensor logits) const;
 };
 
 }  // namespace drover

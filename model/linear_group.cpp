@@ -61,14 +61,14 @@ LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<P
   require(column == weight.rows, "a linear group's weight has the rows of its members");
 }
 
-DropoutMask LinearGroup::mask_for(const Step& step, Projection projection) const {
-  return {dropout_key(step.dropout, layer_, projection), step.dropout.p, step.documents, step.positions, column_offset_};
+DropoutMask LinearGroup::mask_for(const Context& ctx, Projection projection) const {
+  return {dropout_key(ctx.dropout, layer_, projection), ctx.dropout.p, ctx.documents, ctx.positions, column_offset_};
 }
 
-Tensor LinearGroup::dropped(Step& step, Frame& frame, Tensor x, Projection projection) const {
-  if (step.dropout.p == 0) return x;
+Tensor LinearGroup::dropped(Context& ctx, Frame& frame, Tensor x, Projection projection) const {
+  if (ctx.dropout.p == 0) return x;
   Tensor y = frame.tensor(x.rows, x.cols, x.dtype);
-  step.backend.dropout(x, mask_for(step, projection), y);
+  ctx.backend.dropout(x, mask_for(ctx, projection), y);
   return y;
 }
 
@@ -77,41 +77,44 @@ Tensor LinearGroup::margin_of(Tensor x) const {
   return x.columns(x.cols, strip_);
 }
 
-std::vector<LowRank> LinearGroup::low_rank_terms(Step& step, Tensor x, Tensor u) const {
+std::vector<LowRank> LinearGroup::low_rank_terms(Context& ctx, Tensor x, Tensor u) const {
   std::vector<LowRank> terms;
   if (!adapted()) return terms;
   const Tensor computed = strip_ > 0 ? margin_of(x).columns(0, rank_) : u;
-  const bool at_once = strip_ > 0 && runs(step).size() == 1;  // over the whole strip: A's rows that fill it up are zero, and so are their columns of u
-  if (strip_ > rank_ && !at_once) step.backend.zero(margin_of(x).columns(rank_, strip_ - rank_));
-  for (const Run& run : runs(step)) {
-    Frame frame(step.scratch);
-    const Tensor in = dropped(step, frame, x, run.projection), a = at_once ? weight_.rows_from(weight_.rows, strip_) : a_.rows_from(run.rank_column, run.r);
-    step.backend.gemm(Trans::no, Trans::yes, run.scale, in, a, 0, at_once ? margin_of(x) : computed.columns(run.rank_column, run.r));
+  // Over the whole strip: A's rows that fill it up are zero, and so are their columns of u.
+  const bool at_once = strip_ > 0 && runs(ctx).size() == 1;
+  if (strip_ > rank_ && !at_once) ctx.backend.zero(margin_of(x).columns(rank_, strip_ - rank_));
+  for (const Run& run : runs(ctx)) {
+    Frame frame(ctx.scratch);
+    const Tensor in = dropped(ctx, frame, x, run.projection);
+    const Tensor a = at_once ? weight_.rows_from(weight_.rows, strip_) : a_.rows_from(run.rank_column, run.r);
+    const Tensor part_of_u = at_once ? margin_of(x) : computed.columns(run.rank_column, run.r);
+    ctx.backend.gemm(Trans::no, Trans::yes, run.scale, in, a, 0, part_of_u);
   }
-  if (strip_ > 0) step.backend.copy(computed, u);
+  if (strip_ > 0) ctx.backend.copy(computed, u);
   for (const Member& m : members_) {
     if (m.r > 0) terms.push_back({computed.columns(m.rank_column, m.r), m.b, m.column});
   }
   return terms;
 }
 
-void LinearGroup::forward(Step& step, Tensor x, Tensor u, Tensor y) const {
-  step.backend.linear(x, weight_, low_rank_terms(step, x, u), false, y);
+void LinearGroup::forward(Context& ctx, Tensor x, Tensor u, Tensor y) const {
+  ctx.backend.linear(x, weight_, low_rank_terms(ctx, x, u), false, y);
 }
 
-PendingSum LinearGroup::add_to(Step& step, Tensor x, Tensor u, Tensor residual) const {
-  PendingSum sum(step);
+PendingSum LinearGroup::add_to(Context& ctx, Tensor x, Tensor u, Tensor residual) const {
+  PendingSum sum(ctx);
   if (tp_->size() == 1) {  // nobody to sum with: the same single rounding without the fp32 tensor
-    step.backend.linear(x, weight_, low_rank_terms(step, x, u), true, residual);
+    ctx.backend.linear(x, weight_, low_rank_terms(ctx, x, u), true, residual);
     return sum;
   }
-  const Tensor partial = sum.frame().tensor(x.rows, out_features(), step.partial_dtype());
-  forward(step, x, u, partial);
-  if (step.overlapped) {
+  const Tensor partial = sum.frame().tensor(x.rows, out_features(), ctx.partial_dtype());
+  forward(ctx, x, u, partial);
+  if (ctx.overlapped) {
     sum.start_adding(*tp_, partial, residual);
   } else {
     tp_->all_reduce(partial);
-    step.backend.add(partial, residual);
+    ctx.backend.add(partial, residual);
   }
   return sum;
 }
@@ -124,41 +127,42 @@ std::vector<LowRankGradient> LinearGroup::gradient_terms(Tensor u) const {
   return terms;
 }
 
-PendingSum LinearGroup::backward(Step& step, Tensor dy, Tensor u, Tensor x, Tensor dx) const {
-  PendingSum sum(step);
-  const Tensor v = gradients_of_b_and_x(step, sum.frame(), dy, u, dx);
+PendingSum LinearGroup::backward(Context& ctx, Tensor dy, Tensor u, Tensor x, Tensor dx) const {
+  PendingSum sum(ctx);
+  const Tensor v = gradients_of_b_and_x(ctx, sum.frame(), dy, u, dx);
   if (split_ == Split::output && !dx.empty()) sum.start(*tp_, dx);
-  gradient_of_a(step, v, x);
+  gradient_of_a(ctx, v, x);
   return sum;
 }
 
-Tensor LinearGroup::gradients_of_b_and_x(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const {
+Tensor LinearGroup::gradients_of_b_and_x(Context& ctx, Frame& frame, Tensor dy, Tensor u, Tensor dx) const {
   Tensor v;
   if (adapted()) {
-    const Tensor whole = strip_ > 0 ? margin_of(dy) : frame.tensor(dy.rows, rank_, step.dtype);
-    step.backend.low_rank_backward(dy, gradient_terms(u), whole);
+    const Tensor whole = strip_ > 0 ? margin_of(dy) : frame.tensor(dy.rows, rank_, ctx.dtype);
+    ctx.backend.low_rank_backward(dy, gradient_terms(u), whole);
     v = whole.columns(0, rank_);
   }
-  if (!dx.empty()) input_gradient(step, dy, v, dx);
+  if (!dx.empty()) input_gradient(ctx, dy, v, dx);
   return v;
 }
 
-void LinearGroup::gradient_of_a(Step& step, Tensor v, Tensor x) const {
-  for (const Run& run : adapted() ? runs(step) : std::span<const Run>{}) {
-    Frame frame(step.scratch);
-    step.backend.gemm(Trans::yes, Trans::no, 1, v.columns(run.rank_column, run.r), dropped(step, frame, x, run.projection), 1, grad_a_.rows_from(run.rank_column, run.r));
+void LinearGroup::gradient_of_a(Context& ctx, Tensor v, Tensor x) const {
+  for (const Run& run : adapted() ? runs(ctx) : std::span<const Run>{}) {
+    Frame frame(ctx.scratch);
+    const Tensor part_of_v = v.columns(run.rank_column, run.r), in = dropped(ctx, frame, x, run.projection);
+    ctx.backend.gemm(Trans::yes, Trans::no, 1, part_of_v, in, 1, grad_a_.rows_from(run.rank_column, run.r));
   }
 }
 
-void LinearGroup::input_gradient(Step& step, Tensor dy, Tensor v, Tensor dx) const {
-  Backend& b = step.backend;
-  if (step.dropout.p == 0) return b.linear_dx(dy, weight_, v, a_, dx);
+void LinearGroup::input_gradient(Context& ctx, Tensor dy, Tensor v, Tensor dx) const {
+  Backend& b = ctx.backend;
+  if (ctx.dropout.p == 0) return b.linear_dx(dy, weight_, v, a_, dx);
   b.linear_dx(dy, weight_, {}, {}, dx);
-  for (const Run& run : runs(step)) {
-    Frame inner(step.scratch);
+  for (const Run& run : runs(ctx)) {
+    Frame inner(ctx.scratch);
     Tensor d = inner.tensor(dx.rows, dx.cols, DType::f32);
     b.gemm(Trans::no, Trans::no, 1, v.columns(run.rank_column, run.r), a_.rows_from(run.rank_column, run.r), 0, d);
-    b.dropout_add(d, mask_for(step, run.projection), dx);
+    b.dropout_add(d, mask_for(ctx, run.projection), dx);
   }
 }
 

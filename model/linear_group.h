@@ -33,15 +33,15 @@ class LinearGroup {
   int64_t strip() const { return strip_; }  // the margin that x and dy must have; 0: none
 
   // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output. Margins of x and dy are written.
-  void forward(Step& step, Tensor x, Tensor u, Tensor y) const;
+  void forward(Context& ctx, Tensor x, Tensor u, Tensor y) const;
   // residual (T,out) += the linear, summed over tp: there when it is awaited. Split by input.
-  PendingSum add_to(Step& step, Tensor x, Tensor u, Tensor residual) const;
-  // dx (T,in), dB and dA. Split by output, dx is of Step::partial_dtype() and summed over tp: there when it is awaited;
-  // dA is computed meanwhile. x is read only with an adapter. dx empty: not wanted.
-  PendingSum backward(Step& step, Tensor dy, Tensor u, Tensor x, Tensor dx) const;
+  PendingSum add_to(Context& ctx, Tensor x, Tensor u, Tensor residual) const;
+  // dx (T,in), dB and dA. Split by output, dx is of Context::partial_dtype() and summed over tp: there when it is
+  // awaited; dA is computed meanwhile. x is read only with an adapter. dx empty: not wanted.
+  PendingSum backward(Context& ctx, Tensor dy, Tensor u, Tensor x, Tensor dx) const;
   // The same in two steps, for a linear split by input whose x takes dx's place: dB and dx, which gives v, then dA.
-  Tensor gradients_of_b_and_x(Step& step, Frame& frame, Tensor dy, Tensor u, Tensor dx) const;
-  void gradient_of_a(Step& step, Tensor v, Tensor x) const;  // nothing without an adapter
+  Tensor gradients_of_b_and_x(Context& ctx, Frame& frame, Tensor dy, Tensor u, Tensor dx) const;
+  void gradient_of_a(Context& ctx, Tensor v, Tensor x) const;  // nothing without an adapter
 
  private:
   // Members that see the same input: each by itself under dropout, else neighbours of one scale together.
@@ -50,13 +50,13 @@ class LinearGroup {
     int64_t rank_column = 0, r = 0;  // columns of u and v, rows of a
     float scale = 0;
   };
-  std::span<const Run> runs(const Step& step) const { return step.dropout.p == 0 ? together_ : apart_; }
+  std::span<const Run> runs(const Context& ctx) const { return ctx.dropout.p == 0 ? together_ : apart_; }
   Tensor margin_of(Tensor x) const;                           // the strip's columns beside x or dy
-  std::vector<LowRank> low_rank_terms(Step& step, Tensor x, Tensor u) const;
+  std::vector<LowRank> low_rank_terms(Context& ctx, Tensor x, Tensor u) const;
   std::vector<LowRankGradient> gradient_terms(Tensor u) const;
-  void input_gradient(Step& step, Tensor dy, Tensor v, Tensor dx) const;  // of this rank's outputs
-  Tensor dropped(Step& step, Frame& frame, Tensor x, Projection projection) const;
-  DropoutMask mask_for(const Step& step, Projection projection) const;
+  void input_gradient(Context& ctx, Tensor dy, Tensor v, Tensor dx) const;  // of this rank's outputs
+  Tensor dropped(Context& ctx, Frame& frame, Tensor x, Projection projection) const;
+  DropoutMask mask_for(const Context& ctx, Projection projection) const;
 
   Tensor weight_;  // (out, in) of this rank
   Split split_ = Split::output;

@@ -6,13 +6,13 @@
 #include <utility>
 
 #include "kernels/comm/communicator.h"
-#include "model/step.h"
+#include "model/context.h"
 
 namespace drover {
 
 class [[nodiscard]] PendingSum {
  public:
-  explicit PendingSum(Step& step) : step_(&step), frame_(step.scratch) {}
+  explicit PendingSum(Context& ctx) : ctx_(&ctx), frame_(ctx.scratch) {}
 
   Frame& frame() { return frame_; }
   void start(Communicator& tp, Tensor x) { transfer_ = tp.start_all_reduce(x); }
@@ -21,16 +21,16 @@ class [[nodiscard]] PendingSum {
     partial_ = partial, residual_ = residual;
   }
 
-  bool await_ready() const { return !transfer_ || !step_->overlapped; }
+  bool await_ready() const { return !transfer_ || !ctx_->overlapped; }
   void await_suspend(std::coroutine_handle<>) const {}  // a yield
   void await_resume() {
     if (!transfer_) return;
     transfer_->wait();
-    if (!partial_.empty()) step_->backend.add(partial_, residual_);
+    if (!partial_.empty()) ctx_->backend.add(partial_, residual_);
   }
 
  private:
-  Step* step_;
+  Context* ctx_;
   Frame frame_;
   std::unique_ptr<Transfer> transfer_;  // null: there is nothing to wait for
   Tensor partial_, residual_;

@@ -68,6 +68,7 @@ Stage::Stage(const ModelConfig& config, const Placement& placement, DType dtype,
     : config_(config),
       placement_(placement),
       dtype_(dtype),
+      lowest_adapted_layer_(adapter == nullptr ? config.layers : lowest_adapted_layer(adapter->layout())),
       tp_(&tp),
       share_(vocabulary_share(config.vocab, placement.tp_rank, placement.tp_size)) {
   std::vector<ParamSpec> table = weight_table(config);
@@ -145,9 +146,49 @@ Stage::Stage(const ModelConfig& config, const Placement& placement, DType dtype,
   }
 }
 
-void Stage::embed(Step& step, Tensor x) const {
-  step.backend.embedding(step.ids, embedding_, share_.begin, share_.valid, x);
+void Stage::embed(Context& ctx, Tensor x) const {
+  ctx.backend.embedding(ctx.ids, embedding_, share_.begin, share_.valid, x);
   tp_->all_reduce(x);
+}
+
+Stage::Saved Stage::saved(Arena& arena, int64_t tokens, KeepPolicy keep) const {
+  Saved saved{.keep = keep, .blocks = {}};
+  for (const Block& block : blocks_) {
+    if (layer_of(block) < lowest_adapted_layer_) continue;
+    saved.blocks.push_back(keep == KeepPolicy::all ? block.saved(arena, tokens, dtype_)
+                                                   : Block::Saved{.x = arena.tensor(tokens, config_.hidden, dtype_)});
+  }
+  return saved;
+}
+
+Task Stage::forward(Context& ctx, Tensor x, const Saved& saved) const {
+  const size_t first_kept = blocks_.size() - saved.blocks.size();
+  for (const Block& block : blocks_) {
+    Frame frame(ctx.scratch);
+    Block::Saved s;
+    const bool kept = block.index >= first_kept, input_only = kept && saved.keep == KeepPolicy::inputs;
+    if (kept) s = saved.blocks[block.index - first_kept].rows_from(ctx.begin, x.rows);
+    if (input_only) ctx.backend.copy(x, s.x);
+    if (!kept || input_only) s = block.saved(ctx.scratch, x.rows, dtype_);
+    co_await block.forward(ctx, x, s);
+  }
+}
+
+Task Stage::backward(Context& ctx, Tensor dx, const Saved& saved) const {
+  const size_t first_kept = blocks_.size() - saved.blocks.size();
+  for (size_t i = blocks_.size(); i-- > first_kept;) {
+    const Block& block = blocks_[i];
+    Frame frame(ctx.scratch);
+    Block::Saved s = saved.blocks[i - first_kept].rows_from(ctx.begin, dx.rows);
+    if (saved.keep == KeepPolicy::inputs) {
+      const Tensor x = frame.tensor(dx.rows, dx.cols, dtype_);
+      ctx.backend.copy(s.x, x);
+      s = block.saved(ctx.scratch, dx.rows, dtype_);
+      co_await block.forward(ctx, x, s);
+    }
+    const Reach reach = layer_of(block) == lowest_adapted_layer_ ? lowest_adapted_group(block) : Reach::input;
+    co_await block.backward(ctx, dx, s, reach);
+  }
 }
 
 }  // namespace drover

@@ -15,6 +15,9 @@ class WeightSource {
   virtual void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) = 0;
 };
 
+// Of each block: all that its backward reads, or only its input, from which backward computes the rest again.
+enum class KeepPolicy : uint8_t { all, inputs };
+
 class Stage {
  public:
   // Allocates and loads the weights of this placement; `adapter` may be null.
@@ -29,12 +32,26 @@ class Stage {
   DType dtype() const { return dtype_; }
   int64_t max_positions() const { return rope_.cosine.rows; }
 
-  void embed(Step& step, Tensor x) const;  // x (T,D); first stage only
+  // What backward needs of the blocks that it reaches, which are the uppermost of the stage; none: nothing is kept.
+  struct Saved {
+    KeepPolicy keep = KeepPolicy::all;
+    std::vector<Block::Saved> blocks;
+  };
+  Saved saved(Arena& arena, int64_t tokens, KeepPolicy keep) const;  // of a micro-batch
+
+  void embed(Context& ctx, Tensor x) const;  // x (T,D); first stage only
+  // Through all blocks. x (T,D): the residual stream, updated in place.
+  Task forward(Context& ctx, Tensor x, const Saved& saved) const;
+  // Through the blocks of `saved`. dx (T,D): d loss/d y in, d loss/d x out, where somebody below wants it.
+  Task backward(Context& ctx, Tensor dx, const Saved& saved) const;
 
  private:
+  int64_t layer_of(const Block& block) const { return placement_.layer_begin + static_cast<int64_t>(block.index); }
+
   ModelConfig config_;
   Placement placement_;
   DType dtype_;
+  int64_t lowest_adapted_layer_ = 0;  // of the whole model
   Communicator* tp_;
   Tensor embedding_;  // (V/tp rounded up, D) on the first stage, and on the last when tied
   VocabularyShare share_;

@@ -24,7 +24,7 @@ struct Engine::Slot {
   Tensor rows, labels, weights;         // (N) trained rows, their targets, w / Σw
   std::vector<Part> parts;              // one or two
   Tensor stream;                        // (T,D): x on the way forward, dx on the way back; the first rows of its Stream
-  std::vector<Block::Saved> saved;      // of the blocks that backward reaches; with recompute only x
+  Stage::Saved saved;
 };
 
 namespace {
@@ -97,8 +97,7 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
   }
   stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, mesh.tp(),
                                    backend, weights_, source, adapter_.get());
-  first_trained_layer_ = lowest_layer(settings_);
-  first_trained_stage_ = stage_of_layer(settings_.partition, first_trained_layer_);
+  first_trained_stage_ = stage_of_layer(settings_.partition, lowest_layer(settings_));
   // The widest of the whole model, so that all stages send rows of one width.
   for (const auto& layer : settings_.adapter) {
     for (Projection p : {Projection::o, Projection::down}) {
@@ -131,11 +130,12 @@ ArenaBytes Engine::peak() const {
           slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes(), scratch_.peak_bytes()};
 }
 
-Step Engine::step_for(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step) {
+Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step) {
   return {.backend = backend_,
           .scratch = scratch,
           .dtype = settings_.dtype,
           .rope = stage_->rope(),
+          .begin = part.begin,
           .ids = slot.ids.rows_from(part.begin, part.rows),
           .positions = slot.positions.rows_from(part.begin, part.rows),
           .documents = slot.documents.rows_from(part.begin, part.rows),
@@ -149,7 +149,6 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   slot.frame.reset();
   slot.frame.emplace(slot.arena);
   slot.micro_batch = &m;
-  slot.saved.clear();
   const int64_t tokens = static_cast<int64_t>(m.tokens.size());
 
   std::vector<int32_t> rows, labels;
@@ -183,75 +182,39 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   Stream& stream = stream_of(micro_batch);
   stream.wait();
   slot.stream = stream.x.rows_from(0, tokens);
-  if (!saves(train)) return;
-  for (const Block& block : stage_->blocks()) {
-    const int64_t layer = stage_->placement().layer_begin + static_cast<int64_t>(block.index);
-    if (layer < first_trained_layer_) continue;
-    slot.saved.push_back(settings_.recompute ? Block::Saved{.x = slot.arena.tensor(tokens, settings_.model.hidden, settings_.dtype)}
-                                             : block.saved(slot.arena, tokens, settings_.dtype));
-  }
+  const KeepPolicy keep = settings_.recompute ? KeepPolicy::inputs : KeepPolicy::all;
+  slot.saved = saves(train) ? stage_->saved(slot.arena, tokens, keep) : Stage::Saved{};
 }
 
-void Engine::run_parts(Slot& slot, bool train, uint64_t number, Task (Engine::*pass)(Step&, Slot&, const Part&)) {
-  const Part& first = slot.parts.front();
-  Step step = step_for(slot, first, scratch_, train, number);
-  if (slot.parts.size() == 1) return run_alone((this->*pass)(step, slot, first));
-  const Part& second = slot.parts.back();
-  Step other = step_for(slot, second, scratch_.far_end(), train, number);
-  step.overlapped = other.overlapped = true;
-  interleave((this->*pass)(step, slot, first), (this->*pass)(other, slot, second));
+void Engine::run_parts(Slot& slot, bool train, uint64_t step, Walk walk) {
+  const auto walk_over = [&](const Part& part, Context& ctx) {
+    return (*stage_.*walk)(ctx, slot.stream.rows_from(part.begin, part.rows), slot.saved);
+  };
+  const Part &first = slot.parts.front(), &second = slot.parts.back();
+  Context ctx = context_of(slot, first, scratch_, train, step);
+  if (slot.parts.size() == 1) return run_alone(walk_over(first, ctx));
+  Context other = context_of(slot, second, scratch_.far_end(), train, step);
+  ctx.overlapped = other.overlapped = true;
+  interleave(walk_over(first, ctx), walk_over(second, other));
 }
 
-Task Engine::forward_pass(Step& step, Slot& slot, const Part& part) {
-  const Tensor x = slot.stream.rows_from(part.begin, part.rows);
-  const size_t unsaved = stage_->blocks().size() - slot.saved.size();
-  for (const Block& block : stage_->blocks()) {
-    Frame frame(step.scratch);
-    Block::Saved passing;
-    const bool saved = block.index >= unsaved;
-    if (saved) passing = slot.saved[block.index - unsaved].rows_from(part.begin, part.rows);
-    if (saved && settings_.recompute) backend_.copy(x, passing.x);
-    if (!saved || settings_.recompute) passing = block.saved(step.scratch, part.rows, settings_.dtype);
-    co_await block.forward(step, x, passing);
-  }
-}
-
-void Engine::forward(Slot& slot, bool train, uint64_t step_number, Tensor loss, const LogprobSink& sink) {
+void Engine::forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink) {
   const Part all{.begin = 0, .rows = slot.stream.rows, .segments = {}};  // for the embedding and the head, which ask for no segments
-  Step step = step_for(slot, all, scratch_, train, step_number);
-  if (stage_->placement().first) stage_->embed(step, slot.stream);
-  run_parts(slot, train, step_number, &Engine::forward_pass);
+  Context ctx = context_of(slot, all, scratch_, train, step);
+  if (stage_->placement().first) stage_->embed(ctx, slot.stream);
+  run_parts(slot, train, step, &Stage::forward);
   if (!stage_->head()) return;
 
   Frame frame(scratch_);
   Tensor logprob = frame.tensor(slot.rows.rows, 1, DType::f32);
   // The gradient replaces the stream: backward starts from it.
   Tensor dx = train ? slot.stream : Tensor{};
-  stage_->head()->loss(step, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
+  stage_->head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
   backend_.dot(slot.weights, logprob, loss);
   if (sink) {
     std::vector<float> host(static_cast<size_t>(logprob.rows));
     backend_.download(logprob, host.data());
     sink(*slot.micro_batch, host);
-  }
-}
-
-Task Engine::backward_pass(Step& step, Slot& slot, const Part& part) {
-  const Tensor dx = slot.stream.rows_from(part.begin, part.rows);
-  const size_t unsaved = stage_->blocks().size() - slot.saved.size();
-  for (size_t i = slot.saved.size(); i-- > 0;) {
-    const Block& block = stage_->blocks()[unsaved + i];
-    const int64_t layer = stage_->placement().layer_begin + static_cast<int64_t>(block.index);
-    Frame frame(step.scratch);
-    Block::Saved saved = slot.saved[i].rows_from(part.begin, part.rows);
-    if (settings_.recompute) {
-      const Tensor x = frame.tensor(part.rows, dx.cols, settings_.dtype);
-      backend_.copy(saved.x, x);
-      saved = block.saved(step.scratch, part.rows, settings_.dtype);
-      co_await block.forward(step, x, saved);
-    }
-    const Reach reach = layer == first_trained_layer_ ? lowest_adapted_group(block) : Reach::input;
-    co_await block.backward(step, dx, saved, reach);
   }
 }
 
@@ -262,7 +225,7 @@ void Engine::compute(const Action& action, const Batch& batch, bool train, uint6
     if (stage_->placement().first) open(action.micro_batch, batch, train);
     forward(slot, saves(train), step, losses.rows_from(index, 1), sink);
   } else {
-    run_parts(slot, true, step, &Engine::backward_pass);
+    run_parts(slot, true, step, &Stage::backward);
     optimizer_->add_micro_batch(index);
   }
 }

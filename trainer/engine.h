@@ -112,10 +112,9 @@ class Engine {
   Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
   Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
   void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
-  Task forward_pass(Step& step, Slot& slot, const Part& part);
-  Task backward_pass(Step& step, Slot& slot, const Part& part);
-  void run_parts(Slot& slot, bool train, uint64_t step, Task (Engine::*pass)(Step&, Slot&, const Part&));
-  Step step_for(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step);
+  using Walk = Task (Stage::*)(Context&, Tensor, const Stage::Saved&) const;  // forward or backward
+  void run_parts(Slot& slot, bool train, uint64_t step, Walk walk);
+  Context context_of(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step);
   std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, int64_t step);  // → a loss of each micro-batch
   PendingNorm enqueue_update(int64_t step);
   std::unique_ptr<Reading> read_losses(Tensor losses);
@@ -132,7 +131,6 @@ class Engine {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Stream> streams_;
   std::function<void()> progress_ = [] {};
-  int64_t first_trained_layer_ = 0;
   int64_t stream_margin_ = 0;  // of the residual stream, whose gradient is an input of o's and down's backward
   int first_trained_stage_ = 0;
 };

@@ -140,17 +140,22 @@ class Runner {
       return t;
     };
     const Segment segments[] = {{.nq = tokens, .nk = tokens}};
-    Step step{.backend = *backend_, .scratch = scratch_, .dtype = stage_->dtype(), .rope = stage_->rope(), .ids = upload(ids), .positions = upload(counted),
-              .documents = {}, .segments = segments, .dropout = {}, .cache = nullptr, .cache_rows = {}};
+    Context ctx{.backend = *backend_,
+                .scratch = scratch_,
+                .dtype = stage_->dtype(),
+                .rope = stage_->rope(),
+                .ids = upload(ids),
+                .positions = upload(counted),
+                .documents = {},
+                .segments = segments,
+                .dropout = {},
+                .cache = nullptr,
+                .cache_rows = {}};
     Tensor x = frame.tensor(tokens, stage_->config().hidden, stage_->dtype());
-    stage_->embed(step, x);
-    for (const Block& block : stage_->blocks()) {
-      Frame inner(scratch_);
-      Block::Saved passing = block.saved(scratch_, tokens, stage_->dtype());
-      run_alone(block.forward(step, x, passing));
-    }
+    stage_->embed(ctx, x);
+    run_alone(stage_->forward(ctx, x, {}));
     Tensor all = frame.tensor(rows, stage_->head()->weight.rows, DType::f32);
-    stage_->head()->logits(step, x, upload(positions), all);
+    stage_->head()->logits(ctx, x, upload(positions), all);
     std::vector<float> result(static_cast<size_t>(rows * vocab));
     backend_->download(all.columns(0, vocab), result.data());
     return result;

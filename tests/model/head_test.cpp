@@ -66,9 +66,18 @@ TEST(Head, EveryRowOfEveryChunk) {
     };
     const auto tp = make_self_communicator("tp");
     const Head head{.norm = {.weight = put(std::vector<float>(kHidden, 1), kHidden, 1, DType::f32)}, .weight = put(p.w, kVocab, kHidden, DType::f32), .share = vocabulary_share(kVocab, 0, 1), .tp = tp.get()};
-    Step step{.backend = *backend, .scratch = scratch, .rope = {}, .ids = {}, .positions = {}, .documents = {}, .segments = {}, .dropout = {}, .cache_rows = {}};
+    Context ctx{.backend = *backend,
+                .scratch = scratch,
+                .rope = {},
+                .ids = {},
+                .positions = {},
+                .documents = {},
+                .segments = {},
+                .dropout = {},
+                .cache_rows = {}};
     const Tensor x = put(p.x, p.rows, kHidden, DType::f32), dx = arena.tensor(p.rows, kHidden, DType::f32), logprob = arena.tensor(n, 1, DType::f32);
-    head.loss(step, x, put(p.index, n, 1, DType::i32), put(p.labels, n, 1, DType::i32), put(p.weights, n, 1, DType::f32), logprob, dx);
+    head.loss(ctx, x, put(p.index, n, 1, DType::i32), put(p.labels, n, 1, DType::i32), put(p.weights, n, 1, DType::f32),
+              logprob, dx);
 
     const float *found = logprob.as<float>(), *gradient = dx.as<float>();
     for (int64_t i = 0; i < n; ++i) {

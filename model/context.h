@@ -1,4 +1,4 @@
-// What one pass over one micro-batch carries through the layers: the device, its scratch, and the micro-batch itself.
+// What one pass of a micro-batch, or of a part of one, carries through the layers: device, scratch and rows.
 #pragma once
 #include <span>
 
@@ -23,11 +23,12 @@ struct RopeTable {
   Tensor cosine, sine;  // (P, E/2) f32
 };
 
-struct Step {
+struct Context {
   Backend& backend;
   Arena& scratch;
   DType dtype = DType::f32;          // of activations
   RopeTable rope;
+  int64_t begin = 0;                 // of these rows in their micro-batch
   Tensor ids;                        // (T) i32
   Tensor positions;                  // (T) i32
   Tensor documents;                  // (T) i32; needed with dropout only
