@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "kernels/base/log.h"
 #include "launch/verbs/verb.h"
 #include "launch/version.h"
 
@@ -14,7 +15,7 @@ using namespace drover;
     [](int, char**, char**) { drover::prepare_process(); };
 
 int refuse(Exit code, const std::string& text) {
-  fmt::print(stderr, "drover: {}\n", text);
+  log::put(fmt::format("drover: {}\n", text));
   return static_cast<int>(code);
 }
 
