@@ -8,13 +8,15 @@
 #include "kernels/base/error.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
+#include "kernels/comm/mesh.h"
 
 namespace drover {
 
 namespace {
 
-// Generated kernels and packing buffers of oneDNN, MPI's message buffers: what they grow by after the inputs are open.
-constexpr int64_t kLibraryBytes = int64_t{8} << 20;
+// Generated kernels and packing buffers of oneDNN: what they grow by after the inputs are open. A rank under MPI computes
+// smaller products, and gives back by then what its transports took at their start.
+int64_t library_bytes() { return int64_t{launched_by_mpi() ? 2 : 8} << 20; }
 
 struct Need {  // of one rank
   char host[256] = {};
@@ -39,7 +41,8 @@ int64_t available_machine_bytes() { return kilobyte_line("/proc/meminfo", "MemAv
 
 int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend) {
   malloc_trim(0);  // what reading the inputs has freed is not held
-  return current_process_bytes() + backend.memory().process_bytes(arenas.total() + backend.workspace_bytes()) + kLibraryBytes;
+  const int64_t arenas_here = backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
+  return current_process_bytes() + arenas_here + library_bytes();
 }
 
 void check_fits_memory(const ArenaBytes& arenas, Backend& backend) {

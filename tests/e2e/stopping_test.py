@@ -1,5 +1,6 @@
 """A stop never costs a run: signals at any moment, ranks that never start, checkpoints that others read."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -13,6 +14,13 @@ from stops import LAUNCH, NARROW, Stops, processes_of
 # such a thread, one stop of three ended in an abort, on a CPU with AVX-512.
 LARGE_PRODUCTS = ["lora.r=64", "train.micro_batch_size=8", "train.max_steps=600"]
 SAVED_OR_NOTHING_LOST = "Start the same command again to go on"
+
+
+def session_of(pid):
+    try:
+        return os.getsid(pid)
+    except OSError:  # it has ended
+        return 0
 
 
 class Stopping(Stops):
@@ -153,11 +161,17 @@ class Stopping(Stops):
         ]
         if "Open" not in subprocess.run([MPIRUN, "--version"], capture_output=True, text=True).stdout:
             self.skipTest("plm_rsh_agent is Open MPI's")
-        code, output = self.stop(command, 1.0, signal.SIGTERM)
-        self.assertEqual(code, 75, output)
+        process = self.start(command)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
+        self.assertEqual(process.returncode, 75, output)
         self.assertIn("before the ranks had started", output)
         self.assert_gone("a-node-that-does-not-answer")
-        self.assert_gone("rank-output")
+        end = time.monotonic() + 15
+        while left := [pid for pid in processes_of("") if session_of(pid) == process.pid]:
+            self.assertLess(time.monotonic(), end, left)
+            time.sleep(0.1)
         self.assertFalse(
             [pid for pid in processes_of("987") if b"sleep" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
         )
