@@ -115,6 +115,7 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
         read_rows(source.path, source.format, settings.bad_rows, [&](const Row& row) { preparer.add(row, source); });
     report.rows_read += read.rows;
     report.rows_skipped += read.skipped;
+    report.rows_failed += read.failed;
     report.complaints.insert(report.complaints.end(), read.complaints.begin(), read.complaints.end());
   }
   if (store_identity(settings, tokenizer) != store.identity()) fail(Exit::io, "{}: the data changed while it was read; start again once it is written", names);

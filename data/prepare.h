@@ -26,6 +26,7 @@ struct PrepareSettings {
 
 struct PrepareReport {
   int64_t rows_read = 0, rows_skipped = 0;
+  int64_t rows_failed = 0;  // answers that `drover generate` could not give, passed over
   int64_t cut = 0;      // dialogs longer than max_length, cut at the end
   int64_t split = 0;    // texts longer than max_length, split
   int64_t dropped = 0;  // shorter than two tokens, or without a trained token after the cut

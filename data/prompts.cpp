@@ -3,20 +3,55 @@
 #include <nlohmann/json.hpp>
 
 #include "data/rows.h"
+#include "data/tokenizer.h"
 #include "kernels/base/error.h"
 
 namespace drover {
 
-std::vector<Prompt> read_prompts(const fs::path& file) {
+namespace {
+
+std::vector<Prompt> prompts_in(const fs::path& file, bool failed_ones_too) {
   std::vector<Prompt> prompts;
-  read_rows(file, RowFormat::prompt, BadRows::error, [&](const Row& row) {
-    Prompt p{row.messages, fmt::format("{}:{}", file.string(), row.line)};
+  const auto where = [&](int64_t line) { return fmt::format("{}:{}", file.string(), line); };
+  const auto use = [&](const Row& row) {
+    Prompt p{row.messages, where(row.line)};
     if (p.dialog.back().role == "assistant") p.dialog.pop_back();
     if (p.dialog.empty()) throw std::invalid_argument("it has no message to answer");
     prompts.push_back(std::move(p));
+  };
+  read_rows(file, RowFormat::prompt, BadRows::error, use, [&](int64_t line) {
+    if (failed_ones_too) prompts.push_back({{}, where(line)});
   });
+  return prompts;
+}
+
+}  // namespace
+
+std::vector<Prompt> read_answered_prompts(const fs::path& file) { return prompts_in(file, true); }
+
+std::vector<Prompt> read_prompts(const fs::path& file) {
+  std::vector<Prompt> prompts = prompts_in(file, false);
   if (prompts.empty()) fail(Exit::bad_data, "{} holds no prompt", file.string());
   return prompts;
+}
+
+std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer,
+                                const std::optional<ChatTemplate>& chat, const std::string& date) {
+  if (chat) {
+    try {
+      return render(prompt.dialog, *chat, tokenizer, {.date = date, .add_generation_prompt = true}).ids;
+    } catch (const Error& error) {
+      throw Error(error.code(), fmt::format("{}: {}", prompt.where, error.what()));
+    }
+  }
+  std::vector<int32_t> ids;
+  if (tokenizer.adds_bos() && tokenizer.bos()) ids.push_back(*tokenizer.bos());
+  std::string text;
+  for (const Message& m : prompt.dialog) text += m.content;
+  const std::vector<int32_t> words = tokenizer.encode(text);
+  ids.insert(ids.end(), words.begin(), words.end());
+  if (ids.empty()) fail(Exit::bad_data, "{}: the prompt has no tokens; give it some text", prompt.where);
+  return ids;
 }
 
 std::string answered_row(const Prompt& prompt, const std::string& answer) {
@@ -24,6 +59,11 @@ std::string answered_row(const Prompt& prompt, const std::string& answer) {
   for (const Message& m : prompt.dialog) messages.push_back({{"role", m.role}, {"content", m.content}});
   messages.push_back({{"role", "assistant"}, {"content", answer}});
   return nlohmann::ordered_json{{"messages", messages}}.dump();
+}
+
+std::string failed_row(size_t row, const std::string& message) {
+  const nlohmann::ordered_json error{{"row", row}, {"message", message}};
+  return nlohmann::ordered_json{{"error", error}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace drover

@@ -26,7 +26,8 @@ std::string content_of(const json& content) {
   return text;
 }
 
-Row row_of(std::string_view line, RowFormat format) {
+// Empty for a row that is only {"error": …}.
+std::optional<Row> row_of(std::string_view line, RowFormat format) {
   int depth = 0;
   const auto limit = [&](int, json::parse_event_t event, json&) {
     if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) ++depth;
@@ -37,6 +38,7 @@ Row row_of(std::string_view line, RowFormat format) {
   const json j = json::parse(line, limit);
   if (!j.is_object()) throw std::invalid_argument("a row is an object with \"messages\" or \"text\"");
   const bool messages = j.contains("messages"), text = j.contains("text");
+  if (j.size() == 1 && j.contains("error") && j["error"].is_object()) return {};
   Row row;
   if (format == RowFormat::prompt) {
     if (j.contains("prompt")) {
@@ -67,7 +69,8 @@ Row row_of(std::string_view line, RowFormat format) {
 
 }  // namespace
 
-ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, const std::function<void(const Row&)>& use) {
+ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
+                     const std::function<void(const Row&)>& use, const std::function<void(int64_t line)>& failed) {
   const MappedFile mapped(file);
   std::string_view rest(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
   if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
@@ -86,9 +89,14 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, c
       if (nul != std::string_view::npos) throw std::invalid_argument(fmt::format("byte {} of the line is NUL", nul));
       const size_t bad = first_invalid_utf8(line);
       if (bad != line.size()) throw std::invalid_argument(fmt::format("byte {} of the line is not valid UTF-8", bad));
-      Row row = row_of(line, format);
-      row.line = number;
-      use(row);
+      std::optional<Row> row = row_of(line, format);
+      if (!row) {
+        ++report.failed;
+        if (failed) failed(number);
+        continue;
+      }
+      row->line = number;
+      use(*row);
       ++report.rows;
       continue;
     } catch (const Error& error) {

@@ -17,11 +17,15 @@ struct Row {
 
 struct ReadReport {
   int64_t rows = 0, skipped = 0;
+  int64_t failed = 0;  // {"error": …}: what `drover generate` writes in the place of an answer; passed over
   std::vector<std::string> complaints;  // the first few skipped rows: "file:line: reason"
 };
 
-// Calls `use` for every row in file order. What `use` refuses with Exit::bad_data counts as a bad row too. A bad row is an error (65, naming file and line)
-// or is skipped and reported; what `use` refuses with another code ends the reading. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
-ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, const std::function<void(const Row&)>& use);
+// Calls `use` for every row in file order. What `use` refuses with Exit::bad_data counts as a bad row too. A bad row is
+// an error (65, naming file and line) or is skipped and reported; what `use` refuses with another code ends the
+// reading. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
+// `failed`, where given, is called with the line of each row that is only {"error": …}.
+ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
+                     const std::function<void(const Row&)>& use, const std::function<void(int64_t line)>& failed = {});
 
 }  // namespace drover

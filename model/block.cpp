@@ -46,7 +46,7 @@ KvView keys_and_values(Context& ctx, const Heads& heads, size_t layer) {
   const KvCache::Layer& cache = ctx.cache->layers[layer];
   ctx.backend.scatter_rows(heads.k, ctx.cache_rows, cache.k);
   ctx.backend.scatter_rows(heads.v, ctx.cache_rows, cache.v);
-  return {cache.k, cache.v};
+  return {cache.k, cache.v, ctx.cache->block_size};
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ struct KvCache {
     Tensor k, v;  // (rows, K·E) of this rank
   };
   std::vector<Layer> layers;  // of this stage
+  int64_t block_size = 0;     // of the segments' block tables
 };
 
 struct Dropout {

@@ -28,7 +28,7 @@ struct EngineSettings {
   int64_t evaluation_trained = 0;
   int64_t local_micro_batches = 1;     // the most per rank and step
   int64_t least_part_rows = 1024;      // a micro-batch is not divided into parts of fewer rows: they would not keep a GPU busy
-  int64_t answer_sequences = 0;        // eval.prompts: questions answered at once in scratch; 0: none
+  int64_t answer_sequences = 0;        // eval.prompts: prompts answered at once in scratch; 0: none
   int64_t answer_tokens = 0;           // of a prompt with its answer
   bool train = true;                   // false: evaluation only; no gradients, no optimizer
   OptimizerSettings optimizer;

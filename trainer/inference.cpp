@@ -12,22 +12,32 @@ namespace {
 struct Parts {
   std::unique_ptr<AdapterSet> adapter;
   std::unique_ptr<Stage> stage;
+  std::unique_ptr<KvPool> pool;
   std::unique_ptr<Decoder> decoder;
 };
 
 Parts build(const ModelConfig& config, const AdapterLayout& layout, const InferenceSettings& s, int64_t capacity, Mesh& mesh, Backend& backend, WeightSource& source,
             const std::vector<Arena*>& arenas) {
   Parts p;
-  const Placement placement{mesh.position.tp(), mesh.shape.tp(), 0, config.layers, true, true};
+  const int pp = mesh.position.pp(), stages = mesh.shape.pp();
+  const LayerRange layers =
+      partition_layers(config.layers, stages, head_cost_in_layers(config))[static_cast<size_t>(pp)];
+  const Placement placement{.tp_rank = mesh.position.tp(),
+                            .tp_size = mesh.shape.tp(),
+                            .layer_begin = layers.begin,
+                            .layer_end = layers.end,
+                            .first = pp == 0,
+                            .last = pp == stages - 1};
   if (!layout.empty())
     p.adapter =
         std::make_unique<AdapterSet>(layout, factor_slices(config, layout, placement), s.dtype, backend, *arenas[1]);
   p.stage = std::make_unique<Stage>(config, placement, s.dtype, capacity, mesh.tp(), backend, *arenas[0], source, p.adapter.get());
-  p.decoder = std::make_unique<Decoder>(*p.stage, backend, *arenas[2], *arenas[3], s.sequences, capacity);
+  p.pool = std::make_unique<KvPool>(*p.stage, *arenas[2], s.batcher.sequences * KvPool::blocks_for(capacity));
+  p.decoder = std::make_unique<Decoder>(*p.stage, mesh, backend, *p.pool, *arenas[3]);
   return p;
 }
 
-// Bytes of {weights, adapter, cache, scratch}: the same parts on Count, one prompt pass and one step of all sequences.
+// Bytes of {weights, adapter, cache, scratch}: the same parts on Count, and the largest pass.
 std::vector<int64_t> plan(const ModelConfig& config, const AdapterLayout& layout, const InferenceSettings& s, int64_t capacity, const Mesh& mesh, const BackendTraits& traits) {
   CountBackend backend(traits);
   Mesh counted = make_count_mesh(mesh.shape, mesh.position);
@@ -36,7 +46,7 @@ std::vector<int64_t> plan(const ModelConfig& config, const AdapterLayout& layout
   std::vector<Arena*> arenas;
   for (const char* name : {"weights", "adapter", "cache", "scratch"}) arenas.push_back(owned.emplace_back(std::make_unique<Arena>(name, backend.memory(), int64_t{1} << 46)).get());
   Parts parts = build(config, layout, s, capacity, counted, backend, nothing, arenas);
-  Answering::rehearse(*parts.decoder, s.sequences);
+  Batcher::rehearse(*parts.decoder, s.batcher);
   return {arenas[0]->peak_bytes(), arenas[1]->peak_bytes(), arenas[2]->peak_bytes(), arenas[3]->peak_bytes()};
 }
 
@@ -53,6 +63,7 @@ Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDev
     const std::string why = why_not_tp(config, mesh.shape.tp());
     if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
     capacity = s.capacity_tokens > 0 ? s.capacity_tokens : std::min<int64_t>(config.max_positions, 4096);
+    partition_layers(config.layers, mesh.shape.pp(), head_cost_in_layers(config));  // 78 where it cannot be divided so
     if (capacity > config.max_positions) fail(Exit::bad_data, "prompt and answer have {} tokens; the model has {} positions", capacity, config.max_positions);
   });
   const ModelConfig& config = directory_->config();
@@ -67,8 +78,9 @@ Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDev
   directory_->release_pages();
   adapter_ = std::move(parts.adapter);
   stage_ = std::move(parts.stage);
+  pool_ = std::move(parts.pool);
   decoder_ = std::move(parts.decoder);
-  answering_.emplace(*decoder_, s.stop_ids);
+  batcher_.emplace(*decoder_, s.batcher);
   together(*mesh.world, [&] {
     if (adapter_) load_adapter(*s.adapter, config, *adapter_);
   });

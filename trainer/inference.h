@@ -1,13 +1,13 @@
-// A whole model ready to answer: weights, perhaps an adapter, a key/value cache. Under tensor parallelism every rank of the world holds a share
-// and all ranks make the same calls.
+// A model ready to answer: weights, perhaps an adapter, a key/value pool. Under tensor and pipeline parallelism every
+// rank of the world holds a share, and all ranks make the same calls.
 #pragma once
 #include <memory>
 #include <optional>
 
+#include "kernels/comm/device.h"
 #include "model/files/model_directory.h"
 #include "model/files/peft.h"
-#include "trainer/answering.h"
-#include "kernels/comm/device.h"
+#include "model/generation/batcher.h"
 #include "trainer/setup.h"
 
 namespace drover {
@@ -15,9 +15,8 @@ namespace drover {
 struct InferenceSettings {
   fs::path model;
   std::optional<fs::path> adapter;  // PEFT
-  std::vector<int32_t> stop_ids;
   DType dtype = DType::bf16;
-  int64_t sequences = 8;            // answered at once
+  BatcherSettings batcher;
   int64_t capacity_tokens = 0;      // prompt and answer; 0: as much as the model's positions allow, at most 4096
 };
 
@@ -25,7 +24,7 @@ class Inference {
  public:
   Inference(const InferenceSettings& settings, const Mesh& mesh, const OpenDevice& open_device);
 
-  Answering& answering() { return *answering_; }
+  Batcher& batcher() { return *batcher_; }
   Decoder& decoder() { return *decoder_; }
 
  private:
@@ -34,8 +33,9 @@ class Inference {
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::unique_ptr<AdapterSet> adapter_;
   std::unique_ptr<Stage> stage_;
+  std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Decoder> decoder_;
-  std::optional<Answering> answering_;
+  std::optional<Batcher> batcher_;
 };
 
 }  // namespace drover

@@ -4,7 +4,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/count/count.h"
-#include "trainer/answering.h"
+#include "trainer/sample_answers.h"
 
 namespace drover {
 
@@ -40,11 +40,7 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   if (settings.train) engine.train_step(batch, 1);
   const int64_t flops = backend.total_flops();
   engine.evaluate(settings.evaluation_tokens == 0 ? batch : batch_of(settings.evaluation_tokens, settings.evaluation_trained));
-  if (settings.answer_sequences > 0) {
-    Frame frame(engine.scratch());
-    Decoder decoder(engine.stage(), backend, engine.scratch(), engine.scratch(), settings.answer_sequences, settings.answer_tokens);
-    Answering::rehearse(decoder, settings.answer_sequences);
-  }
+  if (settings.answer_sequences > 0) rehearse_sample_answers(engine);
   ArenaBytes bytes = engine.peak();
   if (shape.tp() > 1) bytes.scratch += kRoundingOfParts;
   return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp())], bytes, flops};

@@ -2,31 +2,71 @@
 
 #include <nlohmann/json.hpp>
 
-#include "trainer/answering.h"
+#include "data/tokenizer.h"
+#include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
+#include "model/generation/answers.h"
 
 namespace drover {
 
-std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer,
-                                        const std::vector<int32_t>& stop_ids, const GiveUp& give_up) {
+namespace {
+
+// The engine's model, with a cache in its scratch for as long as this lives.
+struct Answering {
+  explicit Answering(Engine& engine)
+      : frame(engine.scratch()),
+        settings{.sequences = engine.settings().answer_sequences},
+        pool(engine.stage(), engine.scratch(),
+             settings.sequences * KvPool::blocks_for(engine.settings().answer_tokens)),
+        decoder(engine.stage(), engine.mesh(), engine.backend(), pool, engine.scratch()) {}
+
+  Frame frame;
+  BatcherSettings settings;
+  KvPool pool;
+  Decoder decoder;
+};
+
+}  // namespace
+
+void rehearse_sample_answers(Engine& engine) {
+  Answering answering(engine);
+  Batcher::rehearse(answering.decoder, answering.settings);
+}
+
+std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts,
+                                        const Tokenizer& tokenizer, const std::vector<int32_t>& stop_ids,
+                                        const GiveUp& give_up) {
   Mesh& mesh = engine.mesh();
-  const EngineSettings& settings = engine.settings();
-  Frame frame(engine.scratch());
-  Decoder decoder(engine.stage(), engine.backend(), engine.scratch(), engine.scratch(), settings.answer_sequences, settings.answer_tokens);
-  Answering answering(decoder, stop_ids);
-  nlohmann::json mine = nlohmann::json::array();
+  Answering answering(engine);
+  Batcher batcher(answering.decoder, answering.settings);
   std::vector<size_t> share;
+  std::vector<Request> requests;
   const size_t first = static_cast<size_t>(mesh.position.dp()), step = static_cast<size_t>(mesh.shape.dp());
-  for (size_t i = first; i < prompts.size(); i += step) share.push_back(i);
-  for (size_t begin = 0; begin < share.size(); begin += static_cast<size_t>(settings.answer_sequences)) {
-    if (give_up(mesh.tp())) break;
-    std::vector<Answering::Question> questions;
-    for (size_t i = begin; i < std::min(share.size(), begin + static_cast<size_t>(settings.answer_sequences)); ++i) questions.push_back({prompts[share[i]].ids, share[i]});
-    const std::vector<Answering::Answer> answers = answering.answer(questions, {.greedy = true}, kSampleAnswerTokens);
-    for (size_t i = 0; i < answers.size(); ++i) mine.push_back({questions[i].number, tokenizer.decode(answers[i].ids)});
+  for (size_t i = first; i < prompts.size(); i += step) {
+    share.push_back(i);
+    requests.push_back({.ids = prompts[i].ids,
+                        .sampling = {.greedy = true},
+                        .stop_ids = stop_ids,
+                        .max_tokens = kSampleAnswerTokens,
+                        .number = i});
   }
-  if (mesh.position.tp() != 0) mine = nlohmann::json::array();
+  // All ranks of a replica give up together: those of a stage agree, then the stages.
+  const auto gives_up = [&] { return largest(mesh.pp(), give_up(mesh.tp()) ? 1 : 0) == 1; };
+  const std::vector<Answer> answers = answer_all(batcher, std::move(requests), {.gives_up = gives_up});
+
+  together(*mesh.world, [&] {
+    for (const Answer& answer : answers) {
+      if (answer.error) throw *answer.error;
+    }
+  });
+  nlohmann::json mine = nlohmann::json::array();
+  const bool speaks = mesh.position.tp() == 0 && mesh.position.pp() == 0;  // for its replica
+  for (size_t i = 0; speaks && i < answers.size(); ++i) {
+    if (answers[i].complete()) mine.push_back({share[i], tokenizer.decode(answers[i].ids)});
+  }
   std::vector<std::string> rows(prompts.size());
-  for (const std::string& part : mesh.world->gather_strings(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))) {
+  for (const std::string& part :
+       mesh.world->gather_strings(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))) {
     for (const auto& entry : nlohmann::json::parse(part)) {
       const size_t i = entry[0].get<size_t>();
       rows[i] = answered_row(prompts[i].prompt, entry[1].get<std::string>());

@@ -5,7 +5,6 @@
 
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
-#include "trainer/answering.h"
 
 namespace drover {
 
@@ -112,6 +111,8 @@ PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFil
 void warn_about(const PrepareReport& report, const std::string& what, int64_t max_length) {
   for (const std::string& complaint : report.complaints) log::warn("skipped {}", complaint);
   if (report.rows_skipped > static_cast<int64_t>(report.complaints.size())) log::warn("and {} more {} rows", report.rows_skipped - static_cast<int64_t>(report.complaints.size()), what);
+  if (report.rows_failed > 0)
+    log::warn("{} {} rows say {{\"error\": …}} and were passed over", report.rows_failed, what);
   if (report.cut > 0) log::warn("{} {} dialogs are longer than data.max_length {} and were cut at the end", report.cut, what, max_length);
   if (report.dropped > 0) log::warn("{} {} rows hold no trained token and were left out", report.dropped, what);
 }
@@ -267,11 +268,6 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   s.micro_batch_trained = largest.trained_tokens;
   if (data->prompts.empty()) return s;
 
-  if (mesh.pp() != 1) {
-    fail(Exit::bad_recipe,
-         "eval.prompts needs parallel.pp 1: a pipeline does not answer prompts while it trains; leave eval.prompts out "
-         "and use drover generate");
-  }
   int64_t longest = 0;
   for (const SamplePrompt& p : data->prompts) longest = std::max(longest, static_cast<int64_t>(p.ids.size()));
   s.answer_tokens = longest + kSampleAnswerTokens;

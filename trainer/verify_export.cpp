@@ -14,10 +14,18 @@ constexpr double kMemoryForModel = 1.3;  // × its fp32 bytes
 
 std::vector<float> logits_of(const fs::path& model, const std::optional<fs::path>& adapter, int64_t vocab, int threads) {
   Mesh mesh = make_self_mesh();
-  Inference inference({.model = model, .adapter = adapter, .stop_ids = {}, .dtype = DType::f32, .sequences = 1, .capacity_tokens = kPromptTokens}, mesh, [threads](const Mesh& host) { return Device{make_cpu_backend(threads), host}; });
-  Decoder::Input prompt{0, {}};
-  for (int64_t i = 0; i < kPromptTokens; ++i) prompt.ids.push_back(static_cast<int32_t>((i + 1) * 7919 % vocab));
-  return inference.decoder().append(std::span(&prompt, 1)).front();
+  const InferenceSettings settings{.model = model,
+                                   .adapter = adapter,
+                                   .dtype = DType::f32,
+                                   .batcher = {.sequences = 1},
+                                   .capacity_tokens = kPromptTokens};
+  Inference inference(settings, mesh, [threads](const Mesh& host) { return Device{make_cpu_backend(threads), host}; });
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < kPromptTokens; ++i) ids.push_back(static_cast<int32_t>((i + 1) * 7919 % vocab));
+  CachedSequence sequence;
+  inference.decoder().pool().reserve(sequence, kPromptTokens);
+  const Decoder::Input prompt{.sequence = &sequence, .ids = ids};
+  return inference.decoder().append_for_logits({&prompt, 1}).front();
 }
 
 double distance(const std::vector<float>& a, const std::vector<float>& b) {

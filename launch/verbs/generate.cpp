@@ -1,5 +1,4 @@
 // drover generate: one prompt, or a file of them in groups, answered in order.
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -8,8 +7,10 @@
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "launch/open_device.h"
+#include "launch/verbs/answer_file.h"
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
+#include "model/generation/answers.h"
 #include "trainer/inference.h"
 #include "trainer/process_memory.h"
 
@@ -32,32 +33,12 @@ struct Arguments {
 
 constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
 
-// Drops a half last line that an interrupted run left.
-void drop_half_line(const std::string& file) {
-  if (!fs::exists(file)) return;
-  const std::string text = read_text(file);
-  const size_t end = text.rfind('\n');
-  if (end == std::string::npos || end + 1 != text.size()) write_text(file, end == std::string::npos ? "" : text.substr(0, end + 1));
-}
-
-// How many answers a file holds already; 65 where one of them is not of the prompt in its place.
-size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
-  if (!fs::exists(file)) return 0;
-  const std::vector<Prompt> answered = fs::file_size(file) == 0 ? std::vector<Prompt>{} : read_prompts(file);
-  for (size_t i = 0; i < answered.size(); ++i) {
-    if (i < prompts.size() && answered[i].dialog == prompts[i].dialog) continue;
-    fail(Exit::bad_data, "{} does not answer {}; --resume goes on with the file of the same prompts, name another --out", answered[i].where,
-         i < prompts.size() ? prompts[i].where : "any of the prompts");
-  }
-  return answered.size();
-}
-
 // On a CPU answers are computed in fp32 unless train.dtype says otherwise: bf16 is hardly faster there, and a small model's answer can hang on its last bit.
 // A model that would take more than half of the free memory stays in bf16.
 bool fits_in_fp32(const ModelConfig& model) { return 4 * static_cast<double>(parameter_count(model)) < 0.5 * static_cast<double>(available_machine_bytes()); }
 
 // What was asked for, the same on every rank.
-Recipe settings_of(const Arguments& a, int ranks) {
+Recipe settings_of(const Arguments& a) {
   if (a.model.model.empty()) fail(Exit::usage, "generate needs --model DIR");
   if (a.prompt.has_value() == !a.prompts.empty()) fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
   if (a.prompts.empty() && !a.out.empty()) fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
@@ -65,13 +46,26 @@ Recipe settings_of(const Arguments& a, int ranks) {
   if (!a.out.empty() && same_file(a.out, a.prompts)) fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
   if (a.seed && !a.temperature && !a.top_p) fail(Exit::usage, "--seed goes with --temperature or --top-p; without them the most likely token is always taken");
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
-  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "parallel.tp", "parallel.transport", "data.template", "data.template_date"};
+  constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer",    "train.dtype",   "parallel.tp",
+                                           "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
-  if (recipe.parallel.tp != 1 && recipe.parallel.tp != ranks) {
-    fail(Exit::bad_recipe, "parallel.tp={} must be the number of ranks, which is {}: generate is tensor-parallel over all of them", recipe.parallel.tp, ranks);
-  }
   recipe.model.path = a.model.model;
   return recipe;
+}
+
+Sampling sampling_of(const Arguments& a) {
+  return {.greedy = a.greedy || (!a.temperature && !a.top_p),
+          .temperature = static_cast<float>(a.temperature.value_or(1.0)),
+          .top_p = static_cast<float>(a.top_p.value_or(1.0)),
+          .seed = a.seed.value_or(42)};
+}
+
+// What all ranks must have been given alike.
+std::string command_line(const Recipe& recipe, const Arguments& a) {
+  const Sampling s = sampling_of(a);
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), fmt::join(a.overrides, " "),
+                     a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw, a.max_tokens, s.greedy,
+                     s.temperature, s.top_p, s.seed);
 }
 
 // The dtype that is stated, or what fits on every rank.
@@ -85,91 +79,170 @@ void choose_dtype(Recipe& recipe, const Arguments& a, const Process& process) {
   if (largest(world, fits ? 0 : 1) == 0) recipe.train.dtype = Precision::fp32;
 }
 
-void say_speed(const Answering::Speed& s) {
-  const std::string answer = s.answer_tokens == 0 ? "" : fmt::format("; answers: {} more tokens in {:.2f} s, {:.1f} tok/s", s.answer_tokens, s.answer_seconds, static_cast<double>(s.answer_tokens) / s.answer_seconds);
+// The mesh of all ranks: parallel.pp stages, and as many ranks in each as there are.
+MeshShape mesh_of(const ParallelSection& parallel, int ranks) {
+  const int64_t pp = parallel.pp, tp = parallel.tp != 1 ? parallel.tp : std::max<int64_t>(1, ranks / pp);
+  if (tp * pp != ranks) {
+    fail(
+        Exit::bad_recipe,
+        "parallel.tp={} times parallel.pp={} must be the number of ranks, which is {}: generate divides the model over "
+        "all of them",
+        tp, pp, ranks);
+  }
+  return {{Axis::tp, static_cast<int>(tp)}, {Axis::pp, static_cast<int>(pp)}};
+}
+
+// A prompt as the model gets it, or why it cannot be answered.
+struct Question {
+  Prompt prompt;
+  std::vector<int32_t> ids;
+  std::optional<Error> error;
+};
+
+Question question_of(const Prompt& prompt, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat,
+                     const Recipe& recipe, const ModelConfig& config) {
+  Question q{prompt, {}, {}};
+  try {
+    q.ids = prompt_ids(prompt, tokenizer, chat, recipe.data.template_date);
+    check_ids(q.ids, config, prompt.where);
+    if (static_cast<int64_t>(q.ids.size()) >= config.max_positions) {
+      fail(Exit::bad_data, "{}: the prompt has {} tokens; prompt and answer together may have {}", prompt.where,
+           q.ids.size(), config.max_positions);
+    }
+  } catch (const Error& error) {
+    if (error.code() != Exit::bad_data) throw;
+    q.error = error;
+  }
+  return q;
+}
+
+// Everything that is asked, and how to read the answers.
+struct Session {
+  Session(const Arguments& a, const Recipe& recipe);
+
+  std::optional<Tokenizer> tokenizer;
+  std::vector<Question> questions;
+  std::vector<int32_t> stop_ids;
+  InferenceSettings inference;
+};
+
+Session::Session(const Arguments& a, const Recipe& recipe) {
+  std::vector<Prompt> prompts;
+  if (a.prompts.empty()) {
+    prompts.push_back({{{"user", *a.prompt}}, "--prompt"});
+  } else {
+    prompts = read_prompts(a.prompts);
+  }
+  const ModelConfig config = read_model_config(a.model.model);
+  tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
+  const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
+  stop_ids = drover::stop_ids(chat, *tokenizer, config.eos);
+  int64_t longest = 1;
+  for (const Prompt& p : prompts) {
+    questions.push_back(question_of(p, *tokenizer, chat, recipe, config));
+    const Question& q = questions.back();
+    if (q.error && a.prompts.empty()) throw *q.error;
+    if (!q.error) longest = std::max(longest, static_cast<int64_t>(q.ids.size()));
+  }
+  inference.model = a.model.model;
+  inference.dtype = dtype_of(recipe.train.dtype);
+  if (!a.model.adapter.empty()) inference.adapter = a.model.adapter;
+  inference.batcher.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
+  inference.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
+}
+
+void say_speed(const Batcher::Speed& s) {
+  std::string answer;
+  if (s.answer_tokens > 0) {
+    answer = fmt::format("; answers: {} more tokens in {:.2f} s, {:.1f} tok/s", s.answer_tokens, s.answer_seconds,
+                         static_cast<double>(s.answer_tokens) / s.answer_seconds);
+  }
   log::info("prompts: {} tokens in {:.2f} s{}", s.prompt_tokens, s.prompt_seconds, answer);
+}
+
+Request request_of(const Session& session, const Question& question, size_t number, const Arguments& a) {
+  return {.ids = question.ids,
+          .sampling = sampling_of(a),
+          .stop_ids = session.stop_ids,
+          .max_tokens = a.max_tokens,
+          .number = number};
+}
+
+// Prints the answer to --prompt.
+void answer_one(const Session& session, Batcher& batcher, const Arguments& a, bool first) {
+  const Question& question = session.questions.front();
+  const Answer answer = answer_all(batcher, {request_of(session, question, 0, a)}).front();
+  if (answer.error) throw *answer.error;
+  if (!first) return;
+  say_speed(batcher.speed());
+  const std::string text = session.tokenizer->decode(answer.ids);
+  if (a.json) {
+    const ordered_json row{{"prompt_ids", question.ids},
+                           {"ids", answer.ids},
+                           {"text", text},
+                           {"finish_reason", answer.finish == Finish::stop ? "stop" : "length"}};
+    std::cout << row.dump() << '\n';
+  } else {
+    std::cout << text << '\n';
+  }
+}
+
+// Answers --prompts, a line each, in order and as soon as it is known. A prompt that cannot be answered gives an error
+// in its place; bad_data where there was one.
+Exit answer_file(const Session& session, Batcher& batcher, const Arguments& a, Communicator& world) {
+  std::vector<Prompt> prompts;
+  for (const Question& q : session.questions) prompts.push_back(q.prompt);
+  AnswerFile file(a.out, a.resume, prompts, world);
+  size_t next = file.done(), failed = 0;  // the line that is written next
+  const auto write_errors_before = [&](size_t index) {
+    for (; next < index; ++next, ++failed) file.write_error(next, session.questions[next].error->what());
+  };
+  std::vector<Request> requests;
+  std::vector<size_t> asked;
+  for (size_t i = file.done(); i < prompts.size(); ++i) {
+    if (session.questions[i].error) continue;
+    asked.push_back(i);
+    requests.push_back(request_of(session, session.questions[i], i, a));
+  }
+  const auto known = [&](size_t i, const Answer& answer) {
+    write_errors_before(asked[i]);
+    if (answer.error) {
+      ++failed;
+      file.write_error(next, fmt::format("{}: {}", prompts[next].where, answer.error->what()));
+    } else {
+      file.write(prompts[next], session.tokenizer->decode(answer.ids));
+    }
+    ++next;
+    file.check();
+  };
+  answer_all(batcher, std::move(requests), {.known = known});
+  write_errors_before(prompts.size());
+  file.check();
+  if (world.rank() != 0) return failed == 0 ? Exit::done : Exit::bad_data;
+  if (!asked.empty()) say_speed(batcher.speed());
+  if (failed > 0) {
+    log::warn("{} of {} prompts could not be answered; each has an \"error\" in its place", failed, prompts.size());
+  }
+  return failed == 0 ? Exit::done : Exit::bad_data;
 }
 
 Exit run(const Process& process, const Arguments& a) {
   const int ranks = process.mpi.size;
   Recipe recipe;
+  MeshShape shape;
   check_same_program(process);
-  together(*process.world, [&] { recipe = settings_of(a, ranks); });
-  const Sampling sampling{a.greedy || (!a.temperature && !a.top_p), static_cast<float>(a.temperature.value_or(1.0)), static_cast<float>(a.top_p.value_or(1.0)), a.seed.value_or(42)};
-  check_same(*process.world, "the command line", fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw, a.max_tokens,
-                                                             sampling.greedy, sampling.temperature, sampling.top_p, sampling.seed));
-  choose_dtype(recipe, a, process);
-  Mesh mesh = make_mesh({{Axis::tp, ranks}});
-  Communicator& world = *mesh.world;
-
-  std::vector<Prompt> prompts;
-  std::vector<Answering::Question> questions;
-  std::optional<Tokenizer> tokenizer;
-  InferenceSettings settings{.model = a.model.model, .dtype = dtype_of(recipe.train.dtype)};
-  if (!a.model.adapter.empty()) settings.adapter = a.model.adapter;
-  together(world, [&] {
-    if (a.prompts.empty()) {
-      prompts.push_back({{{"user", *a.prompt}}, "--prompt"});
-    } else {
-      prompts = read_prompts(a.prompts);
-    }
-    const ModelConfig config = read_model_config(a.model.model);
-    tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
-    const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
-    settings.stop_ids = stop_ids(chat, *tokenizer, config.eos);
-    int64_t longest = 0;
-    for (const Prompt& p : prompts) {
-      questions.push_back({prompt_ids(p, *tokenizer, chat, recipe.data.template_date), questions.size()});
-      check_ids(questions.back().ids, config, p.where);
-      const int64_t tokens = static_cast<int64_t>(questions.back().ids.size());
-      if (tokens >= config.max_positions) fail(Exit::bad_data, "{}: the prompt has {} tokens; prompt and answer together may have {}", p.where, tokens, config.max_positions);
-      longest = std::max(longest, tokens);
-    }
-    settings.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
-    settings.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
+  together(*process.world, [&] {
+    recipe = settings_of(a);
+    shape = mesh_of(recipe.parallel, ranks);
   });
-  Inference inference(settings, mesh, [&](const Mesh& host) { return open_device(host, recipe, process); });
-  const bool first = world.rank() == 0;
-
-  if (a.prompts.empty()) {
-    const Answering::Answer answer = inference.answering().answer(questions, sampling, a.max_tokens).front();
-    if (!first) return Exit::done;
-    say_speed(inference.answering().speed());
-    const std::string text = tokenizer->decode(answer.ids);
-    if (a.json) {
-      std::cout << ordered_json{{"prompt_ids", questions.front().ids}, {"ids", answer.ids}, {"text", text}, {"finish_reason", answer.stopped ? "stop" : "length"}}.dump() << '\n';
-    } else {
-      std::cout << text << '\n';
-    }
-    return Exit::done;
-  }
-
-  size_t done = 0;
-  std::ofstream file;
-  if (!a.out.empty()) {
-    together(world, [&] {
-      if (a.resume && first) drop_half_line(a.out);
-    });
-    together(world, [&] {
-      if (a.resume) done = answers_in(a.out, prompts);
-    });
-    together(world, [&] {
-      if (!first) return;
-      file.open(a.out, a.resume ? std::ios::app : std::ios::trunc);
-      if (!file) fail(Exit::io, "cannot write {}", a.out);
-    });
-  }
-  std::ostream& out = a.out.empty() ? std::cout : file;
-  for (size_t begin = done; begin < prompts.size(); begin += kTogether) {
-    const auto group = std::span(questions).subspan(begin, std::min<size_t>(kTogether, questions.size() - begin));
-    inference.answering().answer(group, sampling, a.max_tokens, [&](size_t i, const Answering::Answer& answer) {
-      if (first) out << answered_row(prompts[begin + i], tokenizer->decode(answer.ids)) << '\n' << std::flush;
-    });
-    together(world, [&] {
-      if (first && !out) fail(Exit::io, "cannot write {}; is the disk full?", a.out.empty() ? "to stdout" : a.out);
-    });
-  }
-  if (first && done < prompts.size()) say_speed(inference.answering().speed());
+  check_same(*process.world, "the command line", command_line(recipe, a));
+  choose_dtype(recipe, a, process);
+  Mesh mesh = make_mesh(shape);
+  std::optional<Session> session;
+  together(*mesh.world, [&] { session.emplace(a, recipe); });
+  Inference inference(session->inference, mesh, [&](const Mesh& host) { return open_device(host, recipe, process); });
+  if (!a.prompts.empty()) return answer_file(*session, inference.batcher(), a, *mesh.world);
+  answer_one(*session, inference.batcher(), a, mesh.world->rank() == 0);
   return Exit::done;
 }
 

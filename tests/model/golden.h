@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "model/decoder.h"
 #include "model/files/json.h"
 #include "model/files/safetensors.h"
+#include "model/generation/answers.h"
 #include "tests/support/made_up.h"
 #include "trainer/export.h"
 #include "trainer/plan.h"
@@ -125,7 +125,8 @@ class Runner {
     stage_ = std::make_unique<Stage>(config, placement, dtype, kPositions, mesh_.tp(), *backend_, weights_, source,
                                      adapter_.get());
     if (adapter) load_adapter(*adapter, config, *adapter_);
-    decoder_ = std::make_unique<Decoder>(*stage_, *backend_, cache_, scratch_, 2, kPositions);
+    pool_ = std::make_unique<KvPool>(*stage_, cache_, 2 * KvPool::blocks_for(kPositions));
+    decoder_ = std::make_unique<Decoder>(*stage_, mesh_, *backend_, *pool_, scratch_);
   }
 
   // (positions, vocab) of one document, without a cache.
@@ -168,6 +169,7 @@ class Runner {
   Arena weights_, factors_, cache_, scratch_;
   std::unique_ptr<AdapterSet> adapter_;
   std::unique_ptr<Stage> stage_;
+  std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Decoder> decoder_;
 };
 

@@ -60,14 +60,9 @@ TEST_P(GoldenDecoding, GreedyIdsEqualTransformers) {
   const Json greedy = json(GetParam() + ".json").at("greedy");
   ASSERT_GE(greedy.at("min_top2_margin").get<double>(), 1e-3);
   const std::vector<int32_t> expected = greedy.at("ids");
-  Decoder::Input input{0, greedy.at("prompt")};
-  std::vector<int32_t> ids;
-  while (ids.size() < expected.size()) {
-    const Draw draw{0, ids.size()};
-    ids.push_back(runner.decoder().append_and_choose({&input, 1}, {}, {&draw, 1}).front());
-    input.ids = {ids.back()};
-  }
-  EXPECT_EQ(ids, expected);
+  Batcher batcher(runner.decoder(), {});
+  const Request request{.ids = greedy.at("prompt"), .max_tokens = static_cast<int64_t>(expected.size())};
+  EXPECT_EQ(answer_all(batcher, {request}).front().ids, expected);
 }
 
 // Sequence 0 is fed token by token, sequence 1 in uneven pieces in the same passes.
@@ -82,22 +77,25 @@ TEST_P(GoldenDecoding, CacheEqualsFullForward) {
   for (size_t i = 0; i < every.size(); ++i) every[i] = static_cast<int32_t>(i);
   const std::vector<float> full = runner.logits(tokens, every);
   const auto row = [&](size_t i) { return std::span(full).subspan(i * static_cast<size_t>(vocab), static_cast<size_t>(vocab)); };
+  CachedSequence one, other;
+  runner.decoder().pool().reserve(one, static_cast<int64_t>(tokens.size()));
   size_t done = 0;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    std::vector<Decoder::Input> inputs = {{0, {tokens[i]}}};
+    std::vector<Decoder::Input> inputs = {{.sequence = &one, .ids = std::span(tokens).subspan(i, 1)}};
     const size_t piece = std::min(1 + i * 7 % 20, tokens.size() - done);
-    const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(done);
-    if (piece > 0) inputs.push_back({1, {begin, begin + static_cast<std::ptrdiff_t>(piece)}});
-    const std::vector<std::vector<float>> got = runner.decoder().append(inputs);
+    runner.decoder().pool().reserve(other, static_cast<int64_t>(done + piece));
+    if (piece > 0) inputs.push_back({.sequence = &other, .ids = std::span(tokens).subspan(done, piece)});
+    const std::vector<std::vector<float>> got = runner.decoder().append_for_logits(inputs);
     done += piece;
     ASSERT_LE(largest_difference(got[0], row(i)), kLogitBound) << "token " << i;
     if (piece > 0) {
       ASSERT_LE(largest_difference(got[1], row(done - 1)), kLogitBound) << "tokens up to " << done;
     }
   }
-  runner.decoder().clear(0);  // a forgotten cache is noticed
-  const Decoder::Input last = {0, {tokens.back()}};
-  EXPECT_GT(largest_difference(runner.decoder().append({&last, 1}).front(), row(tokens.size() - 1)), 100 * kLogitBound);
+  one.tokens = 0;  // a forgotten cache is noticed
+  const Decoder::Input last = {.sequence = &one, .ids = std::span(tokens).last(1)};
+  const std::vector<float> forgetful = runner.decoder().append_for_logits({&last, 1}).front();
+  EXPECT_GT(largest_difference(forgetful, row(tokens.size() - 1)), 100 * kLogitBound);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenDecoding, testing::Values("tiny", "tied"), [](const auto& info) { return info.param; });

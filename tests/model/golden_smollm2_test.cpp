@@ -1,5 +1,6 @@
 // The real SmolLM2-135M-Instruct against transformers: the way `drover generate` answers, from the directory's files to text.
 #include "data/tokenizer.h"
+#include "model/generation/answers.h"
 #include "tests/model/golden.h"
 #include "tests/support/real_files.h"
 #include "trainer/inference.h"
@@ -19,7 +20,9 @@ class GoldenSmolLM2 : public testing::Test {
   }
 
   Inference& inference(DType dtype) {
-    return inference_.emplace(InferenceSettings{.model = *directory_, .stop_ids = {2}, .dtype = dtype, .sequences = 1, .capacity_tokens = 64}, mesh_, [](const Mesh& host) { return Device{make_cpu_backend(1), host}; });
+    const InferenceSettings settings{
+        .model = *directory_, .dtype = dtype, .batcher = {.sequences = 1}, .capacity_tokens = 64};
+    return inference_.emplace(settings, mesh_, [](const Mesh& host) { return Device{make_cpu_backend(1), host}; });
   }
 
   // Of the golden prompt, the stored positions and columns. The cache gives a piece's last logits only: a piece ends at each position.
@@ -28,13 +31,14 @@ class GoldenSmolLM2 : public testing::Test {
     const size_t column_step = expected_.at("column_step");
     Decoder& decoder = inference(dtype).decoder();
     std::vector<float> kept;
-    auto begin = ids.begin();
-    for (const std::ptrdiff_t position : expected_.at("positions")) {
-      const auto end = ids.begin() + position + 1;
-      const Decoder::Input piece{0, {begin, end}};
-      const std::vector<float> row = decoder.append({&piece, 1}).front();
+    CachedSequence sequence;
+    decoder.pool().reserve(sequence, static_cast<int64_t>(ids.size()));
+    size_t begin = 0;
+    for (const size_t position : expected_.at("positions")) {
+      const Decoder::Input piece{.sequence = &sequence, .ids = std::span(ids).subspan(begin, position + 1 - begin)};
+      const std::vector<float> row = decoder.append_for_logits({&piece, 1}).front();
       for (size_t column = 0; column < row.size(); column += column_step) kept.push_back(row[column]);
-      begin = end;
+      begin = position + 1;
     }
     return kept;
   }
@@ -68,12 +72,15 @@ TEST_F(GoldenSmolLM2, AnswersAQuestion) {
   EXPECT_EQ(tokenizer.encode(expected_.at("prompt").get<std::string>()), expected_.at("ids").get<std::vector<int32_t>>());
   const std::optional<ChatTemplate> chat_template = ChatTemplate::find(*directory_);
   ASSERT_TRUE(chat_template);
-  const Answering::Question question{prompt_ids({{{"user", chat.at("question")}}, "the golden"}, tokenizer, chat_template, "")};
-  EXPECT_EQ(question.ids, chat.at("prompt_ids").get<std::vector<int32_t>>());
+  const Request request{
+      .ids = prompt_ids({{{"user", chat.at("question")}}, "the golden"}, tokenizer, chat_template, ""),
+      .stop_ids = {2},
+      .max_tokens = 20};
+  EXPECT_EQ(request.ids, chat.at("prompt_ids").get<std::vector<int32_t>>());
 
-  const Answering::Answer answer = inference(DType::f32).answering().answer({&question, 1}, {}, 20).front();
+  const Answer answer = answer_all(inference(DType::f32).batcher(), {request}).front();
   EXPECT_EQ(answer.ids, chat.at("ids").get<std::vector<int32_t>>());
-  EXPECT_TRUE(answer.stopped);
+  EXPECT_EQ(answer.finish, Finish::stop);
   EXPECT_EQ(tokenizer.decode(answer.ids), "The capital of France is Paris.");
 }
 

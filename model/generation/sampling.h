@@ -1,4 +1,5 @@
-// How an answer's tokens are chosen: the likeliest, or drawn with a temperature from the nucleus (top-p) by a counter-based generator.
+// How an answer's tokens are chosen: the likeliest, or drawn with a temperature from the nucleus (top-p) by a
+// counter-based generator.
 #pragma once
 #include <cstdint>
 
@@ -18,6 +19,8 @@ struct Draw {
   uint64_t sequence = 0, index = 0;
 };
 
-inline float uniform_of(const Sampling& sampling, const Draw& draw) { return philox_uniform(PhiloxKey::of(sampling.seed), draw.index * 4, draw.sequence); }
+inline float uniform_of(const Sampling& sampling, const Draw& draw) {
+  return philox_uniform(PhiloxKey::of(sampling.seed), draw.index * 4, draw.sequence);
+}
 
 }  // namespace drover

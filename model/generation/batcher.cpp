@@ -1,0 +1,155 @@
+#include "model/generation/batcher.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace drover {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+}  // namespace
+
+Batcher::Batcher(Decoder& decoder, const BatcherSettings& settings) : decoder_(decoder), settings_(settings) {
+  require(settings.sequences > 0 && settings.pass_rows >= settings.sequences + BatcherSettings::kChunk,
+          "a pass holds a token of every sequence and a chunk of a prompt");
+}
+
+int64_t Batcher::longest() const { return std::min(decoder_.stage().max_positions(), decoder_.pool().tokens()); }
+
+uint64_t Batcher::submit(Request request) {
+  const uint64_t number = submitted_++;
+  const auto refuse = [&](const std::string& why) { refused_.push_back({number, Error(Exit::bad_data, why)}); };
+  const int64_t tokens = static_cast<int64_t>(request.ids.size());
+  require(request.max_tokens > 0, "an answer may have a token");
+  if (tokens == 0) {
+    refuse("a prompt without tokens cannot be answered; give it some text");
+  } else if (tokens >= longest()) {
+    refuse(fmt::format("the prompt has {} tokens; prompt and answer together may have {}", tokens, longest()));
+  } else {
+    auto job = std::make_unique<Job>(Job{.number = number, .request = std::move(request), .ids = {}, .cache = {}});
+    job->ids = job->request.ids;
+    waiting_.push_back(std::move(job));
+  }
+  return number;
+}
+
+void Batcher::cancel(uint64_t request) {
+  const auto is_it = [&](const auto& job) { return job->number == request; };
+  std::erase_if(refused_, [&](const Event& event) { return event.request == request; });
+  std::erase_if(waiting_, is_it);
+  for (const auto& job : running_) {
+    if (is_it(job)) decoder_.pool().release(job->cache);
+  }
+  std::erase_if(running_, is_it);
+}
+
+// Its blocks go to those that were there before it. It waits before all others, and is computed again from its first
+// token: its ids are known, so that nothing is drawn twice.
+void Batcher::preempt_youngest() {
+  std::unique_ptr<Job> job = std::move(running_.back());
+  running_.pop_back();
+  decoder_.pool().release(job->cache);
+  waiting_.push_front(std::move(job));
+  ++preemptions_;
+}
+
+void Batcher::add(Pass& pass, Job& job, int64_t tokens) {
+  const auto ids = std::span(job.ids).subspan(static_cast<size_t>(job.cache.tokens), static_cast<size_t>(tokens));
+  (job.decodes() ? pass.answer_rows : pass.prompt_rows) += tokens;
+  Decoder::Input input{.sequence = &job.cache, .ids = ids};
+  if (tokens == job.pending()) {
+    input.sampling = &job.request.sampling;
+    input.draw = {job.request.number, static_cast<uint64_t>(job.answered())};
+    pass.choosing.push_back(&job);
+  }
+  pass.inputs.push_back(input);
+}
+
+void Batcher::add_decodes(Pass& pass) {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    if (!running_[i]->decodes()) continue;
+    const int64_t tokens = static_cast<int64_t>(running_[i]->ids.size());
+    while (i < running_.size() && !decoder_.pool().reserve(running_[i]->cache, tokens)) preempt_youngest();
+    if (i < running_.size()) add(pass, *running_[i], 1);
+  }
+}
+
+bool Batcher::add_chunks(Pass& pass, Job& job) {
+  const int64_t begin = job.cache.tokens, end = static_cast<int64_t>(job.ids.size());
+  int64_t taken = begin;
+  while (taken < end) {
+    const int64_t border = std::min(end, (taken / BatcherSettings::kChunk + 1) * BatcherSettings::kChunk);
+    if (pass.rows() + border - begin > settings_.pass_rows) break;
+    taken = border;
+  }
+  if (taken > begin) add(pass, job, taken - begin);
+  return taken == end;
+}
+
+// The next in line, when there is room for all its tokens and the one behind them.
+void Batcher::admit() {
+  Job& next = *waiting_.front();
+  const int64_t tokens = static_cast<int64_t>(next.ids.size());
+  if (static_cast<int64_t>(running_.size()) == settings_.sequences) return;
+  if (KvPool::blocks_for(std::min(tokens + 1, longest())) > decoder_.pool().free_blocks()) return;
+  require(decoder_.pool().reserve(next.cache, tokens), "the free blocks were counted");
+  running_.push_back(std::move(waiting_.front()));
+  waiting_.pop_front();
+}
+
+bool Batcher::take(Job& job, int32_t id) {
+  if (id == Decoder::kNotFinite) {
+    events_.push_back({job.number, Error(Exit::non_finite,
+                                         "the model's logits are not finite: its weights or the adapter's hold such "
+                                         "values, or overflow bf16 (try train.dtype=fp32)")});
+    return false;
+  }
+  if (std::ranges::find(job.request.stop_ids, id) != job.request.stop_ids.end()) {
+    events_.push_back({job.number, Finish::stop});
+    return false;
+  }
+  events_.push_back({job.number, Event::Token{id}});
+  job.ids.push_back(id);
+  if (job.answered() < job.request.max_tokens && job.cache.tokens < longest()) return true;
+  events_.push_back({job.number, Finish::length});
+  return false;
+}
+
+std::span<const Event> Batcher::step() {
+  events_ = std::exchange(refused_, {});
+  Pass pass;
+  add_decodes(pass);
+  bool room = true;
+  for (size_t i = 0; room; ++i) {
+    if (i == running_.size() && !waiting_.empty()) admit();
+    if (i >= running_.size()) break;
+    Job& job = *running_[i];
+    if (!job.decodes()) room = add_chunks(pass, job);
+  }
+  if (pass.inputs.empty()) return events_;
+
+  const auto begin = Clock::now();
+  const std::vector<int32_t> ids = decoder_.append(pass.inputs);
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  const double share = static_cast<double>(pass.answer_rows) / static_cast<double>(pass.rows());
+  speed_.prompt_tokens += pass.prompt_rows;
+  speed_.answer_tokens += pass.answer_rows;
+  speed_.prompt_seconds += seconds * (1 - share);
+  speed_.answer_seconds += seconds * share;
+
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (take(*pass.choosing[i], ids[i])) continue;
+    cancel(pass.choosing[i]->number);
+  }
+  return events_;
+}
+
+void Batcher::rehearse(Decoder& decoder, const BatcherSettings& settings) {
+  const int64_t rows = std::min(settings.pass_rows, decoder.pool().tokens());
+  decoder.rehearse(rows, settings.sequences);
+}
+
+}  // namespace drover

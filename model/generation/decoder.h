@@ -1,0 +1,55 @@
+// One pass of several sequences' next tokens through the blocks that train: a prompt's chunks and single tokens of
+// answers side by side, keys and values in a KvPool. Under pipeline parallelism the pass travels from stage to stage,
+// the last one chooses, and every rank gets what was chosen. All ranks that share the model make the same calls.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "kernels/comm/mesh.h"
+#include "model/generation/kv_pool.h"
+#include "model/generation/sampling.h"
+
+namespace drover {
+
+class Decoder {
+ public:
+  // `scratch` holds what a pass needs; of `mesh`, whose tensors are the backend's, tp and pp are used.
+  Decoder(const Stage& stage, const Mesh& mesh, Backend& backend, KvPool& pool, Arena& scratch);
+
+  struct Input {
+    CachedSequence* sequence;            // has the blocks for these tokens already
+    std::span<const int32_t> ids;        // the sequence's next tokens, at least one
+    const Sampling* sampling = nullptr;  // how the token behind them is chosen; null: none is
+    Draw draw = {};
+  };
+  // Appends the tokens to their sequences. The token that follows each input that has a `sampling`, in the inputs'
+  // order; kNotFinite where one of its logits is not finite.
+  std::vector<int32_t> append(std::span<const Input> inputs);
+  static constexpr int32_t kNotFinite = -1;
+
+  // Appends too, and gives the logits (vocab) of each input's last token. For a model that lies on one stage.
+  std::vector<std::vector<float>> append_for_logits(std::span<const Input> inputs);
+
+  // Takes from the scratch what a pass of `rows` tokens that chooses `chosen` takes, for plans.
+  void rehearse(int64_t rows, int64_t chosen);
+
+  KvPool& pool() { return pool_; }
+  const Stage& stage() const { return stage_; }
+
+ private:
+  // The residual stream behind the last block, (rows, D); empty where another stage has it.
+  Tensor pass(Frame& frame, std::span<const Input> inputs);
+  Tensor logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows);  // (rows, vocab) f32
+  void choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, Tensor tokens);
+  template <typename T>
+  Tensor upload(Frame& frame, const std::vector<T>& host);
+  Context context(Tensor ids, Tensor positions, Tensor cache_rows, std::span<const Segment> segments);
+
+  const Stage& stage_;
+  Communicator& pp_;
+  Backend& backend_;
+  KvPool& pool_;
+  Arena& scratch_;
+};
+
+}  // namespace drover
