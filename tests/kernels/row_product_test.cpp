@@ -1,0 +1,93 @@
+// Generation's products: as exact as any, and a row has the same bits whatever rows share its pass.
+#include "kernels/cpu/row_product.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "kernels/base/error.h"
+#include "kernels/base/philox.h"
+#include "tests/reference/compare.h"
+
+namespace drover {
+namespace {
+
+using namespace reference;
+
+constexpr DType kFloats[] = {DType::f32, DType::bf16};
+
+Matrix<Bounded> bounded(const Held& held) { return as<Bounded>(held.values()); }
+
+struct Size {
+  int64_t t, in, out, rank;
+};
+
+// Rows that are used as they come and rows that share a packed panel, sums that end within a vector and sums of more
+// than one panel's depth, outputs that fill no group.
+constexpr Size kSizes[] = {{1, 1, 1, 1}, {3, 65, 17, 8}, {8, 71, 40, 4}, {9, 2100, 70, 5}, {70, 577, 129, 16}};
+
+class Operands {
+ public:
+  Operands(const Size& s, int which)
+      : x_type(kFloats[which & 1]),
+        w_type(kFloats[which >> 1 & 1]),
+        y_type(kFloats[which >> 2 & 1]),
+        x(drawn_matrix(1, s.t, s.in, x_type), x_type, 3),
+        w(drawn_matrix(2, s.out, s.in, w_type), w_type, 1),
+        u(drawn_matrix(4, s.t, s.rank, x_type), x_type, 2),
+        b(drawn_matrix(5, (s.out + 1) / 2, s.rank, w_type), w_type),
+        column(s.out - (s.out + 1) / 2) {}
+  DType x_type, w_type, y_type;
+  Held x, w, u, b;
+  int64_t column;
+};
+
+TEST(RowProduct, EqualsTheReference) {
+  cpu::RowProduct product(3);
+  for (const Size& s : kSizes) {
+    for (int which = 0; which < 16; ++which) {
+      SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", s.t, s.in, s.out, s.rank, which));
+      const Operands o(s, which);
+      const bool accumulate = which & 8;
+      const Held y(drawn_matrix(3, s.t, s.out, o.y_type), o.y_type, 7);
+      const LowRank terms[] = {{o.u, o.b, o.column}};
+      const std::vector<LowRankTerm<Bounded>> expected_terms{{bounded(o.u), bounded(o.b), o.column}};
+      const auto old = accumulate ? bounded(y) : Matrix<Bounded>(s.t, s.out);
+      const auto expected = reference::linear(bounded(o.x), bounded(o.w), expected_terms, old);
+      product.linear(1, o.x, o.w, terms, accumulate, y);
+      EXPECT_TRUE(as_expected(y, expected));
+      const Held scaled(drawn_matrix(3, s.t, s.out, o.y_type), o.y_type, 7);
+      product.linear(0.5f, o.x, o.w, {}, false, scaled);
+      EXPECT_TRUE(as_expected(scaled, reference::product(Trans::no, Trans::yes, 0.5, bounded(o.x), bounded(o.w), 0.0,
+                                                         Matrix<Bounded>(s.t, s.out))));
+    }
+  }
+}
+
+TEST(RowProduct, ARowHasTheSameBitsInAnyCompany) {
+  cpu::RowProduct product(3);
+  for (const Size& s : kSizes) {
+    for (int which = 0; which < 8; ++which) {
+      SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", s.t, s.in, s.out, s.rank, which));
+      const Operands o(s, which);
+      const Held whole(drawn_matrix(3, s.t, s.out, o.y_type), o.y_type);
+      const LowRank terms[] = {{o.u, o.b, o.column}};
+      product.linear(1, o.x, o.w, terms, false, whole);
+      for (uint64_t draw = 0; draw < 20; ++draw) {
+        const auto lanes = philox({7, 7}, draw).lane;
+        const int64_t begin = lanes[0] % s.t, count = 1 + lanes[1] % (s.t - begin);
+        const Held some(drawn_matrix(3, count, s.out, o.y_type), o.y_type);
+        const LowRank part[] = {{Tensor(o.u).rows_from(begin, count), o.b, o.column}};
+        product.linear(1, Tensor(o.x).rows_from(begin, count), o.w, part, false, some);
+        for (int64_t t = 0; t < count; ++t) {
+          const Tensor got = Tensor(some).rows_from(t, 1), expected = Tensor(whole).rows_from(begin + t, 1);
+          ASSERT_EQ(std::memcmp(got.data, expected.data, static_cast<size_t>(s.out * size_of(o.y_type))), 0)
+              << "row " << begin + t << " among " << count << " from " << begin;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace drover
