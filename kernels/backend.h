@@ -63,6 +63,16 @@ struct DropoutMask {
   int64_t column_offset = 0;  // global index of column 0
 };
 
+// How a row of logits chooses its token.
+struct SamplingRow {
+  float temperature = 1;  // 0: the first of the order, whatever the rest says
+  float top_p = 1;        // in (0, 1]
+  float top_k = 0;        // a whole number; 0: all
+  float min_p = 0;        // in [0, 1], of the largest mass
+  float uniform = 0;      // the draw, in [0, 1)
+};
+inline constexpr int64_t kSamplingColumns = sizeof(SamplingRow) / sizeof(float);
+
 struct AdamW {
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;  // double: 1 - β2 of a rounded β2 would be 1e-5 off
   int64_t step = 1;  // of this update, from 1
@@ -173,11 +183,21 @@ class Backend {
   virtual void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) = 0;
 
   // --- generation ---------------------------------------------------------------------------------------------------------
-  // tokens[i] = the column that row i chooses, or -1 where one of its logits is not finite.  logits (N,V) f32, uniform (N) f32 in [0,1), tokens (N) i32.
-  // Columns are ordered by falling logit, and by rising number among equals; their masses are p = exp((l - max)/temperature). The nucleus is the fewest first
-  // ones whose mass reaches top_p·Σ p; chosen is the first whose mass, with all before it, exceeds uniform·(the nucleus' mass). Without `uniform`: the first.
-  // temperature > 0, top_p in (0, 1]. Source: Holtzman et al. 2020.
-  virtual void sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) = 0;
+  // tokens[i] = the column that row i chooses, or -1 where one of its logits is not finite.  logits (N,V) f32, choices
+  // (N,5) f32 with a SamplingRow each, tokens (N) i32. Columns are ordered by falling logit, and by rising number among
+  // equals; their masses are p = exp((l - max)/temperature). Kept are the first top_k of those with p >= min_p; the
+  // nucleus is the fewest first ones of them whose mass reaches top_p·(the mass of those kept); chosen is the first whose
+  // mass, with all before it, exceeds uniform·(the nucleus' mass). Source: Holtzman et al. 2020 (top-p); Nguyen et al.
+  // 2024 (min-p); the order in which the limits apply is vLLM's.
+  virtual void sample(Tensor logits, Tensor choices, Tensor tokens) = 0;
+  // l = logits[row][token] becomes l' - subtracted, l' = (l + bias)/repetition where l + bias > 0, else ·repetition.
+  // logits (N,V) f32; places (M,2) i32 {row, token}, each at most once; changes (M,3) f32 {bias, repetition, subtracted}.
+  // Source: Keskar et al. 2019 (repetition); OpenAI's frequency and presence penalties are subtracted.
+  virtual void penalize(Tensor logits, Tensor places, Tensor changes) = 0;
+  // ln softmax(logits): values[i] of column tokens[i], and the k largest with their columns, in sample's order.
+  // logits (N,V) f32; tokens (N) i32; values (N) f32; top (N,k) i32 and top_values (N,k) f32, k <= V, may be empty. A row
+  // with a logit that is not finite gives NaN and -1.
+  virtual void log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) = 0;
 
   // --- optimizer ---------------------------------------------------------------------------------------------------------
   virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order

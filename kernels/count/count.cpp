@@ -114,7 +114,11 @@ void CountBackend::cross_entropy_backward(Tensor logits, Tensor, int64_t, int64_
   tally("cross_entropy_backward", 3 * logits.size());
 }
 
-void CountBackend::sample(Tensor logits, float, float, Tensor, Tensor) { tally("sample", logits.size()); }
+void CountBackend::sample(Tensor logits, Tensor, Tensor) { tally("sample", logits.size()); }
+void CountBackend::penalize(Tensor, Tensor, Tensor changes) { tally("penalize", changes.size()); }
+void CountBackend::log_probabilities(Tensor logits, Tensor, Tensor, Tensor, Tensor) {
+  tally("log_probabilities", 2 * logits.size());
+}
 void CountBackend::sum_squares(Tensor x, Tensor) { tally("sum_squares", 2 * x.size()); }
 void CountBackend::dot(Tensor x, Tensor, Tensor) { tally("dot", 2 * x.size()); }
 void CountBackend::clip_factor(Tensor, float, Tensor) { tally("clip_factor", 0); }

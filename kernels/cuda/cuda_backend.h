@@ -73,7 +73,9 @@ class CudaBackend : public Backend {
   void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) override;
   void merge_statistics(Tensor parts, Tensor lse, Tensor logprob) override;
   void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) override;
-  void sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) override;
+  void sample(Tensor logits, Tensor choices, Tensor tokens) override;
+  void penalize(Tensor logits, Tensor places, Tensor changes) override;
+  void log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) override;
   void sum_squares(Tensor x, Tensor sum) override;
   void dot(Tensor x, Tensor y, Tensor sum) override;
   void clip_factor(Tensor sum, float max_norm, Tensor factor) override;

@@ -68,6 +68,7 @@ __device__ inline int first_of(const float* row, int columns, Order order) {
   return block_reduce<kThreads>(finite ? kNone : uint64_t{0}, kNone, warp_least) == 0 ? -1 : order.id(least);
 }
 
+// What `reach` sums: a token's mass, or one for each.
 struct Masses {
   const float* row;
   int columns;
@@ -76,12 +77,19 @@ struct Masses {
   __device__ uint64_t of(float logit) const { return static_cast<uint64_t>(exp((static_cast<double>(logit) - max) / temperature) * unit + 0.5); }
 };
 
+struct Ones {
+  const float* row;
+  int columns;
+  __device__ uint64_t of(float) const { return 1; }
+};
+
 struct Reached {
   uint64_t key, mass;  // of the token; of it and all before it
 };
 
 // The first token whose mass, with all before it, is at least `need`, which is between 1 and the mass of all.
-__device__ Reached reach(const Masses& masses, Order order, uint64_t need, uint64_t* sums) {
+template <typename Weights>
+__device__ Reached reach(const Weights& masses, Order order, uint64_t need, uint64_t* sums) {
   __shared__ uint64_t digit_mass[kDigits];
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   Reached at{0, 0};  // the digits so far; the mass of all below them
@@ -108,45 +116,122 @@ __device__ Reached reach(const Masses& masses, Order order, uint64_t need, uint6
   return at;
 }
 
-__global__ void first_kernel(const float* logits, int64_t pitch, int columns, Order order, int32_t* tokens) {
-  const int first = first_of(logits + blockIdx.x * pitch, columns, order);
-  if (threadIdx.x == 0) tokens[blockIdx.x] = first;
-}
-
 __device__ inline uint64_t at_most(double value, uint64_t limit) { return value < static_cast<double>(limit) ? static_cast<uint64_t>(value) : limit; }
 
-__global__ void __launch_bounds__(kThreads) draw_kernel(const float* logits, int64_t pitch, int columns, Order order, double temperature, double top_p, double unit,
-                                                        const float* uniform, int32_t* tokens) {
+__global__ void __launch_bounds__(kThreads) sample_kernel(const float* logits, int64_t pitch, int columns, Order order,
+                                                           double unit, const float* choices, int64_t choice_pitch,
+                                                           int32_t* tokens, int64_t token_pitch) {
   uint64_t* sums = reinterpret_cast<uint64_t*>(dynamic_shared());
   const float* row = logits + blockIdx.x * pitch;
+  const float* choice = choices + blockIdx.x * choice_pitch;
+  const double temperature = choice[0], top_p = choice[1], min_p = choice[3], uniform = choice[4];
+  const int top_k = static_cast<int>(choice[2]);
   int token = first_of(row, columns, order);
-  if (token >= 0) {
-    const Masses masses{row, columns, static_cast<double>(row[token]), temperature, unit};
+  if (token >= 0 && temperature > 0) {
+    const double max = static_cast<double>(row[token]);
+    const Masses masses{row, columns, max, temperature, unit};
+    uint64_t last = ~uint64_t{0};  // of the keys that top_k keeps
+    if (top_k > 0 && top_k < columns) {
+      last = reach(Ones{row, columns}, order, static_cast<uint64_t>(top_k), sums).key;
+    }
     uint64_t mass = 0;
-    each(row, columns, [&](float logit, int) { mass += masses.of(logit); });
+    each(row, columns, [&](float logit, int i) {
+      const bool likely = min_p <= 0 || exp((static_cast<double>(logit) - max) / temperature) >= min_p;
+      if (likely && order.key(logit, i) <= last) mass += masses.of(logit);
+    });
     mass = block_reduce<kThreads>(mass, uint64_t{0}, warp_total);
     if (top_p < 1) {
       const uint64_t line = at_most(ceil(top_p * static_cast<double>(mass)), mass);
       mass = reach(masses, order, line == 0 ? 1 : line, sums).mass;
     }
-    const uint64_t target = at_most(static_cast<double>(uniform[blockIdx.x]) * static_cast<double>(mass), mass - 1);
+    const uint64_t target = at_most(uniform * static_cast<double>(mass), mass - 1);
     token = order.id(reach(masses, order, target + 1, sums).key);
   }
-  if (threadIdx.x == 0) tokens[blockIdx.x] = token;
+  if (threadIdx.x == 0) tokens[blockIdx.x * token_pitch] = token;
+}
+
+__global__ void penalize_kernel(float* logits, int64_t pitch, const int32_t* places, int64_t place_pitch,
+                                const float* changes, int64_t change_pitch, int64_t count) {
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  const int32_t* place = places + i * place_pitch;
+  const float* change = changes + i * change_pitch;
+  float& logit = logits[place[0] * pitch + place[1]];
+  const float biased = logit + change[0];
+  logit = (biased > 0 ? biased / change[1] : biased * change[1]) - change[2];
+}
+
+// The next column of the order behind `key`, `order`'s first one where that is 0.
+__device__ inline uint64_t next_key(const float* row, int columns, Order order, uint64_t key) {
+  constexpr uint64_t kNone = ~uint64_t{0};
+  uint64_t least = kNone;
+  each(row, columns, [&](float logit, int i) {
+    const uint64_t k = order.key(logit, i);
+    if (k > key && k < least) least = k;
+  });
+  return block_reduce<kThreads>(least, kNone, warp_least);
+}
+
+__global__ void __launch_bounds__(kThreads) log_probability_kernel(const float* logits, int64_t pitch, int columns,
+                                                                    Order order, const int32_t* tokens,
+                                                                    int64_t token_pitch, float* values,
+                                                                    int64_t value_pitch, int32_t* top,
+                                                                    int64_t top_pitch, float* top_values,
+                                                                    int64_t top_value_pitch, int k) {
+  const float* row = logits + blockIdx.x * pitch;
+  const int first = first_of(row, columns, order);
+  double log_sum = NAN;
+  if (first >= 0) {
+    const double max = static_cast<double>(row[first]);
+    double sum = 0;
+    each(row, columns, [&](float logit, int) { sum += exp(static_cast<double>(logit) - max); });
+    log_sum = max + log(block_sum<kThreads>(sum));
+  }
+  const auto log_p = [&](int column) {
+    return first < 0 ? NAN : static_cast<float>(static_cast<double>(row[column]) - log_sum);
+  };
+  if (threadIdx.x == 0) {
+    values[blockIdx.x * value_pitch] = first < 0 ? NAN : log_p(tokens[blockIdx.x * token_pitch]);
+  }
+  uint64_t key = 0;
+  for (int i = 0; i < k; ++i) {
+    if (first >= 0) key = i == 0 ? order.key(row[first], first) : next_key(row, columns, order, key);
+    if (threadIdx.x != 0) continue;
+    const int id = first < 0 ? -1 : order.id(key);
+    top[blockIdx.x * top_pitch + i] = id;
+    top_values[blockIdx.x * top_value_pitch + i] = log_p(id);
+  }
+}
+
+Order order_of(int64_t columns) {
+  require(columns > 0 && columns < 1 << 30, "a vocabulary has between one token and 2^30");
+  const int bits = std::bit_width(static_cast<unsigned>(columns - 1));
+  return {(bits + kDigitBits - 1) / kDigitBits * kDigitBits};
 }
 
 }  // namespace
 
-void CudaBackend::sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) {
-  require(logits.cols > 0 && logits.cols < 1 << 30, "a vocabulary has between one token and 2^30");
-  const int columns = static_cast<int>(logits.cols), bits = std::bit_width(static_cast<unsigned>(columns - 1));
-  const Order order{(bits + kDigitBits - 1) / kDigitBits * kDigitBits};
-  if (uniform.empty()) {
-    launch("sample", first_kernel, grid_of(logits.rows), kThreads, 0, stream_, logits.as<float>(), logits.pitch, columns, order, as_row(tokens).as<int32_t>());
-  } else {
-    launch("sample", draw_kernel, grid_of(logits.rows), kThreads, kSumBytes, stream_, logits.as<float>(), logits.pitch, columns, order, temperature, top_p,
-           static_cast<double>(uint64_t{1} << (kMassBits - bits)), as_row(uniform).as<float>(), as_row(tokens).as<int32_t>());
-  }
+void CudaBackend::sample(Tensor logits, Tensor choices, Tensor tokens) {
+  const Order order = order_of(logits.cols);
+  const int bits = std::bit_width(static_cast<unsigned>(logits.cols - 1));
+  launch("sample", sample_kernel, grid_of(logits.rows), kThreads, kSumBytes, stream_, logits.as<float>(), logits.pitch,
+         static_cast<int>(logits.cols), order, static_cast<double>(uint64_t{1} << (kMassBits - bits)),
+         choices.as<float>(), choices.pitch, tokens.as<int32_t>(), tokens.pitch);
+}
+
+void CudaBackend::penalize(Tensor logits, Tensor places, Tensor changes) {
+  constexpr int kPenaltyThreads = 256;
+  if (places.rows == 0) return;
+  launch("penalize", penalize_kernel, grid_of(places.rows, kPenaltyThreads), kPenaltyThreads, 0, stream_,
+         logits.as<float>(), logits.pitch, places.as<int32_t>(), places.pitch, changes.as<float>(), changes.pitch,
+         places.rows);
+}
+
+void CudaBackend::log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
+  launch("log_probabilities", log_probability_kernel, grid_of(logits.rows), kThreads, 0, stream_, logits.as<float>(),
+         logits.pitch, static_cast<int>(logits.cols), order_of(logits.cols), tokens.as<int32_t>(), tokens.pitch,
+         values.as<float>(), values.pitch, top.as<int32_t>(), top.pitch, top_values.as<float>(), top_values.pitch,
+         static_cast<int>(top.cols));
 }
 
 }  // namespace drover::cuda

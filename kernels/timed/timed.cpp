@@ -109,8 +109,14 @@ void TimedBackend::merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
 void TimedBackend::cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) {
   time("cross_entropy_backward", 0, [&] { inner_.cross_entropy_backward(logits, labels, begin, valid, lse, d); });
 }
-void TimedBackend::sample(Tensor logits, float temperature, float top_p, Tensor uniform, Tensor tokens) {
-  time("sample", 0, [&] { inner_.sample(logits, temperature, top_p, uniform, tokens); });
+void TimedBackend::sample(Tensor logits, Tensor choices, Tensor tokens) {
+  time("sample", 0, [&] { inner_.sample(logits, choices, tokens); });
+}
+void TimedBackend::penalize(Tensor logits, Tensor places, Tensor changes) {
+  time("penalize", 0, [&] { inner_.penalize(logits, places, changes); });
+}
+void TimedBackend::log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
+  time("log_probabilities", 0, [&] { inner_.log_probabilities(logits, tokens, values, top, top_values); });
 }
 void TimedBackend::sum_squares(Tensor x, Tensor sum) {
   time("sum_squares", 0, [&] { inner_.sum_squares(x, sum); });

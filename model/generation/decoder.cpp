@@ -78,20 +78,11 @@ Tensor Decoder::logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows)
 }
 
 void Decoder::choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, Tensor tokens) {
-  std::vector<float> uniform;
-  for (const Input* input : choosing) uniform.push_back(uniform_of(*input->sampling, input->draw));
-  const Tensor drawn = upload(frame, uniform);
-  const auto alike = [](const Sampling& a, const Sampling& b) {
-    return a.greedy == b.greedy && a.temperature == b.temperature && a.top_p == b.top_p;
-  };
-  for (size_t begin = 0, end; begin < choosing.size(); begin = end) {
-    const Sampling& s = *choosing[begin]->sampling;
-    for (end = begin + 1; end < choosing.size() && alike(s, *choosing[end]->sampling);) ++end;
-    const auto part = [&](Tensor t) {
-      return t.rows_from(static_cast<int64_t>(begin), static_cast<int64_t>(end - begin));
-    };
-    backend_.sample(part(logits), s.temperature, s.top_p, s.greedy ? Tensor{} : part(drawn), part(tokens));
-  }
+  std::vector<SamplingRow> rows;
+  for (const Input* input : choosing) rows.push_back(row_of(*input->sampling, input->draw));
+  const Tensor choices = frame.tensor(logits.rows, kSamplingColumns, DType::f32);
+  backend_.upload(rows.data(), choices);
+  backend_.sample(logits, choices, tokens);
 }
 
 std::vector<int32_t> Decoder::append(std::span<const Input> inputs) {

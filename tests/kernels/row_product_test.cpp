@@ -74,7 +74,8 @@ TEST(RowProduct, ARowHasTheSameBitsInAnyCompany) {
       const LowRank terms[] = {{o.u, o.b, o.column}};
       product.linear(1, o.x, o.w, terms, false, whole);
       for (uint64_t draw = 0; draw < 20; ++draw) {
-        const auto lanes = philox({7, 7}, draw).lane;
+        const PhiloxBlock drawn = philox({7, 7}, draw);
+        const auto& lanes = drawn.lane;
         const int64_t begin = lanes[0] % s.t, count = 1 + lanes[1] % (s.t - begin);
         const Held some(drawn_matrix(3, count, s.out, o.y_type), o.y_type);
         const LowRank part[] = {{Tensor(o.u).rows_from(begin, count), o.b, o.column}};

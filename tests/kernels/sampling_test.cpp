@@ -21,26 +21,56 @@ Doubles rows_of(const std::vector<std::vector<double>>& rows) {
   return m;
 }
 
-// Beside every row lies what must not be looked at: the largest number there is, and a NaN.
-std::vector<int32_t> choose(Backend& backend, const Doubles& logits, float temperature = 1, float top_p = 1, const std::vector<double>& uniform = {}) {
+// Next to every row lies what must not be looked at: the largest number there is, and a NaN.
+Doubles fenced(const Doubles& logits) {
   Doubles wide(logits.rows, logits.cols + 2);
   for (int64_t r = 0; r < logits.rows; ++r) {
     for (int64_t i = 0; i < logits.cols; ++i) wide(r, i) = logits(r, i);
     wide(r, logits.cols) = kLargest;
     wide(r, logits.cols + 1) = NAN;
   }
-  Doubles draws(static_cast<int64_t>(uniform.size()), 1);
-  draws.values = uniform;
-  const Held all(wide, DType::f32, 3), drawn(draws, DType::f32), tokens(logits.rows, 1, DType::i32);
-  backend.sample(Tensor(all).columns(0, logits.cols), temperature, top_p, uniform.empty() ? Tensor{} : Tensor(drawn), tokens);
+  return wide;
+}
+
+std::vector<int32_t> ids_of(const Held& tokens) {
   EXPECT_TRUE(tokens.guard_intact());
   std::vector<int32_t> ids;
   for (double id : tokens.values().values) ids.push_back(static_cast<int32_t>(id));
   return ids;
 }
 
-std::vector<int32_t> choose_at(Backend& backend, const std::vector<double>& row, float temperature, float top_p, const std::vector<double>& uniform) {
-  return choose(backend, rows_of(std::vector(uniform.size(), row)), temperature, top_p, uniform);
+std::vector<int32_t> choose(Backend& backend, const Doubles& logits, const std::vector<SamplingRow>& rows) {
+  Doubles choices(logits.rows, kSamplingColumns);
+  for (int64_t r = 0; r < logits.rows; ++r) {
+    const SamplingRow& how = rows[static_cast<size_t>(r)];
+    int64_t column = 0;
+    for (const float value : {how.temperature, how.top_p, how.top_k, how.min_p, how.uniform}) {
+      choices(r, column++) = static_cast<double>(value);
+    }
+  }
+  const Held all(fenced(logits), DType::f32, 3), held(choices, DType::f32, 2), tokens(logits.rows, 1, DType::i32);
+  backend.sample(Tensor(all).columns(0, logits.cols), held, tokens);
+  return ids_of(tokens);
+}
+
+std::vector<int32_t> choose(Backend& backend, const Doubles& logits) {  // greedily
+  return choose(backend, logits, std::vector<SamplingRow>(static_cast<size_t>(logits.rows), {.temperature = 0}));
+}
+
+std::vector<int32_t> choose(Backend& backend, const Doubles& logits, SamplingRow how,
+                            const std::vector<double>& uniform) {
+  std::vector<SamplingRow> rows(uniform.size(), how);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i].uniform = static_cast<float>(uniform[i]);
+  return choose(backend, logits, rows);
+}
+
+std::vector<int32_t> choose_at(Backend& backend, const std::vector<double>& row, SamplingRow how,
+                               const std::vector<double>& uniform) {
+  return choose(backend, rows_of(std::vector(uniform.size(), row)), how, uniform);
+}
+std::vector<int32_t> choose_at(Backend& backend, const std::vector<double>& row, float temperature, float top_p,
+                               const std::vector<double>& uniform) {
+  return choose_at(backend, row, SamplingRow{.temperature = temperature, .top_p = top_p}, uniform);
 }
 
 TEST(Sample, GreedyTakesTheLargestAndOfEqualsTheFirst) {
@@ -59,7 +89,7 @@ TEST(Sample, WhatIsNotFiniteIsSaid) {
     for (const int64_t at : {0, 7, 1500}) {
       Doubles logits = drawn_matrix(1, 3, 1501, DType::f32, 4);
       logits(1, at) = bad;
-      const std::vector<int32_t> greedy = choose(*backend, logits), drawn = choose(*backend, logits, 1, 0.9f, {0.5, 0.5, 0.5});
+      const std::vector<int32_t> greedy = choose(*backend, logits), drawn = choose(*backend, logits, {.top_p = 0.9f}, {0.5, 0.5, 0.5});
       for (const std::vector<int32_t>& ids : {greedy, drawn}) {
         EXPECT_GE(ids[0], 0);
         EXPECT_EQ(ids[1], -1) << bad << " at " << at;
@@ -91,28 +121,103 @@ TEST(Sample, ATinyNucleusAndATinyTemperatureAreGreedy) {
   EXPECT_EQ(choose_at(*backend, {kLargest, -kLargest}, 1e-30f, 1, uniform), std::vector<int32_t>(4, 0));
 }
 
+TEST(Sample, TopKAndMinPLeaveTheFirstOnes) {
+  const auto backend = backend_under_test();
+  const std::vector<double> row = {0, 3, 1, 3, 2.9, -4, 0.5};  // in order: 1 3 4 2 6 0 5
+  const std::vector<double> uniform = {0, 0.4, 0.7, 1 - 0x1p-24};
+  EXPECT_EQ(choose_at(*backend, row, {.top_k = 1}, uniform), std::vector<int32_t>(4, 1));
+  EXPECT_EQ(choose_at(*backend, row, {.top_k = 2}, uniform), (std::vector<int32_t>{1, 1, 3, 3}));
+  EXPECT_EQ(choose_at(*backend, row, {.top_k = 3}, uniform), (std::vector<int32_t>{1, 3, 4, 4}));
+  EXPECT_EQ(choose_at(*backend, row, {.min_p = 0.95f}, uniform), (std::vector<int32_t>{1, 1, 3, 3}));
+  EXPECT_EQ(choose_at(*backend, row, {.min_p = 0.9f}, uniform), (std::vector<int32_t>{1, 3, 4, 4}));
+  EXPECT_EQ(choose_at(*backend, row, {.min_p = 1}, uniform), (std::vector<int32_t>{1, 1, 3, 3}));
+  // At a high temperature the nucleus is taken of what min-p leaves, all of it equally likely.
+  EXPECT_EQ(choose_at(*backend, row, {.temperature = 1e6f, .top_p = 0.5f, .top_k = 4}, uniform),
+            (std::vector<int32_t>{1, 1, 3, 3}));
+  EXPECT_EQ(choose_at(*backend, row, {.top_k = 100}, {1 - 0x1p-24}), std::vector<int32_t>{5});
+}
+
 TEST(Sample, ChoosesWhatPlainLoopsChoose) {
   const auto backend = backend_under_test();
   constexpr int64_t kRows = 6;
   for (const int64_t columns : {1, 2, 16, 17, 101, 1025, 2999}) {
     for (const float temperature : {0.05f, 0.7f, 30.0f}) {
-      for (const float top_p : {0.1f, 0.95f, 1.0f}) {
+      for (const SamplingRow limits : {SamplingRow{.top_p = 0.1f}, {.top_p = 0.95f}, {}, {.top_p = 0.9f, .top_k = 20},
+                                       {.min_p = 0.2f}, {.top_p = 0.6f, .top_k = 7, .min_p = 0.01f}}) {
         const uint64_t seed = static_cast<uint64_t>(columns) * 100 + static_cast<uint64_t>(temperature * 10);
         Doubles logits = drawn_matrix(seed, kRows, columns, DType::f32, 8);
         for (int64_t r = 0; r < kRows; r += 3) {  // many equals, of both signs
           for (int64_t i = 0; i < columns; ++i) logits(r, i) = std::round(logits(r, i));
         }
-        const std::vector<double> uniform = [&] {
-          std::vector<double> u;
-          for (uint64_t r = 0; r < kRows; ++r) u.push_back(static_cast<double>(philox_uniform(PhiloxKey::of(seed + 1), r)));
-          return u;
-        }();
-        const std::vector<int32_t> got = choose(*backend, logits, temperature, top_p, uniform);
-        for (int64_t r = 0; r < kRows; ++r) {
-          const Choice expected = sampled(std::span(logits.values).subspan(static_cast<size_t>(r * columns), static_cast<size_t>(columns)), temperature, top_p, uniform[static_cast<size_t>(r)]);
+        std::vector<SamplingRow> rows(kRows, limits);
+        for (uint64_t r = 0; r < kRows; ++r) {  // each row has settings of its own
+          rows[r].temperature = temperature * (1 + static_cast<float>(r) / 8);
+          rows[r].uniform = philox_uniform(PhiloxKey::of(seed + 1), r);
+        }
+        const std::vector<int32_t> got = choose(*backend, logits, rows);
+        for (size_t r = 0; r < kRows; ++r) {
+          const size_t n = static_cast<size_t>(columns);
+          const Choice expected = sampled(std::span(logits.values).subspan(r * n, n), rows[r]);
           // Rounding may decide where two fp64 sums over the row meet.
           if (expected.margin <= static_cast<double>(columns) * 0x1p-46) continue;
-          EXPECT_EQ(got[static_cast<size_t>(r)], expected.column) << columns << " columns, temperature " << temperature << ", top_p " << top_p << ", row " << r;
+          EXPECT_EQ(got[r], expected.column) << columns << " columns, temperature " << rows[r].temperature << ", top_p "
+                                             << limits.top_p << ", top_k " << limits.top_k << ", min_p "
+                                             << limits.min_p << ", row " << r;
+        }
+      }
+    }
+  }
+}
+
+TEST(Penalize, ChangesWhatIsNamedOnly) {
+  const auto backend = backend_under_test();
+  Doubles logits = rows_of({{1, -2, 3, 0.5}, {-1, 4, 0, -3}});
+  const Held held(logits, DType::f32, 3);
+  const Held places(rows_of({{0, 0}, {1, 3}, {1, 2}, {0, 1}}), DType::i32, 1);
+  const Held changes(rows_of({{0, 2, 0}, {0, 2, 0.25}, {1.5, 3, 0}, {4, 4, 1}}), DType::f32);
+  backend->penalize(held, places, changes);
+  logits(0, 0) = 0.5;              // a positive one is divided
+  logits(1, 3) = -3 * 2 - 0.25;    // a negative one multiplied
+  logits(1, 2) = 0.5;              // the bias is first
+  logits(0, 1) = 2.0 / 4 - 1;      // and may change the sign
+  EXPECT_TRUE(exactly(held, logits));
+  backend->penalize(held, Tensor(places).rows_from(0, 0), Tensor(changes).rows_from(0, 0));
+  EXPECT_TRUE(exactly(held, logits));
+}
+
+TEST(LogProbabilities, OfTheChosenAndTheLikeliest) {
+  const auto backend = backend_under_test();
+  for (const int64_t columns : {1, 17, 2999}) {
+    for (const int64_t k : {int64_t{0}, int64_t{1}, std::min<int64_t>(columns, 20)}) {
+      constexpr int64_t kRows = 4;
+      Doubles logits = drawn_matrix(static_cast<uint64_t>(columns), kRows, columns, DType::f32, 8);
+      for (int64_t i = 0; i < columns; ++i) logits(2, i) = std::round(logits(2, i));  // many equals
+      logits(3, columns / 2) = NAN;
+      Doubles chosen(kRows, 1);
+      for (int64_t r = 0; r < kRows; ++r) chosen(r, 0) = static_cast<double>(r * 7 % columns);
+      const Held all(fenced(logits), DType::f32), tokens(chosen, DType::i32), values(kRows, 1, DType::f32),
+          top(kRows, k, DType::i32, 2), top_values(kRows, k, DType::f32, 1);
+      backend->log_probabilities(Tensor(all).columns(0, columns), tokens, values, top, top_values);
+      ASSERT_TRUE(values.guard_intact() && top.guard_intact() && top_values.guard_intact());
+      for (int64_t r = 0; r < kRows; ++r) {
+        const double value = values.values()(r, 0);
+        if (r == 3) {
+          EXPECT_TRUE(std::isnan(value));
+          for (int64_t i = 0; i < k; ++i) EXPECT_EQ(top.values()(r, i), -1);
+          continue;
+        }
+        double sum = 0;
+        std::vector<int64_t> order;
+        for (int64_t i = 0; i < columns; ++i) {
+          sum += std::exp(logits(r, i));
+          order.push_back(i);
+        }
+        std::ranges::stable_sort(order, [&](int64_t a, int64_t b) { return logits(r, a) > logits(r, b); });
+        const auto log_p = [&](int64_t column) { return logits(r, column) - std::log(sum); };
+        EXPECT_NEAR(value, log_p(r * 7 % columns), 1e-5);
+        for (int64_t i = 0; i < k; ++i) {
+          EXPECT_EQ(top.values()(r, i), static_cast<double>(order[static_cast<size_t>(i)])) << columns << ", " << i;
+          EXPECT_NEAR(top_values.values()(r, i), log_p(order[static_cast<size_t>(i)]), 1e-5);
         }
       }
     }

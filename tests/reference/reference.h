@@ -264,14 +264,18 @@ struct Choice {
   double margin = 1;  // how far the nearest decision was from falling otherwise, as a share of all mass
 };
 
-// The column that one row of logits chooses at `uniform`.
-inline Choice sampled(std::span<const double> logits, double temperature, double top_p, double uniform) {
+// The column that one row of logits chooses.
+inline Choice sampled(std::span<const double> logits, const SamplingRow& how) {
+  const double temperature = how.temperature, top_p = how.top_p, uniform = how.uniform;
   std::vector<int32_t> order(logits.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
   const auto logit = [&](int32_t i) { return logits[static_cast<size_t>(i)]; };
   std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logit(a) != logit(b) ? logit(a) > logit(b) : a < b; });
   std::vector<double> reached;  // mass of a column with all before it
   for (int32_t i : order) reached.push_back((reached.empty() ? 0 : reached.back()) + std::exp((logit(i) - logit(order[0])) / temperature));
+  size_t kept = how.top_k > 0 ? std::min(order.size(), static_cast<size_t>(how.top_k)) : order.size();
+  while (kept > 1 && std::exp((logit(order[kept - 1]) - logit(order[0])) / temperature) < how.min_p) --kept;
+  reached.resize(kept);
   const double all = reached.back();
   Choice choice;
   // The first column whose mass, with all before it, is at least `need`, or above it.
