@@ -8,29 +8,19 @@
 
 namespace drover {
 
-namespace {
-
-std::vector<Prompt> prompts_in(const fs::path& file, bool failed_ones_too) {
+std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows) {
   std::vector<Prompt> prompts;
   const auto where = [&](int64_t line) { return fmt::format("{}:{}", file.string(), line); };
   const auto use = [&](const Row& row) {
-    Prompt p{row.messages, where(row.line)};
+    Prompt p{row.messages, where(row.line), {}};
     if (p.dialog.back().role == "assistant") p.dialog.pop_back();
     if (p.dialog.empty()) throw std::invalid_argument("it has no message to answer");
     prompts.push_back(std::move(p));
   };
-  read_rows(file, RowFormat::prompt, BadRows::error, use, [&](int64_t line) {
-    if (failed_ones_too) prompts.push_back({{}, where(line)});
-  });
-  return prompts;
-}
-
-}  // namespace
-
-std::vector<Prompt> read_answered_prompts(const fs::path& file) { return prompts_in(file, true); }
-
-std::vector<Prompt> read_prompts(const fs::path& file) {
-  std::vector<Prompt> prompts = prompts_in(file, false);
+  const auto without = [&](int64_t line, const std::string& reason) {
+    if (rows != PromptRows::good) prompts.push_back({{}, where(line), reason});
+  };
+  read_rows(file, RowFormat::prompt, rows == PromptRows::all ? BadRows::skip : BadRows::error, use, without);
   if (prompts.empty()) fail(Exit::bad_data, "{} holds no prompt", file.string());
   return prompts;
 }

@@ -13,12 +13,15 @@ class Tokenizer;
 struct Prompt {
   std::vector<Message> dialog;  // what is to be answered: its last message is not the assistant's
   std::string where;            // "file:line", for messages about it
+  std::string problem;          // why the row holds no prompt; empty where it does
 };
 
-// JSONL rows of {"prompt"} or {"messages"}; an answer at the end of a dialog (a training row) is taken off. 65 naming file and line.
-std::vector<Prompt> read_prompts(const fs::path& file);
-// The same of a file of answers, where a row that failed (`failed_row`) is a prompt without a dialog.
-std::vector<Prompt> read_answered_prompts(const fs::path& file);
+// Which rows become prompts: those that hold one (`failed_row`s are passed over); with the failed ones in their places;
+// or all, also what is no prompt. What does not is refused: 65 naming file and line.
+enum class PromptRows : uint8_t { good, good_and_failed, all };
+// JSONL rows of {"prompt"} or {"messages"}; an answer at the end of a dialog (a training row) is taken off. 65 where
+// the file has no row.
+std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows = PromptRows::good);
 
 // The ids of a prompt: through the chat template, or without one its plain text (behind a BOS where the tokenizer adds
 // it). 65 naming the prompt's place for one without tokens, or that the template does not take.

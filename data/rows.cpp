@@ -70,7 +70,8 @@ std::optional<Row> row_of(std::string_view line, RowFormat format) {
 }  // namespace
 
 ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
-                     const std::function<void(const Row&)>& use, const std::function<void(int64_t line)>& failed) {
+                     const std::function<void(const Row&)>& use,
+                     const std::function<void(int64_t line, const std::string& reason)>& passed_over) {
   const MappedFile mapped(file);
   std::string_view rest(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
   if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
@@ -92,7 +93,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
       std::optional<Row> row = row_of(line, format);
       if (!row) {
         ++report.failed;
-        if (failed) failed(number);
+        if (passed_over) passed_over(number, "it says {\"error\": …}, where an answer could not be given");
         continue;
       }
       row->line = number;
@@ -110,6 +111,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
     const std::string complaint = fmt::format("{}:{}: {}", file.string(), number, reason);
     if (bad_rows == BadRows::error) fail(Exit::bad_data, "{}; mend the row{}", complaint, format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
     ++report.skipped;
+    if (passed_over) passed_over(number, reason);
     if (report.complaints.size() < 10) report.complaints.push_back(complaint);
   }
   return report;

@@ -24,8 +24,9 @@ struct ReadReport {
 // Calls `use` for every row in file order. What `use` refuses with Exit::bad_data counts as a bad row too. A bad row is
 // an error (65, naming file and line) or is skipped and reported; what `use` refuses with another code ends the
 // reading. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
-// `failed`, where given, is called with the line of each row that is only {"error": …}.
+// `passed_over`, where given, gets the line of every row that is skipped, or is only {"error": …}, and the reason.
 ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
-                     const std::function<void(const Row&)>& use, const std::function<void(int64_t line)>& failed = {});
+                     const std::function<void(const Row&)>& use,
+                     const std::function<void(int64_t line, const std::string& reason)>& passed_over = {});
 
 }  // namespace drover

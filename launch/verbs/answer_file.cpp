@@ -21,9 +21,9 @@ void drop_half_line(const std::string& file) {
 // How many answers a file holds already; 65 where one of them is not of the prompt in its place.
 size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
   if (!fs::exists(file) || fs::file_size(file) == 0) return 0;
-  const std::vector<Prompt> answered = read_answered_prompts(file);
+  const std::vector<Prompt> answered = read_prompts(file, PromptRows::good_and_failed);
   for (size_t i = 0; i < answered.size(); ++i) {
-    const bool failed = answered[i].dialog.empty();
+    const bool failed = !answered[i].problem.empty();
     if (i < prompts.size() && (failed || answered[i].dialog == prompts[i].dialog)) continue;
     fail(Exit::bad_data,
          "{} does not answer {}; --resume goes on with the file of the same prompts, name another --out",

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/prompts.h"
+#include "data/stop_texts.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
@@ -29,6 +30,7 @@ struct Arguments {
   std::optional<double> temperature, top_p;
   std::optional<uint64_t> seed;
   int64_t max_tokens = 256;
+  std::vector<std::string> stop;
 };
 
 constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
@@ -45,6 +47,8 @@ Recipe settings_of(const Arguments& a) {
   if (!a.prompts.empty() && a.json) fail(Exit::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
   if (!a.out.empty() && same_file(a.out, a.prompts)) fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
   if (a.seed && !a.temperature && !a.top_p) fail(Exit::usage, "--seed goes with --temperature or --top-p; without them the most likely token is always taken");
+  if (std::ranges::count(a.stop, std::string()) > 0)
+    fail(Exit::usage, "--stop needs a text; an empty one would end every answer at once");
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer",    "train.dtype",   "parallel.tp",
                                            "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
@@ -63,9 +67,9 @@ Sampling sampling_of(const Arguments& a) {
 // What all ranks must have been given alike.
 std::string command_line(const Recipe& recipe, const Arguments& a) {
   const Sampling s = sampling_of(a);
-  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}), fmt::join(a.overrides, " "),
-                     a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw, a.max_tokens, s.greedy,
-                     s.temperature, s.top_p, s.seed);
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
+                     fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw,
+                     a.max_tokens, s.greedy, s.temperature, s.top_p, s.seed, fmt::join(a.stop, "\n"));
 }
 
 // The dtype that is stated, or what fits on every rank.
@@ -103,6 +107,7 @@ Question question_of(const Prompt& prompt, const Tokenizer& tokenizer, const std
                      const Recipe& recipe, const ModelConfig& config) {
   Question q{prompt, {}, {}};
   try {
+    if (!prompt.problem.empty()) fail(Exit::bad_data, "{}: {}", prompt.where, prompt.problem);
     q.ids = prompt_ids(prompt, tokenizer, chat, recipe.data.template_date);
     check_ids(q.ids, config, prompt.where);
     if (static_cast<int64_t>(q.ids.size()) >= config.max_positions) {
@@ -129,9 +134,9 @@ struct Session {
 Session::Session(const Arguments& a, const Recipe& recipe) {
   std::vector<Prompt> prompts;
   if (a.prompts.empty()) {
-    prompts.push_back({{{"user", *a.prompt}}, "--prompt"});
+    prompts.push_back({{{"user", *a.prompt}}, "--prompt", {}});
   } else {
-    prompts = read_prompts(a.prompts);
+    prompts = read_prompts(a.prompts, PromptRows::all);
   }
   const ModelConfig config = read_model_config(a.model.model);
   tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
@@ -168,14 +173,33 @@ Request request_of(const Session& session, const Question& question, size_t numb
           .number = number};
 }
 
+// The texts of answers that grow: each ends before the first of --stop.
+class Texts {
+ public:
+  Texts(const Tokenizer& tokenizer, const std::vector<std::string>& stop, size_t answers)
+      : tokenizer_(tokenizer), any_(!stop.empty()), texts_(any_ ? answers : 0, {tokenizer, stop}) {}
+
+  bool stops(size_t index, const Answer& answer) { return any_ && texts_[index].push(answer.ids.back()); }
+  std::string of(size_t index, const Answer& answer) const {
+    return any_ && texts_[index].found() ? texts_[index].text() : tokenizer_.decode(answer.ids);
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool any_;
+  std::vector<StopTexts> texts_;
+};
+
 // Prints the answer to --prompt.
 void answer_one(const Session& session, Batcher& batcher, const Arguments& a, bool first) {
   const Question& question = session.questions.front();
-  const Answer answer = answer_all(batcher, {request_of(session, question, 0, a)}).front();
+  Texts texts(*session.tokenizer, a.stop, 1);
+  const auto stops = [&](size_t i, const Answer& answer) { return texts.stops(i, answer); };
+  const Answer answer = answer_all(batcher, {request_of(session, question, 0, a)}, {.stops = stops}).front();
   if (answer.error) throw *answer.error;
   if (!first) return;
   say_speed(batcher.speed());
-  const std::string text = session.tokenizer->decode(answer.ids);
+  const std::string text = texts.of(0, answer);
   if (a.json) {
     const ordered_json row{{"prompt_ids", question.ids},
                            {"ids", answer.ids},
@@ -204,18 +228,20 @@ Exit answer_file(const Session& session, Batcher& batcher, const Arguments& a, C
     asked.push_back(i);
     requests.push_back(request_of(session, session.questions[i], i, a));
   }
+  Texts texts(*session.tokenizer, a.stop, requests.size());
+  const auto stops = [&](size_t i, const Answer& answer) { return texts.stops(i, answer); };
   const auto known = [&](size_t i, const Answer& answer) {
     write_errors_before(asked[i]);
     if (answer.error) {
       ++failed;
       file.write_error(next, fmt::format("{}: {}", prompts[next].where, answer.error->what()));
     } else {
-      file.write(prompts[next], session.tokenizer->decode(answer.ids));
+      file.write(prompts[next], texts.of(i, answer));
     }
     ++next;
     file.check();
   };
-  answer_all(batcher, std::move(requests), {.known = known});
+  answer_all(batcher, std::move(requests), {.known = known, .stops = stops});
   write_errors_before(prompts.size());
   file.check();
   if (world.rank() != 0) return failed == 0 ? Exit::done : Exit::bad_data;
@@ -277,6 +303,10 @@ Verb generate_verb(CLI::App& app) {
   options->add_option("--top-p", a->top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0))->excludes(greedy);
   options->add_option("--seed", a->seed, "of the sampling")->check(not_negative())->excludes(greedy);
   options->add_option("--max-tokens", a->max_tokens, "longest answer")->check(above_zero());
+  options->add_option("--stop", a->stop, "end an answer before this text; may be given several times")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
   options->add_option("--out", a->out, "with --prompts: write the answers to this file instead of stdout");
   options->add_flag("--resume", a->resume, "with --out: keep the answers that are there and go on after them");
   options->add_flag("--json", a->json, "with --prompt: print ids and finish_reason too");

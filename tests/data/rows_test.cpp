@@ -47,6 +47,20 @@ TEST_F(Rows, BadOnesAreNamedOrSkipped) {
   }
 }
 
+TEST_F(Rows, FailedAnswersArePassedOver) {
+  const std::string failed = "{\"error\": {\"row\": 2, \"message\": \"too long\"}}";
+  write_text(file, kGood + "\n" + failed + "\n{\"text\": \"x\", \"error\": {}}\n");
+  std::vector<int64_t> lines;
+  size_t rows = 0;
+  const auto passed_over = [&](int64_t line, const std::string&) { lines.push_back(line); };
+  const ReadReport read = read_rows(
+      file, RowFormat::automatic, BadRows::error, [&](const Row&) { ++rows; }, passed_over);
+  EXPECT_EQ(rows, 2u);
+  EXPECT_EQ(read.failed, 1);
+  EXPECT_EQ(lines, std::vector<int64_t>{2});
+  expect_error(Exit::bad_data, {file.string() + ":1: "}, [&] { this->read("{\"error\": \"x\"}\n"); });
+}
+
 TEST_F(Rows, KeepTheLineTheyCameFrom) {
   const std::vector<Row> rows = read("\n\r\n" + kGood + "\r\n   \t\n" + kGood);
   ASSERT_EQ(rows.size(), 2u);

@@ -197,6 +197,37 @@ class Using(Case):
         self.assertEqual(out.read_text().splitlines()[:3], whole.splitlines()[:3])
         self.assertEqual(len(out.read_text().splitlines()), 7)
 
+    def test_one_prompt_that_fails_leaves_the_others(self):
+        prompts, out = self.home / "some-bad.jsonl", self.home / "some-bad-answers.jsonl"
+        rows = [{"prompt": "Where?"}, {"prompt": "x " * 5000}, {"no": "prompt"}, {"prompt": "Who?"}, {"prompt": "y " * 5000}]
+        prompts.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        arguments = ["generate", "--model", self.model, "--prompts", prompts, "--greedy", "--max-tokens", 5, "--out", out]
+        result = run(*arguments, check=65)
+        self.assertIn("3 of 5 prompts could not be answered", result.stderr)
+        answers = [json.loads(line) for line in out.read_text().splitlines()]
+        self.assertEqual([list(a) for a in answers], [["messages"], ["error"], ["error"], ["messages"], ["error"]])
+        self.assertEqual([a["error"]["row"] for a in answers if "error" in a], [2, 3, 5])
+        self.assertRegex(answers[1]["error"]["message"], r"some-bad.jsonl:2: the prompt has \d+ tokens")
+        self.assertIn('neither "prompt" nor "messages"', answers[2]["error"]["message"])
+        whole = out.read_text()
+        out.write_text("".join(whole.splitlines(True)[:3]))
+        run(*arguments, "--resume", ranks=2, check=65)
+        self.assertEqual(out.read_text(), whole)
+        trained = self.train("from-answers", f"data.train={out}", "data.validation=none", "optim.warmup_ratio=0", "train.epochs=none", "train.max_steps=1", check=0)
+        self.assertIn('3 training rows say {"error"', trained.stderr)
+        run("generate", "--model", self.model, "--prompt", "x " * 5000, check=65)
+
+    def test_answers_end_before_a_stop_text(self):
+        arguments = ["generate", "--model", self.model, "--prompt", "Where?", "--greedy", "--max-tokens", 12, "--json"]
+        free = json.loads(run(*arguments, check=0).stdout)
+        self.assertGreater(len(free["text"]), 6)
+        stop = free["text"][3:6]
+        stopped = json.loads(run(*arguments, "--stop", "never in it", "--stop", stop, check=0).stdout)
+        self.assertEqual(stopped["text"], free["text"][: free["text"].index(stop)])
+        self.assertEqual(stopped["finish_reason"], "stop")
+        self.assertEqual(stopped["ids"], free["ids"][: len(stopped["ids"])])
+        self.assertIn("--stop needs a text", run(*arguments, "--stop", "", check=64).stderr)
+
     def test_tokenize(self):
         plain = json.loads(run("tokenize", "--model", self.model, "--text", "a<|im_end|>", check=0).stdout)["ids"]
         special = json.loads(run("tokenize", "--model", self.model, "--text", "a<|im_end|>", "--special", check=0).stdout)["ids"]
