@@ -44,11 +44,7 @@ std::vector<std::string> sample_answers(Engine& engine, const std::vector<Sample
   const size_t first = static_cast<size_t>(mesh.position.dp()), step = static_cast<size_t>(mesh.shape.dp());
   for (size_t i = first; i < prompts.size(); i += step) {
     share.push_back(i);
-    requests.push_back({.ids = prompts[i].ids,
-                        .sampling = {.greedy = true},
-                        .stop_ids = stop_ids,
-                        .max_tokens = kSampleAnswerTokens,
-                        .number = i});
+    requests.push_back({.ids = prompts[i].ids, .stop_ids = stop_ids, .max_tokens = kSampleAnswerTokens, .number = i});
   }
   // All ranks of a replica give up together: those of a stage agree, then the stages.
   const auto gives_up = [&] { return largest(mesh.pp(), give_up(mesh.tp()) ? 1 : 0) == 1; };

@@ -1,5 +1,6 @@
 // drover generate: one prompt, or a file of them in groups, answered in order.
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "data/prompts.h"
@@ -27,7 +28,8 @@ struct Arguments {
   std::optional<std::string> prompt;
   std::string prompts, out;
   bool raw = false, greedy = false, json = false, resume = false;
-  std::optional<double> temperature, top_p;
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int32_t> top_k;
   std::optional<uint64_t> seed;
   int64_t max_tokens = 256;
   std::vector<std::string> stop;
@@ -39,6 +41,8 @@ constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
 // A model that would take more than half of the free memory stays in bf16.
 bool fits_in_fp32(const ModelConfig& model) { return 4 * static_cast<double>(parameter_count(model)) < 0.5 * static_cast<double>(available_machine_bytes()); }
 
+bool draws(const Arguments& a) { return a.temperature || a.top_p || a.top_k || a.min_p; }
+
 // What was asked for, the same on every rank.
 Recipe settings_of(const Arguments& a) {
   if (a.model.model.empty()) fail(Exit::usage, "generate needs --model DIR");
@@ -46,7 +50,11 @@ Recipe settings_of(const Arguments& a) {
   if (a.prompts.empty() && !a.out.empty()) fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
   if (!a.prompts.empty() && a.json) fail(Exit::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
   if (!a.out.empty() && same_file(a.out, a.prompts)) fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
-  if (a.seed && !a.temperature && !a.top_p) fail(Exit::usage, "--seed goes with --temperature or --top-p; without them the most likely token is always taken");
+  if (a.seed && !draws(a)) {
+    fail(Exit::usage,
+         "--seed goes with --temperature, --top-p, --top-k or --min-p; without them the most likely token is always "
+         "taken");
+  }
   if (std::ranges::count(a.stop, std::string()) > 0)
     fail(Exit::usage, "--stop needs a text; an empty one would end every answer at once");
   if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
@@ -58,18 +66,22 @@ Recipe settings_of(const Arguments& a) {
 }
 
 Sampling sampling_of(const Arguments& a) {
-  return {.greedy = a.greedy || (!a.temperature && !a.top_p),
+  return {.greedy = a.greedy || !draws(a),
           .temperature = static_cast<float>(a.temperature.value_or(1.0)),
           .top_p = static_cast<float>(a.top_p.value_or(1.0)),
-          .seed = a.seed.value_or(42)};
+          .top_k = a.top_k.value_or(0),
+          .min_p = static_cast<float>(a.min_p.value_or(0.0)),
+          .seed = a.seed.value_or(42),
+          .repetition_penalty = static_cast<float>(a.repetition_penalty.value_or(1.0))};
 }
 
 // What all ranks must have been given alike.
 std::string command_line(const Recipe& recipe, const Arguments& a) {
   const Sampling s = sampling_of(a);
-  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
                      fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw,
-                     a.max_tokens, s.greedy, s.temperature, s.top_p, s.seed, fmt::join(a.stop, "\n"));
+                     a.max_tokens, s.greedy, s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty, s.seed,
+                     fmt::join(a.stop, "\n"));
 }
 
 // The dtype that is stated, or what fits on every rank.
@@ -152,6 +164,7 @@ Session::Session(const Arguments& a, const Recipe& recipe) {
   inference.model = a.model.model;
   inference.dtype = dtype_of(recipe.train.dtype);
   if (!a.model.adapter.empty()) inference.adapter = a.model.adapter;
+  inference.batcher.dearest = sampling_of(a);
   inference.batcher.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
   inference.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
 }
@@ -294,13 +307,26 @@ Verb generate_verb(CLI::App& app) {
   options->add_option("--prompts", a->prompts,
                       "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
   options->add_flag("--raw", a->raw, "no chat template");
-  auto* greedy = options->add_flag("--greedy", a->greedy,
-                                   "always the most likely token; so it is without --temperature and --top-p too");
+  auto* greedy =
+      options->add_flag("--greedy", a->greedy, "always the most likely token; so it is without the next four too");
   options->add_option("--temperature", a->temperature, "above 0, at most 100")
       ->check(above_zero("; for 0, use --greedy"))
       ->check(CLI::Range(1e-6, 100.0))
       ->excludes(greedy);
   options->add_option("--top-p", a->top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0))->excludes(greedy);
+  options->add_option("--top-k", a->top_k, "draw from so many of the likeliest tokens")
+      ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()))
+      ->excludes(greedy);
+  options
+      ->add_option("--min-p", a->min_p,
+                   "leave out tokens below this share of the likeliest one's probability, in [0, 1]")
+      ->check(CLI::Range(0.0, 1.0))
+      ->excludes(greedy);
+  options
+      ->add_option("--repetition-penalty", a->repetition_penalty,
+                   "above 1: tokens of the prompt and the answer become less likely; above 0, at most 10")
+      ->check(above_zero("; 1 changes nothing"))
+      ->check(CLI::Range(1e-6, 10.0));
   options->add_option("--seed", a->seed, "of the sampling")->check(not_negative())->excludes(greedy);
   options->add_option("--max-tokens", a->max_tokens, "longest answer")->check(above_zero());
   options->add_option("--stop", a->stop, "end an answer before this text; may be given several times")

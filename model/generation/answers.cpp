@@ -19,8 +19,9 @@ std::vector<Answer> answer_all(Batcher& batcher, std::vector<Request> requests, 
       if (answer.complete()) continue;  // it was stopped at a token of this very pass
       if (const auto* finish = std::get_if<Finish>(&event.what)) answer.finish = *finish;
       if (const auto* error = std::get_if<Error>(&event.what)) answer.error = *error;
-      if (const auto* token = std::get_if<Event::Token>(&event.what)) {
+      if (const auto* token = std::get_if<Chosen>(&event.what)) {
         answer.ids.push_back(token->id);
+        answer.tokens.push_back(*token);
         if (!hooks.stops || !hooks.stops(index, answer)) continue;
         answer.finish = Finish::stop;
         batcher.cancel(event.request);

@@ -19,20 +19,40 @@ Batcher::Batcher(Decoder& decoder, const BatcherSettings& settings) : decoder_(d
 
 int64_t Batcher::longest() const { return std::min(decoder_.stage().max_positions(), decoder_.pool().tokens()); }
 
-uint64_t Batcher::submit(Request request) {
-  const uint64_t number = submitted_++;
-  const auto refuse = [&](const std::string& why) { refused_.push_back({number, Error(Exit::bad_data, why)}); };
+std::string Batcher::why_not(const Request& request) const {
+  const Sampling &asked = request.sampling, &most = settings_.dearest;
   const int64_t tokens = static_cast<int64_t>(request.ids.size());
-  require(request.max_tokens > 0, "an answer may have a token");
-  if (tokens == 0) {
-    refuse("a prompt without tokens cannot be answered; give it some text");
-  } else if (tokens >= longest()) {
-    refuse(fmt::format("the prompt has {} tokens; prompt and answer together may have {}", tokens, longest()));
-  } else {
-    auto job = std::make_unique<Job>(Job{.number = number, .request = std::move(request), .ids = {}, .cache = {}});
-    job->ids = job->request.ids;
-    waiting_.push_back(std::move(job));
+  if (tokens == 0) return "a prompt without tokens cannot be answered; give it some text";
+  if (tokens >= longest()) {
+    return fmt::format("the prompt has {} tokens; prompt and answer together may have {}", tokens, longest());
   }
+  if (asked.penalizes() && !most.penalizes()) return "penalties and biases are not offered here";
+  if (asked.logit_bias.size() > most.logit_bias.size()) {
+    return fmt::format("{} tokens have a bias; {} may", asked.logit_bias.size(), most.logit_bias.size());
+  }
+  const int64_t vocab = decoder_.stage().config().vocab;
+  for (const auto& [token, bias] : asked.logit_bias) {
+    if (token < 0 || token >= vocab) return fmt::format("token {} has a bias; the model has {} tokens", token, vocab);
+  }
+  const int64_t logprobs = std::min(vocab, most.logprobs.value_or(-1));
+  if (asked.logprobs.value_or(-1) > logprobs) {
+    return fmt::format("the log-probabilities of {} tokens are asked for; {} may be", *asked.logprobs,
+                       std::max<int64_t>(logprobs, 0));
+  }
+  return {};
+}
+
+uint64_t Batcher::submit(Request request) {
+  require(request.max_tokens > 0, "an answer may have a token");
+  const uint64_t number = submitted_++;
+  const std::string why = why_not(request);
+  if (!why.empty()) {
+    refused_.push_back({number, Error(Exit::bad_data, why)});
+    return number;
+  }
+  auto job = std::make_unique<Job>(Job{.number = number, .request = std::move(request), .ids = {}, .cache = {}});
+  job->ids = job->request.ids;
+  waiting_.push_back(std::move(job));
   return number;
 }
 
@@ -63,6 +83,8 @@ void Batcher::add(Pass& pass, Job& job, int64_t tokens) {
   if (tokens == job.pending()) {
     input.sampling = &job.request.sampling;
     input.draw = {job.request.number, static_cast<uint64_t>(job.answered())};
+    input.prompt = job.request.ids;
+    input.answer = std::span(job.ids).subspan(job.request.ids.size());
     pass.choosing.push_back(&job);
   }
   pass.inputs.push_back(input);
@@ -100,19 +122,19 @@ void Batcher::admit() {
   waiting_.pop_front();
 }
 
-bool Batcher::take(Job& job, int32_t id) {
-  if (id == Decoder::kNotFinite) {
+bool Batcher::take(Job& job, const Chosen& chosen) {
+  if (chosen.id == Chosen::kNotFinite) {
     events_.push_back({job.number, Error(Exit::non_finite,
                                          "the model's logits are not finite: its weights or the adapter's hold such "
                                          "values, or overflow bf16 (try train.dtype=fp32)")});
     return false;
   }
-  if (std::ranges::find(job.request.stop_ids, id) != job.request.stop_ids.end()) {
+  if (std::ranges::find(job.request.stop_ids, chosen.id) != job.request.stop_ids.end()) {
     events_.push_back({job.number, Finish::stop});
     return false;
   }
-  events_.push_back({job.number, Event::Token{id}});
-  job.ids.push_back(id);
+  events_.push_back({job.number, chosen});
+  job.ids.push_back(chosen.id);
   if (job.answered() < job.request.max_tokens && job.cache.tokens < longest()) return true;
   events_.push_back({job.number, Finish::length});
   return false;
@@ -132,7 +154,7 @@ std::span<const Event> Batcher::step() {
   if (pass.inputs.empty()) return events_;
 
   const auto begin = Clock::now();
-  const std::vector<int32_t> ids = decoder_.append(pass.inputs);
+  const std::vector<Chosen> chosen = decoder_.append(pass.inputs);
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   const double share = static_cast<double>(pass.answer_rows) / static_cast<double>(pass.rows());
   speed_.prompt_tokens += pass.prompt_rows;
@@ -140,16 +162,15 @@ std::span<const Event> Batcher::step() {
   speed_.prompt_seconds += seconds * (1 - share);
   speed_.answer_seconds += seconds * share;
 
-  for (size_t i = 0; i < ids.size(); ++i) {
-    if (take(*pass.choosing[i], ids[i])) continue;
-    cancel(pass.choosing[i]->number);
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    if (!take(*pass.choosing[i], chosen[i])) cancel(pass.choosing[i]->number);
   }
   return events_;
 }
 
 void Batcher::rehearse(Decoder& decoder, const BatcherSettings& settings) {
   const int64_t rows = std::min(settings.pass_rows, decoder.pool().tokens());
-  decoder.rehearse(rows, settings.sequences);
+  decoder.rehearse(rows, settings.sequences, settings.dearest);
 }
 
 }  // namespace drover

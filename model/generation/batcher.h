@@ -33,16 +33,16 @@ enum class Finish : uint8_t { stop, length };  // a stop id was chosen; max_toke
 // What happened to a request: a token of its answer, or its end.
 struct Event {
   uint64_t request;
-  struct Token {
-    int32_t id;
-  };
-  // An error is of this request alone: bad_data for a prompt that cannot be answered, non_finite where its logits are.
-  std::variant<Token, Finish, Error> what;
+  // An error is of this request alone: bad_data for what cannot be answered, non_finite where its logits are.
+  std::variant<Chosen, Finish, Error> what;
 };
 
 struct BatcherSettings {
   int64_t sequences = 8;                 // answered at once, at most
   int64_t pass_rows = 512;               // tokens of one pass, at most
+  // What requests may ask for at most: penalties where these are, and as many log-probabilities and biases. Scratch is
+  // planned for them.
+  Sampling dearest = {};
   static constexpr int64_t kChunk = 64;  // of a prompt, counted from its first token; a pass takes whole ones
 };
 
@@ -91,12 +91,13 @@ class Batcher {
   };
 
   int64_t longest() const;
+  std::string why_not(const Request& request) const;  // empty: it can be answered
   void add_decodes(Pass& pass);
   bool add_chunks(Pass& pass, Job& job);  // false: the pass has no room for all of it
   void admit();
   void preempt_youngest();
   void add(Pass& pass, Job& job, int64_t tokens);
-  bool take(Job& job, int32_t id);  // what was chosen for it; false: it has ended
+  bool take(Job& job, const Chosen& chosen);  // false: the job has ended
 
   Decoder& decoder_;
   BatcherSettings settings_;

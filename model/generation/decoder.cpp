@@ -1,5 +1,7 @@
 #include "model/generation/decoder.h"
 
+#include <algorithm>
+
 namespace drover {
 
 namespace {
@@ -77,33 +79,94 @@ Tensor Decoder::logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows)
   return logits.columns(0, stage_.config().vocab);
 }
 
-void Decoder::choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, Tensor tokens) {
-  std::vector<SamplingRow> rows;
-  for (const Input* input : choosing) rows.push_back(row_of(*input->sampling, input->draw));
-  const Tensor choices = frame.tensor(logits.rows, kSamplingColumns, DType::f32);
-  backend_.upload(rows.data(), choices);
-  backend_.sample(logits, choices, tokens);
+void Decoder::penalize(Frame& frame, Tensor logits, std::span<const Input* const> choosing) {
+  std::vector<int32_t> places;  // {row, token}
+  std::vector<float> changes;   // {bias, repetition, subtracted}
+  for (size_t row = 0; row < choosing.size(); ++row) {
+    const Input& input = *choosing[row];
+    for (const auto& [token, change] : changes_of(*input.sampling, input.prompt, input.answer)) {
+      places.insert(places.end(), {static_cast<int32_t>(row), token});
+      changes.insert(changes.end(), {change.bias, change.repetition, change.subtracted});
+    }
+  }
+  const int64_t count = static_cast<int64_t>(places.size()) / 2;
+  if (count == 0) return;
+  const Tensor where = frame.tensor(count, 2, DType::i32), how = frame.tensor(count, 3, DType::f32);
+  backend_.upload(places.data(), where);
+  backend_.upload(changes.data(), how);
+  backend_.penalize(logits, where, how);
 }
 
-std::vector<int32_t> Decoder::append(std::span<const Input> inputs) {
+// Log-probabilities are those of the model, before penalties.
+void Decoder::choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, const Choices& choices) {
+  std::vector<SamplingRow> rows;
+  bool penalizes = false;
+  for (const Input* input : choosing) {
+    rows.push_back(row_of(*input->sampling, input->draw));
+    penalizes |= input->sampling->penalizes();
+  }
+  const Tensor how = frame.tensor(logits.rows, kSamplingColumns, DType::f32);
+  backend_.upload(rows.data(), how);
+  Tensor raw = logits;
+  if (penalizes && !choices.logprobs.empty()) {
+    raw = frame.tensor(logits.rows, logits.cols, DType::f32);
+    backend_.copy(logits, raw);
+  }
+  if (penalizes) penalize(frame, logits, choosing);
+  backend_.sample(logits, how, choices.tokens);
+  if (choices.logprobs.empty()) return;
+  backend_.log_probabilities(raw, choices.tokens, choices.logprobs, choices.top_tokens, choices.top_logprobs);
+}
+
+std::vector<Chosen> Decoder::read(std::span<const Input* const> choosing, const Choices& c) {
+  const size_t n = choosing.size(), k = static_cast<size_t>(c.top_tokens.cols);
+  std::vector<int32_t> tokens(n), top_tokens(n * k);
+  std::vector<float> logprobs(n), top_logprobs(n * k);
+  backend_.download(c.tokens, tokens.data());
+  if (!c.logprobs.empty()) backend_.download(c.logprobs, logprobs.data());
+  if (k > 0) {
+    backend_.download(c.top_tokens, top_tokens.data());
+    backend_.download(c.top_logprobs, top_logprobs.data());
+  }
+  std::vector<Chosen> chosen;
+  for (size_t i = 0; i < n; ++i) {
+    Chosen& one = chosen.emplace_back(Chosen{.id = tokens[i]});
+    if (!choosing[i]->sampling->logprobs) continue;
+    one.logprob = logprobs[i];
+    for (size_t j = i * k; j < i * k + static_cast<size_t>(*choosing[i]->sampling->logprobs); ++j) {
+      one.top.push_back({top_tokens[j], top_logprobs[j]});
+    }
+  }
+  return chosen;
+}
+
+std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
   Frame frame(scratch_);
   const Tensor x = pass(frame, inputs);
   std::vector<const Input*> choosing;
   std::vector<int32_t> last_rows;
+  std::optional<int64_t> top;
   int32_t row = -1;
   for (const Input& input : inputs) {
     row += static_cast<int32_t>(input.ids.size());
     if (input.sampling == nullptr) continue;
     choosing.push_back(&input);
     last_rows.push_back(row);
+    if (input.sampling->logprobs) top = std::max(top.value_or(0), *input.sampling->logprobs);
   }
   if (choosing.empty()) return {};
-  const Tensor tokens = frame.tensor(static_cast<int64_t>(choosing.size()), 1, DType::i32);
-  if (stage_.head()) choose(frame, logits(frame, x, last_rows), choosing, tokens);
-  pp_.broadcast(tokens, pp_.size() - 1);
-  std::vector<int32_t> chosen(choosing.size());
-  backend_.download(tokens, chosen.data());
-  return chosen;
+  const int64_t n = static_cast<int64_t>(choosing.size());
+  Choices choices{.tokens = frame.tensor(n, 1, DType::i32)};
+  if (top) {
+    choices.logprobs = frame.tensor(n, 1, DType::f32);
+    choices.top_tokens = frame.tensor(n, *top, DType::i32);
+    choices.top_logprobs = frame.tensor(n, *top, DType::f32);
+  }
+  if (stage_.head()) choose(frame, logits(frame, x, last_rows), choosing, choices);
+  for (const Tensor t : {choices.tokens, choices.logprobs, choices.top_tokens, choices.top_logprobs}) {
+    if (t.size() > 0) pp_.broadcast(t, pp_.size() - 1);
+  }
+  return read(choosing, choices);
 }
 
 std::vector<std::vector<float>> Decoder::append_for_logits(std::span<const Input> inputs) {
@@ -121,15 +184,19 @@ std::vector<std::vector<float>> Decoder::append_for_logits(std::span<const Input
   return rows;
 }
 
-void Decoder::rehearse(int64_t rows, int64_t chosen) {
-  const Sampling drawn{.greedy = false};
+void Decoder::rehearse(int64_t rows, int64_t chosen, const Sampling& sampling) {
   const std::vector<int32_t> ids(static_cast<size_t>(rows - chosen + 1));
+  // Together the sequences hold no more tokens than the pool.
+  std::vector<int32_t> history;  // apart from the tokens with a bias, which are seldom the last ones
+  for (int64_t i = std::min(stage_.config().vocab, pool_.tokens() / chosen + 1); i > 0; --i) {
+    history.push_back(static_cast<int32_t>(stage_.config().vocab - i));
+  }
   std::vector<CachedSequence> sequences(static_cast<size_t>(chosen));
   std::vector<Input> inputs;
   for (CachedSequence& s : sequences) {
     const auto taken = std::span(ids).first(inputs.empty() ? ids.size() : 1);
     s.blocks.resize(static_cast<size_t>(KvPool::blocks_for(static_cast<int64_t>(taken.size()))));
-    inputs.push_back({.sequence = &s, .ids = taken, .sampling = &drawn});
+    inputs.push_back({.sequence = &s, .ids = taken, .sampling = &sampling, .prompt = history, .answer = history});
   }
   append(inputs);
 }

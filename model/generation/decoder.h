@@ -17,21 +17,22 @@ class Decoder {
   Decoder(const Stage& stage, const Mesh& mesh, Backend& backend, KvPool& pool, Arena& scratch);
 
   struct Input {
-    CachedSequence* sequence;            // has the blocks for these tokens already
-    std::span<const int32_t> ids;        // the sequence's next tokens, at least one
-    const Sampling* sampling = nullptr;  // how the token behind them is chosen; null: none is
+    CachedSequence* sequence;      // has the blocks for these tokens already
+    std::span<const int32_t> ids;  // the sequence's next tokens, at least one
+    // How the token behind them is chosen; null: none is, and the rest is not read.
+    const Sampling* sampling = nullptr;
     Draw draw = {};
+    std::span<const int32_t> prompt, answer = {};  // all tokens so far, for penalties
   };
   // Appends the tokens to their sequences. The token that follows each input that has a `sampling`, in the inputs'
-  // order; kNotFinite where one of its logits is not finite.
-  std::vector<int32_t> append(std::span<const Input> inputs);
-  static constexpr int32_t kNotFinite = -1;
+  // order.
+  std::vector<Chosen> append(std::span<const Input> inputs);
 
   // Appends too, and gives the logits (vocab) of each input's last token. For a model that lies on one stage.
   std::vector<std::vector<float>> append_for_logits(std::span<const Input> inputs);
 
-  // Takes from the scratch what a pass of `rows` tokens that chooses `chosen` takes, for plans.
-  void rehearse(int64_t rows, int64_t chosen);
+  // Takes from the scratch what a pass of `rows` tokens takes, of which `chosen` choose so, for plans.
+  void rehearse(int64_t rows, int64_t chosen, const Sampling& sampling);
 
   KvPool& pool() { return pool_; }
   const Stage& stage() const { return stage_; }
@@ -40,7 +41,14 @@ class Decoder {
   // The residual stream behind the last block, (rows, D); empty where another stage has it.
   Tensor pass(Frame& frame, std::span<const Input> inputs);
   Tensor logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows);  // (rows, vocab) f32
-  void choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, Tensor tokens);
+  struct Choices {
+    Tensor tokens;                    // (N) i32
+    Tensor logprobs;                  // (N) f32; empty where nobody asks for them, as the next two
+    Tensor top_tokens, top_logprobs;  // (N,k) i32, f32
+  };
+  void choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, const Choices& choices);
+  void penalize(Frame& frame, Tensor logits, std::span<const Input* const> choosing);
+  std::vector<Chosen> read(std::span<const Input* const> choosing, const Choices& choices);
   template <typename T>
   Tensor upload(Frame& frame, const std::vector<T>& host);
   Context context(Tensor ids, Tensor positions, Tensor cache_rows, std::span<const Segment> segments);

@@ -217,6 +217,19 @@ class Using(Case):
         self.assertIn('3 training rows say {"error"', trained.stderr)
         run("generate", "--model", self.model, "--prompt", "x " * 5000, check=65)
 
+    def test_sampling_options(self):
+        arguments = ["generate", "--model", self.model, "--prompt", "Where?", "--max-tokens", 12, "--json"]
+        ids = lambda *options, ranks=0: json.loads(run(*arguments, *options, ranks=ranks, check=0).stdout)["ids"]
+        greedy = ids("--greedy")
+        self.assertEqual(ids("--top-k", 1, "--seed", 3), greedy)
+        self.assertEqual(ids("--min-p", 1, "--temperature", 3), greedy)
+        self.assertNotEqual(ids("--top-k", 50, "--temperature", 3), greedy)
+        penalized = ids("--greedy", "--repetition-penalty", 5)
+        self.assertNotEqual(penalized, greedy)
+        self.assertEqual(ids("--greedy", "--repetition-penalty", 5, "parallel.pp=2", "train.dtype=fp32", ranks=2), penalized)
+        for refused in (["--top-k", 0], ["--min-p", 1.5], ["--repetition-penalty", 0], ["--greedy", "--top-k", 3], ["--greedy", "--min-p", 0.1], ["--seed", 1]):
+            run(*arguments, *refused, check=64)
+
     def test_answers_end_before_a_stop_text(self):
         arguments = ["generate", "--model", self.model, "--prompt", "Where?", "--greedy", "--max-tokens", 12, "--json"]
         free = json.loads(run(*arguments, check=0).stdout)

@@ -21,7 +21,7 @@ struct RoomSettings {
   DType dtype = DType::f32;
   int64_t positions = 256;
   int64_t blocks = 64;
-  BatcherSettings batcher = {.sequences = 6, .pass_rows = 160};
+  BatcherSettings batcher = {.sequences = 6, .pass_rows = 160, .dearest = {}};
   WeightSource* weights = nullptr;  // null: drawn
 };
 
@@ -74,13 +74,18 @@ inline std::vector<int32_t> made_up_ids(int64_t tokens, uint64_t seed, int64_t v
   return ids;
 }
 
-// Requests of many lengths; every other one draws its tokens, with a seed of its own.
+// All that requests may ask for.
+inline Sampling dearest() { return {.repetition_penalty = 2, .logit_bias = {{0, 1}}, .logprobs = 20}; }
+
+// Requests of many lengths; every other one draws its tokens, with a seed of its own, and some ask for more.
 inline std::vector<Request> made_up_requests(size_t count) {
   std::vector<Request> requests;
   for (size_t i = 0; i < count; ++i) {
     const int64_t tokens = 1 + static_cast<int64_t>(i * 53 % 150);
     Request r{.ids = made_up_ids(tokens, i), .max_tokens = 1 + static_cast<int64_t>(i * 29 % 37), .number = i};
     if (i % 2 == 1) r.sampling = {.greedy = false, .temperature = 0.9f, .top_p = 0.95f, .seed = 100 + i};
+    if (i % 3 == 0) r.sampling.logprobs = static_cast<int64_t>(i % 7);
+    if (i % 5 == 0) r.sampling.repetition_penalty = 1.2f, r.sampling.presence_penalty = 0.5f;
     requests.push_back(r);
   }
   return requests;

@@ -12,9 +12,9 @@ class GenerationMesh : public testing::TestWithParam<std::pair<int, int>> {};
 TEST_P(GenerationMesh, ChoosesWhatOneRankChooses) {
   const auto [tp, pp] = GetParam();
   std::vector<Request> requests = made_up_requests(20);
-  for (Request& r : requests) r.sampling = {.greedy = true};
+  for (Request& r : requests) r.sampling.greedy = true;
   requests[4].ids.clear();
-  const RoomSettings settings{.blocks = 22};
+  const RoomSettings settings{.blocks = 22, .batcher = {.sequences = 6, .pass_rows = 160, .dearest = dearest()}};
   Room one(settings);
   const std::vector<Answer> expected = answer_all(one.batcher(), requests);
   std::mutex mutex;
@@ -27,6 +27,12 @@ TEST_P(GenerationMesh, ChoosesWhatOneRankChooses) {
     for (size_t i = 0; i < got.size(); ++i) {
       EXPECT_EQ(got[i].ids, expected[i].ids) << "request " << i;
       EXPECT_EQ(got[i].finish, expected[i].finish) << "request " << i;
+      for (size_t t = 0; requests[i].sampling.logprobs && t < got[i].tokens.size(); ++t) {
+        const Chosen &one = got[i].tokens[t], &other = expected[i].tokens[t];
+        EXPECT_NEAR(one.logprob, other.logprob, 1e-4);
+        ASSERT_EQ(one.top.size(), other.top.size());
+        for (size_t k = 0; k < one.top.size(); ++k) EXPECT_NEAR(one.top[k].logprob, other.top[k].logprob, 1e-4);
+      }
     }
     EXPECT_GT(room.batcher().preemptions(), 0);
     EXPECT_EQ(room.pool().free_blocks(), 22);
