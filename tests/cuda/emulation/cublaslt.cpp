@@ -1,12 +1,14 @@
 // The part of cuBLASLt that the backend calls, as plain loops by columns. It refuses what the library refuses: leading dimensions below the rows, dtypes
 // that do not go together, operands less aligned than the algorithm needs, workspaces too small. Split sums round as their reduction scheme does.
 #include <cublasLt.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
 #include "emulated_cublaslt.h"
+#include "emulated_device.h"
 #include "kernels/base/bf16.h"
 #include "streams.h"
 
@@ -269,7 +271,16 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   ++lt_record.products;
   lt_record.algorithm = algorithm->id;
   lt_record.reduction = algorithm->reduction;
-  enqueue(stream, [=, o = o, la = la, lb = lb, ld = ld, alpha = *static_cast<const float*>(alpha), beta = *static_cast<const float*>(beta)] {
+  enqueue(stream, [=, o = o, la = la, lb = lb, ld = ld, alpha = *static_cast<const float*>(alpha),
+                   beta = *static_cast<const float*>(beta)] {
+    if (done_by_device != nullptr) {
+      const auto text = [](const Layout& l, cublasOperation_t op) {
+        const char *type = l.type == CUDA_R_16BF ? "bf16" : "f32", *turned = op == CUBLAS_OP_N ? "" : "'";
+        return fmt::format("{}({},{}/{}){}", type, l.cols, l.rows, l.ld, turned);
+      };
+      done_by_device->push_back(fmt::format("product {}*{} {} {}", text(lb, o.transpose_b), text(la, o.transpose_a),
+                                            beta == 0 ? "to" : "added to", text(ld, CUBLAS_OP_N)));
+    }
     multiply(o, alpha, a, la, b, lb, beta, c, d, ld, *algorithm);
   });
   return CUBLAS_STATUS_SUCCESS;

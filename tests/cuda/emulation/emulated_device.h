@@ -6,8 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #undef __shared__
 #define __shared__ static  // one block runs at a time
@@ -23,6 +25,8 @@ struct Place {
 extern thread_local Place place;  // of the fiber that runs
 
 void run(const char* name, dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread);
+// Where a test wants them: the kernels and cuBLASLt's products in the order in which the device does them, a line each.
+extern std::vector<std::string>* done_by_device;
 char* dynamic_shared();
 void barrier();  // __syncthreads
 // Every lane named in the mask leaves 8 bytes and reads those of `from`.

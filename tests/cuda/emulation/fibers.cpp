@@ -1,4 +1,5 @@
 // Fibers: stacks and a switch of the callee-saved registers (System V x86-64), because ucontext makes two system calls a switch.
+#include <fmt/core.h>
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -158,9 +159,15 @@ void run_block() {
 
 }  // namespace
 
+std::vector<std::string>* done_by_device = nullptr;
+
 void run(const char* name, dim3 grid, dim3 block_dim, size_t shared_bytes, const std::function<void()>& thread) {
   static std::mutex one_at_a_time;  // ranks may be threads
   const std::lock_guard lock(one_at_a_time);
+  if (done_by_device != nullptr) {
+    done_by_device->push_back(
+        fmt::format("{} {}x{}x{} of {}x{}x{}", name, grid.x, grid.y, grid.z, block_dim.x, block_dim.y, block_dim.z));
+  }
   Block& b = *block();
   b.name = name;
   b.thread = &thread;
