@@ -21,9 +21,10 @@ Arena& Arena::far_end() {
   return *far_;
 }
 
-Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin) {
-  require(rows >= 0 && cols >= 0 && margin >= 0, "a tensor needs sizes that are not negative");
-  const int64_t bytes = bytes_of(rows, cols, dtype, margin);
+Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype, int64_t pitch) {
+  require(rows >= 0 && cols >= 0, "a tensor needs sizes that are not negative");
+  require(pitch == 0 || pitch >= cols, "a tensor's rows do not overlap");
+  const int64_t bytes = bytes_of(rows, cols, dtype, pitch);
   Arena& whole = near_ == nullptr ? *this : *near_;
   const int64_t taken = whole.used_ + (whole.far_ ? whole.far_->used_ : 0), room = whole.capacity_ / kAlign * kAlign;
   if (taken + bytes > room) {
@@ -31,7 +32,7 @@ Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin) {
          name_, taken, whole.capacity_, bytes);
   }
   Tensor t = matrix(whole.block_ + (near_ == nullptr ? used_ : room - used_ - bytes), rows, cols, dtype, memory_.where());
-  t.pitch += margin;
+  if (pitch != 0) t.pitch = pitch;
   used_ += bytes;
   whole.peak_ = std::max(whole.peak_, taken + bytes);
   return t;

@@ -31,10 +31,10 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Uninitialised; `margin` more columns lie beside the tensor: pitch = cols + margin. Fails (70) over capacity.
-  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0);
-  static int64_t bytes_of(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0) {  // what such a tensor takes
-    return (rows * (cols + margin) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
+  // Uninitialised. pitch: elements from one row to the next, at least cols; 0: cols. Fails (70) over capacity.
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t pitch = 0);
+  static int64_t bytes_of(int64_t rows, int64_t cols, DType dtype, int64_t pitch = 0) {  // what such a tensor takes
+    return (rows * (pitch == 0 ? cols : pitch) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
   }
   // Takes from the other end of the same block, for a second stack of frames beside this one's. Capacity and peak are of both ends together, and asked of this one.
   Arena& far_end();
@@ -66,8 +66,8 @@ class Frame {
   ~Frame() {
     if (arena_ != nullptr) arena_->used_ = mark_;
   }
-  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t margin = 0) {
-    return arena_->tensor(rows, cols, dtype, margin);
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t pitch = 0) {
+    return arena_->tensor(rows, cols, dtype, pitch);
   }
 
  private:

@@ -22,6 +22,14 @@ void Backend::copy_all(std::span<const CopyPair> pairs) {
   for (const CopyPair& pair : pairs) copy(pair.from, pair.to);
 }
 
+std::unique_ptr<Weight> Backend::make_weight(Arena& arena, const WeightShape& shape) {
+  return traits().lay_out(arena, shape);
+}
+
+void Backend::load_weight(Weight& w, int64_t row, int64_t rows, const std::function<void(Tensor)>& fill) {
+  fill(static_cast<const DenseWeight&>(w).values.rows_from(row, rows));
+}
+
 void Backend::low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) {
   int64_t rank = 0;
   for (const LowRankGradient& term : terms) {

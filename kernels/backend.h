@@ -5,33 +5,20 @@
 // Ops are enqueued in order; only `download`, a Reading and a Moment that is asked for its seconds wait. Host arrays (spans) are read before the call returns.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/low_rank.h"
 #include "kernels/tensor.h"
+#include "kernels/weight.h"
 
 namespace drover {
 
 enum class Trans : uint8_t { no, yes };
-
-// One low-rank term of a linear: columns [column, column + b.rows) of y get u·bᵀ.
-struct LowRank {
-  Tensor u;            // (T, r) float, already scaled
-  Tensor b;            // (out of this member, r) float
-  int64_t column = 0;  // where the member's outputs begin in y
-};
-
-// What one low-rank term takes part in when its linear goes backward; its outputs are columns [column, column + b.rows) of dy.
-struct LowRankGradient {
-  Tensor u;            // (T, r) float, as the forward had it
-  Tensor b;            // (out of this member, r) float
-  Tensor grad_b;       // (out of this member, r) f32
-  float scale = 1;     // that u has and v gets
-  int64_t column = 0;
-};
 
 // Keys and values as attention sees them: rows of a pool. Position p of a segment lies in row
 // block_table[p / block_size] · block_size + p % block_size, or in row k0 + p where the segment has no table.
@@ -53,16 +40,6 @@ struct AttentionShape {
   float scale = 1;                                // 1/√head_dim
 };
 
-// Dropout decides by global names, so that the mesh and the packing do not matter: keep element (document, position, column) iff its
-// uniform draw is >= p; kept values are divided by 1-p. The key mixes seed, step, global layer and module.
-struct DropoutMask {
-  uint64_t key = 0;
-  float p = 0;
-  Tensor documents;           // (T) i32 document ordinal of each token
-  Tensor positions;           // (T) i32 position in its document
-  int64_t column_offset = 0;  // global index of column 0
-};
-
 // How a row of logits chooses its token.
 struct SamplingRow {
   float temperature = 1;  // 0: the first of the order, whatever the rest says
@@ -80,10 +57,9 @@ struct AdamW {
 
 // What a backend wants of the tensors that are made for it; known without the backend, for plans.
 struct BackendTraits {
-  // Where this is not 0, a linear's low-rank term rides in its product: [x | u]·[W | B]ᵀ and [dy | v]·[W ; A]. Then x, dy and W have a margin of as many
-  // columns as the rank, rounded up to this multiple, W has as many rows below it, and what the rank leaves of them is zero. 0: u, v, A and B lie elsewhere.
-  int64_t strip_multiple = 0;
-  // What tensor-parallel ranks add up is rounded to the computing dtype first, which halves what travels; else it is fp32.
+  std::unique_ptr<Weight> (*lay_out)(Arena& arena, const WeightShape& shape) = lay_out_rows;  // of make_weight
+  // What tensor-parallel ranks add up is rounded to the computing dtype first, which halves what travels; else it is
+  // fp32.
   bool rounds_partials = false;
 };
 
@@ -113,10 +89,6 @@ class Backend {
   virtual BackendTraits traits() const { return {}; }
   virtual bool enqueues() const { return false; }  // ops return before they are done, so that it pays to go on before a Reading is there
   virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
-  int64_t strip(int64_t rank) const {
-    const int64_t m = traits().strip_multiple;
-    return m == 0 ? 0 : (rank + m - 1) / m * m;
-  }
 
   // --- moving -------------------------------------------------------------------------------------------------------
   virtual void copy(Tensor from, Tensor to) = 0;                  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
@@ -129,13 +101,22 @@ class Backend {
   virtual void gather_rows(Tensor x, Tensor index, Tensor y) = 0;   // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
   virtual void scatter_rows(Tensor x, Tensor index, Tensor y) = 0;  // y[index[i]] = x[i], other rows kept.  x (C,D) float, y (T,D) float
 
+  // --- frozen weights (weight.h) ------------------------------------------------------------------------------------
+  // In memory of `arena`, which it does not outlive. Uninitialised but for the room for an adapter, which is zero.
+  virtual std::unique_ptr<Weight> make_weight(Arena& arena, const WeightShape& shape);
+  // Rows [row, row + rows) become what `fill` writes to the (rows, in) tensor that it is given, f32 or bf16.
+  virtual void load_weight(Weight& w, int64_t row, int64_t rows, const std::function<void(Tensor)>& fill);
+
   // --- linear algebra -------------------------------------------------------------------------------------------------
   // c = alpha·op(a)·op(b) + beta·c.  a, b float (may differ); c float; accumulation in fp32.
   virtual void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) = 0;
-  // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate): a linear with its low-rank terms, one rounding.  x (T,in), w (out,in), y (T,out), all float.
-  virtual void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) = 0;
-  // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float; v, a may be empty.
-  virtual void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) = 0;
+  // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate), u = scale·drop(x)·aᵀ: a linear with its low-rank terms, one rounding at
+  // y and one at u.  x (T,in), w (out,in), y (T,out), all float. x may be overwritten between its rows
+  // (Weight::x_pitch).
+  virtual void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) = 0;
+  // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float;
+  // v, a may be empty.
+  virtual void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) = 0;
   // For each term, dy_m being its columns of dy:  v_m = scale·dy_m·b,  grad_b += dy_mᵀ·u.  v (T,≥ Σ r) float: the terms' v_m side by side, then zeros; it may lie
   // beside dy in one memory. Unless it is overridden, two products a term.
   virtual void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
@@ -162,7 +143,7 @@ class Backend {
   virtual void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) = 0;
 
   // y[t] = table[id[t] - begin] where begin <= id[t] < begin + valid, else 0.  ids (T) i32, table (V,D) float, y (T,D) same float.
-  virtual void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) = 0;
+  virtual void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y) = 0;
 
   // --- attention -------------------------------------------------------------------------------------------------------
   // o[i] = Σ_j softmax_j(scale·q[i]·k[j])·v[j], per head, tiled (no T×T tensor).  q, o (T,H·E) same float as kv; lse (T,H) f32 = ln Σ exp.

@@ -48,11 +48,6 @@ struct Tensor {
     t.rows = count;
     return t;
   }
-  Tensor with_margin() const {  // all of the rows' memory: contiguous
-    Tensor t = *this;
-    t.cols = t.pitch;
-    return t;
-  }
   Tensor columns(int64_t begin, int64_t count) const {
     Tensor t = *this;
     t.data = static_cast<char*>(data) + begin * size_of(dtype);

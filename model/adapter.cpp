@@ -76,10 +76,13 @@ std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterL
 
 AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters,
                        Tensor gradients, DType dtype, Backend& backend, Arena& arena)
-    : parameters(parameters), gradients(gradients), backend_(backend), layout_(layout), factors_(std::move(factors)) {
-  if (backend.traits().strip_multiple != 0) return;
-  copies = dtype == DType::f32 ? parameters : arena.tensor(parameters.rows, 1, dtype);
-}
+    : parameters(parameters),
+      gradients(gradients),
+      backend_(backend),
+      layout_(layout),
+      arena_(arena),
+      dtype_(dtype),
+      factors_(std::move(factors)) {}
 
 AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
                        Arena& arena)
@@ -124,13 +127,18 @@ void AdapterSet::load(const FactorReader& read) {
   refresh();
 }
 
-void AdapterSet::place(const FactorSlice& f, Tensor copy) {
-  require(copy.rows == f.row_count && copy.cols == f.col_count, "a factor's copy has its shape");
-  placed_.push_back({view(parameters, f), copy});
+Tensor AdapterSet::copy_of(const FactorSlice& f, Tensor room) {
+  if (room.empty()) {
+    if (copies_.empty()) copies_ = dtype_ == DType::f32 ? parameters : arena_.tensor(parameters.rows, 1, dtype_);
+    return view(copies_, f);
+  }
+  require(room.rows == f.row_count && room.cols == f.col_count, "a factor's copy has its shape");
+  placed_.push_back({view(parameters, f), room});
+  return room;
 }
 
 void AdapterSet::refresh() {
-  if (!copies.empty() && copies.data != parameters.data) backend_.copy(parameters, copies);
+  if (!copies_.empty() && copies_.data != parameters.data) backend_.copy(parameters, copies_);
   backend_.copy_all(placed_);
 }
 

@@ -51,8 +51,8 @@ std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterL
 class AdapterSet {
  public:
   // parameters, gradients (n) f32: flat buffers in which `factors` are laid out; gradients empty: nothing trains.
-  // dtype: of the compute copies. Where the backend has strips, those lie beside the frozen weights (`place`); else in
-  // one flat buffer of `arena`, which at fp32 is the parameters themselves.
+  // dtype: of the compute copies, which lie where the frozen weights have room for them, else in one flat buffer of
+  // `arena`, which at fp32 is the parameters themselves.
   AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters, Tensor gradients,
              DType dtype, Backend& backend, Arena& arena);
   // An adapter that is only used: its parameters lie in `arena` too.
@@ -65,9 +65,9 @@ class AdapterSet {
   int64_t rank_of(int64_t layer, Projection projection) const;  // 0: not adapted
 
   const Tensor parameters, gradients;  // (n) f32
-  Tensor copies;                       // (n) compute dtype; empty where the copies are placed
-  // `copy` (row_count, col_count) follows the parameters of this factor from now on.
-  void place(const FactorSlice& f, Tensor copy);
+  // The compute copy (row_count, col_count) of a factor, which follows its parameters from the next refresh on: `room`,
+  // or, where that is empty, its place in the flat buffer.
+  Tensor copy_of(const FactorSlice& f, Tensor room);
 
   // A as PEFT draws it: Kaiming uniform with a = √5, that is uniform in ±1/√fan_in with the global fan_in, by global element index; B = 0.
   void initialise(uint64_t seed);
@@ -79,7 +79,10 @@ class AdapterSet {
  private:
   Backend& backend_;
   AdapterLayout layout_;
-  std::vector<CopyPair> placed_;  // parameters to their copies beside the weights
+  Arena& arena_;
+  DType dtype_;
+  Tensor copies_;                 // (n) compute dtype; empty until a copy lies in it
+  std::vector<CopyPair> placed_;  // parameters to their copies in other room
   std::vector<FactorSlice> factors_;
 };
 

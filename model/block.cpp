@@ -4,12 +4,14 @@
 
 namespace drover {
 
+int64_t Block::dx_pitch() const { return std::max(o.dy_pitch(), down.dy_pitch()); }
+
 Block::Saved Block::saved(Arena& arena, int64_t t, DType dtype) const {
   const int64_t hidden = qkv.in_features();
   return {.x = arena.tensor(t, hidden, dtype),
           .rstd = arena.tensor(t, 1, DType::f32),
           .qkv = arena.tensor(t, qkv.out_features(), dtype),
-          .attended = arena.tensor(t, o.in_features(), dtype, o.strip()),
+          .attended = arena.tensor(t, o.in_features(), dtype, o.x_pitch()),
           .lse = arena.tensor(t, attention.heads, DType::f32),
           .h = arena.tensor(t, hidden, dtype),
           .h_rstd = arena.tensor(t, 1, DType::f32),
@@ -54,7 +56,7 @@ KvView keys_and_values(Context& ctx, const Heads& heads, size_t layer) {
 Task Block::forward(Context& ctx, Tensor x, Saved s) const {
   Backend& b = ctx.backend;
   Frame scratch(ctx.scratch);
-  Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype, std::max(qkv.strip(), gate_up.strip()));
+  Tensor normed = scratch.tensor(x.rows, x.cols, x.dtype, std::max(qkv.x_pitch(), gate_up.x_pitch()));
 
   b.copy(x, s.x);
   b.rms_norm(x, attention_norm.weight, attention_norm.eps, normed, s.rstd);
@@ -67,7 +69,7 @@ Task Block::forward(Context& ctx, Tensor x, Saved s) const {
   b.copy(x, s.h);
   b.rms_norm(x, mlp_norm.weight, mlp_norm.eps, normed, s.h_rstd);
   gate_up.forward(ctx, normed, s.u_gate_up, s.gate_up);
-  Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype, down.strip());
+  Tensor activated = scratch.tensor(x.rows, down.in_features(), x.dtype, down.x_pitch());
   b.swiglu(s.gate_up, activated);
   co_await down.add_to(ctx, activated, s.u_down, x);
 }
@@ -78,7 +80,7 @@ Task Block::backward(Context& ctx, Tensor dx, Saved s, Reach reach) const {
 
   {  // y = h + Wdown·(silu(gate)·up)
     Frame scratch(ctx.scratch);
-    Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), ctx.dtype, gate_up.strip());
+    Tensor d_gate_up = scratch.tensor(t, gate_up.out_features(), ctx.dtype, gate_up.dy_pitch());
     {
       Frame inner(ctx.scratch);  // activated is computed again, each value in its gradient's place
       const Tensor d_activated = inner.tensor(t, down.in_features(), ctx.dtype);
@@ -106,7 +108,7 @@ Task Block::backward(Context& ctx, Tensor dx, Saved s, Reach reach) const {
 
   {  // h = x + Wo·attention(rope(Wqkv·norm(x)))
     Frame scratch(ctx.scratch);
-    Tensor d_qkv = scratch.tensor(t, qkv.out_features(), ctx.dtype, qkv.strip());
+    Tensor d_qkv = scratch.tensor(t, qkv.out_features(), ctx.dtype, qkv.dy_pitch());
     const Heads heads = heads_of(s.qkv, attention), d_heads = heads_of(d_qkv, attention);
     {
       Frame inner(ctx.scratch);

@@ -36,10 +36,11 @@ struct Block {
     Tensor u_qkv, u_o, u_gate_up, u_down;                    // (T,R) of each group
     Saved rows_from(int64_t begin, int64_t count) const;
   };
+  int64_t dx_pitch() const;  // of backward's dx, which o and down go back from
   Saved saved(Arena& arena, int64_t tokens, DType dtype) const;
 
   Task forward(Context& ctx, Tensor x, Saved s) const;  // x (T,D): the residual stream, updated in place
-  // dx (T,D): d loss/d y in, d loss/d x out (where reach is input). Its margin is as wide as the strips of o and down.
+  // dx (T,D): d loss/d y in, d loss/d x out (where reach is input). Of the pitch of dx_pitch().
   Task backward(Context& ctx, Tensor dx, Saved s, Reach reach) const;
 };
 

@@ -14,22 +14,23 @@ void Head::loss(Context& ctx, Tensor x, Tensor rows, Tensor labels, Tensor weigh
   b.rms_norm(picked, norm.weight, norm.eps, normed, rstd);
   Tensor d_normed = backward ? frame.tensor(n, hidden, DType::f32) : Tensor{};
 
-  const int64_t rows_at_once = chunk_rows(weight.rows);
+  const int64_t rows_at_once = chunk_rows(weight->out());
   for (int64_t begin = 0; begin < n; begin += rows_at_once) {
     Frame inner(ctx.scratch);
     const int64_t c = std::min(rows_at_once, n - begin);
-    Tensor in = normed.rows_from(begin, c), label = labels.rows_from(begin, c), logits = inner.tensor(c, weight.rows, DType::f32);
+    Tensor in = normed.rows_from(begin, c), label = labels.rows_from(begin, c),
+           logits = inner.tensor(c, weight->out(), DType::f32);
     Tensor parts = inner.tensor(c * tp->size(), 3, DType::f32), statistics = parts.rows_from(c * tp->rank(), c), lse = inner.tensor(c, 1, DType::f32);
-    b.linear(in, weight, {}, false, logits);
+    b.linear(in, *weight, {}, false, logits);
     b.start_statistics(statistics);
     b.fold_statistics(logits, label, share.begin, share.valid, statistics);
     tp->all_gather(statistics, parts);
     b.merge_statistics(parts, lse, logprob.rows_from(begin, c));
     if (!backward) continue;
 
-    Tensor d_logits = ctx.dtype == DType::f32 ? logits : inner.tensor(c, weight.rows, ctx.dtype);
+    Tensor d_logits = ctx.dtype == DType::f32 ? logits : inner.tensor(c, weight->out(), ctx.dtype);
     b.cross_entropy_backward(logits, label, share.begin, share.valid, lse, d_logits);
-    b.gemm(Trans::no, Trans::no, 1, d_logits, weight, 0, d_normed.rows_from(begin, c));
+    b.linear_dx(d_logits, *weight, {}, {}, d_normed.rows_from(begin, c));
   }
   if (!backward) return;
 
@@ -49,11 +50,11 @@ void Head::logits(Context& ctx, Tensor x, Tensor rows, Tensor logits) const {
   Tensor picked = frame.tensor(n, x.cols, x.dtype), normed = frame.tensor(n, x.cols, x.dtype), rstd = frame.tensor(n, 1, DType::f32);
   b.gather_rows(x, rows, picked);
   b.rms_norm(picked, norm.weight, norm.eps, normed, rstd);
-  Tensor parts = frame.tensor(n * tp->size(), weight.rows, DType::f32), mine = parts.rows_from(n * tp->rank(), n);
-  b.linear(normed, weight, {}, false, mine);
+  Tensor parts = frame.tensor(n * tp->size(), weight->out(), DType::f32), mine = parts.rows_from(n * tp->rank(), n);
+  b.linear(normed, *weight, {}, false, mine);
   tp->all_gather(mine, parts);
   for (int64_t rank = 0; rank < tp->size(); ++rank) {
-    b.copy(parts.rows_from(rank * n, n), logits.columns(rank * weight.rows, weight.rows));
+    b.copy(parts.rows_from(rank * n, n), logits.columns(rank * weight->out(), weight->out()));
   }
 }
 

@@ -6,6 +6,7 @@
 // Megatron-LM's vocabulary-parallel cross-entropy.
 #pragma once
 #include <algorithm>
+#include <memory>
 
 #include "kernels/comm/communicator.h"
 #include "model/block.h"
@@ -19,7 +20,7 @@ struct Head {
   static constexpr int64_t chunk_rows(int64_t columns) { return std::clamp<int64_t>(kChunkLogits / columns / 16 * 16, 16, kChunkRows); }
 
   Norm norm;
-  Tensor weight;              // (V/tp rounded up, D)
+  std::shared_ptr<const Weight> weight;  // (V/tp rounded up, D)
   VocabularyShare share;
   Communicator* tp = nullptr;
 

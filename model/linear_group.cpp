@@ -14,51 +14,51 @@ uint64_t dropout_key(const Dropout& dropout, int64_t layer, Projection projectio
 
 }  // namespace
 
-LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections, const Placement& placement,
-                         Communicator& tp, Tensor weight, int64_t strip, AdapterSet* adapter)
-    : weight_(weight), layer_(layer), strip_(strip), tp_(&tp) {
+LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections,
+                         const Placement& placement, Communicator& tp, std::unique_ptr<Weight> weight,
+                         AdapterSet* adapter)
+    : weight_(std::move(weight)), layer_(layer), tp_(&tp) {
   split_ = shape_of(config, projections.front()).split;
-  if (split_ == Split::input) column_offset_ = weight.cols * placement.tp_rank;
+  if (split_ == Split::input) column_offset_ = in_features() * placement.tp_rank;
   int64_t column = 0;
   for (Projection projection : projections) {
+    const int64_t whole = shape_of(config, projection).out;
     Member m{.projection = projection, .column = column, .rank_column = rank_};
-    m.out = split_ == Split::output ? shape_of(config, projection).out / placement.tp_size : shape_of(config, projection).out;
+    m.out = split_ == Split::output ? whole / placement.tp_size : whole;
     column += m.out;
-    const FactorSlice* a = adapter == nullptr ? nullptr : adapter->find(layer, projection, Factor::a);
-    if (a != nullptr) {
-      const FactorSlice* b = adapter->find(layer, projection, Factor::b);
-      const LowRankSpec& spec = *adapter->layout()[static_cast<size_t>(layer)][static_cast<size_t>(projection)];
-      m.r = spec.r;
-      m.scale = spec.scale;
-      Tensor copy_of_a;
-      if (strip_ > 0) {
-        copy_of_a = weight_.rows_from(weight_.rows + rank_, m.r);
-        m.b = weight_.rows_from(m.column, m.out).columns(weight_.cols + rank_, m.r);
-        adapter->place(*a, copy_of_a);
-        adapter->place(*b, m.b);
-      } else {  // the members' A lie one under another in the flat buffer too
-        copy_of_a = view(adapter->copies, *a);
-        m.b = view(adapter->copies, *b);
-      }
-      if (a_.empty()) a_ = copy_of_a;
-      require(copy_of_a.data == a_.rows_from(rank_, m.r).data, "the A of a group's members lie one under another");
-      if (!adapter->gradients.empty()) {
-        if (grad_a_.empty()) grad_a_ = view(adapter->gradients, *a);
-        m.grad_b = view(adapter->gradients, *b);
-      }
-      apart_.push_back({projection, rank_, m.r, m.scale});
-      if (!together_.empty() && together_.back().scale == m.scale) {
-        together_.back().r += m.r;
-      } else {
-        together_.push_back(apart_.back());
-      }
-      rank_ += m.r;
-      a_.rows = rank_;
-      if (!grad_a_.empty()) grad_a_.rows = rank_;
-    }
+    if (adapter != nullptr) adapt(m, *adapter);
     members_.push_back(m);
   }
-  require(column == weight.rows, "a linear group's weight has the rows of its members");
+  require(column == out_features(), "a linear group's weight has the rows of its members");
+}
+
+void LinearGroup::adapt(Member& m, AdapterSet& adapter) {
+  const FactorSlice* a = adapter.find(layer_, m.projection, Factor::a);
+  if (a == nullptr) return;
+  const FactorSlice* b = adapter.find(layer_, m.projection, Factor::b);
+  const LowRankSpec& spec = *adapter.layout()[static_cast<size_t>(layer_)][static_cast<size_t>(m.projection)];
+  m.r = spec.r;
+  m.scale = spec.scale;
+  Tensor room_for_a = weight_->room_for_a(), room_for_b = weight_->room_for_b();
+  if (!room_for_a.empty()) room_for_a = room_for_a.rows_from(rank_, m.r);
+  if (!room_for_b.empty()) room_for_b = room_for_b.rows_from(m.column, m.out).columns(rank_, m.r);
+  m.a = adapter.copy_of(*a, room_for_a);
+  m.b = adapter.copy_of(*b, room_for_b);
+  if (a_.empty()) a_ = m.a;
+  require(m.a.data == a_.rows_from(rank_, m.r).data, "the A of a group's members lie one under another");
+  if (!adapter.gradients.empty()) {
+    if (grad_a_.empty()) grad_a_ = view(adapter.gradients, *a);
+    m.grad_b = view(adapter.gradients, *b);
+  }
+  apart_.push_back({m.projection, rank_, m.r, m.scale});
+  if (!together_.empty() && together_.back().scale == m.scale) {
+    together_.back().r += m.r;
+  } else {
+    together_.push_back(apart_.back());
+  }
+  rank_ += m.r;
+  a_.rows = rank_;
+  if (!grad_a_.empty()) grad_a_.rows = rank_;
 }
 
 DropoutMask LinearGroup::mask_for(const Context& ctx, Projection projection) const {
@@ -72,40 +72,30 @@ Tensor LinearGroup::dropped(Context& ctx, Frame& frame, Tensor x, Projection pro
   return y;
 }
 
-Tensor LinearGroup::margin_of(Tensor x) const {
-  require(x.pitch >= x.cols + strip_, "an adapted linear's input has a margin for the low-rank term");
-  return x.columns(x.cols, strip_);
-}
-
-std::vector<LowRank> LinearGroup::low_rank_terms(Context& ctx, Tensor x, Tensor u) const {
+std::vector<LowRank> LinearGroup::low_rank_terms(const Context& ctx) const {
   std::vector<LowRank> terms;
-  if (!adapted()) return terms;
-  const Tensor computed = strip_ > 0 ? margin_of(x).columns(0, rank_) : u;
-  // Over the whole strip: A's rows that fill it up are zero, and so are their columns of u.
-  const bool at_once = strip_ > 0 && runs(ctx).size() == 1;
-  if (strip_ > rank_ && !at_once) ctx.backend.zero(margin_of(x).columns(rank_, strip_ - rank_));
-  for (const Run& run : runs(ctx)) {
-    Frame frame(ctx.scratch);
-    const Tensor in = dropped(ctx, frame, x, run.projection);
-    const Tensor a = at_once ? weight_.rows_from(weight_.rows, strip_) : a_.rows_from(run.rank_column, run.r);
-    const Tensor part_of_u = at_once ? margin_of(x) : computed.columns(run.rank_column, run.r);
-    ctx.backend.gemm(Trans::no, Trans::yes, run.scale, in, a, 0, part_of_u);
-  }
-  if (strip_ > 0) ctx.backend.copy(computed, u);
   for (const Member& m : members_) {
-    if (m.r > 0) terms.push_back({computed.columns(m.rank_column, m.r), m.b, m.column});
+    if (m.r == 0) continue;
+    terms.push_back({.a = m.a, .b = m.b, .scale = m.scale, .column = m.column});
+    if (ctx.dropout.p > 0) terms.back().mask = mask_for(ctx, m.projection);
   }
   return terms;
 }
 
-void LinearGroup::forward(Context& ctx, Tensor x, Tensor u, Tensor y) const {
-  ctx.backend.linear(x, weight_, low_rank_terms(ctx, x, u), false, y);
+void LinearGroup::multiply(Context& ctx, Tensor x, Tensor u, bool accumulate, Tensor y) const {
+  Frame frame(ctx.scratch);
+  const std::vector<LowRank> terms = low_rank_terms(ctx);
+  const bool drops = adapted() && ctx.dropout.p > 0;
+  const Tensor dropped = drops ? frame.tensor(x.rows, x.cols, x.dtype) : Tensor{};
+  ctx.backend.linear(x, *weight_, {terms, u, dropped}, accumulate, y);
 }
+
+void LinearGroup::forward(Context& ctx, Tensor x, Tensor u, Tensor y) const { multiply(ctx, x, u, false, y); }
 
 PendingSum LinearGroup::add_to(Context& ctx, Tensor x, Tensor u, Tensor residual) const {
   PendingSum sum(ctx);
   if (tp_->size() == 1) {  // nobody to sum with: the same single rounding without the fp32 tensor
-    ctx.backend.linear(x, weight_, low_rank_terms(ctx, x, u), true, residual);
+    multiply(ctx, x, u, true, residual);
     return sum;
   }
   const Tensor partial = sum.frame().tensor(x.rows, out_features(), ctx.partial_dtype());
@@ -138,7 +128,8 @@ PendingSum LinearGroup::backward(Context& ctx, Tensor dy, Tensor u, Tensor x, Te
 Tensor LinearGroup::gradients_of_b_and_x(Context& ctx, Frame& frame, Tensor dy, Tensor u, Tensor dx) const {
   Tensor v;
   if (adapted()) {
-    const Tensor whole = strip_ > 0 ? margin_of(dy) : frame.tensor(dy.rows, rank_, ctx.dtype);
+    Tensor whole = weight_->room_for_v(dy);
+    if (whole.empty()) whole = frame.tensor(dy.rows, rank_, ctx.dtype);
     ctx.backend.low_rank_backward(dy, gradient_terms(u), whole);
     v = whole.columns(0, rank_);
   }
@@ -156,8 +147,8 @@ void LinearGroup::gradient_of_a(Context& ctx, Tensor v, Tensor x) const {
 
 void LinearGroup::input_gradient(Context& ctx, Tensor dy, Tensor v, Tensor dx) const {
   Backend& b = ctx.backend;
-  if (ctx.dropout.p == 0) return b.linear_dx(dy, weight_, v, a_, dx);
-  b.linear_dx(dy, weight_, {}, {}, dx);
+  if (ctx.dropout.p == 0) return b.linear_dx(dy, *weight_, v, a_, dx);
+  b.linear_dx(dy, *weight_, {}, {}, dx);
   for (const Run& run : runs(ctx)) {
     Frame inner(ctx.scratch);
     Tensor d = inner.tensor(dx.rows, dx.cols, DType::f32);

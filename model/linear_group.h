@@ -1,9 +1,11 @@
-// Frozen linears that read the same input (qkv, o, gate-up, down) as one weight, with their adapters and their collective.
-//   forward   y = x·Wᵀ + Σ_m u_m·B_mᵀ,  u_m = s_m·drop_m(x)·A_mᵀ           (split by input: y summed over tp, BackendTraits::rounds_partials)
-//   backward  v_m = s_m·dy_m·B_m,  dA_m += v_mᵀ·drop_m(x),  dB_m += dy_mᵀ·u_m,  dx = dy·W + Σ_m drop_m(v_m·A_m)   (split by output: dx summed over tp)
+// Frozen linears that read the same input (qkv, o, gate-up, down) as one weight, with their adapters and their
+// collective.
+//   forward   y = x·Wᵀ + Σ_m u_m·B_mᵀ,  u_m = s_m·drop_m(x)·A_mᵀ           (split by input: y summed over tp,
+//   BackendTraits::rounds_partials) backward  v_m = s_m·dy_m·B_m,  dA_m += v_mᵀ·drop_m(x),  dB_m += dy_mᵀ·u_m,  dx =
+//   dy·W + Σ_m drop_m(v_m·A_m)   (split by output: dx summed over tp)
 // The weight is frozen: it has no gradient, and its input is needed only where an adapter trains.
-// Where the backend has strips (BackendTraits::strip_multiple), A lies below W, B beside it, u in x's margin and v in dy's.
 #pragma once
+#include <memory>
 #include <vector>
 
 #include "model/adapter.h"
@@ -18,21 +20,23 @@ class LinearGroup {
     int64_t out = 0, column = 0;      // this rank's outputs: columns [column, column + out) of y
     int64_t r = 0, rank_column = 0;   // its columns of u and v; r == 0: no adapter
     float scale = 0;
-    Tensor b;                         // compute copy: (out,r)
+    Tensor a, b;                      // compute copies: (r,in), (out,r)
     Tensor grad_b;                    // f32; empty without training
   };
 
-  // `weight` (out,in) has a strip as wide as `strip` says, beside and below.
-  LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections, const Placement& placement, Communicator& tp,
-              Tensor weight, int64_t strip, AdapterSet* adapter);
+  // weight (out,in): the members' rows one under another, this rank's.
+  LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections, const Placement& placement,
+              Communicator& tp, std::unique_ptr<Weight> weight, AdapterSet* adapter);
 
-  int64_t in_features() const { return weight_.cols; }
-  int64_t out_features() const { return weight_.rows; }
+  int64_t in_features() const { return weight_->in(); }
+  int64_t out_features() const { return weight_->out(); }
   int64_t rank() const { return rank_; }  // Σ r of the members
   bool adapted() const { return rank_ > 0; }
-  int64_t strip() const { return strip_; }  // the margin that x and dy must have; 0: none
+  // What x and dy are best allocated with. What lies between their rows is overwritten.
+  int64_t x_pitch() const { return weight_->x_pitch(); }
+  int64_t dy_pitch() const { return weight_->dy_pitch(); }
 
-  // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output. Margins of x and dy are written.
+  // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output.
   void forward(Context& ctx, Tensor x, Tensor u, Tensor y) const;
   // residual (T,out) += the linear, summed over tp: there when it is awaited. Split by input.
   PendingSum add_to(Context& ctx, Tensor x, Tensor u, Tensor residual) const;
@@ -51,18 +55,19 @@ class LinearGroup {
     float scale = 0;
   };
   std::span<const Run> runs(const Context& ctx) const { return ctx.dropout.p == 0 ? together_ : apart_; }
-  Tensor margin_of(Tensor x) const;                           // the strip's columns beside x or dy
-  std::vector<LowRank> low_rank_terms(Context& ctx, Tensor x, Tensor u) const;
+  void adapt(Member& member, AdapterSet& adapter);
+  std::vector<LowRank> low_rank_terms(const Context& ctx) const;
+  void multiply(Context& ctx, Tensor x, Tensor u, bool accumulate, Tensor y) const;
   std::vector<LowRankGradient> gradient_terms(Tensor u) const;
   void input_gradient(Context& ctx, Tensor dy, Tensor v, Tensor dx) const;  // of this rank's outputs
   Tensor dropped(Context& ctx, Frame& frame, Tensor x, Projection projection) const;
   DropoutMask mask_for(const Context& ctx, Projection projection) const;
 
-  Tensor weight_;  // (out, in) of this rank
+  std::unique_ptr<Weight> weight_;
   Split split_ = Split::output;
   int64_t layer_ = 0;
   int64_t column_offset_ = 0;  // global index of x's first column
-  int64_t rank_ = 0, strip_ = 0;
+  int64_t rank_ = 0;
   Communicator* tp_;
   std::vector<Member> members_;
   std::vector<Run> together_, apart_;

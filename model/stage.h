@@ -4,25 +4,16 @@
 #include <optional>
 
 #include "model/head.h"
+#include "model/weight_loader.h"
 
 namespace drover {
-
-// Where frozen weights come from: a Hugging Face directory, a formula (made-up models), or nowhere (plans).
-class WeightSource {
- public:
-  virtual ~WeightSource() = default;
-  // Fills `to` (bf16 or f32, rows × cols) with rows [row, row + to.rows) and columns [col, col + to.cols) of the named tensor.
-  virtual void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) = 0;
-};
 
 // Of each block: all that its backward reads, or only its input, from which backward computes the rest again.
 enum class KeepPolicy : uint8_t { all, inputs };
 
 class Stage {
  public:
-  // Allocates and loads the weights of this placement; `adapter` may be null.
-  Stage(const ModelConfig& config, const Placement& placement, DType dtype, int64_t max_positions, Communicator& tp, Backend& backend,
-        Arena& weights, WeightSource& source, AdapterSet* adapter);
+  Stage(const StageShape& shape, const Loading& loading);  // allocates and loads the weights of this placement
 
   const ModelConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }
@@ -53,17 +44,11 @@ class Stage {
   DType dtype_;
   int64_t lowest_adapted_layer_ = 0;  // of the whole model
   Communicator* tp_;
-  Tensor embedding_;  // (V/tp rounded up, D) on the first stage, and on the last when tied
+  std::shared_ptr<const Weight> embedding_;  // (V/tp rounded up, D) on the first stage, and on the last when tied
   VocabularyShare share_;
   RopeTable rope_;
   std::vector<Block> blocks_;
   std::optional<Head> head_;
 };
-
-// cos and sin of position·inverse frequency, (positions, E/2) row-major, fp32 as transformers computes them, with Llama 3's scaling.
-struct RopeValues {
-  std::vector<float> cosine, sine;
-};
-RopeValues rope_values(const ModelConfig& config, int64_t positions);
 
 }  // namespace drover

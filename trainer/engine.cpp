@@ -65,6 +65,11 @@ int64_t cut_in_two(const MicroBatch& m, int64_t least_rows) {
   return std::min(cut, tokens - cut) >= std::max(least_rows, tokens / 4) ? cut : 0;
 }
 
+Tensor contiguous(Tensor x) {
+  x.pitch = x.cols;
+  return x;
+}
+
 double loss_of(Reading& log_likelihoods) {
   double loss = 0;
   for (double l : log_likelihoods.values()) loss -= l;
@@ -95,16 +100,9 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
                          optimizer_arena_, scratch_);
     }
   }
-  stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, mesh.tp(),
-                                   backend, weights_, source, adapter_.get());
+  const StageShape shape{settings_.model, placement, settings_.dtype, settings_.max_positions};
+  stage_ = std::make_unique<Stage>(shape, Loading{mesh.tp(), backend, weights_, source, adapter_.get()});
   first_trained_stage_ = stage_of_layer(settings_.partition, lowest_layer(settings_));
-  // The widest of the whole model, so that all stages send rows of one width.
-  for (const auto& layer : settings_.adapter) {
-    for (Projection p : {Projection::o, Projection::down}) {
-      const auto& spec = layer[static_cast<size_t>(p)];
-      if (spec) stream_margin_ = std::max(stream_margin_, backend.strip(spec->r));
-    }
-  }
   int64_t slot_count = 1, stream_count = 1;
   for (bool train : {settings_.train, false}) {
     const Schedule schedule = schedule_of(settings_, mesh, settings_.local_micro_batches, train);
@@ -113,9 +111,12 @@ Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, Wei
   }
   const int64_t evaluated = settings_.evaluation_tokens == 0 ? settings_.micro_batch_tokens : settings_.evaluation_tokens;
   const int64_t tokens = settings_.train ? std::max(settings_.micro_batch_tokens, evaluated) : evaluated, width = settings_.model.hidden;
-  const int64_t stream_bytes = stream_count * Arena::bytes_of(tokens, width, settings_.dtype, stream_margin_);
+  int64_t pitch = width;
+  for (const Block& block : stage_->blocks()) pitch = std::max(pitch, block.dx_pitch());
+  const int64_t stream_bytes = stream_count * Arena::bytes_of(tokens, width, settings_.dtype, pitch);
   stream_arena_.emplace("streams", backend.memory(), stream_bytes);
-  for (int64_t i = 0; i < stream_count; ++i) streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, stream_margin_)});
+  for (int64_t i = 0; i < stream_count; ++i)
+    streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, pitch)});
   for (int64_t i = 0; i < slot_count; ++i) {
     slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend.memory(), (capacity.saved - stream_bytes) / slot_count));
   }
@@ -230,6 +231,25 @@ void Engine::compute(const Action& action, const Batch& batch, bool train, uint6
   }
 }
 
+// A stream's rows travel one right behind another, and lie so in its own memory while they do.
+Tensor Engine::closed_up(Tensor x) {
+  if (!x.contiguous()) {
+    Frame frame(scratch_);
+    const Tensor rows = frame.tensor(x.rows, x.cols, x.dtype);
+    backend_.copy(x, rows);
+    backend_.copy(rows, contiguous(x));
+  }
+  return contiguous(x);
+}
+
+void Engine::spread(Tensor x) {
+  if (x.contiguous()) return;
+  Frame frame(scratch_);
+  const Tensor rows = frame.tensor(x.rows, x.cols, x.dtype);
+  backend_.copy(contiguous(x), rows);
+  backend_.copy(rows, x);
+}
+
 void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool train) {
   const int pp = mesh_.position.pp();
   std::vector<PeerMessage> messages;
@@ -238,7 +258,9 @@ void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool 
     stream_of(a.micro_batch).wait();
     const bool forwards = a.kind == ActionKind::recv_forward || a.kind == ActionKind::send_forward;
     const int tag = static_cast<int>(batch.micro_batches[static_cast<size_t>(a.micro_batch)].index % (1 << 15)) * 2 + (forwards ? 0 : 1);
-    messages.push_back({is_send(a.kind) ? PeerMessage::Way::send : PeerMessage::Way::receive, slot_of(a.micro_batch).stream.with_margin(),
+    const Tensor stream = slot_of(a.micro_batch).stream;
+    messages.push_back({is_send(a.kind) ? PeerMessage::Way::send : PeerMessage::Way::receive,
+                        is_send(a.kind) ? closed_up(stream) : contiguous(stream),
                         is_send(a.kind) == forwards ? pp + 1 : pp - 1, tag});
   }
   const std::shared_ptr<Transfer> transfer = mesh_.pp().exchange(messages);
@@ -248,6 +270,9 @@ void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool 
     stream_of(a.micro_batch).sending = transfer;
   }
   if (receives) transfer->wait();
+  for (const Action& a : actions) {
+    if (is_receive(a.kind)) spread(slot_of(a.micro_batch).stream);
+  }
 }
 
 void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {

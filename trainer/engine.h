@@ -106,6 +106,8 @@ class Engine {
   };
   void run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
   void compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
+  Tensor closed_up(Tensor x);
+  void spread(Tensor x);
   void exchange(std::span<const Action> actions, const Batch& batch, bool train);
   void open(int micro_batch, const Batch& batch, bool train);
   bool saves(bool train) const { return train && mesh_.position.pp() >= first_trained_stage_; }
@@ -131,7 +133,6 @@ class Engine {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Stream> streams_;
   std::function<void()> progress_ = [] {};
-  int64_t stream_margin_ = 0;  // of the residual stream, whose gradient is an input of o's and down's backward
   int first_trained_stage_ = 0;
 };
 

@@ -31,7 +31,8 @@ Parts build(const ModelConfig& config, const AdapterLayout& layout, const Infere
   if (!layout.empty())
     p.adapter =
         std::make_unique<AdapterSet>(layout, factor_slices(config, layout, placement), s.dtype, backend, *arenas[1]);
-  p.stage = std::make_unique<Stage>(config, placement, s.dtype, capacity, mesh.tp(), backend, *arenas[0], source, p.adapter.get());
+  p.stage = std::make_unique<Stage>(StageShape{config, placement, s.dtype, capacity},
+                                    Loading{mesh.tp(), backend, *arenas[0], source, p.adapter.get()});
   p.pool = std::make_unique<KvPool>(*p.stage, *arenas[2], s.batcher.sequences * KvPool::blocks_for(capacity));
   p.decoder = std::make_unique<Decoder>(*p.stage, mesh, backend, *p.pool, *arenas[3]);
   return p;

@@ -53,9 +53,9 @@ void CountBackend::tally(const char* op, int64_t flops) {
   count.flops += flops;
 }
 
-void CountBackend::tally_gemm(const char* op, Tensor a, Tensor b, int64_t flops) {
+void CountBackend::tally_product(const char* op, Tensor a, int64_t rows, int64_t cols, int64_t flops) {
   tally(op, flops);
-  if (record_) shapes_.push_back(fmt::format("{} ({},{})x({},{})", op, a.rows, a.cols, b.rows, b.cols));
+  if (record_) shapes_.push_back(fmt::format("{} ({},{})x({},{})", op, a.rows, a.cols, rows, cols));
 }
 
 void CountBackend::copy(Tensor, Tensor) { tally("copy", 0); }
@@ -72,19 +72,20 @@ void CountBackend::gemm(Trans ta, Trans tb, float, Tensor a, Tensor b, float, Te
   const int64_t k = ta == Trans::no ? a.cols : a.rows;
   require(c.rows == (ta == Trans::no ? a.rows : a.cols) && c.cols == (tb == Trans::no ? b.cols : b.rows) && k == (tb == Trans::no ? b.rows : b.cols),
           "gemm's shapes fit");
-  tally_gemm("gemm", a, b, 2 * c.rows * c.cols * k);
+  tally_product("gemm", a, b.rows, b.cols, 2 * c.rows * c.cols * k);
 }
 
-void CountBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool, Tensor y) {
-  require(x.cols == w.cols && y.cols == w.rows && x.rows == y.rows, "linear's shapes fit");
-  int64_t flops = 2 * x.rows * w.rows * w.cols;
-  for (const LowRank& term : low_rank) flops += 2 * x.rows * term.b.rows * term.b.cols;
-  tally_gemm("linear", x, w, flops);
+void CountBackend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool, Tensor y) {
+  require(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "linear's shapes fit");
+  int64_t flops = 2 * x.rows * w.out() * w.in();
+  for (const LowRank& term : low_rank.terms) flops += 2 * x.rows * (term.a.size() + term.b.size());
+  tally_product("linear", x, w.out(), w.in(), flops);
 }
 
-void CountBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
-  require(dy.cols == w.rows && dx.cols == w.cols && dx.rows == dy.rows, "linear_dx's shapes fit");
-  tally_gemm("linear_dx", dy, w, 2 * dy.rows * w.rows * w.cols + 2 * v.rows * v.cols * a.cols);
+void CountBackend::linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
+  require(dy.cols == w.out() && dx.cols == w.in() && dx.rows == dy.rows, "linear_dx's shapes fit");
+  const int64_t flops = 2 * dy.rows * w.out() * w.in() + 2 * v.rows * v.cols * a.cols;
+  tally_product("linear_dx", dy, w.out(), w.in(), flops);
 }
 
 void CountBackend::add(Tensor x, Tensor) { tally("add", x.size()); }
@@ -97,7 +98,7 @@ void CountBackend::rms_norm_backward(Tensor dy, Tensor, Tensor, Tensor, Tensor) 
 void CountBackend::rope(Tensor x, Tensor, Tensor, Tensor, bool) { tally("rope", 3 * x.size()); }
 void CountBackend::swiglu(Tensor, Tensor y) { tally("swiglu", 5 * y.size()); }
 void CountBackend::swiglu_backward(Tensor dy, Tensor, Tensor, Tensor y) { tally("swiglu_backward", 10 * dy.size() + y.size()); }
-void CountBackend::embedding(Tensor, Tensor, int64_t, int64_t, Tensor) { tally("embedding", 0); }
+void CountBackend::embedding(Tensor, const Weight&, int64_t, int64_t, Tensor) { tally("embedding", 0); }
 
 void CountBackend::attention(Tensor, const KvView&, std::span<const Segment> segments, const AttentionShape& shape, Tensor, Tensor) {
   tally("attention", 4 * shape.heads * shape.head_dim * visible_pairs(segments));

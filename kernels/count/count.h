@@ -28,8 +28,8 @@ class CountBackend : public Backend {
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
-  void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) override;
-  void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) override;
+  void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) override;
+  void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) override;
   void add(Tensor x, Tensor y) override;
   void scale_rows(Tensor weights, Tensor x) override;
   void dropout(Tensor x, const DropoutMask& mask, Tensor y) override;
@@ -40,7 +40,7 @@ class CountBackend : public Backend {
   void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) override;
   void swiglu(Tensor gate_up, Tensor y) override;
   void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) override;
-  void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) override;
+  void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y) override;
   void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) override;
   void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
                           Tensor d_o, Tensor dq, Tensor dk, Tensor dv) override;
@@ -58,7 +58,7 @@ class CountBackend : public Backend {
 
  private:
   void tally(const char* op, int64_t flops);
-  void tally_gemm(const char* op, Tensor a, Tensor b, int64_t flops);
+  void tally_product(const char* op, Tensor a, int64_t rows, int64_t cols, int64_t flops);  // a times (rows,cols)
   BackendTraits traits_;
   std::unique_ptr<Memory> memory_;
   std::map<std::string, OpCount> counts_;

@@ -21,8 +21,8 @@ class CpuBackend : public Backend {
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
-  void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) override;
-  void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) override;
+  void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) override;
+  void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) override;
   void add(Tensor x, Tensor y) override;
   void scale_rows(Tensor weights, Tensor x) override;
   void dropout(Tensor x, const DropoutMask& mask, Tensor y) override;
@@ -33,7 +33,7 @@ class CpuBackend : public Backend {
   void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) override;
   void swiglu(Tensor gate_up, Tensor y) override;
   void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) override;
-  void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) override;
+  void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y) override;
   void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) override;
   void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
                           Tensor d_o, Tensor dq, Tensor dk, Tensor dv) override;
@@ -56,6 +56,9 @@ class CpuBackend : public Backend {
 };
 
 std::unique_ptr<Memory> make_host_memory();
+
+// The elements of a weight: all formats of this backend are dense.
+inline Tensor values_of(const Weight& w) { return static_cast<const DenseWeight&>(w).values; }
 
 // Calls f with a typed pointer to the tensor's data: float* or bf16*.
 template <typename F>

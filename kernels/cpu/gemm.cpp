@@ -223,7 +223,7 @@ void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta,
 }
 
 // Up to eight rows against a weight of any size, which is read once and widened in registers.
-void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
   require(x.size() <= kTileFloats, "a few rows fit the tile");
   Tensor wide = matrix(tile_.get(), x.rows, x.cols);
   if (x.dtype == DType::f32) {
@@ -240,7 +240,7 @@ void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool 
         int64_t t = 0;
         for (; t + 3 <= x.rows; t += 3) dot_rows<3>(xs + t * wide.pitch, wide.pitch, ws + out * w.pitch, x.cols, values + t);
         for (; t < x.rows; ++t) dot_rows<1>(xs + t * wide.pitch, wide.pitch, ws + out * w.pitch, x.cols, values + t);
-        for (const LowRank& term : low_rank) {
+        for (const LowRankProduct& term : low_rank) {
           const int64_t row = out - term.column;
           if (row < 0 || row >= term.b.rows) continue;
           with_type(term.b, [&](auto* bs) {
@@ -262,7 +262,7 @@ void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool 
   });
 }
 
-void Gemm::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+void Gemm::linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
   if (x.rows <= kFewRows) return few_rows(x, w, low_rank, accumulate, y);
   // Panels of outputs, so that a widened weight panel serves every row; the tile holds all rows of a panel where it can.
   const int64_t rows = std::min<int64_t>(x.rows, 2048), columns = std::min(w.rows, kTileFloats / rows);
@@ -274,7 +274,7 @@ void Gemm::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool ac
       const Tensor xi = x.rows_from(i, mi), yi = y.rows_from(i, mi).columns(j, nj);
       const Tensor tile = direct ? yi : matrix(tile_.get(), mi, nj);
       multiply(Trans::no, Trans::yes, 1, xi, w.rows_from(j, nj), direct && accumulate ? 1.0f : 0.0f, tile);
-      for (const LowRank& term : low_rank) {
+      for (const LowRankProduct& term : low_rank) {
         const int64_t begin = std::max(j, term.column), end = std::min(j + nj, term.column + term.b.rows);
         if (begin >= end) continue;
         multiply(Trans::no, Trans::yes, 1, term.u.rows_from(i, mi), term.b.rows_from(begin - term.column, end - begin), 1, tile.columns(begin - j, end - begin));

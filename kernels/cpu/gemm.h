@@ -19,8 +19,12 @@ class Gemm {
   int64_t workspace_bytes() const;
   bool multiplies_bf16() const { return native_bf16_; }
 
+  struct LowRankProduct {  // columns [column, column + b.rows) of y get u·bᵀ
+    Tensor u, b;
+    int64_t column = 0;
+  };
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
-  void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
+  void linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx);
 
   // The same through oneDNN's matmul primitive, operands as they are; false where beta is neither 0 nor 1. dnnl::error where the CPU lacks the dtype.
@@ -31,7 +35,7 @@ class Gemm {
   // c (f32) = alpha·op(a)·op(b) + beta·c for operands of any float dtype.
   void multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   void multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
-  void few_rows(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
+  void few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   bool native_bf16_works();
 
   int threads_;

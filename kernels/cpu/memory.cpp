@@ -43,13 +43,22 @@ void CpuBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float
   omp_set_num_threads(threads_);
   gemm_.gemm(ta, tb, alpha, a, b, beta, c);
 }
-void CpuBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+void CpuBackend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
   omp_set_num_threads(threads_);
-  gemm_.linear(x, w, low_rank, accumulate, y);
+  for (const LowRankRun& run : low_rank_runs(low_rank.terms)) {
+    low_rank_input(*this, x, run, low_rank.dropped, low_rank.u.columns(run.column, run.a.rows));
+  }
+  std::vector<Gemm::LowRankProduct> products;
+  int64_t column = 0;
+  for (const LowRank& term : low_rank.terms) {
+    products.push_back({low_rank.u.columns(column, term.a.rows), term.b, term.column});
+    column += term.a.rows;
+  }
+  gemm_.linear(x, values_of(w), products, accumulate, y);
 }
-void CpuBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
+void CpuBackend::linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
   omp_set_num_threads(threads_);
-  gemm_.linear_dx(dy, w, v, a, dx);
+  gemm_.linear_dx(dy, values_of(w), v, a, dx);
 }
 
 }  // namespace cpu

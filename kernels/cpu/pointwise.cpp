@@ -226,7 +226,8 @@ void CpuBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Te
   });
 }
 
-void CpuBackend::embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) {
+void CpuBackend::embedding(Tensor ids, const Weight& weight, int64_t begin, int64_t valid, Tensor y) {
+  const Tensor table = values_of(weight);
   const int64_t bytes = y.cols * size_of(y.dtype);
   for_rows(ids.rows, threads_, [&](int64_t t) {
     const int64_t local = ids.as<int32_t>()[t] - begin;

@@ -1,7 +1,6 @@
-// Recognises low-rank terms that lie beside or below their base operands, by addresses alone. What a strip holds beyond the terms is zero: the caller
-// promises it (BackendTraits::strip_multiple).
+// Recognises low-rank terms that lie beside or below their base operands (weight.h), by addresses alone.
 #include "kernels/cuda/matmul.h"
-#include "kernels/cuda/strip.h"
+#include "kernels/cuda/weight.h"
 
 namespace drover::cuda {
 
@@ -19,10 +18,10 @@ Augmented augmented_forward(Tensor x, Tensor w, std::span<const LowRank> low_ran
   if (x.dtype != w.dtype || x.cols != w.cols) return {};
   int64_t rank = 0;
   for (const LowRank& term : low_rank) {
-    const int64_t column = x.cols + rank;
-    if (term.u.rows != x.rows || term.u.cols != term.b.cols || term.column < 0 || term.column + term.b.rows > w.rows) return {};
-    if (!lies_at(term.u, x, 0, column) || !lies_at(term.b, w, term.column, column)) return {};
-    rank += term.u.cols;
+    if (term.a.cols != w.cols || term.a.rows != term.b.cols || term.column < 0) return {};
+    if (term.column + term.b.rows > w.rows) return {};
+    if (!lies_at(term.a, w, w.rows + rank, 0) || !lies_at(term.b, w, term.column, x.cols + rank)) return {};
+    rank += term.a.rows;
   }
   const int64_t wide = x.cols + low_rank_strip(rank);
   if (x.pitch < wide || w.pitch < wide) return {};

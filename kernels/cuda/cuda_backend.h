@@ -11,9 +11,9 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moment.h"
 #include "kernels/cuda/readings.h"
-#include "kernels/cuda/strip.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
+#include "kernels/cuda/weight.h"
 
 namespace drover::cuda {
 
@@ -42,6 +42,7 @@ class CudaBackend : public Backend {
   BackendTraits traits() const override { return kTraits; }
   bool enqueues() const override { return true; }
   std::string report() const override;
+  std::unique_ptr<Weight> make_weight(Arena& arena, const WeightShape& shape) override;
   void copy(Tensor from, Tensor to) override;
   void copy_all(std::span<const CopyPair> pairs) override;
   void zero(Tensor x) override;
@@ -52,8 +53,8 @@ class CudaBackend : public Backend {
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
-  void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) override;
-  void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) override;
+  void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) override;
+  void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) override;
   void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) override;
   void add(Tensor x, Tensor y) override;
   void scale_rows(Tensor weights, Tensor x) override;
@@ -65,7 +66,7 @@ class CudaBackend : public Backend {
   void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) override;
   void swiglu(Tensor gate_up, Tensor y) override;
   void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) override;
-  void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) override;
+  void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y) override;
   void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) override;
   void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
                           Tensor d_o, Tensor dq, Tensor dk, Tensor dv) override;
@@ -82,6 +83,8 @@ class CudaBackend : public Backend {
   void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) override;
 
  private:
+  void fill_strip(Tensor strip, Tensor x, Tensor w, std::span<const LowRankRun> runs, const LowRankTerms& low_rank);
+
   CudaSettings settings_;
   cudaStream_t stream_ = nullptr;
   Traffic traffic_;

@@ -1,6 +1,7 @@
-// Linears and products: a streaming kernel for a few rows, else cuBLASLt. What that does not take goes through fp32 panels: two dtypes in one product, and
-// bf16 results to which several products add up, rounded once. No step of a model needs them: its inputs are of one dtype and its low-rank terms lie in
-// strips, so that each linear is one product.
+// Linears and products: a streaming kernel for a few rows, else cuBLASLt. What that does not take goes through fp32
+// panels: two dtypes in one product, and bf16 results to which several products add up, rounded once. No step of a
+// model needs them: its inputs are of one dtype and its low-rank terms lie in strips (weight.h), so that each linear is
+// one product.
 #include <algorithm>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -77,22 +78,64 @@ void CudaBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, floa
   product.rounded_once(c, beta != 0, [&](Tensor rows, int64_t begin) { product(ta, tb, alpha, op_rows(ta, a, begin, rows.rows), b, beta, rows); });
 }
 
-void CudaBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape& shape) {
+  std::unique_ptr<Weight> made = Backend::make_weight(arena, shape);
+  const StripWeight& weight = static_cast<const StripWeight&>(*made);
+  if (shape.adapter_rank > 0) {
+    Tensor below = weight.below();
+    below.cols = below.pitch;
+    zero(below);
+    zero(weight.beside());
+  }
+  return made;
+}
+
+void CudaBackend::linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
+  const Tensor w = static_cast<const DenseWeight&>(weight).values;
+  const std::span<const LowRank> terms = low_rank.terms;
+  const std::vector<LowRankRun> runs = low_rank_runs(terms);
+  const Augmented wide = augmented_forward(x, w, terms);
   LinearPaths::Count& path = paths_.forward[{w.cols, w.rows}];
-  const Augmented wide = augmented_forward(x, w, low_rank);
-  ++(low_rank.empty() ? path.plain : wide.possible ? path.fused : path.unfused);
+  ++(terms.empty() ? path.plain : wide.possible ? path.fused : path.unfused);
   const float beta = accumulate ? 1.0f : 0.0f;
-  if (wide.possible) return gemm(Trans::no, Trans::yes, 1, wide.x, wide.w, beta, y);
+  if (wide.possible) {
+    if (!terms.empty()) fill_strip(wide.x.columns(x.cols, wide.x.cols - x.cols), x, w, runs, low_rank);
+    return gemm(Trans::no, Trans::yes, 1, wide.x, wide.w, beta, y);
+  }
+  for (const LowRankRun& run : runs) {
+    low_rank_input(*this, x, run, low_rank.dropped, low_rank.u.columns(run.column, run.a.rows));
+  }
   Products product{*this, *matmul_, stream_};
   product.rounded_once(y, accumulate, [&](Tensor rows, int64_t begin) {
     product(Trans::no, Trans::yes, 1, x.rows_from(begin, rows.rows), w, beta, rows);
-    for (const LowRank& term : low_rank) {
-      product(Trans::no, Trans::yes, 1, term.u.rows_from(begin, rows.rows), term.b, 1, rows.columns(term.column, term.b.rows));
+    int64_t column = 0;
+    for (const LowRank& term : terms) {
+      const Tensor u = low_rank.u.columns(column, term.a.rows).rows_from(begin, rows.rows);
+      product(Trans::no, Trans::yes, 1, u, term.b, 1, rows.columns(term.column, term.b.rows));
+      column += term.a.rows;
     }
   });
 }
 
-void CudaBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
+// strip (T, ≥ Σ r): the columns behind x's. All runs' u side by side, then zeros; and u once more where it is kept.
+void CudaBackend::fill_strip(Tensor strip, Tensor x, Tensor w, std::span<const LowRankRun> runs,
+                             const LowRankTerms& low_rank) {
+  const int64_t rank = low_rank.u.cols;
+  if (runs.size() == 1) {  // with all rows below w, of which those beyond the rank are zero
+    LowRankRun all = runs.front();
+    all.a = w.rows_from(w.rows, strip.cols);
+    low_rank_input(*this, x, all, low_rank.dropped, strip);
+  } else {
+    if (strip.cols > rank) zero(strip.columns(rank, strip.cols - rank));
+    for (const LowRankRun& run : runs) {
+      low_rank_input(*this, x, run, low_rank.dropped, strip.columns(run.column, run.a.rows));
+    }
+  }
+  copy(strip.columns(0, rank), low_rank.u);
+}
+
+void CudaBackend::linear_dx(Tensor dy, const Weight& weight, Tensor v, Tensor a, Tensor dx) {
+  const Tensor w = static_cast<const DenseWeight&>(weight).values;
   LinearPaths::Count& path = paths_.backward[{w.cols, w.rows}];
   const Augmented wide = augmented_backward(dy, w, v, a);
   ++(v.empty() ? path.plain : wide.possible ? path.fused : path.unfused);

@@ -85,9 +85,11 @@ class Matmul {
   std::map<MatmulKey, std::unique_ptr<Plan>> plans_;
 };
 
-// --- the low-rank term inside the base product ---------------------------------------------------------------------------------
-// Where u lies beside x (the columns after x's, same rows and pitch) and b beside w, [x | u]·[W | B]ᵀ is one product over in + strip columns.
-// Where v lies beside dy and a under w, dy·W + v·A is one over out + strip.  Source: design.md, "augmented weight buffers".
+// --- the low-rank term inside the base product
+// --------------------------------------------------------------------------------- Where x has room beside it for u
+// (columns after x's, within its pitch), b lies beside w and a under it, [x | u]·[W | B]ᵀ is one product over in +
+// strip columns. Where v lies beside dy and a under w, dy·W + v·A is one over out + strip.  Source: design.md,
+// "augmented weight buffers".
 struct Augmented {
   bool possible = false;
   Tensor x, w;  // widened views

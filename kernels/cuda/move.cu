@@ -102,7 +102,8 @@ void CudaBackend::scatter_rows(Tensor x, Tensor index, Tensor y) {
   move(stream_, "scatter_rows", {.from = x, .to = y, .to_row = index_of(index), .rows = index.rows, .valid = x.rows});
 }
 
-void CudaBackend::embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) {
+void CudaBackend::embedding(Tensor ids, const Weight& weight, int64_t begin, int64_t valid, Tensor y) {
+  const Tensor table = static_cast<const DenseWeight&>(weight).values;
   move(stream_, "embedding", {.from = table, .to = y, .from_row = index_of(ids), .begin = begin, .rows = ids.rows, .valid = valid});
 }
 

@@ -1,6 +1,6 @@
 #include "kernels/devices/devices.h"
 
-#include "kernels/cuda/strip.h"
+#include "kernels/cuda/weight.h"
 
 namespace drover {
 

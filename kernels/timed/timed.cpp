@@ -44,13 +44,14 @@ void TimedBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, flo
   const int64_t k = ta == Trans::no ? a.cols : a.rows;
   time("gemm", 2 * c.rows * c.cols * k, [&] { inner_.gemm(ta, tb, alpha, a, b, beta, c); });
 }
-void TimedBackend::linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
-  int64_t flops = 2 * x.rows * w.rows * w.cols;
-  for (const LowRank& term : low_rank) flops += 2 * x.rows * term.b.rows * term.b.cols;
+void TimedBackend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
+  int64_t flops = 2 * x.rows * w.out() * w.in();
+  for (const LowRank& term : low_rank.terms) flops += 2 * x.rows * (term.a.size() + term.b.size());
   time("linear", flops, [&] { inner_.linear(x, w, low_rank, accumulate, y); });
 }
-void TimedBackend::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
-  time("linear_dx", 2 * dy.rows * w.rows * w.cols + 2 * v.rows * v.cols * a.cols, [&] { inner_.linear_dx(dy, w, v, a, dx); });
+void TimedBackend::linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
+  time("linear_dx", 2 * dy.rows * w.out() * w.in() + 2 * v.rows * v.cols * a.cols,
+       [&] { inner_.linear_dx(dy, w, v, a, dx); });
 }
 void TimedBackend::low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) {
   int64_t flops = 0;
@@ -87,7 +88,7 @@ void TimedBackend::swiglu(Tensor gate_up, Tensor y) {
 void TimedBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
   time("swiglu_backward", 0, [&] { inner_.swiglu_backward(dy, gate_up, d_gate_up, y); });
 }
-void TimedBackend::embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) {
+void TimedBackend::embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y) {
   time("embedding", 0, [&] { inner_.embedding(ids, table, begin, valid, y); });
 }
 void TimedBackend::attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) {

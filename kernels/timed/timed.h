@@ -25,6 +25,12 @@ class TimedBackend : public Backend {
   bool enqueues() const override { return inner_.enqueues(); }
   std::string report() const override { return inner_.report(); }
   BackendTraits traits() const override { return inner_.traits(); }
+  std::unique_ptr<Weight> make_weight(Arena& arena, const WeightShape& shape) override {
+    return inner_.make_weight(arena, shape);
+  }
+  void load_weight(Weight& w, int64_t row, int64_t rows, const std::function<void(Tensor)>& fill) override {
+    inner_.load_weight(w, row, rows, fill);
+  }
   void copy(Tensor from, Tensor to) override;
   void copy_all(std::span<const CopyPair> pairs) override;
   void zero(Tensor x) override;
@@ -35,8 +41,8 @@ class TimedBackend : public Backend {
   void gather_rows(Tensor x, Tensor index, Tensor y) override;
   void scatter_rows(Tensor x, Tensor index, Tensor y) override;
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) override;
-  void linear(Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) override;
-  void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) override;
+  void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) override;
+  void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) override;
   void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) override;
   void add(Tensor x, Tensor y) override;
   void scale_rows(Tensor weights, Tensor x) override;
@@ -48,7 +54,7 @@ class TimedBackend : public Backend {
   void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) override;
   void swiglu(Tensor gate_up, Tensor y) override;
   void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) override;
-  void embedding(Tensor ids, Tensor table, int64_t begin, int64_t valid, Tensor y) override;
+  void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y) override;
   void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) override;
   void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
                           Tensor d_o, Tensor dq, Tensor dk, Tensor dv) override;

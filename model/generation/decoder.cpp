@@ -74,7 +74,7 @@ Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
 Tensor Decoder::logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows) {
   const Head& head = *stage_.head();
   Context ctx = context({}, {}, {}, {});
-  Tensor logits = frame.tensor(static_cast<int64_t>(rows.size()), head.weight.rows * head.tp->size(), DType::f32);
+  Tensor logits = frame.tensor(static_cast<int64_t>(rows.size()), head.weight->out() * head.tp->size(), DType::f32);
   head.logits(ctx, x, upload(frame, rows), logits);
   return logits.columns(0, stage_.config().vocab);
 }

@@ -98,14 +98,14 @@ TEST(FewRows, NothingBeyondTheOperandsIsRead) {
 TEST(FewRows, DecodingTakesTheStreamingKernel) {
   CudaBackend backend({});
   const Widened four(4, DType::bf16), many(kGemvRows + 1, DType::bf16);
-  const Held y(4, Widened::kAllOut, DType::bf16), u(4, 9, DType::bf16), more(kGemvRows + 1, Widened::kAllOut, DType::bf16);
+  const Held y(4, Widened::kAllOut, DType::bf16), u(4, 9, DType::bf16);
+  const Held more(kGemvRows + 1, Widened::kAllOut, DType::bf16), more_u(kGemvRows + 1, 9, DType::bf16);
   const int64_t before = lt_record.products;
-  backend.linear(four.input(), four.weight(), four.terms(), true, y);
-  backend.linear(four.input(), four.weight(), four.terms_apart(), false, y);
-  backend.gemm(Trans::no, Trans::yes, 2, four.input(), four.a(), 0, u);
+  backend.linear(four.input(), four.frozen(), {four.terms(), u, {}}, true, y);
+  backend.linear(four.input(), four.frozen(), {four.terms_apart(), u, {}}, false, y);
   EXPECT_EQ(lt_record.products, before);
-  backend.linear(many.input(), many.weight(), many.terms(), false, more);
-  EXPECT_EQ(lt_record.products, before + 1);
+  backend.linear(many.input(), many.frozen(), {many.terms(), more_u, {}}, false, more);
+  EXPECT_EQ(lt_record.products, before + 2);  // u, and all the rest
 }
 
 // By panels: products that no step asks for.
@@ -115,11 +115,12 @@ TEST(Panels, AreTakenOnlyByWhatNoStepAsksFor) {
   const int64_t before = backend.workspace_bytes();
   const Widened at(40, DType::bf16);
   const Held y(40, Widened::kAllOut, DType::bf16), dx(40, Widened::kIn, DType::f32), da(9, Widened::kIn, DType::f32);
-  backend.linear(at.input(), at.weight(), at.terms(), true, y);
-  backend.linear_dx(at.gradient(), at.weight(), at.v(), at.a(), dx);
+  const Held u(40, Widened::kAllRank, DType::bf16);
+  backend.linear(at.input(), at.frozen(), {at.terms(), u, {}}, true, y);
+  backend.linear_dx(at.gradient(), at.frozen(), at.v(), at.a(), dx);
   backend.gemm(Trans::yes, Trans::no, 1, at.v(), at.input(), 1, da);
   EXPECT_EQ(backend.workspace_bytes(), before);
-  backend.linear(at.input(), at.weight(), at.terms_apart(), true, y);
+  backend.linear(at.input(), at.frozen(), {at.terms_apart(), u, {}}, true, y);
   EXPECT_EQ(backend.workspace_bytes(), before + 2 * Matmul::kPanelFloats * 4);
 }
 

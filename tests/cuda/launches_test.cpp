@@ -6,7 +6,7 @@
 
 #include "kernels/base/file.h"
 #include "kernels/base/hash.h"
-#include "model/decoder.h"
+#include "model/generation/decoder.h"
 #include "tests/cuda/emulation/emulated_device.h"
 #include "tests/cuda/training.h"
 
@@ -67,14 +67,21 @@ TEST(Launches, OfADecodedToken) {
   EngineSettings s = settings_of({.dtype = DType::bf16, .r = 16, .head_dim = 16});
   s.traits = backend->traits();
   s.train = false;
-  s.answer_sequences = 2, s.answer_tokens = 16;
   DrawnWeights weights(11, 0.15f, 0.5f);
   Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
   engine.adapter()->initialise(1);
-  Decoder decoder(engine.stage(), *backend, engine.scratch(), engine.scratch(), 2, 16);
-  decoder.append(std::vector<Decoder::Input>{{0, {5, 7, 9}}, {1, {4}}});
+  Arena cache("cache", backend->memory(), 1 << 20);
+  KvPool pool(engine.stage(), cache, 2);
+  Decoder decoder(engine.stage(), mesh, *backend, pool, engine.scratch());
+  const Sampling greedy;
+  CachedSequence one, other;
+  ASSERT_TRUE(pool.reserve(one, 4) && pool.reserve(other, 4));
+  const auto append = [&](const std::vector<int32_t>& ids, const std::vector<int32_t>& others) {
+    decoder.append(std::vector<Decoder::Input>{{&one, ids, &greedy}, {&other, others, &greedy}});
+  };
+  append({5, 7, 9}, {4});
   Recorded recorded;
-  decoder.append(std::vector<Decoder::Input>{{0, {6}}, {1, {8}}});
+  append({6}, {8});
   expect_list("decoded", recorded.lines);
 }
 

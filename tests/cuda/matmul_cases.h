@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/strip.h"
+#include "kernels/cuda/weight.h"
 #include "tests/cuda/emulation/emulated_cublaslt.h"
 #include "tests/reference/compare.h"
 
@@ -33,19 +33,16 @@ struct Widened {
   static constexpr int64_t kIn = 24, kOut[3] = {16, 8, 24}, kRank[2] = {3, 6}, kColumn[2] = {0, 24}, kAllOut = 48, kAllRank = 9, kStrip = low_rank_strip(kAllRank);
   int64_t t;
   Held x, w, dy;                    // whole buffers
-  Held apart_u, apart_b[2], apart_v, apart_a;  // the same terms elsewhere
+  Held apart_b[2], apart_v, apart_a;  // the same terms elsewhere
   Widened(int64_t rows, DType type)
       : t(rows),
         x(poisoned(rows, kIn + kStrip + 8), type),
         w(poisoned(kAllOut + kStrip, kIn + kStrip + 8), type),
         dy(poisoned(rows, kAllOut + kStrip + 8), type),
-        apart_u(drawn_matrix(4, rows, kAllRank, type), type, 7),
         apart_b{{drawn_matrix(5, kOut[0], kRank[0], type), type}, {drawn_matrix(6, kOut[2], kRank[1], type), type}},
         apart_v(drawn_matrix(7, rows, kAllRank, type), type, 7),
         apart_a(drawn_matrix(8, kAllRank, kIn, type), type) {
     fill(Tensor(x).columns(0, kIn), drawn_matrix(1, rows, kIn, type));
-    fill(Tensor(x).columns(kIn, kStrip), Doubles(rows, kStrip));
-    fill(u(), apart_u.values());
     fill(Tensor(w).rows_from(0, kAllOut).columns(kIn, kStrip), Doubles(kAllOut, kStrip));
     fill(Tensor(w).rows_from(kAllOut, kStrip).columns(0, kIn), Doubles(kStrip, kIn));
     fill(weight(), drawn_matrix(2, kAllOut, kIn, type));
@@ -68,18 +65,37 @@ struct Widened {
   Tensor input() const { return Tensor(x).columns(0, kIn); }
   Tensor weight() const { return Tensor(w).rows_from(0, kAllOut).columns(0, kIn); }
   Tensor gradient() const { return Tensor(dy).columns(0, kAllOut); }
-  Tensor u() const { return Tensor(x).columns(kIn, kAllRank); }
   Tensor v() const { return Tensor(dy).columns(kAllOut, kAllRank); }
   Tensor a() const { return Tensor(w).rows_from(kAllOut, kAllRank).columns(0, kIn); }
   Tensor b(int i) const { return Tensor(w).rows_from(kColumn[i], kOut[2 * i]).columns(kIn + (i == 0 ? 0 : kRank[0]), kRank[i]); }
-  std::vector<LowRank> terms() const { return {{u().columns(0, kRank[0]), b(0), kColumn[0]}, {u().columns(kRank[0], kRank[1]), b(1), kColumn[1]}}; }
-  std::vector<LowRank> terms_apart() const {
-    const Tensor all = apart_u;
-    return {{all.columns(0, kRank[0]), apart_b[0], kColumn[0]}, {all.columns(kRank[0], kRank[1]), apart_b[1], kColumn[1]}};
+  std::vector<LowRank> terms() const { return terms_of(a(), b(0), b(1)); }
+  std::vector<LowRank> terms_apart() const { return terms_of(apart_a, apart_b[0], apart_b[1]); }
+  std::vector<LowRank> terms_of(Tensor a, Tensor b0, Tensor b1) const {
+    return {{.a = a.rows_from(0, kRank[0]), .b = b0, .scale = 0.5f, .column = kColumn[0]},
+            {.a = a.rows_from(kRank[0], kRank[1]), .b = b1, .scale = second_scale, .column = kColumn[1]}};
   }
-  Matrix<Bounded> expected(const Doubles& old) const {
+  float second_scale = 0.5f;  // another: the two u are two products
+  DenseWeight frozen() const { return DenseWeight(weight()); }
+  Matrix<Bounded> expected_u() const {
+    Matrix<Bounded> all(t, kAllRank);
+    int64_t column = 0;
+    for (const LowRank& term : terms()) {
+      const Matrix<Bounded> u = product(Trans::no, Trans::yes, term.scale, bounded(values_of(input())),
+                                        bounded(values_of(term.a)), 0, Matrix<Bounded>(t, term.a.rows));
+      for (int64_t i = 0; i < t; ++i) {
+        for (int64_t j = 0; j < u.cols; ++j) all(i, column + j) = u(i, j);
+      }
+      column += u.cols;
+    }
+    return all;
+  }
+  Matrix<Bounded> expected(Tensor u, const Doubles& old) const {  // with the u that was computed
     std::vector<LowRankTerm<Bounded>> low;
-    for (const LowRank& term : terms()) low.push_back({bounded(values_of(term.u)), bounded(values_of(term.b)), term.column});
+    int64_t column = 0;
+    for (const LowRank& term : terms()) {
+      low.push_back({bounded(values_of(u.columns(column, term.a.rows))), bounded(values_of(term.b)), term.column});
+      column += term.a.rows;
+    }
     return reference::linear(bounded(values_of(input())), bounded(values_of(weight())), low, bounded(old));
   }
   Matrix<Bounded> expected_dx() const {

@@ -53,8 +53,8 @@ class Bench {
 
  private:
   // A tensor of made-up values; f32 holds small ones.
-  Tensor tensor(int64_t rows, int64_t cols, DType type = DType::bf16, int64_t margin = 0) {
-    Tensor x{nullptr, rows, cols, cols + margin, type, Where::device};
+  Tensor tensor(int64_t rows, int64_t cols, DType type = DType::bf16, int64_t pitch = 0) {
+    Tensor x{nullptr, rows, cols, std::max(cols, pitch), type, Where::device};
     x.data = backend_.memory().allocate(rows * x.pitch * size_of(type));
     blocks_.push_back({x.data, rows * x.pitch * size_of(type)});
     if (type != DType::bf16) return x;  // zeroed
@@ -64,6 +64,11 @@ class Bench {
       backend_.upload(noise_.data(), part);
     }
     return x;
+  }
+  // As the backend lays it out, all of it noise.
+  cuda::StripWeight weight(int64_t out, int64_t in, int64_t rank) {
+    const int64_t strip = cuda::low_rank_strip(rank);
+    return {tensor(out + strip, in, DType::bf16, in + strip), {out, in, Format::bf16, rank}};
   }
   void release() {
     for (const auto& [data, bytes] : blocks_) backend_.memory().release(data, bytes);
@@ -124,7 +129,7 @@ class Bench {
     const double row = 2.0 * static_cast<double>(t_);
     const auto sets = [&](int64_t rows, int64_t cols, DType type = DType::bf16, int64_t margin = 0) {
       std::vector<Tensor> made;
-      for (int i = 0; i < kSets; ++i) made.push_back(tensor(rows, cols, type, margin));
+      for (int i = 0; i < kSets; ++i) made.push_back(tensor(rows, cols, type, cols + margin));
       return made;
     };
     const auto at = [](const std::vector<Tensor>& set, int i) { return set[static_cast<size_t>(i)]; };
@@ -206,18 +211,23 @@ class Bench {
     double plain_us = 0, adapted_us = 0;
     const int64_t t = std::min(t_, kProductTokens);
     for (const Group& g : {Group{"qkv", kHidden, (kHeads + 2 * kKvHeads) * kHeadDim, 3}, {"o", kHeads * kHeadDim, kHidden, 1}, {"gate_up", kHidden, 2 * kFfn, 2}, {"down", kFfn, kHidden, 1}}) {
-      const int64_t rank = g.members * kRank, strip = backend_.strip(rank);
-      Tensor x = tensor(t, g.in, DType::bf16, strip), w = tensor(g.out + strip, g.in, DType::bf16, strip), y = tensor(t, g.out, DType::bf16, strip), dx = tensor(t, g.in);
+      const int64_t rank = g.members * kRank;
+      const cuda::StripWeight w = weight(g.out, g.in, rank);
+      const Tensor x = tensor(t, g.in, DType::bf16, w.x_pitch()), y = tensor(t, g.out, DType::bf16, w.dy_pitch());
+      const Tensor dx = tensor(t, g.in), u = tensor(t, rank);
       const Tensor da = tensor(rank, g.in, DType::f32), db = tensor(g.out, kRank, DType::f32);
       const auto flops = 2.0 * static_cast<double>(t) * static_cast<double>(g.in) * static_cast<double>(g.out);
-      const Tensor base = w.rows_from(0, g.out), u_strip = x.columns(g.in, strip), v_strip = y.columns(g.out, strip), a_strip = w.rows_from(g.out, strip), b_strip = base.columns(g.in, strip),
-                   u = u_strip.columns(0, rank), v = v_strip.columns(0, rank), a = a_strip.rows_from(0, rank);
+      const Tensor u_strip = x.columns(g.in, w.below().rows), v_strip = w.room_for_v(y), v = v_strip.columns(0, rank);
+      const Tensor a = w.room_for_a();
       std::vector<LowRank> terms;
       std::vector<LowRankGradient> gradients;
       for (int64_t m = 0; m < g.members; ++m) {  // equal members: the same arithmetic as unequal ones
         const int64_t first = g.out / g.members * m, rows = m + 1 == g.members ? g.out - first : g.out / g.members;
-        terms.push_back({u.columns(m * kRank, kRank), b_strip.rows_from(first, rows).columns(m * kRank, kRank), first});
-        gradients.push_back({terms.back().u, terms.back().b, db.rows_from(first, rows), 2, first});
+        terms.push_back({.a = a.rows_from(m * kRank, kRank),
+                         .b = w.room_for_b().rows_from(first, rows).columns(m * kRank, kRank),
+                         .scale = 2,
+                         .column = first});
+        gradients.push_back({u.columns(m * kRank, kRank), terms.back().b, db.rows_from(first, rows), 2, first});
       }
       // What the terms add, alone; `bytes`: the wide operand.
       const auto part = [&](const char* what, double bytes, const std::function<void(int)>& run) {
@@ -225,19 +235,18 @@ class Bench {
         const double us = median_us(run, true);
         say({{"bench", fmt::format("{}: {}", g.name, what)}, {"us", us}, {"gb_per_s", bytes / us * 1e-3}});
       };
-      const auto u_of_x = [&](int) { backend_.gemm(Trans::no, Trans::yes, 2, x, a_strip, 0, u_strip); };
+      const auto u_of_x = [&](int) { backend_.gemm(Trans::no, Trans::yes, 2, x, w.below(), 0, u_strip); };
       const auto v_and_db = [&](int) { backend_.low_rank_backward(y, gradients, v_strip); };
       const auto da_of_v = [&](int) { backend_.gemm(Trans::yes, Trans::no, 1, v, x, 1, da); };
-      const std::function<void(int)> works[] = {[&](int) { backend_.linear(x, base, {}, false, y); },
-                                                [&](int i) {
-                                                  u_of_x(i);
-                                                  backend_.linear(x, base, terms, false, y);
+      const std::function<void(int)> works[] = {[&](int) { backend_.linear(x, w, {}, false, y); },
+                                                [&](int) {
+                                                  backend_.linear(x, w, {terms, u, {}}, false, y);
                                                 },
-                                                [&](int) { backend_.linear_dx(y, base, {}, {}, dx); },
+                                                [&](int) { backend_.linear_dx(y, w, {}, {}, dx); },
                                                 [&](int i) {
                                                   v_and_db(i);
                                                   da_of_v(i);
-                                                  backend_.linear_dx(y, base, v, a, dx);
+                                                  backend_.linear_dx(y, w, v, a, dx);
                                                 }};
       for (const auto& work : works) tune(work);
       const std::vector<double> us = medians_us(works);

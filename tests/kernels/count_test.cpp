@@ -26,11 +26,12 @@ TEST(Count, FlopsByFormula) {
   const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
   b.gemm(Trans::yes, Trans::no, 1, t(7, 3), t(7, 5), 0, t(3, 5));
   EXPECT_EQ(b.counts().at("gemm").flops, 2 * 3 * 5 * 7);
-  const LowRank term{t(11, 4), t(6, 4), 2};
-  b.linear(t(11, 8), t(9, 8), {&term, 1}, false, t(11, 9));
-  EXPECT_EQ(b.counts().at("linear").flops, 2 * 11 * 8 * 9 + 2 * 11 * 6 * 4);
-  b.linear_dx(t(11, 9), t(9, 8), t(11, 4), t(4, 8), t(11, 8));
-  b.linear_dx(t(11, 9), t(9, 8), {}, {}, t(11, 8));
+  const auto w = b.make_weight(arena, {9, 8, Format::bf16});
+  const LowRank term{.a = t(4, 8), .b = t(6, 4), .column = 2};
+  b.linear(t(11, 8), *w, {{&term, 1}, t(11, 4), {}}, false, t(11, 9));
+  EXPECT_EQ(b.counts().at("linear").flops, 2 * 11 * 8 * 9 + 2 * 11 * 8 * 4 + 2 * 11 * 6 * 4);
+  b.linear_dx(t(11, 9), *w, t(11, 4), t(4, 8), t(11, 8));
+  b.linear_dx(t(11, 9), *w, {}, {}, t(11, 8));
   EXPECT_EQ(b.counts().at("linear_dx").flops, 2 * (2 * 11 * 8 * 9) + 2 * 11 * 4 * 8);
   EXPECT_EQ(b.calls("linear_dx"), 2);
   EXPECT_EQ(b.calls("rope"), 0);
@@ -51,11 +52,12 @@ TEST(Count, ShapesOnRequest) {
   CountBackend b;
   Arena arena("plan", b.memory(), int64_t{1} << 40);
   const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
-  b.linear(t(2, 8), t(9, 8), {}, false, t(2, 9));
+  const auto w = b.make_weight(arena, {9, 8, Format::bf16});
+  b.linear(t(2, 8), *w, {}, false, t(2, 9));
   EXPECT_TRUE(b.shapes().empty());
   b.record_shapes(true);
-  b.linear(t(2, 8), t(9, 8), {}, false, t(2, 9));
-  b.linear_dx(t(2, 9), t(9, 8), {}, {}, t(2, 8));
+  b.linear(t(2, 8), *w, {}, false, t(2, 9));
+  b.linear_dx(t(2, 9), *w, {}, {}, t(2, 8));
   EXPECT_EQ(b.shapes(), (std::vector<std::string>{"linear (2,8)x(9,8)", "linear_dx (2,9)x(9,8)"}));
 }
 
@@ -64,7 +66,7 @@ TEST(Count, ShapesThatDoNotFitAreABug) {
   Arena arena("plan", b.memory(), int64_t{1} << 40);
   const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
   try {
-    b.linear(t(2, 8), t(9, 7), {}, false, t(2, 9));
+    b.linear(t(2, 8), *b.make_weight(arena, {9, 7, Format::bf16}), {}, false, t(2, 9));
     FAIL() << "multiplied what does not fit";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), Exit::internal);

@@ -48,6 +48,12 @@ TEST(Gemm, BetaZeroForgetsNaN) {
   }
 }
 
+// scale·x·aᵀ
+Matrix<Bounded> low_rank_u(Tensor x, const LowRank& term) {
+  return product(Trans::no, Trans::yes, term.scale, as<Bounded>(values_of(x)), as<Bounded>(values_of(term.a)), 0,
+                 Matrix<Bounded>(x.rows, term.a.rows));
+}
+
 struct LinearCase {
   int64_t t, in, out, rank;
 };
@@ -63,20 +69,30 @@ TEST(Linear, LowRankTermsAndOneRounding) {
       const Held x(drawn_matrix(1, c.t, c.in, dx), dx, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1), y(drawn_matrix(3, c.t, c.out, dy), dy, 7);
       // Two members side by side with a gap between them, as a fused linear with one target unadapted has.
       const int64_t first = (c.out + 2) / 3, second = c.out - 2 * first;
-      const Held u1(drawn_matrix(4, c.t, c.rank, dx), dx, 2), b1(drawn_matrix(5, first, c.rank, DType::f32), DType::f32);
-      std::vector<LowRank> terms{{u1, b1, 0}};
-      std::vector<LowRankTerm<Bounded>> expected_terms{{bounded(u1), bounded(b1), 0}};
-      std::optional<Held> u2, b2;
+      const int64_t rank = c.rank + (second > 0 ? 2 * c.rank : 0);
+      const Held a(drawn_matrix(4, rank, c.in, dw), dw, 2), u(c.t, rank, dx, 2);
+      const Held b1(drawn_matrix(5, first, c.rank, DType::f32), DType::f32);
+      std::optional<Held> b2;
+      std::vector<LowRank> terms{{.a = Tensor(a).rows_from(0, c.rank), .b = b1, .scale = 0.5f}};
       if (second > 0) {
-        u2.emplace(drawn_matrix(6, c.t, 2 * c.rank, dy), dy);
         b2.emplace(drawn_matrix(7, second, 2 * c.rank, dw), dw, 1);
-        terms.push_back({*u2, *b2, c.out - second});
-        expected_terms.push_back({bounded(*u2), bounded(*b2), c.out - second});
+        terms.push_back({.a = Tensor(a).rows_from(c.rank, 2 * c.rank),
+                         .b = *b2,
+                         .scale = which & 1 ? 0.5f : 2.0f,  // of one run with the first, or not
+                         .column = c.out - second});
       }
       const auto old = accumulate ? bounded(y) : Matrix<Bounded>(c.t, c.out);
-      const auto expected = reference::linear(bounded(x), bounded(w), expected_terms, old);
-      backend->linear(x, w, terms, accumulate, y);
-      EXPECT_TRUE(as_expected(y, expected));
+      backend->linear(x, DenseWeight(w), {terms, u, {}}, accumulate, y);
+      EXPECT_TRUE(u.guard_intact());
+      std::vector<LowRankTerm<Bounded>> expected_terms;
+      int64_t column = 0;
+      for (const LowRank& term : terms) {
+        const Tensor part = Tensor(u).columns(column, term.a.rows);
+        EXPECT_TRUE(close(values_of(part), low_rank_u(x, term), dx));
+        expected_terms.push_back({as<Bounded>(values_of(part)), as<Bounded>(values_of(term.b)), term.column});
+        column += term.a.rows;
+      }
+      EXPECT_TRUE(as_expected(y, reference::linear(bounded(x), bounded(w), expected_terms, old)));
     }
   }
 }
@@ -92,7 +108,7 @@ TEST(Linear, BackwardWithAndWithoutLowRank) {
       const Held v(drawn_matrix(4, c.t, c.rank, ddy), ddy, 2), a(drawn_matrix(5, c.rank, c.in, dw), dw, 4);
       const bool low = which & 8;
       const auto expected = reference::linear_dx(bounded(dy), bounded(w), low ? bounded(v) : Matrix<Bounded>(), low ? bounded(a) : Matrix<Bounded>());
-      backend->linear_dx(dy, w, low ? Tensor(v) : Tensor{}, low ? Tensor(a) : Tensor{}, dx);
+      backend->linear_dx(dy, DenseWeight(w), low ? Tensor(v) : Tensor{}, low ? Tensor(a) : Tensor{}, dx);
       EXPECT_TRUE(as_expected(dx, expected));
     }
   }
@@ -175,13 +191,15 @@ TEST(Linear, PanelsJoinWithoutSeams) {
   const auto backend = backend_under_test();
   const LinearCase cases[] = {{2061, 40, 2100, 3}, {70, 8300, 600, 3}, {600, 8300, 70, 3}};
   for (const LinearCase& c : cases) {
-    const Held x(drawn_matrix(1, c.t, c.in, DType::bf16), DType::bf16), w(drawn_matrix(2, c.out, c.in, DType::bf16), DType::bf16, 1),
-        u(drawn_matrix(3, c.t, c.rank, DType::bf16), DType::bf16), b(drawn_matrix(4, c.out - 2, c.rank, DType::bf16), DType::bf16);
-    const LowRank term{u, b, 1};
+    const Held x(drawn_matrix(1, c.t, c.in, DType::bf16), DType::bf16),
+        w(drawn_matrix(2, c.out, c.in, DType::bf16), DType::bf16, 1),
+        a(drawn_matrix(3, c.rank, c.in, DType::bf16), DType::bf16), u(c.t, c.rank, DType::bf16),
+        b(drawn_matrix(4, c.out - 2, c.rank, DType::bf16), DType::bf16);
+    const LowRank term{.a = a, .b = b, .column = 1};
     for (const DType type : kFloats) {
       const Held y(c.t, c.out, type, 3), dx(c.t, c.in, type, 3);
-      backend->linear(x, w, {&term, 1}, false, y);
-      backend->linear_dx(y, w, {}, {}, dx);
+      backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, false, y);
+      backend->linear_dx(y, DenseWeight(w), {}, {}, dx);
       const auto one_row = [](const Held& from, int64_t row) { return as<Bounded>(values_of(Tensor(from).rows_from(row, 1))); };
       for (const int64_t row : {int64_t{0}, c.t / 2, c.t - 1}) {
         SCOPED_TRACE(fmt::format("T {} in {} out {} {} row {}", c.t, c.in, c.out, name_of(type), row));
@@ -201,15 +219,15 @@ TEST(Linear, RoundsOnce) {
   const auto backend = backend_under_test();
   for (const int64_t t : {2, 40}) {
     const Held x(drawn_matrix(1, t, 64, DType::bf16), DType::bf16), w(drawn_matrix(2, 96, 64, DType::bf16), DType::bf16);
-    const Held u(drawn_matrix(3, t, 8, DType::bf16), DType::bf16), b(drawn_matrix(4, 96, 8, DType::bf16), DType::bf16);
+    const Held a(drawn_matrix(6, 8, 64, DType::bf16), DType::bf16), b(drawn_matrix(4, 96, 8, DType::bf16), DType::bf16);
+    const Held u(t, 8, DType::bf16), v(drawn_matrix(3, t, 8, DType::bf16), DType::bf16);
     const Doubles old = drawn_matrix(5, t, 96, DType::bf16);
-    const LowRank term{u, b, 0};
+    const LowRank term{.a = a, .b = b};
     const Held wide(old, DType::f32), narrow(old, DType::bf16), dx(t, 64, DType::bf16), dx_wide(t, 64, DType::f32), dy(old, DType::bf16);
-    backend->linear(x, w, {&term, 1}, true, wide);
-    backend->linear(x, w, {&term, 1}, true, narrow);
-    const Held a(drawn_matrix(6, 8, 64, DType::bf16), DType::bf16);
-    backend->linear_dx(dy, w, u, a, dx_wide);
-    backend->linear_dx(dy, w, u, a, dx);
+    backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, true, wide);
+    backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, true, narrow);
+    backend->linear_dx(dy, DenseWeight(w), v, a, dx_wide);
+    backend->linear_dx(dy, DenseWeight(w), v, a, dx);
     for (const auto& [exact, got] : {std::pair{&wide, &narrow}, std::pair{&dx_wide, &dx}}) {
       const Doubles truth = exact->values(), values = got->values();
       size_t different = 0;
@@ -223,14 +241,15 @@ TEST(Linear, RoundsOnce) {
 TEST(Linear, DecodingIsTheSameInAnyBatch) {
   const auto backend = backend_under_test();
   for (const DType type : kFloats) {
-    const Held x(drawn_matrix(1, 8, 75, type), type), w(drawn_matrix(2, 33, 75, type), type), u(drawn_matrix(3, 8, 5, type), type),
-        b(drawn_matrix(4, 33, 5, type), type), all(8, 33, type);
-    const LowRank term{u, b, 0};
-    backend->linear(x, w, {&term, 1}, false, all);
+    Doubles picks(5, 75);  // u is five values of x, in whatever order a product sums
+    for (int64_t i = 0; i < 5; ++i) picks(i, 7 * i) = 1;
+    const Held x(drawn_matrix(1, 8, 75, type), type), w(drawn_matrix(2, 33, 75, type), type), a(picks, type),
+        b(drawn_matrix(4, 33, 5, type), type), u(8, 5, type), all(8, 33, type);
+    const LowRank term{.a = a, .b = b};
+    backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, false, all);
     for (int64_t row = 0; row < 8; ++row) {
-      const Held alone(1, 33, type);
-      const LowRank its{Tensor(u).rows_from(row, 1), b, 0};
-      backend->linear(Tensor(x).rows_from(row, 1), w, {&its, 1}, false, alone);
+      const Held alone(1, 33, type), its_u(1, 5, type);
+      backend->linear(Tensor(x).rows_from(row, 1), DenseWeight(w), {{&term, 1}, its_u, {}}, false, alone);
       EXPECT_TRUE(exactly(alone, values_of(Tensor(all).rows_from(row, 1)))) << row;
     }
   }
@@ -240,8 +259,8 @@ TEST(Linear, EmptyShapesChangeNothing) {
   const auto backend = backend_under_test();
   for (const DType type : kFloats) {
     const Held none(0, 5, type), w(drawn_matrix(1, 7, 5, type), type), y(0, 7, type);
-    backend->linear(none, w, {}, false, y);
-    backend->linear_dx(y, w, {}, {}, none);
+    backend->linear(none, DenseWeight(w), {}, false, y);
+    backend->linear_dx(y, DenseWeight(w), {}, {}, none);
     EXPECT_TRUE(y.guard_intact());
     EXPECT_TRUE(none.guard_intact());
   }

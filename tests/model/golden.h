@@ -122,8 +122,8 @@ class Runner {
       const std::vector<FactorSlice> factors = factor_slices(config, layout, placement);
       adapter_ = std::make_unique<AdapterSet>(layout, factors, dtype, *backend_, factors_);
     }
-    stage_ = std::make_unique<Stage>(config, placement, dtype, kPositions, mesh_.tp(), *backend_, weights_, source,
-                                     adapter_.get());
+    stage_ = std::make_unique<Stage>(StageShape{config, placement, dtype, kPositions},
+                                     Loading{mesh_.tp(), *backend_, weights_, source, adapter_.get()});
     if (adapter) load_adapter(*adapter, config, *adapter_);
     pool_ = std::make_unique<KvPool>(*stage_, cache_, 2 * KvPool::blocks_for(kPositions));
     decoder_ = std::make_unique<Decoder>(*stage_, mesh_, *backend_, *pool_, scratch_);

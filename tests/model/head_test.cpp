@@ -65,7 +65,10 @@ TEST(Head, EveryRowOfEveryChunk) {
       return t;
     };
     const auto tp = make_self_communicator("tp");
-    const Head head{.norm = {.weight = put(std::vector<float>(kHidden, 1), kHidden, 1, DType::f32)}, .weight = put(p.w, kVocab, kHidden, DType::f32), .share = vocabulary_share(kVocab, 0, 1), .tp = tp.get()};
+    const Head head{.norm = {.weight = put(std::vector<float>(kHidden, 1), kHidden, 1, DType::f32)},
+                    .weight = std::make_shared<DenseWeight>(put(p.w, kVocab, kHidden, DType::f32)),
+                    .share = vocabulary_share(kVocab, 0, 1),
+                    .tp = tp.get()};
     Context ctx{.backend = *backend,
                 .scratch = scratch,
                 .rope = {},

@@ -1,10 +1,10 @@
 // RoPE's angles are computed in fp32, as transformers does: off double by what that costs at long positions, no less and no more.
+#include "model/rope.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numbers>
-
-#include "model/stage.h"
 
 namespace drover {
 namespace {

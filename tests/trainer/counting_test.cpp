@@ -48,8 +48,8 @@ TEST(Counting, AllLinearsOfAllLayers) {
   }
   Counted c(s);
   EXPECT_EQ(c.backend.calls("linear"), 6 * 4 + 1);                 // four groups a layer, and the head's one block
-  EXPECT_EQ(c.backend.calls("linear_dx"), 6 * 4 - 1);              // every group but the lowest qkv
-  EXPECT_EQ(c.backend.calls("gemm"), 6 * (4 * 2 + 7 * 2) + 1);     // u and dA of each group, v and dB of each linear; the head's dx
+  EXPECT_EQ(c.backend.calls("linear_dx"), 6 * 4 - 1 + 1);          // every group but the lowest qkv, and the head
+  EXPECT_EQ(c.backend.calls("gemm"), 6 * (4 + 7 * 2));             // dA of each group, v and dB of each linear
   EXPECT_EQ(c.backend.calls("attention_backward"), 6);
 }
 
@@ -63,7 +63,7 @@ TEST(Counting, NoGradientGemmHasTheShapeOfAFrozenWeight) {
   for (const std::string& shape : c.backend.shapes()) {
     if (!shape.starts_with("gemm")) continue;
     const auto has_side = [&](int n) { return shape.find(fmt::format(",{})", n)) != std::string::npos || shape.find(fmt::format("({},", n)) != std::string::npos; };
-    EXPECT_TRUE(has_side(7) || has_side(14) || has_side(21) || shape == "gemm (33,100)x(100,64)") << shape;
+    EXPECT_TRUE(has_side(7) || has_side(14) || has_side(21)) << shape;
   }
   // And what is held for training is the adapters' own: gradients and two moments of fp32, and the clip factor.
   EXPECT_EQ(c.engine->adapter()->gradients.rows, trainable_parameters(s.model, s.adapter));
@@ -75,12 +75,12 @@ TEST(Counting, NothingRunsOrIsKeptBelowTheLowestAdapter) {
   adapt(top, 5, Projection::down);
   adapt(upper, 3, Projection::q);
   Counted only_down(top);
-  EXPECT_EQ(only_down.backend.calls("linear_dx"), 0);
+  EXPECT_EQ(only_down.backend.calls("linear_dx"), 1);  // the head's
   EXPECT_EQ(only_down.backend.calls("attention_backward"), 0);
   EXPECT_EQ(only_down.backend.calls("rms_norm_backward"), 1);  // the final norm's
   Counted from_three(upper);
   EXPECT_EQ(from_three.backend.calls("attention_backward"), 3);
-  EXPECT_EQ(from_three.backend.calls("linear_dx"), 4 + 4 + 3);
+  EXPECT_EQ(from_three.backend.calls("linear_dx"), 4 + 4 + 3 + 1);
   EXPECT_LT(only_down.engine->peak().saved, from_three.engine->peak().saved / 2);
 }
 

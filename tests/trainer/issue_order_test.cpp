@@ -8,6 +8,7 @@
 #include "kernels/base/error.h"
 #include "kernels/comm/count.h"
 #include "kernels/count/count.h"
+#include "kernels/cuda/weight.h"
 #include "trainer/plan.h"
 
 namespace drover {
@@ -150,7 +151,7 @@ EngineSettings settings_of(const MeshShape& shape, int64_t micro_batches, bool d
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{4, 1.0f}; });
   s.partition = partition_layers(s.model.layers, shape.pp(), 0.7);
   s.dtype = DType::bf16;
-  s.traits = {.strip_multiple = 64, .rounds_partials = true};
+  s.traits = cuda::kTraits;
   s.max_positions = 8;  // two documents a micro-batch, so that it passes in two parts
   s.micro_batch_tokens = 16;
   s.least_part_rows = 8;

@@ -3,6 +3,7 @@
 
 #include "kernels/comm/count.h"
 #include "kernels/count/count.h"
+#include "kernels/cuda/weight.h"
 #include "trainer/plan.h"
 
 namespace drover {
@@ -43,7 +44,7 @@ EngineSettings settings_of(bool recompute) {
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{4, 1.0f}; });
   s.partition = {{0, kLayers}};
   s.dtype = DType::bf16;
-  s.traits = {.strip_multiple = 64, .rounds_partials = true};
+  s.traits = cuda::kTraits;
   s.max_positions = 64;
   s.micro_batch_tokens = 64;
   s.least_part_rows = 16;

@@ -31,8 +31,8 @@ class Room {
   explicit Room(const RoomSettings& s = {}) : Room(s, make_self_mesh()) {}
   Room(const RoomSettings& s, const Mesh& mesh)
       : mesh_(mesh),
-        stage_(s.model, placement_of(s.model, mesh), s.dtype, s.positions, mesh_.tp(), *backend_, weights_,
-               s.weights == nullptr ? drawn_ : *s.weights, nullptr),
+        stage_(StageShape{s.model, placement_of(s.model, mesh), s.dtype, s.positions},
+               Loading{mesh_.tp(), *backend_, weights_, s.weights == nullptr ? drawn_ : *s.weights}),
         pool_(stage_, cache_, s.blocks),
         decoder_(stage_, mesh_, *backend_, pool_, scratch_),
         batcher_(decoder_, s.batcher) {}

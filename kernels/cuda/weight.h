@@ -1,0 +1,42 @@
+// How frozen weights lie in a GPU's memory, known without one, so that plans have it too. An adapted weight has a strip
+// beside it for B and one below it for A, as wide as the rank rounded up to the depth of cuBLASLt's tiles, which it
+// would take anyway, so that the rows of what is widened still begin on 128-byte boundaries. Where x and dy have such a
+// strip, for u and v, the low-rank term rides in the linear's product (augmented.cpp): [x | u]·[W | B]ᵀ and
+// [dy | v]·[W ; A]. What the rank leaves of a strip is zero.
+#pragma once
+#include "kernels/backend.h"
+
+namespace drover::cuda {
+
+constexpr int64_t low_rank_strip(int64_t rank) {
+  constexpr int64_t kMultiple = 64;
+  return (rank + kMultiple - 1) / kMultiple * kMultiple;
+}
+
+class StripWeight : public DenseWeight {
+ public:
+  StripWeight(Tensor whole, const WeightShape& shape)  // whole (out + strip, in), pitch in + strip
+      : DenseWeight(whole.rows_from(0, shape.out), shape.adapter_rank), strip_(low_rank_strip(shape.adapter_rank)) {}
+  int64_t x_pitch() const override { return in() + strip_; }
+  int64_t dy_pitch() const override { return out() + strip_; }
+  Tensor room_for_a() const override { return strip_ == 0 ? Tensor{} : below().rows_from(0, adapter_rank()); }
+  Tensor room_for_b() const override { return strip_ == 0 ? Tensor{} : beside().columns(0, adapter_rank()); }
+  Tensor room_for_v(Tensor dy) const override {
+    return strip_ == 0 || dy.pitch < dy.cols + strip_ ? Tensor{} : dy.columns(dy.cols, strip_);
+  }
+  Tensor below() const { return values.rows_from(out(), strip_); }  // (strip, in)
+  Tensor beside() const { return values.columns(in(), strip_); }    // (out, strip)
+
+ private:
+  int64_t strip_;
+};
+
+inline std::unique_ptr<Weight> lay_out_strips(Arena& arena, const WeightShape& shape) {
+  const int64_t strip = low_rank_strip(shape.adapter_rank);
+  return std::make_unique<StripWeight>(
+      arena.tensor(shape.out + strip, shape.in, dtype_of(shape.format), shape.in + strip), shape);
+}
+
+inline constexpr BackendTraits kTraits{.lay_out = lay_out_strips, .rounds_partials = true};
+
+}  // namespace drover::cuda

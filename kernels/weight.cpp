@@ -1,0 +1,19 @@
+#include "kernels/weight.h"
+
+namespace drover {
+
+Format format_of(DType dtype) {
+  require(dtype == DType::f32 || dtype == DType::bf16, "a frozen weight is f32 or bf16");
+  return dtype == DType::f32 ? Format::f32 : Format::bf16;
+}
+
+DType dtype_of(Format format) { return format == Format::f32 ? DType::f32 : DType::bf16; }
+
+DenseWeight::DenseWeight(Tensor values, int64_t adapter_rank)
+    : Weight({values.rows, values.cols, format_of(values.dtype), adapter_rank}), values(values) {}
+
+std::unique_ptr<Weight> lay_out_rows(Arena& arena, const WeightShape& shape) {
+  return std::make_unique<DenseWeight>(arena.tensor(shape.out, shape.in, dtype_of(shape.format)), shape.adapter_rank);
+}
+
+}  // namespace drover

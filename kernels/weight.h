@@ -1,0 +1,60 @@
+// A frozen matrix (out,in) in a device's memory. How its elements lie there is its backend's own: only load_weight,
+// linear, linear_dx and embedding (kernels/backend.h) touch them. What a weight says of itself is what goes well with
+// it: how to allocate the rows that it multiplies, and where an adapter's copies for it may lie.
+#pragma once
+#include <cstdint>
+#include <memory>
+
+#include "kernels/arena.h"
+
+namespace drover {
+
+// What the elements of frozen weights are in memory. A further one is a row here and a file in each backend.
+enum class Format : uint8_t { f32, bf16 };
+
+Format format_of(DType dtype);  // f32 and bf16 have one
+
+struct WeightShape {
+  int64_t out = 0, in = 0;
+  Format format = Format::f32;
+  int64_t adapter_rank = 0;  // Σ r of the low-rank terms that one adapter adds to its linear; 0: none does
+};
+
+class Weight {
+ public:
+  explicit Weight(const WeightShape& shape) : shape_(shape) {}
+  virtual ~Weight() = default;
+  Weight(const Weight&) = delete;
+  Weight& operator=(const Weight&) = delete;
+
+  int64_t out() const { return shape_.out; }
+  int64_t in() const { return shape_.in; }
+  Format format() const { return shape_.format; }
+  int64_t adapter_rank() const { return shape_.adapter_rank; }
+
+  // The pitch at which linear takes x fastest, and linear_dx dy, with the low-rank terms of an adapter of adapter_rank.
+  // With any other pitch the result is the same. What lies between two rows of such tensors may be overwritten.
+  virtual int64_t x_pitch() const { return in(); }
+  virtual int64_t dy_pitch() const { return out(); }
+  // Where the copies of one adapter's A (adapter_rank, in) and B (out, adapter_rank) are read fastest, zero at first,
+  // and v (T, adapter_rank or more columns) of a dy. Empty: anywhere. Elsewhere the result is the same.
+  virtual Tensor room_for_a() const { return {}; }
+  virtual Tensor room_for_b() const { return {}; }
+  virtual Tensor room_for_v(Tensor /*dy*/) const { return {}; }
+
+ private:
+  WeightShape shape_;
+};
+
+// Rows of plain elements, one under another, at any pitch.
+class DenseWeight : public Weight {
+ public:
+  explicit DenseWeight(Tensor values, int64_t adapter_rank = 0);  // f32 | bf16
+  const Tensor values;                                            // (out, in)
+};
+
+// A dense weight without room for more, uninitialised.
+std::unique_ptr<Weight> lay_out_rows(Arena& arena, const WeightShape& shape);
+DType dtype_of(Format format);  // of a dense weight's elements
+
+}  // namespace drover

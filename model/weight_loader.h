@@ -1,0 +1,57 @@
+// Makes and fills the frozen weights of a stage from where they come: by name, each tensor-parallel rank its share.
+#pragma once
+#include <memory>
+#include <unordered_map>
+
+#include "model/block.h"
+
+namespace drover {
+
+// Where frozen weights come from: a Hugging Face directory, a formula (made-up models), or nowhere (plans).
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  // Fills `to` (bf16 or f32, rows × cols) with rows [row, row + to.rows) and columns [col, col + to.cols) of the named
+  // tensor.
+  virtual void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) = 0;
+};
+
+struct StageShape {
+  const ModelConfig& config;
+  Placement placement;
+  DType dtype = DType::f32;   // of weights and activations
+  int64_t max_positions = 0;  // of rope's table
+};
+
+// What a stage is loaded with. The weights lie in `arena`; `adapter` may be null.
+struct Loading {
+  Communicator& tp;
+  Backend& backend;
+  Arena& arena;
+  WeightSource& source;
+  AdapterSet* adapter = nullptr;
+};
+
+class WeightLoader {
+ public:
+  WeightLoader(const StageShape& shape, const Loading& loading);
+
+  Norm norm(const std::string& name);
+  std::shared_ptr<const Weight> vocabulary(
+      const std::string& name);  // (share.count, D): rows beyond the share's valid ones are 0
+  Block block(int64_t layer, size_t index);
+  RopeTable rope();
+
+ private:
+  const ParamSpec& spec_of(const std::string& name) const;
+  LinearGroup group(int64_t layer, std::vector<Projection> projections);
+  void keep_pace();
+
+  StageShape shape_;
+  Loading with_;
+  std::vector<ParamSpec> table_;
+  std::unordered_map<std::string, const ParamSpec*> by_name_;
+  bool in_step_ = true;  // with the other ranks of the stage
+};
+
+}  // namespace drover
