@@ -7,6 +7,7 @@ Stage::Stage(const StageShape& shape, const Loading& loading)
       placement_(shape.placement),
       dtype_(shape.dtype),
       tp_(&loading.tp),
+      provider_(&loading.provider),
       share_(vocabulary_share(config_.vocab, placement_.tp_rank, placement_.tp_size)) {
   lowest_adapted_layer_ = loading.adapter == nullptr ? config_.layers : lowest_adapted_layer(loading.adapter->layout());
   WeightLoader loader(shape, loading);
@@ -39,7 +40,10 @@ Stage::Saved Stage::saved(Arena& arena, int64_t tokens, KeepPolicy keep) const {
 
 Task Stage::forward(Context& ctx, Tensor x, const Saved& saved) const {
   const size_t first_kept = blocks_.size() - saved.blocks.size();
+  if (!blocks_.empty()) provider_->acquire(0);
   for (const Block& block : blocks_) {
+    if (block.index + 1 < blocks_.size()) provider_->acquire(block.index + 1);
+    const HeldWeights weights(*provider_, block.index);
     Frame frame(ctx.scratch);
     Block::Saved s;
     const bool kept = block.index >= first_kept, input_only = kept && saved.keep == KeepPolicy::inputs;
@@ -52,7 +56,10 @@ Task Stage::forward(Context& ctx, Tensor x, const Saved& saved) const {
 
 Task Stage::backward(Context& ctx, Tensor dx, const Saved& saved) const {
   const size_t first_kept = blocks_.size() - saved.blocks.size();
+  if (first_kept < blocks_.size()) provider_->acquire(blocks_.size() - 1);
   for (size_t i = blocks_.size(); i-- > first_kept;) {
+    if (i > first_kept) provider_->acquire(i - 1);
+    const HeldWeights weights(*provider_, i);
     const Block& block = blocks_[i];
     Frame frame(ctx.scratch);
     Block::Saved s = saved.blocks[i - first_kept].rows_from(ctx.begin, dx.rows);

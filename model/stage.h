@@ -44,6 +44,7 @@ class Stage {
   DType dtype_;
   int64_t lowest_adapted_layer_ = 0;  // of the whole model
   Communicator* tp_;
+  WeightProvider* provider_;
   std::shared_ptr<const Weight> embedding_;  // (V/tp rounded up, D) on the first stage, and on the last when tied
   VocabularyShare share_;
   RopeTable rope_;

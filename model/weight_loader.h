@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "model/block.h"
+#include "model/weight_provider.h"
 
 namespace drover {
 
@@ -30,6 +31,7 @@ struct Loading {
   Arena& arena;
   WeightSource& source;
   AdapterSet* adapter = nullptr;
+  WeightProvider& provider = resident_weights();  // of the blocks' weights, once they are loaded
 };
 
 class WeightLoader {
@@ -37,8 +39,8 @@ class WeightLoader {
   WeightLoader(const StageShape& shape, const Loading& loading);
 
   Norm norm(const std::string& name);
-  std::shared_ptr<const Weight> vocabulary(
-      const std::string& name);  // (share.count, D): rows beyond the share's valid ones are 0
+  // (share.count, D), where rows beyond the share's valid ones are 0
+  std::shared_ptr<const Weight> vocabulary(const std::string& name);
   Block block(int64_t layer, size_t index);
   RopeTable rope();
 
