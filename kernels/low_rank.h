@@ -1,4 +1,5 @@
-// The low-rank terms that adapters add to a linear (Hu et al. 2021):
+// The low-rank terms that adapters add to a linear (Hu et al. 2021), as
+// Backend::linear takes them:
 //   y[:, column…] += u·bᵀ,  u = scale·drop(x)·aᵀ
 #pragma once
 #include <cstdint>
