@@ -1,8 +1,10 @@
 // The arithmetic of Drover on one device: about thirty ops, each with its equation, shapes, dtypes and aliasing rules.
-// Three backends implement it: Cpu, Cuda, Count (which counts and computes nothing).
+// Three backends implement it: Cpu, Cuda, Count (which counts and computes nothing). A new op is a method and a row of
+// DROVER_OPS here, its check, FLOPs and bytes in backend.cpp, a kernel `do_NAME` for Cpu and one for Cuda, and a test.
 // Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
 // "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
-// Ops are enqueued in order; only `download`, a Reading and a Moment that is asked for its seconds wait. Host arrays (spans) are read before the call returns.
+// Ops are enqueued in order; only `download`, a Reading and a Moment that is asked for its seconds wait. Host arrays
+// (spans) are read before the call returns. Operands that do not fit are a bug (Exit::internal), whatever the backend.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -13,6 +15,7 @@
 
 #include "kernels/arena.h"
 #include "kernels/low_rank.h"
+#include "kernels/op_call.h"
 #include "kernels/tensor.h"
 #include "kernels/weight.h"
 
@@ -78,8 +81,58 @@ class Reading {
 class Moment {
  public:
   virtual ~Moment() = default;
+  virtual bool is_reached() const = 0;                          // without waiting
   virtual double seconds_until(const Moment& later) const = 0;  // of the same backend; waits for both
 };
+
+// Pairs of a query and a key that it sees: what attention multiplies.
+int64_t visible_pairs(const Segment& segment);
+
+// Every op of Backend and the types of its parameters: the kernels that a backend has to have. Those of
+// DROVER_COMPOSED_OPS are carried out by other ops where a backend has no kernel of its own for them.
+// clang-format off
+#define DROVER_OPS(OP)                                                                                                \
+  OP(copy, Tensor, Tensor)                                                                                            \
+  OP(zero, Tensor)                                                                                                    \
+  OP(upload, const void*, Tensor)                                                                                     \
+  OP(download, Tensor, void*)                                                                                         \
+  OP(gather_rows, Tensor, Tensor, Tensor)                                                                             \
+  OP(scatter_rows, Tensor, Tensor, Tensor)                                                                            \
+  OP(gemm, Trans, Trans, float, Tensor, Tensor, float, Tensor)                                                        \
+  OP(linear, Tensor, const Weight&, const LowRankTerms&, bool, Tensor)                                                \
+  OP(linear_dx, Tensor, const Weight&, Tensor, Tensor, Tensor)                                                        \
+  OP(add, Tensor, Tensor)                                                                                             \
+  OP(scale_rows, Tensor, Tensor)                                                                                      \
+  OP(dropout, Tensor, const DropoutMask&, Tensor)                                                                     \
+  OP(dropout_add, Tensor, const DropoutMask&, Tensor)                                                                 \
+  OP(rms_norm, Tensor, Tensor, float, Tensor, Tensor)                                                                 \
+  OP(rms_norm_again, Tensor, Tensor, Tensor, Tensor)                                                                  \
+  OP(rms_norm_backward, Tensor, Tensor, Tensor, Tensor, Tensor)                                                       \
+  OP(rope, Tensor, Tensor, Tensor, Tensor, bool)                                                                      \
+  OP(swiglu, Tensor, Tensor)                                                                                          \
+  OP(swiglu_backward, Tensor, Tensor, Tensor, Tensor)                                                                 \
+  OP(embedding, Tensor, const Weight&, int64_t, int64_t, Tensor)                                                      \
+  OP(attention, Tensor, const KvView&, std::span<const Segment>, const AttentionShape&, Tensor, Tensor)               \
+  OP(attention_backward, Tensor, const KvView&, std::span<const Segment>, const AttentionShape&, Tensor, Tensor,      \
+     Tensor, Tensor, Tensor, Tensor)                                                                                  \
+  OP(start_statistics, Tensor)                                                                                        \
+  OP(fold_statistics, Tensor, Tensor, int64_t, int64_t, Tensor)                                                       \
+  OP(merge_statistics, Tensor, Tensor, Tensor)                                                                        \
+  OP(cross_entropy_backward, Tensor, Tensor, int64_t, int64_t, Tensor, Tensor)                                        \
+  OP(sample, Tensor, Tensor, Tensor)                                                                                  \
+  OP(penalize, Tensor, Tensor, Tensor)                                                                                \
+  OP(log_probabilities, Tensor, Tensor, Tensor, Tensor, Tensor)                                                       \
+  OP(sum_squares, Tensor, Tensor)                                                                                     \
+  OP(dot, Tensor, Tensor, Tensor)                                                                                     \
+  OP(clip_factor, Tensor, float, Tensor)                                                                              \
+  OP(adamw, const AdamW&, Tensor, Tensor, Tensor, Tensor, Tensor)
+#define DROVER_COMPOSED_OPS(OP)                                                                                       \
+  OP(copy_all, std::span<const CopyPair>)                                                                             \
+  OP(low_rank_backward, Tensor, std::span<const LowRankGradient>, Tensor)
+#define DROVER_KERNEL(NAME, ...) virtual void do_##NAME(__VA_ARGS__) = 0;
+#define DROVER_COMPOSED_KERNEL(NAME, ...) virtual void do_##NAME(__VA_ARGS__);
+#define DROVER_KERNEL_OVERRIDE(NAME, ...) void do_##NAME(__VA_ARGS__) override;  // in a backend's class
+// clang-format on
 
 class Backend {
  public:
@@ -89,17 +142,21 @@ class Backend {
   virtual BackendTraits traits() const { return {}; }
   virtual bool enqueues() const { return false; }  // ops return before they are done, so that it pays to go on before a Reading is there
   virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
+  void observe(OpObserver* observer) { observer_ = observer; }  // which is told of every op from now on; nullptr: none
 
   // --- moving -------------------------------------------------------------------------------------------------------
-  virtual void copy(Tensor from, Tensor to) = 0;                  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
-  virtual void copy_all(std::span<const CopyPair> pairs);         // `copy` of each, whose memory is apart from all others'; worth a call where many small ones come again and again
-  virtual void zero(Tensor x) = 0;
-  virtual void upload(const void* host, Tensor to) = 0;           // contiguous host rows of to.dtype → to (pitched)
-  virtual void download(Tensor from, void* host) = 0;             // from (pitched) → contiguous host rows; waits for all work before it
-  virtual std::unique_ptr<Reading> read_later(Tensor from);       // (n) f64, few; unless it is overridden, downloaded at once
-  virtual std::unique_ptr<Moment> moment();                         // unless it is overridden, by the host's clock
-  virtual void gather_rows(Tensor x, Tensor index, Tensor y) = 0;   // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
-  virtual void scatter_rows(Tensor x, Tensor index, Tensor y) = 0;  // y[index[i]] = x[i], other rows kept.  x (C,D) float, y (T,D) float
+  void copy(Tensor from, Tensor to);  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
+  // `copy` of each, whose memory is apart from all others'; worth a call where many small ones come again and again.
+  void copy_all(std::span<const CopyPair> pairs);
+  void zero(Tensor x);
+  void upload(const void* host, Tensor to);  // contiguous host rows of to.dtype → to (pitched)
+  void download(Tensor from, void* host);    // from (pitched) → contiguous host rows; waits for all work before it
+  std::unique_ptr<Reading> read_later(Tensor from);  // (n) f64, few; unless it is overridden, downloaded at once
+  virtual std::unique_ptr<Moment> moment();          // unless it is overridden, by the host's clock
+  // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
+  void gather_rows(Tensor x, Tensor index, Tensor y);
+  // y[index[i]] = x[i], other rows kept.  x (C,D), index (C) i32, y (T,D), same float
+  void scatter_rows(Tensor x, Tensor index, Tensor y);
 
   // --- frozen weights (weight.h) ------------------------------------------------------------------------------------
   // In memory of `arena`, which it does not outlive. Uninitialised but for the room for an adapter, which is zero.
@@ -109,59 +166,61 @@ class Backend {
 
   // --- linear algebra -------------------------------------------------------------------------------------------------
   // c = alpha·op(a)·op(b) + beta·c.  a, b float (may differ); c float; accumulation in fp32.
-  virtual void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) = 0;
+  void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate), u = scale·drop(x)·aᵀ: a linear with its low-rank terms, one rounding at
   // y and one at u.  x (T,in), w (out,in), y (T,out), all float. x may be overwritten between its rows
   // (Weight::x_pitch).
-  virtual void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) = 0;
+  void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
   // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float;
   // v, a may be empty.
-  virtual void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) = 0;
+  void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
   // For each term, dy_m being its columns of dy:  v_m = scale·dy_m·b,  grad_b += dy_mᵀ·u.  v (T,≥ Σ r) float: the terms' v_m side by side, then zeros; it may lie
   // beside dy in one memory. Unless it is overridden, two products a term.
-  virtual void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
+  void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
 
   // --- pointwise -------------------------------------------------------------------------------------------------------
-  virtual void add(Tensor x, Tensor y) = 0;                      // y += x.  any float, or both f64; same shape
-  virtual void scale_rows(Tensor weights, Tensor x) = 0;         // x[t,:] *= weights[t].  weights (T) f32, x (T,D) float
-  virtual void dropout(Tensor x, const DropoutMask& mask, Tensor y) = 0;      // y = mask∘x/(1-p).  same float shape
-  virtual void dropout_add(Tensor x, const DropoutMask& mask, Tensor y) = 0;  // y += mask∘x/(1-p).  any float
+  void add(Tensor x, Tensor y);                               // y += x.  any float, or both f64; same shape
+  void scale_rows(Tensor weights, Tensor x);                  // x[t,:] *= weights[t].  weights (T) f32, x (T,D) float
+  void dropout(Tensor x, const DropoutMask& mask, Tensor y);  // y = mask∘x/(1-p).  same float shape
+  void dropout_add(Tensor x, const DropoutMask& mask, Tensor y);  // y += mask∘x/(1-p).  any float
 
   // y[t,i] = x[t,i]·rstd[t]·w[i], rstd[t] = 1/√(mean_i x[t,i]² + eps).  x, y (T,D) float; w (D) float; rstd (T) f32. Source: Zhang & Sennrich 2019.
-  virtual void rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) = 0;
-  virtual void rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) = 0;  // the same y from a kept rstd
+  void rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd);
+  void rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y);  // the same y from a kept rstd
   // dx[t,i] += rstd[t]·(g[i] - x̂[i]·mean_j(g[j]·x̂[j])), g = dy∘w, x̂ = x·rstd.  dy, x, dx (T,D) float. The weight is frozen: no dw.
-  virtual void rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) = 0;
+  void rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx);
 
   // Rotates pairs (i, i+E/2) of every head of x by its token's angle, in place; `inverse` by minus the angle (the backward).
   // x (T, n·E) float; positions (T) i32; cosine, sine (P, E/2) f32. Source: Su et al. 2021, in Hugging Face's half-split order.
-  virtual void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) = 0;
+  void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse);
 
-  virtual void swiglu(Tensor gate_up, Tensor y) = 0;  // y = silu(gate)·up.  gate_up (T,2F) = [gate | up], y (T,F), same float. Source: Shazeer 2020.
+  // y = silu(gate)·up.  gate_up (T,2F) = [gate | up], y (T,F), same float. Source: Shazeer 2020.
+  void swiglu(Tensor gate_up, Tensor y);
   // d_gate = dy·up·silu'(gate), d_up = dy·silu(gate), and, unless it is empty, the forward's y once more.  dy, y (T,F), gate_up, d_gate_up (T,2F), same float;
   // d_gate_up may be gate_up, and y dy.
-  virtual void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) = 0;
+  void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y);
 
   // y[t] = table[id[t] - begin] where begin <= id[t] < begin + valid, else 0.  ids (T) i32, table (V,D) float, y (T,D) same float.
-  virtual void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y) = 0;
+  void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y);
 
   // --- attention -------------------------------------------------------------------------------------------------------
   // o[i] = Σ_j softmax_j(scale·q[i]·k[j])·v[j], per head, tiled (no T×T tensor).  q, o (T,H·E) same float as kv; lse (T,H) f32 = ln Σ exp.
   // Source: Dao 2023 (FlashAttention-2). Rows outside every segment are left alone. A row that sees no key gives o = 0, lse = -inf.
-  virtual void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) = 0;
+  void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o,
+                 Tensor lse);
   // dq (T,H·E), dk, dv (rows of kv, K·E) are written (not added to) on the segments' rows; contiguous views only (no block table). May not alias.
-  virtual void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
-                                  Tensor d_o, Tensor dq, Tensor dk, Tensor dv) = 0;
+  void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape,
+                          Tensor o, Tensor lse, Tensor d_o, Tensor dq, Tensor dk, Tensor dv);
 
   // --- loss: softmax over a vocabulary that is seen block by block --------------------------------------------------------
   // Folds a block of logits into running statistics {max, Σ exp(l - max), logit of the label}; start them with `start_statistics`.
   // logits (C,B) f32: vocabulary rows [begin, begin + B), of which the first `valid` count; labels (C) i32; statistics (C,3) f32.
-  virtual void start_statistics(Tensor statistics) = 0;  // {-inf, 0, 0}
-  virtual void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) = 0;
+  void start_statistics(Tensor statistics);  // {-inf, 0, 0}
+  void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics);
   // parts (n·C,3): n ranks' statistics, one under another → lse (C) f32, logprob (C) f32 = label logit - lse.
-  virtual void merge_statistics(Tensor parts, Tensor lse, Tensor logprob) = 0;
+  void merge_statistics(Tensor parts, Tensor lse, Tensor logprob);
   // d[c,v] = exp(logits[c,v] - lse[c]) - [labels[c] == begin + v], 0 for v >= valid.  logits f32; d float, may alias logits when f32.
-  virtual void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) = 0;
+  void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d);
 
   // --- generation ---------------------------------------------------------------------------------------------------------
   // tokens[i] = the column that row i chooses, or -1 where one of its logits is not finite.  logits (N,V) f32, choices
@@ -170,33 +229,40 @@ class Backend {
   // nucleus is the fewest first ones of them whose mass reaches top_p·(the mass of those kept); chosen is the first whose
   // mass, with all before it, exceeds uniform·(the nucleus' mass). Source: Holtzman et al. 2020 (top-p); Nguyen et al.
   // 2024 (min-p); the order in which the limits apply is vLLM's.
-  virtual void sample(Tensor logits, Tensor choices, Tensor tokens) = 0;
+  void sample(Tensor logits, Tensor choices, Tensor tokens);
   // l = logits[row][token] becomes l' - subtracted, l' = (l + bias)/repetition where l + bias > 0, else ·repetition.
   // logits (N,V) f32; places (M,2) i32 {row, token}, each at most once; changes (M,3) f32 {bias, repetition, subtracted}.
   // Source: Keskar et al. 2019 (repetition); OpenAI's frequency and presence penalties are subtracted.
-  virtual void penalize(Tensor logits, Tensor places, Tensor changes) = 0;
+  void penalize(Tensor logits, Tensor places, Tensor changes);
   // ln softmax(logits): values[i] of column tokens[i], and the k largest with their columns, in sample's order.
   // logits (N,V) f32; tokens (N) i32; values (N) f32; top (N,k) i32 and top_values (N,k) f32, k <= V, may be empty. A row
   // with a logit that is not finite gives NaN and -1.
-  virtual void log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) = 0;
+  void log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values);
 
   // --- optimizer ---------------------------------------------------------------------------------------------------------
-  virtual void sum_squares(Tensor x, Tensor sum) = 0;  // sum[0] += Σ x².  x f32, sum (1) f64; accumulated in fp64 in a fixed order
-  virtual void dot(Tensor x, Tensor y, Tensor sum) = 0;  // sum[0] += Σ x[i]·y[i].  x, y (n) f32, sum (1) f64; accumulated in fp64 in a fixed order
+  // Both accumulate in fp64 in a fixed order; x, y (n) f32, sum (1) f64.
+  void sum_squares(Tensor x, Tensor sum);    // sum[0] += Σ x[i]²
+  void dot(Tensor x, Tensor y, Tensor sum);  // sum[0] += Σ x[i]·y[i]
   // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite, and where factor[0] was NaN before: it stays so.
-  virtual void clip_factor(Tensor sum, float max_norm, Tensor factor) = 0;
+  void clip_factor(Tensor sum, float max_norm, Tensor factor);
   // Nothing is updated where factor[0] is not finite, so that steps can be enqueued before anybody has looked at a norm.
   // torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32; g is multiplied by factor[0].
   // Source: Loshchilov & Hutter 2019; torch.optim.AdamW.
-  virtual void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) = 0;
-};
+  void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v);
 
-// What a counted op cost. Names are the method names above.
-struct OpCount {
-  int64_t calls = 0;
-  int64_t flops = 0;
-};
+ protected:
+  DROVER_COMPOSED_OPS(DROVER_COMPOSED_KERNEL)
+  virtual std::unique_ptr<Reading> do_read_later(Tensor from);
 
-std::unique_ptr<Backend> make_cpu_backend(int threads);
+ private:
+  DROVER_OPS(DROVER_KERNEL)
+
+  class Observed;
+  template <typename Describe, typename Run>
+  void issue(Describe describe, Run run);
+
+  OpObserver* observer_ = nullptr;
+  OpCall* running_ = nullptr;  // the call that is being carried out, for the observer
+};
 
 }  // namespace drover

@@ -9,6 +9,8 @@ Format format_of(DType dtype) {
 
 DType dtype_of(Format format) { return format == Format::f32 ? DType::f32 : DType::bf16; }
 
+int64_t Weight::bytes() const { return out() * in() * size_of(dtype_of(format())); }
+
 DenseWeight::DenseWeight(Tensor values, int64_t adapter_rank)
     : Weight({values.rows, values.cols, format_of(values.dtype), adapter_rank}), values(values) {}
 

@@ -31,6 +31,7 @@ class Weight {
   int64_t in() const { return shape_.in; }
   Format format() const { return shape_.format; }
   int64_t adapter_rank() const { return shape_.adapter_rank; }
+  virtual int64_t bytes() const;  // of its elements: what a product reads
 
   // The pitch at which linear takes x fastest, and linear_dx dy, with the low-rank terms of an adapter of adapter_rank.
   // With any other pitch the result is the same. What lies between two rows of such tensors may be overwritten.

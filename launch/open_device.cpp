@@ -4,6 +4,7 @@
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/staged.h"
+#include "kernels/cpu/cpu_backend.h"
 
 namespace drover {
 

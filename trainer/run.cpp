@@ -95,7 +95,7 @@ class Training {
     const std::string schedule = print(schedule_of_run(settings, mesh_.shape));
     if (mesh_.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
     planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
-    if (recipe_.log.profile) timed_.emplace(*device_->backend);
+    if (recipe_.log.profile) op_timer_.emplace(*device_->backend);
     predicted_bytes_ = largest(world_, predicted_process_bytes(planned_, *device_->backend));
     log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(predicted_bytes_), mib(planned_.total()));
     check_fits_machine(world_, predicted_bytes_);
@@ -206,7 +206,7 @@ class Training {
 
   const LearningRate& learning_rate() const { return engine_->settings().optimizer.learning_rate; }
 
-  Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *device_->backend; }
+  Backend& backend() { return *device_->backend; }
 
   int64_t launched() const { return done_ + static_cast<int64_t>(in_flight_.size()); }
 
@@ -258,7 +258,7 @@ class Training {
     const auto due = [](int64_t step, int64_t every_steps) { return every_steps > 0 && step % every_steps == 0; };
     if (done_ == 0 || due(done_, recipe_.eval.every_steps)) validate(progress);  // not the first one: an earlier run may have been stopped in it
     note_stops();
-    if (timed_) timed_->start_over();
+    if (op_timer_) op_timer_->start_over();
     const auto loop_begin = std::chrono::steady_clock::now();
     const int64_t first_step = done_ + 1;
     while (done_ < total_steps_) {
@@ -271,9 +271,10 @@ class Training {
       if (saves) save();
     }
     progress.finish();
-    if (timed_ && done_ >= first_step) {
+    if (op_timer_ && done_ >= first_step) {
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - loop_begin).count();
-      log::info("where rank 0's time went, steps {} to {}:\n{}", first_step, done_, print_profile(timed_->times(), seconds));
+      log::info("where rank 0's time went, steps {} to {}:\n{}", first_step, done_,
+                print_profile(op_timer_->times(), seconds));
     }
     validate(progress);
     const StopReason stop = stop_here(progress);
@@ -373,7 +374,7 @@ class Training {
   PreparedData data_;
   ArenaBytes planned_;
   std::optional<Device> device_;
-  std::optional<TimedBackend> timed_;  // with log.profile, around the device's
+  std::optional<OpTimer> op_timer_;  // with log.profile
   std::optional<DirectoryWeights> weights_;
   std::optional<Engine> engine_;
   std::optional<Loader> loader_;

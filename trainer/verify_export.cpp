@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "trainer/inference.h"
 #include "trainer/process_memory.h"
 

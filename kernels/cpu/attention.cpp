@@ -94,7 +94,8 @@ void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionS
 
 }  // namespace
 
-void CpuBackend::attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) {
+void CpuBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segment> segments,
+                              const AttentionShape& shape, Tensor o, Tensor lse) {
   require(kv.k.dtype == q.dtype && kv.v.dtype == q.dtype && o.dtype == q.dtype, "attention's tensors are of one dtype");
   std::vector<Task> tasks;
   for (const Segment& s : segments) {

@@ -135,8 +135,9 @@ struct Task {
 
 }  // namespace
 
-void CpuBackend::attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
-                                    Tensor d_o, Tensor dq, Tensor dk, Tensor dv) {
+void CpuBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments,
+                                       const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o,
+                                       Tensor dq, Tensor dk, Tensor dv) {
   std::vector<Task> tasks;
   const bool few = static_cast<int64_t>(segments.size()) * shape.kv_heads < threads_;
   for (const Segment& s : segments) {

@@ -87,7 +87,7 @@ void drop(Tensor x, const DropoutMask& mask, Tensor y, bool accumulate, int thre
 
 }  // namespace
 
-void CpuBackend::dropout(Tensor x, const DropoutMask& mask, Tensor y) { drop(x, mask, y, false, threads_); }
-void CpuBackend::dropout_add(Tensor x, const DropoutMask& mask, Tensor y) { drop(x, mask, y, true, threads_); }
+void CpuBackend::do_dropout(Tensor x, const DropoutMask& mask, Tensor y) { drop(x, mask, y, false, threads_); }
+void CpuBackend::do_dropout_add(Tensor x, const DropoutMask& mask, Tensor y) { drop(x, mask, y, true, threads_); }
 
 }  // namespace drover::cpu

@@ -39,7 +39,7 @@ double row_sum_exp(const float* x, int64_t n, float m) {
 
 }  // namespace
 
-void CpuBackend::start_statistics(Tensor statistics) {
+void CpuBackend::do_start_statistics(Tensor statistics) {
   for (int64_t r = 0; r < statistics.rows; ++r) {
     float* s = statistics.as<float>() + r * statistics.pitch;
     s[0] = kMinusInfinity;
@@ -47,7 +47,7 @@ void CpuBackend::start_statistics(Tensor statistics) {
   }
 }
 
-void CpuBackend::fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) {
+void CpuBackend::do_fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) {
   if (valid == 0) return;
 #pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t r = 0; r < logits.rows; ++r) {
@@ -62,7 +62,7 @@ void CpuBackend::fold_statistics(Tensor logits, Tensor labels, int64_t begin, in
   }
 }
 
-void CpuBackend::merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
+void CpuBackend::do_merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
   const int64_t c = lse.rows, n = c == 0 ? 0 : parts.rows / c;
   const float* p = parts.as<float>();
   for (int64_t r = 0; r < c; ++r) {
@@ -80,7 +80,8 @@ void CpuBackend::merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
   }
 }
 
-void CpuBackend::cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) {
+void CpuBackend::do_cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid,
+                                           Tensor lse, Tensor d) {
   with_type(d, [&](auto* out) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
     for (int64_t r = 0; r < logits.rows; ++r) {

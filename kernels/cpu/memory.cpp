@@ -39,11 +39,11 @@ CpuBackend::CpuBackend(int threads) : memory_(make_host_memory()), threads_(thre
 int64_t CpuBackend::workspace_bytes() const { return gemm_.workspace_bytes() + threads_ * kAttentionScratchBytes; }
 
 // oneDNN takes its number of threads from OpenMP's setting of the calling thread, which another backend may have set since.
-void CpuBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+void CpuBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   omp_set_num_threads(threads_);
   gemm_.gemm(ta, tb, alpha, a, b, beta, c);
 }
-void CpuBackend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
+void CpuBackend::do_linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
   omp_set_num_threads(threads_);
   for (const LowRankRun& run : low_rank_runs(low_rank.terms)) {
     low_rank_input(*this, x, run, low_rank.dropped, low_rank.u.columns(run.column, run.a.rows));
@@ -56,7 +56,7 @@ void CpuBackend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank,
   }
   gemm_.linear(x, values_of(w), products, accumulate, y);
 }
-void CpuBackend::linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
+void CpuBackend::do_linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
   omp_set_num_threads(threads_);
   gemm_.linear_dx(dy, values_of(w), v, a, dx);
 }

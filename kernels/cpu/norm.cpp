@@ -27,7 +27,7 @@ float sum_row(int64_t n, F&& f, const In*... x) {
 
 }  // namespace
 
-void CpuBackend::rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) {
+void CpuBackend::do_rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) {
   with_type(x, [&](const auto* xs) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
     for (int64_t r = 0; r < x.rows; ++r) {
@@ -38,7 +38,7 @@ void CpuBackend::rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) 
   rms_norm_again(x, rstd, w, y);
 }
 
-void CpuBackend::rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) {
+void CpuBackend::do_rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) {
   with_type(x, [&](const auto* xs) {
     with_type(w, [&](const auto* ws) {
       with_type(y, [&](auto* ys) {
@@ -52,7 +52,7 @@ void CpuBackend::rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) {
   });
 }
 
-void CpuBackend::rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) {
+void CpuBackend::do_rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) {
   with_type(dy, [&](const auto* dys) {
     with_type(x, [&](const auto* xs) {
       with_type(w, [&](const auto* ws) {

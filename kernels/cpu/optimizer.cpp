@@ -25,9 +25,9 @@ double sum_blocks(int64_t n, int threads, F&& f) {
 
 }  // namespace
 
-void CpuBackend::sum_squares(Tensor x, Tensor total) { dot(x, x, total); }
+void CpuBackend::do_sum_squares(Tensor x, Tensor total) { do_dot(x, x, total); }
 
-void CpuBackend::dot(Tensor x, Tensor y, Tensor total) {
+void CpuBackend::do_dot(Tensor x, Tensor y, Tensor total) {
   require(x.contiguous() && y.contiguous() && x.size() == y.size(), "dot takes two vectors of one length");
   const float *a = x.as<float>(), *b = y.as<float>();
   total.as<double>()[0] += sum_blocks(x.size(), threads_, [&](int64_t begin, int64_t end) {
@@ -37,7 +37,7 @@ void CpuBackend::dot(Tensor x, Tensor y, Tensor total) {
   });
 }
 
-void CpuBackend::clip_factor(Tensor total, float max_norm, Tensor factor) {
+void CpuBackend::do_clip_factor(Tensor total, float max_norm, Tensor factor) {
   const double norm = std::sqrt(total.as<double>()[0]);
   if (!std::isfinite(norm) || std::isnan(factor.as<float>()[0])) {
     factor.as<float>()[0] = NAN;
@@ -46,7 +46,7 @@ void CpuBackend::clip_factor(Tensor total, float max_norm, Tensor factor) {
   factor.as<float>()[0] = max_norm <= 0 ? 1.0f : static_cast<float>(std::min(1.0, static_cast<double>(max_norm) / (norm + 1e-6)));
 }
 
-void CpuBackend::adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
+void CpuBackend::do_adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
   const float clip = factor.as<float>()[0];
   if (!std::isfinite(clip)) return;
   const double t = static_cast<double>(s.step), lr = s.learning_rate;

@@ -48,7 +48,7 @@ void convert(From from, To& to) {
 
 }  // namespace
 
-void CpuBackend::copy(Tensor from, Tensor to) {
+void CpuBackend::do_copy(Tensor from, Tensor to) {
   require(same_shape(from, to), "copy keeps the shape");
   if (from.size() == 0) return;
   const Walk w = walk(from, to);
@@ -80,7 +80,7 @@ void CpuBackend::copy(Tensor from, Tensor to) {
   });
 }
 
-void CpuBackend::zero(Tensor x) {
+void CpuBackend::do_zero(Tensor x) {
   if (x.contiguous()) {
     std::memset(x.data, 0, static_cast<size_t>(x.bytes()));
     return;
@@ -91,10 +91,12 @@ void CpuBackend::zero(Tensor x) {
   }
 }
 
-void CpuBackend::upload(const void* host, Tensor to) { copy(matrix(const_cast<void*>(host), to.rows, to.cols, to.dtype), to); }
-void CpuBackend::download(Tensor from, void* host) { copy(from, matrix(host, from.rows, from.cols, from.dtype)); }
+void CpuBackend::do_upload(const void* host, Tensor to) {
+  do_copy(matrix(const_cast<void*>(host), to.rows, to.cols, to.dtype), to);
+}
+void CpuBackend::do_download(Tensor from, void* host) { do_copy(from, matrix(host, from.rows, from.cols, from.dtype)); }
 
-void CpuBackend::gather_rows(Tensor x, Tensor index, Tensor y) {
+void CpuBackend::do_gather_rows(Tensor x, Tensor index, Tensor y) {
   const int32_t* at = index.as<int32_t>();
   const int64_t size = size_of(x.dtype);
   require(x.dtype == y.dtype && x.cols == y.cols, "gather_rows keeps dtype and width");
@@ -103,7 +105,7 @@ void CpuBackend::gather_rows(Tensor x, Tensor index, Tensor y) {
   });
 }
 
-void CpuBackend::scatter_rows(Tensor x, Tensor index, Tensor y) {
+void CpuBackend::do_scatter_rows(Tensor x, Tensor index, Tensor y) {
   const int32_t* at = index.as<int32_t>();
   const int64_t size = size_of(x.dtype);
   require(x.dtype == y.dtype && x.cols == y.cols, "scatter_rows keeps dtype and width");
@@ -112,7 +114,7 @@ void CpuBackend::scatter_rows(Tensor x, Tensor index, Tensor y) {
   });
 }
 
-void CpuBackend::add(Tensor x, Tensor y) {
+void CpuBackend::do_add(Tensor x, Tensor y) {
   require(same_shape(x, y), "add keeps the shape");
   if (x.size() == 0) return;
   const Walk w = walk(x, y);
@@ -132,7 +134,7 @@ void CpuBackend::add(Tensor x, Tensor y) {
   });
 }
 
-void CpuBackend::scale_rows(Tensor weights, Tensor x) {
+void CpuBackend::do_scale_rows(Tensor weights, Tensor x) {
   with_type(x, [&](auto* data) {
     for_rows(x.rows, threads_, [&](int64_t r) {
       const Vec factor = _mm256_set1_ps(weights.as<float>()[r]);
@@ -142,7 +144,7 @@ void CpuBackend::scale_rows(Tensor weights, Tensor x) {
   });
 }
 
-void CpuBackend::rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) {
+void CpuBackend::do_rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) {
   const int64_t half = cosine.cols, heads = x.cols / (2 * half);
   const Vec sign = _mm256_set1_ps(inverse ? -1.0f : 1.0f);
   with_type(x, [&](auto* data) {
@@ -178,7 +180,7 @@ Vec sigmoid(Vec g) {
 
 }  // namespace
 
-void CpuBackend::swiglu(Tensor gate_up, Tensor y) {
+void CpuBackend::do_swiglu(Tensor gate_up, Tensor y) {
   const int64_t f = y.cols;
   with_type(y, [&](auto* out) {
     using T = std::remove_pointer_t<decltype(out)>;
@@ -190,7 +192,7 @@ void CpuBackend::swiglu(Tensor gate_up, Tensor y) {
   });
 }
 
-void CpuBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
+void CpuBackend::do_swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
   const int64_t f = dy.cols;
   with_type(dy, [&](auto* d) {
     using T = std::remove_pointer_t<decltype(d)>;
@@ -226,7 +228,7 @@ void CpuBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Te
   });
 }
 
-void CpuBackend::embedding(Tensor ids, const Weight& weight, int64_t begin, int64_t valid, Tensor y) {
+void CpuBackend::do_embedding(Tensor ids, const Weight& weight, int64_t begin, int64_t valid, Tensor y) {
   const Tensor table = values_of(weight);
   const int64_t bytes = y.cols * size_of(y.dtype);
   for_rows(ids.rows, threads_, [&](int64_t t) {

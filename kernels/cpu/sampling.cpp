@@ -62,7 +62,7 @@ int32_t drawn(std::span<const float> logits, const SamplingRow& how) {
 
 }  // namespace
 
-void CpuBackend::sample(Tensor logits, Tensor choices, Tensor tokens) {
+void CpuBackend::do_sample(Tensor logits, Tensor choices, Tensor tokens) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t r = 0; r < logits.rows; ++r) {
     const std::span<const float> row = row_of(logits, r);
@@ -79,7 +79,7 @@ void CpuBackend::sample(Tensor logits, Tensor choices, Tensor tokens) {
   }
 }
 
-void CpuBackend::penalize(Tensor logits, Tensor places, Tensor changes) {
+void CpuBackend::do_penalize(Tensor logits, Tensor places, Tensor changes) {
   for (int64_t i = 0; i < places.rows; ++i) {
     const int32_t* place = places.as<int32_t>() + i * places.pitch;
     const float* change = changes.as<float>() + i * changes.pitch;
@@ -89,7 +89,7 @@ void CpuBackend::penalize(Tensor logits, Tensor places, Tensor changes) {
   }
 }
 
-void CpuBackend::log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
+void CpuBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t r = 0; r < logits.rows; ++r) {
     const std::span<const float> row = row_of(logits, r);

@@ -86,12 +86,14 @@ std::string CudaAttention::path() const {
   return taken("cuDNN", s.cudnn_calls) + ", " + taken("own kernels", s.own_calls);
 }
 
-void CudaBackend::attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse) {
+void CudaBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segment> segments,
+                               const AttentionShape& shape, Tensor o, Tensor lse) {
   attention_->forward({q, kv, segments, shape, o, lse});
 }
 
-void CudaBackend::attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o, Tensor lse,
-                                     Tensor d_o, Tensor dq, Tensor dk, Tensor dv) {
+void CudaBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments,
+                                        const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o,
+                                        Tensor dq, Tensor dk, Tensor dv) {
   attention_->backward({q, kv, segments, shape, o, lse}, {d_o, dq, dk, dv});
 }
 

@@ -74,8 +74,8 @@ void CopyTable::copy(std::span<const CopyPair> pairs) {
   go(std::integral_constant<int, 1>{});
 }
 
-void CudaBackend::copy_all(std::span<const CopyPair> pairs) {
-  if (!CopyTable::takes(pairs)) return Backend::copy_all(pairs);
+void CudaBackend::do_copy_all(std::span<const CopyPair> pairs) {
+  if (!CopyTable::takes(pairs)) return Backend::do_copy_all(pairs);
   copies_->copy(pairs);
 }
 

@@ -87,7 +87,7 @@ std::string CudaBackend::report() const {
   return text + "attention: " + attention_->path();
 }
 
-void CudaBackend::upload(const void* host, Tensor to) {
+void CudaBackend::do_upload(const void* host, Tensor to) {
   if (to.size() == 0) return;
   const int64_t element = size_of(to.dtype);
   uploader_->copy(host, to.rows, to.cols * element, to.data, to.pitch * element);
@@ -95,7 +95,7 @@ void CudaBackend::upload(const void* host, Tensor to) {
   traffic_.uploaded_bytes += to.bytes();
 }
 
-void CudaBackend::download(Tensor from, void* host) {
+void CudaBackend::do_download(Tensor from, void* host) {
   if (from.size() > 0) {
     const size_t element = static_cast<size_t>(size_of(from.dtype)), width = static_cast<size_t>(from.cols) * element;
     const size_t pitch = from.rows == 1 ? width : static_cast<size_t>(from.pitch) * element;
@@ -107,7 +107,7 @@ void CudaBackend::download(Tensor from, void* host) {
   traffic_.downloaded_bytes += from.bytes();
 }
 
-std::unique_ptr<Reading> CudaBackend::read_later(Tensor from) {
+std::unique_ptr<Reading> CudaBackend::do_read_later(Tensor from) {
   ++traffic_.downloads;
   traffic_.downloaded_bytes += from.bytes();
   return readings_->start(from);

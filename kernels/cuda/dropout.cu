@@ -62,7 +62,7 @@ void drop(cudaStream_t stream, Tensor x, const DropoutMask& mask, Tensor y) {
 
 }  // namespace
 
-void CudaBackend::dropout(Tensor x, const DropoutMask& mask, Tensor y) { drop<false>(stream_, x, mask, y); }
-void CudaBackend::dropout_add(Tensor x, const DropoutMask& mask, Tensor y) { drop<true>(stream_, x, mask, y); }
+void CudaBackend::do_dropout(Tensor x, const DropoutMask& mask, Tensor y) { drop<false>(stream_, x, mask, y); }
+void CudaBackend::do_dropout_add(Tensor x, const DropoutMask& mask, Tensor y) { drop<true>(stream_, x, mask, y); }
 
 }  // namespace drover::cuda

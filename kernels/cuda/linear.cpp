@@ -72,7 +72,7 @@ struct Products {
 
 }  // namespace
 
-void CudaBackend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+void CudaBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   Products product{*this, *matmul_, stream_};
   if (Matmul::takes(a.dtype, b.dtype, c.dtype)) return product(ta, tb, alpha, a, b, beta, c);
   product.rounded_once(c, beta != 0, [&](Tensor rows, int64_t begin) { product(ta, tb, alpha, op_rows(ta, a, begin, rows.rows), b, beta, rows); });
@@ -90,7 +90,7 @@ std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape
   return made;
 }
 
-void CudaBackend::linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
+void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
   const Tensor w = static_cast<const DenseWeight&>(weight).values;
   const std::span<const LowRank> terms = low_rank.terms;
   const std::vector<LowRankRun> runs = low_rank_runs(terms);
@@ -100,7 +100,7 @@ void CudaBackend::linear(Tensor x, const Weight& weight, const LowRankTerms& low
   const float beta = accumulate ? 1.0f : 0.0f;
   if (wide.possible) {
     if (!terms.empty()) fill_strip(wide.x.columns(x.cols, wide.x.cols - x.cols), x, w, runs, low_rank);
-    return gemm(Trans::no, Trans::yes, 1, wide.x, wide.w, beta, y);
+    return do_gemm(Trans::no, Trans::yes, 1, wide.x, wide.w, beta, y);
   }
   for (const LowRankRun& run : runs) {
     low_rank_input(*this, x, run, low_rank.dropped, low_rank.u.columns(run.column, run.a.rows));
@@ -134,12 +134,12 @@ void CudaBackend::fill_strip(Tensor strip, Tensor x, Tensor w, std::span<const L
   copy(strip.columns(0, rank), low_rank.u);
 }
 
-void CudaBackend::linear_dx(Tensor dy, const Weight& weight, Tensor v, Tensor a, Tensor dx) {
+void CudaBackend::do_linear_dx(Tensor dy, const Weight& weight, Tensor v, Tensor a, Tensor dx) {
   const Tensor w = static_cast<const DenseWeight&>(weight).values;
   LinearPaths::Count& path = paths_.backward[{w.cols, w.rows}];
   const Augmented wide = augmented_backward(dy, w, v, a);
   ++(v.empty() ? path.plain : wide.possible ? path.fused : path.unfused);
-  if (wide.possible) return gemm(Trans::no, Trans::no, 1, wide.x, wide.w, 0, dx);
+  if (wide.possible) return do_gemm(Trans::no, Trans::no, 1, wide.x, wide.w, 0, dx);
   Products product{*this, *matmul_, stream_};
   product.rounded_once(dx, false, [&](Tensor rows, int64_t begin) {
     product(Trans::no, Trans::no, 1, dy.rows_from(begin, rows.rows), w, 0, rows);

@@ -105,12 +105,12 @@ __global__ void backward_kernel(Walk w, const float* logits, int64_t pitch, cons
 
 }  // namespace
 
-void CudaBackend::start_statistics(Tensor statistics) {
+void CudaBackend::do_start_statistics(Tensor statistics) {
   launch("start_statistics", start_kernel, grid_of(statistics.rows, kMergeThreads), kMergeThreads, 0, stream_, statistics.rows, statistics.as<float>(),
          statistics.pitch);
 }
 
-void CudaBackend::fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) {
+void CudaBackend::do_fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) {
   require(valid <= logits.cols && logits.cols < 1 << 30, "a block of logits holds its valid columns");
   if (valid == 0) return;
   const auto by = [&](auto n) {
@@ -122,13 +122,14 @@ void CudaBackend::fold_statistics(Tensor logits, Tensor labels, int64_t begin, i
   by(std::integral_constant<int, 1>{});
 }
 
-void CudaBackend::merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
+void CudaBackend::do_merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
   if (lse.rows == 0) return;
   launch("merge_statistics", merge_kernel, grid_of(lse.rows, kMergeThreads), kMergeThreads, 0, stream_, lse.rows, parts.rows / lse.rows, parts.as<float>(),
          parts.pitch, as_row(lse).as<float>(), as_row(logprob).as<float>());
 }
 
-void CudaBackend::cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d) {
+void CudaBackend::do_cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid,
+                                            Tensor lse, Tensor d) {
   with_width({logits, d}, [&](auto n) {
     with_type(d, [&](auto* to) {
       const Walk w = walk(logits.rows, logits.cols / n());

@@ -331,8 +331,8 @@ void LowRankBackward::operator()(Tensor dy, std::span<const LowRankGradient> ter
   }
 }
 
-void CudaBackend::low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) {
-  LowRankBackward::takes(dy, terms, v) ? (*low_rank_)(dy, terms, v) : Backend::low_rank_backward(dy, terms, v);
+void CudaBackend::do_low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v) {
+  LowRankBackward::takes(dy, terms, v) ? (*low_rank_)(dy, terms, v) : Backend::do_low_rank_backward(dy, terms, v);
 }
 
 }  // namespace drover::cuda

@@ -11,6 +11,12 @@ EventMoment::EventMoment(cudaStream_t stream) {
 
 EventMoment::~EventMoment() { cudaEventDestroy(event_); }
 
+bool EventMoment::is_reached() const {
+  const cudaError_t state = cudaEventQuery(event_);
+  if (state != cudaErrorNotReady) check(state, "cudaEventQuery");
+  return state == cudaSuccess;
+}
+
 double EventMoment::seconds_until(const Moment& later) const {
   const auto& end = dynamic_cast<const EventMoment&>(later);
   check(cudaEventSynchronize(event_), "cudaEventSynchronize");

@@ -12,6 +12,7 @@ class EventMoment : public Moment {
   ~EventMoment() override;
   EventMoment(const EventMoment&) = delete;
   EventMoment& operator=(const EventMoment&) = delete;
+  bool is_reached() const override;
   double seconds_until(const Moment& later) const override;
 
  private:

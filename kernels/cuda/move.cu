@@ -64,7 +64,7 @@ const int32_t* index_of(Tensor index) { return as_row(index).as<int32_t>(); }
 
 }  // namespace
 
-void CudaBackend::copy(Tensor from, Tensor to) {
+void CudaBackend::do_copy(Tensor from, Tensor to) {
   require(from.rows == to.rows && from.cols == to.cols, "copy keeps the shape");
   flatten(from, to);
   if (from.dtype == to.dtype) return move(stream_, "copy", {.from = from, .to = to, .rows = from.rows, .valid = from.rows});
@@ -83,7 +83,7 @@ void CudaBackend::copy(Tensor from, Tensor to) {
   });
 }
 
-void CudaBackend::zero(Tensor x) {
+void CudaBackend::do_zero(Tensor x) {
   if (x.size() == 0) return;
   const size_t element = static_cast<size_t>(size_of(x.dtype));
   if (x.contiguous()) {
@@ -94,15 +94,15 @@ void CudaBackend::zero(Tensor x) {
   }
 }
 
-void CudaBackend::gather_rows(Tensor x, Tensor index, Tensor y) {
+void CudaBackend::do_gather_rows(Tensor x, Tensor index, Tensor y) {
   move(stream_, "gather_rows", {.from = x, .to = y, .from_row = index_of(index), .rows = index.rows, .valid = x.rows});
 }
 
-void CudaBackend::scatter_rows(Tensor x, Tensor index, Tensor y) {
+void CudaBackend::do_scatter_rows(Tensor x, Tensor index, Tensor y) {
   move(stream_, "scatter_rows", {.from = x, .to = y, .to_row = index_of(index), .rows = index.rows, .valid = x.rows});
 }
 
-void CudaBackend::embedding(Tensor ids, const Weight& weight, int64_t begin, int64_t valid, Tensor y) {
+void CudaBackend::do_embedding(Tensor ids, const Weight& weight, int64_t begin, int64_t valid, Tensor y) {
   const Tensor table = static_cast<const DenseWeight&>(weight).values;
   move(stream_, "embedding", {.from = table, .to = y, .from_row = index_of(ids), .begin = begin, .rows = ids.rows, .valid = valid});
 }

@@ -121,10 +121,14 @@ void norm(cudaStream_t stream, Tensor x, Tensor w, float eps, Tensor y, Tensor r
 
 }  // namespace
 
-void CudaBackend::rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) { norm<true>(stream_, x, w, eps, y, rstd); }
-void CudaBackend::rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) { norm<false>(stream_, x, w, 0, y, rstd); }
+void CudaBackend::do_rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) {
+  norm<true>(stream_, x, w, eps, y, rstd);
+}
+void CudaBackend::do_rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) {
+  norm<false>(stream_, x, w, 0, y, rstd);
+}
 
-void CudaBackend::rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) {
+void CudaBackend::do_rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx) {
   with_width({dy, x, as_row(w), dx}, [&](auto n) {
     with_type(dy, [&](const auto* dys) {
       with_type(x, [&](const auto* xs) {

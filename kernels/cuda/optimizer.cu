@@ -108,14 +108,14 @@ __global__ void adamw_kernel(AdamWConstants c, const float* factor, const float*
 
 }  // namespace
 
-void CudaBackend::sum_squares(Tensor x, Tensor sum) { sum_products<true>(stream_, x, x, sum, partial_sums_); }
-void CudaBackend::dot(Tensor x, Tensor y, Tensor sum) { sum_products<false>(stream_, x, y, sum, partial_sums_); }
+void CudaBackend::do_sum_squares(Tensor x, Tensor sum) { sum_products<true>(stream_, x, x, sum, partial_sums_); }
+void CudaBackend::do_dot(Tensor x, Tensor y, Tensor sum) { sum_products<false>(stream_, x, y, sum, partial_sums_); }
 
-void CudaBackend::clip_factor(Tensor sum, float max_norm, Tensor factor) {
+void CudaBackend::do_clip_factor(Tensor sum, float max_norm, Tensor factor) {
   launch("clip_factor", clip_kernel, 1, 1, 0, stream_, sum.as<double>(), static_cast<double>(max_norm), factor.as<float>());
 }
 
-void CudaBackend::adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
+void CudaBackend::do_adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
   const double t = static_cast<double>(s.step), lr = s.learning_rate;
   const AdamWConstants c{.decay = static_cast<float>(1 - lr * s.weight_decay),
                          .step_size = static_cast<float>(lr / (1 - std::pow(s.beta1, t))),

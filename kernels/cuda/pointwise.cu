@@ -105,7 +105,7 @@ __global__ void swiglu_backward_kernel(Walk w, const T* dy, int64_t dy_pitch, co
 
 }  // namespace
 
-void CudaBackend::add(Tensor x, Tensor y) {
+void CudaBackend::do_add(Tensor x, Tensor y) {
   require(x.rows == y.rows && x.cols == y.cols, "add keeps the shape");
   flatten(x, y);
   if (x.dtype == DType::f64) {
@@ -122,7 +122,7 @@ void CudaBackend::add(Tensor x, Tensor y) {
   });
 }
 
-void CudaBackend::scale_rows(Tensor weights, Tensor x) {
+void CudaBackend::do_scale_rows(Tensor weights, Tensor x) {
   with_width({x}, [&](auto n) {
     with_type(x, [&](auto* data) {
       const Walk w = walk(x.rows, x.cols / n());
@@ -131,7 +131,7 @@ void CudaBackend::scale_rows(Tensor weights, Tensor x) {
   });
 }
 
-void CudaBackend::rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) {
+void CudaBackend::do_rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) {
   const int64_t half = cosine.cols;
   require(half > 0 && x.cols % (2 * half) == 0 && x.cols <= 0x7fffffff, "rope turns whole heads");
   with_width({x.columns(0, half), cosine, sine}, [&](auto n) {
@@ -144,7 +144,7 @@ void CudaBackend::rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, b
   });
 }
 
-void CudaBackend::swiglu(Tensor gate_up, Tensor y) {
+void CudaBackend::do_swiglu(Tensor gate_up, Tensor y) {
   const int64_t f = y.cols;
   require(gate_up.dtype == y.dtype && gate_up.cols == 2 * f, "gate_up is twice as wide as y and of its dtype");
   with_width({gate_up.columns(0, f), y}, [&](auto n) {
@@ -156,7 +156,7 @@ void CudaBackend::swiglu(Tensor gate_up, Tensor y) {
   });
 }
 
-void CudaBackend::swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
+void CudaBackend::do_swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y) {
   const int64_t f = dy.cols;
   require(gate_up.dtype == dy.dtype && d_gate_up.dtype == dy.dtype && gate_up.cols == 2 * f && d_gate_up.cols == 2 * f, "gate_up and its gradient are twice as wide as dy");
   require(y.empty() || (y.dtype == dy.dtype && y.rows == dy.rows && y.cols == f), "y is as dy");

@@ -211,7 +211,7 @@ Order order_of(int64_t columns) {
 
 }  // namespace
 
-void CudaBackend::sample(Tensor logits, Tensor choices, Tensor tokens) {
+void CudaBackend::do_sample(Tensor logits, Tensor choices, Tensor tokens) {
   const Order order = order_of(logits.cols);
   const int bits = std::bit_width(static_cast<unsigned>(logits.cols - 1));
   launch("sample", sample_kernel, grid_of(logits.rows), kThreads, kSumBytes, stream_, logits.as<float>(), logits.pitch,
@@ -219,7 +219,7 @@ void CudaBackend::sample(Tensor logits, Tensor choices, Tensor tokens) {
          choices.as<float>(), choices.pitch, tokens.as<int32_t>(), tokens.pitch);
 }
 
-void CudaBackend::penalize(Tensor logits, Tensor places, Tensor changes) {
+void CudaBackend::do_penalize(Tensor logits, Tensor places, Tensor changes) {
   constexpr int kPenaltyThreads = 256;
   if (places.rows == 0) return;
   launch("penalize", penalize_kernel, grid_of(places.rows, kPenaltyThreads), kPenaltyThreads, 0, stream_,
@@ -227,7 +227,7 @@ void CudaBackend::penalize(Tensor logits, Tensor places, Tensor changes) {
          places.rows);
 }
 
-void CudaBackend::log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
+void CudaBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
   launch("log_probabilities", log_probability_kernel, grid_of(logits.rows), kThreads, 0, stream_, logits.as<float>(),
          logits.pitch, static_cast<int>(logits.cols), order_of(logits.cols), tokens.as<int32_t>(), tokens.pitch,
          values.as<float>(), values.pitch, top.as<int32_t>(), top.pitch, top_values.as<float>(), top_values.pitch,

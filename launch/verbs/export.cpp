@@ -4,6 +4,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/program.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "launch/verbs/verb.h"
 #include "model/files/staged_directory.h"
 #include "trainer/checkpoint.h"

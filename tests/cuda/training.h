@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/support/made_up.h"
 #include "trainer/plan.h"

@@ -5,6 +5,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/error.h"
+#include "kernels/cpu/cpu_backend.h"
 
 namespace drover {
 namespace {

@@ -1,6 +1,8 @@
 // The counting backend: addresses nobody reads, FLOPs by formula, shapes in words.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "kernels/base/error.h"
 #include "kernels/count/count.h"
 
@@ -39,13 +41,58 @@ TEST(Count, FlopsByFormula) {
   // 5 causal rows see 1+2+3+4+5 keys; a row of a decode step sees all 100.
   const Segment segments[] = {{.nq = 5, .nk = 5, .offset = 0}, {.nq = 1, .nk = 100, .offset = 99}};
   const AttentionShape shape{6, 2, 8, 1};
-  b.attention(t(6, 48), {t(105, 16), t(105, 16)}, segments, shape, t(6, 48), t(6, 6));
+  const Tensor lse = arena.tensor(6, 6, DType::f32);
+  b.attention(t(6, 48), {t(105, 16), t(105, 16)}, segments, shape, t(6, 48), lse);
   EXPECT_EQ(b.counts().at("attention").flops, 4 * 6 * 8 * 115);
-  b.attention_backward(t(6, 48), {t(105, 16), t(105, 16)}, segments, shape, t(6, 48), t(6, 6), t(6, 48), t(6, 48), t(105, 16), t(105, 16));
+  b.attention_backward(t(6, 48), {t(105, 16), t(105, 16)}, segments, shape, t(6, 48), lse, t(6, 48), t(6, 48),
+                       t(105, 16), t(105, 16));
   EXPECT_EQ(b.counts().at("attention_backward").flops, 10 * 6 * 8 * 115);
   int64_t sum = 0;
   for (const auto& [name, count] : b.counts()) sum += count.flops;
   EXPECT_EQ(b.total_flops(), sum);
+}
+
+TEST(Count, BytesOfOperandsReadOnceAndWrittenOnce) {
+  CountBackend b;
+  Arena arena("plan", b.memory(), int64_t{1} << 40);
+  const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
+  b.linear(t(11, 8), t(9, 8), {}, false, t(11, 9));
+  EXPECT_EQ(b.counts().at("linear").bytes, 2 * (11 * 8 + 9 * 8 + 11 * 9));
+  b.linear(t(11, 8), t(9, 8), {}, true, t(11, 9));  // y is read too
+  EXPECT_EQ(b.counts().at("linear").bytes, 4 * (11 * 8 + 9 * 8 + 11 * 9) + 2 * 11 * 9);
+  b.add(t(3, 4), arena.tensor(3, 4, DType::f32));
+  EXPECT_EQ(b.counts().at("add").bytes, 12 * (2 + 2 * 4));
+  b.gather_rows(t(1000, 4), arena.tensor(5, 1, DType::i32), t(5, 4));  // five rows of x, not all of it
+  EXPECT_EQ(b.counts().at("gather_rows").bytes, 5 * 4 + 2 * (5 * 4 * 2));
+}
+
+TEST(Count, OfAnOpThatOthersCarryOutThoseAreCounted) {
+  CountBackend b;
+  Arena arena("plan", b.memory(), int64_t{1} << 40);
+  const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
+  const LowRankGradient terms[] = {{t(5, 4), t(6, 4), arena.tensor(6, 4, DType::f32), 1, 0},
+                                   {t(5, 4), t(3, 4), arena.tensor(3, 4, DType::f32), 1, 6}};
+  b.low_rank_backward(t(5, 9), terms, t(5, 10));
+  EXPECT_EQ(b.calls("gemm"), 4);
+  EXPECT_EQ(b.calls("zero"), 1);
+  EXPECT_EQ(b.calls("low_rank_backward"), 0);
+  EXPECT_EQ(b.total_flops(), 4 * 5 * 9 * 4);
+  const CopyPair pairs[] = {{t(2, 3), t(2, 3)}, {t(1, 1), t(1, 1)}};
+  b.copy_all(pairs);
+  EXPECT_EQ(b.calls("copy"), 2);
+  EXPECT_EQ(b.calls("copy_all"), 0);
+}
+
+TEST(Count, VisiblePairsAreThoseOfEveryQuery) {
+  for (const int64_t nq : {0, 1, 2, 7, 40}) {
+    for (const int64_t nk : {0, 1, 5, 7, 39, 64}) {
+      for (int64_t offset = -45; offset <= 70; ++offset) {
+        int64_t pairs = 0;
+        for (int64_t i = 0; i < nq; ++i) pairs += std::clamp<int64_t>(i + offset + 1, 0, nk);
+        EXPECT_EQ(visible_pairs({.nq = nq, .nk = nk, .offset = offset}), pairs) << nq << ' ' << nk << ' ' << offset;
+      }
+    }
+  }
 }
 
 TEST(Count, ShapesOnRequest) {

@@ -1,5 +1,6 @@
 #include <cstdlib>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/reference/backend_under_test.h"
 
 namespace drover::reference {

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "kernels/timed/timed.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "launch/tiny_model.h"
 #include "trainer/run.h"
 #include "trainer/stop_signal.h"
@@ -27,29 +27,30 @@ struct Diary {
 };
 
 // The CPU, saying of itself that it enqueues.
-class Behind : public TimedBackend {
+class Behind : public cpu::CpuBackend {
  public:
-  Behind(std::unique_ptr<Backend> inner, Diary& diary) : TimedBackend(*inner), inner_(std::move(inner)), diary_(diary) {}
+  explicit Behind(Diary& diary) : CpuBackend(1), diary_(diary) {}
   bool enqueues() const override { return true; }
-  void clip_factor(Tensor sum, float max_norm, Tensor factor) override {
+
+ private:
+  void do_clip_factor(Tensor sum, float max_norm, Tensor factor) override {
     if (diary_.updates + 1 == diary_.spoilt) sum.as<double>()[0] = INFINITY;
-    TimedBackend::clip_factor(sum, max_norm, factor);
+    CpuBackend::do_clip_factor(sum, max_norm, factor);
   }
-  void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) override {
-    TimedBackend::adamw(settings, factor, g, p, m, v);
+  void do_adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) override {
+    CpuBackend::do_adamw(settings, factor, g, p, m, v);
     diary_.lines.push_back(fmt::format("update {}", ++diary_.updates));
     diary_.parameters[diary_.updates] = {p.as<float>(), p.as<float>() + p.size()};
     if (diary_.updates != diary_.stop) return;
     kill(getpid(), SIGTERM);
     while (stop_requested() == StopReason::none) std::this_thread::yield();
   }
-  std::unique_ptr<Reading> read_later(Tensor from) override {
-    if (diary_.updates == noted_) return TimedBackend::read_later(from);  // losses
+  std::unique_ptr<Reading> do_read_later(Tensor from) override {
+    if (diary_.updates == noted_) return CpuBackend::do_read_later(from);  // losses
     noted_ = diary_.updates;
-    return std::make_unique<Noted>(TimedBackend::read_later(from), diary_, diary_.updates);
+    return std::make_unique<Noted>(CpuBackend::do_read_later(from), diary_, diary_.updates);
   }
 
- private:
   struct Noted : Reading {
     Noted(std::unique_ptr<Reading> inner, Diary& diary, int64_t update) : inner_(std::move(inner)), diary_(diary), update_(update) {}
     std::span<const double> values() override {
@@ -60,7 +61,6 @@ class Behind : public TimedBackend {
     Diary& diary_;
     int64_t update_;
   };
-  std::unique_ptr<Backend> inner_;
   Diary& diary_;
   int64_t noted_ = 0;  // the update whose norm was the last to be read
 };
@@ -84,7 +84,7 @@ class RunAhead : public testing::Test {
     return train(read_recipe(home_ / "recipe.yaml", overrides), mesh, open_device);
   }
   Exit run_behind(const std::string& name, Diary& diary, const std::vector<std::string>& overrides = {}) {
-    return run(name, [&](const Mesh& host) { return Device{std::make_unique<Behind>(make_cpu_backend(1), diary), host}; }, overrides);
+    return run(name, [&](const Mesh& host) { return Device{std::make_unique<Behind>(diary), host}; }, overrides);
   }
   // Every line, without what a clock or the process's memory says.
   std::vector<std::string> metrics(const std::string& name) const {

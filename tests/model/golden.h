@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "model/files/json.h"
 #include "model/files/safetensors.h"
 #include "model/generation/answers.h"

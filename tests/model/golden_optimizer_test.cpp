@@ -1,4 +1,5 @@
 // AdamW against torch.optim.AdamW, and learning rates against transformers' schedules.
+#include "kernels/cpu/cpu_backend.h"
 #include "optim/learning_rate.h"
 #include "tests/model/golden.h"
 

@@ -1,5 +1,6 @@
 // The real SmolLM2-135M-Instruct against transformers: the way `drover generate` answers, from the directory's files to text.
 #include "data/tokenizer.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "model/generation/answers.h"
 #include "tests/model/golden.h"
 #include "tests/support/real_files.h"

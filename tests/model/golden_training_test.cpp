@@ -1,6 +1,7 @@
 // LoRA gradients and a 20-step training curve against PyTorch and PEFT, from adapters that PEFT saved.
 #include <algorithm>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "optim/learning_rate.h"
 #include "tests/model/golden.h"
 

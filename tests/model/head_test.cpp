@@ -1,4 +1,5 @@
 // The loss of many rows, taken in chunks, against each row by itself in double; and the gradient against differences of that loss.
+#include "kernels/cpu/cpu_backend.h"
 #include "model/head.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,6 @@
 // Micro-batches' gradients summed over accumulation, dp and tp: what adds up, and when the bits do not depend on who
 // had which.
+#include "kernels/cpu/cpu_backend.h"
 #include "optim/gradient_sum.h"
 
 #include <gtest/gtest.h>

@@ -7,6 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/comm/mesh.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "optim/trainables.h"
 
 namespace drover {

@@ -1,3 +1,4 @@
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/parallel/device_under_test.h"
 
 namespace drover {

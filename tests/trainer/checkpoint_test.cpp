@@ -1,6 +1,7 @@
 // Which checkpoints stay: pruning never takes the last one that verifies, nor one that is open; what is set aside is kept.
 #include <gtest/gtest.h>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/base/scratch_directory.h"
 #include "model/adapter.h"
 #include "trainer/checkpoint.h"

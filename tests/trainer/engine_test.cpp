@@ -5,6 +5,7 @@
 #include <set>
 
 #include "kernels/count/count.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/support/made_up.h"
 #include "trainer/plan.h"
 
@@ -141,8 +142,10 @@ TEST(Engine, RowsCountByTheirWeights) {
 // What keys the dropout masks of a training step, read off the counting backend.
 class KeyRecorder : public CountBackend {
  public:
-  void dropout(Tensor, const DropoutMask& mask, Tensor) override { keys.insert(mask.key); }
   std::set<uint64_t> keys;
+
+ private:
+  void do_dropout(Tensor, const DropoutMask& mask, Tensor) override { keys.insert(mask.key); }
 };
 
 std::set<uint64_t> keys_of(uint64_t seed, int64_t step, const MeshShape& shape, int stage) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/base/error.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/base/scratch_directory.h"
 #include "trainer/run_identity.h"
 

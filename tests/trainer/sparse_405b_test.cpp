@@ -10,6 +10,7 @@
 #include <set>
 
 #include "kernels/count/count.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/files/made_up_files.h"
 #include "trainer/model_check.h"

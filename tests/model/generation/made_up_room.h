@@ -2,7 +2,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
-#include "kernels/backend.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "model/generation/answers.h"
 #include "tests/support/made_up.h"
 #include "trainer/schedule.h"
