@@ -24,7 +24,7 @@ Arena& Arena::far_end() {
 Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype, int64_t pitch) {
   require(rows >= 0 && cols >= 0, "a tensor needs sizes that are not negative");
   require(pitch == 0 || pitch >= cols, "a tensor's rows do not overlap");
-  const int64_t bytes = bytes_of(rows, cols, dtype, pitch);
+  const int64_t bytes = bytes_of(rows, cols, dtype, pitch) + extra_;
   Arena& whole = near_ == nullptr ? *this : *near_;
   const int64_t taken = whole.used_ + (whole.far_ ? whole.far_->used_ : 0), room = whole.capacity_ / kAlign * kAlign;
   if (taken + bytes > room) {

@@ -38,6 +38,8 @@ class Arena {
   }
   // Takes from the other end of the same block, for a second stack of frames beside this one's. Capacity and peak are of both ends together, and asked of this one.
   Arena& far_end();
+  // For plans: every tensor of this end from now on takes so many bytes more than it needs.
+  void add_to_each(int64_t bytes) { extra_ = bytes; }
   int64_t used_bytes() const { return used_; }  // of this end
   int64_t peak_bytes() const { return peak_; }
   int64_t capacity_bytes() const { return capacity_; }
@@ -52,7 +54,7 @@ class Arena {
   std::string name_;
   Memory& memory_;
   char* block_ = nullptr;
-  int64_t capacity_ = 0, used_ = 0, peak_ = 0;
+  int64_t capacity_ = 0, used_ = 0, peak_ = 0, extra_ = 0;
   Arena* near_ = nullptr;       // of a far end: the arena whose block it shares
   std::unique_ptr<Arena> far_;
 };

@@ -49,10 +49,9 @@ Placement placement_of(const EngineSettings& s, const Mesh& mesh) {
 int64_t lowest_layer(const EngineSettings& s) { return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter); }
 
 Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_batches, bool train) {
-  return one_f_one_b({.stages = mesh.shape.pp(),
-                      .stage = mesh.position.pp(),
-                      .micro_batches = static_cast<int>(micro_batches),
-                      .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.shape.pp()});
+  ScheduleShape shape = schedule_shape(s, mesh.shape, micro_batches, train);
+  shape.stage = mesh.position.pp();
+  return one_f_one_b(shape);
 }
 
 // Where two parts of whole documents are cut that are as equal as they can be; 0 where one of them would have fewer rows than it should.
@@ -77,6 +76,12 @@ double loss_of(Reading& log_likelihoods) {
 }
 
 }  // namespace
+
+ScheduleShape schedule_shape(const EngineSettings& s, const MeshShape& mesh, int64_t micro_batches, bool train) {
+  return {.stages = mesh.pp(),
+          .micro_batches = static_cast<int>(micro_batches),
+          .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.pp()};
+}
 
 Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source,
                const ArenaBytes& capacity)
@@ -172,7 +177,7 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   slot.labels = upload(labels, DType::i32);
   slot.weights = upload(weights, DType::f32);
   slot.parts.clear();
-  const int64_t cut = mesh_.tp().sums_run_beside() ? cut_in_two(m, settings_.least_part_rows) : 0;
+  const int64_t cut = mesh_.tp().overlaps_sums() ? cut_in_two(m, settings_.least_part_rows) : 0;
   if (cut > 0) slot.parts.push_back({0, cut, {}});
   slot.parts.push_back({cut, tokens - cut, {}});
   for (const DocumentSpan& span : m.spans) {

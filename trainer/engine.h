@@ -21,6 +21,7 @@ struct EngineSettings {
   std::vector<LayerRange> partition;   // layers of every pipeline stage
   DType dtype = DType::f32;
   BackendTraits traits;                // of the backend that will run, for plans
+  bool overlaps_sums = false;          // as the tp communicator of the run does, for plans
   int64_t max_positions = 0;           // longest document
   int64_t micro_batch_tokens = 0;      // the most tokens of one micro-batch
   int64_t micro_batch_trained = 0;     // the most trained tokens of one micro-batch; 0: all of them
@@ -37,6 +38,10 @@ struct EngineSettings {
   float dropout = 0;
   uint64_t seed = 42;
 };
+
+// What the stages of a pipeline do with so many micro-batches; of stage 0. Plans validate and print the lists that engines
+// run.
+ScheduleShape schedule_shape(const EngineSettings& settings, const MeshShape& mesh, int64_t micro_batches, bool train);
 
 // Bytes of every arena.
 struct ArenaBytes {

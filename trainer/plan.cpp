@@ -29,20 +29,33 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
   constexpr int64_t kPlenty = int64_t{1} << 46;
   CountBackend backend(settings.traits);
-  Mesh mesh = make_count_mesh(shape, position);
+  Mesh mesh = make_count_mesh(shape, position, settings.overlaps_sums);
   NoWeights nothing;
   Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
-  const auto batch_of = [&](int64_t tokens, int64_t trained) {
-    return worst_batch(tokens, trained == 0 ? tokens : trained, settings.max_positions, settings.local_micro_batches,
-                       shape.dp());
+  struct Most {  // of one micro-batch
+    int64_t tokens, trained;
   };
-  const Batch batch = batch_of(settings.micro_batch_tokens, settings.micro_batch_trained);
-  if (settings.train) engine.train_step(batch, 1);
+  const Most training{settings.micro_batch_tokens, settings.micro_batch_trained};
+  const Most evaluation = settings.evaluation_tokens == 0
+                              ? training
+                              : Most{settings.evaluation_tokens, settings.evaluation_trained};
+  const auto batch_of = [&](const Most& most, int64_t longest) {
+    return worst_batch(most.tokens, most.trained == 0 ? most.tokens : most.trained, longest,
+                       settings.local_micro_batches, shape.dp());
+  };
+  if (settings.train) engine.train_step(batch_of(training, settings.max_positions), 1);
   const int64_t flops = backend.total_flops();
-  engine.evaluate(settings.evaluation_tokens == 0 ? batch : batch_of(settings.evaluation_tokens, settings.evaluation_trained));
+  engine.evaluate(batch_of(evaluation, settings.max_positions));
   if (settings.answer_sequences > 0) rehearse_sample_answers(engine);
   ArenaBytes bytes = engine.peak();
-  if (shape.tp() > 1) bytes.scratch += kRoundingOfParts;
+  if (mesh.tp().overlaps_sums()) {
+    // The same in two halves, as Engine::Part has them. Wherever the cut is, the two tensors of c and of T - c rows are
+    // together rounded up at most once more than those of the halves.
+    engine.scratch().far_end().add_to_each(Arena::kAlign);
+    if (settings.train) engine.train_step(batch_of(training, (training.tokens + 1) / 2), 1);
+    engine.evaluate(batch_of(evaluation, (evaluation.tokens + 1) / 2));
+    bytes.scratch = engine.peak().scratch;
+  }
   return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp())], bytes, flops};
 }
 
@@ -64,10 +77,7 @@ std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape&
 }
 
 std::vector<Schedule> schedule_of_run(const EngineSettings& s, const MeshShape& shape) {
-  const int64_t lowest = s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter);
-  int first_trained = 0;
-  while (first_trained < shape.pp() && lowest >= s.partition[static_cast<size_t>(first_trained)].end) ++first_trained;
-  return validated(all_stages({shape.pp(), 0, static_cast<int>(s.local_micro_batches), first_trained}));
+  return validated(all_stages(schedule_shape(s, shape, s.local_micro_batches, s.train)));
 }
 
 std::string print_plan(const std::vector<RankPlan>& plans) {

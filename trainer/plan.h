@@ -18,10 +18,6 @@ class NoWeights : public WeightSource {
   void read(const ParamSpec&, int64_t, int64_t, Tensor, Backend&) override {}
 };
 
-// A micro-batch that passes in two parts (Engine::Part) has as many rows in scratch as one that passes whole, and each tensor of it is rounded up once more:
-// what a plan with tp adds to what the dry run reached.
-inline constexpr int64_t kRoundingOfParts = 64 * Arena::kAlign;
-
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position);
 std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape& shape);
 

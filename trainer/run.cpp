@@ -89,6 +89,7 @@ class Training {
     together(world_, [&] { settings = engine_settings(recipe_, model_->config(), layout_, mesh_.shape, &data_); });
     device_.emplace(open_device_(mesh_));
     settings.traits = device_->backend->traits();
+    settings.overlaps_sums = device_->mesh.tp().overlaps_sums();
     const std::vector<RankPlan> plans = plan_mesh(settings, mesh_.shape);
     log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", parameter_count(model_->config()), trainable_parameters(model_->config(), layout_),
               100.0 * static_cast<double>(trainable_parameters(model_->config(), layout_)) / static_cast<double>(parameter_count(model_->config())), print_plan(plans));

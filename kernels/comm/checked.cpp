@@ -23,7 +23,7 @@ class CheckedCommunicator : public Communicator {
     compare(fmt::format("start_all_reduce {} × {}", x.size(), name_of(x.dtype)));
     return inner_->start_all_reduce(x);
   }
-  bool sums_run_beside() const override { return inner_->sums_run_beside(); }
+  bool overlaps_sums() const override { return inner_->overlaps_sums(); }
   void all_gather(Tensor part, Tensor whole) override {
     compare(fmt::format("all_gather {} × {}", part.size(), name_of(part.dtype)));
     inner_->all_gather(part, whole);

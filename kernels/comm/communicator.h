@@ -41,10 +41,11 @@ class Communicator {
   virtual const std::string& axis() const = 0;  // "tp", "pp", "dp", "world": for messages
 
   virtual void all_reduce(Tensor x) = 0;                          // x := Σ over ranks.  bf16 | f32 | f64; pitched rows allowed
-  // The same sum, started behind all that is enqueued; what is enqueued next runs beside it. x belongs to the transfer until `wait`. Several may be on their way:
-  // they run in the order of their starts. Until all were waited for, the caller starts nothing else on this communicator. Unless it is overridden, it is done at once.
+  // The same sum, started behind all that is enqueued; what is enqueued next may run meanwhile. x belongs to the transfer
+  // until `wait`. Several may be on their way: they run in the order of their starts. Until all were waited for, the caller
+  // starts nothing else on this communicator. Unless it is overridden, it is done at once.
   virtual std::unique_ptr<Transfer> start_all_reduce(Tensor x);
-  virtual bool sums_run_beside() const { return false; }  // whether a started sum does, so that it pays to have something beside it
+  virtual bool overlaps_sums() const { return false; }  // whether a started sum runs while the device computes
   virtual void all_gather(Tensor part, Tensor whole) = 0;         // whole (size·part.rows, cols): the ranks' parts, in rank order; part may lie in its place
   virtual void broadcast(Tensor x, int root) = 0;
   virtual void barrier() = 0;

@@ -13,7 +13,8 @@ class NoTransfer : public Transfer {
 
 }  // namespace
 
-CountCommunicator::CountCommunicator(std::string axis, int rank, int size) : axis_(std::move(axis)), rank_(rank), size_(size) {
+CountCommunicator::CountCommunicator(std::string axis, int rank, int size, bool overlaps_sums)
+    : axis_(std::move(axis)), rank_(rank), size_(size), overlaps_sums_(overlaps_sums) {
   require(size >= 1 && rank >= 0 && rank < size, "a rank of the group");
 }
 

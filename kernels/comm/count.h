@@ -13,7 +13,8 @@ struct CommCount {
 
 class CountCommunicator : public Communicator {
  public:
-  CountCommunicator(std::string axis, int rank, int size);
+  // overlaps_sums: as the communicator that is counted for.
+  CountCommunicator(std::string axis, int rank, int size, bool overlaps_sums = false);
   // By method name. Bytes: of x (all_reduce, broadcast, send, receive), of the whole (all_gather), of the string (gather_strings).
   const std::map<std::string, CommCount>& counts() const { return counts_; }
   CommCount count(const std::string& kind) const;
@@ -22,6 +23,7 @@ class CountCommunicator : public Communicator {
   int size() const override { return size_; }
   const std::string& axis() const override { return axis_; }
   void all_reduce(Tensor x) override;
+  bool overlaps_sums() const override { return overlaps_sums_; }
   void all_gather(Tensor part, Tensor whole) override;
   void broadcast(Tensor x, int root) override;
   void barrier() override;
@@ -33,6 +35,7 @@ class CountCommunicator : public Communicator {
   void tally(const char* kind, int64_t bytes);
   std::string axis_;
   int rank_, size_;
+  bool overlaps_sums_;
   std::map<std::string, CommCount> counts_;
 };
 

@@ -91,7 +91,7 @@ class NcclCommunicator : public Communicator {
     return std::make_unique<NcclTransfer>(link_, link_->sums());
   }
 
-  bool sums_run_beside() const override { return !deterministic_; }
+  bool overlaps_sums() const override { return !deterministic_; }
 
   void all_gather(Tensor part, Tensor whole) override {
     require(part.where == Where::device && whole.where == Where::device, "NCCL moves device memory");

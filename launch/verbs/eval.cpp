@@ -166,6 +166,7 @@ Exit run(const Process& process, const Arguments& a) {
   settings.max_positions = store.longest_document();
   Device device = open_device(mesh, recipe, process);
   settings.traits = device.backend->traits();
+  settings.overlaps_sums = device.mesh.tp().overlaps_sums();
   const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
   DirectoryWeights weights(*model);
   std::optional<Engine> engine;

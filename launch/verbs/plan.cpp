@@ -56,6 +56,8 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   const bool on_cuda =
       recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable);
   settings.traits = traits_of(on_cuda ? DeviceKind::cuda : DeviceKind::cpu);
+  settings.overlaps_sums =
+      on_cuda && recipe.parallel.transport != Transport::staged && !recipe.train.deterministic;  // as NCCL does
   const std::vector<RankPlan> plans = plan_mesh(settings, shape);
   const std::string schedule = print(schedule_of_run(settings, shape));
   if (a.json) {

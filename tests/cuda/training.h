@@ -36,7 +36,7 @@ inline EngineSettings settings_of(const Case& run) {
   s.max_positions = 32;
   s.micro_batch_tokens = 32;
   s.local_micro_batches = 2;
-  s.least_part_rows = 1;  // the first micro-batch passes in parts of 11 and 8 rows where sums run beside
+  s.least_part_rows = 1;  // the first micro-batch passes in parts of 11 and 8 rows where sums overlap
   s.dropout = run.dropout;
   s.recompute = run.recompute;
   s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3},
@@ -75,6 +75,7 @@ inline std::map<std::string, std::vector<float>> named(Engine& engine, Tensor fl
 inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
   EngineSettings s = settings_of(run);
   s.traits = backend.traits();
+  s.overlaps_sums = mesh.tp().overlaps_sums();
   DrawnWeights weights(11, 0.15f, 0.5f);
   const ArenaBytes planned = plan_rank(s, run.mesh, mesh.position).bytes;
   Engine engine(s, backend, mesh, weights, planned);
