@@ -16,6 +16,9 @@ namespace {
 constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of each widened operand: 16 MiB
 constexpr int64_t kTileFloats = int64_t{4} << 20;   // fp32 results on their way to one rounding
 constexpr int64_t kFewRows = 8;                     // decoding: stream the weights once instead of widening them
+// oneDNN's matmul primitives, one for each shape. Each was seen to hold 28 to 76 KiB of generated code.
+constexpr int64_t kMostPrimitives = 256, kPrimitiveBytes = int64_t{48} << 10;
+constexpr int64_t kScratchBytes = int64_t{512} << 10;  // of a thread in a primitive; 64 to 260 KiB were seen
 
 dnnl::memory::data_type dnnl_type(DType type) { return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32; }
 
@@ -97,10 +100,21 @@ struct Gemm::Primitives {
   using Key = std::tuple<int, int, int, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, bool>;
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
-  std::map<Key, dnnl::matmul> cache;
+  struct Product {
+    dnnl::matmul matmul;
+    dnnl::memory::desc scratch;
+  };
+  std::map<Key, Product> cache;
+  // One for all: left to itself, each primitive would keep its own.
+  dnnl::memory scratch;
+  dnnl::memory scratch_for(const dnnl::memory::desc& desc) {
+    if (!scratch || scratch.get_desc().get_size() < desc.get_size()) scratch = dnnl::memory(desc, engine);
+    return dnnl::memory(desc, engine, scratch.get_data_handle());
+  }
 };
 
 Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primitives>()) {
+  dnnl::set_primitive_cache_capacity(0);  // a second cache, which would keep what this one has dropped
   panel_a_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
   panel_b_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
   tile_ = std::make_unique_for_overwrite<float[]>(kTileFloats);
@@ -112,7 +126,9 @@ Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primit
 Gemm::~Gemm() = default;
 
 int64_t Gemm::workspace_bytes() const {
-  return static_cast<int64_t>((2 * kPanelFloats + kTileFloats) * sizeof(float));
+  const int64_t tile = kTileFloats * static_cast<int64_t>(sizeof(float));
+  if (native_bf16_) return tile + threads_ * kScratchBytes + kMostPrimitives * kPrimitiveBytes;  // nothing is widened
+  return tile + 2 * kPanelFloats * static_cast<int64_t>(sizeof(float));
 }
 
 // Multiplies a small matrix both ways: a CPU or a library build whose bf16 path fails or disagrees is used with fp32 panels instead.
@@ -154,17 +170,23 @@ bool Gemm::multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor 
       c_desc({m, n}, dnnl_type(c.dtype), {c.pitch, 1});
   auto found = primitives_->cache.find(key);
   if (found == primitives_->cache.end()) {
-    if (primitives_->cache.size() > 4096) primitives_->cache.clear();
+    if (static_cast<int64_t>(primitives_->cache.size()) >= kMostPrimitives) primitives_->cache.clear();
     dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (alpha != 1) attributes.set_output_scales(0, {alpha});
     dnnl::post_ops post;
     if (accumulate) post.append_sum(1);
     attributes.set_post_ops(post);
     const dnnl::matmul::primitive_desc description({a_desc, b_desc, c_desc}, attributes, primitives_->engine);
-    found = primitives_->cache.emplace(key, dnnl::matmul(description)).first;
+    const Primitives::Product product{dnnl::matmul(description), description.scratchpad_desc()};
+    found = primitives_->cache.emplace(key, product).first;
   }
   dnnl::memory a_memory(a_desc, primitives_->engine, a.data), b_memory(b_desc, primitives_->engine, b.data), c_memory(c_desc, primitives_->engine, c.data);
-  found->second.execute(primitives_->stream, {{DNNL_ARG_SRC, a_memory}, {DNNL_ARG_WEIGHTS, b_memory}, {DNNL_ARG_DST, c_memory}});
+  const auto& [matmul, scratch] = found->second;
+  matmul.execute(primitives_->stream, {{DNNL_ARG_SRC, a_memory},
+                                       {DNNL_ARG_WEIGHTS, b_memory},
+                                       {DNNL_ARG_DST, c_memory},
+                                       {DNNL_ARG_SCRATCHPAD, primitives_->scratch_for(scratch)}});
   primitives_->stream.wait();
   return true;
 }

@@ -1,5 +1,8 @@
 // What is the CPU backend's own: its vectors, its memory, oneDNN's primitives, threads.
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
 
 #include "kernels/base/error.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -75,6 +78,28 @@ TEST(Cpu, PrimitivesAgreeInEveryOrientation) {
 TEST(Cpu, WorkspaceIsBounded) {
   EXPECT_LE(cpu::Gemm(2).workspace_bytes(), int64_t{64} << 20);
   EXPECT_LE(backend_under_test()->workspace_bytes(), int64_t{104} << 20);  // and what attention may hold per thread
+}
+
+int64_t resident_bytes() {
+  std::ifstream in("/proc/self/statm");
+  int64_t pages = 0, resident = 0;
+  in >> pages >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+// Micro-batches of unpacked rows have another length each, and each length is a shape.
+TEST(Cpu, ProductsOfManyShapesStayWithinTheWorkspace) {
+  cpu::Gemm gemm(1);
+  if (!gemm.multiplies_bf16()) GTEST_SKIP() << "oneDNN's bf16 primitives are not used on this CPU";
+  const Held x(drawn_matrix(1, 600, 128, DType::bf16), DType::bf16),
+      dy(drawn_matrix(2, 600, 512, DType::bf16), DType::bf16), gradient(512, 128, DType::f32);
+  const Tensor all_x = x, all_dy = dy;
+  const int64_t before = resident_bytes();
+  for (int64_t rows = 1; rows <= 600; ++rows) {
+    ASSERT_TRUE(gemm.multiply_primitive(Trans::yes, Trans::no, 1, all_dy.rows_from(0, rows), all_x.rows_from(0, rows),
+                                        1, gradient));
+  }
+  EXPECT_LE(resident_bytes() - before, gemm.workspace_bytes());
 }
 
 // One thread takes attention's backward in one pass; with more threads than (segment, kv head) pairs it runs in two.
