@@ -10,14 +10,16 @@ namespace {
 
 struct Arrived : Reading {
   std::vector<double> numbers;
+  void wait() override {}
   std::span<const double> values() override { return numbers; }
 };
 
 struct HostMoment : Moment {
   std::chrono::steady_clock::time_point at = std::chrono::steady_clock::now();
+  void wait() override {}
   bool is_reached() const override { return true; }
-  double seconds_until(const Moment& later) const override {
-    return std::chrono::duration<double>(dynamic_cast<const HostMoment&>(later).at - at).count();
+  double seconds_until(Moment& later) override {
+    return std::chrono::duration<double>(dynamic_cast<HostMoment&>(later).at - at).count();
   }
 };
 
@@ -139,6 +141,17 @@ void Backend::zero(Tensor x) {
 
 void Backend::upload(const void* host, Tensor to) {
   issue([&] { return call_on("upload", to, 0, bytes_of(to)); }, [&] { do_upload(host, to); });
+}
+
+std::unique_ptr<Transfer> Backend::start_upload(const void* host, Tensor to) {
+  std::unique_ptr<Transfer> transfer;
+  issue([&] { return call_on("start_upload", to, 0, bytes_of(to)); }, [&] { transfer = do_start_upload(host, to); });
+  return transfer;
+}
+
+std::unique_ptr<Transfer> Backend::do_start_upload(const void* host, Tensor to) {
+  upload(host, to);
+  return done_transfer();
 }
 
 void Backend::download(Tensor from, void* host) {

@@ -3,7 +3,7 @@
 // DROVER_OPS here, its check, FLOPs and bytes in backend.cpp, a kernel `do_NAME` for Cpu and one for Cuda, and a test.
 // Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
 // "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
-// Ops are enqueued in order; only `download`, a Reading and a Moment that is asked for its seconds wait. Host arrays
+// Ops are enqueued in order; only `download` and who waits for a Reading or a Moment hold the host up. Host arrays
 // (spans) are read before the call returns. Operands that do not fit are a bug (Exit::internal), whatever the backend.
 #pragma once
 #include <cstdint>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/event.h"
 #include "kernels/low_rank.h"
 #include "kernels/op_call.h"
 #include "kernels/tensor.h"
@@ -68,21 +69,6 @@ struct BackendTraits {
 
 struct CopyPair {
   Tensor from, to;
-};
-
-// Numbers on their way to the host: as they were when all that was enqueued before was done.
-class Reading {
- public:
-  virtual ~Reading() = default;
-  virtual std::span<const double> values() = 0;  // waits until they are there
-};
-
-// When all that was enqueued before it was done.
-class Moment {
- public:
-  virtual ~Moment() = default;
-  virtual bool is_reached() const = 0;                          // without waiting
-  virtual double seconds_until(const Moment& later) const = 0;  // of the same backend; waits for both
 };
 
 // Pairs of a query and a key that it sees: what attention multiplies.
@@ -150,7 +136,10 @@ class Backend {
   void copy_all(std::span<const CopyPair> pairs);
   void zero(Tensor x);
   void upload(const void* host, Tensor to);  // contiguous host rows of to.dtype → to (pitched)
-  void download(Tensor from, void* host);    // from (pitched) → contiguous host rows; waits for all work before it
+  // The same on a queue of its own: behind what was enqueued before, while later ops run. `to` belongs to the transfer
+  // until its `wait`; what is enqueued after that sees the rows. Where ops run at once, so does this.
+  std::unique_ptr<Transfer> start_upload(const void* host, Tensor to);
+  void download(Tensor from, void* host);  // from (pitched) → contiguous host rows; waits for all work before it
   std::unique_ptr<Reading> read_later(Tensor from);  // (n) f64, few; unless it is overridden, downloaded at once
   virtual std::unique_ptr<Moment> moment();          // unless it is overridden, by the host's clock
   // y[i] = x[index[i]].  x (T,D), index (C) i32, y (C,D), same float
@@ -252,7 +241,8 @@ class Backend {
 
  protected:
   DROVER_COMPOSED_OPS(DROVER_COMPOSED_KERNEL)
-  virtual std::unique_ptr<Reading> do_read_later(Tensor from);
+  virtual std::unique_ptr<Reading> do_read_later(Tensor from);                     // unless overridden, `download`
+  virtual std::unique_ptr<Transfer> do_start_upload(const void* host, Tensor to);  // unless overridden, `upload`
 
  private:
   DROVER_OPS(DROVER_KERNEL)

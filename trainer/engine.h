@@ -39,8 +39,7 @@ struct EngineSettings {
   uint64_t seed = 42;
 };
 
-// What the stages of a pipeline do with so many micro-batches; of stage 0. Plans validate and print the lists that engines
-// run.
+// Of the lists that the pipeline's stages run for so many micro-batches, and that plans validate and print; of stage 0.
 ScheduleShape schedule_shape(const EngineSettings& settings, const MeshShape& mesh, int64_t micro_batches, bool train);
 
 // Bytes of every arena.

@@ -12,16 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/event.h"
 #include "kernels/tensor.h"
 
 namespace drover {
-
-// Something under way. The buffer belongs to the transfer until `wait` returned.
-class Transfer {
- public:
-  virtual ~Transfer() = default;
-  virtual void wait() = 0;  // returns when the buffer may be reused (send) or read (receive); repeated calls return at once
-};
 
 // What a rank sends to or receives from another one of its group: contiguous. Messages of a pair of ranks are matched by tag, and among equal tags in
 // order; both ends call in one order in any case, since a device's library knows no tags. They may be larger than 2 GiB.
@@ -41,9 +35,9 @@ class Communicator {
   virtual const std::string& axis() const = 0;  // "tp", "pp", "dp", "world": for messages
 
   virtual void all_reduce(Tensor x) = 0;                          // x := Σ over ranks.  bf16 | f32 | f64; pitched rows allowed
-  // The same sum, started behind all that is enqueued; what is enqueued next may run meanwhile. x belongs to the transfer
-  // until `wait`. Several may be on their way: they run in the order of their starts. Until all were waited for, the caller
-  // starts nothing else on this communicator. Unless it is overridden, it is done at once.
+  // The same sum, started behind all that is enqueued; what is enqueued next may run meanwhile. x belongs to the
+  // transfer until `wait`. Several may be on their way: they run in the order of their starts. Until all were waited
+  // for, the caller starts nothing else on this communicator. Unless it is overridden, it is done at once.
   virtual std::unique_ptr<Transfer> start_all_reduce(Tensor x);
   virtual bool overlaps_sums() const { return false; }  // whether a started sum runs while the device computes
   virtual void all_gather(Tensor part, Tensor whole) = 0;         // whole (size·part.rows, cols): the ranks' parts, in rank order; part may lie in its place

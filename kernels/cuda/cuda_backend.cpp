@@ -67,6 +67,7 @@ CudaBackend::~CudaBackend() {
   attention_.reset();
   matmul_.reset();
   readings_.reset();
+  upload_queue_.reset();
   uploader_.reset();
   cudaStreamDestroy(stream_);
 }
@@ -93,6 +94,13 @@ void CudaBackend::do_upload(const void* host, Tensor to) {
   uploader_->copy(host, to.rows, to.cols * element, to.data, to.pitch * element);
   ++traffic_.uploads;
   traffic_.uploaded_bytes += to.bytes();
+}
+
+std::unique_ptr<Transfer> CudaBackend::do_start_upload(const void* host, Tensor to) {
+  if (!upload_queue_) upload_queue_ = std::make_unique<UploadQueue>(stream_);
+  ++traffic_.uploads;
+  traffic_.uploaded_bytes += to.bytes();
+  return upload_queue_->start(host, to);
 }
 
 void CudaBackend::do_download(Tensor from, void* host) {

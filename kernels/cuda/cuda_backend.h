@@ -13,6 +13,7 @@
 #include "kernels/cuda/readings.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
+#include "kernels/cuda/upload_queue.h"
 #include "kernels/cuda/weight.h"
 
 namespace drover::cuda {
@@ -50,6 +51,7 @@ class CudaBackend : public Backend {
   DROVER_OPS(DROVER_KERNEL_OVERRIDE)
   DROVER_COMPOSED_OPS(DROVER_KERNEL_OVERRIDE)
   std::unique_ptr<Reading> do_read_later(Tensor from) override;
+  std::unique_ptr<Transfer> do_start_upload(const void* host, Tensor to) override;
 
   CudaSettings settings_;
   cudaStream_t stream_ = nullptr;
@@ -58,6 +60,7 @@ class CudaBackend : public Backend {
   std::shared_ptr<std::function<void()>> after_wait_ = std::make_shared<std::function<void()>>();
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Uploader> uploader_;
+  std::unique_ptr<UploadQueue> upload_queue_;  // made when it is first used
   std::unique_ptr<Readings> readings_;
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<CudaAttention> attention_;

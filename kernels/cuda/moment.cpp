@@ -17,10 +17,12 @@ bool EventMoment::is_reached() const {
   return state == cudaSuccess;
 }
 
-double EventMoment::seconds_until(const Moment& later) const {
-  const auto& end = dynamic_cast<const EventMoment&>(later);
-  check(cudaEventSynchronize(event_), "cudaEventSynchronize");
-  check(cudaEventSynchronize(end.event_), "cudaEventSynchronize");
+void EventMoment::wait() { check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
+
+double EventMoment::seconds_until(Moment& later) {
+  auto& end = dynamic_cast<EventMoment&>(later);
+  wait();
+  end.wait();
   float milliseconds = 0;
   check(cudaEventElapsedTime(&milliseconds, event_, end.event_), "cudaEventElapsedTime");
   return 1e-3 * static_cast<double>(milliseconds);

@@ -2,7 +2,7 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
-#include "kernels/backend.h"
+#include "kernels/event.h"
 
 namespace drover::cuda {
 
@@ -12,8 +12,9 @@ class EventMoment : public Moment {
   ~EventMoment() override;
   EventMoment(const EventMoment&) = delete;
   EventMoment& operator=(const EventMoment&) = delete;
+  void wait() override;
   bool is_reached() const override;
-  double seconds_until(const Moment& later) const override;
+  double seconds_until(Moment& later) override;
 
  private:
   cudaEvent_t event_ = nullptr;

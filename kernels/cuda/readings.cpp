@@ -45,9 +45,12 @@ class Readings::Started : public Reading {
   Started(std::shared_ptr<Places> places, std::shared_ptr<std::function<void()>> after_wait, Place place, size_t count)
       : places_(std::move(places)), after_wait_(std::move(after_wait)), place_(place), count_(count) {}
   ~Started() override { places_->free.push_back(place_); }  // unread or not: the next one's numbers come later on the same stream
-  std::span<const double> values() override {
+  void wait() override {
     check(cudaEventSynchronize(place_.done), "cudaEventSynchronize");
     if (*after_wait_) (*after_wait_)();
+  }
+  std::span<const double> values() override {
+    wait();
     return {place_.pinned, count_};
   }
 

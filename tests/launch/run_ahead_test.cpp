@@ -53,6 +53,7 @@ class Behind : public cpu::CpuBackend {
 
   struct Noted : Reading {
     Noted(std::unique_ptr<Reading> inner, Diary& diary, int64_t update) : inner_(std::move(inner)), diary_(diary), update_(update) {}
+    void wait() override { inner_->wait(); }
     std::span<const double> values() override {
       diary_.lines.push_back(fmt::format("read {}", update_));
       return inner_->values();

@@ -31,7 +31,7 @@ class Recorder : public CountCommunicator {
   Recorder(std::string axis, int rank, std::vector<int> members, Calls& calls)
       : CountCommunicator(std::move(axis), rank, static_cast<int>(members.size())), members_(std::move(members)), calls_(calls) {}
   void all_reduce(Tensor x) override { note("all_reduce", x.bytes()); }
-  bool overlaps_sums() const override { return true; }  // as over NCCL: the tp sums of a micro-batch's two parts take turns
+  bool overlaps_sums() const override { return true; }  // as over NCCL: a micro-batch's two parts take turns
   void all_gather(Tensor part, Tensor) override { note("all_gather", part.bytes()); }
   void broadcast(Tensor x, int) override { note("broadcast", x.bytes()); }
   void barrier() override { note("barrier", 0); }

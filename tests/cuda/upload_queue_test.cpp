@@ -1,0 +1,45 @@
+// The upload queue against a device whose streams are queues of their own: in order where it has to be, and no host waits.
+#include "kernels/cuda/upload_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+#include "kernels/cuda/cuda_backend.h"
+#include "tests/cuda/emulation/streams.h"
+
+namespace drover::cuda {
+namespace {
+
+class Uploads : public testing::Test {
+ protected:
+  Uploads() { emulation::asynchronous = true; }
+  ~Uploads() override { emulation::asynchronous = false; }
+};
+
+// Layer after layer in the same place, as streamed weights come: each is read by an op before the next one overwrites it.
+TEST_F(Uploads, KeepTheOrderOfReadsAndWritesWithoutHoldingTheHostUp) {
+  CudaBackend backend(CudaSettings{});
+  constexpr int64_t kLayers = 40, kSize = 4096;
+  Arena arena("weights", backend.memory(), (kLayers + 1) * kSize * int64_t{sizeof(float)});
+  const Tensor place = arena.tensor(kSize, 1, DType::f32);
+  std::vector<Tensor> seen;
+  for (int64_t layer = 0; layer < kLayers; ++layer) seen.push_back(arena.tensor(kSize, 1, DType::f32));
+  std::vector<float> host(static_cast<size_t>(kSize));
+  const int64_t before = emulation::waits;
+  for (int64_t layer = 0; layer < kLayers; ++layer) {
+    std::fill(host.begin(), host.end(), static_cast<float>(layer + 1));
+    const auto transfer = backend.start_upload(host.data(), place);
+    transfer->wait();
+    backend.copy(place, seen[static_cast<size_t>(layer)]);
+  }
+  EXPECT_EQ(emulation::waits, before);
+  for (int64_t layer = 0; layer < kLayers; ++layer) {
+    backend.download(seen[static_cast<size_t>(layer)], host.data());
+    EXPECT_EQ(host, std::vector<float>(host.size(), static_cast<float>(layer + 1))) << layer;
+  }
+}
+
+}  // namespace
+}  // namespace drover::cuda
