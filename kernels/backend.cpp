@@ -200,7 +200,8 @@ void Backend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float be
   issue(describe, [&] { do_gemm(ta, tb, alpha, a, b, beta, c); });
 }
 
-void Backend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
+void Backend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
+                     SumOrder order) {
   require(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "linear's shapes fit");
   require(is_float(x) && is_float(y), "linear multiplies floats");
   int64_t rank = 0;
@@ -208,6 +209,7 @@ void Backend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bo
     require(term.a.cols == w.in() && term.a.rows == term.b.cols && term.column >= 0 &&
                 term.column + term.b.rows <= y.cols && is_float(term.a) && is_float(term.b),
             "the shapes of linear's low-rank terms fit");
+    require(order == SumOrder::fastest || term.mask.p == 0, "a linear summed by row drops nothing");
     rank += term.a.rows;
   }
   require(rank == 0 || (low_rank.u.rows == x.rows && low_rank.u.cols == rank && is_float(low_rank.u)),
@@ -222,7 +224,7 @@ void Backend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bo
     call.bytes += rank == 0 ? 0 : bytes_of(low_rank.u);
     return call;
   };
-  issue(describe, [&] { do_linear(x, w, low_rank, accumulate, y); });
+  issue(describe, [&] { do_linear(x, w, low_rank, accumulate, y, order); });
 }
 
 void Backend::linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {

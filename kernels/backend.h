@@ -24,6 +24,12 @@ namespace drover {
 
 enum class Trans : uint8_t { no, yes };
 
+// In which order the sums of a linear run.
+enum class SumOrder : uint8_t {
+  fastest,  // may depend on the number of rows
+  by_row,   // a row of y has the same bits whatever rows share the call; on a GPU as `fastest`
+};
+
 // Keys and values as attention sees them: rows of a pool. Position p of a segment lies in row
 // block_table[p / block_size] · block_size + p % block_size, or in row k0 + p where the segment has no table.
 struct KvView {
@@ -85,7 +91,7 @@ int64_t visible_pairs(const Segment& segment);
   OP(gather_rows, Tensor, Tensor, Tensor)                                                                             \
   OP(scatter_rows, Tensor, Tensor, Tensor)                                                                            \
   OP(gemm, Trans, Trans, float, Tensor, Tensor, float, Tensor)                                                        \
-  OP(linear, Tensor, const Weight&, const LowRankTerms&, bool, Tensor)                                                \
+  OP(linear, Tensor, const Weight&, const LowRankTerms&, bool, Tensor, SumOrder)                                      \
   OP(linear_dx, Tensor, const Weight&, Tensor, Tensor, Tensor)                                                        \
   OP(add, Tensor, Tensor)                                                                                             \
   OP(scale_rows, Tensor, Tensor)                                                                                      \
@@ -159,7 +165,9 @@ class Backend {
   // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate), u = scale·drop(x)·aᵀ: a linear with its low-rank terms, one rounding at
   // y and one at u.  x (T,in), w (out,in), y (T,out), all float. x may be overwritten between its rows
   // (Weight::x_pitch).
-  void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
+  // by_row takes no masks.
+  void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
+              SumOrder order = SumOrder::fastest);
   // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float;
   // v, a may be empty.
   void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);

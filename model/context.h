@@ -37,6 +37,7 @@ struct Context {
   Dropout dropout;
   KvCache* cache = nullptr;          // null: attention over the micro-batch's own keys
   Tensor cache_rows;                 // (T) i32: where this pass writes its keys and values
+  SumOrder order = SumOrder::fastest;  // of linears
   bool overlapped = false;           // another part computes while this one is summed over tp
 
   int64_t tokens() const { return positions.rows; }

@@ -51,7 +51,7 @@ void Head::logits(Context& ctx, Tensor x, Tensor rows, Tensor logits) const {
   b.gather_rows(x, rows, picked);
   b.rms_norm(picked, norm.weight, norm.eps, normed, rstd);
   Tensor parts = frame.tensor(n * tp->size(), weight->out(), DType::f32), mine = parts.rows_from(n * tp->rank(), n);
-  b.linear(normed, *weight, {}, false, mine);
+  b.linear(normed, *weight, {}, false, mine, ctx.order);
   tp->all_gather(mine, parts);
   for (int64_t rank = 0; rank < tp->size(); ++rank) {
     b.copy(parts.rows_from(rank * n, n), logits.columns(rank * weight->out(), weight->out()));

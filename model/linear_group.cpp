@@ -87,7 +87,7 @@ void LinearGroup::multiply(Context& ctx, Tensor x, Tensor u, bool accumulate, Te
   const std::vector<LowRank> terms = low_rank_terms(ctx);
   const bool drops = adapted() && ctx.dropout.p > 0;
   const Tensor dropped = drops ? frame.tensor(x.rows, x.cols, x.dtype) : Tensor{};
-  ctx.backend.linear(x, *weight_, {terms, u, dropped}, accumulate, y);
+  ctx.backend.linear(x, *weight_, {terms, u, dropped}, accumulate, y, ctx.order);
 }
 
 void LinearGroup::forward(Context& ctx, Tensor x, Tensor u, Tensor y) const { multiply(ctx, x, u, false, y); }

@@ -6,6 +6,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/row_product.h"
 
 namespace drover::cpu {
 
@@ -22,6 +23,7 @@ class CpuBackend : public Backend {
   std::unique_ptr<Memory> memory_;
   int threads_;
   Gemm gemm_;
+  RowProduct row_product_;
 };
 
 std::unique_ptr<Memory> make_host_memory();

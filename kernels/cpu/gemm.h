@@ -9,6 +9,11 @@
 
 namespace drover::cpu {
 
+struct LowRankProduct {  // columns [column, column + b.rows) of y get u·bᵀ
+  Tensor u, b;
+  int64_t column = 0;
+};
+
 class Gemm {
  public:
   explicit Gemm(int threads);
@@ -19,10 +24,6 @@ class Gemm {
   int64_t workspace_bytes() const;
   bool multiplies_bf16() const { return native_bf16_; }
 
-  struct LowRankProduct {  // columns [column, column + b.rows) of y get u·bᵀ
-    Tensor u, b;
-    int64_t column = 0;
-  };
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   void linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx);

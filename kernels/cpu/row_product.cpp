@@ -129,23 +129,23 @@ Tensor RowProduct::as_read(Tensor x, Tensor w, int64_t& wide_used) {
   return wide;
 }
 
-void RowProduct::linear(float alpha, Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+void RowProduct::linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
   require(alpha == 1 || (low_rank.empty() && !accumulate), "a scaled product has nothing added to it");
   int64_t values = x.cols;  // of a row, with its low-rank terms
-  for (const LowRank& term : low_rank) values += term.u.cols;
+  for (const LowRankProduct& term : low_rank) values += term.u.cols;
   const int64_t at_once = std::clamp<int64_t>(kWideFloats / std::max<int64_t>(values, 1), 1, kRowsAtOnce);
   require(values <= kWideFloats, "a row of a product fits the scratch");
   for (int64_t t = 0; t < x.rows; t += at_once) {
     const int64_t n = std::min(at_once, x.rows - t);
     int64_t wide_used = 0;
     const Tensor rows = as_read(x.rows_from(t, n), w, wide_used);
-    std::vector<LowRank> terms(low_rank.begin(), low_rank.end());
-    for (LowRank& term : terms) term.u = as_read(term.u.rows_from(t, n), term.b, wide_used);
+    std::vector<LowRankProduct> terms(low_rank.begin(), low_rank.end());
+    for (LowRankProduct& term : terms) term.u = as_read(term.u.rows_from(t, n), term.b, wide_used);
     panels(alpha, rows, w, terms, accumulate, y.rows_from(t, n));
   }
 }
 
-void RowProduct::panels(float alpha, Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y) {
+void RowProduct::panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
   const bool unpacked = x.rows <= kRowsUnpacked;
   const int64_t width = unpacked ? kPanel / 4 : kPanel;  // narrower ones are dealt more evenly
 #pragma omp parallel for num_threads(threads_) schedule(static)
@@ -155,7 +155,7 @@ void RowProduct::panels(float alpha, Tensor x, Tensor w, std::span<const LowRank
     float* sums = reinterpret_cast<float*>(scratch);
     std::fill_n(sums, x.rows * kPanel, 0.0f);
     product(x, w.rows_from(begin, end - begin), sums, unpacked ? nullptr : scratch + kSumsBytes);
-    for (const LowRank& term : low_rank) {
+    for (const LowRankProduct& term : low_rank) {
       const int64_t from = std::max(begin, term.column), to = std::min(end, term.column + term.b.rows);
       if (from < to) product(term.u, term.b.rows_from(from - term.column, to - from), sums + from - begin, nullptr);
     }

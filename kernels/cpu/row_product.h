@@ -7,7 +7,7 @@
 #include <memory>
 #include <span>
 
-#include "kernels/backend.h"
+#include "kernels/cpu/gemm.h"
 
 namespace drover::cpu {
 
@@ -18,11 +18,11 @@ class RowProduct {
   int64_t workspace_bytes() const;
 
   // y = alpha·x·wᵀ + Σ u·bᵀ (+ y where accumulate), rounded once.  x (T,in), w (out,in), y (T,out), any float; the
-  // terms as in Backend::linear. The terms' sums continue the chain of x·wᵀ; alpha is 1 where there are any.
-  void linear(float alpha, Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
+  // terms are added. The terms' sums continue the chain of x·wᵀ; alpha is 1 where there are any.
+  void linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
 
  private:
-  void panels(float alpha, Tensor x, Tensor w, std::span<const LowRank> low_rank, bool accumulate, Tensor y);
+  void panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   Tensor as_read(Tensor x, Tensor w, int64_t& wide_used);  // x itself, or widened in `wide_`
 
   int threads_;

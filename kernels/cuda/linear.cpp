@@ -90,7 +90,8 @@ std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape
   return made;
 }
 
-void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y) {
+void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y,
+                            SumOrder) {
   const Tensor w = static_cast<const DenseWeight&>(weight).values;
   const std::span<const LowRank> terms = low_rank.terms;
   const std::vector<LowRankRun> runs = low_rank_runs(terms);

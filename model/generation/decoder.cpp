@@ -31,7 +31,8 @@ Context Decoder::context(Tensor ids, Tensor positions, Tensor cache_rows, std::s
           .segments = segments,
           .dropout = {},
           .cache = &pool_.cache(),
-          .cache_rows = cache_rows};
+          .cache_rows = cache_rows,
+          .order = SumOrder::by_row};
 }
 
 Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {

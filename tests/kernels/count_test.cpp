@@ -56,9 +56,9 @@ TEST(Count, BytesOfOperandsReadOnceAndWrittenOnce) {
   CountBackend b;
   Arena arena("plan", b.memory(), int64_t{1} << 40);
   const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
-  b.linear(t(11, 8), t(9, 8), {}, false, t(11, 9));
+  b.linear(t(11, 8), DenseWeight(t(9, 8)), {}, false, t(11, 9));
   EXPECT_EQ(b.counts().at("linear").bytes, 2 * (11 * 8 + 9 * 8 + 11 * 9));
-  b.linear(t(11, 8), t(9, 8), {}, true, t(11, 9));  // y is read too
+  b.linear(t(11, 8), DenseWeight(t(9, 8)), {}, true, t(11, 9));  // y is read too
   EXPECT_EQ(b.counts().at("linear").bytes, 4 * (11 * 8 + 9 * 8 + 11 * 9) + 2 * 11 * 9);
   b.add(t(3, 4), arena.tensor(3, 4, DType::f32));
   EXPECT_EQ(b.counts().at("add").bytes, 12 * (2 + 2 * 4));

@@ -62,9 +62,10 @@ TEST(Linear, LowRankTermsAndOneRounding) {
   const auto backend = backend_under_test();
   const LinearCase cases[] = {{1, 1, 1, 1}, {1, 129, 65, 3}, {3, 65, 17, 8}, {5, 33, 63, 1}, {8, 70, 40, 4}, {9, 70, 40, 4}, {130, 63, 129, 16}};
   for (const LinearCase& c : cases) {
-    for (int which = 0; which < 16; ++which) {
+    for (int which = 0; which < 32; ++which) {
       const DType dx = kFloats[which & 1], dw = kFloats[which >> 1 & 1], dy = kFloats[which >> 2 & 1];
       const bool accumulate = which & 8;
+      const SumOrder order = which & 16 ? SumOrder::by_row : SumOrder::fastest;
       SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", c.t, c.in, c.out, c.rank, which));
       const Held x(drawn_matrix(1, c.t, c.in, dx), dx, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1), y(drawn_matrix(3, c.t, c.out, dy), dy, 7);
       // Two members side by side with a gap between them, as a fused linear with one target unadapted has.
@@ -82,7 +83,7 @@ TEST(Linear, LowRankTermsAndOneRounding) {
                          .column = c.out - second});
       }
       const auto old = accumulate ? bounded(y) : Matrix<Bounded>(c.t, c.out);
-      backend->linear(x, DenseWeight(w), {terms, u, {}}, accumulate, y);
+      backend->linear(x, DenseWeight(w), {terms, u, {}}, accumulate, y, order);
       EXPECT_TRUE(u.guard_intact());
       std::vector<LowRankTerm<Bounded>> expected_terms;
       int64_t column = 0;
@@ -246,10 +247,11 @@ TEST(Linear, DecodingIsTheSameInAnyBatch) {
     const Held x(drawn_matrix(1, 8, 75, type), type), w(drawn_matrix(2, 33, 75, type), type), a(picks, type),
         b(drawn_matrix(4, 33, 5, type), type), u(8, 5, type), all(8, 33, type);
     const LowRank term{.a = a, .b = b};
-    backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, false, all);
+    backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, false, all, SumOrder::by_row);
     for (int64_t row = 0; row < 8; ++row) {
       const Held alone(1, 33, type), its_u(1, 5, type);
-      backend->linear(Tensor(x).rows_from(row, 1), DenseWeight(w), {{&term, 1}, its_u, {}}, false, alone);
+      backend->linear(Tensor(x).rows_from(row, 1), DenseWeight(w), {{&term, 1}, its_u, {}}, false, alone,
+                      SumOrder::by_row);
       EXPECT_TRUE(exactly(alone, values_of(Tensor(all).rows_from(row, 1)))) << row;
     }
   }

@@ -40,6 +40,7 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
   const Tensor index = tensor(5, 1, DType::i32), weights = tensor(5, 1), total = tensor(1, 1, DType::f64);
   const Tensor vector = tensor(16, 1), one = tensor(1, 1), tall = tensor(6, 16);
   const KvView kv{x, x};
+  const DenseWeight frozen(w);
   const Segment all{.nq = 5, .nk = 5};
   const std::pair<const char*, std::function<void()>> misfits[] = {
       {"copy", [&] { backend->copy(x, y); }},
@@ -53,14 +54,14 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
       {"gather_rows", [&] { backend->gather_rows(x, index, tall); }},
       {"scatter_rows", [&] { backend->scatter_rows(tall, index, x); }},
       {"gemm", [&] { backend->gemm(Trans::no, Trans::no, 1, x, w, 0, y); }},
-      {"linear", [&] { backend->linear(y, w, {}, false, y); }},
+      {"linear", [&] { backend->linear(y, frozen, {}, false, y); }},
       {"linear's term",
        [&] {
-         const LowRank t{weights, vector, 0};
-         backend->linear(x, w, {&t, 1}, false, y);
+         const LowRank t{.a = weights, .b = vector};
+         backend->linear(x, frozen, {{&t, 1}, weights, {}}, false, y);
        }},
-      {"linear_dx", [&] { backend->linear_dx(x, w, {}, {}, x); }},
-      {"linear_dx's term", [&] { backend->linear_dx(y, w, weights, weights, x); }},
+      {"linear_dx", [&] { backend->linear_dx(x, frozen, {}, {}, x); }},
+      {"linear_dx's term", [&] { backend->linear_dx(y, frozen, weights, weights, x); }},
       {"low_rank_backward", [&] { backend->low_rank_backward(y, {}, tall); }},
       {"add", [&] { backend->add(x, tall); }},
       {"scale_rows", [&] { backend->scale_rows(vector, x); }},
@@ -72,7 +73,7 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
       {"rope", [&] { backend->rope(x, index, tensor(5, 3), tensor(5, 3), false); }},
       {"swiglu", [&] { backend->swiglu(x, x); }},
       {"swiglu_backward", [&] { backend->swiglu_backward(y, x, narrow, {}); }},
-      {"embedding", [&] { backend->embedding(index, w, 0, 8, narrow); }},
+      {"embedding", [&] { backend->embedding(index, frozen, 0, 8, tall); }},
       {"attention",
        [&] {
          backend->attention(x, kv, {&all, 1}, {3, 1, 16, 1}, x, weights);
@@ -85,7 +86,9 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
       {"fold_statistics", [&] { backend->fold_statistics(x, index, 0, 17, tensor(5, 3)); }},
       {"merge_statistics", [&] { backend->merge_statistics(tensor(7, 3), weights, weights); }},
       {"cross_entropy_backward", [&] { backend->cross_entropy_backward(x, index, 0, 16, vector, x); }},
-      {"sample", [&] { backend->sample(x, 1, 1, vector, index); }},
+      {"sample", [&] { backend->sample(x, x, index); }},
+      {"penalize", [&] { backend->penalize(x, tensor(1, 2, DType::i32), tensor(2, 3)); }},
+      {"log_probabilities", [&] { backend->log_probabilities(x, index, vector, index, weights); }},
       {"sum_squares", [&] { backend->sum_squares(x, one); }},
       {"dot", [&] { backend->dot(weights, vector, total); }},
       {"clip_factor", [&] { backend->clip_factor(one, 1, one); }},
@@ -105,7 +108,7 @@ TEST_F(Ops, AreToldToAnObserver) {
   const Tensor x = tensor(5, 16), w = tensor(8, 16, DType::bf16), y = tensor(5, 8);
   Diary diary;
   backend->observe(&diary);
-  backend->linear(x, w, {}, false, y);
+  backend->linear(x, DenseWeight(w), {}, false, y);
   ASSERT_FALSE(diary.calls.empty());
   EXPECT_EQ(diary.lines.front(), "begin linear");
   EXPECT_EQ(diary.lines.back(), "end linear");
@@ -164,8 +167,8 @@ TEST_F(Ops, AreTimedByName) {
   OpTimer timer(*backend);
   backend->zero(x);
   timer.start_over();
-  backend->linear(x, w, {}, false, y);
-  backend->linear(x, w, {}, false, y);
+  backend->linear(x, DenseWeight(w), {}, false, y);
+  backend->linear(x, DenseWeight(w), {}, false, y);
   const CopyPair pairs[] = {{tensor(1, 1, DType::f64), tensor(1, 1, DType::f64)}};
   backend->copy_all(pairs);
   const auto& times = timer.times();

@@ -50,7 +50,7 @@ TEST(RowProduct, EqualsTheReference) {
       const Operands o(s, which);
       const bool accumulate = which & 8;
       const Held y(drawn_matrix(3, s.t, s.out, o.y_type), o.y_type, 7);
-      const LowRank terms[] = {{o.u, o.b, o.column}};
+      const cpu::LowRankProduct terms[] = {{o.u, o.b, o.column}};
       const std::vector<LowRankTerm<Bounded>> expected_terms{{bounded(o.u), bounded(o.b), o.column}};
       const auto old = accumulate ? bounded(y) : Matrix<Bounded>(s.t, s.out);
       const auto expected = reference::linear(bounded(o.x), bounded(o.w), expected_terms, old);
@@ -71,14 +71,14 @@ TEST(RowProduct, ARowHasTheSameBitsInAnyCompany) {
       SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", s.t, s.in, s.out, s.rank, which));
       const Operands o(s, which);
       const Held whole(drawn_matrix(3, s.t, s.out, o.y_type), o.y_type);
-      const LowRank terms[] = {{o.u, o.b, o.column}};
+      const cpu::LowRankProduct terms[] = {{o.u, o.b, o.column}};
       product.linear(1, o.x, o.w, terms, false, whole);
       for (uint64_t draw = 0; draw < 20; ++draw) {
         const PhiloxBlock drawn = philox({7, 7}, draw);
         const auto& lanes = drawn.lane;
         const int64_t begin = lanes[0] % s.t, count = 1 + lanes[1] % (s.t - begin);
         const Held some(drawn_matrix(3, count, s.out, o.y_type), o.y_type);
-        const LowRank part[] = {{Tensor(o.u).rows_from(begin, count), o.b, o.column}};
+        const cpu::LowRankProduct part[] = {{Tensor(o.u).rows_from(begin, count), o.b, o.column}};
         product.linear(1, Tensor(o.x).rows_from(begin, count), o.w, part, false, some);
         for (int64_t t = 0; t < count; ++t) {
           const Tensor got = Tensor(some).rows_from(t, 1), expected = Tensor(whole).rows_from(begin + t, 1);

@@ -1,0 +1,42 @@
+// The CPU's products: oneDNN's (gemm.h), and for generation those whose rows do not depend on each other
+// (row_product.h).
+#include <omp.h>
+
+#include "kernels/cpu/cpu_backend.h"
+
+namespace drover::cpu {
+
+// oneDNN takes its number of threads from OpenMP's setting of the calling thread, which another backend may have set
+// since.
+void CpuBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  omp_set_num_threads(threads_);
+  gemm_.gemm(ta, tb, alpha, a, b, beta, c);
+}
+
+void CpuBackend::do_linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
+                           SumOrder order) {
+  omp_set_num_threads(threads_);
+  for (const LowRankRun& run : low_rank_runs(low_rank.terms)) {
+    const Tensor u = low_rank.u.columns(run.column, run.a.rows);
+    if (order == SumOrder::by_row) {
+      row_product_.linear(run.scale, x, run.a, {}, false, u);
+    } else {
+      low_rank_input(*this, x, run, low_rank.dropped, u);
+    }
+  }
+  std::vector<LowRankProduct> products;
+  int64_t column = 0;
+  for (const LowRank& term : low_rank.terms) {
+    products.push_back({low_rank.u.columns(column, term.a.rows), term.b, term.column});
+    column += term.a.rows;
+  }
+  if (order == SumOrder::by_row) return row_product_.linear(1, x, values_of(w), products, accumulate, y);
+  gemm_.linear(x, values_of(w), products, accumulate, y);
+}
+
+void CpuBackend::do_linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
+  omp_set_num_threads(threads_);
+  gemm_.linear_dx(dy, values_of(w), v, a, dx);
+}
+
+}  // namespace drover::cpu
