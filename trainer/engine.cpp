@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
-#include "trainer/checkpoint.h"
 
 namespace drover {
 
@@ -36,16 +35,6 @@ int stage_of_layer(const std::vector<LayerRange>& partition, int64_t layer) {
   return static_cast<int>(partition.size());
 }
 
-Placement placement_of(const EngineSettings& s, const Mesh& mesh) {
-  const LayerRange range = s.partition[static_cast<size_t>(mesh.position.pp())];
-  return {.tp_rank = mesh.position.tp(),
-          .tp_size = mesh.shape.tp(),
-          .layer_begin = range.begin,
-          .layer_end = range.end,
-          .first = mesh.position.pp() == 0,
-          .last = mesh.position.pp() == mesh.shape.pp() - 1};
-}
-
 int64_t lowest_layer(const EngineSettings& s) { return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter); }
 
 Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_batches, bool train) {
@@ -73,51 +62,39 @@ double loss_of(Reading& log_likelihoods) {
 
 }  // namespace
 
-Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source,
-               const ArenaBytes& capacity)
+Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_bytes)
     : settings_(settings),
-      backend_(backend),
-      mesh_(mesh),
-      weights_("weights", backend.memory(), capacity.weights),
-      adapter_arena_("adapter", backend.memory(), capacity.adapter),
-      optimizer_arena_("optimizer", backend.memory(), capacity.optimizer),
-      scratch_("scratch", backend.memory(), capacity.scratch) {
-  const Placement placement = placement_of(settings_, mesh);
-  if (!settings_.adapter.empty()) {
-    std::vector<FactorSlice> factors = factor_slices(settings_.model, settings_.adapter, placement);
-    trainables_.emplace(std::vector<Slice>(factors.begin(), factors.end()), backend, adapter_arena_,
-                        settings_.train ? &optimizer_arena_ : nullptr);
-    adapter_ = std::make_unique<AdapterSet>(settings_.adapter, std::move(factors), trainables_->parameters,
-                                            trainables_->gradients, settings_.dtype, backend, adapter_arena_);
-    if (settings_.train) {
-      const Accumulation accumulation{settings_.deterministic, settings_.local_micro_batches};
-      optimizer_.emplace(settings_.optimizer, accumulation, *trainables_, settings_.model.layers, mesh, backend,
-                         optimizer_arena_, scratch_);
-    }
+      replica_(replica),
+      backend_(replica.backend()),
+      mesh_(replica.device.mesh),
+      stage_(replica.stage),
+      scratch_(replica.arenas.scratch) {
+  if (settings_.train && replica.trainables) {
+    const Accumulation accumulation{settings_.deterministic, settings_.local_micro_batches};
+    optimizer_.emplace(settings_.optimizer, accumulation, *replica.trainables, settings_.model.layers, mesh_, backend_,
+                       replica.arenas.optimizer, scratch_);
   }
-  stage_ = std::make_unique<Stage>(settings_.model, placement, settings_.dtype, settings_.max_positions, mesh.tp(),
-                                   backend, weights_, source, adapter_.get());
   first_trained_stage_ = stage_of_layer(settings_.partition, lowest_layer(settings_));
   // The widest of the whole model, so that all stages send rows of one width.
   for (const auto& layer : settings_.adapter) {
     for (Projection p : {Projection::o, Projection::down}) {
       const auto& spec = layer[static_cast<size_t>(p)];
-      if (spec) stream_margin_ = std::max(stream_margin_, backend.strip(spec->r));
+      if (spec) stream_margin_ = std::max(stream_margin_, backend_.strip(spec->r));
     }
   }
   int64_t slot_count = 1, stream_count = 1;
   for (bool train : {settings_.train, false}) {
-    const Schedule schedule = schedule_of(settings_, mesh, settings_.local_micro_batches, train);
+    const Schedule schedule = schedule_of(settings_, mesh_, settings_.local_micro_batches, train);
     slot_count = std::max(slot_count, slots(schedule));
     stream_count = std::max(stream_count, streams(schedule));
   }
   const int64_t evaluated = settings_.evaluation_tokens == 0 ? settings_.micro_batch_tokens : settings_.evaluation_tokens;
   const int64_t tokens = settings_.train ? std::max(settings_.micro_batch_tokens, evaluated) : evaluated, width = settings_.model.hidden;
   const int64_t stream_bytes = stream_count * Arena::bytes_of(tokens, width, settings_.dtype, stream_margin_);
-  stream_arena_.emplace("streams", backend.memory(), stream_bytes);
+  stream_arena_.emplace("streams", backend_.memory(), stream_bytes);
   for (int64_t i = 0; i < stream_count; ++i) streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, stream_margin_)});
   for (int64_t i = 0; i < slot_count; ++i) {
-    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend.memory(), (capacity.saved - stream_bytes) / slot_count));
+    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend_.memory(), (saved_bytes - stream_bytes) / slot_count));
   }
 }
 
@@ -126,15 +103,16 @@ Engine::~Engine() = default;
 ArenaBytes Engine::peak() const {
   int64_t slot = 0;
   for (const auto& s : slots_) slot = std::max(slot, s->arena.peak_bytes());
-  return {weights_.peak_bytes(), adapter_arena_.peak_bytes(), optimizer_arena_.peak_bytes(),
-          slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes(), scratch_.peak_bytes()};
+  ArenaBytes peak = replica_.peak();
+  peak.saved = slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes();
+  return peak;
 }
 
 Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step) {
   return {.backend = backend_,
           .scratch = scratch,
           .dtype = settings_.dtype,
-          .rope = stage_->rope(),
+          .rope = stage_.rope(),
           .begin = part.begin,
           .ids = slot.ids.rows_from(part.begin, part.rows),
           .positions = slot.positions.rows_from(part.begin, part.rows),
@@ -183,12 +161,12 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   stream.wait();
   slot.stream = stream.x.rows_from(0, tokens);
   const KeepPolicy keep = settings_.recompute ? KeepPolicy::inputs : KeepPolicy::all;
-  slot.saved = saves(train) ? stage_->saved(slot.arena, tokens, keep) : Stage::Saved{};
+  slot.saved = saves(train) ? stage_.saved(slot.arena, tokens, keep) : Stage::Saved{};
 }
 
 void Engine::run_parts(Slot& slot, bool train, uint64_t step, Walk walk) {
   const auto walk_over = [&](const Part& part, Context& ctx) {
-    return (*stage_.*walk)(ctx, slot.stream.rows_from(part.begin, part.rows), slot.saved);
+    return (stage_.*walk)(ctx, slot.stream.rows_from(part.begin, part.rows), slot.saved);
   };
   const Part &first = slot.parts.front(), &second = slot.parts.back();
   Context ctx = context_of(slot, first, scratch_, train, step);
@@ -201,15 +179,15 @@ void Engine::run_parts(Slot& slot, bool train, uint64_t step, Walk walk) {
 void Engine::forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink) {
   const Part all{.begin = 0, .rows = slot.stream.rows, .segments = {}};  // for the embedding and the head, which ask for no segments
   Context ctx = context_of(slot, all, scratch_, train, step);
-  if (stage_->placement().first) stage_->embed(ctx, slot.stream);
+  if (stage_.placement().first) stage_.embed(ctx, slot.stream);
   run_parts(slot, train, step, &Stage::forward);
-  if (!stage_->head()) return;
+  if (!stage_.head()) return;
 
   Frame frame(scratch_);
   Tensor logprob = frame.tensor(slot.rows.rows, 1, DType::f32);
   // The gradient replaces the stream: backward starts from it.
   Tensor dx = train ? slot.stream : Tensor{};
-  stage_->head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
+  stage_.head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
   backend_.dot(slot.weights, logprob, loss);
   if (sink) {
     std::vector<float> host(static_cast<size_t>(logprob.rows));
@@ -222,7 +200,7 @@ void Engine::compute(const Action& action, const Batch& batch, bool train, uint6
   Slot& slot = slot_of(action.micro_batch);
   const int64_t index = batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
   if (action.kind == ActionKind::forward) {
-    if (stage_->placement().first) open(action.micro_batch, batch, train);
+    if (stage_.placement().first) open(action.micro_batch, batch, train);
     forward(slot, saves(train), step, losses.rows_from(index, 1), sink);
   } else {
     run_parts(slot, true, step, &Stage::backward);
@@ -287,7 +265,7 @@ std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, int64_t s
 PendingNorm Engine::enqueue_update(int64_t step) {
   progress_();
   PendingNorm norm = optimizer_->update(step);
-  adapter_->refresh();
+  replica_.adapter->refresh();
   return norm;
 }
 
@@ -301,11 +279,6 @@ double Engine::accumulate_gradients(const Batch& batch, int64_t step) {
   return loss_of(*enqueue_gradients(batch, step));
 }
 double Engine::apply_gradients(int64_t step) { return enqueue_update(step).value(); }
-
-void Engine::load(const Checkpoint& checkpoint) {
-  checkpoint.load(*trainables_, backend_);
-  adapter_->refresh();
-}
 
 double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) {
   Frame frame(scratch_);

@@ -1,76 +1,55 @@
 #include "trainer/inference.h"
 
 #include "kernels/comm/agree.h"
-#include "kernels/count/count.h"
 #include "trainer/export.h"
 #include "trainer/model_check.h"
+#include "trainer/plan.h"
+#include "trainer/setup.h"
 
 namespace drover {
 
 namespace {
 
-struct Parts {
-  std::unique_ptr<AdapterSet> adapter;
-  std::unique_ptr<Stage> stage;
-  std::unique_ptr<Decoder> decoder;
-};
-
-Parts build(const ModelConfig& config, const AdapterLayout& layout, const InferenceSettings& s, int64_t capacity, Mesh& mesh, Backend& backend, WeightSource& source,
-            const std::vector<Arena*>& arenas) {
-  Parts p;
-  const Placement placement{mesh.position.tp(), mesh.shape.tp(), 0, config.layers, true, true};
-  if (!layout.empty())
-    p.adapter =
-        std::make_unique<AdapterSet>(layout, factor_slices(config, layout, placement), s.dtype, backend, *arenas[1]);
-  p.stage = std::make_unique<Stage>(config, placement, s.dtype, capacity, mesh.tp(), backend, *arenas[0], source, p.adapter.get());
-  p.decoder = std::make_unique<Decoder>(*p.stage, backend, *arenas[2], *arenas[3], s.sequences, capacity);
-  return p;
+Decoder make_decoder(Replica& replica, const InferenceSettings& s, int64_t capacity) {
+  return {replica.stage, replica.backend(), replica.arenas.cache, replica.arenas.scratch, s.sequences, capacity};
 }
 
-// Bytes of {weights, adapter, cache, scratch}: the same parts on Count, one prompt pass and one step of all sequences.
-std::vector<int64_t> plan(const ModelConfig& config, const AdapterLayout& layout, const InferenceSettings& s, int64_t capacity, const Mesh& mesh, const BackendTraits& traits) {
-  CountBackend backend(traits);
-  Mesh counted = make_count_mesh(mesh.shape, mesh.position);
+// One prompt pass and one step of all sequences, on Count.
+ArenaBytes plan(const ReplicaSettings& replica, const InferenceSettings& s, const Device& device) {
+  const Mesh& mesh = device.mesh;
   NoWeights nothing;
-  std::vector<std::unique_ptr<Arena>> owned;
-  std::vector<Arena*> arenas;
-  for (const char* name : {"weights", "adapter", "cache", "scratch"}) arenas.push_back(owned.emplace_back(std::make_unique<Arena>(name, backend.memory(), int64_t{1} << 46)).get());
-  Parts parts = build(config, layout, s, capacity, counted, backend, nothing, arenas);
-  Answering::rehearse(*parts.decoder, s.sequences);
-  return {arenas[0]->peak_bytes(), arenas[1]->peak_bytes(), arenas[2]->peak_bytes(), arenas[3]->peak_bytes()};
+  Replica counted(replica, count_device(device.backend->traits(), mesh.shape, mesh.position), nothing, kPlenty);
+  Decoder decoder = make_decoder(counted, s, replica.max_positions);
+  Answering::rehearse(decoder, s.sequences);
+  return counted.peak();
 }
 
 }  // namespace
 
 Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDevice& open_device) {
-  AdapterLayout layout;
-  int64_t capacity = 0;
+  ReplicaSettings replica{.dtype = s.dtype, .train = false};
   together(*mesh.world, [&] {
     directory_.emplace(s.model);
     check_weights(*directory_);
     const ModelConfig& config = directory_->config();
-    if (s.adapter) layout = adapter_layout_of(config, adapter_config_in(*s.adapter));
+    replica.model = config;
+    replica.partition = {{0, config.layers}};
+    if (s.adapter) replica.adapter = adapter_layout_of(config, adapter_config_in(*s.adapter));
     const std::string why = why_not_tp(config, mesh.shape.tp());
     if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
-    capacity = s.capacity_tokens > 0 ? s.capacity_tokens : std::min<int64_t>(config.max_positions, 4096);
-    if (capacity > config.max_positions) fail(Exit::bad_data, "prompt and answer have {} tokens; the model has {} positions", capacity, config.max_positions);
+    const int64_t capacity = s.capacity_tokens > 0 ? s.capacity_tokens : std::min<int64_t>(config.max_positions, 4096);
+    if (capacity > config.max_positions) {
+      fail(Exit::bad_data, "prompt and answer have {} tokens; the model has {} positions", capacity,
+           config.max_positions);
+    }
+    replica.max_positions = capacity;
   });
-  const ModelConfig& config = directory_->config();
-  device_.emplace(open_device(mesh));
-  Backend& backend = *device_->backend;
-  const std::vector<int64_t> bytes = plan(config, layout, s, capacity, mesh, backend.traits());
-  std::vector<Arena*> arenas;
-  constexpr const char* kNames[] = {"weights", "adapter", "cache", "scratch"};
-  for (size_t i = 0; i < 4; ++i) arenas.push_back(arenas_.emplace_back(std::make_unique<Arena>(kNames[i], backend.memory(), bytes[i])).get());
-  DirectoryWeights source(*directory_);
-  Parts parts = build(config, layout, s, capacity, device_->mesh, backend, source, arenas);
-  directory_->release_pages();
-  adapter_ = std::move(parts.adapter);
-  stage_ = std::move(parts.stage);
-  decoder_ = std::move(parts.decoder);
+  const Device device = open_device(mesh);
+  replica_ = open_replica(replica, device, *directory_, plan(replica, s, device));
+  decoder_.emplace(make_decoder(*replica_, s, replica.max_positions));
   answering_.emplace(*decoder_, s.stop_ids);
   together(*mesh.world, [&] {
-    if (adapter_) load_adapter(*s.adapter, config, *adapter_);
+    if (s.adapter) load_adapter(*s.adapter, directory_->config(), *replica_->adapter);
   });
 }
 

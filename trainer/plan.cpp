@@ -27,23 +27,23 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
 }
 
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
-  constexpr int64_t kPlenty = int64_t{1} << 46;
-  CountBackend backend(settings.traits);
-  Mesh mesh = make_count_mesh(shape, position);
+  const auto backend = std::make_shared<CountBackend>(settings.traits);
   NoWeights nothing;
-  Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+  Replica replica(settings, {backend, make_count_mesh(shape, position)}, nothing, kPlenty);
+  Engine engine(settings, replica, kPlenty.saved);
   const auto batch_of = [&](int64_t tokens, int64_t trained) {
     return worst_batch(tokens, trained == 0 ? tokens : trained, settings.max_positions, settings.local_micro_batches,
                        shape.dp());
   };
   const Batch batch = batch_of(settings.micro_batch_tokens, settings.micro_batch_trained);
   if (settings.train) engine.train_step(batch, 1);
-  const int64_t flops = backend.total_flops();
+  const int64_t flops = backend->total_flops();
   engine.evaluate(settings.evaluation_tokens == 0 ? batch : batch_of(settings.evaluation_tokens, settings.evaluation_trained));
-  if (settings.answer_sequences > 0) {
-    Frame frame(engine.scratch());
-    Decoder decoder(engine.stage(), backend, engine.scratch(), engine.scratch(), settings.answer_sequences, settings.answer_tokens);
-    Answering::rehearse(decoder, settings.answer_sequences);
+  if (settings.answers) {
+    Arena& scratch = replica.arenas.scratch;
+    Frame frame(scratch);
+    Decoder decoder(replica.stage, *backend, scratch, scratch, settings.answers->sequences, settings.answers->tokens);
+    Answering::rehearse(decoder, settings.answers->sequences);
   }
   ArenaBytes bytes = engine.peak();
   if (shape.tp() > 1) bytes.scratch += kRoundingOfParts;

@@ -95,14 +95,14 @@ class Training {
     const std::string schedule = print(schedule_of_run(settings, mesh_.shape));
     if (mesh_.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
     planned_ = plans[static_cast<size_t>(rank_of(mesh_.position, mesh_.shape))].bytes;
-    if (recipe_.log.profile) timed_.emplace(*device_->backend);
     predicted_bytes_ = largest(world_, predicted_process_bytes(planned_, *device_->backend));
     log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(predicted_bytes_), mib(planned_.total()));
     check_fits_machine(world_, predicted_bytes_);
     together(world_, [&] { check_fits_memory(planned_, *device_->backend); });
-    weights_.emplace(*model_);
-    together(world_, [&] { engine_.emplace(settings, backend(), device_->mesh, *weights_, planned_); });
-    model_->release_pages();
+    Device device = *device_;
+    if (recipe_.log.profile) device.backend = timed_ = std::make_shared<TimedBackend>(*device_->backend);
+    replica_ = open_replica(settings, std::move(device), *model_, planned_);
+    together(world_, [&] { engine_.emplace(settings, *replica_, planned_.saved); });
     loader_.emplace(data_.train, LoaderSettings{recipe_.train.micro_batch_size, recipe_.train.global_batch_size, recipe_.data.shuffle, settings.seed, mesh_.position.dp(), mesh_.shape.dp()});
     total_steps_ = total_steps(recipe_, loader_->steps_per_epoch());
     if (!learning_rate().moves()) {
@@ -114,7 +114,7 @@ class Training {
 
   void start_point() {
     identity_ = run_identity(recipe_, fingerprint_, data_.train.identity());
-    AdapterSet& adapter = *engine_->adapter();
+    AdapterSet& adapter = *replica_->adapter;
     std::optional<Checkpoint> checkpoint;
     together(world_, [&] {
       if (recipe_.checkpoint.resume == "auto") {
@@ -128,7 +128,7 @@ class Training {
         fail(Exit::bad_recipe, "{} has done {} steps, and the recipe asks for {} in all; raise train.max_steps or train.epochs, choose a new output.dir, or start over with checkpoint.resume: never",
              checkpoint->directory().string(), checkpoint->state().step, total_steps_);
       }
-      engine_->load(*checkpoint);
+      replica_->load(*checkpoint);
     });
     if (checkpoint) {
       done_ = checkpoint->state().step;
@@ -161,7 +161,7 @@ class Training {
   void save() {
     watchdog_->beat(fmt::format("saving after step {}", done_));
     const StreamPosition next = loader_->position_of(done_);
-    save_checkpoint(run_, {done_, identity_, next.epoch, next.step, adapter_config_}, *engine_->trainables(), backend(),
+    save_checkpoint(run_, {done_, identity_, next.epoch, next.step, adapter_config_}, *replica_->trainables, replica_->backend(),
                     mesh_);
     saved_ = done_;
     together(world_, [&] {
@@ -205,8 +205,6 @@ class Training {
   }
 
   const LearningRate& learning_rate() const { return engine_->settings().optimizer.learning_rate; }
-
-  Backend& backend() { return timed_ ? static_cast<Backend&>(*timed_) : *device_->backend; }
 
   int64_t launched() const { return done_ + static_cast<int64_t>(in_flight_.size()); }
 
@@ -285,7 +283,7 @@ class Training {
   // output.dir/answers-step-N.jsonl, and the first of them to read. False where it was given up.
   bool answer_prompts(Progress& progress) {
     const std::vector<std::string> rows =
-        sample_answers(*engine_, data_.prompts, *tokenizer_, stop_ids(chat_template(recipe_), *tokenizer_, model_->config().eos), asked_to_stop);
+        sample_answers(*replica_, *engine_->settings().answers, data_.prompts, *tokenizer_, stop_ids(chat_template(recipe_), *tokenizer_, model_->config().eos), asked_to_stop);
     if (asked_to_stop(world_)) return false;
     record([&] {
       std::string text;
@@ -322,7 +320,7 @@ class Training {
       return all;
     };
     const std::vector<float> trained = logprobs();
-    together(world_, [&] { load_adapter(adapter, model_->config(), *engine_->adapter()); });
+    together(world_, [&] { load_adapter(adapter, model_->config(), *replica_->adapter); });
     const std::vector<float> exported = logprobs();
     together(world_, [&] {
       double difference = 0, size = 0;
@@ -373,8 +371,8 @@ class Training {
   PreparedData data_;
   ArenaBytes planned_;
   std::optional<Device> device_;
-  std::optional<TimedBackend> timed_;  // with log.profile, around the device's
-  std::optional<DirectoryWeights> weights_;
+  std::shared_ptr<TimedBackend> timed_;  // with log.profile, around the device's
+  std::unique_ptr<Replica> replica_;
   std::optional<Engine> engine_;
   std::optional<Loader> loader_;
   std::optional<MetricsFile> metrics_;

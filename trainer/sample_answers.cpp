@@ -6,21 +6,22 @@
 
 namespace drover {
 
-std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer,
+std::vector<std::string> sample_answers(Replica& replica, const AnswerCapacity& capacity,
+                                        const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer,
                                         const std::vector<int32_t>& stop_ids, const GiveUp& give_up) {
-  Mesh& mesh = engine.mesh();
-  const EngineSettings& settings = engine.settings();
-  Frame frame(engine.scratch());
-  Decoder decoder(engine.stage(), engine.backend(), engine.scratch(), engine.scratch(), settings.answer_sequences, settings.answer_tokens);
+  const Mesh& mesh = replica.device.mesh;
+  Arena& scratch = replica.arenas.scratch;
+  Frame frame(scratch);
+  Decoder decoder(replica.stage, replica.backend(), scratch, scratch, capacity.sequences, capacity.tokens);
   Answering answering(decoder, stop_ids);
   nlohmann::json mine = nlohmann::json::array();
   std::vector<size_t> share;
   const size_t first = static_cast<size_t>(mesh.position.dp()), step = static_cast<size_t>(mesh.shape.dp());
   for (size_t i = first; i < prompts.size(); i += step) share.push_back(i);
-  for (size_t begin = 0; begin < share.size(); begin += static_cast<size_t>(settings.answer_sequences)) {
+  for (size_t begin = 0; begin < share.size(); begin += static_cast<size_t>(capacity.sequences)) {
     if (give_up(mesh.tp())) break;
     std::vector<Answering::Question> questions;
-    for (size_t i = begin; i < std::min(share.size(), begin + static_cast<size_t>(settings.answer_sequences)); ++i) questions.push_back({prompts[share[i]].ids, share[i]});
+    for (size_t i = begin; i < std::min(share.size(), begin + static_cast<size_t>(capacity.sequences)); ++i) questions.push_back({prompts[share[i]].ids, share[i]});
     const std::vector<Answering::Answer> answers = answering.answer(questions, {.greedy = true}, kSampleAnswerTokens);
     for (size_t i = 0; i < answers.size(); ++i) mine.push_back({questions[i].number, tokenizer.decode(answers[i].ids)});
   }

@@ -9,15 +9,6 @@
 
 namespace drover {
 
-void DirectoryWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) {
-  if (staging_.size() < static_cast<size_t>(to.bytes())) {
-    std::vector<char>().swap(staging_);  // first, so that the old and the new buffer are never held together
-    staging_.resize(static_cast<size_t>(to.bytes()));
-  }
-  directory_.read(spec.name, row, to.rows, col, to.cols, to.dtype, staging_.data());
-  backend.upload(staging_.data(), to);
-}
-
 DType dtype_of(Precision precision) { return precision == Precision::bf16 ? DType::bf16 : DType::f32; }
 
 AdapterConfig adapter_config(const ReadRecipe& read) {
@@ -274,13 +265,13 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   }
   int64_t longest = 0;
   for (const SamplePrompt& p : data->prompts) longest = std::max(longest, static_cast<int64_t>(p.ids.size()));
-  s.answer_tokens = longest + kSampleAnswerTokens;
-  if (s.answer_tokens > model.max_positions) {
+  const int64_t tokens = longest + kSampleAnswerTokens;
+  if (tokens > model.max_positions) {
     fail(Exit::bad_data, "{}: a prompt of {} tokens and an answer of {} do not fit the model's {} positions", *recipe.eval.prompts, longest, kSampleAnswerTokens, model.max_positions);
   }
   const int64_t share = (static_cast<int64_t>(data->prompts.size()) + mesh.dp() - 1) / mesh.dp();
-  s.answer_sequences = std::min(kSampleSequences, share);
-  s.max_positions = std::max(s.max_positions, s.answer_tokens);
+  s.answers = {.sequences = std::min(kSampleSequences, share), .tokens = tokens};
+  s.max_positions = std::max(s.max_positions, tokens);
   return s;
 }
 

@@ -10,17 +10,6 @@
 
 namespace drover {
 
-// Frozen weights read from a Hugging Face directory, each rank its slices only.
-class DirectoryWeights : public WeightSource {
- public:
-  explicit DirectoryWeights(ModelDirectory& directory) : directory_(directory) {}
-  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override;
-
- private:
-  ModelDirectory& directory_;
-  std::vector<char> staging_;
-};
-
 DType dtype_of(Precision precision);
 
 // The adapter a recipe asks for, as PEFT would write it down. With lora.init_from that directory's configuration, which the recipe may only repeat (78).

@@ -167,16 +167,21 @@ Exit run(const Process& process, const Arguments& a) {
   Device device = open_device(mesh, recipe, process);
   settings.traits = device.backend->traits();
   const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
-  DirectoryWeights weights(*model);
+  const std::unique_ptr<Replica> replica = open_replica(settings, std::move(device), *model, bytes);
   std::optional<Engine> engine;
   together(world, [&] {
-    engine.emplace(settings, *device.backend, device.mesh, weights, bytes);
+    engine.emplace(settings, *replica, bytes.saved);
     if (!subject.adapter) return;
-    if (subject.adapter_directory) return load_adapter(*subject.adapter_directory, model->config(), *engine->adapter());
-    const auto checkpoint = Checkpoint::latest(recipe.output.dir, [](const std::string& text) { log::warn("{}", text); });
-    if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
+    if (subject.adapter_directory) {
+      return load_adapter(*subject.adapter_directory, model->config(), *replica->adapter);
+    }
+    const auto warn = [](const std::string& text) { log::warn("{}", text); };
+    const auto checkpoint = Checkpoint::latest(recipe.output.dir, warn);
+    if (!checkpoint) {
+      fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
+    }
     check_same_adapter(*checkpoint, recipe, fingerprint);
-    engine->load(*checkpoint);
+    replica->load(*checkpoint);
   });
 
   Evaluation score;

@@ -12,6 +12,7 @@
 #include "launch/verbs/verb.h"
 #include "trainer/inference.h"
 #include "trainer/process_memory.h"
+#include "trainer/setup.h"
 
 namespace drover {
 

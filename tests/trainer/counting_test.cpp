@@ -29,15 +29,15 @@ ModelConfig tiny() {
 }
 
 struct Counted {
-  CountBackend backend;
-  Mesh mesh = make_count_mesh({}, {});
+  std::shared_ptr<CountBackend> counting = std::make_shared<CountBackend>();
+  CountBackend& backend = *counting;
   NoWeights nothing;
-  std::unique_ptr<Engine> engine;
-  explicit Counted(const EngineSettings& s) {
-    constexpr int64_t kPlenty = int64_t{1} << 46;
-    engine = std::make_unique<Engine>(s, backend, mesh, nothing, ArenaBytes{kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+  Replica replica;
+  Engine engine;
+  explicit Counted(const EngineSettings& s)
+      : replica(s, {counting, make_count_mesh({}, {})}, nothing, kPlenty), engine(s, replica, kPlenty.saved) {
     backend.record_shapes(true);
-    engine->train_step(worst_batch(s.micro_batch_tokens, s.micro_batch_tokens, s.max_positions, 1, 1), 1);
+    engine.train_step(worst_batch(s.micro_batch_tokens, s.micro_batch_tokens, s.max_positions, 1, 1), 1);
   }
 };
 
@@ -66,8 +66,8 @@ TEST(Counting, NoGradientGemmHasTheShapeOfAFrozenWeight) {
     EXPECT_TRUE(has_side(7) || has_side(14) || has_side(21) || shape == "gemm (33,100)x(100,64)") << shape;
   }
   // And what is held for training is the adapters' own: gradients and two moments of fp32, and the clip factor.
-  EXPECT_EQ(c.engine->adapter()->gradients.rows, trainable_parameters(s.model, s.adapter));
-  EXPECT_EQ(c.engine->peak().optimizer, 3 * ((trainable_parameters(s.model, s.adapter) * 4 + Arena::kAlign - 1) / Arena::kAlign * Arena::kAlign) + Arena::kAlign);
+  EXPECT_EQ(c.replica.adapter->gradients.rows, trainable_parameters(s.model, s.adapter));
+  EXPECT_EQ(c.engine.peak().optimizer, 3 * ((trainable_parameters(s.model, s.adapter) * 4 + Arena::kAlign - 1) / Arena::kAlign * Arena::kAlign) + Arena::kAlign);
 }
 
 TEST(Counting, NothingRunsOrIsKeptBelowTheLowestAdapter) {
@@ -81,7 +81,7 @@ TEST(Counting, NothingRunsOrIsKeptBelowTheLowestAdapter) {
   Counted from_three(upper);
   EXPECT_EQ(from_three.backend.calls("attention_backward"), 3);
   EXPECT_EQ(from_three.backend.calls("linear_dx"), 4 + 4 + 3);
-  EXPECT_LT(only_down.engine->peak().saved, from_three.engine->peak().saved / 2);
+  EXPECT_LT(only_down.engine.peak().saved, from_three.engine.peak().saved / 2);
 }
 
 int64_t beyond_weights(const EngineSettings& s) {

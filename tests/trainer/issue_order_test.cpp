@@ -72,10 +72,9 @@ Calls calls_of(const EngineSettings& settings, const MeshShape& shape, const Mes
                         [&](Axis axis, int, int key) {
                           return std::make_shared<Recorder>(name_of(axis), key, members_of(shape, p, axis), calls);
                         });
-  CountBackend backend(settings.traits);
   NoWeights nothing;
-  constexpr int64_t kPlenty = int64_t{1} << 44;
-  Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+  Replica replica(settings, {std::make_shared<CountBackend>(settings.traits), mesh}, nothing, kPlenty);
+  Engine engine(settings, replica, kPlenty.saved);
   Batch batch = worst_batch(settings.micro_batch_tokens, settings.micro_batch_tokens, settings.max_positions, total, 1);
   const auto begin = batch.micro_batches.begin();
   batch.micro_batches = {begin + total * p.dp() / shape.dp(), begin + total * (p.dp() + 1) / shape.dp()};

@@ -35,7 +35,6 @@ class Watched : public CountCommunicator {
 };
 
 constexpr int64_t kLayers = 3;
-constexpr ArenaBytes kPlenty{int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46};
 
 EngineSettings settings_of(bool recompute) {
   EngineSettings s;
@@ -54,11 +53,11 @@ EngineSettings settings_of(bool recompute) {
 Log trained(const std::vector<int64_t>& documents, bool recompute = false) {
   const EngineSettings settings = settings_of(recompute);
   Log log;
-  CountBackend backend(settings.traits);
   Mesh mesh = make_count_mesh({{Axis::tp, 2}}, {});
   mesh.axes[Axis::tp] = std::make_shared<Watched>(log);
   NoWeights nothing;
-  Engine engine(settings, backend, mesh, nothing, kPlenty);
+  Replica replica(settings, {std::make_shared<CountBackend>(settings.traits), mesh}, nothing, kPlenty);
+  Engine engine(settings, replica, kPlenty.saved);
   Batch batch = worst_batch(64, 64, 64, 1, 1);
   batch.micro_batches[0].spans.clear();
   int64_t begin = 0;
