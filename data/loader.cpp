@@ -87,10 +87,10 @@ Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int6
   return batch;
 }
 
-Loader::Largest Loader::largest_micro_batch(int64_t steps) const {
+MicroBatchSize Loader::largest_micro_batch(int64_t steps) const {
   // Where the order does not change what lies together, one epoch has met all there is.
   if (!settings_.shuffle || settings_.micro_batch_size == 1) steps = std::min(steps, steps_per_epoch());
-  Largest largest;
+  MicroBatchSize largest;
   for (int64_t step = 0; step < steps; ++step) {
     const std::vector<int64_t> rows = rows_of(position_of(step));
     for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(settings_.micro_batch_size)) {

@@ -18,7 +18,8 @@
 #include "kernels/comm/gather.h"
 #include "kernels/devices/devices.h"
 #include "launch/open_device.h"
-#include "trainer/setup.h"
+#include "trainer/engine_settings.h"
+#include "trainer/inputs.h"
 
 namespace drover {
 
@@ -128,7 +129,7 @@ Speed speed_of(Communicator& axis, Communicator& world, Backend& backend, const 
 
 // What tensor parallelism across nodes costs a step: four sums of tokens × hidden a layer and micro-batch (two forward, two backward).
 std::string cost_of_tp(const Recipe& recipe, const MeshShape& shape, double gigabytes_per_second) {
-  const ModelConfig model = model_config_of(recipe, true);
+  const ModelConfig model = model_config_of(recipe, ShapeFrom::directory_or_name);
   const double micro_batches = static_cast<double>(recipe.train.global_batch_size) /
                                static_cast<double>(recipe.train.micro_batch_size * shape.dp());
   const double tokens = static_cast<double>(recipe.train.micro_batch_size * recipe.data.max_length) * micro_batches;

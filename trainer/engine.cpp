@@ -70,7 +70,7 @@ Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_b
       stage_(replica.stage),
       scratch_(replica.arenas.scratch) {
   if (settings_.train && replica.trainables) {
-    const Accumulation accumulation{settings_.deterministic, settings_.local_micro_batches};
+    const Accumulation accumulation{settings_.deterministic, settings_.capacity.local_micro_batches};
     optimizer_.emplace(settings_.optimizer, accumulation, *replica.trainables, settings_.model.layers, mesh_, backend_,
                        replica.arenas.optimizer, scratch_);
   }
@@ -84,12 +84,13 @@ Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_b
   }
   int64_t slot_count = 1, stream_count = 1;
   for (bool train : {settings_.train, false}) {
-    const Schedule schedule = schedule_of(settings_, mesh_, settings_.local_micro_batches, train);
+    const Schedule schedule = schedule_of(settings_, mesh_, settings_.capacity.local_micro_batches, train);
     slot_count = std::max(slot_count, slots(schedule));
     stream_count = std::max(stream_count, streams(schedule));
   }
-  const int64_t evaluated = settings_.evaluation_tokens == 0 ? settings_.micro_batch_tokens : settings_.evaluation_tokens;
-  const int64_t tokens = settings_.train ? std::max(settings_.micro_batch_tokens, evaluated) : evaluated, width = settings_.model.hidden;
+  const Capacity& capacity = settings_.capacity;
+  const int64_t evaluated = capacity.evaluation.value_or(capacity.micro_batch).tokens, width = settings_.model.hidden;
+  const int64_t tokens = settings_.train ? std::max(capacity.micro_batch.tokens, evaluated) : evaluated;
   const int64_t stream_bytes = stream_count * Arena::bytes_of(tokens, width, settings_.dtype, stream_margin_);
   stream_arena_.emplace("streams", backend_.memory(), stream_bytes);
   for (int64_t i = 0; i < stream_count; ++i) streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, stream_margin_)});

@@ -17,18 +17,21 @@ struct AnswerCapacity {
   int64_t tokens = 0;     // of a prompt with its answer
 };
 
+// The most that the passes of a run hold, which its arenas are planned for.
+struct Capacity {
+  MicroBatchSize micro_batch;                // of a step
+  std::optional<MicroBatchSize> evaluation;  // of an evaluation; nothing: as of a step
+  int64_t local_micro_batches = 1;           // of a step, per rank
+  std::optional<AnswerCapacity> answers;     // where there are eval.prompts
+};
+
 struct EngineSettings : ReplicaSettings {
-  BackendTraits traits;                // of the backend that will run, for plans
-  int64_t micro_batch_tokens = 0;      // the most tokens of one micro-batch
-  int64_t micro_batch_trained = 0;     // the most trained tokens of one micro-batch; 0: all of them
-  int64_t evaluation_tokens = 0;       // the same of evaluation; 0: as in training
-  int64_t evaluation_trained = 0;
-  int64_t local_micro_batches = 1;     // the most per rank and step
-  int64_t least_part_rows = 1024;      // a micro-batch is not divided into parts of fewer rows: they would not keep a GPU busy
-  std::optional<AnswerCapacity> answers;  // where there are eval.prompts
+  Capacity capacity;
+  BackendTraits traits;            // of the backend that will run, for plans
+  int64_t least_part_rows = 1024;  // a micro-batch is not divided into parts of fewer rows, too few to keep a GPU busy
   OptimizerSettings optimizer;
   bool deterministic = false;
-  bool recompute = false;              // memory.activation_checkpointing: full
+  bool recompute = false;  // memory.activation_checkpointing: full
   float dropout = 0;
   uint64_t seed = 42;
 };

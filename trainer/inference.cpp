@@ -1,10 +1,10 @@
 #include "trainer/inference.h"
 
 #include "kernels/comm/agree.h"
+#include "trainer/adapter_setup.h"
 #include "trainer/export.h"
 #include "trainer/model_check.h"
 #include "trainer/plan.h"
-#include "trainer/setup.h"
 
 namespace drover {
 

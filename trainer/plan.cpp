@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "kernels/base/units.h"
 #include "kernels/count/count.h"
 #include "trainer/answering.h"
 
@@ -31,19 +32,20 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   NoWeights nothing;
   Replica replica(settings, {backend, make_count_mesh(shape, position)}, nothing, kPlenty);
   Engine engine(settings, replica, kPlenty.saved);
-  const auto batch_of = [&](int64_t tokens, int64_t trained) {
-    return worst_batch(tokens, trained == 0 ? tokens : trained, settings.max_positions, settings.local_micro_batches,
+  const Capacity& capacity = settings.capacity;
+  const auto batch_of = [&](const MicroBatchSize& size) {
+    return worst_batch(size.tokens, size.trained_tokens, settings.max_positions, capacity.local_micro_batches,
                        shape.dp());
   };
-  const Batch batch = batch_of(settings.micro_batch_tokens, settings.micro_batch_trained);
+  const Batch batch = batch_of(capacity.micro_batch);
   if (settings.train) engine.train_step(batch, 1);
   const int64_t flops = backend->total_flops();
-  engine.evaluate(settings.evaluation_tokens == 0 ? batch : batch_of(settings.evaluation_tokens, settings.evaluation_trained));
-  if (settings.answers) {
+  engine.evaluate(capacity.evaluation ? batch_of(*capacity.evaluation) : batch);
+  if (const auto& answers = capacity.answers) {
     Arena& scratch = replica.arenas.scratch;
     Frame frame(scratch);
-    Decoder decoder(replica.stage, *backend, scratch, scratch, settings.answers->sequences, settings.answers->tokens);
-    Answering::rehearse(decoder, settings.answers->sequences);
+    Decoder decoder(replica.stage, *backend, scratch, scratch, answers->sequences, answers->tokens);
+    Answering::rehearse(decoder, answers->sequences);
   }
   ArenaBytes bytes = engine.peak();
   if (shape.tp() > 1) bytes.scratch += kRoundingOfParts;
@@ -71,11 +73,11 @@ std::vector<Schedule> schedule_of_run(const EngineSettings& s, const MeshShape& 
   const int64_t lowest = s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter);
   int first_trained = 0;
   while (first_trained < shape.pp() && lowest >= s.partition[static_cast<size_t>(first_trained)].end) ++first_trained;
-  return validated(all_stages({shape.pp(), 0, static_cast<int>(s.local_micro_batches), first_trained}));
+  return validated(all_stages({shape.pp(), 0, static_cast<int>(s.capacity.local_micro_batches), first_trained}));
 }
 
 std::string print_plan(const std::vector<RankPlan>& plans) {
-  const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", static_cast<double>(bytes) / (1 << 20)); };
+  const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", drover::mib(bytes)); };
   std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp", "layers", "weights", "adapter", "optimizer", "saved", "scratch",
                                  "total MiB");
   for (const RankPlan& p : plans) {

@@ -3,18 +3,22 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "data/loader.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "launch/open_device.h"
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
+#include "trainer/adapter_setup.h"
 #include "trainer/checkpoint.h"
+#include "trainer/engine_settings.h"
 #include "trainer/evaluation.h"
 #include "trainer/export.h"
+#include "trainer/inputs.h"
 #include "trainer/model_check.h"
+#include "trainer/plan.h"
 #include "trainer/run_identity.h"
-#include "trainer/setup.h"
 
 namespace drover {
 
@@ -160,9 +164,7 @@ Exit run(const Process& process, const Arguments& a) {
       check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp())], world);
   settings.train = false;
   const Loader loader(store, {recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1});
-  const Loader::Largest largest = loader.largest_micro_batch(loader.steps_per_epoch());
-  settings.micro_batch_tokens = largest.tokens;
-  settings.micro_batch_trained = largest.trained_tokens;
+  settings.capacity.micro_batch = loader.largest_micro_batch(loader.steps_per_epoch());
   settings.max_positions = store.longest_document();
   Device device = open_device(mesh, recipe, process);
   settings.traits = device.backend->traits();

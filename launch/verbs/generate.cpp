@@ -10,9 +10,10 @@
 #include "launch/open_device.h"
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
+#include "trainer/engine_settings.h"
 #include "trainer/inference.h"
+#include "trainer/inputs.h"
 #include "trainer/process_memory.h"
-#include "trainer/setup.h"
 
 namespace drover {
 

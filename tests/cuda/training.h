@@ -33,8 +33,8 @@ inline EngineSettings settings_of(const Case& run) {
   s.partition = partition_layers(s.model.layers, run.mesh.pp(), 0.5);
   s.dtype = run.dtype;
   s.max_positions = 32;
-  s.micro_batch_tokens = 32;
-  s.local_micro_batches = 2;
+  s.capacity.micro_batch = {32, 32};
+  s.capacity.local_micro_batches = 2;
   s.least_part_rows = 1;  // the first micro-batch passes in parts of 11 and 8 rows where sums run beside
   s.dropout = run.dropout;
   s.recompute = run.recompute;

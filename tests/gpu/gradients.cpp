@@ -8,8 +8,9 @@
 #include "kernels/base/file.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "trainer/adapter_setup.h"
 #include "trainer/export.h"
-#include "trainer/setup.h"
+#include "trainer/plan.h"
 
 namespace drover {
 namespace {
@@ -51,7 +52,7 @@ void run(char** argv) {
   s.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   s.traits = backend->traits();
   for (const auto& ids : documents) s.max_positions = std::max(s.max_positions, static_cast<int64_t>(ids.size()));
-  s.micro_batch_tokens = batch.tokens;
+  s.capacity.micro_batch = {batch.tokens, batch.tokens};
   const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
   const std::unique_ptr<Replica> replica = open_replica(s, {backend, make_self_mesh()}, directory, bytes);
   Engine engine(s, *replica, bytes.saved);

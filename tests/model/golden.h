@@ -10,9 +10,9 @@
 #include "model/files/json.h"
 #include "model/files/safetensors.h"
 #include "tests/support/made_up.h"
+#include "trainer/adapter_setup.h"
 #include "trainer/export.h"
 #include "trainer/plan.h"
-#include "trainer/setup.h"
 
 namespace drover::golden {
 

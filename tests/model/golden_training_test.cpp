@@ -50,8 +50,8 @@ class Trainer {
     s.partition = partition_layers(s.model.layers, 1, 0.5);
     s.dtype = dtype;
     s.max_positions = 150;
-    s.micro_batch_tokens = 300;
-    s.local_micro_batches = 2;
+    s.capacity.micro_batch = {300, 300};
+    s.capacity.local_micro_batches = 2;
     s.recompute = recompute;
     s.optimizer = optimizer;
     const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;

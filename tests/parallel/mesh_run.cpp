@@ -221,11 +221,14 @@ int run(int argc, char** argv) {
   const int64_t steps = a.number("steps", 5);
   for (int64_t step = 0; step < steps; ++step) {
     for (const MicroBatch& m : batch_of(a, make_self_mesh(), s.model, step).micro_batches) {
-      s.micro_batch_tokens = std::max(s.micro_batch_tokens, static_cast<int64_t>(m.tokens.size()));
-      s.micro_batch_trained = std::max<int64_t>(s.micro_batch_trained, std::count_if(m.labels.begin(), m.labels.end(), [](int32_t label) { return label >= 0; }));
+      s.capacity.micro_batch.tokens = std::max(s.capacity.micro_batch.tokens, static_cast<int64_t>(m.tokens.size()));
+      s.capacity.micro_batch.trained_tokens =
+          std::max<int64_t>(s.capacity.micro_batch.trained_tokens,
+                            std::count_if(m.labels.begin(), m.labels.end(), [](int32_t label) { return label >= 0; }));
     }
-    s.local_micro_batches = std::max(
-        s.local_micro_batches, (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp() - 1) / shape.dp());
+    s.capacity.local_micro_batches =
+        std::max(s.capacity.local_micro_batches,
+                 (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp() - 1) / shape.dp());
   }
   s.deterministic = a.number("deterministic", 0) != 0;
   s.recompute = a.number("recompute", 0) != 0;
@@ -268,7 +271,7 @@ int run(int argc, char** argv) {
     const int64_t expected = planned.total() - (shape.tp() > 1 ? kRoundingOfParts : 0);
     require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(expected), "the arenas reach what was planned within 1 %");
   }
-  const int64_t stream_bytes = s.micro_batch_tokens * s.model.hidden * size_of(s.dtype);
+  const int64_t stream_bytes = s.capacity.micro_batch.tokens * s.model.hidden * size_of(s.dtype);
   require(stream_bytes >= a.number("message_bytes", 0), "messages between stages are as large as the test says");
 
   if (mesh.world->rank() == 0) {

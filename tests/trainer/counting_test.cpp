@@ -4,7 +4,10 @@
 
 #include "kernels/base/error.h"
 #include "kernels/count/count.h"
-#include "trainer/setup.h"
+#include "trainer/adapter_setup.h"
+#include "trainer/engine_settings.h"
+#include "trainer/inputs.h"
+#include "trainer/plan.h"
 
 namespace drover {
 namespace {
@@ -16,7 +19,7 @@ EngineSettings settings_of(ModelConfig model, int64_t tokens) {
   s.partition = {{0, s.model.layers}};
   s.dtype = DType::bf16;
   s.max_positions = tokens;
-  s.micro_batch_tokens = tokens;
+  s.capacity.micro_batch = {tokens, tokens};
   return s;
 }
 
@@ -37,7 +40,8 @@ struct Counted {
   explicit Counted(const EngineSettings& s)
       : replica(s, {counting, make_count_mesh({}, {})}, nothing, kPlenty), engine(s, replica, kPlenty.saved) {
     backend.record_shapes(true);
-    engine.train_step(worst_batch(s.micro_batch_tokens, s.micro_batch_tokens, s.max_positions, 1, 1), 1);
+    engine.train_step(worst_batch(s.capacity.micro_batch.tokens, s.capacity.micro_batch.tokens, s.max_positions, 1, 1),
+                      1);
   }
 };
 
@@ -119,7 +123,7 @@ TEST_P(Shipped, EveryRankFitsAnEightyGigabyteGpu) {
   const auto [name, ranks] = GetParam();
   const ReadRecipe read = read_recipe(fs::path(DROVER_SOURCE_DIR) / "configs" / "recipes" / name, {});
   const MeshShape shape = check_mesh(read.recipe, ranks);
-  const ModelConfig model = model_config_of(read.recipe, true);
+  const ModelConfig model = model_config_of(read.recipe, ShapeFrom::directory_or_name);
   const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
   const std::vector<RankPlan> plans = plan_mesh(engine_settings(read.recipe, model, layout, shape, nullptr), shape);
   ASSERT_EQ(static_cast<int>(plans.size()), ranks);

@@ -17,8 +17,8 @@ EngineSettings settings_of(float dropout) {
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{3, 1.5f}; });
   s.partition = {{0, s.model.layers}};
   s.max_positions = 64;
-  s.micro_batch_tokens = 80;
-  s.local_micro_batches = 2;
+  s.capacity.micro_batch = {80, 80};
+  s.capacity.local_micro_batches = 2;
   s.dropout = dropout;
   return s;
 }

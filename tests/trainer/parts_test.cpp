@@ -44,7 +44,7 @@ EngineSettings settings_of(bool recompute) {
   s.dtype = DType::bf16;
   s.traits = {.strip_multiple = 64, .rounds_partials = true};
   s.max_positions = 64;
-  s.micro_batch_tokens = 64;
+  s.capacity.micro_batch = {64, 64};
   s.least_part_rows = 16;
   s.recompute = recompute;
   return s;

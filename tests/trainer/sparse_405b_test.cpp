@@ -10,12 +10,14 @@
 #include <set>
 
 #include "kernels/count/count.h"
+#include "model/directory_weights.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/files/made_up_files.h"
+#include "trainer/adapter_setup.h"
+#include "trainer/engine_settings.h"
 #include "trainer/model_check.h"
+#include "trainer/plan.h"
 #include "trainer/process_memory.h"
-#include "model/directory_weights.h"
-#include "trainer/setup.h"
 
 namespace drover {
 namespace {
