@@ -22,10 +22,6 @@ std::vector<int64_t> permutation(int64_t n, uint64_t seed, int64_t epoch) {
 
 int64_t Loader::steps_per_epoch() const { return (store_.rows() + settings_.global_batch_size - 1) / settings_.global_batch_size; }
 
-StreamPosition Loader::next(StreamPosition p) const {
-  return p.step + 1 < steps_per_epoch() ? StreamPosition{p.epoch, p.step + 1} : StreamPosition{p.epoch + 1, 0};
-}
-
 const std::vector<int64_t>& Loader::order_of(int64_t epoch) const {
   if (epoch == ordered_epoch_) return order_;
   if (settings_.shuffle) {

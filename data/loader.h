@@ -24,7 +24,6 @@ class Loader {
   Loader(const TokenStore& store, const LoaderSettings& settings) : store_(store), settings_(settings) {}
 
   int64_t steps_per_epoch() const;
-  StreamPosition next(StreamPosition position) const;
   StreamPosition position_of(int64_t step) const { return {step / steps_per_epoch(), step % steps_per_epoch()}; }  // step from 0
   // The rows of a step, in order; the last step of an epoch may have fewer than global_batch_size.
   std::vector<int64_t> rows_of(StreamPosition position) const;

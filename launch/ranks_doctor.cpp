@@ -12,6 +12,7 @@
 
 #include "configs/recipe.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/host_name.h"
 #include "kernels/base/log.h"
 #include "kernels/base/watchdog.h"
 #include "kernels/comm/agree.h"
@@ -43,8 +44,7 @@ ordered_json card_of(const Process& process) {
   const CudaStatus cuda = cuda_status();
   const int device = process.mpi.local_rank % std::max(1, cuda.devices);
   const CudaIdentity gpu = cuda.usable ? cuda_identity(device) : CudaIdentity{};
-  char node[256] = {};
-  gethostname(node, sizeof node - 1);
+  const std::string node = host_name();
   unsigned cpu = 0, numa = 0;
   getcpu(&cpu, &numa);
   const std::string module = cuda_module_file(), driver = first_line_of("/sys/module/nvidia/version"), gpu_numa = gpu.pci.empty() ? "" : first_line_of("/sys/bus/pci/devices/" + gpu.pci + "/numa_node");

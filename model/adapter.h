@@ -55,9 +55,6 @@ class AdapterSet {
   // one flat buffer of `arena`, which at fp32 is the parameters themselves.
   AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters, Tensor gradients,
              DType dtype, Backend& backend, Arena& arena);
-  // An adapter that is only used: its parameters lie in `arena` too.
-  AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
-             Arena& arena);
 
   const AdapterLayout& layout() const { return layout_; }
   std::span<const FactorSlice> factors() const { return factors_; }
@@ -81,6 +78,7 @@ class AdapterSet {
   AdapterLayout layout_;
   std::vector<CopyPair> placed_;  // parameters to their copies beside the weights
   std::vector<FactorSlice> factors_;
+  std::vector<int64_t> positions_;  // in factors_, by layer, projection and factor; -1: not there
 };
 
 // Element `index` (row-major, of the whole factor) of the A named `name`: uniform in ±1/√fan_in.

@@ -109,7 +109,7 @@ ArenaBytes Engine::peak() const {
   return peak;
 }
 
-Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step) {
+Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, const Pass& pass) {
   return {.backend = backend_,
           .scratch = scratch,
           .dtype = settings_.dtype,
@@ -119,12 +119,12 @@ Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, b
           .positions = slot.positions.rows_from(part.begin, part.rows),
           .documents = slot.documents.rows_from(part.begin, part.rows),
           .segments = part.segments,
-          .dropout = {train ? settings_.dropout : 0.0f, settings_.seed, step}};
+          .dropout = {saves(pass) ? settings_.dropout : 0.0f, settings_.seed, pass.step}};
 }
 
-void Engine::open(int micro_batch, const Batch& batch, bool train) {
+void Engine::open(int micro_batch, const Pass& pass) {
   Slot& slot = slot_of(micro_batch);
-  const MicroBatch& m = batch.micro_batches[static_cast<size_t>(micro_batch)];
+  const MicroBatch& m = pass.batch.micro_batches[static_cast<size_t>(micro_batch)];
   slot.frame.reset();
   slot.frame.emplace(slot.arena);
   slot.micro_batch = &m;
@@ -136,7 +136,7 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
     if (m.labels[t] < 0) continue;
     rows.push_back(static_cast<int32_t>(t));
     labels.push_back(m.labels[t]);
-    weights.push_back(static_cast<float>(m.weights[t] / batch.weight_sum));
+    weights.push_back(static_cast<float>(m.weights[t] / pass.batch.weight_sum));
   }
   const auto upload = [&](const auto& host, DType dtype) {
     Tensor t = slot.arena.tensor(static_cast<int64_t>(host.size()), 1, dtype);
@@ -162,61 +162,62 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   stream.wait();
   slot.stream = stream.x.rows_from(0, tokens);
   const KeepPolicy keep = settings_.recompute ? KeepPolicy::inputs : KeepPolicy::all;
-  slot.saved = saves(train) ? stage_.saved(slot.arena, tokens, keep) : Stage::Saved{};
+  slot.saved = saves(pass) ? stage_.saved(slot.arena, tokens, keep) : Stage::Saved{};
 }
 
-void Engine::run_parts(Slot& slot, bool train, uint64_t step, Walk walk) {
+void Engine::run_parts(Slot& slot, const Pass& pass, const Walk& walk) {
   const auto walk_over = [&](const Part& part, Context& ctx) {
-    return (stage_.*walk)(ctx, slot.stream.rows_from(part.begin, part.rows), slot.saved);
+    return walk(ctx, slot.stream.rows_from(part.begin, part.rows));
   };
   const Part &first = slot.parts.front(), &second = slot.parts.back();
-  Context ctx = context_of(slot, first, scratch_, train, step);
+  Context ctx = context_of(slot, first, scratch_, pass);
   if (slot.parts.size() == 1) return run_alone(walk_over(first, ctx));
-  Context other = context_of(slot, second, scratch_.far_end(), train, step);
+  Context other = context_of(slot, second, scratch_.far_end(), pass);
   ctx.overlapped = other.overlapped = true;
   interleave(walk_over(first, ctx), walk_over(second, other));
 }
 
-void Engine::forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink) {
+void Engine::forward(Slot& slot, const Pass& pass, Tensor loss) {
   const Part all{.begin = 0, .rows = slot.stream.rows, .segments = {}};  // for the embedding and the head, which ask for no segments
-  Context ctx = context_of(slot, all, scratch_, train, step);
+  Context ctx = context_of(slot, all, scratch_, pass);
   if (stage_.placement().first) stage_.embed(ctx, slot.stream);
-  run_parts(slot, train, step, &Stage::forward);
+  run_parts(slot, pass, [&](Context& part, Tensor x) { return stage_.forward(part, x, slot.saved); });
   if (!stage_.head()) return;
 
   Frame frame(scratch_);
   Tensor logprob = frame.tensor(slot.rows.rows, 1, DType::f32);
   // The gradient replaces the stream: backward starts from it.
-  Tensor dx = train ? slot.stream : Tensor{};
+  Tensor dx = saves(pass) ? slot.stream : Tensor{};
   stage_.head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
   backend_.dot(slot.weights, logprob, loss);
-  if (sink) {
+  if (pass.sink) {
     std::vector<float> host(static_cast<size_t>(logprob.rows));
     backend_.download(logprob, host.data());
-    sink(*slot.micro_batch, host);
+    pass.sink(*slot.micro_batch, host);
   }
 }
 
-void Engine::compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {
+void Engine::compute(const Action& action, const Pass& pass) {
   Slot& slot = slot_of(action.micro_batch);
-  const int64_t index = batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
+  const int64_t index = pass.batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
   if (action.kind == ActionKind::forward) {
-    if (stage_.placement().first) open(action.micro_batch, batch, train);
-    forward(slot, saves(train), step, losses.rows_from(index, 1), sink);
+    if (stage_.placement().first) open(action.micro_batch, pass);
+    forward(slot, pass, pass.losses.rows_from(index, 1));
   } else {
-    run_parts(slot, true, step, &Stage::backward);
+    run_parts(slot, pass, [&](Context& part, Tensor dx) { return stage_.backward(part, dx, slot.saved); });
     optimizer_->add_micro_batch(index);
   }
 }
 
-void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool train) {
+void Engine::exchange(std::span<const Action> actions, const Pass& pass) {
   const int pp = mesh_.position.pp();
   std::vector<PeerMessage> messages;
   for (const Action& a : actions) {
-    if (a.kind == ActionKind::recv_forward) open(a.micro_batch, batch, train);
+    if (a.kind == ActionKind::recv_forward) open(a.micro_batch, pass);
     stream_of(a.micro_batch).wait();
     const bool forwards = a.kind == ActionKind::recv_forward || a.kind == ActionKind::send_forward;
-    const int tag = static_cast<int>(batch.micro_batches[static_cast<size_t>(a.micro_batch)].index % (1 << 15)) * 2 + (forwards ? 0 : 1);
+    const int64_t index = pass.batch.micro_batches[static_cast<size_t>(a.micro_batch)].index;
+    const int tag = static_cast<int>(index % (1 << 15)) * 2 + (forwards ? 0 : 1);
     messages.push_back({is_send(a.kind) ? PeerMessage::Way::send : PeerMessage::Way::receive, slot_of(a.micro_batch).stream.with_margin(),
                         is_send(a.kind) == forwards ? pp + 1 : pp - 1, tag});
   }
@@ -229,15 +230,16 @@ void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool 
   if (receives) transfer->wait();
 }
 
-void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {
-  const Schedule schedule = schedule_of(settings_, mesh_, static_cast<int64_t>(batch.micro_batches.size()), train);
+void Engine::run(const Pass& pass) {
+  const int64_t micro_batches = static_cast<int64_t>(pass.batch.micro_batches.size());
+  const Schedule schedule = schedule_of(settings_, mesh_, micro_batches, pass.train);
   for (size_t next = 0; next < schedule.actions.size();) {
     progress_();
     const size_t end = group_end(schedule, next);
     if (end == next) {
-      compute(schedule.actions[next++], batch, train, step, losses, sink);
+      compute(schedule.actions[next++], pass);
     } else {
-      exchange(std::span(schedule.actions).subspan(next, end - next), batch, train);
+      exchange(std::span(schedule.actions).subspan(next, end - next), pass);
       next = end;
     }
   }
@@ -258,7 +260,7 @@ std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, int64_t s
   Tensor losses = frame.tensor(batch.total, 1, DType::f64);
   backend_.zero(losses);
   optimizer_->start();
-  run(batch, true, static_cast<uint64_t>(step), losses, {});
+  run({.batch = batch, .losses = losses, .train = true, .step = static_cast<uint64_t>(step), .sink = {}});
   optimizer_->sum();
   return read_losses(losses);
 }
@@ -285,7 +287,7 @@ double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) 
   Frame frame(scratch_);
   Tensor losses = frame.tensor(batch.total, 1, DType::f64);
   backend_.zero(losses);
-  run(batch, false, 0, losses, per_micro_batch);
+  run({.batch = batch, .losses = losses, .sink = per_micro_batch});
   return loss_of(*read_losses(losses)) * batch.weight_sum;
 }
 

@@ -89,17 +89,25 @@ class Engine {
       sending.reset();
     }
   };
-  void run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
-  void compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
-  void exchange(std::span<const Action> actions, const Batch& batch, bool train);
-  void open(int micro_batch, const Batch& batch, bool train);
-  bool saves(bool train) const { return train && mesh_.position.pp() >= first_trained_stage_; }
+  // Once through a schedule, with a global batch.
+  struct Pass {
+    const Batch& batch;
+    Tensor losses;            // (micro-batches of the global batch) f64: log-likelihoods, added
+    bool train = false;       // with backward
+    uint64_t step = 0;        // of training: keys dropout
+    const LogprobSink& sink;  // may be empty
+  };
+  void run(const Pass& pass);
+  void compute(const Action& action, const Pass& pass);
+  void exchange(std::span<const Action> actions, const Pass& pass);
+  void open(int micro_batch, const Pass& pass);
+  bool saves(const Pass& pass) const { return pass.train && mesh_.position.pp() >= first_trained_stage_; }
   Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
   Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
-  void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
-  using Walk = Task (Stage::*)(Context&, Tensor, const Stage::Saved&) const;  // forward or backward
-  void run_parts(Slot& slot, bool train, uint64_t step, Walk walk);
-  Context context_of(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step);
+  void forward(Slot& slot, const Pass& pass, Tensor loss);
+  using Walk = std::function<Task(Context& ctx, Tensor x)>;  // through the stage; x: the part's rows of the stream
+  void run_parts(Slot& slot, const Pass& pass, const Walk& walk);
+  Context context_of(const Slot& slot, const Part& part, Arena& scratch, const Pass& pass);
   std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, int64_t step);  // → a loss of each micro-batch
   PendingNorm enqueue_update(int64_t step);
   std::unique_ptr<Reading> read_losses(Tensor losses);
