@@ -19,6 +19,10 @@ struct MicroBatch {
   int64_t index = 0;               // among the micro-batches of the global batch
 };
 
+struct MicroBatchSize {
+  int64_t tokens = 0, trained_tokens = 0;
+};
+
 // A rank's share of one optimizer step: micro-batches [first, first + micro_batches.size()) of `total`, dealt contiguously over dp.
 struct Batch {
   std::vector<MicroBatch> micro_batches;

@@ -22,10 +22,6 @@ std::vector<int64_t> permutation(int64_t n, uint64_t seed, int64_t epoch) {
 
 int64_t Loader::steps_per_epoch() const { return (store_.rows() + settings_.global_batch_size - 1) / settings_.global_batch_size; }
 
-StreamPosition Loader::next(StreamPosition p) const {
-  return p.step + 1 < steps_per_epoch() ? StreamPosition{p.epoch, p.step + 1} : StreamPosition{p.epoch + 1, 0};
-}
-
 const std::vector<int64_t>& Loader::order_of(int64_t epoch) const {
   if (epoch == ordered_epoch_) return order_;
   if (settings_.shuffle) {
@@ -87,10 +83,10 @@ Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int6
   return batch;
 }
 
-Loader::Largest Loader::largest_micro_batch(int64_t steps) const {
+MicroBatchSize Loader::largest_micro_batch(int64_t steps) const {
   // Where the order does not change what lies together, one epoch has met all there is.
   if (!settings_.shuffle || settings_.micro_batch_size == 1) steps = std::min(steps, steps_per_epoch());
-  Largest largest;
+  MicroBatchSize largest;
   for (int64_t step = 0; step < steps; ++step) {
     const std::vector<int64_t> rows = rows_of(position_of(step));
     for (size_t begin = 0; begin < rows.size(); begin += static_cast<size_t>(settings_.micro_batch_size)) {

@@ -24,15 +24,12 @@ class Loader {
   Loader(const TokenStore& store, const LoaderSettings& settings) : store_(store), settings_(settings) {}
 
   int64_t steps_per_epoch() const;
-  StreamPosition next(StreamPosition position) const;
   StreamPosition position_of(int64_t step) const { return {step / steps_per_epoch(), step % steps_per_epoch()}; }  // step from 0
   // The rows of a step, in order; the last step of an epoch may have fewer than global_batch_size.
   std::vector<int64_t> rows_of(StreamPosition position) const;
-  // The most tokens, and the most trained tokens, of any micro-batch of the first `steps` steps: what a run of that length will hold.
-  struct Largest {
-    int64_t tokens = 0, trained_tokens = 0;
-  };
-  Largest largest_micro_batch(int64_t steps) const;
+  // The most tokens, and the most trained tokens, of any micro-batch of the first `steps` steps: what a run of that
+  // length will hold.
+  MicroBatchSize largest_micro_batch(int64_t steps) const;
   Batch load(StreamPosition position) const;  // 65 naming the rows when no token of the global batch is trained
 
  private:

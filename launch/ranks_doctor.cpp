@@ -12,13 +12,15 @@
 
 #include "configs/recipe.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/host_name.h"
 #include "kernels/base/log.h"
 #include "kernels/base/watchdog.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "kernels/devices/devices.h"
 #include "launch/open_device.h"
-#include "trainer/setup.h"
+#include "trainer/engine_settings.h"
+#include "trainer/inputs.h"
 
 namespace drover {
 
@@ -42,8 +44,7 @@ ordered_json card_of(const Process& process) {
   const CudaStatus cuda = cuda_status();
   const int device = process.mpi.local_rank % std::max(1, cuda.devices);
   const CudaIdentity gpu = cuda.usable ? cuda_identity(device) : CudaIdentity{};
-  char node[256] = {};
-  gethostname(node, sizeof node - 1);
+  const std::string node = host_name();
   unsigned cpu = 0, numa = 0;
   getcpu(&cpu, &numa);
   const std::string module = cuda_module_file(), driver = first_line_of("/sys/module/nvidia/version"), gpu_numa = gpu.pci.empty() ? "" : first_line_of("/sys/bus/pci/devices/" + gpu.pci + "/numa_node");
@@ -128,7 +129,7 @@ Speed speed_of(Communicator& axis, Communicator& world, Backend& backend, const 
 
 // What tensor parallelism across nodes costs a step: four sums of tokens × hidden a layer and micro-batch (two forward, two backward).
 std::string cost_of_tp(const Recipe& recipe, const MeshShape& shape, double gigabytes_per_second) {
-  const ModelConfig model = model_config_of(recipe, true);
+  const ModelConfig model = model_config_of(recipe, ShapeFrom::directory_or_name);
   const double micro_batches = static_cast<double>(recipe.train.global_batch_size) /
                                static_cast<double>(recipe.train.micro_batch_size * shape.dp());
   const double tokens = static_cast<double>(recipe.train.micro_batch_size * recipe.data.max_length) * micro_batches;

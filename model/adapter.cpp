@@ -74,6 +74,15 @@ std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterL
   return factors;
 }
 
+namespace {
+
+size_t position_of(int64_t layer, Projection projection, Factor factor) {
+  const size_t linear = static_cast<size_t>(layer) * kProjections + static_cast<size_t>(projection);
+  return linear * kFactors.size() + static_cast<size_t>(factor);
+}
+
+}  // namespace
+
 AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters,
                        Tensor gradients, DType dtype, Backend& backend, Arena& arena)
     : parameters(parameters),
@@ -82,18 +91,17 @@ AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> fac
       layout_(layout),
       arena_(arena),
       dtype_(dtype),
-      factors_(std::move(factors)) {}
-
-AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
-                       Arena& arena)
-    : AdapterSet(layout, factors, arena.tensor(size_of(std::span<const FactorSlice>(factors)), 1, DType::f32), {},
-                 dtype, backend, arena) {}
+      factors_(std::move(factors)),
+      positions_(layout.size() * kProjections * kFactors.size(), -1) {
+  for (size_t i = 0; i < factors_.size(); ++i) {
+    const FactorSlice& f = factors_[i];
+    positions_[position_of(f.layer, f.projection, f.factor)] = static_cast<int64_t>(i);
+  }
+}
 
 const FactorSlice* AdapterSet::find(int64_t layer, Projection projection, Factor factor) const {
-  for (const FactorSlice& f : factors_) {
-    if (f.layer == layer && f.projection == projection && f.factor == factor) return &f;
-  }
-  return nullptr;
+  const int64_t at = positions_[position_of(layer, projection, factor)];
+  return at < 0 ? nullptr : &factors_[static_cast<size_t>(at)];
 }
 
 int64_t AdapterSet::rank_of(int64_t layer, Projection projection) const {

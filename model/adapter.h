@@ -55,9 +55,6 @@ class AdapterSet {
   // `arena`, which at fp32 is the parameters themselves.
   AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters, Tensor gradients,
              DType dtype, Backend& backend, Arena& arena);
-  // An adapter that is only used: its parameters lie in `arena` too.
-  AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
-             Arena& arena);
 
   const AdapterLayout& layout() const { return layout_; }
   std::span<const FactorSlice> factors() const { return factors_; }
@@ -84,6 +81,7 @@ class AdapterSet {
   Tensor copies_;                 // (n) compute dtype; empty until a copy lies in it
   std::vector<CopyPair> placed_;  // parameters to their copies in other room
   std::vector<FactorSlice> factors_;
+  std::vector<int64_t> positions_;  // in factors_, by layer, projection and factor; -1: not there
 };
 
 // Element `index` (row-major, of the whole factor) of the A named `name`: uniform in ±1/√fan_in.

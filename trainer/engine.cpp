@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
-#include "trainer/checkpoint.h"
 
 namespace drover {
 
@@ -34,16 +33,6 @@ int stage_of_layer(const std::vector<LayerRange>& partition, int64_t layer) {
     if (layer < partition[stage].end) return static_cast<int>(stage);
   }
   return static_cast<int>(partition.size());
-}
-
-Placement placement_of(const EngineSettings& s, const Mesh& mesh) {
-  const LayerRange range = s.partition[static_cast<size_t>(mesh.position.pp())];
-  return {.tp_rank = mesh.position.tp(),
-          .tp_size = mesh.shape.tp(),
-          .layer_begin = range.begin,
-          .layer_end = range.end,
-          .first = mesh.position.pp() == 0,
-          .last = mesh.position.pp() == mesh.shape.pp() - 1};
 }
 
 int64_t lowest_layer(const EngineSettings& s) { return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter); }
@@ -83,47 +72,37 @@ ScheduleShape schedule_shape(const EngineSettings& s, const MeshShape& mesh, int
           .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.pp()};
 }
 
-Engine::Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source,
-               const ArenaBytes& capacity)
+Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_bytes)
     : settings_(settings),
-      backend_(backend),
-      mesh_(mesh),
-      weights_("weights", backend.memory(), capacity.weights),
-      adapter_arena_("adapter", backend.memory(), capacity.adapter),
-      optimizer_arena_("optimizer", backend.memory(), capacity.optimizer),
-      scratch_("scratch", backend.memory(), capacity.scratch) {
-  const Placement placement = placement_of(settings_, mesh);
-  if (!settings_.adapter.empty()) {
-    std::vector<FactorSlice> factors = factor_slices(settings_.model, settings_.adapter, placement);
-    trainables_.emplace(std::vector<Slice>(factors.begin(), factors.end()), backend, adapter_arena_,
-                        settings_.train ? &optimizer_arena_ : nullptr);
-    adapter_ = std::make_unique<AdapterSet>(settings_.adapter, std::move(factors), trainables_->parameters,
-                                            trainables_->gradients, settings_.dtype, backend, adapter_arena_);
-    if (settings_.train) {
-      const Accumulation accumulation{settings_.deterministic, settings_.local_micro_batches};
-      optimizer_.emplace(settings_.optimizer, accumulation, *trainables_, settings_.model.layers, mesh, backend,
-                         optimizer_arena_, scratch_);
-    }
+      replica_(replica),
+      backend_(replica.backend()),
+      mesh_(replica.device.mesh),
+      stage_(replica.stage),
+      scratch_(replica.arenas.scratch) {
+  if (settings_.train && replica.trainables) {
+    const Accumulation accumulation{settings_.deterministic, settings_.capacity.local_micro_batches};
+    optimizer_.emplace(settings_.optimizer, accumulation, *replica.trainables, settings_.model.layers, mesh_, backend_,
+                       replica.arenas.optimizer, scratch_);
   }
-  const StageShape shape{settings_.model, placement, settings_.dtype, settings_.max_positions};
-  stage_ = std::make_unique<Stage>(shape, Loading{mesh.tp(), backend, weights_, source, adapter_.get()});
   first_trained_stage_ = stage_of_layer(settings_.partition, lowest_layer(settings_));
   int64_t slot_count = 1, stream_count = 1;
   for (bool train : {settings_.train, false}) {
-    const Schedule schedule = schedule_of(settings_, mesh, settings_.local_micro_batches, train);
+    const Schedule schedule = schedule_of(settings_, mesh_, settings_.capacity.local_micro_batches, train);
     slot_count = std::max(slot_count, slots(schedule));
     stream_count = std::max(stream_count, streams(schedule));
   }
-  const int64_t evaluated = settings_.evaluation_tokens == 0 ? settings_.micro_batch_tokens : settings_.evaluation_tokens;
-  const int64_t tokens = settings_.train ? std::max(settings_.micro_batch_tokens, evaluated) : evaluated, width = settings_.model.hidden;
+  const Capacity& capacity = settings_.capacity;
+  const int64_t evaluated = capacity.evaluation.value_or(capacity.micro_batch).tokens, width = settings_.model.hidden;
+  const int64_t tokens = settings_.train ? std::max(capacity.micro_batch.tokens, evaluated) : evaluated;
   int64_t pitch = width;
-  for (const Block& block : stage_->blocks()) pitch = std::max(pitch, block.dx_pitch());
+  for (const Block& block : stage_.blocks()) pitch = std::max(pitch, block.dx_pitch());
   const int64_t stream_bytes = stream_count * Arena::bytes_of(tokens, width, settings_.dtype, pitch);
-  stream_arena_.emplace("streams", backend.memory(), stream_bytes);
-  for (int64_t i = 0; i < stream_count; ++i)
+  stream_arena_.emplace("streams", backend_.memory(), stream_bytes);
+  for (int64_t i = 0; i < stream_count; ++i) {
     streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, pitch)});
+  }
   for (int64_t i = 0; i < slot_count; ++i) {
-    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend.memory(), (capacity.saved - stream_bytes) / slot_count));
+    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend_.memory(), (saved_bytes - stream_bytes) / slot_count));
   }
 }
 
@@ -132,26 +111,27 @@ Engine::~Engine() = default;
 ArenaBytes Engine::peak() const {
   int64_t slot = 0;
   for (const auto& s : slots_) slot = std::max(slot, s->arena.peak_bytes());
-  return {weights_.peak_bytes(), adapter_arena_.peak_bytes(), optimizer_arena_.peak_bytes(),
-          slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes(), scratch_.peak_bytes()};
+  ArenaBytes peak = replica_.peak();
+  peak.saved = slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes();
+  return peak;
 }
 
-Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step) {
+Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, const Pass& pass) {
   return {.backend = backend_,
           .scratch = scratch,
           .dtype = settings_.dtype,
-          .rope = stage_->rope(),
+          .rope = stage_.rope(),
           .begin = part.begin,
           .ids = slot.ids.rows_from(part.begin, part.rows),
           .positions = slot.positions.rows_from(part.begin, part.rows),
           .documents = slot.documents.rows_from(part.begin, part.rows),
           .segments = part.segments,
-          .dropout = {train ? settings_.dropout : 0.0f, settings_.seed, step}};
+          .dropout = {saves(pass) ? settings_.dropout : 0.0f, settings_.seed, pass.step}};
 }
 
-void Engine::open(int micro_batch, const Batch& batch, bool train) {
+void Engine::open(int micro_batch, const Pass& pass) {
   Slot& slot = slot_of(micro_batch);
-  const MicroBatch& m = batch.micro_batches[static_cast<size_t>(micro_batch)];
+  const MicroBatch& m = pass.batch.micro_batches[static_cast<size_t>(micro_batch)];
   slot.frame.reset();
   slot.frame.emplace(slot.arena);
   slot.micro_batch = &m;
@@ -163,7 +143,7 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
     if (m.labels[t] < 0) continue;
     rows.push_back(static_cast<int32_t>(t));
     labels.push_back(m.labels[t]);
-    weights.push_back(static_cast<float>(m.weights[t] / batch.weight_sum));
+    weights.push_back(static_cast<float>(m.weights[t] / pass.batch.weight_sum));
   }
   const auto upload = [&](const auto& host, DType dtype) {
     Tensor t = slot.arena.tensor(static_cast<int64_t>(host.size()), 1, dtype);
@@ -189,49 +169,49 @@ void Engine::open(int micro_batch, const Batch& batch, bool train) {
   stream.wait();
   slot.stream = stream.x.rows_from(0, tokens);
   const KeepPolicy keep = settings_.recompute ? KeepPolicy::inputs : KeepPolicy::all;
-  slot.saved = saves(train) ? stage_->saved(slot.arena, tokens, keep) : Stage::Saved{};
+  slot.saved = saves(pass) ? stage_.saved(slot.arena, tokens, keep) : Stage::Saved{};
 }
 
-void Engine::run_parts(Slot& slot, bool train, uint64_t step, Walk walk) {
+void Engine::run_parts(Slot& slot, const Pass& pass, const Walk& walk) {
   const auto walk_over = [&](const Part& part, Context& ctx) {
-    return (*stage_.*walk)(ctx, slot.stream.rows_from(part.begin, part.rows), slot.saved);
+    return walk(ctx, slot.stream.rows_from(part.begin, part.rows));
   };
   const Part &first = slot.parts.front(), &second = slot.parts.back();
-  Context ctx = context_of(slot, first, scratch_, train, step);
+  Context ctx = context_of(slot, first, scratch_, pass);
   if (slot.parts.size() == 1) return run_alone(walk_over(first, ctx));
-  Context other = context_of(slot, second, scratch_.far_end(), train, step);
+  Context other = context_of(slot, second, scratch_.far_end(), pass);
   ctx.overlapped = other.overlapped = true;
   interleave(walk_over(first, ctx), walk_over(second, other));
 }
 
-void Engine::forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink) {
+void Engine::forward(Slot& slot, const Pass& pass, Tensor loss) {
   const Part all{.begin = 0, .rows = slot.stream.rows, .segments = {}};  // for the embedding and the head, which ask for no segments
-  Context ctx = context_of(slot, all, scratch_, train, step);
-  if (stage_->placement().first) stage_->embed(ctx, slot.stream);
-  run_parts(slot, train, step, &Stage::forward);
-  if (!stage_->head()) return;
+  Context ctx = context_of(slot, all, scratch_, pass);
+  if (stage_.placement().first) stage_.embed(ctx, slot.stream);
+  run_parts(slot, pass, [&](Context& part, Tensor x) { return stage_.forward(part, x, slot.saved); });
+  if (!stage_.head()) return;
 
   Frame frame(scratch_);
   Tensor logprob = frame.tensor(slot.rows.rows, 1, DType::f32);
   // The gradient replaces the stream: backward starts from it.
-  Tensor dx = train ? slot.stream : Tensor{};
-  stage_->head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
+  Tensor dx = saves(pass) ? slot.stream : Tensor{};
+  stage_.head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
   backend_.dot(slot.weights, logprob, loss);
-  if (sink) {
+  if (pass.sink) {
     std::vector<float> host(static_cast<size_t>(logprob.rows));
     backend_.download(logprob, host.data());
-    sink(*slot.micro_batch, host);
+    pass.sink(*slot.micro_batch, host);
   }
 }
 
-void Engine::compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {
+void Engine::compute(const Action& action, const Pass& pass) {
   Slot& slot = slot_of(action.micro_batch);
-  const int64_t index = batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
+  const int64_t index = pass.batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
   if (action.kind == ActionKind::forward) {
-    if (stage_->placement().first) open(action.micro_batch, batch, train);
-    forward(slot, saves(train), step, losses.rows_from(index, 1), sink);
+    if (stage_.placement().first) open(action.micro_batch, pass);
+    forward(slot, pass, pass.losses.rows_from(index, 1));
   } else {
-    run_parts(slot, true, step, &Stage::backward);
+    run_parts(slot, pass, [&](Context& part, Tensor dx) { return stage_.backward(part, dx, slot.saved); });
     optimizer_->add_micro_batch(index);
   }
 }
@@ -255,14 +235,15 @@ void Engine::spread(Tensor x) {
   backend_.copy(rows, x);
 }
 
-void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool train) {
+void Engine::exchange(std::span<const Action> actions, const Pass& pass) {
   const int pp = mesh_.position.pp();
   std::vector<PeerMessage> messages;
   for (const Action& a : actions) {
-    if (a.kind == ActionKind::recv_forward) open(a.micro_batch, batch, train);
+    if (a.kind == ActionKind::recv_forward) open(a.micro_batch, pass);
     stream_of(a.micro_batch).wait();
     const bool forwards = a.kind == ActionKind::recv_forward || a.kind == ActionKind::send_forward;
-    const int tag = static_cast<int>(batch.micro_batches[static_cast<size_t>(a.micro_batch)].index % (1 << 15)) * 2 + (forwards ? 0 : 1);
+    const int64_t index = pass.batch.micro_batches[static_cast<size_t>(a.micro_batch)].index;
+    const int tag = static_cast<int>(index % (1 << 15)) * 2 + (forwards ? 0 : 1);
     const Tensor stream = slot_of(a.micro_batch).stream;
     messages.push_back({is_send(a.kind) ? PeerMessage::Way::send : PeerMessage::Way::receive,
                         is_send(a.kind) ? closed_up(stream) : contiguous(stream),
@@ -280,15 +261,16 @@ void Engine::exchange(std::span<const Action> actions, const Batch& batch, bool 
   }
 }
 
-void Engine::run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink) {
-  const Schedule schedule = schedule_of(settings_, mesh_, static_cast<int64_t>(batch.micro_batches.size()), train);
+void Engine::run(const Pass& pass) {
+  const int64_t micro_batches = static_cast<int64_t>(pass.batch.micro_batches.size());
+  const Schedule schedule = schedule_of(settings_, mesh_, micro_batches, pass.train);
   for (size_t next = 0; next < schedule.actions.size();) {
     progress_();
     const size_t end = group_end(schedule, next);
     if (end == next) {
-      compute(schedule.actions[next++], batch, train, step, losses, sink);
+      compute(schedule.actions[next++], pass);
     } else {
-      exchange(std::span(schedule.actions).subspan(next, end - next), batch, train);
+      exchange(std::span(schedule.actions).subspan(next, end - next), pass);
       next = end;
     }
   }
@@ -309,7 +291,7 @@ std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, int64_t s
   Tensor losses = frame.tensor(batch.total, 1, DType::f64);
   backend_.zero(losses);
   optimizer_->start();
-  run(batch, true, static_cast<uint64_t>(step), losses, {});
+  run({.batch = batch, .losses = losses, .train = true, .step = static_cast<uint64_t>(step), .sink = {}});
   optimizer_->sum();
   return read_losses(losses);
 }
@@ -317,7 +299,7 @@ std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, int64_t s
 PendingNorm Engine::enqueue_update(int64_t step) {
   progress_();
   PendingNorm norm = optimizer_->update(step);
-  adapter_->refresh();
+  replica_.adapter->refresh();
   return norm;
 }
 
@@ -332,16 +314,11 @@ double Engine::accumulate_gradients(const Batch& batch, int64_t step) {
 }
 double Engine::apply_gradients(int64_t step) { return enqueue_update(step).value(); }
 
-void Engine::load(const Checkpoint& checkpoint) {
-  checkpoint.load(*trainables_, backend_);
-  adapter_->refresh();
-}
-
 double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) {
   Frame frame(scratch_);
   Tensor losses = frame.tensor(batch.total, 1, DType::f64);
   backend_.zero(losses);
-  run(batch, false, 0, losses, per_micro_batch);
+  run({.batch = batch, .losses = losses, .sink = per_micro_batch});
   return loss_of(*read_losses(losses)) * batch.weight_sum;
 }
 

@@ -1,4 +1,4 @@
-// What a rank needs to train: device, arenas, its stage of the model, its share of the adapter; and the step on them.
+// The step on a replica: micro-batches pass forward and back as the pipeline's schedule says, and the optimizer updates.
 // The same class runs for real and on Count: the arenas' sizes of the one come from a dry run of the other (see plan.h).
 #pragma once
 #include <functional>
@@ -6,48 +6,39 @@
 #include <optional>
 
 #include "data/batch.h"
-#include "kernels/comm/mesh.h"
-#include "model/stage.h"
 #include "optim/optimizer.h"
-#include "trainer/schedule.h"
+#include "trainer/replica.h"
 
 namespace drover {
 
-class Checkpoint;
+// Of answering prompts between two steps, in scratch.
+struct AnswerCapacity {
+  int64_t sequences = 0;  // prompts answered at once
+  int64_t tokens = 0;     // of a prompt with its answer
+};
 
-struct EngineSettings {
-  ModelConfig model;
-  AdapterLayout adapter;               // empty vector: no adapter (evaluation of the base model)
-  std::vector<LayerRange> partition;   // layers of every pipeline stage
-  DType dtype = DType::f32;
-  BackendTraits traits;                // of the backend that will run, for plans
-  bool overlaps_sums = false;          // as the tp communicator of the run does, for plans
-  int64_t max_positions = 0;           // longest document
-  int64_t micro_batch_tokens = 0;      // the most tokens of one micro-batch
-  int64_t micro_batch_trained = 0;     // the most trained tokens of one micro-batch; 0: all of them
-  int64_t evaluation_tokens = 0;       // the same of evaluation; 0: as in training
-  int64_t evaluation_trained = 0;
-  int64_t local_micro_batches = 1;     // the most per rank and step
-  int64_t least_part_rows = 1024;      // a micro-batch is not divided into parts of fewer rows: they would not keep a GPU busy
-  int64_t answer_sequences = 0;        // eval.prompts: prompts answered at once in scratch; 0: none
-  int64_t answer_tokens = 0;           // of a prompt with its answer
-  bool train = true;                   // false: evaluation only; no gradients, no optimizer
+// The most that the passes of a run hold, which its arenas are planned for.
+struct Capacity {
+  MicroBatchSize micro_batch;                // of a step
+  std::optional<MicroBatchSize> evaluation;  // of an evaluation; nothing: as of a step
+  int64_t local_micro_batches = 1;           // of a step, per rank
+  std::optional<AnswerCapacity> answers;     // where there are eval.prompts
+};
+
+struct EngineSettings : ReplicaSettings {
+  Capacity capacity;
+  BackendTraits traits;            // of the backend that will run, for plans
+  bool overlaps_sums = false;      // as the tp communicator of the run does, for plans
+  int64_t least_part_rows = 1024;  // a micro-batch is not divided into parts of fewer rows, too few to keep a GPU busy
   OptimizerSettings optimizer;
   bool deterministic = false;
-  bool recompute = false;              // memory.activation_checkpointing: full
+  bool recompute = false;  // memory.activation_checkpointing: full
   float dropout = 0;
   uint64_t seed = 42;
 };
 
 // Of the lists that the pipeline's stages run for so many micro-batches, and that plans validate and print; of stage 0.
 ScheduleShape schedule_shape(const EngineSettings& settings, const MeshShape& mesh, int64_t micro_batches, bool train);
-
-// Bytes of every arena.
-struct ArenaBytes {
-  int64_t weights = 0, adapter = 0, optimizer = 0, saved = 0, scratch = 0;  // saved: the micro-batches in flight, and their streams between the stages
-  int64_t total() const { return weights + adapter + optimizer + saved + scratch; }
-  bool operator==(const ArenaBytes&) const = default;
-};
 
 struct StepResult {
   double loss = 0;       // Σ w·nll / Σ w over the global batch
@@ -67,7 +58,8 @@ class PendingStep {
 
 class Engine {
  public:
-  Engine(const EngineSettings& settings, Backend& backend, Mesh& mesh, WeightSource& source, const ArenaBytes& capacity);
+  // `saved_bytes`: of what the micro-batches in flight keep.
+  Engine(const EngineSettings& settings, Replica& replica, int64_t saved_bytes);
   ~Engine();
 
   // Steps count from 1. Where a gradient norm is not finite, nothing is updated by this step and by all later ones.
@@ -85,16 +77,9 @@ class Engine {
   // Called before every pipeline action and before the update, so that a watchdog sees progress within a step.
   void on_progress(std::function<void()> called) { progress_ = std::move(called); }
 
-  void load(const Checkpoint& checkpoint);  // into what trains and the copies that compute; 65 for other tensors
-
-  AdapterSet* adapter() { return adapter_.get(); }
-  Trainables* trainables() { return trainables_ ? &*trainables_ : nullptr; }  // of the adapter
-  const Stage& stage() const { return *stage_; }
-  Backend& backend() { return backend_; }
-  Mesh& mesh() { return mesh_; }
-  Arena& scratch() { return scratch_; }
+  Replica& replica() { return replica_; }
   const EngineSettings& settings() const { return settings_; }
-  ArenaBytes peak() const;
+  ArenaBytes peak() const;  // the replica's, and what is saved
 
  private:
   struct Slot;
@@ -108,31 +93,38 @@ class Engine {
       sending.reset();
     }
   };
-  void run(const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
-  void compute(const Action& action, const Batch& batch, bool train, uint64_t step, Tensor losses, const LogprobSink& sink);
+  // Once through a schedule, with a global batch.
+  struct Pass {
+    const Batch& batch;
+    Tensor losses;            // (micro-batches of the global batch) f64: log-likelihoods, added
+    bool train = false;       // with backward
+    uint64_t step = 0;        // of training: keys dropout
+    const LogprobSink& sink;  // may be empty
+  };
+  void run(const Pass& pass);
+  void compute(const Action& action, const Pass& pass);
   Tensor closed_up(Tensor x);
   void spread(Tensor x);
-  void exchange(std::span<const Action> actions, const Batch& batch, bool train);
-  void open(int micro_batch, const Batch& batch, bool train);
-  bool saves(bool train) const { return train && mesh_.position.pp() >= first_trained_stage_; }
+  void exchange(std::span<const Action> actions, const Pass& pass);
+  void open(int micro_batch, const Pass& pass);
+  bool saves(const Pass& pass) const { return pass.train && mesh_.position.pp() >= first_trained_stage_; }
   Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
   Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
-  void forward(Slot& slot, bool train, uint64_t step, Tensor loss, const LogprobSink& sink);
-  using Walk = Task (Stage::*)(Context&, Tensor, const Stage::Saved&) const;  // forward or backward
-  void run_parts(Slot& slot, bool train, uint64_t step, Walk walk);
-  Context context_of(const Slot& slot, const Part& part, Arena& scratch, bool train, uint64_t step);
+  void forward(Slot& slot, const Pass& pass, Tensor loss);
+  using Walk = std::function<Task(Context& ctx, Tensor x)>;  // through the stage; x: the part's rows of the stream
+  void run_parts(Slot& slot, const Pass& pass, const Walk& walk);
+  Context context_of(const Slot& slot, const Part& part, Arena& scratch, const Pass& pass);
   std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, int64_t step);  // → a loss of each micro-batch
   PendingNorm enqueue_update(int64_t step);
   std::unique_ptr<Reading> read_losses(Tensor losses);
 
   EngineSettings settings_;
+  Replica& replica_;
   Backend& backend_;
   Mesh& mesh_;
-  Arena weights_, adapter_arena_, optimizer_arena_, scratch_;
+  const Stage& stage_;
+  Arena& scratch_;
   std::optional<Arena> stream_arena_;  // counted as saved
-  std::optional<Trainables> trainables_;
-  std::unique_ptr<AdapterSet> adapter_;
-  std::unique_ptr<Stage> stage_;
   std::optional<Optimizer> optimizer_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Stream> streams_;

@@ -7,7 +7,7 @@ namespace drover {
 Evaluation evaluate_store(Engine& engine, const TokenStore& store, int64_t micro_batch_size, int64_t rows_at_once,
                           const Engine::LogprobSink& sink, const GiveUp& give_up) {
   Evaluation e;
-  const Mesh& mesh = engine.mesh();
+  const Mesh& mesh = engine.replica().device.mesh;
   for (int64_t begin = 0; begin < store.rows(); begin += rows_at_once) {
     if (give_up && give_up(*mesh.world)) {
       e.complete = false;

@@ -8,6 +8,7 @@
 #include "model/files/staged_directory.h"
 #include "model/weight_table.h"
 #include "trainer/model_check.h"
+#include "trainer/relative_distance.h"
 
 namespace drover {
 
@@ -81,12 +82,6 @@ std::vector<float> on_probe(Backend& backend, Tensor w, std::vector<float>& x) {
   return y;
 }
 
-double squared(const std::vector<float>& values) {
-  double sum = 0;
-  for (float v : values) sum += static_cast<double>(v) * v;
-  return sum;
-}
-
 // One tensor of the merged model, rows by rows. Returns how far the merged weight is off on the probe: ‖y_merged − (y_base + y_adapter)‖ / ‖…‖.
 double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& tensor, double scale, AdapterMatrix a, AdapterMatrix b, MergedWriter& writer) {
   const int64_t rows = tensor.shape[0], cols = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
@@ -95,7 +90,7 @@ double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& te
   std::vector<bf16> rounded;
   for (int64_t i = 0; i < cols; ++i) x[static_cast<size_t>(i)] = static_cast<float>((i * 7919) % 13 - 6);
   if (a.rows > 0) ax = on_probe(backend, matrix(a.values.data(), a.rows, a.cols), x);
-  double difference = 0, size = 0;
+  RelativeDistance distance;
   for (int64_t row = 0; row < rows; row += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, rows - row);
     w.resize(static_cast<size_t>(count * cols));
@@ -118,12 +113,9 @@ double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& te
     writer.write(tensor.name, bytes, count * cols * size_of(bf16_stored ? DType::bf16 : DType::f32));
     if (a.rows == 0) continue;
     if (bf16_stored) backend.copy(matrix(rounded.data(), count, cols), whole);
-    std::vector<float> merged = on_probe(backend, whole, x);
-    size += squared(expected);
-    for (size_t i = 0; i < merged.size(); ++i) merged[i] -= expected[i];
-    difference += squared(merged);
+    distance.add(on_probe(backend, whole, x), expected);
   }
-  return std::sqrt(difference / std::max(size, 1e-30));
+  return distance.value();
 }
 
 }  // namespace

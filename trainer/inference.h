@@ -4,11 +4,8 @@
 #include <memory>
 #include <optional>
 
-#include "kernels/comm/device.h"
-#include "model/files/model_directory.h"
-#include "model/files/peft.h"
 #include "model/generation/batcher.h"
-#include "trainer/setup.h"
+#include "trainer/replica.h"
 
 namespace drover {
 
@@ -29,12 +26,9 @@ class Inference {
 
  private:
   std::optional<ModelDirectory> directory_;
-  std::optional<Device> device_;
-  std::vector<std::unique_ptr<Arena>> arenas_;
-  std::unique_ptr<AdapterSet> adapter_;
-  std::unique_ptr<Stage> stage_;
-  std::unique_ptr<KvPool> pool_;
-  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<Replica> replica_;
+  std::optional<KvPool> pool_;
+  std::optional<Decoder> decoder_;
   std::optional<Batcher> batcher_;
 };
 

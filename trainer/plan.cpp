@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "kernels/base/units.h"
 #include "kernels/count/count.h"
 #include "trainer/sample_answers.h"
 
@@ -27,32 +28,25 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
 }
 
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
-  constexpr int64_t kPlenty = int64_t{1} << 46;
-  CountBackend backend(settings.traits);
-  Mesh mesh = make_count_mesh(shape, position, settings.overlaps_sums);
+  const auto backend = std::make_shared<CountBackend>(settings.traits);
   NoWeights nothing;
-  Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
-  struct Most {  // of one micro-batch
-    int64_t tokens, trained;
+  Replica replica(settings, {backend, make_count_mesh(shape, position, settings.overlaps_sums)}, nothing, kPlenty);
+  Engine engine(settings, replica, kPlenty.saved);
+  const Capacity& capacity = settings.capacity;
+  const MicroBatchSize evaluation = capacity.evaluation.value_or(capacity.micro_batch);
+  const auto batch_of = [&](const MicroBatchSize& size, int64_t longest) {
+    return worst_batch(size.tokens, size.trained_tokens, longest, capacity.local_micro_batches, shape.dp());
   };
-  const Most training{settings.micro_batch_tokens, settings.micro_batch_trained};
-  const Most evaluation = settings.evaluation_tokens == 0
-                              ? training
-                              : Most{settings.evaluation_tokens, settings.evaluation_trained};
-  const auto batch_of = [&](const Most& most, int64_t longest) {
-    return worst_batch(most.tokens, most.trained == 0 ? most.tokens : most.trained, longest,
-                       settings.local_micro_batches, shape.dp());
-  };
-  if (settings.train) engine.train_step(batch_of(training, settings.max_positions), 1);
-  const int64_t flops = backend.total_flops();
+  if (settings.train) engine.train_step(batch_of(capacity.micro_batch, settings.max_positions), 1);
+  const int64_t flops = backend->total_flops();
   engine.evaluate(batch_of(evaluation, settings.max_positions));
-  if (settings.answer_sequences > 0) rehearse_sample_answers(engine);
+  if (capacity.answers) rehearse_sample_answers(replica, *capacity.answers);
   ArenaBytes bytes = engine.peak();
-  if (mesh.tp().overlaps_sums()) {
+  if (replica.device.mesh.tp().overlaps_sums()) {
     // The same in two halves, as Engine::Part has them. Wherever the cut is, the two tensors of c and of T - c rows are
     // together rounded up at most once more than those of the halves.
-    engine.scratch().far_end().add_to_each(Arena::kAlign);
-    if (settings.train) engine.train_step(batch_of(training, (training.tokens + 1) / 2), 1);
+    replica.arenas.scratch.far_end().add_to_each(Arena::kAlign);
+    if (settings.train) engine.train_step(batch_of(capacity.micro_batch, (capacity.micro_batch.tokens + 1) / 2), 1);
     engine.evaluate(batch_of(evaluation, (evaluation.tokens + 1) / 2));
     bytes.scratch = engine.peak().scratch;
   }
@@ -77,11 +71,11 @@ std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape&
 }
 
 std::vector<Schedule> schedule_of_run(const EngineSettings& s, const MeshShape& shape) {
-  return validated(all_stages(schedule_shape(s, shape, s.local_micro_batches, s.train)));
+  return validated(all_stages(schedule_shape(s, shape, s.capacity.local_micro_batches, s.train)));
 }
 
 std::string print_plan(const std::vector<RankPlan>& plans) {
-  const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", static_cast<double>(bytes) / (1 << 20)); };
+  const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", drover::mib(bytes)); };
   std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp", "layers", "weights", "adapter", "optimizer", "saved", "scratch",
                                  "total MiB");
   for (const RankPlan& p : plans) {

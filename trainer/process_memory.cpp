@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "kernels/base/error.h"
+#include "kernels/base/host_name.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "kernels/comm/mesh.h"
@@ -60,7 +61,7 @@ int64_t peak_bytes(Backend& backend) {
 
 void check_fits_machine(Communicator& world, int64_t predicted_bytes) {
   Need mine{.bytes = predicted_bytes};
-  gethostname(mine.host, sizeof mine.host - 1);
+  host_name().copy(mine.host, sizeof mine.host - 1);
   const std::string_view here = mine.host;
   int64_t needed = 0, ranks = 0;
   for (const Need& other : gather(world, mine)) {

@@ -5,7 +5,8 @@
 
 #include "configs/foreign.h"
 #include "kernels/base/error.h"
-#include "trainer/setup.h"
+#include "trainer/adapter_setup.h"
+#include "trainer/engine_settings.h"
 
 namespace drover {
 

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "kernels/base/error.h"
+#include "kernels/base/host_name.h"
 
 namespace drover {
 
@@ -33,12 +34,6 @@ Holder holder_in(const fs::path& path) {
     fail(Exit::bad_recipe, "{} is no lock of this program; choose another output.dir, or remove the file", path.string());
   }
   return {true, j["host"], j["pid"]};
-}
-
-std::string this_host() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
 }
 
 bool same_file(int descriptor, const fs::path& path) {
@@ -72,8 +67,8 @@ RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
     const bool held = flock(descriptor_, LOCK_EX | LOCK_NB) == 0;  // false: this file system has no locks
     const Holder holder = holder_in(path_);
     const bool alive_here = !held && holder.pid != getpid() && kill(static_cast<pid_t>(holder.pid), 0) == 0;
-    if (holder.known && (holder.host != this_host() || alive_here)) refuse(path_, holder);
-    const std::string text = nlohmann::json{{"host", this_host()}, {"pid", getpid()}}.dump();
+    if (holder.known && (holder.host != host_name() || alive_here)) refuse(path_, holder);
+    const std::string text = nlohmann::json{{"host", host_name()}, {"pid", getpid()}}.dump();
     if (ftruncate(descriptor_, 0) != 0 || pwrite(descriptor_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
       fail(Exit::io, "cannot write {}: {}", path_.string(), std::strerror(errno));
     }

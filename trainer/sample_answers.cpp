@@ -11,14 +11,13 @@ namespace drover {
 
 namespace {
 
-// The engine's model, with a cache in its scratch for as long as this lives.
+// The replica's model, with a cache in its scratch for as long as this lives.
 struct Answering {
-  explicit Answering(Engine& engine)
-      : frame(engine.scratch()),
-        settings{.sequences = engine.settings().answer_sequences},
-        pool(engine.stage(), engine.scratch(),
-             settings.sequences * KvPool::blocks_for(engine.settings().answer_tokens)),
-        decoder(engine.stage(), engine.mesh(), engine.backend(), pool, engine.scratch()) {}
+  Answering(Replica& replica, const AnswerCapacity& capacity)
+      : frame(replica.arenas.scratch),
+        settings{.sequences = capacity.sequences},
+        pool(replica.stage, replica.arenas.scratch, settings.sequences * KvPool::blocks_for(capacity.tokens)),
+        decoder(replica.stage, replica.device.mesh, replica.backend(), pool, replica.arenas.scratch) {}
 
   Frame frame;
   BatcherSettings settings;
@@ -28,16 +27,16 @@ struct Answering {
 
 }  // namespace
 
-void rehearse_sample_answers(Engine& engine) {
-  Answering answering(engine);
+void rehearse_sample_answers(Replica& replica, const AnswerCapacity& capacity) {
+  Answering answering(replica, capacity);
   Batcher::rehearse(answering.decoder, answering.settings);
 }
 
-std::vector<std::string> sample_answers(Engine& engine, const std::vector<SamplePrompt>& prompts,
-                                        const Tokenizer& tokenizer, const std::vector<int32_t>& stop_ids,
-                                        const GiveUp& give_up) {
-  Mesh& mesh = engine.mesh();
-  Answering answering(engine);
+std::vector<std::string> sample_answers(Replica& replica, const AnswerCapacity& capacity,
+                                        const std::vector<SamplePrompt>& prompts, const Tokenizer& tokenizer,
+                                        const std::vector<int32_t>& stop_ids, const GiveUp& give_up) {
+  const Mesh& mesh = replica.device.mesh;
+  Answering answering(replica, capacity);
   Batcher batcher(answering.decoder, answering.settings);
   std::vector<size_t> share;
   std::vector<Request> requests;

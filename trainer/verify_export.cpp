@@ -1,10 +1,9 @@
 #include "trainer/verify_export.h"
 
-#include <cmath>
-
 #include "kernels/cpu/cpu_backend.h"
 #include "trainer/inference.h"
 #include "trainer/process_memory.h"
+#include "trainer/relative_distance.h"
 
 namespace drover {
 
@@ -29,22 +28,19 @@ std::vector<float> logits_of(const fs::path& model, const std::optional<fs::path
   return inference.decoder().append_for_logits({&prompt, 1}).front();
 }
 
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
-    size += static_cast<double>(b[i]) * b[i];
-  }
-  return std::sqrt(difference / size);
-}
-
 }  // namespace
 
-std::optional<MergedCheck> check_merged_logits(const fs::path& base, const fs::path& adapter, const fs::path& merged, int threads) {
+std::optional<MergedCheck> check_merged_logits(const fs::path& base, const fs::path& adapter, const fs::path& merged,
+                                               int threads) {
   const ModelConfig config = read_model_config(base);
-  if (kMemoryForModel * 4 * static_cast<double>(parameter_count(config)) > static_cast<double>(available_machine_bytes())) return std::nullopt;
-  const std::vector<float> adapted = logits_of(base, adapter, config.vocab, threads);
-  return MergedCheck{distance(logits_of(merged, {}, config.vocab, threads), adapted), distance(logits_of(base, {}, config.vocab, threads), adapted)};
+  const double needed = kMemoryForModel * 4 * static_cast<double>(parameter_count(config));
+  if (needed > static_cast<double>(available_machine_bytes())) return std::nullopt;
+  const auto logits = [&](const fs::path& model, const std::optional<fs::path>& with) {
+    return logits_of(model, with, config.vocab, threads);
+  };
+  const std::vector<float> adapted = logits(base, adapter);
+  return MergedCheck{.difference = RelativeDistance(logits(merged, {}), adapted).value(),
+                     .effect = RelativeDistance(logits(base, {}), adapted).value()};
 }
 
 }  // namespace drover

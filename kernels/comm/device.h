@@ -7,8 +7,9 @@
 
 namespace drover {
 
+// A copy is the same device.
 struct Device {
-  std::unique_ptr<Backend> backend;
+  std::shared_ptr<Backend> backend;
   Mesh mesh;  // tp, pp and dp move tensors of this backend; world, strings and barriers are the host's. Ends before the backend
 };
 

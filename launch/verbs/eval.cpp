@@ -3,18 +3,22 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "data/loader.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "launch/open_device.h"
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
+#include "trainer/adapter_setup.h"
 #include "trainer/checkpoint.h"
+#include "trainer/engine_settings.h"
 #include "trainer/evaluation.h"
 #include "trainer/export.h"
+#include "trainer/inputs.h"
 #include "trainer/model_check.h"
+#include "trainer/plan.h"
 #include "trainer/run_identity.h"
-#include "trainer/setup.h"
 
 namespace drover {
 
@@ -160,24 +164,27 @@ Exit run(const Process& process, const Arguments& a) {
       check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp())], world);
   settings.train = false;
   const Loader loader(store, {recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1});
-  const Loader::Largest largest = loader.largest_micro_batch(loader.steps_per_epoch());
-  settings.micro_batch_tokens = largest.tokens;
-  settings.micro_batch_trained = largest.trained_tokens;
+  settings.capacity.micro_batch = loader.largest_micro_batch(loader.steps_per_epoch());
   settings.max_positions = store.longest_document();
   Device device = open_device(mesh, recipe, process);
   settings.traits = device.backend->traits();
   settings.overlaps_sums = device.mesh.tp().overlaps_sums();
   const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
-  DirectoryWeights weights(*model);
+  const std::unique_ptr<Replica> replica = open_replica(settings, std::move(device), *model, bytes);
   std::optional<Engine> engine;
   together(world, [&] {
-    engine.emplace(settings, *device.backend, device.mesh, weights, bytes);
+    engine.emplace(settings, *replica, bytes.saved);
     if (!subject.adapter) return;
-    if (subject.adapter_directory) return load_adapter(*subject.adapter_directory, model->config(), *engine->adapter());
-    const auto checkpoint = Checkpoint::latest(recipe.output.dir, [](const std::string& text) { log::warn("{}", text); });
-    if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
+    if (subject.adapter_directory) {
+      return load_adapter(*subject.adapter_directory, model->config(), *replica->adapter);
+    }
+    const auto warn = [](const std::string& text) { log::warn("{}", text); };
+    const auto checkpoint = Checkpoint::latest(recipe.output.dir, warn);
+    if (!checkpoint) {
+      fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
+    }
     check_same_adapter(*checkpoint, recipe, fingerprint);
-    engine->load(*checkpoint);
+    replica->load(*checkpoint);
   });
 
   Evaluation score;

@@ -1,4 +1,6 @@
 // drover export: an adapter or a merged model, out of a checkpoint, read back and checked.
+#include "trainer/export.h"
+
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -8,10 +10,9 @@
 #include "launch/verbs/verb.h"
 #include "model/files/staged_directory.h"
 #include "trainer/checkpoint.h"
-#include "trainer/export.h"
+#include "trainer/engine_settings.h"
 #include "trainer/model_check.h"
 #include "trainer/run_identity.h"
-#include "trainer/setup.h"
 #include "trainer/verify_export.h"
 
 namespace drover {

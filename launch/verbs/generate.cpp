@@ -13,7 +13,9 @@
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
 #include "model/generation/answers.h"
+#include "trainer/engine_settings.h"
 #include "trainer/inference.h"
+#include "trainer/inputs.h"
 #include "trainer/process_memory.h"
 
 namespace drover {

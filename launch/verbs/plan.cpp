@@ -5,9 +5,11 @@
 
 #include "kernels/devices/devices.h"
 #include "launch/verbs/verb.h"
+#include "trainer/adapter_setup.h"
+#include "trainer/engine_settings.h"
+#include "trainer/inputs.h"
 #include "trainer/plan.h"
 #include "trainer/recipe_check.h"
-#include "trainer/setup.h"
 
 namespace drover {
 
@@ -38,7 +40,7 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
 Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   const ReadRecipe read = read_recipe(a.recipe(), a.overrides());
   const Recipe& recipe = read.recipe;
-  const ModelConfig model = model_config_of(recipe, true);
+  const ModelConfig model = model_config_of(recipe, ShapeFrom::directory_or_name);
   const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
   const MeshShape shape = check_recipe(read, model, ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
   const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));

@@ -6,7 +6,7 @@
 
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
-#include "trainer/setup.h"
+#include "trainer/inputs.h"
 
 namespace drover {
 

@@ -5,9 +5,9 @@
 #include "launch/open_device.h"
 #include "launch/verbs/plan.h"
 #include "launch/verbs/verb.h"
+#include "trainer/inputs.h"
 #include "trainer/recipe_check.h"
 #include "trainer/run.h"
-#include "trainer/setup.h"
 
 namespace drover {
 
@@ -38,7 +38,7 @@ Exit run(const Process& process, const Arguments& a) {
   together(*process.world, [&] {
     read = read_recipe(a.recipe.recipe(), a.recipe.overrides());
     device_of(read.recipe);
-    shape = check_recipe(read, model_config_of(read.recipe, false), ranks, Inputs::must_exist);
+    shape = check_recipe(read, model_config_of(read.recipe, ShapeFrom::directory), ranks, Inputs::must_exist);
   });
   check_same(*process.world, "the recipe", resolved_recipe(read));
   Mesh mesh = make_mesh(shape);

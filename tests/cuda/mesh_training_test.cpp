@@ -13,7 +13,7 @@ TEST(CudaTraining, LowRankTermsAreFusedOnEveryMesh) {
     run_on_threads(shape, [&](Mesh& host) {
       const auto backend = cuda_under_test();
       Mesh mesh = make_staged_mesh(host, *backend);
-      train(run, *backend, mesh);
+      train(run, {backend, mesh});
       expect_fused(*backend, true);
     });
   }
@@ -29,7 +29,7 @@ TEST(CudaTraining, StagedMeshesTrainAsOneRank) {
     run_on_threads(shape, [&](Mesh& host) {
       const auto backend = cuda_under_test();
       Mesh mesh = make_staged_mesh(host, *backend);
-      const Trained t = train(run, *backend, mesh);
+      const Trained t = train(run, {backend, mesh});
       for (size_t i = 0; i < one.losses.size(); ++i) {
         EXPECT_NEAR(t.losses[i], one.losses[i], 1e-5 * one.losses[i]) << "tp " << shape.tp() << " pp " << shape.pp();
         EXPECT_NEAR(t.norms[i], one.norms[i], 1e-5 * one.norms[i]) << "tp " << shape.tp() << " pp " << shape.pp();

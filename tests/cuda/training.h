@@ -13,8 +13,8 @@
 namespace drover {
 
 // A fresh CUDA backend: over the emulation or on a GPU.
-inline std::unique_ptr<cuda::CudaBackend> cuda_under_test(bool deterministic = false) {
-  return std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{.deterministic = deterministic});
+inline std::shared_ptr<cuda::CudaBackend> cuda_under_test(bool deterministic = false) {
+  return std::make_shared<cuda::CudaBackend>(cuda::CudaSettings{.deterministic = deterministic});
 }
 
 struct Case {
@@ -34,8 +34,8 @@ inline EngineSettings settings_of(const Case& run) {
   s.partition = partition_layers(s.model.layers, run.mesh.pp(), 0.5);
   s.dtype = run.dtype;
   s.max_positions = 32;
-  s.micro_batch_tokens = 32;
-  s.local_micro_batches = 2;
+  s.capacity.micro_batch = {32, 32};
+  s.capacity.local_micro_batches = 2;
   s.least_part_rows = 1;  // the first micro-batch passes in parts of 11 and 8 rows where sums overlap
   s.dropout = run.dropout;
   s.recompute = run.recompute;
@@ -62,24 +62,25 @@ struct Trained {
   std::map<std::string, std::vector<float>> gradients, parameters;  // of the first step, after the last; this rank's slices
 };
 
-inline std::map<std::string, std::vector<float>> named(Engine& engine, Tensor flat) {
+inline std::map<std::string, std::vector<float>> named(const Replica& replica, Tensor flat) {
   std::map<std::string, std::vector<float>> result;
-  for (const FactorSlice& f : engine.adapter()->factors()) {
+  for (const FactorSlice& f : replica.adapter->factors()) {
     std::vector<float>& values = result[f.name];
     values.resize(static_cast<size_t>(f.size()));
-    engine.backend().download(view(flat, f), values.data());
+    replica.backend().download(view(flat, f), values.data());
   }
   return result;
 }
 
-inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
+inline Trained train(const Case& run, const Device& device) {
   EngineSettings s = settings_of(run);
-  s.traits = backend.traits();
-  s.overlaps_sums = mesh.tp().overlaps_sums();
+  s.traits = device.backend->traits();
+  s.overlaps_sums = device.mesh.tp().overlaps_sums();
   DrawnWeights weights(11, 0.15f, 0.5f);
-  const ArenaBytes planned = plan_rank(s, run.mesh, mesh.position).bytes;
-  Engine engine(s, backend, mesh, weights, planned);
-  engine.adapter()->load([](const FactorSlice& f, float* values) {
+  const ArenaBytes planned = plan_rank(s, run.mesh, device.mesh.position).bytes;
+  Replica replica(s, device, weights, planned);
+  Engine engine(s, replica, planned.saved);
+  replica.adapter->load([](const FactorSlice& f, float* values) {
     for (int64_t r = 0; r < f.row_count; ++r) {  // by global position, so that every mesh starts alike
       for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
     }
@@ -87,21 +88,17 @@ inline Trained train(const Case& run, Backend& backend, Mesh& mesh) {
   Trained t;
   for (int64_t step = 0; step < run.steps; ++step) {
     t.losses.push_back(engine.accumulate_gradients(batch_of(step), step + 1));
-    if (step == 0) t.gradients = named(engine, engine.adapter()->gradients);
+    if (step == 0) t.gradients = named(replica, replica.adapter->gradients);
     t.norms.push_back(engine.apply_gradients(step + 1));
   }
-  t.parameters = named(engine, engine.adapter()->parameters);
+  t.parameters = named(replica, replica.adapter->parameters);
   EXPECT_EQ(engine.peak().weights, planned.weights);  // strips included
   EXPECT_EQ(engine.peak().adapter, planned.adapter);
   EXPECT_LE(engine.peak().total(), planned.total());
   return t;
 }
 
-inline Trained on_cpu(const Case& run) {
-  const auto backend = make_cpu_backend(1);
-  Mesh mesh = make_self_mesh();
-  return train(run, *backend, mesh);
-}
+inline Trained on_cpu(const Case& run) { return train(run, {make_cpu_backend(1), make_self_mesh()}); }
 
 inline double size_of_all(const std::vector<float>& x) {
   double s = 0;

@@ -7,15 +7,13 @@ namespace {
 
 TEST(CudaTraining, EqualsTheCpuInFp32) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
-  expect_close(train({}, *backend, mesh), on_cpu({}), 1e-5);
+  expect_close(train({}, {backend, make_self_mesh()}), on_cpu({}), 1e-5);
 }
 
 TEST(CudaTraining, EqualsTheCpuWithDropoutAndRecompute) {
   const Case run{.dropout = 0.1f, .recompute = true};
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
-  expect_close(train(run, *backend, mesh), on_cpu(run), 1e-5);
+  expect_close(train(run, {backend, make_self_mesh()}), on_cpu(run), 1e-5);
 }
 
 // In bf16 the two round the same values at the same places but add in another order: as far apart as two roundings of a bf16 step may be.
@@ -24,8 +22,7 @@ TEST(CudaTraining, IsAsCloseToFp32AsTheCpuInBf16) {
     const Case run{.dtype = DType::bf16, .steps = 1, .head_dim = head_dim};
     const Trained exact = on_cpu({.steps = 1, .head_dim = head_dim}), cpu = on_cpu(run);
     const auto backend = cuda_under_test();
-    Mesh mesh = make_self_mesh();
-    const Trained cuda = train(run, *backend, mesh);
+    const Trained cuda = train(run, {backend, make_self_mesh()});
     double cpu_error = 0, cuda_error = 0;
     for (const auto& [name, values] : exact.gradients) {
       cpu_error += std::pow(distance(values, cpu.gradients.at(name)), 2);
@@ -40,8 +37,7 @@ TEST(CudaTraining, TwoDeterministicRunsHaveTheSameBits) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const auto run = [&] {
       const auto backend = cuda_under_test(true);
-      Mesh mesh = make_self_mesh();
-      return train({.dtype = dtype, .dropout = 0.1f, .steps = 3, .head_dim = 16}, *backend, mesh);
+      return train({.dtype = dtype, .dropout = 0.1f, .steps = 3, .head_dim = 16}, {backend, make_self_mesh()});
     };
     const Trained one = run(), other = run();
     EXPECT_EQ(one.losses, other.losses);
@@ -54,8 +50,7 @@ TEST(CudaTraining, TwoDeterministicRunsHaveTheSameBits) {
 TEST(CudaTraining, LowRankTermsAreFused) {
   for (const int64_t r : {3, 8, 16}) {
     const auto backend = cuda_under_test();
-    Mesh mesh = make_self_mesh();
-    train({.r = r, .steps = 1}, *backend, mesh);
+    train({.r = r, .steps = 1}, {backend, make_self_mesh()});
     expect_fused(*backend, true);
     EXPECT_NE(backend->report().find("low-rank term fused"), std::string::npos);
   }
@@ -64,20 +59,20 @@ TEST(CudaTraining, LowRankTermsAreFused) {
 // Under dropout the backward's low-rank term needs a mask of its own: it is computed apart, and said to be.
 TEST(CudaTraining, UnderDropoutTheForwardIsFusedStill) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
-  train({.dropout = 0.1f, .steps = 1}, *backend, mesh);
+  train({.dropout = 0.1f, .steps = 1}, {backend, make_self_mesh()});
   expect_fused(*backend, false);
 }
 
 TEST(CudaTraining, AStepMovesItsBatchAndItsScalars) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
   const Case run{};
   EngineSettings s = settings_of(run);
   s.traits = backend->traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
-  Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
-  engine.adapter()->initialise(1);
+  const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
+  Replica replica(s, {backend, make_self_mesh()}, weights, bytes);
+  Engine engine(s, replica, bytes.saved);
+  replica.adapter->initialise(1);
   engine.train_step(batch_of(0), 1);  // the first may grow a workspace
   const cuda::Traffic before = backend->traffic();
   const Batch batch = batch_of(0);
@@ -92,21 +87,22 @@ TEST(CudaTraining, AStepMovesItsBatchAndItsScalars) {
 
 TEST(CudaTraining, ANormThatIsNotFiniteUpdatesNothing) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
   const Case run{};
   EngineSettings s = settings_of(run);
   s.traits = backend->traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
-  Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
-  engine.adapter()->initialise(1);
+  const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
+  Replica replica(s, {backend, make_self_mesh()}, weights, bytes);
+  Engine engine(s, replica, bytes.saved);
+  replica.adapter->initialise(1);
   engine.accumulate_gradients(batch_of(0), 1);
-  const auto before = named(engine, engine.adapter()->parameters);
+  const auto before = named(replica, replica.adapter->parameters);
   const float bad = INFINITY;
-  backend->upload(&bad, engine.adapter()->gradients.rows_from(7, 1));
+  backend->upload(&bad, replica.adapter->gradients.rows_from(7, 1));
   EXPECT_FALSE(std::isfinite(engine.apply_gradients(1)));
-  EXPECT_EQ(named(engine, engine.adapter()->parameters), before);
+  EXPECT_EQ(named(replica, replica.adapter->parameters), before);
   engine.train_step(batch_of(1), 2);  // nor does a good step after it
-  EXPECT_EQ(named(engine, engine.adapter()->parameters), before);
+  EXPECT_EQ(named(replica, replica.adapter->parameters), before);
 }
 
 }  // namespace

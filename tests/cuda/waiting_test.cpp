@@ -7,12 +7,13 @@ namespace {
 
 TEST(CudaWaiting, StepsAreEnqueuedWithoutAWait) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
   EngineSettings s = settings_of({});
   s.traits = backend->traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
-  Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
-  engine.adapter()->initialise(1);
+  const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
+  Replica replica(s, {backend, make_self_mesh()}, weights, bytes);
+  Engine engine(s, replica, bytes.saved);
+  replica.adapter->initialise(1);
   engine.train_step(batch_of(0), 1);  // the first may grow a workspace
   const int64_t before = cuda::emulation::waits;
   PendingStep second = engine.enqueue_step(batch_of(1), 2);

@@ -91,8 +91,8 @@ TEST(Batches, DependOnThePositionAlone) {
   for (const StreamPosition p : {StreamPosition{2, 1}, {0, 0}, {2, 0}, {0, 2}, {2, 1}, {0, 0}}) {
     EXPECT_EQ(loader.rows_of(p), Loader(store, settings).rows_of(p)) << p.epoch << ' ' << p.step;
   }
-  EXPECT_EQ(loader.next({0, 1}), (StreamPosition{0, 2}));
-  EXPECT_EQ(loader.next({0, 2}), (StreamPosition{1, 0}));
+  EXPECT_EQ(loader.position_of(2), (StreamPosition{0, 2}));
+  EXPECT_EQ(loader.position_of(3), (StreamPosition{1, 0}));
   EXPECT_EQ(loader.position_of(7), (StreamPosition{2, 1}));
 }
 

@@ -8,8 +8,9 @@
 #include "kernels/base/file.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "trainer/adapter_setup.h"
 #include "trainer/export.h"
-#include "trainer/setup.h"
+#include "trainer/plan.h"
 
 namespace drover {
 namespace {
@@ -41,7 +42,7 @@ void run(char** argv) {
   const fs::path adapter = argv[2], out = argv[6];
   const std::string device = argv[4], dtype = argv[5];
   const auto documents = nlohmann::json::parse(read_text(argv[3])).get<std::vector<std::vector<int32_t>>>();
-  const std::unique_ptr<Backend> backend = device == "cuda" ? std::unique_ptr<Backend>(std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{})) : make_cpu_backend(2);
+  const std::shared_ptr<Backend> backend = device == "cuda" ? std::unique_ptr<Backend>(std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{})) : make_cpu_backend(2);
   ModelDirectory directory(argv[1]);
   const Batch batch = batch_of(documents);
   EngineSettings s;
@@ -51,16 +52,16 @@ void run(char** argv) {
   s.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   s.traits = backend->traits();
   for (const auto& ids : documents) s.max_positions = std::max(s.max_positions, static_cast<int64_t>(ids.size()));
-  s.micro_batch_tokens = batch.tokens;
-  Mesh mesh = make_self_mesh();
-  DirectoryWeights weights(directory);
-  Engine engine(s, *backend, mesh, weights, plan_rank(s, mesh.shape, mesh.position).bytes);
-  load_adapter(adapter, s.model, *engine.adapter());
+  s.capacity.micro_batch = {batch.tokens, batch.tokens};
+  const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
+  const std::unique_ptr<Replica> replica = open_replica(s, {backend, make_self_mesh()}, directory, bytes);
+  Engine engine(s, *replica, bytes.saved);
+  load_adapter(adapter, s.model, *replica->adapter);
   const double loss = engine.accumulate_gradients(batch, 1);
 
   FactorShapes shapes;
   std::map<std::string, const FactorSlice*> slices;
-  for (const FactorSlice& f : engine.adapter()->factors()) {
+  for (const FactorSlice& f : replica->adapter->factors()) {
     shapes[f.name] = {f.rows, f.cols};
     slices[f.name] = &f;
   }
@@ -68,7 +69,7 @@ void run(char** argv) {
                 [&](const std::string& factor) {
                   const FactorSlice& f = *slices.at(factor);
                   AdapterMatrix m{f.rows, f.cols, std::vector<float>(static_cast<size_t>(f.size()))};
-                  backend->download(view(engine.adapter()->gradients, f), m.values.data());
+                  backend->download(view(replica->adapter->gradients, f), m.values.data());
                   return m;
                 },
                 DType::f32);

@@ -27,7 +27,9 @@ std::map<std::string, std::vector<float>> drawn_by(int tp, uint64_t seed) {
     const auto backend = make_cpu_backend(1);
     Arena arena("adapter", backend->memory(), 8 << 20);
     const Placement placement{.tp_rank = rank, .tp_size = tp, .layer_end = c.layers};
-    AdapterSet set(layout, factor_slices(c, layout, placement), DType::f32, *backend, arena);
+    const std::vector<FactorSlice> factors = factor_slices(c, layout, placement);
+    const Tensor parameters = arena.tensor(size_of(std::span<const FactorSlice>(factors)), 1, DType::f32);
+    AdapterSet set(layout, factors, parameters, {}, DType::f32, *backend, arena);
     set.initialise(seed);
     for (const FactorSlice& f : set.factors()) {
       std::vector<float>& values = whole[f.name];

@@ -43,7 +43,7 @@ class Trainer {
  public:
   Trainer(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false,
           const OptimizerSettings& optimizer = {})
-      : model_(model_name), weights_(model_.weights()), mesh_(make_self_mesh()), backend_(make_cpu_backend(1)) {
+      : model_(model_name), weights_(model_.weights()) {
     const fs::path adapter = directory() / "adapters" / adapter_name;
     EngineSettings s;
     s.model = model_.config;
@@ -51,22 +51,25 @@ class Trainer {
     s.partition = partition_layers(s.model.layers, 1, 0.5);
     s.dtype = dtype;
     s.max_positions = 150;
-    s.micro_batch_tokens = 300;
-    s.local_micro_batches = 2;
+    s.capacity.micro_batch = {300, 300};
+    s.capacity.local_micro_batches = 2;
     s.recompute = recompute;
     s.optimizer = optimizer;
-    engine_ = std::make_unique<Engine>(s, *backend_, mesh_, weights_, plan_rank(s, mesh_.shape, mesh_.position).bytes);
-    load_adapter(adapter, s.model, *engine_->adapter());
+    const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
+    replica_ = std::make_unique<Replica>(s, Device{make_cpu_backend(1), make_self_mesh()}, weights_, bytes);
+    engine_ = std::make_unique<Engine>(s, *replica_, bytes.saved);
+    load_adapter(adapter, s.model, *replica_->adapter);
   }
   Engine& engine() { return *engine_; }
+  AdapterSet& adapter() { return *replica_->adapter; }
 
   // Every factor of a flat buffer by its name on disk.
   std::map<std::string, std::vector<float>> named(Tensor flat) {
     std::map<std::string, std::vector<float>> result;
-    for (const FactorSlice& f : engine_->adapter()->factors()) {
+    for (const FactorSlice& f : replica_->adapter->factors()) {
       std::vector<float>& values = result[stored_name(f.name)];
       values.resize(static_cast<size_t>(f.size()));
-      backend_->download(view(flat, f), values.data());
+      replica_->backend().download(view(flat, f), values.data());
     }
     return result;
   }
@@ -74,8 +77,7 @@ class Trainer {
  private:
   Model model_;
   DrawnWeights weights_;
-  Mesh mesh_;
-  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Replica> replica_;
   std::unique_ptr<Engine> engine_;
 };
 
@@ -101,7 +103,7 @@ TEST_P(GoldenGradients, EqualPyTorchInFp32) {
     EXPECT_EQ(batch.trained_tokens, expected_.at("trained_tokens").get<int64_t>());
     const double loss = trainer.engine().accumulate_gradients(batch, 1);
     EXPECT_NEAR(loss, expected_.at("loss").at("fp64").get<double>(), 1e-6 * loss);
-    const auto got = trainer.named(trainer.engine().adapter()->gradients);
+    const auto got = trainer.named(trainer.adapter().gradients);
     EXPECT_EQ(got.size(), expected_.at("shapes").size());
     for (const auto& [name, gradient] : got) {
       const std::vector<float> exact = expected.at("grad.fp64/" + name);
@@ -117,7 +119,7 @@ TEST_P(GoldenGradients, AreAsCloseToDoubleInBf16) {
   Trainer trainer(GetParam().model, adapter(), DType::bf16);
   trainer.engine().accumulate_gradients(batch_of({micro_batch(documents_, 0)}), 1);
   double ours = 0, theirs = 0;  // Σ over tensors of (relative error)²: one tensor alone is too small a sample
-  for (const auto& [name, gradient] : trainer.named(trainer.engine().adapter()->gradients)) {
+  for (const auto& [name, gradient] : trainer.named(trainer.adapter().gradients)) {
     const std::vector<float> exact = expected.at("grad.fp64/" + name);
     ours += std::pow(distance(gradient, exact) / norm(exact), 2);
     theirs += std::pow(distance(expected.at("grad.bf16/" + name), exact) / norm(exact), 2);
@@ -175,7 +177,7 @@ Curve train(const Json& golden, DType dtype, const OptimizerSettings& optimizer)
     }
     curve.steps.push_back(trainer.engine().train_step(batch_of(std::move(micro_batches)), step + 1));
   }
-  curve.last = trainer.named(trainer.engine().adapter()->parameters);
+  curve.last = trainer.named(trainer.adapter().parameters);
   return curve;
 }
 

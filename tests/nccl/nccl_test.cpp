@@ -31,13 +31,19 @@ class Nccl : public testing::Test {
 
 // `work` on every rank of the mesh, with a backend and communicators of its own.
 template <typename Work>
-void on_ranks(const MeshShape& shape, bool deterministic, Work&& work) {
+void on_devices(const MeshShape& shape, bool deterministic, Work&& work) {
   run_on_threads(shape, [&](Mesh& host) {
     const int device = rank_of(host.position, host.shape);
-    cuda::CudaBackend backend({.device = device, .deterministic = deterministic});
-    Mesh mesh = make_mesh(fake_api(), host, backend, {device, deterministic});
-    work(mesh, backend);
+    const cuda::CudaSettings settings{.device = device, .deterministic = deterministic};
+    const auto backend = std::make_shared<cuda::CudaBackend>(settings);
+    work(Device{backend, make_mesh(fake_api(), host, *backend, {device, deterministic})});
   });
+}
+
+template <typename Work>
+void on_ranks(const MeshShape& shape, bool deterministic, Work&& work) {
+  on_devices(shape, deterministic,
+             [&](Device device) { work(device.mesh, static_cast<cuda::CudaBackend&>(*device.backend)); });
 }
 
 TEST_F(Nccl, SumsOfAllSizesPitchesAndTypes) {
@@ -169,8 +175,8 @@ TEST_F(Nccl, EveryMeshTrainsAsOneRank) {
         Case run = plain;
         run.mesh = shape;
         std::mutex mutex;
-        on_ranks(shape, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
-          const Trained t = train(run, backend, mesh);
+        on_devices(shape, deterministic, [&](const Device& device) {
+          const Trained t = train(run, device);
           const std::lock_guard lock(mutex);
           for (size_t i = 0; i < one.losses.size(); ++i) {
             EXPECT_NEAR(t.losses[i], one.losses[i], 1e-5 * one.losses[i])

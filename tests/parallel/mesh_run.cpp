@@ -158,21 +158,22 @@ void break_batch(Batch& batch, const std::string& broken) {
 
 // name → global matrix, on rank 0 of the world.
 using Named = std::map<std::string, std::vector<float>>;
-Named gathered(Engine& engine, Tensor flat) {
+Named gathered(const Replica& replica, Tensor flat) {
   std::ostringstream mine;
-  AdapterSet& adapter = *engine.adapter();
-  if (engine.mesh().position.dp() == 0) {
+  const AdapterSet& adapter = *replica.adapter;
+  const Mesh& mesh = replica.device.mesh;
+  if (mesh.position.dp() == 0) {
     std::vector<float> values;
     for (const FactorSlice& f : adapter.factors()) {
-      if (f.whole && engine.mesh().position.tp() != 0) continue;
+      if (f.whole && mesh.position.tp() != 0) continue;
       values.resize(static_cast<size_t>(f.size()));
-      engine.backend().download(view(flat, f), values.data());
+      replica.backend().download(view(flat, f), values.data());
       mine << f.name << ' ' << f.rows << ' ' << f.cols << ' ' << f.row_begin << ' ' << f.row_count << ' ' << f.col_begin << ' ' << f.col_count << '\n';
       mine.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
     }
   }
   Named result;
-  for (const std::string& part : engine.mesh().world->gather_strings(mine.str())) {
+  for (const std::string& part : mesh.world->gather_strings(mine.str())) {
     std::istringstream in(part);
     std::string name;
     int64_t rows, cols, row_begin, row_count, col_begin, col_count;
@@ -220,11 +221,14 @@ int run(int argc, char** argv) {
   const int64_t steps = a.number("steps", 5);
   for (int64_t step = 0; step < steps; ++step) {
     for (const MicroBatch& m : batch_of(a, make_self_mesh(), s.model, step).micro_batches) {
-      s.micro_batch_tokens = std::max(s.micro_batch_tokens, static_cast<int64_t>(m.tokens.size()));
-      s.micro_batch_trained = std::max<int64_t>(s.micro_batch_trained, std::count_if(m.labels.begin(), m.labels.end(), [](int32_t label) { return label >= 0; }));
+      s.capacity.micro_batch.tokens = std::max(s.capacity.micro_batch.tokens, static_cast<int64_t>(m.tokens.size()));
+      s.capacity.micro_batch.trained_tokens =
+          std::max<int64_t>(s.capacity.micro_batch.trained_tokens,
+                            std::count_if(m.labels.begin(), m.labels.end(), [](int32_t label) { return label >= 0; }));
     }
-    s.local_micro_batches = std::max(
-        s.local_micro_batches, (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp() - 1) / shape.dp());
+    s.capacity.local_micro_batches =
+        std::max(s.capacity.local_micro_batches,
+                 (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp() - 1) / shape.dp());
   }
   s.deterministic = a.number("deterministic", 0) != 0;
   s.recompute = a.number("recompute", 0) != 0;
@@ -243,8 +247,10 @@ int run(int argc, char** argv) {
   DrawnWeights drawn_weights(11, static_cast<float>(a.real("std", 0.15)), 0.5f);
   SwappedWeights swapped(drawn_weights, mesh);
   const ArenaBytes planned = plan_rank(s, shape, mesh.position).bytes;
-  Engine engine(s, *device.backend, device.mesh, broken == "swapped_blocks" && shape.size() > 1 ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
-  engine.adapter()->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
+  const bool swaps = broken == "swapped_blocks" && shape.size() > 1;
+  Replica replica(s, device, swaps ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
+  Engine engine(s, replica, planned.saved);
+  replica.adapter->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
     for (int64_t r = 0; r < f.row_count; ++r) {
       for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
     }
@@ -256,17 +262,17 @@ int run(int argc, char** argv) {
     Batch batch = batch_of(a, mesh, s.model, step);
     break_batch(batch, broken);
     losses.push_back(engine.accumulate_gradients(batch, step + 1));
-    if (step == 0) gradients = gathered(engine, engine.adapter()->gradients);
+    if (step == 0) gradients = gathered(replica, replica.adapter->gradients);
     norms.push_back(engine.apply_gradients(step + 1));
   }
-  const Named parameters = gathered(engine, engine.adapter()->parameters);
+  const Named parameters = gathered(replica, replica.adapter->parameters);
   require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");
   if (shape.dp() == 1 && broken.empty()) {  // with dp the largest micro-batch may be another rank's
     for (int64_t step = 0; step < steps; ++step) engine.evaluate(batch_of(a, mesh, s.model, step));  // a plan is for training and evaluation
     require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(planned.total()),
             "the arenas reach what was planned within 1 %");
   }
-  const int64_t stream_bytes = s.micro_batch_tokens * s.model.hidden * size_of(s.dtype);
+  const int64_t stream_bytes = s.capacity.micro_batch.tokens * s.model.hidden * size_of(s.dtype);
   require(stream_bytes >= a.number("message_bytes", 0), "messages between stages are as large as the test says");
 
   if (mesh.world->rank() == 0) {

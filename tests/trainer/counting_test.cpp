@@ -4,7 +4,10 @@
 
 #include "kernels/base/error.h"
 #include "kernels/count/count.h"
-#include "trainer/setup.h"
+#include "trainer/adapter_setup.h"
+#include "trainer/engine_settings.h"
+#include "trainer/inputs.h"
+#include "trainer/plan.h"
 
 namespace drover {
 namespace {
@@ -16,7 +19,7 @@ EngineSettings settings_of(ModelConfig model, int64_t tokens) {
   s.partition = {{0, s.model.layers}};
   s.dtype = DType::bf16;
   s.max_positions = tokens;
-  s.micro_batch_tokens = tokens;
+  s.capacity.micro_batch = {tokens, tokens};
   return s;
 }
 
@@ -29,15 +32,16 @@ ModelConfig tiny() {
 }
 
 struct Counted {
-  CountBackend backend;
-  Mesh mesh = make_count_mesh({}, {});
+  std::shared_ptr<CountBackend> counting = std::make_shared<CountBackend>();
+  CountBackend& backend = *counting;
   NoWeights nothing;
-  std::unique_ptr<Engine> engine;
-  explicit Counted(const EngineSettings& s) {
-    constexpr int64_t kPlenty = int64_t{1} << 46;
-    engine = std::make_unique<Engine>(s, backend, mesh, nothing, ArenaBytes{kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+  Replica replica;
+  Engine engine;
+  explicit Counted(const EngineSettings& s)
+      : replica(s, {counting, make_count_mesh({}, {})}, nothing, kPlenty), engine(s, replica, kPlenty.saved) {
     backend.record_shapes(true);
-    engine->train_step(worst_batch(s.micro_batch_tokens, s.micro_batch_tokens, s.max_positions, 1, 1), 1);
+    engine.train_step(worst_batch(s.capacity.micro_batch.tokens, s.capacity.micro_batch.tokens, s.max_positions, 1, 1),
+                      1);
   }
 };
 
@@ -66,8 +70,8 @@ TEST(Counting, NoGradientGemmHasTheShapeOfAFrozenWeight) {
     EXPECT_TRUE(has_side(7) || has_side(14) || has_side(21)) << shape;
   }
   // And what is held for training is the adapters' own: gradients and two moments of fp32, and the clip factor.
-  EXPECT_EQ(c.engine->adapter()->gradients.rows, trainable_parameters(s.model, s.adapter));
-  EXPECT_EQ(c.engine->peak().optimizer, 3 * ((trainable_parameters(s.model, s.adapter) * 4 + Arena::kAlign - 1) / Arena::kAlign * Arena::kAlign) + Arena::kAlign);
+  EXPECT_EQ(c.replica.adapter->gradients.rows, trainable_parameters(s.model, s.adapter));
+  EXPECT_EQ(c.engine.peak().optimizer, 3 * ((trainable_parameters(s.model, s.adapter) * 4 + Arena::kAlign - 1) / Arena::kAlign * Arena::kAlign) + Arena::kAlign);
 }
 
 TEST(Counting, NothingRunsOrIsKeptBelowTheLowestAdapter) {
@@ -81,7 +85,7 @@ TEST(Counting, NothingRunsOrIsKeptBelowTheLowestAdapter) {
   Counted from_three(upper);
   EXPECT_EQ(from_three.backend.calls("attention_backward"), 3);
   EXPECT_EQ(from_three.backend.calls("linear_dx"), 4 + 4 + 3 + 1);
-  EXPECT_LT(only_down.engine->peak().saved, from_three.engine->peak().saved / 2);
+  EXPECT_LT(only_down.engine.peak().saved, from_three.engine.peak().saved / 2);
 }
 
 int64_t beyond_weights(const EngineSettings& s) {
@@ -119,7 +123,7 @@ TEST_P(Shipped, EveryRankFitsAnEightyGigabyteGpu) {
   const auto [name, ranks] = GetParam();
   const ReadRecipe read = read_recipe(fs::path(DROVER_SOURCE_DIR) / "configs" / "recipes" / name, {});
   const MeshShape shape = check_mesh(read.recipe, ranks);
-  const ModelConfig model = model_config_of(read.recipe, true);
+  const ModelConfig model = model_config_of(read.recipe, ShapeFrom::directory_or_name);
   const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
   const std::vector<RankPlan> plans = plan_mesh(engine_settings(read.recipe, model, layout, shape, nullptr), shape);
   ASSERT_EQ(static_cast<int>(plans.size()), ranks);

@@ -18,8 +18,8 @@ EngineSettings settings_of(float dropout) {
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{3, 1.5f}; });
   s.partition = {{0, s.model.layers}};
   s.max_positions = 64;
-  s.micro_batch_tokens = 80;
-  s.local_micro_batches = 2;
+  s.capacity.micro_batch = {80, 80};
+  s.capacity.local_micro_batches = 2;
   s.dropout = dropout;
   return s;
 }
@@ -38,15 +38,16 @@ Batch batch_of(const std::vector<std::vector<int64_t>>& micro_batches) {
 // An engine whose adapter's parameters a test moves.
 class Moved {
  public:
-  explicit Moved(float dropout) : settings_(settings_of(dropout)), engine_(settings_, *backend_, mesh_, weights_, plan_rank(settings_, {}, {}).bytes) {
+  explicit Moved(float dropout) : settings_(settings_of(dropout)) {
     for (int64_t i = 0; i < size(); ++i) start_.push_back(drawn(5, "adapter", i, 0, 0.6f));
     move({}, 0);
   }
-  int64_t size() { return engine_.trainables()->size(); }
+  int64_t size() { return replica_.trainables->size(); }
   Engine& engine() { return engine_; }
+  const AdapterSet& adapter() const { return *replica_.adapter; }
   // parameters := start + h·direction
   void move(const std::vector<double>& direction, double h) {
-    engine_.adapter()->load([&](const FactorSlice& f, float* values) {
+    replica_.adapter->load([&](const FactorSlice& f, float* values) {
       for (int64_t i = 0; i < f.size(); ++i) {
         const size_t at = static_cast<size_t>(f.offset + i);
         values[i] = static_cast<float>(start_[at] + (direction.empty() ? 0 : h * direction[at]));
@@ -56,16 +57,16 @@ class Moved {
   std::vector<double> gradient(const Batch& batch, int64_t step, double* loss = nullptr) {
     const double value = engine_.accumulate_gradients(batch, step);
     if (loss != nullptr) *loss = value;
-    const float* g = engine_.adapter()->gradients.as<float>();
+    const float* g = replica_.adapter->gradients.as<float>();
     return {g, g + size()};
   }
 
  private:
   EngineSettings settings_;
-  std::unique_ptr<Backend> backend_ = make_cpu_backend(1);
-  Mesh mesh_ = make_self_mesh();
+  ArenaBytes bytes_ = plan_rank(settings_, {}, {}).bytes;
   DrawnWeights weights_{11, 0.15f, 0.5f};
-  Engine engine_;
+  Replica replica_{settings_, Device{make_cpu_backend(1), make_self_mesh()}, weights_, bytes_};
+  Engine engine_{settings_, replica_, bytes_.saved};
   std::vector<float> start_;
 };
 
@@ -85,7 +86,7 @@ TEST(Engine, GradientsAreTheSlopesOfTheLossUnderDropout) {
       for (const auto& [factor, suffix] : kFactors) {
         std::vector<double> part(gradient.size());
         double by_other_masks = 0;
-        for (const FactorSlice& f : moved.engine().adapter()->factors()) {
+        for (const FactorSlice& f : moved.adapter().factors()) {
           if (f.projection != p || f.factor != factor) continue;
           for (size_t i = static_cast<size_t>(f.offset); i < static_cast<size_t>(f.offset + f.size()); ++i) {
             part[i] = gradient[i];
@@ -152,13 +153,12 @@ std::set<uint64_t> keys_of(uint64_t seed, int64_t step, const MeshShape& shape, 
   EngineSettings s = settings_of(0.1f);
   s.seed = seed;
   s.partition = partition_layers(s.model.layers, shape.pp(), 0.5);
-  KeyRecorder backend;
-  Mesh mesh = make_count_mesh(shape, {{Axis::pp, stage}});
+  const auto backend = std::make_shared<KeyRecorder>();
   NoWeights nothing;
-  constexpr int64_t kPlenty = int64_t{1} << 46;
-  Engine engine(s, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+  Replica replica(s, {backend, make_count_mesh(shape, {{Axis::pp, stage}})}, nothing, kPlenty);
+  Engine engine(s, replica, kPlenty.saved);
   engine.train_step(worst_batch(40, 40, 40, 1, 1), step);
-  return backend.keys;
+  return backend->keys;
 }
 
 TEST(Engine, DropoutIsKeyedBySeedStepLayerAndModule) {

@@ -73,11 +73,11 @@ Calls calls_of(const EngineSettings& settings, const MeshShape& shape, const Mes
                         [&](Axis axis, int, int key) {
                           return std::make_shared<Recorder>(name_of(axis), key, members_of(shape, p, axis), calls);
                         });
-  CountBackend backend(settings.traits);
   NoWeights nothing;
-  constexpr int64_t kPlenty = int64_t{1} << 44;
-  Engine engine(settings, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
-  Batch batch = worst_batch(settings.micro_batch_tokens, settings.micro_batch_tokens, settings.max_positions, total, 1);
+  Replica replica(settings, {std::make_shared<CountBackend>(settings.traits), mesh}, nothing, kPlenty);
+  Engine engine(settings, replica, kPlenty.saved);
+  Batch batch = worst_batch(settings.capacity.micro_batch.tokens, settings.capacity.micro_batch.tokens,
+                            settings.max_positions, total, 1);
   const auto begin = batch.micro_batches.begin();
   batch.micro_batches = {begin + total * p.dp() / shape.dp(), begin + total * (p.dp() + 1) / shape.dp()};
   engine.train_step(batch, 1);
@@ -153,9 +153,9 @@ EngineSettings settings_of(const MeshShape& shape, int64_t micro_batches, bool d
   s.dtype = DType::bf16;
   s.traits = cuda::kTraits;
   s.max_positions = 8;  // two documents a micro-batch, so that it passes in two parts
-  s.micro_batch_tokens = 16;
+  s.capacity.micro_batch = {16, 16};
   s.least_part_rows = 8;
-  s.local_micro_batches = (micro_batches + shape.dp() - 1) / shape.dp();
+  s.capacity.local_micro_batches = (micro_batches + shape.dp() - 1) / shape.dp();
   s.deterministic = deterministic;
   return s;
 }

@@ -37,7 +37,6 @@ class Watched : public CountCommunicator {
 
 constexpr int64_t kLayers = 3;
 constexpr int64_t kMostTensors = 24;  // of one part in scratch
-constexpr ArenaBytes kPlenty{int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46, int64_t{1} << 46};
 
 EngineSettings settings_of(bool recompute) {
   EngineSettings s;
@@ -47,7 +46,7 @@ EngineSettings settings_of(bool recompute) {
   s.dtype = DType::bf16;
   s.traits = cuda::kTraits;
   s.max_positions = 64;
-  s.micro_batch_tokens = 64;
+  s.capacity.micro_batch = {64, 64};
   s.least_part_rows = 16;
   s.overlaps_sums = true;
   s.recompute = recompute;
@@ -57,11 +56,11 @@ EngineSettings settings_of(bool recompute) {
 Log trained(const std::vector<int64_t>& documents, bool recompute = false) {
   const EngineSettings settings = settings_of(recompute);
   Log log;
-  CountBackend backend(settings.traits);
   Mesh mesh = make_count_mesh({{Axis::tp, 2}}, {});
   mesh.axes[Axis::tp] = std::make_shared<Watched>(log);
   NoWeights nothing;
-  Engine engine(settings, backend, mesh, nothing, kPlenty);
+  Replica replica(settings, {std::make_shared<CountBackend>(settings.traits), mesh}, nothing, kPlenty);
+  Engine engine(settings, replica, kPlenty.saved);
   Batch batch = worst_batch(64, 64, 64, 1, 1);
   batch.micro_batches[0].spans.clear();
   int64_t begin = 0;

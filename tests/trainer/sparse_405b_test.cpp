@@ -11,11 +11,14 @@
 
 #include "kernels/count/count.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "model/directory_weights.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/files/made_up_files.h"
+#include "trainer/adapter_setup.h"
+#include "trainer/engine_settings.h"
 #include "trainer/model_check.h"
+#include "trainer/plan.h"
 #include "trainer/process_memory.h"
-#include "trainer/setup.h"
 
 namespace drover {
 namespace {
@@ -194,14 +197,11 @@ class Sparse405b : public testing::Test {
   static constexpr int64_t kMargin = int64_t{64} << 20;
 
   Slices open(const EngineSettings& settings, const MeshPosition& position, WeightSource& source) const {
-    constexpr int64_t kPlenty = int64_t{1} << 46;
-    CountBackend backend;
-    Mesh mesh = make_count_mesh(kShape, position);
     Noting noting(source, model_);
-    const Engine engine(settings, backend, mesh, noting, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+    Replica replica(settings, count_device({}, kShape, position), noting, kPlenty);
+    const Engine engine(settings, replica, kPlenty.saved);
     return noting.slices;
   }
-
 
  protected:
   SparseModel model_;
