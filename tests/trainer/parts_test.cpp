@@ -36,6 +36,7 @@ class Watched : public CountCommunicator {
 };
 
 constexpr int64_t kLayers = 3;
+constexpr int kForward = 2 * kLayers, kBackward = 2 * kLayers - 1;  // o and down; gate_up and qkv, but for the lowest
 constexpr int64_t kMostTensors = 24;  // of one part in scratch
 
 EngineSettings settings_of(bool recompute) {
@@ -67,14 +68,14 @@ Log trained(const std::vector<int64_t>& documents, bool recompute = false) {
   for (const int64_t length : documents) batch.micro_batches[0].spans.push_back({begin, length}), begin += length;
   engine.train_step(batch, 1);
   EXPECT_EQ(log.started, log.waited);
-  // Planned for two equal parts, and for other cuts: less by some tensors' rounding.
-  const ArenaBytes planned = plan_rank(settings, {{Axis::tp, 2}}, {}).bytes;
-  EXPECT_LE(engine.peak().scratch, planned.scratch);
-  EXPECT_GE(engine.peak().scratch, planned.scratch - kMostTensors * Arena::kAlign);
-  return log;
+  const Log of_training = log;
+  engine.evaluate(batch);  // a plan is for training and evaluation
+  const int64_t planned = plan_rank(settings, {{Axis::tp, 2}}, {}).bytes.scratch, reached = engine.peak().scratch;
+  EXPECT_LE(reached, planned);
+  const bool in_parts = of_training.started > kBackward;
+  EXPECT_GE(reached, in_parts ? planned - kMostTensors * Arena::kAlign : 0);  // planned for the worst cut
+  return of_training;
 }
-
-constexpr int kForward = 2 * kLayers, kBackward = 2 * kLayers - 1;  // o and down; gate_up and qkv, but for the lowest
 
 TEST(Parts, OfWholeDocumentsTakeTurns) {
   const Log log = trained({20, 11, 33});
