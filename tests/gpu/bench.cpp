@@ -268,8 +268,10 @@ class Bench {
     const int64_t tokens = std::min(t_, kMostAttentionTokens);  // own kernels' time grows with their square
     for (const auto& [name, documents] : {std::pair{"one document", int64_t{1}}, {"documents of 512", std::max<int64_t>(1, tokens / 512)}}) {
       const int64_t qkv = (kHeads + 2 * kKvHeads) * kHeadDim;
-      const Tensor x = tensor(tokens, qkv), dx = tensor(tokens, qkv, DType::bf16, 64), o = tensor(tokens, kHeads * kHeadDim, DType::bf16, 64), d_o = tensor(tokens, kHeads * kHeadDim),
-                   lse = tensor(tokens, kHeads, DType::f32);
+      constexpr int64_t kWidth = kHeads * kHeadDim;
+      const Tensor x = tensor(tokens, qkv), dx = tensor(tokens, qkv, DType::bf16, qkv + 64);
+      const Tensor o = tensor(tokens, kWidth, DType::bf16, kWidth + 64), d_o = tensor(tokens, kWidth);
+      const Tensor lse = tensor(tokens, kHeads, DType::f32);
       const auto part = [](Tensor whole, int64_t first, int64_t heads) { return whole.columns(first * kHeadDim, heads * kHeadDim); };
       std::vector<Segment> segments;
       const int64_t length = tokens / documents;

@@ -42,6 +42,17 @@ TEST(Arena, AMovedFrameGivesBackOnce) {
   EXPECT_EQ(arena.used_bytes(), 0);
 }
 
+TEST(Arena, RowsLieAtThePitchThatIsAskedFor) {
+  const auto backend = make_cpu_backend(1);
+  Arena arena("scratch", backend->memory(), 1 << 16);
+  const Tensor t = arena.tensor(3, 60, DType::bf16, 70);
+  EXPECT_TRUE(t.cols == 60 && t.pitch == 70 && !t.contiguous());
+  EXPECT_EQ(arena.used_bytes(), Arena::bytes_of(3, 60, DType::bf16, 70));
+  EXPECT_EQ(arena.used_bytes(), 2 * Arena::kAlign);  // 420 bytes
+  EXPECT_TRUE(arena.tensor(3, 60, DType::bf16).contiguous());
+  EXPECT_THROW(arena.tensor(3, 60, DType::bf16, 59), Error);
+}
+
 TEST(Arena, TwoEndsShareTheBlock) {
   const auto backend = make_cpu_backend(1);
   Arena arena("scratch", backend->memory(), 5 * Arena::kAlign + 100);
@@ -52,7 +63,7 @@ TEST(Arena, TwoEndsShareTheBlock) {
   {
     Frame frame(far);
     EXPECT_EQ(far.tensor(1, 64, DType::f32).data, begin + 4 * Arena::kAlign);
-    EXPECT_EQ(far.tensor(2, 65, DType::f32, 3).data, begin + 1 * Arena::kAlign);
+    EXPECT_EQ(far.tensor(2, 65, DType::f32, 68).data, begin + 1 * Arena::kAlign);
     EXPECT_EQ(arena.peak_bytes(), 5 * Arena::kAlign);
     EXPECT_THROW(arena.tensor(1, 1, DType::f32), Error);
     EXPECT_THROW(far.tensor(1, 1, DType::f32), Error);

@@ -156,7 +156,7 @@ class Runner {
     Tensor x = frame.tensor(tokens, stage_->config().hidden, stage_->dtype());
     stage_->embed(ctx, x);
     run_alone(stage_->forward(ctx, x, {}));
-    Tensor all = frame.tensor(rows, stage_->head()->weight.rows, DType::f32);
+    Tensor all = frame.tensor(rows, stage_->head()->weight->out(), DType::f32);
     stage_->head()->logits(ctx, x, upload(positions), all);
     std::vector<float> result(static_cast<size_t>(rows * vocab));
     backend_->download(all.columns(0, vocab), result.data());

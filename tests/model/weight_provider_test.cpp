@@ -1,4 +1,5 @@
 // A provider that is not resident: what Stage asks of it, in which order, and that no product runs without its weights.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "kernels/comm/count.h"
