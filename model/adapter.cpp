@@ -99,6 +99,11 @@ AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> fac
   }
 }
 
+AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
+                       Arena& arena)
+    : AdapterSet(layout, factors, arena.tensor(size_of(std::span<const FactorSlice>(factors)), 1, DType::f32), {},
+                 dtype, backend, arena) {}
+
 const FactorSlice* AdapterSet::find(int64_t layer, Projection projection, Factor factor) const {
   const int64_t at = positions_[position_of(layer, projection, factor)];
   return at < 0 ? nullptr : &factors_[static_cast<size_t>(at)];

@@ -55,6 +55,9 @@ class AdapterSet {
   // `arena`, which at fp32 is the parameters themselves.
   AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, Tensor parameters, Tensor gradients,
              DType dtype, Backend& backend, Arena& arena);
+  // An adapter that is only used: its parameters lie in `arena` too.
+  AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> factors, DType dtype, Backend& backend,
+             Arena& arena);
 
   const AdapterLayout& layout() const { return layout_; }
   std::span<const FactorSlice> factors() const { return factors_; }

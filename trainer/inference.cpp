@@ -1,8 +1,9 @@
 #include "trainer/inference.h"
 
 #include "kernels/comm/agree.h"
+#include "trainer/adapter_setup.h"
+#include "trainer/engine_settings.h"
 #include "trainer/export.h"
-#include "trainer/inputs.h"
 #include "trainer/model_check.h"
 #include "trainer/plan.h"
 

@@ -7,7 +7,6 @@
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "trainer/adapter_setup.h"
-#include "trainer/answering.h"
 #include "trainer/engine_settings.h"
 #include "trainer/model_check.h"
 

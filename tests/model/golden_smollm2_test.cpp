@@ -1,4 +1,5 @@
 // The real SmolLM2-135M-Instruct against transformers: the way `drover generate` answers, from the directory's files to text.
+#include "data/prompts.h"
 #include "data/tokenizer.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "model/generation/answers.h"

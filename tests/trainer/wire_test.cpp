@@ -10,7 +10,7 @@ namespace drover {
 namespace {
 
 TEST(Wire, CarriesTheStreamsColumnsAndNoMore) {
-  constexpr int64_t kTokens = 16, kMicroBatches = 3, kPlenty = int64_t{1} << 44;
+  constexpr int64_t kTokens = 16, kMicroBatches = 3;
   const MeshShape shape{{Axis::pp, 2}};
   for (const BackendTraits& traits : {BackendTraits{}, cuda::kTraits}) {
     EngineSettings s;
@@ -20,15 +20,15 @@ TEST(Wire, CarriesTheStreamsColumnsAndNoMore) {
     s.partition = partition_layers(s.model.layers, 2, 0.7);
     s.dtype = DType::bf16;
     s.traits = traits;
-    s.max_positions = s.micro_batch_tokens = kTokens;
-    s.local_micro_batches = kMicroBatches;
+    s.max_positions = kTokens;
+    s.capacity = {.micro_batch = {kTokens, kTokens}, .local_micro_batches = kMicroBatches};
     for (int stage : {0, 1}) {
-      CountBackend backend(traits);
-      Mesh mesh = make_count_mesh(shape, MeshPosition{{Axis::pp, stage}});
+      const Device device = count_device(traits, shape, MeshPosition{{Axis::pp, stage}});
       NoWeights nothing;
-      Engine engine(s, backend, mesh, nothing, {kPlenty, kPlenty, kPlenty, kPlenty, kPlenty});
+      Replica replica(s, device, nothing, kPlenty);
+      Engine engine(s, replica, kPlenty.saved);
       engine.train_step(worst_batch(kTokens, kTokens, kTokens, kMicroBatches, 1), 1);
-      const auto& pp = dynamic_cast<const CountCommunicator&>(mesh.pp());
+      const auto& pp = dynamic_cast<const CountCommunicator&>(device.mesh.pp());
       for (const char* way : {"send", "receive"}) {
         EXPECT_EQ(pp.count(way).calls, kMicroBatches);
         EXPECT_EQ(pp.count(way).bytes, kMicroBatches * kTokens * s.model.hidden * 2) << way << " of stage " << stage;
