@@ -43,12 +43,14 @@ struct Recorded {
 
 std::vector<std::string> step(const Case& run) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
+  const Device device{backend, make_self_mesh()};
   EngineSettings s = settings_of(run);
   s.traits = backend->traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
-  Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
-  engine.adapter()->initialise(1);
+  const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
+  Replica replica(s, device, weights, bytes);
+  Engine engine(s, replica, bytes.saved);
+  replica.adapter->initialise(1);
   engine.train_step(batch_of(0), 1);
   Recorded recorded;
   engine.train_step(batch_of(0), 2);
@@ -63,16 +65,16 @@ TEST(Launches, OfATrainingStep) {
 
 TEST(Launches, OfADecodedToken) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
+  const Device device{backend, make_self_mesh()};
   EngineSettings s = settings_of({.dtype = DType::bf16, .r = 16, .head_dim = 16});
   s.traits = backend->traits();
   s.train = false;
   DrawnWeights weights(11, 0.15f, 0.5f);
-  Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
-  engine.adapter()->initialise(1);
+  Replica replica(s, device, weights, plan_rank(s, {}, {}).bytes);
+  replica.adapter->initialise(1);
   Arena cache("cache", backend->memory(), 1 << 20);
-  KvPool pool(engine.stage(), cache, 2);
-  Decoder decoder(engine.stage(), mesh, *backend, pool, engine.scratch());
+  KvPool pool(replica.stage, cache, 2);
+  Decoder decoder(replica.stage, device.mesh, *backend, pool, replica.arenas.scratch);
   const Sampling greedy;
   CachedSequence one, other;
   ASSERT_TRUE(pool.reserve(one, 4) && pool.reserve(other, 4));

@@ -12,12 +12,14 @@ constexpr double kBetweenEvents = 1e-3;  // seconds, on the emulated device, wha
 
 TEST(CudaOpTimer, TakesTimesFromEventsAndDoesNotWaitInAStep) {
   const auto backend = cuda_under_test();
-  Mesh mesh = make_self_mesh();
+  const Device device{backend, make_self_mesh()};
   EngineSettings s = settings_of({});
   s.traits = backend->traits();
   DrawnWeights weights(11, 0.15f, 0.5f);
-  Engine engine(s, *backend, mesh, weights, plan_rank(s, {}, {}).bytes);
-  engine.adapter()->initialise(1);
+  const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
+  Replica replica(s, device, weights, bytes);
+  Engine engine(s, replica, bytes.saved);
+  replica.adapter->initialise(1);
   engine.train_step(batch_of(0), 1);  // the first may grow a workspace
 
   OpTimer timer(*backend);

@@ -14,10 +14,10 @@ const Api& api_under_test();  // the stand-in's over the emulation, the library'
 class OnDevice {
  public:
   OnDevice(Backend& backend, int64_t rows, int64_t cols, DType dtype, int64_t margin = 0)
-      : backend_(backend), arena_("test", backend.memory(), Arena::bytes_of(rows, cols, dtype, margin) + Arena::bytes_of(rows, cols, DType::f64)), tensor(arena_.tensor(rows, cols, dtype, margin)) {
+      : backend_(backend), arena_("test", backend.memory(), Arena::bytes_of(rows, cols, dtype, cols + margin) + Arena::bytes_of(rows, cols, DType::f64)), tensor(arena_.tensor(rows, cols, dtype, cols + margin)) {
     if (margin > 0) {
       const std::vector<double> marks(static_cast<size_t>(rows * (cols + margin)), 77);
-      wide_ = tensor.with_margin();
+      wide_ = tensor.columns(0, tensor.pitch);
       set_all(wide_, marks);
     }
   }
