@@ -12,7 +12,7 @@ std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows) {
   std::vector<Prompt> prompts;
   const auto where = [&](int64_t line) { return fmt::format("{}:{}", file.string(), line); };
   const auto use = [&](const Row& row) {
-    Prompt p{row.messages, where(row.line), {}};
+    Prompt p{row.messages, where(row.line), {}, row.adapter};
     if (p.dialog.back().role == "assistant") p.dialog.pop_back();
     if (p.dialog.empty()) throw std::invalid_argument("it has no message to answer");
     prompts.push_back(std::move(p));

@@ -41,6 +41,12 @@ std::optional<Row> row_of(std::string_view line, RowFormat format) {
   if (j.size() == 1 && j.contains("error") && j["error"].is_object()) return {};
   Row row;
   if (format == RowFormat::prompt) {
+    if (j.contains("adapter")) {
+      if (!j["adapter"].is_string() || j["adapter"].get<std::string>().empty()) {
+        throw std::invalid_argument("\"adapter\" must be the name of one");
+      }
+      row.adapter = j["adapter"].get<std::string>();
+    }
     if (j.contains("prompt")) {
       if (!j["prompt"].is_string()) throw std::invalid_argument("\"prompt\" must be a string");
       row.messages = {{"user", j["prompt"].get<std::string>()}};

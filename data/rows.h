@@ -12,6 +12,7 @@ namespace drover {
 struct Row {
   std::vector<Message> messages;  // empty for a text
   std::string text;
+  std::string adapter;            // of a prompt: by which it is to be answered; empty: the row names none
   int64_t line = 0;               // from 1
 };
 

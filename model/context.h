@@ -20,6 +20,14 @@ struct Dropout {
   uint64_t seed = 0, step = 0;
 };
 
+// Which adapter some rows of a pass have: the one in `slot`, where a linear has one there (LinearGroup::attach).
+struct AdapterRows {
+  int64_t count = 0;
+  int slot = 0;
+};
+inline constexpr int kOwnSlot = 0;     // of the replica's own adapter, which may be training
+inline constexpr int kBaseModel = -1;  // no adapter
+
 struct RopeTable {
   Tensor cosine, sine;  // (P, E/2) f32
 };
@@ -38,6 +46,7 @@ struct Context {
   KvCache* cache = nullptr;          // null: attention over the micro-batch's own keys
   Tensor cache_rows;                 // (T) i32: where this pass writes its keys and values
   SumOrder order = SumOrder::fastest;  // of linears
+  std::span<const AdapterRows> adapters;  // of all rows in turn; empty: all have the own slot's
   bool overlapped = false;           // another part computes while this one is summed over tp
 
   int64_t tokens() const { return positions.rows; }

@@ -1,5 +1,7 @@
 #include "model/linear_group.h"
 
+#include <algorithm>
+
 #include "kernels/base/philox.h"
 
 namespace drover {
@@ -23,42 +25,64 @@ LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<P
   int64_t column = 0;
   for (Projection projection : projections) {
     const int64_t whole = shape_of(config, projection).out;
-    Member m{.projection = projection, .column = column, .rank_column = rank_};
-    m.out = split_ == Split::output ? whole / placement.tp_size : whole;
-    column += m.out;
-    if (adapter != nullptr) adapt(m, *adapter);
-    members_.push_back(m);
+    members_.push_back({projection, split_ == Split::output ? whole / placement.tp_size : whole, column});
+    column += members_.back().out;
   }
   require(column == out_features(), "a linear group's weight has the rows of its members");
+  slots_.push_back(adapter == nullptr ? Attached{} : attached(*adapter, Room::weight));
 }
 
-void LinearGroup::adapt(Member& m, AdapterSet& adapter) {
-  const FactorSlice* a = adapter.find(layer_, m.projection, Factor::a);
-  if (a == nullptr) return;
-  const FactorSlice* b = adapter.find(layer_, m.projection, Factor::b);
-  const LowRankSpec& spec = *adapter.layout()[static_cast<size_t>(layer_)][static_cast<size_t>(m.projection)];
-  m.r = spec.r;
-  m.scale = spec.scale;
-  Tensor room_for_a = weight_->room_for_a(), room_for_b = weight_->room_for_b();
-  if (!room_for_a.empty()) room_for_a = room_for_a.rows_from(rank_, m.r);
-  if (!room_for_b.empty()) room_for_b = room_for_b.rows_from(m.column, m.out).columns(rank_, m.r);
-  m.a = adapter.copy_of(*a, room_for_a);
-  m.b = adapter.copy_of(*b, room_for_b);
-  if (a_.empty()) a_ = m.a;
-  require(m.a.data == a_.rows_from(rank_, m.r).data, "the A of a group's members lie one under another");
-  if (!adapter.gradients.empty()) {
-    if (grad_a_.empty()) grad_a_ = view(adapter.gradients, *a);
-    m.grad_b = view(adapter.gradients, *b);
+void LinearGroup::attach(int slot, AdapterSet& adapter) {
+  require(slot > kOwnSlot, "the own slot's adapter comes with the group");
+  if (slots_.size() <= static_cast<size_t>(slot)) slots_.resize(static_cast<size_t>(slot) + 1);
+  slots_[static_cast<size_t>(slot)] = attached(adapter, Room::adapter);
+}
+
+void LinearGroup::detach(int slot) { slots_[static_cast<size_t>(slot)] = {}; }
+
+int64_t LinearGroup::rank() const { return std::ranges::max_element(slots_, {}, &Attached::rank)->rank; }
+
+const LinearGroup::Attached& LinearGroup::at(int slot) const {
+  static const Attached none;
+  return slot < 0 || static_cast<size_t>(slot) >= slots_.size() ? none : slots_[static_cast<size_t>(slot)];
+}
+
+LinearGroup::Attached LinearGroup::attached(AdapterSet& adapter, Room room) const {
+  Attached all;
+  for (const Member& member : members_) {
+    const FactorSlice* a = adapter.find(layer_, member.projection, Factor::a);
+    if (a == nullptr) continue;
+    const FactorSlice* b = adapter.find(layer_, member.projection, Factor::b);
+    const LowRankSpec& spec = *adapter.layout()[static_cast<size_t>(layer_)][static_cast<size_t>(member.projection)];
+    Term term{.projection = member.projection,
+              .column = member.column,
+              .r = spec.r,
+              .rank_column = all.rank,
+              .scale = spec.scale};
+    Tensor room_for_a, room_for_b;
+    if (room == Room::weight) room_for_a = weight_->room_for_a(), room_for_b = weight_->room_for_b();
+    if (!room_for_a.empty()) room_for_a = room_for_a.rows_from(all.rank, term.r);
+    if (!room_for_b.empty()) room_for_b = room_for_b.rows_from(member.column, member.out).columns(all.rank, term.r);
+    term.a = adapter.copy_of(*a, room_for_a);
+    term.b = adapter.copy_of(*b, room_for_b);
+    if (all.a.empty()) all.a = term.a;
+    require(term.a.data == all.a.rows_from(all.rank, term.r).data, "the A of a group's members lie one under another");
+    if (!adapter.gradients.empty()) {
+      if (all.grad_a.empty()) all.grad_a = view(adapter.gradients, *a);
+      term.grad_b = view(adapter.gradients, *b);
+    }
+    all.apart.push_back({term.projection, all.rank, term.r, term.scale});
+    if (!all.together.empty() && all.together.back().scale == term.scale) {
+      all.together.back().r += term.r;
+    } else {
+      all.together.push_back(all.apart.back());
+    }
+    all.rank += term.r;
+    all.a.rows = all.rank;
+    if (!all.grad_a.empty()) all.grad_a.rows = all.rank;
+    all.terms.push_back(term);
   }
-  apart_.push_back({m.projection, rank_, m.r, m.scale});
-  if (!together_.empty() && together_.back().scale == m.scale) {
-    together_.back().r += m.r;
-  } else {
-    together_.push_back(apart_.back());
-  }
-  rank_ += m.r;
-  a_.rows = rank_;
-  if (!grad_a_.empty()) grad_a_.rows = rank_;
+  return all;
 }
 
 DropoutMask LinearGroup::mask_for(const Context& ctx, Projection projection) const {
@@ -72,22 +96,41 @@ Tensor LinearGroup::dropped(Context& ctx, Frame& frame, Tensor x, Projection pro
   return y;
 }
 
-std::vector<LowRank> LinearGroup::low_rank_terms(const Context& ctx) const {
+std::vector<LowRank> LinearGroup::low_rank_terms(const Context& ctx, const Attached& adapter) const {
   std::vector<LowRank> terms;
-  for (const Member& m : members_) {
-    if (m.r == 0) continue;
-    terms.push_back({.a = m.a, .b = m.b, .scale = m.scale, .column = m.column});
-    if (ctx.dropout.p > 0) terms.back().mask = mask_for(ctx, m.projection);
+  for (const Term& t : adapter.terms) {
+    terms.push_back({.a = t.a, .b = t.b, .scale = t.scale, .column = t.column});
+    if (ctx.dropout.p > 0) terms.back().mask = mask_for(ctx, t.projection);
   }
   return terms;
 }
 
+// Neighbours that have the same adapter here, or none, go through together.
 void LinearGroup::multiply(Context& ctx, Tensor x, Tensor u, bool accumulate, Tensor y) const {
+  if (ctx.adapters.empty()) return multiply(ctx, own(), x, u, accumulate, y);
+  int64_t begin = 0;
+  for (size_t i = 0; i < ctx.adapters.size();) {
+    const Attached& adapter = at(ctx.adapters[i].slot);
+    const bool none = adapter.rank == 0;
+    int64_t count = 0;
+    for (; i < ctx.adapters.size(); ++i) {
+      const Attached& next = at(ctx.adapters[i].slot);
+      if (&next != &adapter && !(none && next.rank == 0)) break;
+      count += ctx.adapters[i].count;
+    }
+    multiply(ctx, adapter, x.rows_from(begin, count), u.rows_from(begin, count), accumulate, y.rows_from(begin, count));
+    begin += count;
+  }
+  require(begin == x.rows, "every row of a pass has an adapter, or the base model's word");
+}
+
+// u may have more columns than the adapter takes.
+void LinearGroup::multiply(Context& ctx, const Attached& adapter, Tensor x, Tensor u, bool accumulate, Tensor y) const {
   Frame frame(ctx.scratch);
-  const std::vector<LowRank> terms = low_rank_terms(ctx);
-  const bool drops = adapted() && ctx.dropout.p > 0;
+  const std::vector<LowRank> terms = low_rank_terms(ctx, adapter);
+  const bool drops = !terms.empty() && ctx.dropout.p > 0;
   const Tensor dropped = drops ? frame.tensor(x.rows, x.cols, x.dtype) : Tensor{};
-  ctx.backend.linear(x, *weight_, {terms, u, dropped}, accumulate, y, ctx.order);
+  ctx.backend.linear(x, *weight_, {terms, u.columns(0, adapter.rank), dropped}, accumulate, y, ctx.order);
 }
 
 void LinearGroup::forward(Context& ctx, Tensor x, Tensor u, Tensor y) const { multiply(ctx, x, u, false, y); }
@@ -111,8 +154,8 @@ PendingSum LinearGroup::add_to(Context& ctx, Tensor x, Tensor u, Tensor residual
 
 std::vector<LowRankGradient> LinearGroup::gradient_terms(Tensor u) const {
   std::vector<LowRankGradient> terms;
-  for (const Member& m : members_) {
-    if (m.r > 0) terms.push_back({u.columns(m.rank_column, m.r), m.b, m.grad_b, m.scale, m.column});
+  for (const Term& t : own().terms) {
+    terms.push_back({u.columns(t.rank_column, t.r), t.b, t.grad_b, t.scale, t.column});
   }
   return terms;
 }
@@ -129,9 +172,9 @@ Tensor LinearGroup::gradients_of_b_and_x(Context& ctx, Frame& frame, Tensor dy, 
   Tensor v;
   if (adapted()) {
     Tensor whole = weight_->room_for_v(dy);
-    if (whole.empty()) whole = frame.tensor(dy.rows, rank_, ctx.dtype);
+    if (whole.empty()) whole = frame.tensor(dy.rows, own().rank, ctx.dtype);
     ctx.backend.low_rank_backward(dy, gradient_terms(u), whole);
-    v = whole.columns(0, rank_);
+    v = whole.columns(0, own().rank);
   }
   if (!dx.empty()) input_gradient(ctx, dy, v, dx);
   return v;
@@ -141,18 +184,18 @@ void LinearGroup::gradient_of_a(Context& ctx, Tensor v, Tensor x) const {
   for (const Run& run : adapted() ? runs(ctx) : std::span<const Run>{}) {
     Frame frame(ctx.scratch);
     const Tensor part_of_v = v.columns(run.rank_column, run.r), in = dropped(ctx, frame, x, run.projection);
-    ctx.backend.gemm(Trans::yes, Trans::no, 1, part_of_v, in, 1, grad_a_.rows_from(run.rank_column, run.r));
+    ctx.backend.gemm(Trans::yes, Trans::no, 1, part_of_v, in, 1, own().grad_a.rows_from(run.rank_column, run.r));
   }
 }
 
 void LinearGroup::input_gradient(Context& ctx, Tensor dy, Tensor v, Tensor dx) const {
   Backend& b = ctx.backend;
-  if (ctx.dropout.p == 0) return b.linear_dx(dy, *weight_, v, a_, dx);
+  if (ctx.dropout.p == 0) return b.linear_dx(dy, *weight_, v, own().a, dx);
   b.linear_dx(dy, *weight_, {}, {}, dx);
   for (const Run& run : runs(ctx)) {
     Frame inner(ctx.scratch);
     Tensor d = inner.tensor(dx.rows, dx.cols, DType::f32);
-    b.gemm(Trans::no, Trans::no, 1, v.columns(run.rank_column, run.r), a_.rows_from(run.rank_column, run.r), 0, d);
+    b.gemm(Trans::no, Trans::no, 1, v.columns(run.rank_column, run.r), own().a.rows_from(run.rank_column, run.r), 0, d);
     b.dropout_add(d, mask_for(ctx, run.projection), dx);
   }
 }

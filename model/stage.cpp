@@ -23,6 +23,18 @@ Stage::Stage(const StageShape& shape, const Loading& loading)
   rope_ = loader.rope();
 }
 
+void Stage::attach(int slot, AdapterSet& adapter) {
+  for (Block& block : blocks_) {
+    for (LinearGroup* group : {&block.qkv, &block.o, &block.gate_up, &block.down}) group->attach(slot, adapter);
+  }
+}
+
+void Stage::detach(int slot) {
+  for (Block& block : blocks_) {
+    for (LinearGroup* group : {&block.qkv, &block.o, &block.gate_up, &block.down}) group->detach(slot);
+  }
+}
+
 void Stage::embed(Context& ctx, Tensor x) const {
   ctx.backend.embedding(ctx.ids, *embedding_, share_.begin, share_.valid, x);
   tp_->all_reduce(x);

@@ -15,6 +15,10 @@ class Stage {
  public:
   Stage(const StageShape& shape, const Loading& loading);  // allocates and loads the weights of this placement
 
+  // Rows of `slot` have this adapter from now on (LinearGroup::attach).
+  void attach(int slot, AdapterSet& adapter);
+  void detach(int slot);
+
   const ModelConfig& config() const { return config_; }
   const Placement& placement() const { return placement_; }
   const std::vector<Block>& blocks() const { return blocks_; }

@@ -94,8 +94,8 @@ void CpuBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor value
   for (int64_t r = 0; r < logits.rows; ++r) {
     const std::span<const float> row = row_of(logits, r);
     float& value = values.as<float>()[r * values.pitch];
-    int32_t* ids = top.as<int32_t>() + r * top.pitch;
-    float* best = top_values.as<float>() + r * top_values.pitch;
+    int32_t* ids = static_cast<int32_t*>(top.data) + r * top.pitch;  // an empty one has no dtype of its own
+    float* best = static_cast<float*>(top_values.data) + r * top_values.pitch;
     if (!finite(row)) {
       value = std::numeric_limits<float>::quiet_NaN();
       std::fill_n(ids, top.cols, -1);

@@ -230,7 +230,7 @@ void CudaBackend::do_penalize(Tensor logits, Tensor places, Tensor changes) {
 void CudaBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
   launch("log_probabilities", log_probability_kernel, grid_of(logits.rows), kThreads, 0, stream_, logits.as<float>(),
          logits.pitch, static_cast<int>(logits.cols), order_of(logits.cols), tokens.as<int32_t>(), tokens.pitch,
-         values.as<float>(), values.pitch, top.as<int32_t>(), top.pitch, top_values.as<float>(), top_values.pitch,
+         values.as<float>(), values.pitch, static_cast<int32_t*>(top.data), top.pitch, static_cast<float*>(top_values.data), top_values.pitch,
          static_cast<int>(top.cols));
 }
 

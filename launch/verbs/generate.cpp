@@ -1,7 +1,9 @@
 // drover generate: one prompt, or a file of them in groups, answered in order.
 #include <iostream>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <ranges>
 
 #include "data/prompts.h"
 #include "data/stop_texts.h"
@@ -25,7 +27,8 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Arguments {
-  ModelArguments model;
+  std::string model;
+  std::vector<std::string> adapters;
   std::vector<std::string> overrides;
   std::optional<std::string> prompt;
   std::string prompts, out;
@@ -39,19 +42,56 @@ struct Arguments {
 
 constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
 
-// On a CPU answers are computed in fp32 unless train.dtype says otherwise: bf16 is hardly faster there, and a small model's answer can hang on its last bit.
-// A model that would take more than half of the free memory stays in bf16.
-bool fits_in_fp32(const ModelConfig& model) { return 4 * static_cast<double>(parameter_count(model)) < 0.5 * static_cast<double>(available_machine_bytes()); }
+// On a CPU answers are computed in fp32 unless train.dtype says otherwise: bf16 is hardly faster there, and a small
+// model's answer can hang on its last bit. A model that would take more than half of the free memory stays in bf16.
+bool fits_in_fp32(const ModelConfig& model) {
+  return 4 * static_cast<double>(parameter_count(model)) < 0.5 * static_cast<double>(available_machine_bytes());
+}
 
 bool draws(const Arguments& a) { return a.temperature || a.top_p || a.top_k || a.min_p; }
 
+// One for all prompts, or some by name among which rows choose.
+struct Adapters {
+  std::optional<fs::path> of_all;
+  std::map<std::string, fs::path> named;
+};
+
+Adapters adapters_of(const Arguments& a) {
+  Adapters adapters;
+  for (const std::string& text : a.adapters) {
+    const size_t end = text.find('=');
+    if (end == std::string::npos || fs::exists(text)) {
+      if (a.adapters.size() > 1) {
+        fail(Exit::usage,
+             "--adapter {} is for all prompts, and cannot be joined by others; give each as NAME=DIR, and rows of "
+             "--prompts choose by {{\"adapter\": NAME}}",
+             text);
+      }
+      adapters.of_all = text;
+    } else if (end == 0 || end + 1 == text.size()) {
+      fail(Exit::usage, "--adapter {} is neither DIR nor NAME=DIR", text);
+    } else if (!adapters.named.emplace(text.substr(0, end), text.substr(end + 1)).second) {
+      fail(Exit::usage, "--adapter gives the name {} twice", text.substr(0, end));
+    }
+  }
+  if (!adapters.named.empty() && a.prompts.empty()) {
+    fail(Exit::usage,
+         "--adapter NAME=DIR goes with --prompts, whose rows choose by name; with --prompt give --adapter DIR");
+  }
+  return adapters;
+}
+
 // What was asked for, the same on every rank.
 Recipe settings_of(const Arguments& a) {
-  if (a.model.model.empty()) fail(Exit::usage, "generate needs --model DIR");
-  if (a.prompt.has_value() == !a.prompts.empty()) fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
-  if (a.prompts.empty() && !a.out.empty()) fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
-  if (!a.prompts.empty() && a.json) fail(Exit::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
-  if (!a.out.empty() && same_file(a.out, a.prompts)) fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
+  if (a.model.empty()) fail(Exit::usage, "generate needs --model DIR");
+  if (a.prompt.has_value() == !a.prompts.empty())
+    fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
+  if (a.prompts.empty() && !a.out.empty())
+    fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
+  if (!a.prompts.empty() && a.json)
+    fail(Exit::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
+  if (!a.out.empty() && same_file(a.out, a.prompts))
+    fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
   if (a.seed && !draws(a)) {
     fail(Exit::usage,
          "--seed goes with --temperature, --top-p, --top-k or --min-p; without them the most likely token is always "
@@ -59,11 +99,12 @@ Recipe settings_of(const Arguments& a) {
   }
   if (std::ranges::count(a.stop, std::string()) > 0)
     fail(Exit::usage, "--stop needs a text; an empty one would end every answer at once");
-  if (a.resume && a.out.empty()) fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
+  if (a.resume && a.out.empty())
+    fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer",    "train.dtype",   "parallel.tp",
                                            "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
-  recipe.model.path = a.model.model;
+  recipe.model.path = a.model;
   return recipe;
 }
 
@@ -81,19 +122,20 @@ Sampling sampling_of(const Arguments& a) {
 std::string command_line(const Recipe& recipe, const Arguments& a) {
   const Sampling s = sampling_of(a);
   return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
-                     fmt::join(a.overrides, " "), a.model.adapter, a.prompt.value_or(""), a.prompts, a.out, a.raw,
-                     a.max_tokens, s.greedy, s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty, s.seed,
-                     fmt::join(a.stop, "\n"));
+                     fmt::join(a.overrides, " "), fmt::join(a.adapters, " "), a.prompt.value_or(""), a.prompts, a.out,
+                     a.raw, a.max_tokens, s.greedy, s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty,
+                     s.seed, fmt::join(a.stop, "\n"));
 }
 
 // The dtype that is stated, or what fits on every rank.
 void choose_dtype(Recipe& recipe, const Arguments& a, const Process& process) {
   Communicator& world = *process.world;
-  if (std::any_of(a.overrides.begin(), a.overrides.end(), [](const std::string& text) { return text.starts_with("train.dtype="); })) return;
+  if (std::any_of(a.overrides.begin(), a.overrides.end(),
+                  [](const std::string& text) { return text.starts_with("train.dtype="); }))
+    return;
   bool fits = false;
-  together(world, [&] {
-    fits = device_of(recipe) == DeviceKind::cpu && fits_in_fp32(read_model_config(recipe.model.path));
-  });
+  together(world,
+           [&] { fits = device_of(recipe) == DeviceKind::cpu && fits_in_fp32(read_model_config(recipe.model.path)); });
   if (largest(world, fits ? 0 : 1) == 0) recipe.train.dtype = Precision::fp32;
 }
 
@@ -115,11 +157,12 @@ struct Question {
   Prompt prompt;
   std::vector<int32_t> ids;
   std::optional<Error> error;
+  std::optional<size_t> adapter;  // of the named ones
 };
 
 Question question_of(const Prompt& prompt, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat,
                      const Recipe& recipe, const ModelConfig& config) {
-  Question q{prompt, {}, {}};
+  Question q{prompt, {}, {}, {}};
   try {
     if (!prompt.problem.empty()) fail(Exit::bad_data, "{}: {}", prompt.where, prompt.problem);
     q.ids = prompt_ids(prompt, tokenizer, chat, recipe.data.template_date);
@@ -133,6 +176,16 @@ Question question_of(const Prompt& prompt, const Tokenizer& tokenizer, const std
     q.error = error;
   }
   return q;
+}
+
+// Which of the named adapters a prompt asks for.
+size_t named(const Adapters& adapters, const Prompt& prompt) {
+  const auto found = adapters.named.find(prompt.adapter);
+  if (found != adapters.named.end()) return static_cast<size_t>(std::distance(adapters.named.begin(), found));
+  std::string known = "no --adapter NAME=DIR gives it";
+  if (!adapters.named.empty())
+    known = fmt::format("those of --adapter are {}", fmt::join(std::views::keys(adapters.named), ", "));
+  fail(Exit::bad_data, "{}: there is no adapter {}: {}", prompt.where, prompt.adapter, known);
 }
 
 // Everything that is asked, and how to read the answers.
@@ -152,20 +205,23 @@ Session::Session(const Arguments& a, const Recipe& recipe) {
   } else {
     prompts = read_prompts(a.prompts, PromptRows::all);
   }
-  const ModelConfig config = read_model_config(a.model.model);
+  const Adapters adapters = adapters_of(a);
+  inference.adapter = adapters.of_all;
+  for (const auto& [name, directory] : adapters.named) inference.named_adapters.push_back(directory);
+  const ModelConfig config = read_model_config(a.model);
   tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
   const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
   stop_ids = drover::stop_ids(chat, *tokenizer, config.eos);
   int64_t longest = 1;
   for (const Prompt& p : prompts) {
     questions.push_back(question_of(p, *tokenizer, chat, recipe, config));
-    const Question& q = questions.back();
+    Question& q = questions.back();
+    if (!p.adapter.empty()) q.adapter = named(adapters, p);
     if (q.error && a.prompts.empty()) throw *q.error;
     if (!q.error) longest = std::max(longest, static_cast<int64_t>(q.ids.size()));
   }
-  inference.model = a.model.model;
+  inference.model = a.model;
   inference.dtype = dtype_of(recipe.train.dtype);
-  if (!a.model.adapter.empty()) inference.adapter = a.model.adapter;
   inference.batcher.dearest = sampling_of(a);
   inference.batcher.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
   inference.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
@@ -180,12 +236,15 @@ void say_speed(const Batcher::Speed& s) {
   log::info("prompts: {} tokens in {:.2f} s{}", s.prompt_tokens, s.prompt_seconds, answer);
 }
 
-Request request_of(const Session& session, const Question& question, size_t number, const Arguments& a) {
+Request request_of(const Session& session, const Inference& inference, const Question& question, size_t number,
+                   const Arguments& a) {
+  const int others = session.inference.named_adapters.empty() ? kOwnSlot : kBaseModel;
   return {.ids = question.ids,
           .sampling = sampling_of(a),
           .stop_ids = session.stop_ids,
           .max_tokens = a.max_tokens,
-          .number = number};
+          .number = number,
+          .slot = question.adapter ? inference.slot_of(*question.adapter) : others};
 }
 
 // The texts of answers that grow: each ends before the first of --stop.
@@ -206,11 +265,12 @@ class Texts {
 };
 
 // Prints the answer to --prompt.
-void answer_one(const Session& session, Batcher& batcher, const Arguments& a, bool first) {
+void answer_one(const Session& session, Inference& inference, const Arguments& a, bool first) {
+  Batcher& batcher = inference.batcher();
   const Question& question = session.questions.front();
   Texts texts(*session.tokenizer, a.stop, 1);
   const auto stops = [&](size_t i, const Answer& answer) { return texts.stops(i, answer); };
-  const Answer answer = answer_all(batcher, {request_of(session, question, 0, a)}, {.stops = stops}).front();
+  const Answer answer = answer_all(batcher, {request_of(session, inference, question, 0, a)}, {.stops = stops}).front();
   if (answer.error) throw *answer.error;
   if (!first) return;
   say_speed(batcher.speed());
@@ -228,7 +288,8 @@ void answer_one(const Session& session, Batcher& batcher, const Arguments& a, bo
 
 // Answers --prompts, a line each, in order and as soon as it is known. A prompt that cannot be answered gives an error
 // in its place; bad_data where there was one.
-Exit answer_file(const Session& session, Batcher& batcher, const Arguments& a, Communicator& world) {
+Exit answer_file(const Session& session, Inference& inference, const Arguments& a, Communicator& world) {
+  Batcher& batcher = inference.batcher();
   std::vector<Prompt> prompts;
   for (const Question& q : session.questions) prompts.push_back(q.prompt);
   AnswerFile file(a.out, a.resume, prompts, world);
@@ -241,7 +302,7 @@ Exit answer_file(const Session& session, Batcher& batcher, const Arguments& a, C
   for (size_t i = file.done(); i < prompts.size(); ++i) {
     if (session.questions[i].error) continue;
     asked.push_back(i);
-    requests.push_back(request_of(session, session.questions[i], i, a));
+    requests.push_back(request_of(session, inference, session.questions[i], i, a));
   }
   Texts texts(*session.tokenizer, a.stop, requests.size());
   const auto stops = [&](size_t i, const Answer& answer) { return texts.stops(i, answer); };
@@ -282,8 +343,8 @@ Exit run(const Process& process, const Arguments& a) {
   std::optional<Session> session;
   together(*mesh.world, [&] { session.emplace(a, recipe); });
   Inference inference(session->inference, mesh, [&](const Mesh& host) { return open_device(host, recipe, process); });
-  if (!a.prompts.empty()) return answer_file(*session, inference.batcher(), a, *mesh.world);
-  answer_one(*session, inference.batcher(), a, mesh.world->rank() == 0);
+  if (!a.prompts.empty()) return answer_file(*session, inference, a, *mesh.world);
+  answer_one(*session, inference, a, mesh.world->rank() == 0);
   return Exit::done;
 }
 
@@ -301,7 +362,14 @@ CLI::Validator not_negative() {
 Verb generate_verb(CLI::App& app) {
   const auto a = std::make_shared<Arguments>();
   CLI::App* options = app.add_subcommand("generate", "answer a prompt, or a file of prompts");
-  add_model_options(options, a->model);
+  options->add_option("--model", a->model, "the model's directory");
+  options
+      ->add_option("--adapter", a->adapters,
+                   "a PEFT adapter's directory, for all prompts; or NAME=DIR, several times, for the rows of --prompts "
+                   "that say \"adapter\": NAME (others are the base model's)")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
   options->add_option("overrides", a->overrides,
                       "section.key=value, for example train.dtype=bf16 (default: fp32 where the model takes less than "
                       "half of the free memory)");

@@ -79,7 +79,7 @@ void Batcher::preempt_youngest() {
 void Batcher::add(Pass& pass, Job& job, int64_t tokens) {
   const auto ids = std::span(job.ids).subspan(static_cast<size_t>(job.cache.tokens), static_cast<size_t>(tokens));
   (job.decodes() ? pass.answer_rows : pass.prompt_rows) += tokens;
-  Decoder::Input input{.sequence = &job.cache, .ids = ids};
+  Decoder::Input input{.sequence = &job.cache, .ids = ids, .slot = job.request.slot};
   if (tokens == job.pending()) {
     input.sampling = &job.request.sampling;
     input.draw = {job.request.number, static_cast<uint64_t>(job.answered())};
@@ -152,6 +152,10 @@ std::span<const Event> Batcher::step() {
     if (!job.decodes()) room = add_chunks(pass, job);
   }
   if (pass.inputs.empty()) return events_;
+
+  // Rows of one adapter next to each other, so that each linear is gone through once for all of them.
+  std::ranges::stable_sort(pass.inputs, {}, &Decoder::Input::slot);
+  std::ranges::stable_sort(pass.choosing, {}, [](const Job* job) { return job->request.slot; });
 
   const auto begin = Clock::now();
   const std::vector<Chosen> chosen = decoder_.append(pass.inputs);

@@ -26,6 +26,7 @@ struct Request {
   std::vector<int32_t> stop_ids;  // tokens that end the answer; they are not part of it
   int64_t max_tokens = 256;       // of the answer, at least one
   uint64_t number = 0;            // names its random draws
+  int slot = kOwnSlot;            // of its adapter (AdapterPool), which stays attached until the answer is complete
 };
 
 enum class Finish : uint8_t { stop, length };  // a stop id was chosen; max_tokens, or all positions, were reached

@@ -20,7 +20,8 @@ Tensor Decoder::upload(Frame& frame, const std::vector<T>& host) {
   return t;
 }
 
-Context Decoder::context(Tensor ids, Tensor positions, Tensor cache_rows, std::span<const Segment> segments) {
+Context Decoder::context(Tensor ids, Tensor positions, Tensor cache_rows, std::span<const Segment> segments,
+                         std::span<const AdapterRows> adapters) {
   return {.backend = backend_,
           .scratch = scratch_,
           .dtype = stage_.dtype(),
@@ -32,12 +33,14 @@ Context Decoder::context(Tensor ids, Tensor positions, Tensor cache_rows, std::s
           .dropout = {},
           .cache = &pool_.cache(),
           .cache_rows = cache_rows,
-          .order = SumOrder::by_row};
+          .order = SumOrder::by_row,
+          .adapters = adapters};
 }
 
 Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
   std::vector<int32_t> ids, positions, cache_rows;
   std::vector<Segment> segments;
+  std::vector<AdapterRows> adapters;
   for (const Input& input : inputs) {
     CachedSequence& s = *input.sequence;
     const int64_t n = static_cast<int64_t>(input.ids.size()), block = KvPool::kBlockTokens;
@@ -48,6 +51,7 @@ Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
                         .nk = s.tokens + n,
                         .offset = s.tokens,
                         .block_table = s.blocks.data()});
+    adapters.push_back({n, input.slot});
     for (const int32_t id : input.ids) {
       ids.push_back(id);
       positions.push_back(static_cast<int32_t>(s.tokens));
@@ -58,7 +62,7 @@ Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
   }
 
   const int64_t rows = static_cast<int64_t>(ids.size());
-  Context ctx = context(upload(frame, ids), upload(frame, positions), upload(frame, cache_rows), segments);
+  Context ctx = context(upload(frame, ids), upload(frame, positions), upload(frame, cache_rows), segments, adapters);
   const Placement& placement = stage_.placement();
   Tensor x = frame.tensor(rows, stage_.config().hidden, stage_.dtype());
   if (placement.first) {
@@ -74,7 +78,7 @@ Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
 
 Tensor Decoder::logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows) {
   const Head& head = *stage_.head();
-  Context ctx = context({}, {}, {}, {});
+  Context ctx = context({}, {}, {}, {}, {});
   Tensor logits = frame.tensor(static_cast<int64_t>(rows.size()), head.weight->out() * head.tp->size(), DType::f32);
   head.logits(ctx, x, upload(frame, rows), logits);
   return logits.columns(0, stage_.config().vocab);

@@ -22,6 +22,7 @@ class Decoder {
     // How the token behind them is chosen; null: none is, and the rest is not read.
     const Sampling* sampling = nullptr;
     Draw draw = {};
+    int slot = kOwnSlot;  // of its adapter (AdapterPool); kBaseModel: none
     std::span<const int32_t> prompt, answer = {};  // all tokens so far, for penalties
   };
   // Appends the tokens to their sequences. The token that follows each input that has a `sampling`, in the inputs'
@@ -51,7 +52,8 @@ class Decoder {
   std::vector<Chosen> read(std::span<const Input* const> choosing, const Choices& choices);
   template <typename T>
   Tensor upload(Frame& frame, const std::vector<T>& host);
-  Context context(Tensor ids, Tensor positions, Tensor cache_rows, std::span<const Segment> segments);
+  Context context(Tensor ids, Tensor positions, Tensor cache_rows, std::span<const Segment> segments,
+                  std::span<const AdapterRows> adapters);
 
   const Stage& stage_;
   Communicator& pp_;

@@ -48,6 +48,7 @@ struct Chosen {
   struct Likely {
     int32_t id;
     float logprob;
+    bool operator==(const Likely&) const = default;
   };
   int32_t id;                                               // kNotFinite where a logit is not finite
   float logprob = std::numeric_limits<float>::quiet_NaN();  // where Sampling::logprobs is set

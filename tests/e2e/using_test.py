@@ -197,6 +197,36 @@ class Using(Case):
         self.assertEqual(out.read_text().splitlines()[:3], whole.splitlines()[:3])
         self.assertEqual(len(out.read_text().splitlines()), 7)
 
+    def test_rows_choose_their_adapter(self):
+        fast = ["optim.learning_rate=0.05", "optim.schedule=constant", "optim.warmup_steps=0"]
+        self.train("chosen-all", *fast, check=0)
+        self.train("chosen-some", "lora.r=3", "lora.target_modules=[q_proj, down_proj]", *fast, check=0)
+        folders = {name: self.home / "runs" / f"chosen-{name}" / "adapter" for name in ("all", "some")}
+        questions = [f"What is {i}?" for i in range(12)]
+        prompts = self.home / "chosen.jsonl"
+        arguments = ["generate", "--model", self.model, "--prompts", prompts, "--greedy", "--max-tokens", 8]
+
+        def answers(rows, *more, ranks=0):
+            prompts.write_text("".join(json.dumps(r) + "\n" for r in rows))
+            return run(*arguments, *more, ranks=ranks, check=0).stdout.splitlines()
+
+        plain = [{"prompt": q} for q in questions]
+        alone = {None: answers(plain)}
+        for name, folder in folders.items():
+            alone[name] = answers(plain, "--adapter", folder)
+        self.assertEqual(len({tuple(a) for a in alone.values()}), 3)
+        names = [[None, "all", "some"][i % 3] for i in range(len(questions))]
+        mixed = [{"prompt": q, "adapter": n} if n else {"prompt": q} for q, n in zip(questions, names)]
+        named = [part for name, folder in folders.items() for part in ("--adapter", f"{name}={folder}")]
+        expected = [alone[n][i] for i, n in enumerate(names)]
+        self.assertEqual(answers(mixed, *named), expected)
+        self.assertEqual(answers(mixed, *named, "parallel.pp=2", ranks=2), expected)
+        # What is asked for and not there is refused before the first answer.
+        self.assertIn("there is no adapter some", run(*arguments, *named[:2], check=65).stderr)
+        self.assertIn("no --adapter NAME=DIR", run(*arguments, "--adapter", folders["all"], check=65).stderr)
+        run(*arguments, *named, "--adapter", folders["all"], check=64)
+        run("generate", "--model", self.model, "--prompt", "x", *named, check=64)
+
     def test_one_prompt_that_fails_leaves_the_others(self):
         prompts, out = self.home / "some-bad.jsonl", self.home / "some-bad-answers.jsonl"
         rows = [{"prompt": "Where?"}, {"prompt": "x " * 5000}, {"no": "prompt"}, {"prompt": "Who?"}, {"prompt": "y " * 5000}]

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "model/adapter_pool.h"
 #include "model/generation/answers.h"
 #include "tests/support/made_up.h"
 #include "trainer/schedule.h"
@@ -40,6 +41,7 @@ class Room {
   Batcher& batcher() { return batcher_; }
   Decoder& decoder() { return decoder_; }
   KvPool& pool() { return pool_; }
+  AdapterPool& adapters() { return adapters_; }
   Answer alone(const Request& request) { return answer_all(batcher_, {request}).front(); }
 
  private:
@@ -60,6 +62,7 @@ class Room {
       scratch_{"scratch", backend_->memory(), 16 << 20};
   DrawnWeights drawn_{11, 0.15f, 0.5f};
   Stage stage_;
+  AdapterPool adapters_{stage_, *backend_};
   KvPool pool_;
   Decoder decoder_;
   Batcher batcher_;
