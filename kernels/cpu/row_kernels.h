@@ -1,44 +1,62 @@
-// The inner loops of RowProduct. `sums` (rows, width) f32 at a pitch hold the chains so far and are continued:
-// sums[t][o] += Σ_i x[t][i]·w[o][i], i rising. x and w are rows of k values at a pitch.
+// The inner loops of RowProduct. All mean the same:
+//   sums[t][o] += Σ_i x[t][i]·w[o][i]
+// in an order that depends on k only, neither on the number of rows or outputs nor on an address: the sum's index is
+// cut into blocks of `kDepth`; in a block lane l of sixteen adds up the products of i = l, l + 16, l + 32, … (bf16: of
+// the pairs of such numbers) in rising order, the lanes are added in a fixed tree, and the result to sums.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/base/bf16.h"
 
 namespace drover::cpu {
 
-inline constexpr int64_t kPanel = 64;  // outputs that a packed panel has: the pitch of its sums
-
 template <typename T>
 struct Rows {
   const T* data = nullptr;
   int64_t pitch = 0;
   const T* row(int64_t i) const { return data + i * pitch; }
-  Rows from(int64_t i) const { return {row(i), pitch}; }
+  Rows from(int64_t row) const { return {data + row * pitch, pitch}; }
+  Rows at(int64_t column) const { return {data + column, pitch}; }
 };
 
-// One fused multiply-add at a time; w is f32 or bf16, widened.
-namespace chain {
-inline constexpr int64_t kFewRows = 4;  // that `few_rows` takes
-inline constexpr int64_t kGroup = 8;    // outputs that it takes
-inline constexpr int64_t kDepth = 512;  // of a packed panel
-inline constexpr int64_t kPanelBytes = kPanel * kDepth * 4;
-template <typename W>
-void few_rows(int64_t rows, Rows<float> x, Rows<W> w, int64_t outputs, int64_t k, float* sums, int64_t pitch);
-template <typename W>
-void pack(Rows<W> w, int64_t outputs, int64_t k, void* panel);  // kPanel outputs, those beyond `outputs` zero
-void packed(int64_t rows, Rows<float> x, const void* panel, int64_t k, float* sums);
-}  // namespace chain
+template <typename X, typename W>
+struct RowsTimesRows {
+  int64_t rows, outputs, k;
+  Rows<X> x;
+  Rows<W> w;
+  float* sums;
+  int64_t pitch;  // of sums
+  // Of its rows and outputs from these on, at most so many.
+  RowsTimesRows part(int64_t row, int64_t most_rows, int64_t output, int64_t most_outputs) const {
+    return {std::min(most_rows, rows - row),
+            std::min(most_outputs, outputs - output),
+            k,
+            x.from(row),
+            w.from(output),
+            sums + row * pitch + output,
+            pitch};
+  }
+};
 
-// Two bf16 products at a time (VDPBF16PS): only where `available`.
-namespace pairs {
-inline constexpr int64_t kFewRows = 8;
-inline constexpr int64_t kGroup = 16;
-inline constexpr int64_t kDepth = 1024;
-inline constexpr int64_t kPanelBytes = kPanel * kDepth * 2;
-void few_rows(int64_t rows, Rows<bf16> x, Rows<bf16> w, int64_t outputs, int64_t k, float* sums, int64_t pitch);
-void pack(Rows<bf16> w, int64_t outputs, int64_t k, void* panel);
-void packed(int64_t rows, Rows<bf16> x, const void* panel, int64_t k, float* sums);
-}  // namespace pairs
+// One fused multiply-add at a time; w is f32 or bf16, widened. The two sets give the same bits.
+namespace avx2 {
+void add_cached(const RowsTimesRows<float, float>& p);  // k <= kDepth
+template <typename W>
+void add_streamed(const RowsTimesRows<float, W>& p);
+}  // namespace avx2
+namespace avx512 {
+void add_cached(const RowsTimesRows<float, float>& p);
+}  // namespace avx512
+
+// Two products at a time (VDPBF16PS).
+namespace avx512_bf16 {
+void add_cached(const RowsTimesRows<bf16, bf16>& p);
+void add_streamed(const RowsTimesRows<bf16, bf16>& p);
+}  // namespace avx512_bf16
+
+// Of a sum's index, at once: 2 KiB of a row, so that what a tile reads stays in the first-level cache.
+template <typename X>
+inline constexpr int64_t kDepth = 2048 / sizeof(X);
 
 }  // namespace drover::cpu

@@ -3,7 +3,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/row_kernels.h"
@@ -13,81 +17,37 @@ namespace drover::cpu {
 
 namespace {
 
+constexpr int64_t kPanel = 64;                     // outputs whose weights are copied for many rows
 constexpr int64_t kRowsAtOnce = 512;               // whose sums of a panel lie in a core's cache
-constexpr int64_t kRowsUnpacked = 8;               // up to so many, weights are used as they come from memory
-constexpr int64_t kWideFloats = int64_t{4} << 20;  // of widened rows: 16 MiB
+constexpr int64_t kFewRows = 8;                    // up to so many, weights are read where they lie
+constexpr int64_t kGroup = 4;                      // a thread's outputs begin at a multiple of it
+constexpr int64_t kLine = 64;                      // bytes of the cache's lines
+constexpr int64_t kRowsBytes = int64_t{16} << 20;  // of copied rows of x
 constexpr int64_t kSumsBytes = kRowsAtOnce * kPanel * 4;
-constexpr int64_t kThreadBytes = kSumsBytes + std::max(chain::kPanelBytes, pairs::kPanelBytes);
+constexpr int64_t kPanelBytes = kPanel * (kDepth<float> * 4 + kLine);
+constexpr int64_t kThreadBytes = kSumsBytes + kPanelBytes;
 
-bool cpu_multiplies_bf16() {
-  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
-  const auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);  // sets of feature bits
-  return (isa & wanted) == wanted;
+// An odd number of lines: rows at such a distance do not share the sets of a cache.
+int64_t copy_pitch(int64_t columns, DType type) {
+  const int64_t lines = (columns * size_of(type) + kLine - 1) / kLine;
+  return (lines | 1) * kLine / size_of(type);
+}
+
+void copy_rows(Tensor from, Tensor to) {
+  for (int64_t r = 0; r < from.rows; ++r) {
+    if (from.dtype == to.dtype) {
+      std::memcpy(to.rows_from(r, 1).data, from.rows_from(r, 1).data,
+                  static_cast<size_t>(from.cols * size_of(from.dtype)));
+    } else {
+      map_row(
+          from.cols, [](Vec v) { return v; }, to.as<float>() + r * to.pitch, from.as<bf16>() + r * from.pitch);
+    }
+  }
 }
 
 template <typename T>
 Rows<T> rows_of(Tensor t) {
   return {static_cast<const T*>(t.data), t.pitch};
-}
-
-// What the two ways to link a chain have in common; X and W are the types that they read.
-struct Chain {
-  static constexpr int64_t kFew = chain::kFewRows, kGroup = chain::kGroup, kDepth = chain::kDepth;
-  template <typename W>
-  static void few(int64_t n, Rows<float> x, Rows<W> w, int64_t outputs, int64_t k, float* sums) {
-    chain::few_rows(n, x, w, outputs, k, sums, kPanel);
-  }
-  template <typename W>
-  static void pack(Rows<W> w, int64_t outputs, int64_t k, void* panel) {
-    chain::pack(w, outputs, k, panel);
-  }
-  static void packed(int64_t n, Rows<float> x, const void* panel, int64_t k, float* sums) {
-    chain::packed(n, x, panel, k, sums);
-  }
-};
-struct Pairs {
-  static constexpr int64_t kFew = pairs::kFewRows, kGroup = pairs::kGroup, kDepth = pairs::kDepth;
-  static void few(int64_t n, Rows<bf16> x, Rows<bf16> w, int64_t outputs, int64_t k, float* sums) {
-    pairs::few_rows(n, x, w, outputs, k, sums, kPanel);
-  }
-  static void pack(Rows<bf16> w, int64_t outputs, int64_t k, void* panel) { pairs::pack(w, outputs, k, panel); }
-  static void packed(int64_t n, Rows<bf16> x, const void* panel, int64_t k, float* sums) {
-    pairs::packed(n, x, panel, k, sums);
-  }
-};
-
-// Continues the chains of `n` rows and at most kPanel outputs: group by group, weights as they lie in memory.
-template <typename Kernel, typename X, typename W>
-void unpacked_product(int64_t n, Rows<X> x, Rows<W> w, int64_t outputs, int64_t k, float* sums) {
-  for (int64_t o = 0; o < outputs; o += Kernel::kGroup) {
-    for (int64_t t = 0; t < n; t += Kernel::kFew) {
-      Kernel::few(std::min(Kernel::kFew, n - t), x.from(t), w.from(o), std::min(Kernel::kGroup, outputs - o), k,
-                  sums + t * kPanel + o);
-    }
-  }
-}
-
-// The same for many rows: a panel of weights is transposed once for all of them. Sums beyond `outputs` are rubbish.
-template <typename Kernel, typename X, typename W>
-void packed_product(int64_t n, Rows<X> x, Rows<W> w, int64_t outputs, int64_t k, float* sums, void* panel) {
-  for (int64_t i = 0; i < k; i += Kernel::kDepth) {
-    const int64_t depth = std::min(Kernel::kDepth, k - i);
-    Kernel::pack(Rows<W>{w.data + i, w.pitch}, outputs, depth, panel);
-    Kernel::packed(n, {x.data + i, x.pitch}, panel, depth, sums);
-  }
-}
-
-// sums (n, outputs) += x·wᵀ. `panel` null: unpacked.
-void product(Tensor x, Tensor w, float* sums, void* panel) {
-  const auto run = [&]<typename Kernel, typename X, typename W>(Kernel, Rows<X> xs, Rows<W> ws) {
-    if (panel == nullptr) return unpacked_product<Kernel>(x.rows, xs, ws, w.rows, x.cols, sums);
-    packed_product<Kernel>(x.rows, xs, ws, w.rows, x.cols, sums, panel);
-  };
-  if (x.dtype == DType::bf16) return run(Pairs{}, rows_of<bf16>(x), rows_of<bf16>(w));
-  with_type(w, [&](auto* typed) {
-    using W = std::remove_pointer_t<decltype(typed)>;
-    run(Chain{}, rows_of<float>(x), rows_of<W>(w));
-  });
 }
 
 void finish(Tensor sums, float alpha, bool accumulate, Tensor y) {
@@ -108,58 +68,109 @@ void finish(Tensor sums, float alpha, bool accumulate, Tensor y) {
 
 }  // namespace
 
-RowProduct::RowProduct(int threads) : threads_(threads), multiplies_bf16_(cpu_multiplies_bf16()) {
-  wide_ = std::make_unique_for_overwrite<float[]>(kWideFloats);
-  scratch_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(threads * kThreadBytes));
+RowProduct::Bytes RowProduct::lines_of(int64_t bytes) {
+  void* data = std::aligned_alloc(kLine, static_cast<size_t>(bytes));
+  if (data == nullptr) throw std::bad_alloc();
+  return Bytes(static_cast<std::byte*>(data), std::free);
 }
 
-int64_t RowProduct::workspace_bytes() const {
-  return threads_ * kThreadBytes + (multiplies_bf16_ ? 0 : kWideFloats * static_cast<int64_t>(sizeof(float)));
+RowProduct::Isa RowProduct::best_isa() {
+  const auto has = [isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa())](dnnl::cpu_isa wanted) {
+    return (isa & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted);  // sets of feature bits
+  };
+  if (has(dnnl::cpu_isa::avx512_core_bf16)) return Isa::avx512_bf16;
+  return has(dnnl::cpu_isa::avx512_core) ? Isa::avx512 : Isa::avx2;
 }
 
-Tensor RowProduct::as_read(Tensor x, Tensor w, int64_t& wide_used) {
-  if (x.dtype == DType::f32 || (multiplies_bf16_ && w.dtype == DType::bf16)) return x;
-  const Tensor wide = matrix(wide_.get() + wide_used, x.rows, x.cols, DType::f32);
-  wide_used += x.size();
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t t = 0; t < x.rows; ++t) {
-    map_row(
-        x.cols, [](Vec v) { return v; }, wide.as<float>() + t * wide.pitch, x.as<bf16>() + t * x.pitch);
-  }
-  return wide;
+RowProduct::RowProduct(int threads) : threads_(threads), isa_(best_isa()) {
+  rows_ = lines_of(kRowsBytes);
+  scratch_ = lines_of(threads * kThreadBytes);
 }
 
-void RowProduct::linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
+int64_t RowProduct::workspace_bytes() const { return threads_ * kThreadBytes + kRowsBytes; }
+
+// In which x is multiplied by w.
+DType RowProduct::read_dtype(Tensor x, Tensor w) const {
+  return isa_ == Isa::avx512_bf16 && x.dtype == DType::bf16 && w.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+}
+
+Tensor RowProduct::as_read(Tensor x, Tensor w, std::byte*& free) const {
+  Tensor copied = matrix(free, x.rows, x.cols, read_dtype(x, w));
+  copied.pitch = copy_pitch(x.cols, copied.dtype);
+  free += x.rows * copied.pitch * size_of(copied.dtype);
+#pragma omp parallel for num_threads(threads_) schedule(static) if (x.size() > 1 << 15)
+  for (int64_t t = 0; t < x.rows; ++t) copy_rows(x.rows_from(t, 1), copied.rows_from(t, 1));
+  return copied;
+}
+
+void RowProduct::linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate,
+                        Tensor y) {
   require(alpha == 1 || (low_rank.empty() && !accumulate), "a scaled product has nothing added to it");
-  int64_t values = x.cols;  // of a row, with its low-rank terms
-  for (const LowRankProduct& term : low_rank) values += term.u.cols;
-  const int64_t at_once = std::clamp<int64_t>(kWideFloats / std::max<int64_t>(values, 1), 1, kRowsAtOnce);
-  require(values <= kWideFloats, "a row of a product fits the scratch");
+  int64_t row_bytes = copy_pitch(x.cols, DType::f32) * 4;  // with its low-rank terms
+  for (const LowRankProduct& term : low_rank) row_bytes += copy_pitch(term.u.cols, DType::f32) * 4;
+  require(row_bytes <= kRowsBytes, "a row of a product fits the scratch");
+  const int64_t at_once = std::min(kRowsBytes / row_bytes, kRowsAtOnce);
   for (int64_t t = 0; t < x.rows; t += at_once) {
     const int64_t n = std::min(at_once, x.rows - t);
-    int64_t wide_used = 0;
-    const Tensor rows = as_read(x.rows_from(t, n), w, wide_used);
+    std::byte* free = rows_.get();
+    const Tensor rows = as_read(x.rows_from(t, n), w, free);
     std::vector<LowRankProduct> terms(low_rank.begin(), low_rank.end());
-    for (LowRankProduct& term : terms) term.u = as_read(term.u.rows_from(t, n), term.b, wide_used);
+    for (LowRankProduct& term : terms) term.u = as_read(term.u.rows_from(t, n), term.b, free);
     panels(alpha, rows, w, terms, accumulate, y.rows_from(t, n));
   }
 }
 
-void RowProduct::panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
-  const bool unpacked = x.rows <= kRowsUnpacked;
-  const int64_t width = unpacked ? kPanel / 4 : kPanel;  // narrower ones are dealt more evenly
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t begin = 0; begin < w.rows; begin += width) {
-    const int64_t end = std::min(begin + width, w.rows);
-    std::byte* scratch = scratch_.get() + omp_get_thread_num() * kThreadBytes;
+void RowProduct::panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate,
+                        Tensor y) const {
+  const bool few = x.rows <= kFewRows;
+#pragma omp parallel num_threads(threads_)
+  {
+    const int64_t thread = omp_get_thread_num(), groups = (w.rows + kGroup - 1) / kGroup,
+                  threads = omp_get_num_threads();
+    const int64_t mine = groups * thread / threads * kGroup,
+                  end = std::min(groups * (thread + 1) / threads * kGroup, w.rows);
+    std::byte* scratch = scratch_.get() + thread * kThreadBytes;
     float* sums = reinterpret_cast<float*>(scratch);
-    std::fill_n(sums, x.rows * kPanel, 0.0f);
-    product(x, w.rows_from(begin, end - begin), sums, unpacked ? nullptr : scratch + kSumsBytes);
-    for (const LowRankProduct& term : low_rank) {
-      const int64_t from = std::max(begin, term.column), to = std::min(end, term.column + term.b.rows);
-      if (from < to) product(term.u, term.b.rows_from(from - term.column, to - from), sums + from - begin, nullptr);
+    std::byte* panel = few ? nullptr : scratch + kSumsBytes;
+    for (int64_t begin = mine; begin < end; begin += kPanel) {
+      const int64_t width = std::min(kPanel, end - begin);
+      for (int64_t t = 0; t < x.rows; ++t) std::fill_n(sums + t * kPanel, width, 0.0f);
+      add_product(x, w.rows_from(begin, width), sums, panel);
+      for (const LowRankProduct& term : low_rank) {
+        const int64_t from = std::max(begin, term.column), to = std::min(begin + width, term.column + term.b.rows);
+        if (from < to) add_product(term.u, term.b.rows_from(from - term.column, to - from), sums + from - begin, panel);
+      }
+      finish(matrix(sums, x.rows, kPanel, DType::f32), alpha, accumulate, y.columns(begin, width));
     }
-    finish(matrix(sums, x.rows, kPanel, DType::f32), alpha, accumulate, y.columns(begin, end - begin));
+  }
+}
+
+// sums (T, outputs of w) += x·wᵀ, x as `as_read` gives it. For many rows a block of the weights is copied to `panel`
+// first, for few they are read where they lie.
+void RowProduct::add_product(Tensor x, Tensor w, float* sums, std::byte* panel) const {
+  const auto product = [&]<typename X, typename W>(Rows<X> xs, Rows<W> ws, int64_t k) {
+    return RowsTimesRows<X, W>{x.rows, w.rows, k, xs, ws, sums, kPanel};
+  };
+  if (panel == nullptr) {
+    if (x.dtype == DType::bf16) {
+      return avx512_bf16::add_streamed(product(rows_of<bf16>(x), rows_of<bf16>(w), x.cols));
+    }
+    return with_type(w, [&](auto* typed) {
+      using W = std::remove_pointer_t<decltype(typed)>;
+      avx2::add_streamed(product(rows_of<float>(x), rows_of<W>(w), x.cols));
+    });
+  }
+  const int64_t depth = x.dtype == DType::bf16 ? kDepth<bf16> : kDepth<float>;
+  for (int64_t i = 0; i < x.cols; i += depth) {
+    const int64_t k = std::min(depth, x.cols - i);
+    const Tensor copied{panel, w.rows, k, copy_pitch(k, x.dtype), x.dtype};
+    copy_rows(w.columns(i, k), copied);
+    if (x.dtype == DType::bf16) {
+      avx512_bf16::add_cached(product(rows_of<bf16>(x).at(i), rows_of<bf16>(copied), k));
+    } else {
+      const auto add = isa_ == Isa::avx2 ? avx2::add_cached : avx512::add_cached;
+      add(product(rows_of<float>(x).at(i), rows_of<float>(copied), k));
+    }
   }
 }
 

@@ -1,7 +1,7 @@
-// Products for generation: y = x·wᵀ whose every row has the same bits in any company. An output is one chain of
-// additions in fp32 over the sum's index, in rising order and whatever the number of rows, so that a token's values do
-// not depend on which other tokens share its pass. Where the CPU multiplies bf16 (AVX512_BF16) a link of the chain is a
-// pair of products, elsewhere one fused multiply-add of widened values.
+// Products for generation: y = x·wᵀ whose every row has the same bits in any company. An output is summed in an order
+// that depends on the sum's index only (row_kernels.h), whatever the number of rows, so that a token's values do not
+// depend on which other tokens share its pass. Accumulation is fp32; bf16 is multiplied as it is where the CPU does
+// that (AVX512_BF16), and widened elsewhere.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -18,17 +18,24 @@ class RowProduct {
   int64_t workspace_bytes() const;
 
   // y = alpha·x·wᵀ + Σ u·bᵀ (+ y where accumulate), rounded once.  x (T,in), w (out,in), y (T,out), any float; the
-  // terms are added. The terms' sums continue the chain of x·wᵀ; alpha is 1 where there are any.
+  // terms as in Backend::linear. alpha is 1 where there are terms or y is added to.
   void linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
 
  private:
-  void panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
-  Tensor as_read(Tensor x, Tensor w, int64_t& wide_used);  // x itself, or widened in `wide_`
+  using Bytes = std::unique_ptr<std::byte[], void (*)(void*)>;
+  static Bytes lines_of(int64_t bytes);  // at the beginning of a cache line
+  enum class Isa : uint8_t { avx2, avx512, avx512_bf16 };
+  static Isa best_isa();
+  DType read_dtype(Tensor x, Tensor w) const;
+  Tensor as_read(Tensor x, Tensor w, std::byte*& free) const;
+  void panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate,
+              Tensor y) const;
+  void add_product(Tensor x, Tensor w, float* sums, std::byte* panel) const;
 
   int threads_;
-  bool multiplies_bf16_;
-  std::unique_ptr<float[]> wide_;         // held by the process only once it is written
-  std::unique_ptr<std::byte[]> scratch_;  // of each thread: the sums of a panel of outputs, and its weights
+  Isa isa_;
+  Bytes rows_{nullptr, nullptr};     // of x and the terms' u; held by the process only once they are written
+  Bytes scratch_{nullptr, nullptr};  // of each thread: the sums of a panel of outputs, and its weights
 };
 
 }  // namespace drover::cpu

@@ -7,6 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/philox.h"
+#include "kernels/cpu/row_kernels.h"
 #include "tests/reference/compare.h"
 
 namespace drover {
@@ -22,9 +23,10 @@ struct Size {
   int64_t t, in, out, rank;
 };
 
-// Rows that are used as they come and rows that share a packed panel, sums that end within a vector and sums of more
-// than one panel's depth, outputs that fill no group.
-constexpr Size kSizes[] = {{1, 1, 1, 1}, {3, 65, 17, 8}, {8, 71, 40, 4}, {9, 2100, 70, 5}, {70, 577, 129, 16}};
+// Rows few enough that weights are read where they lie and rows that share a copy of them, sums that end within a
+// vector and sums of many blocks, outputs that fill no group.
+constexpr Size kSizes[] = {{1, 1, 1, 1},     {3, 65, 17, 8},   {8, 71, 40, 4},
+                           {9, 2100, 70, 5}, {10, 9000, 5, 2}, {70, 577, 129, 16}};
 
 class Operands {
  public:
@@ -87,6 +89,31 @@ TEST(RowProduct, ARowHasTheSameBitsInAnyCompany) {
         }
       }
     }
+  }
+}
+
+// fp32 answers are the same on both kinds of CPU.
+TEST(RowProduct, WiderVectorsGiveTheSameBits) {
+  if (!__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) GTEST_SKIP() << "no AVX-512 here";
+  for (const int64_t k : {1, 8, 15, 16, 17, 31, 40, 512}) {
+    const Held x(drawn_matrix(1, 13, k, DType::f32), DType::f32, 3),
+        w(drawn_matrix(2, 9, k, DType::f32), DType::f32, 1);
+    const Held narrow(Doubles(13, 9), DType::f32), wide(Doubles(13, 9), DType::f32),
+        streamed(Doubles(13, 9), DType::f32);
+    const auto product = [&](const Held& sums) {
+      return cpu::RowsTimesRows<float, float>{.rows = 13,
+                                              .outputs = 9,
+                                              .k = k,
+                                              .x = {x->as<float>(), x->pitch},
+                                              .w = {w->as<float>(), w->pitch},
+                                              .sums = sums->as<float>(),
+                                              .pitch = sums->pitch};
+    };
+    cpu::avx2::add_cached(product(narrow));
+    cpu::avx2::add_streamed(product(streamed));
+    cpu::avx512::add_cached(product(wide));
+    EXPECT_TRUE(exactly(wide, narrow.values())) << k;
+    EXPECT_TRUE(exactly(streamed, narrow.values())) << k;
   }
 }
 

@@ -1,0 +1,46 @@
+// AVX2 and FMA: sixteen lanes are two vectors.
+#include "kernels/cpu/row_tile.h"
+#include "kernels/cpu/vector.h"
+
+namespace drover::cpu::avx2 {
+
+namespace {
+
+struct Set {
+  using X = float;
+  using Operand = Vec;
+  using Sum = Vec;
+  static constexpr int64_t kValues = kLanes;
+  static constexpr int kVectors = 2;
+  static Sum zero() { return _mm256_setzero_ps(); }
+  template <typename T>
+  static Operand load(const T* p) {
+    return cpu::load(p);
+  }
+  template <typename T>
+  static Operand load_some(const T* p, int64_t n) {
+    alignas(32) float values[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) values[i] = load_one(p + i);
+    return cpu::load(values);
+  }
+  static Sum multiply_add(Operand x, Operand w, Sum sum) { return _mm256_fmadd_ps(x, w, sum); }
+  static __m256 fold(const Sum (&part)[kVectors]) { return _mm256_add_ps(part[0], part[1]); }
+};
+
+template <int R>
+using Cached = CachedTile<Set, R, 2>;
+template <int R>
+using Streamed = StreamedTile<Set, R>;
+
+}  // namespace
+
+void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 3>(p); }
+
+template <typename W>
+void add_streamed(const RowsTimesRows<float, W>& p) {
+  add_tiles_along_w<Streamed, 4>(p);
+}
+template void add_streamed(const RowsTimesRows<float, float>&);
+template void add_streamed(const RowsTimesRows<float, bf16>&);
+
+}  // namespace drover::cpu::avx2

@@ -1,0 +1,145 @@
+// What every instruction set shares of RowProduct's inner loops. To be included once in each of its files, behind the
+// `#pragma GCC target` of the set: `Set` is a type of the file's own, so that no function here is shared between sets.
+// A Set has vectors of kValues numbers, of which kVectors make the sixteen lanes of a chain.
+#include <immintrin.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/row_kernels.h"
+
+namespace drover::cpu {
+
+template <class Set>
+struct Chain {
+  typename Set::Sum part[Set::kVectors];
+};
+
+// chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane.
+template <class Set, int R, int O, typename W>
+inline void sum_chains(Rows<typename Set::X> x, const W* const (&w)[O], int64_t k, Chain<Set> (&chains)[R][O]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+#pragma GCC unroll 2
+      for (int v = 0; v < Set::kVectors; ++v) chains[r][o].part[v] = Set::zero();
+    }
+  }
+  // The products of n indices from i on, which are the vector v of the lanes.
+  const auto add = [&](int v, int64_t i, int64_t n) __attribute__((always_inline)) {
+    const auto load = [&](const auto* row) __attribute__((always_inline)) {
+      return n == Set::kValues ? Set::load(row + i) : Set::load_some(row + i, n);
+    };
+    typename Set::Operand xs[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) xs[r] = load(x.row(r));
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+      const typename Set::Operand weights = load(w[o]);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) chains[r][o].part[v] = Set::multiply_add(xs[r], weights, chains[r][o].part[v]);
+    }
+  };
+  constexpr int64_t kLanes = Set::kVectors * Set::kValues;
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+#pragma GCC unroll 2
+    for (int v = 0; v < Set::kVectors; ++v) add(v, i + v * Set::kValues, Set::kValues);
+  }
+#pragma GCC unroll 2
+  for (int v = 0; v < Set::kVectors; ++v, i += Set::kValues) {
+    if (i < k) add(v, i, std::min(k - i, Set::kValues));
+  }
+}
+
+// to[o] += the sum of eight lanes, for four outputs of which the first `outputs` count.
+template <class Set>
+inline void add_lanes(const __m256 (&lanes)[4], int64_t outputs, float* to) {
+  const __m256 halves = _mm256_hadd_ps(_mm256_hadd_ps(lanes[0], lanes[1]), _mm256_hadd_ps(lanes[2], lanes[3]));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
+  if (outputs >= 4) {
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), four));
+  } else {
+    alignas(16) float values[4];
+    _mm_store_ps(values, four);
+    for (int64_t o = 0; o < outputs; ++o) to[o] += values[o];
+  }
+}
+
+// A block of the sum's index for R rows and four outputs, O of them at a time.
+template <class Set, int R, int O>
+struct CachedTile {
+  template <typename W>
+  static void add(const RowsTimesRows<typename Set::X, W>& p) {
+    __m256 lanes[R][4];
+#pragma GCC unroll 4
+    for (int o = 0; o < 4; o += O) {
+      Chain<Set> chains[R][O];
+      const W* ws[O];
+#pragma GCC unroll 4
+      for (int j = 0; j < O; ++j) ws[j] = p.w.row(std::min<int64_t>(o + j, p.outputs - 1));
+      sum_chains<Set, R, O>(p.x, ws, p.k, chains);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int j = 0; j < O; ++j) lanes[r][o + j] = Set::fold(chains[r][j].part);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) add_lanes<Set>(lanes[r], p.outputs, p.sums + r * p.pitch);
+  }
+};
+
+// All blocks for R rows and four outputs, a row of w after the other.
+template <class Set, int R>
+struct StreamedTile {
+  static constexpr int64_t kBlocks = 8, kDepth = cpu::kDepth<typename Set::X>;
+  template <typename W>
+  static void add(const RowsTimesRows<typename Set::X, W>& p) {
+    __m256 lanes[kBlocks][R][4];
+    for (int64_t begin = 0; begin < p.k; begin += kBlocks * kDepth) {
+      const int64_t end = std::min(begin + kBlocks * kDepth, p.k);
+#pragma GCC unroll 4
+      for (int o = 0; o < 4; ++o) {
+        const W* row = p.w.row(std::min<int64_t>(o, p.outputs - 1));
+        for (int64_t i = begin; i < end; i += kDepth) {
+          Chain<Set> chains[R][1];
+          const W* const ws[1] = {row + i};
+          sum_chains<Set, R, 1>(p.x.at(i), ws, std::min(kDepth, end - i), chains);
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) lanes[(i - begin) / kDepth][r][o] = Set::fold(chains[r][0].part);
+        }
+      }
+      for (int64_t block = 0; begin + block * kDepth < end; ++block) {
+        for (int r = 0; r < R; ++r) add_lanes<Set>(lanes[block][r], p.outputs, p.sums + r * p.pitch);
+      }
+    }
+  }
+};
+
+// The tile for as many rows as there are, at most R.
+template <template <int> class Tile, int R, typename P>
+inline void add_tile(const P& p) {
+  if constexpr (R > 1) {
+    if (p.rows < R) return add_tile<Tile, R - 1>(p);
+  }
+  Tile<R>::add(p);
+}
+
+// All tiles, four rows of w after the other.
+template <template <int> class Tile, int R, typename P>
+inline void add_tiles_along_w(const P& p) {
+  for (int64_t o = 0; o < p.outputs; o += 4) {
+    for (int64_t t = 0; t < p.rows; t += R) add_tile<Tile, R>(p.part(t, R, o, 4));
+  }
+}
+
+// All tiles, R rows of x after the other.
+template <template <int> class Tile, int R, typename P>
+inline void add_tiles_along_x(const P& p) {
+  for (int64_t t = 0; t < p.rows; t += R) {
+    for (int64_t o = 0; o < p.outputs; o += 4) add_tile<Tile, R>(p.part(t, R, o, 4));
+  }
+}
+
+}  // namespace drover::cpu
