@@ -140,8 +140,8 @@ void RecipeDocument::read(const fs::path& path) {
   try {
     text = read_text(path, kMostBytes);
   } catch (const Error& error) {
-    if (error.code() != Exit::bad_data) throw;
-    throw Error(Exit::bad_recipe, error.what());
+    if (error.fault() != Fault::bad_data) throw;
+    throw Error(Fault::bad_recipe, error.what());
   }
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) {

@@ -111,7 +111,7 @@ void check_together(RecipeDocument& document, const Recipe& recipe) {
     text += fmt::format("\n  {}: {}{}{}", problems[i].place, problems[i].message, problems[i].excerpt.empty() ? "" : "\n", problems[i].excerpt);
   }
   if (problems.size() > kMostProblemsShown) text += fmt::format("\n  and {} more", problems.size() - kMostProblemsShown);
-  throw Error(Exit::bad_recipe, text);
+  throw Error(Fault::bad_recipe, text);
 }
 
 }  // namespace
@@ -186,7 +186,7 @@ MeshShape mesh_shape(const Recipe& recipe, int ranks) {
   if (ranks % (tp * pp) != 0 || (recipe.parallel.dp && tp * pp * *recipe.parallel.dp != ranks)) {
     const int64_t product = tp * pp * recipe.parallel.dp.value_or(1);
     const bool dp_known = recipe.parallel.dp.has_value();
-    fail(Exit::bad_recipe, "parallel: tp {} · pp {} · dp {} must be the number of ranks, which is {}; start {} ranks (-n {}) or change parallel", tp, pp,
+    fail(Fault::bad_recipe, "parallel: tp {} · pp {} · dp {} must be the number of ranks, which is {}; start {} ranks (-n {}) or change parallel", tp, pp,
          dp_known ? fmt::format("{}", *recipe.parallel.dp) : "(the rest)", ranks, dp_known ? fmt::format("{}", product) : fmt::format("a multiple of {}", product),
          product);
   }
@@ -197,7 +197,7 @@ MeshShape mesh_shape(const Recipe& recipe, int ranks) {
 
 MeshShape check_mesh(const Recipe& recipe, int ranks) {
   const MeshShape shape = mesh_shape(recipe, ranks);
-  if (const std::string wrong = batch_wrong(recipe, shape.dp()); !wrong.empty()) throw Error(Exit::bad_recipe, wrong);
+  if (const std::string wrong = batch_wrong(recipe, shape.dp()); !wrong.empty()) throw Error(Fault::bad_recipe, wrong);
   return shape;
 }
 

@@ -15,10 +15,10 @@ struct ReadRecipe {
   std::map<std::string, std::string> origins;  // "lora.r" → "recipe.yaml:12" or "command line"; absent: default
 };
 
-// One Error (78) with all problems, each with its place, what is allowed and the nearest key; 66 when the file is absent.
+// One Error (bad_recipe) with all problems, each with its place, what is allowed and the nearest key; missing_input when the file is absent.
 ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overrides);
 
-// Only `section.key=value`, for verbs that take no recipe: the defaults with these on top. 78 for a key that is not in `allowed`, naming those that are.
+// Only `section.key=value`, for verbs that take no recipe: the defaults with these on top. bad_recipe for a key that is not in `allowed`, naming those that are.
 Recipe read_overrides(std::span<const std::string> overrides, std::span<const std::string_view> allowed);
 
 // The recipe with every key, its value, and where the value came from; reads back to the same recipe.
@@ -33,7 +33,7 @@ std::map<std::string, std::string> identity(const Recipe& recipe);
 // Every key with type, default and help, for --help.
 std::string recipe_help();
 
-// tp·pp·dp against the number of ranks; 78 with the formula. dp is filled in.
+// tp·pp·dp against the number of ranks; bad_recipe with the formula. dp is filled in.
 MeshShape mesh_shape(const Recipe& recipe, int ranks);
 // For training: also the global batch against micro_batch_size·dp.
 MeshShape check_mesh(const Recipe& recipe, int ranks);

@@ -13,7 +13,7 @@ namespace {
 constexpr const char* kKnown = "chatml, llama3 or llama3.1";
 
 [[noreturn]] void unknown(const fs::path& file, const std::string& why) {
-  fail(Exit::bad_data, "{}: the chat template {}; known are {}: set data.template to the one that this model was trained with", file.string(), why, kKnown);
+  fail(Fault::bad_data, "{}: the chat template {}; known are {}: set data.template to the one that this model was trained with", file.string(), why, kKnown);
 }
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
@@ -64,7 +64,7 @@ class Writer {
     flush();
     const auto id = tokenizer_.special(spelling);
     if (!id) {
-      fail(Exit::bad_data, "the tokenizer has no special token {}, which the chat template needs; set data.template to the one that this model was trained with",
+      fail(Fault::bad_data, "the tokenizer has no special token {}, which the chat template needs; set data.template to the one that this model was trained with",
            spelling);
     }
     out_.ids.push_back(*id);
@@ -159,7 +159,7 @@ std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
     }
     return std::nullopt;
   } catch (const nlohmann::json::exception& error) {
-    fail(Exit::bad_data, "{} is not a tokenizer's configuration: {}", config.string(), error.what());
+    fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", config.string(), error.what());
   }
 }
 
@@ -172,12 +172,12 @@ std::string ChatTemplate::name() const {
 }
 
 Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, const Tokenizer& tokenizer, const RenderOptions& options) {
-  if (dialog.empty()) fail(Exit::bad_data, "a dialog without messages cannot be rendered");
+  if (dialog.empty()) fail(Fault::bad_data, "a dialog without messages cannot be rendered");
   size_t last_assistant = dialog.size();
   for (size_t i = 0; i < dialog.size(); ++i) {
     const std::string& role = dialog[i].role;
     if (role != "system" && role != "user" && role != "assistant") {
-      fail(Exit::bad_data, "the role \"{}\" is not supported; allowed are system, user and assistant", role);
+      fail(Fault::bad_data, "the role \"{}\" is not supported; allowed are system, user and assistant", role);
     }
     if (role == "assistant") last_assistant = i;
   }

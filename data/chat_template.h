@@ -21,7 +21,7 @@ struct ChatTemplate {
   Family family = Family::chatml;
   std::optional<std::string> default_system;  // ChatML: said where a dialog does not begin with a system message
 
-  // From chat_template in tokenizer_config.json, or chat_template.jinja; nothing when the directory has none. 65 for a template of another family.
+  // From chat_template in tokenizer_config.json, or chat_template.jinja; nothing when the directory has none. bad_data for a template of another family.
   static std::optional<ChatTemplate> find(const fs::path& directory);
   std::string name() const;
 };

@@ -107,7 +107,7 @@ Batch Loader::load(StreamPosition position) const {
   const std::vector<int64_t> rows = rows_of(position);
   Batch batch = batch_of_rows(store_, rows, settings_.micro_batch_size, settings_.dp_rank, settings_.dp_size);
   if (batch.weight_sum <= 0) {
-    fail(Exit::bad_data, "no token of the global batch is trained (epoch {}, step {}, rows {}); give its rows answers, or weights above 0", position.epoch + 1,
+    fail(Fault::bad_data, "no token of the global batch is trained (epoch {}, step {}, rows {}); give its rows answers, or weights above 0", position.epoch + 1,
          position.step + 1, fmt::join(rows, ", "));
   }
   return batch;

@@ -30,7 +30,7 @@ class Loader {
   // The most tokens, and the most trained tokens, of any micro-batch of the first `steps` steps: what a run of that
   // length will hold.
   MicroBatchSize largest_micro_batch(int64_t steps) const;
-  Batch load(StreamPosition position) const;  // 65 naming the rows when no token of the global batch is trained
+  Batch load(StreamPosition position) const;  // bad_data naming the rows when no token of the global batch is trained
 
  private:
   const std::vector<int64_t>& order_of(int64_t epoch) const;

@@ -85,7 +85,7 @@ class PreTokenizer::Pattern {
         const int found = pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK, match_.get(), context_.get());
         if (found == PCRE2_ERROR_NOMATCH) break;
         if (found < 0) {
-          fail(Exit::bad_data, "the text cannot be cut into words from byte {} on (PCRE2 error {}); break up its longest run of letters or white space", at, found);
+          fail(Fault::bad_data, "the text cannot be cut into words from byte {} on (PCRE2 error {}); break up its longest run of letters or white space", at, found);
         }
         const PCRE2_SIZE* span = pcre2_get_ovector_pointer(match_.get());
         if (span[0] > at) between(text.substr(at, span[0] - at));

@@ -36,13 +36,13 @@ class Preparer {
   void check_template(const fs::path& file, int64_t line) {
     if (template_checked_) return;
     if (!settings_.chat) {
-      fail(Exit::bad_recipe, "{}:{}: a row of messages needs a chat template, and the model's directory has none; set data.template to chatml, llama3 or llama3.1",
+      fail(Fault::bad_recipe, "{}:{}: a row of messages needs a chat template, and the model's directory has none; set data.template to chatml, llama3 or llama3.1",
            file.string(), line);
     }
     try {
       render({{"user", "a"}, {"assistant", "b"}}, *settings_.chat, tokenizer_, {settings_.date, false, settings_.train_on});
     } catch (const Error& error) {
-      fail(Exit::bad_recipe, "{}:{}: {}", file.string(), line, error.what());
+      fail(Fault::bad_recipe, "{}:{}: {}", file.string(), line, error.what());
     }
     template_checked_ = true;
   }
@@ -78,9 +78,9 @@ class Preparer {
   }
 
   void keep_whole(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
-    if (ids.empty()) fail(Exit::bad_data, "the row has no tokens");
+    if (ids.empty()) fail(Fault::bad_data, "the row has no tokens");
     if (static_cast<int64_t>(ids.size()) > settings_.max_length) {
-      fail(Exit::bad_data, "the row has {} tokens, and at most {} fit (data.max_length)", ids.size(), settings_.max_length);
+      fail(Fault::bad_data, "the row has {} tokens, and at most {} fit (data.max_length)", ids.size(), settings_.max_length);
     }
     store_.add_document(ids, trained, weight);
   }
@@ -118,9 +118,9 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
     report.rows_failed += read.failed;
     report.complaints.insert(report.complaints.end(), read.complaints.begin(), read.complaints.end());
   }
-  if (store_identity(settings, tokenizer) != store.identity()) fail(Exit::io, "{}: the data changed while it was read; start again once it is written", names);
+  if (store_identity(settings, tokenizer) != store.identity()) fail(Fault::io, "{}: the data changed while it was read; start again once it is written", names);
   if (store.documents() == 0) {
-    fail(Exit::bad_data, "{}: no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and data.train_on", names,
+    fail(Fault::bad_data, "{}: no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and data.train_on", names,
          report.rows_read, report.rows_skipped, report.dropped);
   }
   store.make_rows(settings.packing, settings.max_length);

@@ -36,8 +36,8 @@ struct PrepareReport {
 // What a store made with these settings is known by: a SHA-256 over the sources' bytes, the tokenizer and everything that shapes rows.
 std::string store_identity(const PrepareSettings& settings, const Tokenizer& tokenizer);
 
-// Every document of the store has a trained token and a weight above 0, hence every global batch has. 65 when there is none; 74 when a source changes
-// while it is read; 78 for a dialog where no chat template is known.
+// Every document of the store has a trained token and a weight above 0, hence every global batch has. bad_data when there is none; io when a source changes
+// while it is read; bad_recipe for a dialog where no chat template is known.
 TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report);
 
 // A document as people read it, its trained tokens between the two marks.

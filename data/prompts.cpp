@@ -21,7 +21,7 @@ std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows) {
     if (rows != PromptRows::good) prompts.push_back({{}, where(line), reason});
   };
   read_rows(file, RowFormat::prompt, rows == PromptRows::all ? BadRows::skip : BadRows::error, use, without);
-  if (prompts.empty()) fail(Exit::bad_data, "{} holds no prompt", file.string());
+  if (prompts.empty()) fail(Fault::bad_data, "{} holds no prompt", file.string());
   return prompts;
 }
 
@@ -31,7 +31,7 @@ std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer
     try {
       return render(prompt.dialog, *chat, tokenizer, {.date = date, .add_generation_prompt = true}).ids;
     } catch (const Error& error) {
-      throw Error(error.code(), fmt::format("{}: {}", prompt.where, error.what()));
+      throw Error(error.fault(), fmt::format("{}: {}", prompt.where, error.what()));
     }
   }
   std::vector<int32_t> ids;
@@ -40,7 +40,7 @@ std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer
   for (const Message& m : prompt.dialog) text += m.content;
   const std::vector<int32_t> words = tokenizer.encode(text);
   ids.insert(ids.end(), words.begin(), words.end());
-  if (ids.empty()) fail(Exit::bad_data, "{}: the prompt has no tokens; give it some text", prompt.where);
+  if (ids.empty()) fail(Fault::bad_data, "{}: the prompt has no tokens; give it some text", prompt.where);
   return ids;
 }
 

@@ -107,7 +107,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
       ++report.rows;
       continue;
     } catch (const Error& error) {
-      if (error.code() != Exit::bad_data) throw;
+      if (error.fault() != Fault::bad_data) throw;
       reason = error.what();
     } catch (const json::parse_error& error) {
       reason = fmt::format("it is not valid JSON (at byte {} of the line); every line is a row of its own", error.byte);
@@ -115,7 +115,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
       reason = error.what();
     }
     const std::string complaint = fmt::format("{}:{}: {}", file.string(), number, reason);
-    if (bad_rows == BadRows::error) fail(Exit::bad_data, "{}; mend the row{}", complaint, format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
+    if (bad_rows == BadRows::error) fail(Fault::bad_data, "{}; mend the row{}", complaint, format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
     ++report.skipped;
     if (passed_over) passed_over(number, reason);
     if (report.complaints.size() < 10) report.complaints.push_back(complaint);

@@ -22,8 +22,8 @@ struct ReadReport {
   std::vector<std::string> complaints;  // the first few skipped rows: "file:line: reason"
 };
 
-// Calls `use` for every row in file order. What `use` refuses with Exit::bad_data counts as a bad row too. A bad row is
-// an error (65, naming file and line) or is skipped and reported; what `use` refuses with another code ends the
+// Calls `use` for every row in file order. What `use` refuses with Fault::bad_data counts as a bad row too. A bad row is
+// an error (bad_data, naming file and line) or is skipped and reported; what `use` refuses with another code ends the
 // reading. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
 // `passed_over`, where given, gets the line of every row that is skipped, or is only {"error": …}, and the reason.
 ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,

@@ -21,7 +21,7 @@ void seal(const fs::path& path) {
   const std::string mark = std::string(kSealMark) + sha256_file(path);
   std::ofstream out(path, std::ios::binary | std::ios::app);
   out << mark << std::flush;
-  if (!out) fail(Exit::io, "cannot write {}; is the disk full?", path.string());
+  if (!out) fail(Fault::io, "cannot write {}; is the disk full?", path.string());
 }
 
 bool sealed(const fs::path& path) {
@@ -125,7 +125,7 @@ void TokenStore::save(const fs::path& path) const {
 }
 
 TokenStore TokenStore::open(const fs::path& path) {
-  const auto broken = [&](const char* what) { fail(Exit::bad_data, "{}: the token store is not whole ({}); delete it and it is made again", path.string(), what); };
+  const auto broken = [&](const char* what) { fail(Fault::bad_data, "{}: the token store is not whole ({}); delete it and it is made again", path.string(), what); };
   if (!sealed(path)) broken("its bytes do not have the SHA-256 that it ends with");
   const hdf5::File file = hdf5::File::open(path);
   if (!file.has_attribute("/", "version") || file.i64_attribute("/", "version") != kVersion) broken("another version");

@@ -19,7 +19,7 @@ struct Document {
 
 class TokenStore {
  public:
-  static TokenStore open(const fs::path& file);                                        // 65 when it is not a whole store of this version
+  static TokenStore open(const fs::path& file);                                        // bad_data when it is not a whole store of this version
   static bool matches(const fs::path& file, const std::string& identity);              // exists, opens and has this identity
   void save(const fs::path& file) const;                                               // atomically
 

@@ -14,18 +14,18 @@ constexpr size_t kLargestFileBytes = size_t{64} << 20;
 
 void check_utf8(std::string_view text) {
   const size_t bad = first_invalid_utf8(text);
-  if (bad != text.size()) fail(Exit::bad_data, "the text is not valid UTF-8 at byte {}; convert it to UTF-8", bad);
+  if (bad != text.size()) fail(Fault::bad_data, "the text is not valid UTF-8 at byte {}; convert it to UTF-8", bad);
 }
 
 }  // namespace
 
 Tokenizer Tokenizer::open(const fs::path& directory) {
   if (!fs::is_directory(directory)) {
-    fail(Exit::missing_input, "{} is not a directory; a tokenizer's directory holds tokenizer.json or tokenizer.model", directory.string());
+    fail(Fault::missing_input, "{} is not a directory; a tokenizer's directory holds tokenizer.json or tokenizer.model", directory.string());
   }
   const fs::path with_json = directory / "tokenizer.json", with_ranks = directory / "tokenizer.model", config = directory / "tokenizer_config.json";
   if (!fs::exists(with_json) && !fs::exists(with_ranks)) {
-    fail(Exit::missing_input, "{} holds neither tokenizer.json nor tokenizer.model; copy the model's tokenizer there or set model.tokenizer", directory.string());
+    fail(Fault::missing_input, "{} holds neither tokenizer.json nor tokenizer.model; copy the model's tokenizer there or set model.tokenizer", directory.string());
   }
   const bool json = fs::exists(with_json);
   const fs::path file = json ? with_json : with_ranks;
@@ -37,7 +37,7 @@ Tokenizer Tokenizer::open(const fs::path& directory) {
     tokenizer.read_config(config, config_text);
   }
   if (tokenizer.adds_bos_ && !tokenizer.bos_) {
-    fail(Exit::bad_data, "{}: text is to begin with a BOS token, but no file names one; set bos_token in tokenizer_config.json to a special token", file.string());
+    fail(Fault::bad_data, "{}: text is to begin with a BOS token, but no file names one; set bos_token in tokenizer_config.json to a special token", file.string());
   }
   Sha256 hash;
   hash.update(text.data(), text.size());
@@ -75,7 +75,7 @@ Tokenizer::Tokenizer(const Definition& d) : bpe_(d.tokens, d.merges, d.whole_fir
 void Tokenizer::read_config(const fs::path& file, const std::string& text) {
   try {
     const nlohmann::json config = nlohmann::json::parse(text);
-    if (!config.is_object()) fail(Exit::bad_data, "{} is not a tokenizer's configuration: it is no JSON object", file.string());
+    if (!config.is_object()) fail(Fault::bad_data, "{} is not a tokenizer's configuration: it is no JSON object", file.string());
     const auto token = [&](const char* key, std::optional<int32_t> otherwise) {
       if (!config.contains(key) || config[key].is_null()) return otherwise;
       const nlohmann::json& value = config[key];
@@ -85,7 +85,7 @@ void Tokenizer::read_config(const fs::path& file, const std::string& text) {
     eos_ = token("eos_token", eos_);
     if (config.contains("add_bos_token") && !config["add_bos_token"].is_null()) adds_bos_ = config["add_bos_token"].get<bool>();
   } catch (const nlohmann::json::exception& error) {
-    fail(Exit::bad_data, "{} is not a tokenizer's configuration: {}", file.string(), error.what());
+    fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", file.string(), error.what());
   }
 }
 

@@ -20,10 +20,10 @@ namespace drover {
 
 class Tokenizer {
  public:
-  // 66 when the directory holds neither file; 65 for damaged ones and for tokenizers of other kinds, naming what is not supported.
+  // missing_input when the directory holds neither file; bad_data for damaged ones and for tokenizers of other kinds, naming what is not supported.
   static Tokenizer open(const fs::path& directory);
 
-  // 65 where the text is not UTF-8, naming the byte. No BOS is added. `begins`, where given, receives for every id the offset of its first byte.
+  // bad_data where the text is not UTF-8, naming the byte. No BOS is added. `begins`, where given, receives for every id the offset of its first byte.
   std::vector<int32_t> encode(std::string_view text, std::vector<size_t>* begins = nullptr) const;
   std::vector<int32_t> encode_special(std::string_view text) const;  // spellings of special tokens become their ids
   // What is not UTF-8 becomes U+FFFD. Ids outside the vocabulary (a model's padding rows) are nothing.

@@ -52,14 +52,14 @@ Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::str
     const auto [stop, error] = std::from_chars(line.data() + space + 1, last, rank);
     const int32_t expected = static_cast<int32_t>(d.tokens.size());
     if (!bytes || error != std::errc() || stop != last || rank != expected) {
-      fail(Exit::bad_data, "{}:{}: expected \"BASE64 {}\", a token's bytes and its rank; only the tokenizer.model of Llama 3 is read (not SentencePiece's)",
+      fail(Fault::bad_data, "{}:{}: expected \"BASE64 {}\", a token's bytes and its rank; only the tokenizer.model of Llama 3 is read (not SentencePiece's)",
            file.string(), line_number, expected);
     }
-    if (!seen.insert(*bytes).second) fail(Exit::bad_data, "{}:{}: this token stands on an earlier line already", file.string(), line_number);
+    if (!seen.insert(*bytes).second) fail(Fault::bad_data, "{}:{}: this token stands on an earlier line already", file.string(), line_number);
     d.tokens.emplace_back(*bytes, rank);
   }
   if (static_cast<int32_t>(d.tokens.size()) != kRanks) {
-    fail(Exit::bad_data, "{}: it holds {} tokens, Llama 3's tokenizer.model has {}; copy the file again", file.string(), d.tokens.size(), kRanks);
+    fail(Fault::bad_data, "{}: it holds {} tokens, Llama 3's tokenizer.model has {}; copy the file again", file.string(), d.tokens.size(), kRanks);
   }
   for (const std::string& name : special_names()) d.added.push_back({name, kRanks + static_cast<int32_t>(d.added.size()), true, false});
   d.merges = Bpe::implied_merges(d.tokens);

@@ -14,7 +14,7 @@ namespace drover {
 class Memory {
  public:
   virtual ~Memory() = default;
-  virtual void* allocate(int64_t bytes) = 0;  // zero-filled, 4096-byte aligned; Exit::internal naming the bytes when there is no memory
+  virtual void* allocate(int64_t bytes) = 0;  // zero-filled, 4096-byte aligned; Fault::internal naming the bytes when there is no memory
   virtual void release(void* block, int64_t bytes) = 0;
   virtual Where where() const = 0;
   virtual int64_t process_bytes(int64_t bytes) const { return bytes; }  // how many of a block's bytes are the process's own memory
@@ -31,7 +31,7 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Uninitialised. pitch: elements from one row to the next, at least cols; 0: cols. Fails (70) over capacity.
+  // Uninitialised. pitch: elements from one row to the next, at least cols; 0: cols. Fails (internal) over capacity.
   Tensor tensor(int64_t rows, int64_t cols, DType dtype, int64_t pitch = 0);
   static int64_t bytes_of(int64_t rows, int64_t cols, DType dtype, int64_t pitch = 0) {  // what such a tensor takes
     return (rows * (pitch == 0 ? cols : pitch) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;

@@ -4,7 +4,7 @@
 // Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
 // "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
 // Ops are enqueued in order; only `download` and who waits for a Reading or a Moment hold the host up. Host arrays
-// (spans) are read before the call returns. Operands that do not fit are a bug (Exit::internal), whatever the backend.
+// (spans) are read before the call returns. Operands that do not fit are a bug (Fault::internal), whatever the backend.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -38,7 +38,7 @@ int refuse_words(const std::string& word, const CLI::App& app, const std::string
 
 Exit run(const Verb& verb, const Process& process) {
   if (process.mpi.size > 1 && !verb.by_many) {
-    fail(Exit::usage, "drover {} is done by one process; start it without mpirun", verb.options->get_name());
+    fail(Fault::usage, "drover {} is done by one process; start it without mpirun", verb.options->get_name());
   }
   return verb.run(process);
 }
@@ -77,7 +77,7 @@ int main(int argc, char** argv) {
     if (const std::optional<std::string> text = verb->answer()) return print(*text);
     process = start_process(&argc, &argv, verb->on_stop());
   } catch (const Error& error) {
-    return refuse(error.code(), error.what());
+    return refuse(exit_of(error.fault()), error.what());
   }
   return guarded(process, [&] { return run(*verb, process); });
 }

@@ -15,7 +15,7 @@ DeviceKind chosen_device(DeviceChoice asked) {
   const CudaStatus cuda = cuda_status();
   if (cuda.usable) return DeviceKind::cuda;
   if (asked == DeviceChoice::cuda) {
-    fail(Exit::bad_recipe,
+    fail(Fault::bad_recipe,
          "device: cuda cannot be used here: {}; or set device: cpu (plans of a recipe for GPUs work anywhere: drover "
          "plan)",
          cuda.why_not);
@@ -36,7 +36,7 @@ DeviceKind agreed_device(Communicator& world, const Recipe& recipe) {
     if (why.empty()) why = all[rank].substr(4);
   }
   if (!without.empty() && without.size() < all.size()) {
-    fail(Exit::bad_recipe, "rank{} {} found no usable GPU, and the others did: {}; set device: cpu, or start ranks only where there are GPUs", without.size() == 1 ? "" : "s", list_ranks(without), why);
+    fail(Fault::bad_recipe, "rank{} {} found no usable GPU, and the others did: {}; set device: cpu, or start ranks only where there are GPUs", without.size() == 1 ? "" : "s", list_ranks(without), why);
   }
   return mine;
 }
@@ -46,7 +46,7 @@ DeviceKind agreed_device(Communicator& world, const Recipe& recipe) {
 DeviceKind device_of(const Recipe& recipe) {
   const DeviceKind device = chosen_device(recipe.device);
   if (device == DeviceKind::cpu && recipe.parallel.transport != Transport::automatic) {
-    fail(Exit::bad_recipe,
+    fail(Fault::bad_recipe,
          "parallel.transport: {} is for device: cuda, and these ranks compute on CPUs, where MPI is the transport; "
          "leave it out",
          word_of(recipe.parallel.transport));
@@ -76,7 +76,7 @@ Device open_device(const Mesh& host, const Recipe& recipe, const Process& proces
     }
     if (transport == Transport::nccl) {
       together(world, [&] {
-        if (!trouble.empty()) fail(Exit::bad_recipe, "{}", trouble);
+        if (!trouble.empty()) fail(Fault::bad_recipe, "{}", trouble);
       });
     }
     for (const std::string& text : world.gather_strings(trouble)) {

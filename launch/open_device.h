@@ -7,7 +7,7 @@
 
 namespace drover {
 
-// What the recipe's device is on this machine; 78 where it cannot be had.
+// What the recipe's device is on this machine; bad_recipe where it cannot be had.
 DeviceKind device_of(const Recipe& recipe);
 
 // Collective over host.world. A rank's GPU is that of its number on the node. Says how the ranks' GPUs speak, unless there is one rank.

@@ -52,6 +52,7 @@ int take_cores(const MpiWorld& world) {
 }  // namespace
 
 void prepare_process() {
+  set_exit_codes([](Fault fault) { return static_cast<int>(exit_of(fault)); });
   open_standard_descriptors();
   hold_stop_signals();
 }
@@ -59,7 +60,7 @@ void prepare_process() {
 Process start_process(int* argc, char*** argv, OnStop on_stop) {
   Process process;
   if (on_stop == OnStop::save) {
-    take_stop_signals(launched_rank());
+    take_stop_signals(launched_rank(), [](StopReason stop) { return static_cast<int>(exit_of(stop)); });
   } else {
     release_stop_signals();
   }
@@ -82,7 +83,7 @@ int guarded(const Process& process, const std::function<Exit()>& verb) {
   const bool several = process.mpi.size > 1;
   try {
     const Exit code = verb();
-    if (!std::cout.flush()) fail(Exit::io, "the result could not be written to stdout; is the disk full, or its reader gone?");
+    if (!std::cout.flush()) fail(Fault::io, "the result could not be written to stdout; is the disk full, or its reader gone?");
     if (launched_by_mpi()) finish_mpi();
     return static_cast<int>(code);
   } catch (const fs::filesystem_error& error) {
@@ -90,14 +91,15 @@ int guarded(const Process& process, const std::function<Exit()>& verb) {
     if (several) abort_all(static_cast<int>(Exit::io));
     return static_cast<int>(Exit::io);
   } catch (const Error& error) {
-    const bool agreed = error.code() != Exit::internal && error.code() != Exit::hang && error.code() != Exit::peer_lost;
+    const Fault fault = error.fault();
+    const bool agreed = fault != Fault::internal && fault != Fault::rank_hangs && fault != Fault::rank_lost;
     if (agreed || !several) {
       log::write(fmt::format("drover: {}", error.what()));
       if (launched_by_mpi()) finish_mpi();
-      return static_cast<int>(error.code());
+      return static_cast<int>(exit_of(fault));
     }
     log::write_any(fmt::format("drover: {}", error.what()));
-    abort_all(static_cast<int>(error.code()));
+    abort_all(static_cast<int>(exit_of(fault)));
   } catch (const std::exception& error) {
     log::write_any(fmt::format("drover: internal error: {}", error.what()));
     if (several) abort_all(static_cast<int>(Exit::internal));

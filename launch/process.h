@@ -2,8 +2,8 @@
 #pragma once
 #include <functional>
 
-#include "kernels/base/error.h"
 #include "kernels/comm/mesh.h"
+#include "launch/exit_code.h"
 
 namespace drover {
 

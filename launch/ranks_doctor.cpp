@@ -159,7 +159,7 @@ std::string nodes_of(const std::vector<ordered_json>& cards, const MeshShape& sh
   return text;
 }
 
-// 80 where a rank is silent, said by the lowest that answers.
+// rank_hangs where a rank is silent, said by the lowest that answers.
 std::vector<ordered_json> all_cards(const Process& process) {
   const int self = process.mpi.rank;
   const std::vector<std::optional<std::string>> answers = process.world->roll_call(card_of(process).dump(), kAnswerSeconds);
@@ -175,7 +175,7 @@ std::vector<ordered_json> all_cards(const Process& process) {
   if (self != speaker) std::this_thread::sleep_for(std::chrono::seconds(10));  // the speaker ends all
   for (size_t r = 0; r < cards.size(); ++r) std::cout << (answers[r] ? fmt::format("rank {} answers: {}\n", r, cards[r]["node"].get<std::string>()) : fmt::format("rank {} does NOT ANSWER\n", r));
   std::cout << std::flush;
-  fail(Exit::hang, "rank{} {} did not answer within {:g} s: the GPU's driver, the file system with the program, or the network of {} hangs; see nvidia-smi and dmesg there", silent.size() == 1 ? "" : "s",
+  fail(Fault::rank_hangs, "rank{} {} did not answer within {:g} s: the GPU's driver, the file system with the program, or the network of {} hangs; see nvidia-smi and dmesg there", silent.size() == 1 ? "" : "s",
        list_ranks(silent), kAnswerSeconds, silent.size() == 1 ? "its node" : "their nodes");
 }
 

@@ -17,7 +17,7 @@ AdapterLayout adapter_layout(const ModelConfig& config, const std::function<std:
     }
   }
   if (!any) {
-    fail(Exit::bad_data,
+    fail(Fault::bad_data,
          "the adapter's target_modules match no linear of this model; allowed are all-linear, or names among q_proj, k_proj, v_proj, o_proj, "
          "gate_proj, up_proj, down_proj, or a regex on paths like {}",
          module_path(0, Projection::q));

@@ -25,7 +25,7 @@ struct LowRankSpec {
 };
 using AdapterLayout = std::vector<std::array<std::optional<LowRankSpec>, kProjections>>;  // by layer, by projection
 
-// Asks `match` for every linear by its module path; 65 when nothing matches.
+// Asks `match` for every linear by its module path; bad_data when nothing matches.
 AdapterLayout adapter_layout(const ModelConfig& config, const std::function<std::optional<LowRankSpec>(const std::string& path)>& match);
 int64_t trainable_parameters(const ModelConfig& config, const AdapterLayout& layout);
 int64_t lowest_adapted_layer(const AdapterLayout& layout);  // == layers when there is none

@@ -1,4 +1,4 @@
-// What config.json says about the arithmetic of a LlamaForCausalLM. Anything it says that this struct cannot hold is refused (65), naming the field.
+// What config.json says about the arithmetic of a LlamaForCausalLM. Anything it says that this struct cannot hold is refused (bad_data), naming the field.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -35,8 +35,8 @@ struct ModelConfig {
   bool operator==(const ModelConfig&) const = default;
 };
 
-ModelConfig parse_model_config(const std::string& json_text, const std::string& where);  // 65 with the field and what is allowed
-ModelConfig read_model_config(const fs::path& directory);                                // DIR/config.json; 66 when absent
+ModelConfig parse_model_config(const std::string& json_text, const std::string& where);  // bad_data with the field and what is allowed
+ModelConfig read_model_config(const fs::path& directory);                                // DIR/config.json; missing_input when absent
 std::string write_model_config(const ModelConfig& config);                               // config.json as transformers v4 spells it (v5 reads it)
 
 int64_t parameter_count(const ModelConfig& config);

@@ -14,7 +14,7 @@ WeightLoader::WeightLoader(const StageShape& shape, const Loading& loading)
 
 const ParamSpec& WeightLoader::spec_of(const std::string& name) const {
   const auto found = by_name_.find(name);
-  if (found == by_name_.end()) fail(Exit::internal, "internal error: no weight is called {}", name);
+  if (found == by_name_.end()) fail(Fault::internal, "internal error: no weight is called {}", name);
   return *found->second;
 }
 

@@ -21,7 +21,7 @@ LinearShape shape_of(const ModelConfig& c, Projection projection) {
     case Projection::up: return {c.ffn, c.hidden, Split::output};
     case Projection::down: return {c.hidden, c.ffn, Split::input};
   }
-  fail(Exit::internal, "internal error: unknown projection");
+  fail(Fault::internal, "internal error: unknown projection");
 }
 
 std::string module_path(int64_t layer, Projection projection) {

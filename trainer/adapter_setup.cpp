@@ -26,7 +26,7 @@ AdapterConfig adapter_config(const ReadRecipe& read) {
   const auto same = [&](const char* key, bool equal) {
     const std::string name = std::string("lora.") + key;
     if (read.origins.count(name) != 0 && !equal) {
-      fail(Exit::bad_recipe,
+      fail(Fault::bad_recipe,
            "{} ({}) differs from the adapter in lora.init_from {}; leave the key out, or start without init_from", name,
            read.origins.at(name), *l.init_from);
     }

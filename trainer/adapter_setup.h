@@ -8,7 +8,7 @@
 namespace drover {
 
 // As PEFT would write it down. With lora.init_from that directory's configuration, which the recipe may only repeat
-// (78).
+// (bad_recipe).
 AdapterConfig adapter_config(const ReadRecipe& recipe);
 AdapterConfig adapter_config_in(const fs::path& directory);  // DIR/adapter_config.json
 

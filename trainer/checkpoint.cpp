@@ -85,25 +85,25 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
   c.hold_ = std::make_shared<FileHold>(FileHold::shared(path));
   try {
     json manifest = json::parse(read_text(path, size_t{256} << 20));
-    if (manifest.at("format") != "drover checkpoint") fail(Exit::bad_data, "{} is not a checkpoint's manifest", path.string());
+    if (manifest.at("format") != "drover checkpoint") fail(Fault::bad_data, "{} is not a checkpoint's manifest", path.string());
     if (manifest.at("version") != kVersion) {
-      fail(Exit::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(), manifest["version"].dump(), kVersion);
+      fail(Fault::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(), manifest["version"].dump(), kVersion);
     }
     const std::string hash = manifest.at("hash");
     manifest.erase("hash");
-    if (sha256_hex(manifest.dump()) != hash) fail(Exit::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged", path.string());
+    if (sha256_hex(manifest.dump()) != hash) fail(Fault::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged", path.string());
     c.state_ = {manifest.at("step"), manifest.at("identity"), manifest.at("epoch"), manifest.at("step_in_epoch"),
                 parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string())};
     for (const json& file : manifest.at("files")) {
       const fs::path at = directory / file.at("name").get<std::string>();
       if (!fs::exists(at)) {
-        if (!fs::exists(path)) fail(Exit::io, "{} was removed while it was read", directory.string());
-        fail(Exit::bad_data, "{} is missing from the checkpoint", at.string());
+        if (!fs::exists(path)) fail(Fault::io, "{} was removed while it was read", directory.string());
+        fail(Fault::bad_data, "{} is missing from the checkpoint", at.string());
       }
       if (fs::file_size(at) != file.at("bytes").get<uint64_t>()) {
-        fail(Exit::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(), fs::file_size(at), file["bytes"].dump());
+        fail(Fault::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(), fs::file_size(at), file["bytes"].dump());
       }
-      if (sha256_file(at) != file.at("sha256").get<std::string>()) fail(Exit::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
+      if (sha256_file(at) != file.at("sha256").get<std::string>()) fail(Fault::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
     }
     for (const json& t : manifest.at("tensors")) {
       Factor& f = c.factors_[t.at("name").get<std::string>()];
@@ -112,12 +112,12 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
       f.pieces.push_back({t.at("file"), t.at("rows")[0], t.at("rows")[1], t.at("cols")[0], t.at("cols")[1]});
     }
   } catch (const json::exception& error) {
-    fail(Exit::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), error.what());
+    fail(Fault::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), error.what());
   }
   for (const auto& [name, f] : c.factors_) {
     int64_t covered = 0;
     for (const Piece& p : f.pieces) covered += p.rows * p.cols;
-    if (covered != f.rows * f.cols) fail(Exit::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), name);
+    if (covered != f.rows * f.cols) fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), name);
   }
   return c;
 }
@@ -156,7 +156,7 @@ std::optional<Checkpoint> Checkpoint::latest(const fs::path& run, const std::fun
     }
     if (!vanished) return std::nullopt;
   }
-  fail(Exit::io, "{}: its checkpoints were removed faster than they could be opened; try again", run.string());
+  fail(Fault::io, "{}: its checkpoints were removed faster than they could be opened; try again", run.string());
 }
 
 std::vector<std::string> Checkpoint::factor_names() const {
@@ -172,7 +172,7 @@ void Checkpoint::read(const std::string& kind, const std::string& factor, int64_
     const int64_t r0 = std::max(row_begin, p.row_begin), r1 = std::min(row_begin + rows, p.row_begin + p.rows);
     const int64_t c0 = std::max(col_begin, p.col_begin), c1 = std::min(col_begin + cols, p.col_begin + p.cols);
     if (r0 >= r1 || c0 >= c1) continue;
-    if (!fs::exists(directory_ / p.file)) fail(Exit::io, "{} was removed while it was read", directory_.string());
+    if (!fs::exists(directory_ / p.file)) fail(Fault::io, "{} was removed while it was read", directory_.string());
     const hdf5::File file = hdf5::File::open(directory_ / p.file);
     const std::vector<float> values = file.read_rows<float>(dataset(kind, factor), r0 - p.row_begin, r1 - r0);
     for (int64_t r = r0; r < r1; ++r) {
@@ -186,9 +186,9 @@ void Checkpoint::load(Trainables& trainables, Backend& backend) const {
   std::vector<float> values;
   for (const Slice& f : trainables.slices()) {
     const auto found = factors_.find(f.name);
-    if (found == factors_.end()) fail(Exit::bad_data, "{}: the checkpoint has no tensor {}", directory_.string(), f.name);
+    if (found == factors_.end()) fail(Fault::bad_data, "{}: the checkpoint has no tensor {}", directory_.string(), f.name);
     if (found->second.rows != f.rows || found->second.cols != f.cols) {
-      fail(Exit::bad_data, "{}: {} has the shape ({}, {}), the run needs ({}, {})", directory_.string(), f.name, found->second.rows, found->second.cols, f.rows, f.cols);
+      fail(Fault::bad_data, "{}: {} has the shape ({}, {}), the run needs ({}, {})", directory_.string(), f.name, found->second.rows, found->second.cols, f.rows, f.cols);
     }
     values.resize(static_cast<size_t>(f.size()));
     const Tensor flats[] = {trainables.parameters, trainables.moment1, trainables.moment2};

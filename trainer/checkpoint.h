@@ -21,14 +21,14 @@ struct CheckpointState {
   AdapterConfig adapter;                        // what is trained: a checkpoint can be exported without its recipe
 };
 
-// Collective over mesh.world. 74 when it cannot be written, also because a directory of that step is there.
+// Collective over mesh.world. io when it cannot be written, also because a directory of that step is there.
 void save_checkpoint(const fs::path& run, const CheckpointState& state, const Trainables& trainables, Backend& backend,
                      const Mesh& mesh);
 
 // A checkpoint that verified: every file has the size and SHA-256 that the manifest states. As long as it is open it is not pruned.
 class Checkpoint {
  public:
-  // 65 or 82 (a hash differs) with the file that is wrong; 74 where the checkpoint is removed meanwhile.
+  // bad_data or corruption (a hash differs) with the file that is wrong; io where the checkpoint is removed meanwhile.
   static Checkpoint open(const fs::path& directory);
   // The newest of run/step-* that verifies; `warn` hears of every newer one that does not.
   static std::optional<Checkpoint> latest(const fs::path& run, const std::function<void(const std::string&)>& warn);
@@ -39,7 +39,7 @@ class Checkpoint {
   std::pair<int64_t, int64_t> shape(const std::string& factor) const;  // global
   // kind: "parameters", "moment1" or "moment2". The slice of the global matrix, row-major.
   void read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, float* out) const;
-  // Fills this rank's slices: parameters, and the moments where there are any. 65 when the tensors are not the same.
+  // Fills this rank's slices: parameters, and the moments where there are any. bad_data when the tensors are not the same.
   void load(Trainables& trainables, Backend& backend) const;
 
  private:

@@ -39,7 +39,7 @@ double head_cost_in_layers(const ModelConfig& m) {
 EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout,
                                const MeshShape& mesh, const PreparedData* data) {
   const std::string why = why_not_tp(model, mesh.tp());
-  if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
+  if (!why.empty()) fail(Fault::bad_recipe, "{}", why);
   EngineSettings s;
   s.model = model;
   s.adapter = layout;
@@ -54,7 +54,7 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   s.dropout = static_cast<float>(recipe.lora.dropout);
   s.seed = static_cast<uint64_t>(recipe.train.seed);
   if (recipe.data.max_length > model.max_positions) {
-    fail(Exit::bad_recipe, "data.max_length {} is more than the model's max_position_embeddings {}",
+    fail(Fault::bad_recipe, "data.max_length {} is more than the model's max_position_embeddings {}",
          recipe.data.max_length, model.max_positions);
   }
   if (data == nullptr) return s;
@@ -87,7 +87,7 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   for (const SamplePrompt& p : data->prompts) longest = std::max(longest, static_cast<int64_t>(p.ids.size()));
   const int64_t tokens = longest + kSampleAnswerTokens;
   if (tokens > model.max_positions) {
-    fail(Exit::bad_data, "{}: a prompt of {} tokens and an answer of {} do not fit the model's {} positions",
+    fail(Fault::bad_data, "{}: a prompt of {} tokens and an answer of {} do not fit the model's {} positions",
          *recipe.eval.prompts, longest, kSampleAnswerTokens, model.max_positions);
   }
   const int64_t share = (static_cast<int64_t>(data->prompts.size()) + mesh.dp() - 1) / mesh.dp();

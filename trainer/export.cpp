@@ -28,7 +28,7 @@ void check_some_b_counts(const Checkpoint& checkpoint) {
       if (v != 0) return;
     }
   }
-  fail(Exit::bad_data, "{}: every B of the adapter is zero, so that it changes nothing; train more than the first step at a learning rate above 0 (with warm-up the first step has rate 0). "
+  fail(Fault::bad_data, "{}: every B of the adapter is zero, so that it changes nothing; train more than the first step at a learning rate above 0 (with warm-up the first step has rate 0). "
        "Nothing was written",
        checkpoint.directory().string());
 }
@@ -44,13 +44,13 @@ void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& o
   write_adapter(out, checkpoint.state().adapter, shapes, [&](const std::string& name) { return whole_matrix(checkpoint, name); }, dtype);
 
   const AdapterFile back(out);
-  if (back.shapes() != shapes) fail(Exit::corruption, "{}: read back, the adapter's {} tensors have other names or shapes than the {} that were written", out.string(), back.shapes().size(), shapes.size());
+  if (back.shapes() != shapes) fail(Fault::corruption, "{}: read back, the adapter's {} tensors have other names or shapes than the {} that were written", out.string(), back.shapes().size(), shapes.size());
   for (const auto& [name, shape] : shapes) {
     AdapterMatrix written = whole_matrix(checkpoint, name);
     if (dtype == DType::bf16) {
       for (float& v : written.values) v = static_cast<float>(bf16(v));
     }
-    if (back.read(name) != written) fail(Exit::corruption, "{}: read back, {} is not what was written", out.string(), name);
+    if (back.read(name) != written) fail(Fault::corruption, "{}: read back, {} is not what was written", out.string(), name);
   }
 }
 
@@ -134,7 +134,7 @@ void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs:
   double worst = 0;
   for (const TensorSpec& tensor : writer.order()) {
     if (tensor.dtype != StoredType::f32 && tensor.dtype != StoredType::bf16) {
-      fail(Exit::bad_data, "{} is stored as {}; merged models are written from bf16 or fp32 checkpoints", tensor.name, name_of(tensor.dtype));
+      fail(Fault::bad_data, "{} is stored as {}; merged models are written from bf16 or fp32 checkpoints", tensor.name, name_of(tensor.dtype));
     }
     const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));  // without ".weight"
     const auto target = tensor.shape.size() == 2 && path.find(".layers.") != std::string::npos ? matcher.match(path) : std::nullopt;
@@ -149,7 +149,7 @@ void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs:
         std::max(worst, write_merged(backend, base, tensor, target->scale, whole(Factor::a), whole(Factor::b), writer));
   }
   // One rounding to bf16 is off by at most 2⁻⁹ of a weight, and errors of a row partly cancel.
-  if (!(worst <= 0x1p-7)) fail(Exit::corruption, "a merged weight is off by {:.2e} from base and adapter together; nothing was written", worst);
+  if (!(worst <= 0x1p-7)) fail(Fault::corruption, "a merged weight is off by {:.2e} from base and adapter together; nothing was written", worst);
   writer.commit();
   for (const std::string& name : ours) {
     if (fs::exists(base.path() / name)) fs::copy_file(base.path() / name, staged.path() / name);
@@ -164,7 +164,7 @@ void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs:
       values.resize(static_cast<size_t>(count * spec.cols));
       back.read(spec.name, row, count, 0, spec.cols, DType::f32, values.data());
       for (float v : values) {
-        if (!std::isfinite(v)) fail(Exit::corruption, "read back, the merged {} holds a value that is not finite; nothing was written", spec.name);
+        if (!std::isfinite(v)) fail(Fault::corruption, "read back, the merged {} holds a value that is not finite; nothing was written", spec.name);
       }
     }
   }

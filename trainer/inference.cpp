@@ -62,11 +62,11 @@ Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDev
     if (s.adapter) replica.adapter = adapter_layout_of(config, adapter_config_in(*s.adapter));
     named = named_adapters(s, config);
     const std::string why = why_not_tp(config, mesh.shape.tp());
-    if (!why.empty()) fail(Exit::bad_recipe, "{}", why);
+    if (!why.empty()) fail(Fault::bad_recipe, "{}", why);
     replica.partition = partition_layers(config.layers, mesh.shape.pp(), head_cost_in_layers(config));
     const int64_t capacity = s.capacity_tokens > 0 ? s.capacity_tokens : std::min<int64_t>(config.max_positions, 4096);
     if (capacity > config.max_positions) {
-      fail(Exit::bad_data, "prompt and answer have {} tokens; the model has {} positions", capacity,
+      fail(Fault::bad_data, "prompt and answer have {} tokens; the model has {} positions", capacity,
            config.max_positions);
     }
     replica.max_positions = capacity;

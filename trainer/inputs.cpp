@@ -15,11 +15,11 @@ namespace drover {
 ModelConfig model_config_of(const Recipe& recipe, ShapeFrom from) {
   const fs::path path = recipe.model.path;
   if (from == ShapeFrom::directory) {
-    if (!fs::is_directory(path)) fail(Exit::missing_input, "no model directory {}", path.string());
+    if (!fs::is_directory(path)) fail(Fault::missing_input, "no model directory {}", path.string());
   } else if (!fs::exists(path / "config.json")) {
     const std::string name = path.filename().string();
     if (const auto known = known_model(name)) return *known;
-    fail(Exit::missing_input, "{} has no config.json, and \"{}\" is not a shape known by name; known are {}",
+    fail(Fault::missing_input, "{} has no config.json, and \"{}\" is not a shape known by name; known are {}",
          path.string(), name, fmt::join(known_model_names(), ", "));
   }
   return read_model_config(path);
@@ -72,7 +72,7 @@ void warn_about(const PrepareReport& report, const std::string& what, int64_t ma
 void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what) {
   const auto largest = std::max_element(ids.begin(), ids.end());
   if (largest == ids.end() || *largest < model.vocab) return;
-  fail(Exit::bad_data,
+  fail(Fault::bad_data,
        "{}: the tokenizer gives the id {}, and the model has embeddings for {} ids; they do not belong together "
        "(model.path, model.tokenizer)",
        what, *largest, model.vocab);
@@ -120,7 +120,7 @@ std::pair<TokenStore, TokenStore> split_off(const TokenStore& all, double share,
 
 void take_share(const Recipe& recipe, PreparedData& data) {
   if (!recipe.data.validation.files.empty() || recipe.data.validation.share <= 0) return;
-  if (data.train.documents() < 2) fail(Exit::bad_data, "data.validation.share needs at least two training documents");
+  if (data.train.documents() < 2) fail(Fault::bad_data, "data.validation.share needs at least two training documents");
   auto [train, validation] =
       split_off(data.train, recipe.data.validation.share, static_cast<uint64_t>(recipe.train.seed), recipe.data.packing,
                 recipe.data.max_length);

@@ -28,7 +28,7 @@ MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) 
 
 void MetricsFile::line(const std::string& text) {
   out_ << text << '\n' << std::flush;
-  if (!out_) fail(Exit::io, "cannot write {}; is the disk full?", path_.string());
+  if (!out_) fail(Fault::io, "cannot write {}; is the disk full?", path_.string());
 }
 
 void MetricsFile::step(const StepMetrics& m) {

@@ -48,7 +48,7 @@ std::string check_weights_together(ModelDirectory& model, LayerRange mine, Commu
   for (size_t rank = 0; rank < parts.size(); ++rank) {
     for (const auto& [file, hash] : nlohmann::json::parse(parts[rank]).get<std::map<std::string, std::string>>()) {
       if (whole.emplace(file, hash).first->second == hash) continue;
-      fail(Exit::bad_recipe, "the ranks see different models: {} of {} is not the same on rank {} as on a lower one; give every machine the same directory", file, model.path().string(), rank);
+      fail(Fault::bad_recipe, "the ranks see different models: {} of {} is not the same on rank {} as on a lower one; give every machine the same directory", file, model.path().string(), rank);
     }
   }
   return sha256_hex(nlohmann::json(whole).dump());

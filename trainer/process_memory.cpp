@@ -50,7 +50,7 @@ void check_fits_memory(const ArenaBytes& arenas, Backend& backend) {
   const int64_t needed = arenas.total() + backend.workspace_bytes() - backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
   const int64_t there_is = backend.memory().free_bytes();
   if (needed <= there_is) return;
-  fail(Exit::bad_recipe, "this rank needs {:.1f} GiB of its GPU's memory, and {:.1f} GiB are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or data.max_length, or "
+  fail(Fault::bad_recipe, "this rank needs {:.1f} GiB of its GPU's memory, and {:.1f} GiB are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or data.max_length, or "
        "set memory.activation_checkpointing: full", static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
 }
 
@@ -72,7 +72,7 @@ void check_fits_machine(Communicator& world, int64_t predicted_bytes) {
   together(world, [&] {
     const int64_t there_is = kilobyte_line("/proc/meminfo", "MemTotal:");
     if (there_is == 0 || needed <= there_is) return;
-    fail(Exit::bad_recipe,
+    fail(Fault::bad_recipe,
          "the {} ranks on {} need about {:.1f} GiB of memory, and it has {:.1f} GiB; spread them over more machines or "
          "shard further (parallel.tp, parallel.pp), or lower train.micro_batch_size or data.max_length, or set "
          "memory.activation_checkpointing: full",

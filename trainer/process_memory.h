@@ -13,13 +13,13 @@ int64_t available_machine_bytes();  // MemAvailable
 // what the libraries take once they work.
 int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend);
 
-// 78 where a device's own memory cannot hold the arenas and the workspace.
+// bad_recipe where a device's own memory cannot hold the arenas and the workspace.
 void check_fits_memory(const ArenaBytes& arenas, Backend& backend);
 
 // What metrics call peak_bytes: of the device's memory where the backend has one of its own, else of the process.
 int64_t peak_bytes(Backend& backend);
 
-// Collective. 78 where the ranks of this machine would together need more memory than it has, naming both; a run would otherwise be killed on the way.
+// Collective. bad_recipe where the ranks of this machine would together need more memory than it has, naming both; a run would otherwise be killed on the way.
 void check_fits_machine(Communicator& world, int64_t predicted_bytes);
 
 }  // namespace drover

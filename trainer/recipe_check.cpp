@@ -40,9 +40,9 @@ class Problems {
   }
   void fail_where_any() const {
     if (texts_.empty()) return;
-    const Exit code = missing_ == texts_.size() ? Exit::missing_input : Exit::bad_recipe;
-    if (texts_.size() == 1) throw Error(code, texts_.front());
-    throw Error(code, fmt::format("{} problems in the recipe:\n  {}", texts_.size(), fmt::join(texts_, "\n  ")));
+    const Fault fault = missing_ == texts_.size() ? Fault::missing_input : Fault::bad_recipe;
+    if (texts_.size() == 1) throw Error(fault, texts_.front());
+    throw Error(fault, fmt::format("{} problems in the recipe:\n  {}", texts_.size(), fmt::join(texts_, "\n  ")));
   }
 
  private:
@@ -73,7 +73,7 @@ void check_targets(const ReadRecipe& read, const ModelConfig& model, Problems& p
         AdapterConfig only;
         only.target_modules = R"((.*\.)?()" + pattern + ")";  // PEFT's rule for the keys of a pattern, as a target
         const AdapterMatcher matcher(only, key);
-        if (matches_none([&](const std::string& path) { return matcher.match(path).has_value(); })) fail(Exit::bad_recipe, "{}: {} matches no linear of this model", key, pattern);
+        if (matches_none([&](const std::string& path) { return matcher.match(path).has_value(); })) fail(Fault::bad_recipe, "{}: {} matches no linear of this model", key, pattern);
       });
     }
   };

@@ -53,7 +53,7 @@ struct Replica {
   Replica(const Replica&) = delete;
   Replica& operator=(const Replica&) = delete;
 
-  void load(const Checkpoint& checkpoint);  // into the adapter, its moments and its compute copies; 65 for other tensors
+  void load(const Checkpoint& checkpoint);  // into the adapter, its moments and its compute copies; bad_data for other tensors
   ArenaBytes peak() const;                  // without `saved`, which is the engine's
   Backend& backend() const { return *device.backend; }
 

@@ -49,7 +49,7 @@ Plan plan_run(const EngineSettings& settings, const Mesh& mesh, Backend& backend
 
 void check_moves(const LearningRate& rate, const OptimSection& optim, int64_t steps) {
   if (rate.moves()) return;
-  fail(Exit::bad_recipe,
+  fail(Fault::bad_recipe,
        "the learning rate is 0 in all {} steps, so that nothing would be learnt: optim.learning_rate is {}, and with "
        "warm-up the first step has rate 0; train more steps or set optim.warmup_steps to 0",
        steps, optim.learning_rate);
@@ -69,7 +69,7 @@ Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>
     checkpoint = directory.to_resume(recipe.checkpoint.resume, identity);
     if (!checkpoint) return;
     if (checkpoint->state().step > steps) {
-      fail(Exit::bad_recipe,
+      fail(Fault::bad_recipe,
            "{} has done {} steps, and the recipe asks for {} in all; raise train.max_steps or train.epochs, choose a "
            "new output.dir, or start over with checkpoint.resume: never",
            checkpoint->directory().string(), checkpoint->state().step, steps);
@@ -112,7 +112,7 @@ void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t
   const double off = exported_distance(engine, adapter, batch);
   together(world, [&] {
     if (off <= (recipe.output.adapter_dtype == Precision::fp32 ? 0 : kAdapterRounded)) return;
-    fail(Exit::corruption,
+    fail(Fault::corruption,
          "{}: read back, the adapter's log-probabilities are off by {:.1e} from those of the one that was trained; the "
          "checkpoint {} is untouched: try drover export {} --adapter DIR",
          adapter.string(), off, checkpoint.string(), directory.path().string());
@@ -121,7 +121,7 @@ void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t
 
 }  // namespace
 
-Exit train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
+StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
   const Recipe& recipe = read.recipe;
   Communicator& world = *mesh.world;
   RunDirectory directory(recipe.output.dir, world);
@@ -179,7 +179,7 @@ Exit train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_devi
   if (const StopReason stop = loop.run(); stop != StopReason::none) {
     log::info("stopped after step {} of {}; {} is saved. Start the same command again to go on.", loop.done(), steps,
               directory.checkpoint(loop.done()).string());
-    return stop == StopReason::interrupted ? Exit::interrupted : Exit::preempted;
+    return stop;
   }
 
   watchdog.beat("exporting the adapter");
@@ -194,7 +194,7 @@ Exit train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_devi
       "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy\n"
       "  merge it: {} export {} --merged {}",
       adapter, program_name(), recipe.model.path, adapter, program_name(), run, (directory.path() / "merged").string());
-  return Exit::done;
+  return StopReason::none;
 }
 
 }  // namespace drover

@@ -61,7 +61,7 @@ void RunDirectory::record(const std::function<void(MetricsFile&)>& write) {
       if (world_.rank() == 0) write(*metrics_);
     });
   } catch (const Error& error) {
-    if (error.code() != Exit::io) throw;
+    if (error.fault() != Fault::io) throw;
     unrecorded_ = error;
   }
 }

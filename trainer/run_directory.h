@@ -14,7 +14,7 @@ namespace drover {
 
 class RunDirectory {
  public:
-  // Collective. Takes the directory for this run; 78 where another one has it.
+  // Collective. Takes the directory for this run; bad_recipe where another one has it.
   RunDirectory(const fs::path& path, Communicator& world);
 
   const fs::path& path() const { return path_; }
@@ -22,7 +22,7 @@ class RunDirectory {
   fs::path checkpoint(int64_t step) const;
   fs::path answers(int64_t step) const;  // of eval.prompts
 
-  // What this run goes on from, as checkpoint.resume says; nothing: it starts anew. 78 where that is another run's.
+  // What this run goes on from, as checkpoint.resume says; nothing: it starts anew. bad_recipe where that is another run's.
   std::optional<Checkpoint> to_resume(const std::string& resume, const std::map<std::string, std::string>& identity);
   // Collective. The run is accepted, and the directory is its own from here on: checkpoints after `saved` are set
   // aside, the recipe is written, and the metrics go on after `step`.

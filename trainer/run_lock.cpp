@@ -31,7 +31,7 @@ Holder holder_in(const fs::path& path) {
   if (text.empty()) return {};
   const auto j = nlohmann::json::parse(text, nullptr, false);
   if (!j.is_object() || !j.contains("host") || !j["host"].is_string() || !j.contains("pid") || !j["pid"].is_number_integer()) {
-    fail(Exit::bad_recipe, "{} is no lock of this program; choose another output.dir, or remove the file", path.string());
+    fail(Fault::bad_recipe, "{} is no lock of this program; choose another output.dir, or remove the file", path.string());
   }
   return {true, j["host"], j["pid"]};
 }
@@ -45,7 +45,7 @@ std::mutex holding;
 RunLock* held = nullptr;  // this process's, if it has one
 
 [[noreturn]] void refuse(const fs::path& path, const Holder& holder) {
-  fail(Exit::bad_recipe, "{} is in use by {}; wait for it, choose another output.dir, or remove the file if that run is gone", path.string(),
+  fail(Fault::bad_recipe, "{} is in use by {}; wait for it, choose another output.dir, or remove the file if that run is gone", path.string(),
        holder.known ? fmt::format("process {} on {}", holder.pid, holder.host) : "another process");
 }
 
@@ -54,7 +54,7 @@ RunLock* held = nullptr;  // this process's, if it has one
 RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
   while (true) {
     descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) fail(Exit::io, "cannot open {}: {}", path_.string(), std::strerror(errno));
+    if (descriptor_ < 0) fail(Fault::io, "cannot open {}: {}", path_.string(), std::strerror(errno));
     if (flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
       if (same_file(descriptor_, path_)) break;
       close(descriptor_);  // the run before removed it in between
@@ -70,7 +70,7 @@ RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
     if (holder.known && (holder.host != host_name() || alive_here)) refuse(path_, holder);
     const std::string text = nlohmann::json{{"host", host_name()}, {"pid", getpid()}}.dump();
     if (ftruncate(descriptor_, 0) != 0 || pwrite(descriptor_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
-      fail(Exit::io, "cannot write {}: {}", path_.string(), std::strerror(errno));
+      fail(Fault::io, "cannot write {}: {}", path_.string(), std::strerror(errno));
     }
   } catch (...) {
     close(descriptor_);

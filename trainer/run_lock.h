@@ -8,7 +8,7 @@ namespace drover {
 // hosts that share the directory on a file system without locks.
 class RunLock {
  public:
-  // 78 naming process and host where another run is at work, or where the file is not a lock of this program.
+  // bad_recipe naming process and host where another run is at work, or where the file is not a lock of this program.
   explicit RunLock(const fs::path& run);
   ~RunLock();
   RunLock(const RunLock&) = delete;

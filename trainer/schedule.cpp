@@ -101,7 +101,7 @@ int64_t streams(const Schedule& schedule) {
 std::vector<LayerRange> partition_layers(int64_t layers, int stages, double head_cost_in_layers) {
   require(stages >= 1 && head_cost_in_layers >= 0, "layers are split over at least one stage");
   if (stages > layers) {
-    fail(Exit::bad_recipe, "parallel.pp is {}, but the model has {} layers and every stage needs at least one; set parallel.pp to {} or less",
+    fail(Fault::bad_recipe, "parallel.pp is {}, but the model has {} layers and every stage needs at least one; set parallel.pp to {} or less",
          stages, layers, layers);
   }
   struct Cost {

@@ -66,7 +66,7 @@ struct LayerRange {
 
 // Splits layers over stages, at least one each, so that the dearest stage is as cheap as possible; the last one also bears the head.
 // Among equals the most even split, and then the one with fewer layers in front, where most micro-batches are in flight.
-// Exit::bad_recipe where there are more stages than layers.
+// Fault::bad_recipe where there are more stages than layers.
 std::vector<LayerRange> partition_layers(int64_t layers, int stages, double head_cost_in_layers);
 
 }  // namespace drover

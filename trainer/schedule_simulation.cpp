@@ -188,7 +188,7 @@ Simulation simulate(const std::vector<Schedule>& stages, const SimulationCosts& 
 
 std::vector<Schedule> validated(std::vector<Schedule> stages) {
   const Simulation simulation = simulate(stages);
-  if (!simulation.problems.empty()) fail(Exit::internal, "internal error: the pipeline's schedule would not end: {}", fmt::join(simulation.problems, "; "));
+  if (!simulation.problems.empty()) fail(Fault::internal, "internal error: the pipeline's schedule would not end: {}", fmt::join(simulation.problems, "; "));
   return stages;
 }
 

@@ -8,7 +8,6 @@
 #include <mutex>
 #include <thread>
 
-#include "kernels/base/error.h"
 #include "kernels/base/log.h"
 #include "trainer/run_lock.h"
 
@@ -44,7 +43,7 @@ const char* name_of(int number) {
   }
 }
 
-void stop(int number, int rank) {
+void stop(int number, int rank, int (*exit_code)(StopReason)) {
   const bool interrupted = number == SIGINT || number == SIGUSR2;
   const StopReason reason = interrupted ? StopReason::interrupted : StopReason::preempted;
   const std::lock_guard lock(deciding);
@@ -58,7 +57,7 @@ void stop(int number, int rank) {
   }
   if (noting) return;
   remove_held_lock();
-  _exit(static_cast<int>(interrupted ? Exit::interrupted : Exit::preempted));
+  _exit(exit_code(reason));
 }
 
 }  // namespace
@@ -73,15 +72,15 @@ void release_stop_signals() {
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
-void take_stop_signals(int rank) {
+void take_stop_signals(int rank, int (*exit_code)(StopReason)) {
   static std::once_flag once;
-  std::call_once(once, [rank] {
+  std::call_once(once, [=] {
     hold_stop_signals();
     for (int number : {SIGPIPE, SIGXFSZ}) std::signal(number, SIG_IGN);
-    std::thread([rank, set = stop_signals()] {
+    std::thread([=, set = stop_signals()] {
       while (true) {
         int number = 0;
-        if (sigwait(&set, &number) == 0) stop(number, rank);
+        if (sigwait(&set, &number) == 0) stop(number, rank, exit_code);
       }
     }).detach();
   });

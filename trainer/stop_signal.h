@@ -1,7 +1,7 @@
-// Stop signals: TERM, USR1 and HUP ask a run to end and to go on later (exit code 75), INT and USR2 interrupt it
-// (130). They are blocked in every thread and taken by one thread of their own. No handler may run on a thread that
-// computes: oneDNN's sgemm kernels point the stack register into a heap buffer while they work (uxlfoundation/oneDNN
-// #4845), and a handler's frame would be written over the heap.
+// Stop signals: TERM, USR1 and HUP ask a run to end and to go on later, INT and USR2 interrupt it. They are blocked in
+// every thread and taken by one thread of their own. No handler may run on a thread that computes: oneDNN's sgemm
+// kernels point the stack register into a heap buffer while they work (uxlfoundation/oneDNN #4845), and a handler's
+// frame would be written over the heap.
 #pragma once
 
 namespace drover {
@@ -16,9 +16,9 @@ void hold_stop_signals();
 void release_stop_signals();
 
 // Starts the thread that takes them. Until `note_stops` a stop ends the process at once, without its run's lock:
-// nothing was trained yet. Calls after the first do nothing. `rank`: only rank 0 says that it was asked to stop. PIPE
-// and XFSZ are ignored: a write fails instead, and says what it was for.
-void take_stop_signals(int rank);
+// nothing was trained yet; `exit_code` gives its code. Calls after the first do nothing. `rank`: only rank 0 says that
+// it was asked to stop. PIPE and XFSZ are ignored: a write fails instead, and says what it was for.
+void take_stop_signals(int rank, int (*exit_code)(StopReason));
 
 // From now on a stop is noted, and the training loop agrees on it between steps.
 void note_stops();

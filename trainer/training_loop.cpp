@@ -66,7 +66,7 @@ void TrainingLoop::finish_steps(size_t kept) {
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
       progress_.finish();
       const StreamPosition position = p_.loader.position_of(done_);
-      fail(Exit::non_finite,
+      fail(Fault::non_finite,
            "step {}: the loss is {} and the gradient norm {}{}. Lower optim.learning_rate, or look at the rows of this "
            "step (epoch {}, step {} of it); the last checkpoint is untouched",
            done_ + 1, result.loss, result.grad_norm, std::isfinite(result.grad_norm) ? "" : "; the update was not made",
@@ -111,7 +111,7 @@ StopReason TrainingLoop::stop_here() {
   progress_.finish();
   save_last();
   if (unrecorded) {
-    fail(Exit::io,
+    fail(Fault::io,
          "{}. The run was saved after step {}, without what could not be written: start the same command again to go "
          "on",
          unrecorded->what(), done_);

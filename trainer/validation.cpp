@@ -53,7 +53,7 @@ bool Validator::evaluate(int64_t step, Progress& progress) {
   if (!e.complete) return false;
   if (!std::isfinite(e.loss())) {
     progress.finish();
-    fail(Exit::non_finite,
+    fail(Fault::non_finite,
          "step {}: the validation loss is {}; the model's weights or the adapter overflow {}. The last checkpoint is "
          "untouched",
          step, e.loss(), word_of(recipe_.train.dtype));

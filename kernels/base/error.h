@@ -1,9 +1,10 @@
-// The one exception type and the exit codes that scripts rely on.
+// The one exception type, and what kinds of faults there are.
 // `fail` is for what a user can mend (what is wrong, where, what is allowed, what to do);
 // `require` (require.h) is for our own invariants and names the line that broke.
 #pragma once
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -11,34 +12,32 @@
 
 namespace drover {
 
-enum class Exit : int {
-  done = 0,
-  usage = 64,
-  bad_data = 65,       // bad data or model
-  missing_input = 66,
-  internal = 70,
-  io = 74,             // I/O, disk full, file vanished
-  preempted = 75,      // checkpoint saved
-  bad_recipe = 78,
-  hang = 80,
-  non_finite = 81,
-  corruption = 82,
-  peer_lost = 83,
-  interrupted = 130,   // checkpoint saved
+// What went wrong, in kinds that a caller can tell apart. launch/ gives each its exit code.
+enum class Fault : uint8_t {
+  usage,     // asked for in a way that cannot be done
+  bad_data,  // data, a model or an adapter
+  missing_input,
+  internal,    // a bug of ours
+  io,          // disk full, file vanished
+  bad_recipe,  // or one that does not fit this machine
+  rank_hangs,
+  non_finite,
+  corruption,  // what was written reads back otherwise
+  rank_lost,
 };
 
 class Error : public std::runtime_error {
  public:
-  Error(Exit code, const std::string& message) : std::runtime_error(message), code_(code) {}
-  Exit code() const { return code_; }
+  Error(Fault fault, const std::string& message) : std::runtime_error(message), fault_(fault) {}
+  Fault fault() const { return fault_; }
 
  private:
-  Exit code_;
+  Fault fault_;
 };
 
 template <typename... Args>
-[[noreturn]] void fail(Exit code, fmt::format_string<Args...> format, Args&&... args) {
-  throw Error(code, fmt::format(format, std::forward<Args>(args)...));
+[[noreturn]] void fail(Fault fault, fmt::format_string<Args...> format, Args&&... args) {
+  throw Error(fault, fmt::format(format, std::forward<Args>(args)...));
 }
 
 }  // namespace drover

@@ -21,7 +21,7 @@ namespace {
 fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 [[noreturn]] void fail_to_read(const char* what, const fs::path& path, int reason) {
-  fail(reason == ENOENT || reason == ENOTDIR ? Exit::missing_input : Exit::io, "cannot {} {}: {}", what, path.string(),
+  fail(reason == ENOENT || reason == ENOTDIR ? Fault::missing_input : Fault::io, "cannot {} {}: {}", what, path.string(),
        std::strerror(reason));
 }
 
@@ -34,7 +34,7 @@ fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.
     if (needed_bytes > 0) room += fmt::format(" and at least {} are needed", needed_bytes);
     room += "; free some space or choose another directory";
   }
-  fail(Exit::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason), room);
+  fail(Fault::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason), room);
 }
 
 class Descriptor {
@@ -76,7 +76,7 @@ std::string read_text(const fs::path& path, size_t limit_bytes) {
     if (got == 0) return text;
     text.append(buffer, static_cast<size_t>(got));
     if (text.size() > limit_bytes) {
-      fail(Exit::bad_data, "{} is larger than the {} bytes that are allowed for such a file", path.string(), limit_bytes);
+      fail(Fault::bad_data, "{} is larger than the {} bytes that are allowed for such a file", path.string(), limit_bytes);
     }
   }
 }
@@ -86,7 +86,7 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   if (file.get() < 0) fail_to_read("open", path, errno);
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_to_read("read", path, errno);
-  if (!S_ISREG(status.st_mode)) fail(Exit::io, "cannot map {}: it is not a regular file", path.string());
+  if (!S_ISREG(status.st_mode)) fail(Fault::io, "cannot map {}: it is not a regular file", path.string());
   size_ = static_cast<size_t>(status.st_size);
   if (size_ == 0) return;
   void* data = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
@@ -173,7 +173,7 @@ FileHold FileHold::shared(const fs::path& file) {
   int result;
   do result = ::flock(hold.descriptor_, LOCK_SH);
   while (result != 0 && errno == EINTR);
-  if (!is_at(hold.descriptor_, file)) fail(Exit::io, "{} was removed while it was opened", file.string());
+  if (!is_at(hold.descriptor_, file)) fail(Fault::io, "{} was removed while it was opened", file.string());
   return hold;
 }
 

@@ -12,7 +12,7 @@ namespace drover {
 
 namespace fs = std::filesystem;
 
-std::string read_text(const fs::path& path, size_t limit_bytes = size_t{1} << 30);  // 66 when absent, 74 when unreadable, 65 when larger
+std::string read_text(const fs::path& path, size_t limit_bytes = size_t{1} << 30);  // missing_input when absent, io when unreadable, bad_data when larger
 
 // A read-only memory map. `advise_done` lets the kernel drop pages that were already consumed.
 class MappedFile {
@@ -36,7 +36,7 @@ class MappedFile {
 
 // A new file that appears under its name only at `commit` (fsync, rename, fsync of the directory). Dropped without commit, it leaves nothing.
 // A symbolic link stays one: its target is replaced. What is no regular file (a pipe, a terminal, a device) is written into as it is.
-// Every failure is Exit::io with the path and the system's reason (free and needed bytes when the disk is full).
+// Every failure is Fault::io with the path and the system's reason (free and needed bytes when the disk is full).
 class AtomicFile {
  public:
   explicit AtomicFile(fs::path path);
@@ -56,7 +56,7 @@ class AtomicFile {
 // system without locks everybody holds everything.
 class FileHold {
  public:
-  static FileHold shared(const fs::path& file);                         // waits; 74 where the file vanishes meanwhile, 66 where it was not there
+  static FileHold shared(const fs::path& file);                         // waits; io where the file vanishes meanwhile, missing_input where it was not there
   static std::optional<FileHold> alone_if_free(const fs::path& file);  // nothing where others hold it, or where it has vanished
   FileHold(FileHold&& other) noexcept;
   FileHold& operator=(FileHold&&) = delete;
@@ -70,9 +70,9 @@ class FileHold {
 bool same_file(const fs::path& a, const fs::path& b);  // both exist and are one file
 
 void write_text(const fs::path& path, std::string_view text);  // through AtomicFile
-void make_directories(const fs::path& path);                   // Exit::io with the reason
+void make_directories(const fs::path& path);                   // Fault::io with the reason
 void sync_directory(const fs::path& path);
 void sync_file(const fs::path& path);                           // fsync of an existing file
-void rename_durably(const fs::path& from, const fs::path& to);  // rename, then fsync of the parent; Exit::io
+void rename_durably(const fs::path& from, const fs::path& to);  // rename, then fsync of the parent; Fault::io
 
 }  // namespace drover

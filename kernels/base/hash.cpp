@@ -59,7 +59,7 @@ std::string sha256_hex(std::string_view text) {
 std::string sha256_file(const std::filesystem::path& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) {
-    fail(errno == ENOENT || errno == ENOTDIR ? Exit::missing_input : Exit::io, "cannot open {}: {}", path.string(),
+    fail(errno == ENOENT || errno == ENOTDIR ? Fault::missing_input : Fault::io, "cannot open {}: {}", path.string(),
          std::strerror(errno));
   }
   struct Closer {
@@ -72,7 +72,7 @@ std::string sha256_file(const std::filesystem::path& path) {
   while (true) {
     const ssize_t got = ::read(file, buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(Exit::io, "cannot read {}: {}", path.string(), std::strerror(errno));
+    if (got < 0) fail(Fault::io, "cannot read {}: {}", path.string(), std::strerror(errno));
     if (got == 0) return hash.hex();
     hash.update(buffer.data(), static_cast<size_t>(got));
   }

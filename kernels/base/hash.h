@@ -23,7 +23,7 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::string_view text);
-std::string sha256_file(const std::filesystem::path& path);  // fails with 66 or 74
+std::string sha256_file(const std::filesystem::path& path);  // fails with missing_input or io
 uint64_t sha256_prefix(std::string_view text);               // the first 8 bytes of the digest, little endian
 uint64_t xxh3(const void* data, size_t bytes, uint64_t seed = 0);
 

@@ -74,10 +74,10 @@ std::string room_at(const fs::path& path) {
   return error ? std::string() : fmt::format("; {} bytes are free there", space.available);
 }
 
-[[noreturn]] void fail_in(Exit code, const char* what, const fs::path& path, std::string_view name) {
+[[noreturn]] void fail_in(Fault fault, const char* what, const fs::path& path, std::string_view name) {
   const std::string why = reason();
   const std::string where = name.empty() ? std::string() : fmt::format(", '{}'", name);
-  fail(code, "cannot {} {}{}: {}{}", what, path.string(), where, why, code == Exit::io ? room_at(path) : "");
+  fail(fault, "cannot {} {}{}: {}{}", what, path.string(), where, why, fault == Fault::io ? room_at(path) : "");
 }
 
 hid_t native(Type type) {
@@ -109,7 +109,7 @@ bool reachable(hid_t file, std::string_view name, const fs::path& path) {
     H5L_info_t link{};
     if (H5Lget_info(file, prefix.c_str(), &link, H5P_DEFAULT) < 0) return false;
     if (link.type != H5L_TYPE_HARD) {
-      fail(Exit::bad_data, "{}: '{}' is a soft or external link; only plain groups and datasets are read", path.string(), prefix);
+      fail(Fault::bad_data, "{}: '{}' is a soft or external link; only plain groups and datasets are read", path.string(), prefix);
     }
   }
   return true;
@@ -126,7 +126,7 @@ Type stored_type(hid_t dataset, const fs::path& path, std::string_view name) {
   for (Type candidate : {Type::i32, Type::i64, Type::u8, Type::f32, Type::f64}) {
     if (type.valid() && H5Tequal(type, native(candidate)) > 0) return candidate;
   }
-  fail(Exit::bad_data, "{}: dataset '{}' has an element type other than i32, i64, u8, f32 or f64 of this machine", path.string(), name);
+  fail(Fault::bad_data, "{}: dataset '{}' has an element type other than i32, i64, u8, f32 or f64 of this machine", path.string(), name);
 }
 
 Shape stored_shape(hid_t dataset, const fs::path& path, std::string_view name) {
@@ -136,7 +136,7 @@ Shape stored_shape(hid_t dataset, const fs::path& path, std::string_view name) {
   constexpr hsize_t kMost = hsize_t{1} << 40;
   if ((rank != 1 && rank != 2) || H5Sget_simple_extent_dims(space, extent, nullptr) < 0 || extent[0] > kMost ||
       extent[1] > kMost || (rank == 2 && extent[1] == 0) || (extent[1] > 0 && extent[0] > kMost / extent[1])) {
-    fail(Exit::bad_data, "{}: dataset '{}' must have one or two dimensions and at most 2^40 elements", path.string(), name);
+    fail(Fault::bad_data, "{}: dataset '{}' must have one or two dimensions and at most 2^40 elements", path.string(), name);
   }
   return {static_cast<int64_t>(extent[0]), static_cast<int64_t>(extent[1])};
 }
@@ -145,7 +145,7 @@ Shape stored_shape(hid_t dataset, const fs::path& path, std::string_view name) {
 void check_storage(hid_t dataset, Type type, Shape shape, const fs::path& path, std::string_view name) {
   const auto refuse = [&](std::string_view what) {
     H5Eclear2(H5E_DEFAULT);
-    fail(Exit::bad_data, "{}: dataset '{}' {}; such a file was not written by this program", path.string(), name, what);
+    fail(Fault::bad_data, "{}: dataset '{}' {}; such a file was not written by this program", path.string(), name, what);
   };
   const Handle plan(H5Dget_create_plist(dataset), H5Pclose);
   if (!plan.valid()) refuse("has no creation properties");
@@ -184,9 +184,9 @@ void check_storage(hid_t dataset, Type type, Shape shape, const fs::path& path, 
 
 Dataset open_dataset(hid_t file, std::string_view name, const fs::path& path, bool writing) {
   require(file >= 0, "the HDF5 file is open");
-  if (!reachable(file, name, path)) fail(Exit::bad_data, "{} has no dataset '{}'", path.string(), name);
+  if (!reachable(file, name, path)) fail(Fault::bad_data, "{} has no dataset '{}'", path.string(), name);
   Handle id(H5Dopen2(file, std::string(name).c_str(), H5P_DEFAULT), H5Dclose);
-  if (!id.valid()) fail_in(Exit::bad_data, "open", path, name);
+  if (!id.valid()) fail_in(Fault::bad_data, "open", path, name);
   const Type type = stored_type(id, path, name);
   const Shape shape = stored_shape(id, path, name);
   if (!writing) check_storage(id, type, shape, path, name);  // while writing, chunks are still on their way
@@ -195,7 +195,7 @@ Dataset open_dataset(hid_t file, std::string_view name, const fs::path& path, bo
 
 void check_rows(const Shape& shape, int64_t begin, int64_t count, std::string_view name, const fs::path& path) {
   if (begin >= 0 && count >= 0 && begin <= shape.rows && count <= shape.rows - begin) return;
-  fail(Exit::bad_data, "{}: rows {} to {} of dataset '{}' are asked for, which has {}", path.string(), begin, begin + count, name,
+  fail(Fault::bad_data, "{}: rows {} to {} of dataset '{}' are asked for, which has {}", path.string(), begin, begin + count, name,
        shape.rows);
 }
 
@@ -219,16 +219,16 @@ void by_pieces(const Dataset& dataset, int64_t begin, int64_t count, Move&& move
 
 Handle open_object(hid_t file, std::string_view object, const fs::path& path) {
   require(file >= 0, "the HDF5 file is open");
-  if (object != "/" && !reachable(file, object, path)) fail(Exit::bad_data, "{} has no object '{}'", path.string(), object);
+  if (object != "/" && !reachable(file, object, path)) fail(Fault::bad_data, "{} has no object '{}'", path.string(), object);
   Handle id(H5Oopen(file, std::string(object).c_str(), H5P_DEFAULT), H5Oclose);
-  if (!id.valid()) fail_in(Exit::bad_data, "open", path, object);
+  if (!id.valid()) fail_in(Fault::bad_data, "open", path, object);
   return id;
 }
 
 Handle open_attribute(hid_t object, std::string_view where, const std::string& name, const fs::path& path) {
-  if (H5Aexists(object, name.c_str()) <= 0) fail(Exit::bad_data, "{}: '{}' has no attribute '{}'", path.string(), where, name);
+  if (H5Aexists(object, name.c_str()) <= 0) fail(Fault::bad_data, "{}: '{}' has no attribute '{}'", path.string(), where, name);
   Handle id(H5Aopen(object, name.c_str(), H5P_DEFAULT), H5Aclose);
-  if (!id.valid()) fail_in(Exit::bad_data, "open an attribute of", path, where);
+  if (!id.valid()) fail_in(Fault::bad_data, "open an attribute of", path, where);
   return id;
 }
 
@@ -237,7 +237,7 @@ void write_attribute(hid_t object, std::string_view where, const std::string& na
   if (H5Aexists(object, name.c_str()) > 0) H5Adelete(object, name.c_str());
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
   const Handle id(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  if (!id.valid() || H5Awrite(id, type, value) < 0) fail_in(Exit::io, "write an attribute to", path, where);
+  if (!id.valid() || H5Awrite(id, type, value) < 0) fail_in(Fault::io, "write an attribute to", path, where);
 }
 
 }  // namespace
@@ -247,16 +247,16 @@ File::File(fs::path path, int64_t handle, bool writing) : path_(std::move(path))
 File File::create(const fs::path& path) {
   const Lock lock(library());
   const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
-  if (file < 0) fail_in(Exit::io, "create", path, "");
+  if (file < 0) fail_in(Fault::io, "create", path, "");
   return File(path, file, true);
 }
 
 File File::open(const fs::path& path) {
   const Lock lock(library());
   std::error_code error;
-  if (!fs::exists(path, error)) fail(Exit::missing_input, "cannot open {}: it does not exist", path.string());
+  if (!fs::exists(path, error)) fail(Fault::missing_input, "cannot open {}: it does not exist", path.string());
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
-  if (file < 0) fail_in(Exit::bad_data, "open", path, "");
+  if (file < 0) fail_in(Fault::bad_data, "open", path, "");
   return File(path, file, false);
 }
 
@@ -277,9 +277,9 @@ void File::close() {
     const std::string why = reason();
     H5Fclose(file);
     H5Eclear2(H5E_DEFAULT);
-    fail(Exit::io, "cannot write {}: {}{}", path_.string(), why, room_at(path_));
+    fail(Fault::io, "cannot write {}: {}{}", path_.string(), why, room_at(path_));
   }
-  if (H5Fclose(file) < 0) fail_in(writing_ ? Exit::io : Exit::bad_data, "close", path_, "");
+  if (H5Fclose(file) < 0) fail_in(writing_ ? Fault::io : Fault::bad_data, "close", path_, "");
 }
 
 bool File::has(std::string_view name) const {
@@ -293,7 +293,7 @@ void File::make_group(std::string_view name) {
   const Handle on_the_way(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   H5Pset_create_intermediate_group(on_the_way, 1);
   const Handle group(H5Gcreate2(handle_, std::string(name).c_str(), on_the_way, H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
-  if (!group.valid()) fail_in(Exit::io, "create a group in", path_, name);
+  if (!group.valid()) fail_in(Fault::io, "create a group in", path_, name);
 }
 
 void File::create_dataset(std::string_view name, Type type, Shape shape) {
@@ -314,7 +314,7 @@ void File::create_dataset(std::string_view name, Type type, Shape shape) {
   const Handle on_the_way(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   H5Pset_create_intermediate_group(on_the_way, 1);
   const Handle dataset(H5Dcreate2(handle_, std::string(name).c_str(), native(type), space, on_the_way, plan, H5P_DEFAULT), H5Dclose);
-  if (!dataset.valid()) fail_in(Exit::io, "create a dataset in", path_, name);
+  if (!dataset.valid()) fail_in(Fault::io, "create a dataset in", path_, name);
 }
 
 Type File::type(std::string_view name) const {
@@ -339,7 +339,7 @@ void File::write_rows(std::string_view name, Type type, int64_t begin, int64_t c
   check_rows(dataset.shape, begin, count, name, path_);
   by_pieces(dataset, begin, count, [&](hid_t memory, hid_t space, int64_t offset) {
     if (H5Dwrite(dataset.id, native(type), memory, space, H5P_DEFAULT, static_cast<const char*>(from) + offset) < 0) {
-      fail_in(Exit::io, "write", path_, name);
+      fail_in(Fault::io, "write", path_, name);
     }
   });
 }
@@ -348,12 +348,12 @@ void File::read_rows(std::string_view name, Type type, int64_t begin, int64_t co
   const Lock lock(library());
   const Dataset dataset = open_dataset(handle_, name, path_, writing_);
   if (dataset.type != type) {
-    fail(Exit::bad_data, "{}: dataset '{}' holds {} where {} is expected", path_.string(), name, name_of(dataset.type), name_of(type));
+    fail(Fault::bad_data, "{}: dataset '{}' holds {} where {} is expected", path_.string(), name, name_of(dataset.type), name_of(type));
   }
   check_rows(dataset.shape, begin, count, name, path_);
   by_pieces(dataset, begin, count, [&](hid_t memory, hid_t space, int64_t offset) {
     if (H5Dread(dataset.id, native(type), memory, space, H5P_DEFAULT, static_cast<char*>(to) + offset) < 0) {
-      fail_in(Exit::bad_data, "read", path_, name);
+      fail_in(Fault::bad_data, "read", path_, name);
     }
   });
 }
@@ -390,10 +390,10 @@ std::string File::string_attribute(std::string_view object, const std::string& n
   const size_t bytes = type.valid() ? H5Tget_size(type) : 0;
   if (bytes == 0 || bytes > kAttributeBytes + 1 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
       !space.valid() || H5Sget_simple_extent_npoints(space) != 1) {
-    fail(Exit::bad_data, "{}: attribute '{}' of '{}' is not one string of fixed length", path_.string(), name, object);
+    fail(Fault::bad_data, "{}: attribute '{}' of '{}' is not one string of fixed length", path_.string(), name, object);
   }
   std::string text(bytes, '\0');
-  if (H5Aread(attribute, type, text.data()) < 0) fail_in(Exit::bad_data, "read an attribute of", path_, object);
+  if (H5Aread(attribute, type, text.data()) < 0) fail_in(Fault::bad_data, "read an attribute of", path_, object);
   text.resize(std::min(text.find('\0'), text.size()));
   return text;
 }
@@ -405,10 +405,10 @@ int64_t File::i64_attribute(std::string_view object, const std::string& name) co
   const Handle type(H5Aget_type(attribute), H5Tclose);
   const Handle space(H5Aget_space(attribute), H5Sclose);
   if (!type.valid() || H5Tequal(type, H5T_NATIVE_INT64) <= 0 || !space.valid() || H5Sget_simple_extent_npoints(space) != 1) {
-    fail(Exit::bad_data, "{}: attribute '{}' of '{}' is not one 64-bit integer", path_.string(), name, object);
+    fail(Fault::bad_data, "{}: attribute '{}' of '{}' is not one 64-bit integer", path_.string(), name, object);
   }
   int64_t value = 0;
-  if (H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0) fail_in(Exit::bad_data, "read an attribute of", path_, object);
+  if (H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0) fail_in(Fault::bad_data, "read an attribute of", path_, object);
   return value;
 }
 

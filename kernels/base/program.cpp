@@ -1,10 +1,19 @@
 #include "kernels/base/program.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <fstream>
 
 namespace drover {
+
+namespace {
+int (*exit_code_of)(Fault) = [](Fault) { return 70; };
+}
+
+void set_exit_codes(int (*code_of)(Fault)) { exit_code_of = code_of; }
+
+void end_process(Fault fault) { _exit(exit_code_of(fault)); }
 
 std::string program_name() {
   std::ifstream arguments("/proc/self/cmdline", std::ios::binary);

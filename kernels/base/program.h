@@ -1,8 +1,14 @@
-// How this program was started, for the commands that it proposes.
+// This process: how it was started, and how it ends by itself.
 #pragma once
 #include <string>
 
+#include "kernels/base/error.h"
+
 namespace drover {
+
+// The code with which the process ends by a fault that no caller hears of; set before threads start, 70 until then.
+void set_exit_codes(int (*code_of)(Fault));
+[[noreturn]] void end_process(Fault fault);  // at once, from any thread
 
 std::string program_name();  // argv[0]; "drover" where the system does not tell
 

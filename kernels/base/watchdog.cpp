@@ -1,10 +1,10 @@
 #include "kernels/base/watchdog.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "kernels/base/error.h"
 #include "kernels/base/log.h"
+#include "kernels/base/program.h"
 
 namespace drover {
 
@@ -33,7 +33,7 @@ void Watchdog::watch() {
       log::put(fmt::format("drover: {} hangs: nothing was done for {:.0f} s since \"{}\". The last checkpoint is untouched: start the same command "
                            "again. If a step really takes that long, raise DROVER_COMM_TIMEOUT_S.\n",
                            who_, limit_.count(), doing_));
-      _exit(static_cast<int>(Exit::hang));
+      end_process(Fault::rank_hangs);
     }
     changed_.wait_until(lock, end);
   }

@@ -1,5 +1,6 @@
-// A thread that ends the process with code 80 when no beat came for too long: a rank that hangs would otherwise keep the others waiting, and a
-// machine occupied. It makes no MPI and no HDF5 call. Waiting for a peer has its own deadline (kernels/comm), which comes first and can name the peer.
+// A thread that ends the process when no beat came for too long: a rank that hangs would otherwise keep the others
+// waiting, and a machine occupied. It makes no MPI and no HDF5 call. Waiting for a peer has its own deadline
+// (kernels/comm), which comes first and can name the peer.
 #pragma once
 #include <chrono>
 #include <condition_variable>
@@ -11,7 +12,7 @@ namespace drover {
 
 class Watchdog {
  public:
-  // `who`: for the message, as "rank 3".
+  // `who`: for the message, as "rank 3". The process ends as of Fault::rank_hangs.
   Watchdog(std::string who, std::chrono::duration<double> limit);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;

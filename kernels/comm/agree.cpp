@@ -17,16 +17,16 @@ std::string list_ranks(const std::vector<int>& ranks) {
 }
 
 void agree_or_throw(Communicator& world, const std::optional<Error>& mine) {
-  const std::string word = mine ? fmt::format("{} {}", static_cast<int>(mine->code()), mine->what()) : std::string();
+  const std::string word = mine ? fmt::format("{} {}", static_cast<int>(mine->fault()), mine->what()) : std::string();
   const std::vector<std::string> words = world.gather_strings(word);
   const auto first = std::find_if(words.begin(), words.end(), [](const std::string& w) { return !w.empty(); });
   if (first == words.end()) return;
   const size_t space = first->find(' ');
-  const Exit code = static_cast<Exit>(std::stoi(first->substr(0, space)));
+  const Fault fault = static_cast<Fault>(std::stoi(first->substr(0, space)));
   const std::string message = first->substr(space + 1);
   // Where all ranks met the same error, a rank's number would say nothing.
   const bool everywhere = std::count(words.begin(), words.end(), *first) == static_cast<std::ptrdiff_t>(words.size());
-  throw Error(code, everywhere ? message : fmt::format("{} (on rank {})", message, first - words.begin()));
+  throw Error(fault, everywhere ? message : fmt::format("{} (on rank {})", message, first - words.begin()));
 }
 
 void check_same(Communicator& world, const std::string& label, const std::string& value) {
@@ -40,7 +40,7 @@ void check_same(Communicator& world, const std::string& label, const std::string
   for (size_t rank = 0; rank < values.size(); ++rank) {
     if (values[rank] != common) odd.push_back(static_cast<int>(rank));
   }
-  fail(Exit::bad_recipe, "{} differs on rank{} {} from that of the other ranks; start all ranks with the same recipe, program and files",
+  fail(Fault::bad_recipe, "{} differs on rank{} {} from that of the other ranks; start all ranks with the same recipe, program and files",
        label, odd.size() > 1 ? "s" : "", list_ranks(odd));
 }
 

@@ -11,7 +11,7 @@ namespace drover {
 // Collective. Returns where nobody failed; else every rank throws the error of the lowest rank that has one.
 void agree_or_throw(Communicator& world, const std::optional<Error>& mine);
 
-// Runs `work` on every rank and agrees on its outcome. Only an Error, or one of the file system (74), is agreed on: anything else flies on, and the
+// Runs `work` on every rank and agrees on its outcome. Only an Error, or one of the file system (io), is agreed on: anything else flies on, and the
 // caller aborts the job.
 template <typename Work>
 void together(Communicator& world, Work&& work) {
@@ -19,15 +19,15 @@ void together(Communicator& world, Work&& work) {
   try {
     work();
   } catch (const Error& e) {
-    if (e.code() == Exit::hang || e.code() == Exit::peer_lost) throw;  // there is nobody to agree with
+    if (e.fault() == Fault::rank_hangs || e.fault() == Fault::rank_lost) throw;  // there is nobody to agree with
     error = e;
   } catch (const std::filesystem::filesystem_error& e) {
-    error = Error(Exit::io, e.what());
+    error = Error(Fault::io, e.what());
   }
   agree_or_throw(world, error);
 }
 
-// Collective. Fails on every rank with 78 naming the ranks whose value differs from the most common one. `label`: "the recipe", "the program".
+// Collective. Fails on every rank with bad_recipe naming the ranks whose value differs from the most common one. `label`: "the recipe", "the program".
 void check_same(Communicator& world, const std::string& label, const std::string& value);
 
 std::string list_ranks(const std::vector<int>& ranks);  // "3", "1, 2 and 5"; long lists are cut short

@@ -59,7 +59,7 @@ class CheckedCommunicator : public Communicator {
       if (r > 0 && hashes[static_cast<size_t>(r)] == hashes[0]) continue;
       message += fmt::format("{}rank {}: {}", message.empty() ? "" : "; ", r, calls[static_cast<size_t>(r)]);
     }
-    fail(Exit::internal, "internal error: the ranks of {} make different calls: {}", axis(), message);
+    fail(Fault::internal, "internal error: the ranks of {} make different calls: {}", axis(), message);
   }
 
   std::shared_ptr<Communicator> inner_;

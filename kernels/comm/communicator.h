@@ -1,7 +1,7 @@
 // Collectives and point-to-point sends among the ranks of one axis of the mesh. A communicator of one rank is a null object (Self).
 // Reductions are summed in fp32 (f64 for f64) in rank order and rounded once, so every rank gets the same bits whatever the message size; over NCCL only
 // with train.deterministic, else as NCCL adds.
-// Deadlines: a call that waits longer than the deadline for a peer fails with Exit::hang naming the axis, the call and the peer.
+// Deadlines: a call that waits longer than the deadline for a peer fails with Fault::rank_hangs naming the axis, the call and the peer.
 // Where: `Count` counts bytes and answers zeros, `Self` copies, `Threads` joins ranks that are threads of one process (tests), `Mpi` is Open MPI or any MPI-3,
 // `Staged` moves a device's tensors through host memory and another communicator, and kernels/nccl through NCCL.
 #pragma once

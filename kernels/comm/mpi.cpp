@@ -71,14 +71,14 @@ MpiWorld start_mpi(int* argc, char*** argv) {
   require(!mpi_is_up(), "MPI starts once");
   check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_FUNNELED) {
-    fail(Exit::io, "this MPI library cannot be used by a program with threads (MPI_THREAD_FUNNELED); build it with thread support");
+    fail(Fault::io, "this MPI library cannot be used by a program with threads (MPI_THREAD_FUNNELED); build it with thread support");
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MpiWorld world;
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size");
   if (world.size == 1 && ranks_of_launcher() > 1) {
-    fail(Exit::usage, "{} ranks were started, but each sees itself alone: the launcher belongs to another MPI than this program, which has {}; start it with that one's mpirun "
+    fail(Fault::usage, "{} ranks were started, but each sees itself alone: the launcher belongs to another MPI than this program, which has {}; start it with that one's mpirun "
          "(DROVER_MPIRUN names it to launch/run), or by srun --mpi=pmix",
          ranks_of_launcher(), library_name());
   }
@@ -110,7 +110,7 @@ Mesh make_mpi_mesh(const MeshShape& shape) {
   require(mpi_is_up(), "MPI has started before the mesh is made");
   const int size = ranks_of_world();
   if (shape.size() != size) {
-    fail(Exit::bad_recipe,
+    fail(Fault::bad_recipe,
          "parallel: tp {} × pp {} × dp {} is {} ranks, but {} were started; start that many or change the recipe",
          shape.tp(), shape.pp(), shape.dp(), shape.size(), size);
   }

@@ -40,6 +40,6 @@ class MpiCommunicator : public Communicator {
   std::vector<char> staging_, inbox_;  // scratch, at most 4 MB each
 };
 
-void check_mpi(int result, const char* call);  // Exit::peer_lost with MPI's words
+void check_mpi(int result, const char* call);  // Fault::rank_lost with MPI's words
 
 }  // namespace drover

@@ -32,7 +32,7 @@ std::string words_of(int code) {
 
 void check_mpi(int result, const char* call) {
   if (result == MPI_SUCCESS) return;
-  fail(Exit::peer_lost, "{} failed: {}; a rank may have died: see the lines above and the launcher's own message", call, words_of(result));
+  fail(Fault::rank_lost, "{} failed: {}; a rank may have died: see the lines above and the launcher's own message", call, words_of(result));
 }
 
 MpiRequests::~MpiRequests() {
@@ -98,7 +98,7 @@ void MpiRequests::check_arrived(const std::vector<MPI_Status>& statuses) {
     if (statuses[i].MPI_ERROR != MPI_ERR_PENDING) MPI_Error_class(statuses[i].MPI_ERROR, &error_class);
     MPI_Get_count(&statuses[i], MPI_BYTE, &bytes);
     if (error_class == MPI_ERR_TRUNCATE || (messages_[i].receiving && error_class == MPI_SUCCESS && bytes != messages_[i].bytes)) {
-      fail(Exit::internal, "internal error: {}: {} expects {} bytes from rank {} of {} (rank {} of the world), which sent {}", owner_.axis(),
+      fail(Fault::internal, "internal error: {}: {} expects {} bytes from rank {} of {} (rank {} of the world), which sent {}", owner_.axis(),
            call_, messages_[i].bytes, messages_[i].peer, owner_.axis(), owner_.world_rank(messages_[i].peer),
            error_class == MPI_ERR_TRUNCATE ? "more" : std::to_string(bytes));
     }
@@ -117,7 +117,7 @@ void MpiRequests::fail_late() {
     members.push_back(peer);
     world.push_back(owner_.world_rank(peer));
   }
-  fail(Exit::hang,
+  fail(Fault::rank_hangs,
        "{}: {} waited {:g} s for rank {} of {} (of the world: {}), which hangs, has died or does something else; "
        "DROVER_COMM_TIMEOUT_S sets the time",
        owner_.axis(), call_, comm_deadline_seconds(), list_ranks(members), owner_.axis(), list_ranks(world));

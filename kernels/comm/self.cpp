@@ -24,7 +24,7 @@ class SelfCommunicator : public Communicator {
   void broadcast(Tensor, int root) override { require(root == 0, "the root is a rank of the group"); }
   void barrier() override {}
   std::unique_ptr<Transfer> exchange(std::span<const PeerMessage>) override {
-    fail(Exit::internal, "internal error: {}: a group of one rank has nobody to send to or receive from", axis_);
+    fail(Fault::internal, "internal error: {}: a group of one rank has nobody to send to or receive from", axis_);
   }
   std::vector<std::string> gather_strings(const std::string& mine) override { return {mine}; }
   std::vector<std::optional<std::string>> roll_call(const std::string& mine, double) override { return {mine}; }

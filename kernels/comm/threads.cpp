@@ -46,12 +46,12 @@ void await(Job& job, std::unique_lock<std::mutex>& lock, Ready&& ready, Late&& l
   const auto limit = std::chrono::duration<double>(comm_deadline_seconds());
   const bool in_time = job.changed.wait_for(lock, limit, [&] { return job.lost || ready(); });
   if (in_time && ready()) return;
-  if (job.lost) fail(Exit::peer_lost, "another rank failed");
+  if (job.lost) fail(Fault::rank_lost, "another rank failed");
   late();
 }
 
 [[noreturn]] void fail_late(const std::string& axis, const char* call, const std::vector<int>& missing) {
-  fail(Exit::hang, "{}: {} waited {:g} s for rank {} of {}, which hangs, has died or does something else; DROVER_COMM_TIMEOUT_S sets the time",
+  fail(Fault::rank_hangs, "{}: {} waited {:g} s for rank {} of {}, which hangs, has died or does something else; DROVER_COMM_TIMEOUT_S sets the time",
        axis, call, comm_deadline_seconds(), list_ranks(missing), axis);
 }
 
@@ -221,7 +221,7 @@ void run_on_threads(const MeshShape& shape, const std::function<void(Mesh&)>& wo
         work(meshes[i]);
       } catch (const Error& error) {
         failure = std::current_exception();
-        follow = error.code() == Exit::peer_lost;
+        follow = error.fault() == Fault::rank_lost;
       } catch (...) {
         failure = std::current_exception();
       }

@@ -1,5 +1,5 @@
 // Ranks as threads of one process, for tests: the same results as over MPI, with sends that end only when their receive was posted.
-// A rank that fails releases the others with Exit::peer_lost; one that never comes is named after the deadline (Exit::hang).
+// A rank that fails releases the others with Fault::rank_lost; one that never comes is named after the deadline (Fault::rank_hangs).
 #pragma once
 #include <functional>
 

@@ -18,7 +18,7 @@ class HostMemory : public Memory {
   void* allocate(int64_t bytes) override {
     void* block = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) {
-      fail(Exit::internal, "out of memory: {} bytes of host memory could not be had; use more ranks, a smaller micro-batch, or activation_checkpointing: full", bytes);
+      fail(Fault::internal, "out of memory: {} bytes of host memory could not be had; use more ranks, a smaller micro-batch, or activation_checkpointing: full", bytes);
     }
     if (bytes >= kHugePage) madvise(block, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // an advice: its refusal costs speed only
     return block;

@@ -20,7 +20,7 @@ class DeviceMemory : public Memory {
     if (result == cudaErrorMemoryAllocation) {
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
-      fail(Exit::internal, "out of GPU memory: {} bytes are asked for and {} of {} are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or "
+      fail(Fault::internal, "out of GPU memory: {} bytes are asked for and {} of {} are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or "
            "data.max_length, or set memory.activation_checkpointing: full", bytes, free, total);
     }
     check(result, "cudaMalloc");

@@ -19,7 +19,7 @@ constexpr size_t kMostLengths = 4096;  // whose uses are counted
 constexpr int64_t kMostWorkspace = int64_t{4} << 30;  // cuDNN's deterministic backward keeps a T×T matrix per head
 
 void check(cudnnStatus_t result, const char* call) {
-  if (result != CUDNN_STATUS_SUCCESS) fail(Exit::internal, "internal error: {} failed: {}", call, cudnnGetErrorString(result));
+  if (result != CUDNN_STATUS_SUCCESS) fail(Fault::internal, "internal error: {} failed: {}", call, cudnnGetErrorString(result));
 }
 
 }  // namespace

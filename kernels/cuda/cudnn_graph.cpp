@@ -167,7 +167,7 @@ void CudnnGraph::run(cudnnHandle_t handle, const std::array<void*, GraphShape::k
     if (data[static_cast<size_t>(member)] != nullptr) pointers[member] = data[static_cast<size_t>(member)];
   }
   if (auto e = state_->graph.execute(handle, pointers, workspace); e.is_bad()) {
-    fail(Exit::internal, "internal error: cuDNN's attention failed: {}", e.get_message());
+    fail(Fault::internal, "internal error: cuDNN's attention failed: {}", e.get_message());
   }
 }
 

@@ -37,7 +37,7 @@ MatmulKey matmul_key(Trans ta, Trans tb, Tensor a, Tensor b, float beta, Tensor 
   const int64_t k = ta == Trans::no ? a.cols : a.rows;
   const bool fits = (ta == Trans::no ? a.rows : a.cols) == c.rows && (tb == Trans::no ? b.cols : b.rows) == c.cols && (tb == Trans::no ? b.rows : b.cols) == k;
   if (!fits || (k > 0 && !Matmul::takes(a.dtype, b.dtype, c.dtype))) {
-    fail(Exit::internal, "internal error: no product of {} and {} is {}", shape_of(ta, a), shape_of(tb, b), shape_of(Trans::no, c));
+    fail(Fault::internal, "internal error: no product of {} and {} is {}", shape_of(ta, a), shape_of(tb, b), shape_of(Trans::no, c));
   }
   return {ta == Trans::yes, tb == Trans::yes, c.rows, c.cols, k, pitch_of(a), pitch_of(b), pitch_of(c), a.dtype, c.dtype, beta != 0, alignment_of({a, b, c})};
 }
@@ -118,7 +118,7 @@ std::vector<cublasLtMatmulAlgo_t> Matmul::candidates(const Plan& plan, const Mat
   for (int i = 0; i < found; ++i) {
     if (results[static_cast<size_t>(i)].state == CUBLAS_STATUS_SUCCESS) algorithms.push_back(results[static_cast<size_t>(i)].algo);
   }
-  if (algorithms.empty()) fail(Exit::internal, "internal error: cuBLASLt has no algorithm for {} ({})", text_of(key), cublasLtGetStatusString(status));
+  if (algorithms.empty()) fail(Fault::internal, "internal error: cuBLASLt has no algorithm for {} ({})", text_of(key), cublasLtGetStatusString(status));
   return algorithms;
 }
 

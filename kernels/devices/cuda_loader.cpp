@@ -76,7 +76,7 @@ std::string cuda_module_file() { return find_module().string(); }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice) {
   const CudaStatus status = cuda_status();
-  if (!status.usable) fail(Exit::bad_recipe, "device: cuda cannot be used here: {}", status.why_not);
+  if (!status.usable) fail(Fault::bad_recipe, "device: cuda cannot be used here: {}", status.why_not);
   return load(find_module()).module->make_backend(choice);
 }
 

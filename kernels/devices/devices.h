@@ -30,10 +30,10 @@ struct CudaChoice {
   int device = 0;
   bool deterministic = false;
 };
-std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice);  // 78 with `why_not` where it is not usable
+std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice);  // bad_recipe with `why_not` where it is not usable
 
 // NCCL between the GPUs of several ranks (kernels/nccl/nccl_mesh.h). `backend` is of make_cuda_backend with this choice.
-std::string nccl_version();  // 78 where it cannot be loaded
+std::string nccl_version();  // bad_recipe where it cannot be loaded
 Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice);
 
 enum class DeviceKind : uint8_t { cpu, cuda };

@@ -18,7 +18,7 @@ ncclDataType_t type_of(DType dtype) {
     case DType::f64: return ncclFloat64;
     case DType::i32: return ncclInt32;
   }
-  fail(Exit::internal, "internal error: NCCL moves bf16, f32, f64 and i32");
+  fail(Fault::internal, "internal error: NCCL moves bf16, f32, f64 and i32");
 }
 
 char* at(Tensor x, int64_t element) { return static_cast<char*>(x.data) + element * size_of(x.dtype); }

@@ -77,7 +77,7 @@ ncclComm_t Link::split(ncclComm_t parent, int color, int key, const std::string&
   ncclComm_t comm = nullptr;
   for (Deadline deadline; (comm = std::atomic_ref(handle).load()) == nullptr; deadline.pause()) {
     settle(parent, text, ncclInProgress);
-    if (deadline.passed()) fail_with(Exit::hang, fmt::format("{} gave no communicator in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
+    if (deadline.passed()) fail_with(Fault::rank_hangs, fmt::format("{} gave no communicator in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
   }
   watch_->add(comm, axis);
   settle(comm, text, ncclInProgress);
@@ -103,18 +103,18 @@ void Link::settle(ncclComm_t comm, const std::string& text, ncclResult_t result)
       report(error);
     }
     if (result != ncclInProgress) break;
-    if (deadline.passed()) fail_with(Exit::hang, fmt::format("{} did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
+    if (deadline.passed()) fail_with(Fault::rank_hangs, fmt::format("{} did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
     deadline.pause();
   }
   if (result == ncclSuccess) return;
   const char* more = api_.last_error(comm);
-  fail_with(result == ncclInvalidArgument || result == ncclInvalidUsage ? Exit::internal : Exit::peer_lost,
+  fail_with(result == ncclInvalidArgument || result == ncclInvalidUsage ? Fault::internal : Fault::rank_lost,
             fmt::format("{}: NCCL reports: {}{}{}; NCCL_DEBUG=WARN in the environment says more", text, api_.error_string(result), more && *more ? ": " : "", more ? more : ""));
 }
 
-void Link::fail_with(Exit code, const std::string& words) {
+void Link::fail_with(Fault fault, const std::string& words) {
   try {
-    watch_->fail_now(code, words);
+    watch_->fail_now(fault, words);
   } catch (const Error& error) {
     report(error);
   }
@@ -146,7 +146,7 @@ void Link::report(const Error& error) {
   if (!silent.empty()) text += fmt::format("; rank{} {} of the world {} not answer within {:g} s: hanging, dead or elsewhere", silent.size() == 1 ? "" : "s", list_ranks(silent), silent.size() == 1 ? "does" : "do", roll_call_seconds());
   for (const auto& [words, ranks] : said) text += fmt::format("; rank{} {}: {}", ranks.size() == 1 ? "" : "s", list_ranks(ranks), words);
   watch_->tell(text);
-  throw Error(error.code(), text);
+  throw Error(error.fault(), text);
 }
 
 char* Link::scratch(int64_t bytes) {

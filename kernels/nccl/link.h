@@ -31,7 +31,7 @@ class Link {
 
  private:
   void settle(ncclComm_t comm, const std::string& text, ncclResult_t result);
-  [[noreturn]] void fail_with(Exit code, const std::string& words);
+  [[noreturn]] void fail_with(Fault fault, const std::string& words);
   [[noreturn]] void report(const Error& error);
 
   const Api& api_;

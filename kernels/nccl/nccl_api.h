@@ -26,7 +26,7 @@ struct Api {
   decltype(&ncclGroupEnd) group_end = nullptr;
 };
 
-// libnccl.so.2, once. Exit::bad_recipe where it cannot be loaded or is older than kOldest, with what to do.
+// libnccl.so.2, once. Fault::bad_recipe where it cannot be loaded or is older than kOldest, with what to do.
 inline constexpr int kOldest = 21800;  // communicators that are initialised without blocking, and split
 const Api& library();
 std::string version_of(const Api& api);  // "2.28.9"

@@ -16,7 +16,7 @@ ncclUniqueId agreed_id(const Api& api, Communicator& world) {
   together(world, [&] {
     if (world.rank() != 0) return;
     const ncclResult_t result = api.get_unique_id(&id);
-    if (result != ncclSuccess) fail(Exit::peer_lost, "NCCL cannot start: {}; NCCL_DEBUG=WARN in the environment says more", api.error_string(result));
+    if (result != ncclSuccess) fail(Fault::rank_lost, "NCCL cannot start: {}; NCCL_DEBUG=WARN in the environment says more", api.error_string(result));
   });
   return gather(world, id).front();
 }
@@ -51,7 +51,7 @@ Mesh make_mesh(const Api& api, const Mesh& host, cuda::CudaBackend& backend, con
   cudaDeviceProp gpu{};
   cuda::check(cudaGetDeviceProperties(&gpu, settings.device), "cudaGetDeviceProperties");
   const std::string sharing = shared_gpu(world.gather_strings(fmt::format("{} {}", gpu.name, cuda::uuid_of(gpu))));
-  if (!sharing.empty()) fail(Exit::bad_recipe, "{}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);
+  if (!sharing.empty()) fail(Fault::bad_recipe, "{}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);
   check_same(world, "NCCL's version", version_of(api));
   const ncclUniqueId id = agreed_id(api, world);
   const auto link = std::make_shared<Link>(api, host.world, backend, settings.device);

@@ -17,7 +17,7 @@ struct Settings {
   bool deterministic = false;
 };
 
-// Collective over host.world, within DROVER_COMM_TIMEOUT_S. Fails on all ranks: 80 naming the ranks that do not come, 83 where NCCL gives up. `api` and
+// Collective over host.world, within DROVER_COMM_TIMEOUT_S. Fails on all ranks: rank_hangs naming the ranks that do not come, rank_lost where NCCL gives up. `api` and
 // `backend` outlive the mesh.
 Mesh make_mesh(const Api& api, const Mesh& host, cuda::CudaBackend& backend, const Settings& settings);
 

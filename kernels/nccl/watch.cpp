@@ -119,12 +119,12 @@ std::string Watch::oldest() const {
   return {};
 }
 
-void Watch::fail_now(Exit code, std::string words) {
+void Watch::fail_now(Fault fault, std::string words) {
   {
     std::unique_lock lock(mutex_);
     if (!failure_) {
       stuck_ = oldest();
-      failure_.emplace(code, std::move(words));
+      failure_.emplace(fault, std::move(words));
     }
   }
   changed_.notify_all();
@@ -142,13 +142,13 @@ void Watch::run() {
       const ncclResult_t asked = api_.async_error(comm, &error);
       if (asked != ncclSuccess) error = asked;
       if (error == ncclSuccess || error == ncclInProgress) continue;
-      failure_.emplace(Exit::peer_lost, fmt::format("{}: NCCL reports: {}; a rank or a link was lost. NCCL_DEBUG=WARN in the environment says more", axis, api_.error_string(error)));
+      failure_.emplace(Fault::rank_lost, fmt::format("{}: NCCL reports: {}; a rank or a link was lost. NCCL_DEBUG=WARN in the environment says more", axis, api_.error_string(error)));
       break;
     }
     retire();
     if (failure_ || calls_.empty() || Clock::now() < oldest_since_ + seconds(settings_.deadline_seconds)) continue;
     const Call& late = calls_.front();
-    failure_.emplace(Exit::hang, fmt::format("{} (call {}) did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", late.text, late.number, settings_.deadline_seconds));
+    failure_.emplace(Fault::rank_hangs, fmt::format("{} (call {}) did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", late.text, late.number, settings_.deadline_seconds));
   }
   if (!failure_) return;
   if (stuck_.empty()) stuck_ = oldest();

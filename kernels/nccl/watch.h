@@ -46,7 +46,7 @@ class Watch {
   bool failed() const;
   void tell(const std::string& words);  // what is known of the failure by now, for the last words of a process that does not end by itself
   std::string under_way() const;     // the oldest call that has not ended, or had not when the failure came, with its number; empty: none
-  void fail_now(Exit code, std::string words);  // found by the issuing thread: aborts and throws
+  void fail_now(Fault fault, std::string words);  // found by the issuing thread: aborts and throws
 
  private:
   struct Call {

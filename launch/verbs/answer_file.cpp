@@ -18,14 +18,14 @@ void drop_half_line(const std::string& file) {
   if (end + 1 != text.size()) write_text(file, text.substr(0, end + 1));
 }
 
-// How many answers a file holds already; 65 where one of them is not of the prompt in its place.
+// How many answers a file holds already; bad_data where one of them is not of the prompt in its place.
 size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
   if (!fs::exists(file) || fs::file_size(file) == 0) return 0;
   const std::vector<Prompt> answered = read_prompts(file, PromptRows::good_and_failed);
   for (size_t i = 0; i < answered.size(); ++i) {
     const bool failed = !answered[i].problem.empty();
     if (i < prompts.size() && (failed || answered[i].dialog == prompts[i].dialog)) continue;
-    fail(Exit::bad_data,
+    fail(Fault::bad_data,
          "{} does not answer {}; --resume goes on with the file of the same prompts, name another --out",
          answered[i].where, i < prompts.size() ? prompts[i].where : "any of the prompts");
   }
@@ -47,7 +47,7 @@ AnswerFile::AnswerFile(const std::string& out, bool resume, const std::vector<Pr
   together(world, [&] {
     if (!first) return;
     file_.open(out, resume ? std::ios::app : std::ios::trunc);
-    if (!file_) fail(Exit::io, "cannot write {}", out);
+    if (!file_) fail(Fault::io, "cannot write {}", out);
   });
 }
 
@@ -63,7 +63,7 @@ void AnswerFile::write_error(size_t index, const std::string& message) { write_l
 void AnswerFile::check() {
   together(world_, [&] {
     if (world_.rank() == 0 && !(out_.empty() ? std::cout : file_)) {
-      fail(Exit::io, "cannot write {}; is the disk full?", out_.empty() ? "to stdout" : out_);
+      fail(Fault::io, "cannot write {}; is the disk full?", out_.empty() ? "to stdout" : out_);
     }
   });
 }

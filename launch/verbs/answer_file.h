@@ -12,14 +12,14 @@ namespace drover {
 class AnswerFile {
  public:
   // Collective; rank 0 writes. `out` empty: stdout. With `resume` what the file holds is kept, but for half a last line
-  // that an interrupted run left; 65 where it is not of these prompts. 74 where it cannot be written.
+  // that an interrupted run left; bad_data where it is not of these prompts. io where it cannot be written.
   AnswerFile(const std::string& out, bool resume, const std::vector<Prompt>& prompts, Communicator& world);
 
   size_t done() const { return done_; }  // how many prompts have an answer already
   void write(const Prompt& prompt, const std::string& answer);
   // {"error": {"row", "message"}} in the place of an answer; rows count from 1.
   void write_error(size_t index, const std::string& message);
-  void check();  // collective: 74 where something could not be written
+  void check();  // collective: io where something could not be written
 
  private:
   void write_line(const std::string& line);

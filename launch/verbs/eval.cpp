@@ -41,15 +41,15 @@ struct Subject {
 Subject subject_of(const Arguments& a) {
   Subject s;
   if (a.model.model.empty() && !a.recipe.words.empty()) {
-    if (!a.data.empty() || !a.model.adapter.empty()) fail(Exit::usage, "give a recipe, or --model DIR with --data and --adapter: a recipe names its own model and data, and its run the adapter");
+    if (!a.data.empty() || !a.model.adapter.empty()) fail(Fault::usage, "give a recipe, or --model DIR with --data and --adapter: a recipe names its own model and data, and its run the adapter");
     s.read = read_recipe(a.recipe.recipe(), a.recipe.overrides());
     const Validation& validation = s.read.recipe.data.validation;
-    if (validation.files.empty() && validation.share <= 0) fail(Exit::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
-    if (validation.files.empty() && !a.per_token.empty()) fail(Exit::usage, "--per-token needs a file in data.validation: a share of the training rows has no order of its own");
+    if (validation.files.empty() && validation.share <= 0) fail(Fault::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
+    if (validation.files.empty() && !a.per_token.empty()) fail(Fault::usage, "--per-token needs a file in data.validation: a share of the training rows has no order of its own");
     s.adapter = adapter_config(s.read);
     return s;
   }
-  if (a.model.model.empty() || a.data.empty()) fail(Exit::usage, "eval needs a recipe, or --model DIR and --data FILE");
+  if (a.model.model.empty() || a.data.empty()) fail(Fault::usage, "eval needs a recipe, or --model DIR and --data FILE");
   constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "parallel.tp", "parallel.pp", "parallel.dp", "parallel.transport",
                                            "data.format", "data.template", "data.template_date", "data.train_on", "data.max_length", "data.bad_rows"};
   Recipe& recipe = s.read.recipe;
@@ -135,7 +135,7 @@ Exit run(const Process& process, const Arguments& a) {
     device_of(subject.read.recipe);
     if (!a.per_token.empty()) {
       for (const DataFile& file : subject.read.recipe.data.validation.files) {
-        if (same_file(file.path, a.per_token)) fail(Exit::usage, "--per-token {} is the data itself; name another file", a.per_token);
+        if (same_file(file.path, a.per_token)) fail(Fault::usage, "--per-token {} is the data itself; name another file", a.per_token);
       }
     }
     shape = mesh_shape(subject.read.recipe, process.mpi.size);
@@ -181,7 +181,7 @@ Exit run(const Process& process, const Arguments& a) {
     const auto warn = [](const std::string& text) { log::warn("{}", text); };
     const auto checkpoint = Checkpoint::latest(recipe.output.dir, warn);
     if (!checkpoint) {
-      fail(Exit::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
+      fail(Fault::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
     }
     check_same_adapter(*checkpoint, recipe, fingerprint);
     replica->load(*checkpoint);
@@ -204,10 +204,10 @@ Exit run(const Process& process, const Arguments& a) {
   } else {
     score = evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size);
   }
-  if (score.weight <= 0) fail(Exit::bad_data, "no token of the data counts for the loss; check the rows and data.train_on");
+  if (score.weight <= 0) fail(Fault::bad_data, "no token of the data counts for the loss; check the rows and data.train_on");
   const double loss = score.loss();
   if (!std::isfinite(loss)) {
-    fail(Exit::non_finite,
+    fail(Fault::non_finite,
          "the loss is {}: the weights of the model or of the adapter hold values that are not finite, or overflow {}",
          loss, word_of(recipe.train.dtype));
   }

@@ -29,7 +29,7 @@ struct Arguments {
 
 std::optional<std::string> answer(const Arguments& a) {
   if (a.target.empty()) return std::nullopt;
-  fail(Exit::usage,
+  fail(Fault::usage,
        "export --target is not built yet; --adapter DIR is what PEFT and vLLM load, --merged DIR is a Hugging Face "
        "model");
 }
@@ -51,16 +51,16 @@ void verify_merged(const Process& process, const Checkpoint& checkpoint, ModelDi
     return;
   }
   if (!(check->difference <= merged_bound(base))) {
-    fail(Exit::corruption, "the merged model's logits are off by {:.2e} from base and adapter together (the adapter moves them by {:.2e}); {} was not written", check->difference, check->effect,
+    fail(Fault::corruption, "the merged model's logits are off by {:.2e} from base and adapter together (the adapter moves them by {:.2e}); {} was not written", check->difference, check->effect,
          out.string());
   }
   log::info("logits of the merged model: off by {:.1e} from base and adapter together; the adapter moves them by {:.1e}", check->difference, check->effect);
 }
 
 Exit run(const Process& process, const Arguments& a) {
-  if (a.adapter.empty() && a.merged.empty()) fail(Exit::usage, "export needs --adapter DIR or --merged DIR");
+  if (a.adapter.empty() && a.merged.empty()) fail(Fault::usage, "export needs --adapter DIR or --merged DIR");
   const fs::path run = a.run;
-  if (!fs::exists(run / "recipe.yaml")) fail(Exit::missing_input, "{} holds no recipe.yaml; a run's directory is the output.dir of its recipe", run.string());
+  if (!fs::exists(run / "recipe.yaml")) fail(Fault::missing_input, "{} holds no recipe.yaml; a run's directory is the output.dir of its recipe", run.string());
   const ReadRecipe read = read_recipe(run / "recipe.yaml", {});
   std::optional<Checkpoint> checkpoint;
   if (a.step) {
@@ -68,12 +68,12 @@ Exit run(const Process& process, const Arguments& a) {
     if (!fs::exists(directory)) {
       std::vector<int64_t> steps;
       for (const auto& [step, path] : checkpoint_directories(run)) steps.push_back(step);
-      fail(Exit::missing_input, "{} does not exist; the run holds {}", directory.string(), steps.empty() ? "no checkpoint" : fmt::format("checkpoints of step {}", fmt::join(steps, ", ")));
+      fail(Fault::missing_input, "{} does not exist; the run holds {}", directory.string(), steps.empty() ? "no checkpoint" : fmt::format("checkpoints of step {}", fmt::join(steps, ", ")));
     }
     checkpoint = Checkpoint::open(directory);
   } else {
     checkpoint = Checkpoint::latest(run, [](const std::string& text) { log::warn("{}", text); });
-    if (!checkpoint) fail(Exit::missing_input, "{} holds no checkpoint that verifies; train it first", run.string());
+    if (!checkpoint) fail(Fault::missing_input, "{} holds no checkpoint that verifies; train it first", run.string());
   }
   if (!a.adapter.empty()) {
     export_adapter(*checkpoint, dtype_of(read.recipe.output.adapter_dtype), a.adapter);

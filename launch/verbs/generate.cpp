@@ -62,20 +62,20 @@ Adapters adapters_of(const Arguments& a) {
     const size_t end = text.find('=');
     if (end == std::string::npos || fs::exists(text)) {
       if (a.adapters.size() > 1) {
-        fail(Exit::usage,
+        fail(Fault::usage,
              "--adapter {} is for all prompts, and cannot be joined by others; give each as NAME=DIR, and rows of "
              "--prompts choose by {{\"adapter\": NAME}}",
              text);
       }
       adapters.of_all = text;
     } else if (end == 0 || end + 1 == text.size()) {
-      fail(Exit::usage, "--adapter {} is neither DIR nor NAME=DIR", text);
+      fail(Fault::usage, "--adapter {} is neither DIR nor NAME=DIR", text);
     } else if (!adapters.named.emplace(text.substr(0, end), text.substr(end + 1)).second) {
-      fail(Exit::usage, "--adapter gives the name {} twice", text.substr(0, end));
+      fail(Fault::usage, "--adapter gives the name {} twice", text.substr(0, end));
     }
   }
   if (!adapters.named.empty() && a.prompts.empty()) {
-    fail(Exit::usage,
+    fail(Fault::usage,
          "--adapter NAME=DIR goes with --prompts, whose rows choose by name; with --prompt give --adapter DIR");
   }
   return adapters;
@@ -83,24 +83,24 @@ Adapters adapters_of(const Arguments& a) {
 
 // What was asked for, the same on every rank.
 Recipe settings_of(const Arguments& a) {
-  if (a.model.empty()) fail(Exit::usage, "generate needs --model DIR");
+  if (a.model.empty()) fail(Fault::usage, "generate needs --model DIR");
   if (a.prompt.has_value() == !a.prompts.empty())
-    fail(Exit::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
+    fail(Fault::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
   if (a.prompts.empty() && !a.out.empty())
-    fail(Exit::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
+    fail(Fault::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
   if (!a.prompts.empty() && a.json)
-    fail(Exit::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
+    fail(Fault::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
   if (!a.out.empty() && same_file(a.out, a.prompts))
-    fail(Exit::usage, "--out {} is the file of the prompts itself; name another file", a.out);
+    fail(Fault::usage, "--out {} is the file of the prompts itself; name another file", a.out);
   if (a.seed && !draws(a)) {
-    fail(Exit::usage,
+    fail(Fault::usage,
          "--seed goes with --temperature, --top-p, --top-k or --min-p; without them the most likely token is always "
          "taken");
   }
   if (std::ranges::count(a.stop, std::string()) > 0)
-    fail(Exit::usage, "--stop needs a text; an empty one would end every answer at once");
+    fail(Fault::usage, "--stop needs a text; an empty one would end every answer at once");
   if (a.resume && a.out.empty())
-    fail(Exit::usage, "--resume goes with --out FILE: it keeps the answers that are there");
+    fail(Fault::usage, "--resume goes with --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer",    "train.dtype",   "parallel.tp",
                                            "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
@@ -144,7 +144,7 @@ MeshShape mesh_of(const ParallelSection& parallel, int ranks) {
   const int64_t pp = parallel.pp, tp = parallel.tp != 1 ? parallel.tp : std::max<int64_t>(1, ranks / pp);
   if (tp * pp != ranks) {
     fail(
-        Exit::bad_recipe,
+        Fault::bad_recipe,
         "parallel.tp={} times parallel.pp={} must be the number of ranks, which is {}: generate divides the model over "
         "all of them",
         tp, pp, ranks);
@@ -164,15 +164,15 @@ Question question_of(const Prompt& prompt, const Tokenizer& tokenizer, const std
                      const Recipe& recipe, const ModelConfig& config) {
   Question q{prompt, {}, {}, {}};
   try {
-    if (!prompt.problem.empty()) fail(Exit::bad_data, "{}: {}", prompt.where, prompt.problem);
+    if (!prompt.problem.empty()) fail(Fault::bad_data, "{}: {}", prompt.where, prompt.problem);
     q.ids = prompt_ids(prompt, tokenizer, chat, recipe.data.template_date);
     check_ids(q.ids, config, prompt.where);
     if (static_cast<int64_t>(q.ids.size()) >= config.max_positions) {
-      fail(Exit::bad_data, "{}: the prompt has {} tokens; prompt and answer together may have {}", prompt.where,
+      fail(Fault::bad_data, "{}: the prompt has {} tokens; prompt and answer together may have {}", prompt.where,
            q.ids.size(), config.max_positions);
     }
   } catch (const Error& error) {
-    if (error.code() != Exit::bad_data) throw;
+    if (error.fault() != Fault::bad_data) throw;
     q.error = error;
   }
   return q;
@@ -185,7 +185,7 @@ size_t named(const Adapters& adapters, const Prompt& prompt) {
   std::string known = "no --adapter NAME=DIR gives it";
   if (!adapters.named.empty())
     known = fmt::format("those of --adapter are {}", fmt::join(std::views::keys(adapters.named), ", "));
-  fail(Exit::bad_data, "{}: there is no adapter {}: {}", prompt.where, prompt.adapter, known);
+  fail(Fault::bad_data, "{}: there is no adapter {}: {}", prompt.where, prompt.adapter, known);
 }
 
 // Everything that is asked, and how to read the answers.
@@ -320,12 +320,12 @@ Exit answer_file(const Session& session, Inference& inference, const Arguments& 
   answer_all(batcher, std::move(requests), {.known = known, .stops = stops});
   write_errors_before(prompts.size());
   file.check();
-  if (world.rank() != 0) return failed == 0 ? Exit::done : Exit::bad_data;
+  if (world.rank() != 0) return failed == 0 ? Exit::done : Fault::bad_data;
   if (!asked.empty()) say_speed(batcher.speed());
   if (failed > 0) {
     log::warn("{} of {} prompts could not be answered; each has an \"error\" in its place", failed, prompts.size());
   }
-  return failed == 0 ? Exit::done : Exit::bad_data;
+  return failed == 0 ? Exit::done : Fault::bad_data;
 }
 
 Exit run(const Process& process, const Arguments& a) {

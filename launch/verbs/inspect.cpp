@@ -29,7 +29,7 @@ ordered_json safetensors_json(const fs::path& file) {
 }
 
 ordered_json describe(const fs::path& path) {
-  if (!fs::exists(path)) fail(Exit::missing_input, "{} does not exist", path.string());
+  if (!fs::exists(path)) fail(Fault::missing_input, "{} does not exist", path.string());
   if (path.extension() == ".safetensors") return {{"kind", "safetensors"}, {"files", {safetensors_json(path)}}};
   if (path.extension() == ".h5") {
     const TokenStore store = TokenStore::open(path);
@@ -63,9 +63,9 @@ ordered_json describe(const fs::path& path) {
       if (entry.is_directory() && !entry.path().filename().string().starts_with("set-aside")) parts.push_back(entry.path().string());
     }
     std::sort(parts.begin(), parts.end());
-    fail(Exit::usage, "{} is a run; inspect one of {}", path.string(), fmt::join(parts, ", "));
+    fail(Fault::usage, "{} is a run; inspect one of {}", path.string(), fmt::join(parts, ", "));
   }
-  fail(Exit::bad_data, "{} is not a model, adapter, checkpoint, token store or safetensors file", path.string());
+  fail(Fault::bad_data, "{} is not a model, adapter, checkpoint, token store or safetensors file", path.string());
 }
 
 void print_tensors(const ordered_json& tensors) {

@@ -2,7 +2,7 @@
 #pragma once
 #include <optional>
 
-#include "kernels/base/error.h"
+#include "launch/exit_code.h"
 #include "launch/verbs/arguments.h"
 
 namespace drover {

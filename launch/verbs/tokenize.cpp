@@ -15,7 +15,7 @@ struct Arguments {
 };
 
 Exit run(const Arguments& a) {
-  if (!a.has_text && a.file.empty()) fail(Exit::usage, "tokenize needs --text TEXT or --file FILE");
+  if (!a.has_text && a.file.empty()) fail(Fault::usage, "tokenize needs --text TEXT or --file FILE");
   const Tokenizer tokenizer = Tokenizer::open(a.model);
   const std::string text = a.has_text ? a.text : read_text(a.file);
   const std::vector<int32_t> ids = a.special ? tokenizer.encode_special(text) : tokenizer.encode(text);

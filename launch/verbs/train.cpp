@@ -21,12 +21,12 @@ struct Arguments {
 std::optional<std::string> answer(const Arguments& a) {
   if (a.help_keys) return recipe_help();
   if (!a.recipe.json || a.dry_run) return std::nullopt;
-  fail(Exit::usage,
+  fail(Fault::usage,
        "train --json goes with --dry-run; a run writes its results as JSON lines to output.dir/metrics.jsonl");
 }
 
 Exit run(const Process& process, const Arguments& a) {
-  if (a.recipe.words.empty()) fail(Exit::usage, "train needs a recipe: drover train RECIPE.yaml");
+  if (a.recipe.words.empty()) fail(Fault::usage, "train needs a recipe: drover train RECIPE.yaml");
   const int ranks = process.mpi.size;
   if (a.dry_run) {
     if (process.mpi.rank != 0) return Exit::done;
@@ -44,7 +44,7 @@ Exit run(const Process& process, const Arguments& a) {
   Mesh mesh = make_mesh(shape);
   log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads,
             process.threads == 1 ? "thread" : "threads", shape.tp(), shape.pp(), shape.dp());
-  return train(read, mesh, [&](const Mesh& host) { return open_device(host, read.recipe, process); });
+  return exit_of(train(read, mesh, [&](const Mesh& host) { return open_device(host, read.recipe, process); }));
 }
 
 }  // namespace

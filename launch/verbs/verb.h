@@ -13,7 +13,7 @@ struct Verb {
   CLI::App* options;  // its subcommand
   std::function<Exit(const Process&)> run;
   bool by_many = false;  // it may be done by several ranks
-  // What needs no process: a text to print instead of running. Throws 64 where flags do not go together.
+  // What needs no process: a text to print instead of running. Throws usage where flags do not go together.
   std::function<std::optional<std::string>()> answer = [] { return std::nullopt; };
   std::function<OnStop()> on_stop = [] { return OnStop::end; };
 };

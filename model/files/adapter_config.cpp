@@ -25,7 +25,7 @@ std::variant<AdapterConfig::Names, std::string> names_or_text(const ConfigFields
   if (value.is_string()) return value.get<std::string>();
   const auto is_text = [](const Json& item) { return item.is_string(); };
   if (!value.is_array() || !std::all_of(value.begin(), value.end(), is_text)) {
-    fail(Exit::bad_data, "{} is {}; allowed are a list of module names or one string", fields.place(name), clipped(value.dump()));
+    fail(Fault::bad_data, "{} is {}; allowed are a list of module names or one string", fields.place(name), clipped(value.dump()));
   }
   return value.get<AdapterConfig::Names>();
 }
@@ -34,7 +34,7 @@ bool is_empty(const Json& value) { return value.is_null() || value == false || (
 
 // What changes the adapter's arithmetic or needs parameters that Drover does not have.
 void refuse_other_adapters(const ConfigFields& fields) {
-  if (!fields.has("peft_type")) fail(Exit::bad_data, "{} is missing; allowed is \"LORA\"", fields.place("peft_type"));
+  if (!fields.has("peft_type")) fail(Fault::bad_data, "{} is missing; allowed is \"LORA\"", fields.place("peft_type"));
   fields.allow_text("peft_type", "LORA");
   fields.allow_text("task_type", "CAUSAL_LM");
   fields.allow_text("bias", "none");
@@ -47,7 +47,7 @@ void refuse_other_adapters(const ConfigFields& fields) {
   if (const Json* init = fields.find("init_lora_weights")) {
     // The other initialisations change the base weights too, so the adapter does not belong to the model as published.
     if (!init->is_boolean() && *init != "gaussian" && *init != "eva" && *init != "orthogonal") {
-      fail(Exit::bad_data, "{} is {}: such adapters belong to changed base weights; allowed are true, false, \"gaussian\", \"eva\" and \"orthogonal\"",
+      fail(Fault::bad_data, "{} is {}: such adapters belong to changed base weights; allowed are true, false, \"gaussian\", \"eva\" and \"orthogonal\"",
            fields.place("init_lora_weights"), clipped(init->dump()));
     }
   }
@@ -58,7 +58,7 @@ void parse_layers(const ConfigFields& fields, AdapterConfig& config) {
     const auto is_index = [](const Json& i) { return i.is_number_unsigned() && i.get<uint64_t>() < 1'000'000; };
     const bool list = layers->is_array() && std::all_of(layers->begin(), layers->end(), is_index);
     if (!list && !is_index(*layers)) {
-      fail(Exit::bad_data, "{} is {}; allowed are layer numbers from 0", fields.place("layers_to_transform"), clipped(layers->dump()));
+      fail(Fault::bad_data, "{} is {}; allowed are layer numbers from 0", fields.place("layers_to_transform"), clipped(layers->dump()));
     }
     if (!list) config.layers_to_transform = {layers->get<int64_t>()};
     if (list && !layers->empty()) config.layers_to_transform = layers->get<std::vector<int64_t>>();
@@ -70,10 +70,10 @@ void parse_layers(const ConfigFields& fields, AdapterConfig& config) {
     if (names == nullptr && !std::get<std::string>(pattern).empty()) config.layers_pattern = {std::get<std::string>(pattern)};
   }
   if (config.layers_to_transform && std::holds_alternative<std::string>(config.target_modules)) {
-    fail(Exit::bad_data, "{} goes with a list of target_modules only, not with a string", fields.place("layers_to_transform"));
+    fail(Fault::bad_data, "{} goes with a list of target_modules only, not with a string", fields.place("layers_to_transform"));
   }
   if (!config.layers_pattern.empty() && !config.layers_to_transform) {
-    fail(Exit::bad_data, "{} needs layers_to_transform beside it", fields.place("layers_pattern"));
+    fail(Fault::bad_data, "{} needs layers_to_transform beside it", fields.place("layers_pattern"));
   }
 }
 
@@ -95,7 +95,7 @@ bool AdapterConfig::all_linear() const {
 
 AdapterConfig parse_adapter_config(const std::string& json_text, const std::string& where) {
   const OrderedJson ordered = parse_ordered_json(json_text, where);
-  if (!ordered.is_object()) fail(Exit::bad_data, "{}: not an object of adapter settings", where);
+  if (!ordered.is_object()) fail(Fault::bad_data, "{}: not an object of adapter settings", where);
   const Json json = ordered;
   const ConfigFields fields(json, where);
   refuse_other_adapters(fields);

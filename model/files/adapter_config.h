@@ -1,5 +1,5 @@
 // adapter_config.json as PEFT writes it, and PEFT's rules for which modules it adapts, with which rank and scale.
-// Whatever it may say that Drover does not do (DoRA, modules_to_save, biases, other adapter types, …) is refused by name (65).
+// Whatever it may say that Drover does not do (DoRA, modules_to_save, biases, other adapter types, …) is refused by name (bad_data).
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -39,11 +39,11 @@ struct AdapterConfig {
   bool operator==(const AdapterConfig&) const = default;
 };
 
-AdapterConfig parse_adapter_config(const std::string& json_text, const std::string& where);  // 65 with the field and what is allowed
+AdapterConfig parse_adapter_config(const std::string& json_text, const std::string& where);  // bad_data with the field and what is allowed
 // Keys sorted as PEFT has them, patterns in their order (it decides). all-linear is written as the seven names, which every reader knows.
 std::string write_adapter_config(const AdapterConfig& config);
 
-// Answers for module paths such as "model.layers.0.self_attn.q_proj". Construction checks the patterns (65) and that nothing outside the blocks
+// Answers for module paths such as "model.layers.0.self_attn.q_proj". Construction checks the patterns (bad_data) and that nothing outside the blocks
 // (lm_head, model.embed_tokens) is meant.
 class AdapterMatcher {
  public:

@@ -47,7 +47,7 @@ AdapterMatcher::AdapterMatcher(const AdapterConfig& config, const std::string& w
 
   for (const char* outside : {"lm_head", "model.embed_tokens"}) {
     if (!targeted(outside)) continue;
-    fail(Exit::bad_data,
+    fail(Fault::bad_data,
          "{}: target_modules means {} too; adapters are supported on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj (all-linear is "
          "these seven)",
          where, outside);

@@ -21,7 +21,7 @@ RopeScaling parse_llama3(const ConfigFields& rope) {
   scaling.high_freq_factor = rope.number("high_freq_factor", 1e-6, 1e6);
   scaling.original_max_positions = rope.integer("original_max_position_embeddings", 1, int64_t{1} << 31);
   if (scaling.low_freq_factor >= scaling.high_freq_factor) {
-    fail(Exit::bad_data, "{} is {} but must be larger than low_freq_factor, {}", rope.place("high_freq_factor"), scaling.high_freq_factor,
+    fail(Fault::bad_data, "{} is {} but must be larger than low_freq_factor, {}", rope.place("high_freq_factor"), scaling.high_freq_factor,
          scaling.low_freq_factor);
   }
   return scaling;
@@ -35,12 +35,12 @@ std::optional<RopeScaling> parse_rope(const ConfigFields& rope) {
   rope.allow_number("attention_factor", 1);
   const std::string type = rope.has("rope_type") ? rope.text("rope_type") : rope.has("type") ? rope.text("type") : "default";
   if (rope.has("rope_type") && rope.has("type") && rope.text("type") != type) {
-    fail(Exit::bad_data, "{} says \"{}\" and {} says \"{}\"; they must agree", rope.place("rope_type"), type, rope.place("type"),
+    fail(Fault::bad_data, "{} says \"{}\" and {} says \"{}\"; they must agree", rope.place("rope_type"), type, rope.place("type"),
          rope.text("type"));
   }
   if (type == "llama3") return parse_llama3(rope);
   if (type != "default") {
-    fail(Exit::bad_data, "{} is \"{}\"; allowed are llama3 and default", rope.place(rope.has("rope_type") ? "rope_type" : "type"), clipped(type));
+    fail(Fault::bad_data, "{} is \"{}\"; allowed are llama3 and default", rope.place(rope.has("rope_type") ? "rope_type" : "type"), clipped(type));
   }
   return std::nullopt;
 }
@@ -53,13 +53,13 @@ void parse_positions(const ConfigFields& fields, ModelConfig& config) {
     const ConfigFields rope = fields.object("rope_parameters");
     const auto scaling = parse_rope(rope);
     if (old_spelling && scaling != config.rope_scaling) {
-      fail(Exit::bad_data, "{} and rope_scaling disagree; keep one of them", fields.place("rope_parameters"));
+      fail(Fault::bad_data, "{} and rope_scaling disagree; keep one of them", fields.place("rope_parameters"));
     }
     config.rope_scaling = scaling;
     if (rope.has("rope_theta")) {
       const double theta = rope.number("rope_theta", 1, 1e12);
       if (fields.has("rope_theta") && theta != config.rope_theta) {
-        fail(Exit::bad_data, "{} is {} but rope_theta is {}; they must agree", rope.place("rope_theta"), theta, config.rope_theta);
+        fail(Fault::bad_data, "{} is {} but rope_theta is {}; they must agree", rope.place("rope_theta"), theta, config.rope_theta);
       }
       config.rope_theta = theta;
     }
@@ -76,16 +76,16 @@ void parse_sizes(const ConfigFields& fields, ModelConfig& config) {
   config.vocab = fields.integer("vocab_size", 1, 1 << 24);
   config.norm_eps = fields.number("rms_norm_eps", 0, 1, 1e-6);
   if (config.heads % config.kv_heads != 0) {
-    fail(Exit::bad_data, "{} is {}; it must divide num_attention_heads, {}", fields.place("num_key_value_heads"), config.kv_heads, config.heads);
+    fail(Fault::bad_data, "{} is {}; it must divide num_attention_heads, {}", fields.place("num_key_value_heads"), config.kv_heads, config.heads);
   }
   if (!fields.has("head_dim") && config.hidden % config.heads != 0) {
-    fail(Exit::bad_data, "{} is {} and does not divide by num_attention_heads, {}; without head_dim it must", fields.place("hidden_size"),
+    fail(Fault::bad_data, "{} is {} and does not divide by num_attention_heads, {}; without head_dim it must", fields.place("hidden_size"),
          config.hidden, config.heads);
   }
   config.head_dim = fields.integer("head_dim", 2, 1 << 16, config.hidden / config.heads);
-  if (config.head_dim % 2 != 0) fail(Exit::bad_data, "{} is {}; rotary positions need an even one", fields.place("head_dim"), config.head_dim);
+  if (config.head_dim % 2 != 0) fail(Fault::bad_data, "{} is {}; rotary positions need an even one", fields.place("head_dim"), config.head_dim);
   if (config.layers == 126 && config.hidden == 16384 && config.heads == 128 && config.kv_heads == 16) {
-    fail(Exit::bad_data,
+    fail(Fault::bad_data,
          "{} is 16 where Llama 3.1 405B has 8: this is the first upload of 405B, whose keys and values are stored twice; fetch the later one, "
          "with num_key_value_heads 8",
          fields.place("num_key_value_heads"));
@@ -98,11 +98,11 @@ void parse_tokens(const ConfigFields& fields, ModelConfig& config) {
   if (eos == nullptr) return;
   const std::string what = fmt::format("{} must be an id below vocab_size, {}, or a list of such", fields.place("eos_token_id"), config.vocab);
   const auto add = [&](const Json& id) {
-    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= static_cast<double>(config.vocab)) fail(Exit::bad_data, "{}", what);
+    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= static_cast<double>(config.vocab)) fail(Fault::bad_data, "{}", what);
     config.eos.push_back(id.get<int32_t>());
   };
   if (eos->is_array()) {
-    if (eos->size() > 1000) fail(Exit::bad_data, "{}", what);
+    if (eos->size() > 1000) fail(Fault::bad_data, "{}", what);
     for (const Json& id : *eos) add(id);
   } else {
     add(*eos);
@@ -114,11 +114,11 @@ void refuse_other_arithmetic(const ConfigFields& fields) {
   fields.allow_text("model_type", "llama");
   if (const Json* names = fields.find("architectures")) {
     if (!names->is_array() || names->size() != 1 || (*names)[0] != "LlamaForCausalLM") {
-      fail(Exit::bad_data, "{} is {}; allowed is [\"LlamaForCausalLM\"]", fields.place("architectures"), clipped(names->dump()));
+      fail(Fault::bad_data, "{} is {}; allowed is [\"LlamaForCausalLM\"]", fields.place("architectures"), clipped(names->dump()));
     }
   }
   if (!fields.has("model_type") && !fields.has("architectures")) {
-    fail(Exit::bad_data, "{} is missing; allowed is \"llama\"", fields.place("model_type"));
+    fail(Fault::bad_data, "{} is missing; allowed is \"llama\"", fields.place("model_type"));
   }
   for (const char* name : {"hidden_act", "hidden_activation"}) fields.allow_text(name, "silu");
   for (const char* name : {"attention_bias", "mlp_bias", "rope_interleaved", "use_qk_norm", "qk_norm", "use_sliding_window", "add_cross_attention",
@@ -138,7 +138,7 @@ void refuse_other_arithmetic(const ConfigFields& fields) {
   if (const Json* types = fields.find("layer_types")) {
     for (const Json& type : *types) {
       if (type != "full_attention") {
-        fail(Exit::bad_data, "{} holds {}; allowed is \"full_attention\" everywhere", fields.place("layer_types"), clipped(type.dump()));
+        fail(Fault::bad_data, "{} holds {}; allowed is \"full_attention\" everywhere", fields.place("layer_types"), clipped(type.dump()));
       }
     }
   }
@@ -148,7 +148,7 @@ void refuse_other_arithmetic(const ConfigFields& fields) {
 
 ModelConfig parse_model_config(const std::string& json_text, const std::string& where) {
   const Json json = parse_json(json_text, where);
-  if (!json.is_object()) fail(Exit::bad_data, "{}: holds {} where an object of model settings is expected", where, type_name(json));
+  if (!json.is_object()) fail(Fault::bad_data, "{}: holds {} where an object of model settings is expected", where, type_name(json));
   const ConfigFields fields(json, where);
   refuse_other_arithmetic(fields);
   ModelConfig config;
@@ -159,7 +159,7 @@ ModelConfig parse_model_config(const std::string& json_text, const std::string& 
   const char* dtype = fields.has("dtype") ? "dtype" : "torch_dtype";
   if (fields.has(dtype)) config.storage_dtype = fields.text(dtype);
   if (config.storage_dtype != "bfloat16" && config.storage_dtype != "float16" && config.storage_dtype != "float32") {
-    fail(Exit::bad_data, "{} is \"{}\"; allowed are bfloat16, float16 and float32", fields.place(dtype), clipped(config.storage_dtype));
+    fail(Fault::bad_data, "{} is \"{}\"; allowed are bfloat16, float16 and float32", fields.place(dtype), clipped(config.storage_dtype));
   }
   return config;
 }
@@ -168,7 +168,7 @@ ModelConfig read_model_config(const fs::path& directory) {
   const fs::path path = directory / "config.json";
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
-    fail(Exit::missing_input, "no {}; a model is a Hugging Face directory with config.json, tokenizer.json and *.safetensors", path.string());
+    fail(Fault::missing_input, "no {}; a model is a Hugging Face directory with config.json, tokenizer.json and *.safetensors", path.string());
   }
   return parse_model_config(read_text(path, size_t{4} << 20), path.string());
 }

@@ -6,7 +6,7 @@
 namespace drover {
 
 void ConfigFields::wrong(const std::string& name, const Json& value, const std::string& allowed) const {
-  fail(Exit::bad_data, "{} is {}; allowed is {}", place(name), clipped(value.dump(-1, ' ', false, Json::error_handler_t::replace)), allowed);
+  fail(Fault::bad_data, "{} is {}; allowed is {}", place(name), clipped(value.dump(-1, ' ', false, Json::error_handler_t::replace)), allowed);
 }
 
 const Json* ConfigFields::find(const std::string& name) const {
@@ -16,7 +16,7 @@ const Json* ConfigFields::find(const std::string& name) const {
 
 ConfigFields ConfigFields::object(const std::string& name) const {
   const Json* value = find(name);
-  if (value == nullptr) fail(Exit::bad_data, "{} is missing", place(name));
+  if (value == nullptr) fail(Fault::bad_data, "{} is missing", place(name));
   if (!value->is_object()) wrong(name, *value, "an object");
   return ConfigFields(*value, where_, prefix_ + name + ".");
 }
@@ -25,7 +25,7 @@ int64_t ConfigFields::integer(const std::string& name, int64_t least, int64_t mo
   const Json* value = find(name);
   if (value == nullptr) {
     if (absent) return *absent;
-    fail(Exit::bad_data, "{} is missing; allowed is a whole number from {} to {}", place(name), least, most);
+    fail(Fault::bad_data, "{} is missing; allowed is a whole number from {} to {}", place(name), least, most);
   }
   const std::string allowed = fmt::format("a whole number from {} to {}", least, most);
   // An unsigned value beyond int64 would wrap in get<int64_t>.
@@ -40,7 +40,7 @@ double ConfigFields::number(const std::string& name, double least, double most, 
   const Json* value = find(name);
   if (value == nullptr) {
     if (absent) return *absent;
-    fail(Exit::bad_data, "{} is missing; allowed is a number from {} to {}", place(name), least, most);
+    fail(Fault::bad_data, "{} is missing; allowed is a number from {} to {}", place(name), least, most);
   }
   if (!value->is_number()) wrong(name, *value, fmt::format("a number from {} to {}", least, most));
   const double number = value->get<double>();
@@ -57,7 +57,7 @@ bool ConfigFields::flag(const std::string& name, bool absent) const {
 
 std::string ConfigFields::text(const std::string& name) const {
   const Json* value = find(name);
-  if (value == nullptr) fail(Exit::bad_data, "{} is missing; allowed is a string", place(name));
+  if (value == nullptr) fail(Fault::bad_data, "{} is missing; allowed is a string", place(name));
   if (!value->is_string()) wrong(name, *value, "a string");
   return value->get<std::string>();
 }
@@ -86,7 +86,7 @@ void ConfigFields::only(std::initializer_list<const char*> names) const {
   for (const auto& [name, value] : json_.items()) {
     const bool known = std::any_of(names.begin(), names.end(), [&name = name](const char* known) { return name == known; });
     if (!known && !value.is_null()) {
-      fail(Exit::bad_data, "{} is not supported; allowed are {}", place(clipped(name)), fmt::join(names, ", "));
+      fail(Fault::bad_data, "{} is not supported; allowed are {}", place(clipped(name)), fmt::join(names, ", "));
     }
   }
 }

@@ -17,7 +17,7 @@ class ConfigFields {
   bool has(const std::string& name) const { return find(name) != nullptr; }
   ConfigFields object(const std::string& name) const;
 
-  // 65 when missing without a default, of another type, or out of range.
+  // bad_data when missing without a default, of another type, or out of range.
   int64_t integer(const std::string& name, int64_t least, int64_t most, std::optional<int64_t> absent = {}) const;
   double number(const std::string& name, double least, double most, std::optional<double> absent = {}) const;
   bool flag(const std::string& name, bool absent) const;

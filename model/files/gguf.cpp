@@ -23,7 +23,7 @@ class Cursor {
   Cursor(std::span<const std::byte> bytes, std::string where) : bytes_(bytes), where_(std::move(where)) {}
 
   size_t at() const { return at_; }
-  [[noreturn]] void wrong(const std::string& what) const { fail(Exit::bad_data, "{}: {} (at byte {})", where_, what, at_); }
+  [[noreturn]] void wrong(const std::string& what) const { fail(Fault::bad_data, "{}: {} (at byte {})", where_, what, at_); }
   void need(uint64_t count) const {
     if (count > bytes_.size() - at_) wrong(fmt::format("{} bytes are needed where {} are left: the file is cut off or damaged", count, bytes_.size() - at_));
   }
@@ -124,7 +124,7 @@ TensorInfo take_tensor(Cursor& in, const std::string& where, uint64_t alignment)
   }
   const uint32_t type = in.take<uint32_t>();
   if (!gguf_supported(type)) {
-    fail(Exit::bad_data, "{}: {} is stored as {}; allowed are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: take such a file of the model", where, name,
+    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: take such a file of the model", where, name,
          gguf_type_name(type));
   }
   tensor.type = static_cast<GgufType>(type);
@@ -155,19 +155,19 @@ int64_t GgufTensor::size() const {
 GgufFile::GgufFile(const fs::path& path) : file_(path) {
   const std::string where = path.string();
   Cursor in(file_.bytes(), where);
-  if (file_.bytes().size() < 4 || in.take<uint32_t>() != 0x46554747u) fail(Exit::bad_data, "{} is not a GGUF file", where);
+  if (file_.bytes().size() < 4 || in.take<uint32_t>() != 0x46554747u) fail(Fault::bad_data, "{} is not a GGUF file", where);
   const uint32_t version = in.take<uint32_t>();
-  if (version != 2 && version != 3) fail(Exit::bad_data, "{}: GGUF version {}; allowed are 2 and 3, little-endian", where, version);
+  if (version != 2 && version != 3) fail(Fault::bad_data, "{}: GGUF version {}; allowed are 2 and 3, little-endian", where, version);
   const uint64_t tensors = counted(in, kTensors, "tensors");
   const uint64_t keys = counted(in, kKeys, "keys");
   for (uint64_t i = 0; i < keys; ++i) {
     std::string key = in.text(kKeyBytes, "a key");
     const bool is_new = values_.emplace(key, take_value(in)).second;
-    if (!is_new) fail(Exit::bad_data, "{}: the key {} stands twice", where, clipped(key));
+    if (!is_new) fail(Fault::bad_data, "{}: the key {} stands twice", where, clipped(key));
   }
   const uint64_t alignment = static_cast<uint64_t>(integer("general.alignment", 32));
   if (alignment < 1 || alignment > 1 << 20 || (alignment & (alignment - 1)) != 0) {
-    fail(Exit::bad_data, "{}: general.alignment is {}; allowed are powers of two", where, alignment);
+    fail(Fault::bad_data, "{}: general.alignment is {}; allowed are powers of two", where, alignment);
   }
   std::vector<TensorInfo> infos;
   for (uint64_t i = 0; i < tensors; ++i) infos.push_back(take_tensor(in, where, alignment));
@@ -178,14 +178,14 @@ GgufFile::GgufFile(const fs::path& path) : file_(path) {
   uint64_t end = 0;
   for (TensorInfo& info : infos) {
     const std::string name = clipped(info.tensor.name);
-    if (info.offset < end) fail(Exit::bad_data, "{}: the data of {} overlaps another tensor's", where, name);
+    if (info.offset < end) fail(Fault::bad_data, "{}: the data of {} overlaps another tensor's", where, name);
     if (info.offset > data_bytes || info.bytes > data_bytes - info.offset) {
-      fail(Exit::bad_data, "{}: the data of {} ends at {} but the file has {} bytes of data: the file is cut off, fetch it again", where, name,
+      fail(Fault::bad_data, "{}: the data of {} ends at {} but the file has {} bytes of data: the file is cut off, fetch it again", where, name,
            info.offset + info.bytes, data_bytes);
     }
     end = info.offset + info.bytes;
     info.tensor.bytes = file_.bytes().subspan(data + info.offset, info.bytes);
-    if (!index_.emplace(info.tensor.name, tensors_.size()).second) fail(Exit::bad_data, "{}: the tensor {} stands twice", where, name);
+    if (!index_.emplace(info.tensor.name, tensors_.size()).second) fail(Fault::bad_data, "{}: the tensor {} stands twice", where, name);
     tensors_.push_back(std::move(info.tensor));
   }
 }
@@ -204,7 +204,7 @@ const T* GgufFile::value(const std::string& key, const char* type) const {
   const auto found = values_.find(key);
   if (found == values_.end()) return nullptr;
   const T* value = std::get_if<T>(&found->second);
-  if (value == nullptr) fail(Exit::bad_data, "{}: the key {} is not {}", path().string(), key, type);
+  if (value == nullptr) fail(Fault::bad_data, "{}: the key {} is not {}", path().string(), key, type);
   return value;
 }
 
@@ -214,7 +214,7 @@ template <typename T>
 T value_or(const T* value, const std::optional<T>& absent, const fs::path& path, const std::string& key) {
   if (value != nullptr) return *value;
   if (absent) return *absent;
-  fail(Exit::bad_data, "{}: the key {} is missing", path.string(), key);
+  fail(Fault::bad_data, "{}: the key {} is missing", path.string(), key);
 }
 
 }  // namespace
@@ -233,12 +233,12 @@ std::string GgufFile::text(const std::string& key, std::optional<std::string> ab
 }
 const std::vector<std::string>& GgufFile::texts(const std::string& key) const {
   const auto* found = value<std::vector<std::string>>(key, "a list of strings");
-  if (found == nullptr) fail(Exit::bad_data, "{}: the key {} is missing", path().string(), key);
+  if (found == nullptr) fail(Fault::bad_data, "{}: the key {} is missing", path().string(), key);
   return *found;
 }
 const std::vector<int64_t>& GgufFile::integers(const std::string& key) const {
   const auto* found = value<std::vector<int64_t>>(key, "a list of whole numbers");
-  if (found == nullptr) fail(Exit::bad_data, "{}: the key {} is missing", path().string(), key);
+  if (found == nullptr) fail(Fault::bad_data, "{}: the key {} is missing", path().string(), key);
   return *found;
 }
 

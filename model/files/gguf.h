@@ -28,7 +28,7 @@ using GgufValue = std::variant<int64_t, double, bool, std::string, std::vector<i
 
 class GgufFile {
  public:
-  explicit GgufFile(const fs::path& path);  // 66 when absent; 65 with the file and the reason, unsupported tensor types by name
+  explicit GgufFile(const fs::path& path);  // missing_input when absent; bad_data with the file and the reason, unsupported tensor types by name
 
   const fs::path& path() const { return file_.path(); }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
@@ -36,7 +36,7 @@ class GgufFile {
   void advise_done(const GgufTensor& tensor) const;
 
   bool has(const std::string& key) const { return values_.count(key) != 0; }
-  // 65 when the key is missing (without a default) or of another type.
+  // bad_data when the key is missing (without a default) or of another type.
   int64_t integer(const std::string& key, std::optional<int64_t> absent = {}) const;
   double number(const std::string& key, std::optional<double> absent = {}) const;
   bool flag(const std::string& key, bool absent) const;

@@ -33,7 +33,7 @@ OrderedJson pre_tokenizer(const std::string& pre, const std::string& where) {
     first = {{"type", "Split"}, {"pattern", {{"Regex", kLlama3Split}}}, {"behavior", "Isolated"}, {"invert", false}};
     second = byte_level(false, true, false);
   } else {
-    fail(Exit::bad_data, "{}: tokenizer.ggml.pre is \"{}\"; allowed are smollm and llama-bpe", where, clipped(pre));
+    fail(Fault::bad_data, "{}: tokenizer.ggml.pre is \"{}\"; allowed are smollm and llama-bpe", where, clipped(pre));
   }
   return {{"type", "Sequence"}, {"pretokenizers", OrderedJson::array({first, second})}};
 }
@@ -61,7 +61,7 @@ void check_merge(const std::string& merge, const std::set<std::string>& known, c
   const std::string left = merge.substr(0, space), right = space == std::string::npos ? "" : merge.substr(space + 1);
   for (const std::string& piece : {left, right, left + right}) {
     if (known.count(piece) != 0) continue;
-    fail(Exit::bad_data, "{}: tokenizer.ggml.merges has \"{}\", whose piece \"{}\" is no token", where, clipped(merge, 60), clipped(piece, 60));
+    fail(Fault::bad_data, "{}: tokenizer.ggml.merges has \"{}\", whose piece \"{}\" is no token", where, clipped(merge, 60), clipped(piece, 60));
   }
 }
 
@@ -82,7 +82,7 @@ Vocabulary read_vocabulary(const GgufFile& file, const ModelConfig& config) {
   const std::string where = file.path().string();
   const Vocabulary vocabulary{file.texts("tokenizer.ggml.tokens"), file.integers("tokenizer.ggml.token_type")};
   if (vocabulary.tokens.size() != static_cast<size_t>(config.vocab) || vocabulary.types.size() != vocabulary.tokens.size()) {
-    fail(Exit::bad_data, "{}: {} tokens and {} token types for a vocabulary of {}", where, vocabulary.tokens.size(), vocabulary.types.size(), config.vocab);
+    fail(Fault::bad_data, "{}: {} tokens and {} token types for a vocabulary of {}", where, vocabulary.tokens.size(), vocabulary.types.size(), config.vocab);
   }
   return vocabulary;
 }
@@ -93,14 +93,14 @@ TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config) {
   const std::string where = file.path().string();
   const std::string model = file.text("tokenizer.ggml.model");
   if (model != "gpt2") {
-    fail(Exit::bad_data, "{}: tokenizer.ggml.model is \"{}\"; allowed is gpt2 (byte-level BPE)", where, clipped(model));
+    fail(Fault::bad_data, "{}: tokenizer.ggml.model is \"{}\"; allowed is gpt2 (byte-level BPE)", where, clipped(model));
   }
   const std::string pre = file.text("tokenizer.ggml.pre", "default");
   const OrderedJson pre_tokenizers = pre_tokenizer(pre, where);
   const Vocabulary vocabulary = read_vocabulary(file, config);
   const auto& merges = file.texts("tokenizer.ggml.merges");
   const std::set<std::string> known(vocabulary.tokens.begin(), vocabulary.tokens.end());
-  if (known.size() != vocabulary.tokens.size()) fail(Exit::bad_data, "{}: tokenizer.ggml.tokens has a token twice", where);
+  if (known.size() != vocabulary.tokens.size()) fail(Fault::bad_data, "{}: tokenizer.ggml.tokens has a token twice", where);
   for (const std::string& merge : merges) check_merge(merge, known, where);
 
   // Added tokens at the end stand apart from the vocabulary, as in Llama 3's own file; elsewhere they must hold their place in it.

@@ -62,20 +62,20 @@ std::optional<RopeScaling> rope_scaling(const GgufFile& file, const ModelConfig&
       if (fits(scaling)) return scaling;
     }
   }
-  fail(Exit::bad_data, "{}: {} is not Llama 3's rope scaling over 8192 positions by 2, 4, 8, 16, 32 or 64; other scalings are not supported",
+  fail(Fault::bad_data, "{}: {} is not Llama 3's rope scaling over 8192 positions by 2, 4, 8, 16, 32 or 64; other scalings are not supported",
        file.path().string(), kRopeFactors);
 }
 
 ModelConfig model_config(const GgufFile& file) {
   const std::string where = file.path().string();
   const std::string architecture = file.text("general.architecture");
-  if (architecture != "llama") fail(Exit::bad_data, "{}: general.architecture is \"{}\"; allowed is llama", where, clipped(architecture));
+  if (architecture != "llama") fail(Fault::bad_data, "{}: general.architecture is \"{}\"; allowed is llama", where, clipped(architecture));
   const std::string type = file.text("general.type", "model");
-  if (type != "model") fail(Exit::bad_data, "{}: general.type is \"{}\"; allowed is model", where, clipped(type));
-  if (file.integer("split.count", 1) > 1) fail(Exit::bad_data, "{}: split.count is {}; join the parts into one file first", where, file.integer("split.count"));
-  if (file.integer("llama.expert_count", 0) > 0) fail(Exit::bad_data, "{}: llama.expert_count is not 0; mixtures of experts are not supported", where);
+  if (type != "model") fail(Fault::bad_data, "{}: general.type is \"{}\"; allowed is model", where, clipped(type));
+  if (file.integer("split.count", 1) > 1) fail(Fault::bad_data, "{}: split.count is {}; join the parts into one file first", where, file.integer("split.count"));
+  if (file.integer("llama.expert_count", 0) > 0) fail(Fault::bad_data, "{}: llama.expert_count is not 0; mixtures of experts are not supported", where);
   const std::string scaling = file.text("llama.rope.scaling.type", "none");
-  if (scaling != "none") fail(Exit::bad_data, "{}: llama.rope.scaling.type is \"{}\"; allowed is none", where, clipped(scaling));
+  if (scaling != "none") fail(Fault::bad_data, "{}: llama.rope.scaling.type is \"{}\"; allowed is none", where, clipped(scaling));
 
   ModelConfig config;
   config.hidden = file.integer("llama.embedding_length");
@@ -87,11 +87,11 @@ ModelConfig model_config(const GgufFile& file) {
   config.vocab = static_cast<int64_t>(file.texts("tokenizer.ggml.tokens").size());
   config.norm_eps = shortest(file.number("llama.attention.layer_norm_rms_epsilon"));
   config.rope_theta = shortest(file.number("llama.rope.freq_base", 10000.0));
-  if (config.heads < 1) fail(Exit::bad_data, "{}: llama.attention.head_count is {}", where, config.heads);
+  if (config.heads < 1) fail(Fault::bad_data, "{}: llama.attention.head_count is {}", where, config.heads);
   config.head_dim = file.integer("llama.attention.key_length", config.hidden / config.heads);
   for (const char* key : {"llama.rope.dimension_count", "llama.attention.value_length"}) {
     const int64_t given = file.integer(key, config.head_dim);
-    if (given != config.head_dim) fail(Exit::bad_data, "{}: {} is {}; allowed is the head's size, {}", where, key, given, config.head_dim);
+    if (given != config.head_dim) fail(Fault::bad_data, "{}: {} is {}; allowed is the head's size, {}", where, key, given, config.head_dim);
   }
   config.tied_head = file.find("output.weight") == nullptr;
   config.bos = static_cast<int32_t>(std::clamp<int64_t>(file.integer("tokenizer.ggml.bos_token_id", -1), -1, config.vocab));
@@ -145,13 +145,13 @@ void check_tensors(const GgufFile& file, const std::map<std::string, Source>& ta
   for (const auto& [name, source] : table) {
     known.insert(source.name);
     const GgufTensor* tensor = file.find(source.name);
-    if (tensor == nullptr) fail(Exit::bad_data, "{}: the tensor {} is missing", where, source.name);
+    if (tensor == nullptr) fail(Fault::bad_data, "{}: the tensor {} is missing", where, source.name);
     if (tensor->shape != shape_of(source)) {
-      fail(Exit::bad_data, "{}: {} is {} where the keys llama.* give {}", where, source.name, shape_text(tensor->shape), shape_text(shape_of(source)));
+      fail(Fault::bad_data, "{}: {} is {} where the keys llama.* give {}", where, source.name, shape_text(tensor->shape), shape_text(shape_of(source)));
     }
   }
   for (const GgufTensor& tensor : file.tensors()) {
-    if (known.count(tensor.name) == 0) fail(Exit::bad_data, "{}: the tensor {} has no place in a Llama model", where, clipped(tensor.name));
+    if (known.count(tensor.name) == 0) fail(Fault::bad_data, "{}: the tensor {} has no place in a Llama model", where, clipped(tensor.name));
   }
 }
 
@@ -195,7 +195,7 @@ bool imported_before(const fs::path& directory, const std::string& sha256) {
   for (const std::string& name : written_files()) {
     if (!fs::exists(directory / name, ignored)) return false;
   }
-  SafetensorsFile(directory / "model.safetensors");  // 65 when it was damaged since
+  SafetensorsFile(directory / "model.safetensors");  // bad_data when it was damaged since
   const Json record = parse_json(read_text(directory / kRecord, 1 << 20), (directory / kRecord).string());
   return record.is_object() && record.value("sha256", Json()) == sha256;
 }

@@ -5,7 +5,7 @@
 namespace drover {
 
 // Weights are dequantised to fp32 and rounded once, to nearest even; the rows of q and k go back to Hugging Face's order.
-// False when `directory` already holds an import of the same file (nothing is done then). 64 when it holds anything else; 65 for files that
+// False when `directory` already holds an import of the same file (nothing is done then). usage when it holds anything else; bad_data for files that
 // are not Llama models or hold what cannot be carried over. The directory appears whole or not at all.
 bool import_gguf(const fs::path& file, const fs::path& directory);
 

@@ -32,7 +32,7 @@ Any parse(std::string_view text, const std::string& where, size_t limit) {
     using Event = typename Any::parse_event_t;
     if (event == Event::object_start || event == Event::array_start) {
       if (depth >= static_cast<int>(kJsonDepth)) {
-        fail(Exit::bad_data, "{}: JSON nested more than {} levels deep", where, kJsonDepth);
+        fail(Fault::bad_data, "{}: JSON nested more than {} levels deep", where, kJsonDepth);
       }
       if (event == Event::object_start) keys.emplace_back();
     } else if (event == Event::object_end) {
@@ -40,10 +40,10 @@ Any parse(std::string_view text, const std::string& where, size_t limit) {
     } else if (event == Event::key) {
       const auto& key = parsed.template get_ref<const std::string&>();
       if (!keys.back().insert(key).second) {
-        fail(Exit::bad_data, "{}: the key \"{}\" stands twice in one object", where, clipped(key));
+        fail(Fault::bad_data, "{}: the key \"{}\" stands twice in one object", where, clipped(key));
       }
     }
-    if (++values > limit) fail(Exit::bad_data, "{}: JSON of more than {} values", where, limit);
+    if (++values > limit) fail(Fault::bad_data, "{}: JSON of more than {} values", where, limit);
     return true;
   };
   try {
@@ -51,7 +51,7 @@ Any parse(std::string_view text, const std::string& where, size_t limit) {
   } catch (const typename Any::exception& error) {
     const std::string_view message = error.what();
     const size_t prefix = message.find("] ");
-    fail(Exit::bad_data, "{}: not valid JSON: {}", where,
+    fail(Fault::bad_data, "{}: not valid JSON: {}", where,
          clipped(prefix == std::string_view::npos ? message : message.substr(prefix + 2), 240));
   }
 }

@@ -16,7 +16,7 @@ inline constexpr size_t kJsonDepth = 64;
 inline constexpr size_t kJsonValues = 2'000'000;
 inline constexpr size_t kOrderedJsonValues = 10'000;
 
-// 65 with `where` (a file's name) and the place in the text.
+// bad_data with `where` (a file's name) and the place in the text.
 Json parse_json(std::string_view text, const std::string& where);
 OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
 

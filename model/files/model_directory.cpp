@@ -28,27 +28,27 @@ std::string listed(const std::vector<std::string>& lines) {
   for (const auto& entry : fs::directory_iterator(directory, ignored)) {
     const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
     if (extension == ".bin" || extension == ".pth" || extension == ".pt") {
-      fail(Exit::bad_data,
+      fail(Fault::bad_data,
            "{} holds {} but no {}: pickles can run code and are not read; fetch the model's safetensors, or convert it with transformers' "
            "save_pretrained",
            directory.string(), name, kSingle);
     }
     if (extension == ".gguf") {
-      fail(Exit::bad_data, "{} holds {} but no {}; make a Hugging Face directory of it: drover import {} DIR", directory.string(), name, kSingle,
+      fail(Fault::bad_data, "{} holds {} but no {}; make a Hugging Face directory of it: drover import {} DIR", directory.string(), name, kSingle,
            entry.path().string());
     }
     if (extension == ".safetensors") {
-      fail(Exit::missing_input, "{} holds {} but neither {} nor {}; fetch the index too", directory.string(), name, kSingle, kIndex);
+      fail(Fault::missing_input, "{} holds {} but neither {} nor {}; fetch the index too", directory.string(), name, kSingle, kIndex);
     }
   }
-  fail(Exit::missing_input, "no weights in {}: neither {} nor {}", directory.string(), kSingle, kIndex);
+  fail(Fault::missing_input, "no weights in {}: neither {} nor {}", directory.string(), kSingle, kIndex);
 }
 
 }  // namespace
 
 ModelDirectory::ModelDirectory(const fs::path& path) : path_(path) {
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) fail(Exit::missing_input, "no model directory {}", path.string());
+  if (!fs::is_directory(path, ignored)) fail(Fault::missing_input, "no model directory {}", path.string());
   config_ = read_model_config(path);
   find_weights();
 }
@@ -71,17 +71,17 @@ void ModelDirectory::read_index(const fs::path& index) {
   const Json json = parse_json(read_text(index, kHeaderLimit), where);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
   if (!json.is_object() || map == json.end() || !map->is_object()) {
-    fail(Exit::bad_data, "{}: no weight_map of tensors to files", where);
+    fail(Fault::bad_data, "{}: no weight_map of tensors to files", where);
   }
-  if (map->size() > kTensorLimit) fail(Exit::bad_data, "{}: more than {} tensors", where, kTensorLimit);
+  if (map->size() > kTensorLimit) fail(Fault::bad_data, "{}: more than {} tensors", where, kTensorLimit);
   for (const auto& [tensor, value] : map->items()) {
-    if (!value.is_string()) fail(Exit::bad_data, "{}: the file of {} is not a name", where, clipped(tensor));
+    if (!value.is_string()) fail(Fault::bad_data, "{}: the file of {} is not a name", where, clipped(tensor));
     const auto& name = value.get_ref<const std::string&>();
     if (name.find('/') != std::string::npos || name.find('\\') != std::string::npos || name.find('\0') != std::string::npos || name[0] == '.') {
-      fail(Exit::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files beside the index", where, clipped(tensor), clipped(name));
+      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files beside the index", where, clipped(tensor), clipped(name));
     }
     if (!name.ends_with(".safetensors")) {
-      fail(Exit::bad_data, "{}: the file of {} is \"{}\"; only .safetensors files are read", where, clipped(tensor), clipped(name));
+      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; only .safetensors files are read", where, clipped(tensor), clipped(name));
     }
     file_of_.emplace(tensor, name);
   }
@@ -91,7 +91,7 @@ void ModelDirectory::read_index(const fs::path& index) {
     if (!fs::exists(path_ / name, ignored)) missing.push_back(name);
   }
   if (!missing.empty()) {
-    fail(Exit::missing_input, "{}: the index names files that are not there; fetch them again:{}", path_.string(), listed(missing));
+    fail(Fault::missing_input, "{}: the index names files that are not there; fetch them again:{}", path_.string(), listed(missing));
   }
 }
 
@@ -115,7 +115,7 @@ const SafetensorsFile& ModelDirectory::file(const std::string& name) {
       const auto indexed = file_of_.find(tensor.name);
       if (indexed != file_of_.end() && indexed->second != name) {
         open_.erase(name);
-        fail(Exit::bad_data, "{}: the tensor {} stands in two files, {} and {}; fetch the model again", path_.string(), clipped(tensor.name),
+        fail(Fault::bad_data, "{}: the tensor {} stands in two files, {} and {}; fetch the model again", path_.string(), clipped(tensor.name),
              indexed->second, name);
       }
     }
@@ -126,10 +126,10 @@ const SafetensorsFile& ModelDirectory::file(const std::string& name) {
 
 const StoredTensor& ModelDirectory::tensor(const std::string& name) {
   const auto found = file_of_.find(name);
-  if (found == file_of_.end()) fail(Exit::bad_data, "{}: the model has no tensor {}", path_.string(), name);
+  if (found == file_of_.end()) fail(Fault::bad_data, "{}: the model has no tensor {}", path_.string(), name);
   const StoredTensor* tensor = file(found->second).find(name);
   if (tensor == nullptr) {
-    fail(Exit::bad_data, "{}: the index says that {} is in {}, but it is not; fetch the model again", path_.string(), name, found->second);
+    fail(Fault::bad_data, "{}: the index says that {} is in {}, but it is not; fetch the model again", path_.string(), name, found->second);
   }
   return *tensor;
 }
@@ -145,7 +145,7 @@ std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTen
     if (!has(tensor.name)) missing.push_back(tensor.name);
   }
   if (!missing.empty()) {
-    fail(Exit::bad_data, "{}: {} of the {} tensors that config.json asks for are missing:{}", path_.string(), missing.size(), whole_model.size(),
+    fail(Fault::bad_data, "{}: {} of the {} tensors that config.json asks for are missing:{}", path_.string(), missing.size(), whole_model.size(),
          listed(missing));
   }
   for (const auto& [name, file] : file_of_) {
@@ -172,14 +172,14 @@ void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
       wrong.push_back(fmt::format("{} is stored as {}; allowed are BF16, F16 and F32", expected.name, name_of(stored.dtype)));
     }
   }
-  if (!wrong.empty()) fail(Exit::bad_data, "{}: the weights do not fit config.json:{}", path_.string(), listed(wrong));
+  if (!wrong.empty()) fail(Fault::bad_data, "{}: the weights do not fit config.json:{}", path_.string(), listed(wrong));
 }
 
 void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to, void* out) {
   const StoredTensor& stored = tensor(name);
   const SafetensorsFile& source = file(file_of_.at(name));
   if (!can_convert(stored.dtype)) {
-    fail(Exit::bad_data, "{}: {} is stored as {}; allowed are BF16, F16 and F32", source.path().string(), name, name_of(stored.dtype));
+    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are BF16, F16 and F32", source.path().string(), name, name_of(stored.dtype));
   }
   const int64_t all_cols = stored.cols();
   require(row_begin >= 0 && rows >= 0 && row_begin + rows <= stored.rows() && col_begin >= 0 && cols >= 0 && col_begin + cols <= all_cols,

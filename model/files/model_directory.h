@@ -20,7 +20,7 @@ struct ExpectedTensor {
 
 class ModelDirectory {
  public:
-  // Reads config.json, and the index or the single file's header. 66: nothing there, or a shard is missing; 65: pickles, GGUF, a bad index.
+  // Reads config.json, and the index or the single file's header. missing_input: nothing there, or a shard is missing; bad_data: pickles, GGUF, a bad index.
   explicit ModelDirectory(const fs::path& path);
 
   const fs::path& path() const { return path_; }
@@ -28,13 +28,13 @@ class ModelDirectory {
   std::vector<std::string> names() const;
   std::vector<std::string> files() const;  // the weight files' names, sorted
   bool has(const std::string& name) const { return file_of_.count(name) != 0; }
-  // These open the tensor's file; 65 when the directory has no such tensor.
+  // These open the tensor's file; bad_data when the directory has no such tensor.
   StoredType dtype(const std::string& name);
   std::vector<int64_t> shape(const std::string& name);
 
-  // 65 naming every expected tensor that is missing. Returns those that nobody expects (`…rotary_emb.inv_freq` is passed over). Opens no shard.
+  // bad_data naming every expected tensor that is missing. Returns those that nobody expects (`…rotary_emb.inv_freq` is passed over). Opens no shard.
   std::vector<std::string> check_names(std::span<const ExpectedTensor> whole_model) const;
-  // 65 naming every tensor whose shape or dtype is not as expected, with the reason where keys and values are stored twice. Opens their files.
+  // bad_data naming every tensor whose shape or dtype is not as expected, with the reason where keys and values are stored twice. Opens their files.
   void check_shapes(std::span<const ExpectedTensor> mine);
 
   // Rows [row_begin, row_begin + rows) × columns [col_begin, col_begin + cols) of a matrix, or of a vector (one column), as bf16 or f32 into

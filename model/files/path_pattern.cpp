@@ -28,7 +28,7 @@ PathPattern::PathPattern(const std::string& pattern, const std::string& where) :
   if (code_->code == nullptr) {
     PCRE2_UCHAR message[160] = {};
     pcre2_get_error_message(error, message, sizeof message);
-    fail(Exit::bad_data, "{} is not a regular expression (at character {}): {}", code_->where, at, reinterpret_cast<const char*>(message));
+    fail(Fault::bad_data, "{} is not a regular expression (at character {}): {}", code_->where, at, reinterpret_cast<const char*>(message));
   }
   code_->found = pcre2_match_data_create_from_pattern(code_->code, nullptr);
   code_->context = pcre2_match_context_create(nullptr);
@@ -39,7 +39,7 @@ bool PathPattern::run(const std::string& text, bool to_end) const {
   const uint32_t options = PCRE2_ANCHORED | (to_end ? PCRE2_ENDANCHORED : 0u);
   const int count = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, options, code_->found, code_->context);
   if (count < 0 && count != PCRE2_ERROR_NOMATCH) {
-    fail(Exit::bad_data, "{} takes too long on \"{}\"; write a simpler one", code_->where, clipped(text));
+    fail(Fault::bad_data, "{} takes too long on \"{}\"; write a simpler one", code_->where, clipped(text));
   }
   return count >= 0;
 }

@@ -8,7 +8,7 @@ namespace drover {
 
 class PathPattern {
  public:
-  // 65 with `where` when it is not a regular expression.
+  // bad_data with `where` when it is not a regular expression.
   PathPattern(const std::string& pattern, const std::string& where);
   bool full_match(const std::string& text) const;                         // re.fullmatch
   bool match(const std::string& text) const;                              // re.match

@@ -31,7 +31,7 @@ StoredFactor stored_factor(const std::string& tensor, const std::string& where) 
   if (framed) rest = rest.substr(kPrefix.size(), rest.size() - kPrefix.size() - kSuffix.size());
   const std::optional<Factor> factor = factor_of(rest);
   if (!framed || !factor) {
-    fail(Exit::bad_data, "{}: the tensor {} is not supported; allowed are base_model.model.<module>.lora_A.weight and .lora_B.weight", where,
+    fail(Fault::bad_data, "{}: the tensor {} is not supported; allowed are base_model.model.<module>.lora_A.weight and .lora_B.weight", where,
          clipped(tensor));
   }
   return {std::string(rest), std::string(rest.substr(0, rest.size() - suffix_of(*factor).size())), *factor};
@@ -44,28 +44,28 @@ std::pair<int64_t, int64_t> shape_of(Factor factor, int64_t r, int64_t out, int6
 
 void check_matrix(const StoredTensor& tensor, Factor factor, int64_t r, const std::string& where) {
   if (tensor.shape.size() != 2 || tensor.rows() == 0 || tensor.cols() == 0) {
-    fail(Exit::bad_data, "{}: {} is {}; a factor is a matrix", where, clipped(tensor.name), shape_text(tensor.shape));
+    fail(Fault::bad_data, "{}: {} is {}; a factor is a matrix", where, clipped(tensor.name), shape_text(tensor.shape));
   }
   if (!can_convert(tensor.dtype)) {
-    fail(Exit::bad_data, "{}: {} is stored as {}; allowed are F32, F16 and BF16", where, clipped(tensor.name), name_of(tensor.dtype));
+    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are F32, F16 and BF16", where, clipped(tensor.name), name_of(tensor.dtype));
   }
   if (shape_of(factor, r, tensor.rows(), tensor.cols()) != std::pair(tensor.rows(), tensor.cols())) {
-    fail(Exit::bad_data, "{}: {} is {} but {} gives its module the rank {}", where, clipped(tensor.name), shape_text(tensor.shape), kConfig, r);
+    fail(Fault::bad_data, "{}: {} is {} but {} gives its module the rank {}", where, clipped(tensor.name), shape_text(tensor.shape), kConfig, r);
   }
 }
 
 std::string read_config_text(const fs::path& directory) {
   std::error_code ignored;
-  if (!fs::is_directory(directory, ignored)) fail(Exit::missing_input, "no adapter directory {}", directory.string());
+  if (!fs::is_directory(directory, ignored)) fail(Fault::missing_input, "no adapter directory {}", directory.string());
   if (!fs::exists(directory / kConfig, ignored)) {
-    fail(Exit::missing_input, "no {} in {}; an adapter is a directory as PEFT saves it", kConfig, directory.string());
+    fail(Fault::missing_input, "no {} in {}; an adapter is a directory as PEFT saves it", kConfig, directory.string());
   }
   if (!fs::exists(directory / kWeights, ignored)) {
     if (fs::exists(directory / "adapter_model.bin", ignored)) {
-      fail(Exit::bad_data, "{} holds adapter_model.bin: pickles can run code and are not read; save it again with PEFT's safe_serialization=True",
+      fail(Fault::bad_data, "{} holds adapter_model.bin: pickles can run code and are not read; save it again with PEFT's safe_serialization=True",
            directory.string());
     }
-    fail(Exit::missing_input, "no {} in {}", kWeights, directory.string());
+    fail(Fault::missing_input, "no {} in {}", kWeights, directory.string());
   }
   return read_text(directory / kConfig, size_t{4} << 20);
 }
@@ -87,17 +87,17 @@ AdapterFile::AdapterFile(const fs::path& directory) {
     const StoredFactor stored = stored_factor(tensor.name, where);
     const auto target = matcher.match(stored.path);
     if (!target) {
-      fail(Exit::bad_data, "{}: the tensor {} belongs to a module that target_modules of {} does not mean", where, clipped(tensor.name), kConfig);
+      fail(Fault::bad_data, "{}: the tensor {} belongs to a module that target_modules of {} does not mean", where, clipped(tensor.name), kConfig);
     }
     check_matrix(tensor, stored.factor, target->r, where);
     shapes_[stored.name] = {tensor.rows(), tensor.cols()};
   }
-  if (shapes_.empty()) fail(Exit::bad_data, "{}: no adapter weights in it", where);
+  if (shapes_.empty()) fail(Fault::bad_data, "{}: no adapter weights in it", where);
   for (const auto& [name, shape] : shapes_) {
     const std::string path = name.substr(0, name.rfind('.'));
     for (const FactorName& other : kFactors) {
       if (shapes_.count(path + std::string(other.suffix)) != 0) continue;
-      fail(Exit::bad_data, "{}: {}{}{} has no {} beside it", where, kPrefix, name, kSuffix, other.suffix.substr(1));
+      fail(Fault::bad_data, "{}: {}{}{} has no {} beside it", where, kPrefix, name, kSuffix, other.suffix.substr(1));
     }
   }
 }
@@ -109,7 +109,7 @@ AdapterMatrix AdapterFile::read(const std::string& factor) const {
   convert(tensor->dtype, tensor->bytes.data(), tensor->size(), DType::f32, matrix.values.data());
   file_->advise_done(tensor->offset, tensor->bytes.size());
   for (float value : matrix.values) {
-    if (!std::isfinite(value)) fail(Exit::bad_data, "{}: {} holds {}; such an adapter cannot be used", file_->path().string(), clipped(tensor->name), value);
+    if (!std::isfinite(value)) fail(Fault::bad_data, "{}: {} holds {}; such an adapter cannot be used", file_->path().string(), clipped(tensor->name), value);
   }
   return matrix;
 }
@@ -147,7 +147,7 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std:
   }
   if (wrong.empty()) return;
   const size_t shown = std::min<size_t>(wrong.size(), 20);
-  fail(Exit::bad_data, "{}: the adapter does not fit the model ({} problems):\n  {}", where, wrong.size(),
+  fail(Fault::bad_data, "{}: the adapter does not fit the model ({} problems):\n  {}", where, wrong.size(),
        fmt::join(wrong.begin(), wrong.begin() + static_cast<std::ptrdiff_t>(shown), "\n  "));
 }
 

@@ -29,11 +29,11 @@ class SafetensorsFile;
 // An adapter directory: names, shapes and ranks are checked on opening, values are read a factor at a time.
 class AdapterFile {
  public:
-  // 66 when absent; 65 naming the tensor: an A without its B, a rank other than the config's, a tensor that the config does not mean.
+  // missing_input when absent; bad_data naming the tensor: an A without its B, a rank other than the config's, a tensor that the config does not mean.
   explicit AdapterFile(const fs::path& directory);
   const AdapterConfig& config() const { return config_; }
   const FactorShapes& shapes() const { return shapes_; }
-  AdapterMatrix read(const std::string& factor) const;  // 65 where it holds NaN or Inf
+  AdapterMatrix read(const std::string& factor) const;  // bad_data where it holds NaN or Inf
 
  private:
   AdapterConfig config_;
@@ -51,7 +51,7 @@ struct LinearSize {
   std::string path;  // "model.layers.0.self_attn.q_proj"
   int64_t out = 0, in = 0;
 };
-// 65 naming every factor that is missing, has another shape than the model's linear, or belongs to no linear of the model.
+// bad_data naming every factor that is missing, has another shape than the model's linear, or belongs to no linear of the model.
 void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std::span<const LinearSize> linears, const std::string& where);
 
 // Writes the directory whole or not at all (dtype f32 or bf16, rounded to nearest even). An adapter that is there is replaced; anything else there: 64.

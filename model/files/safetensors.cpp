@@ -10,35 +10,35 @@ namespace drover {
 
 namespace {
 
-// The bytes of a tensor; 65 when the product does not fit.
+// The bytes of a tensor; bad_data when the product does not fit.
 uint64_t checked_bytes(const HeaderEntry& entry, const std::string& where) {
   uint64_t bytes = static_cast<uint64_t>(size_of(entry.dtype));
   for (int64_t dimension : entry.shape) {
     if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(dimension), &bytes)) {
-      fail(Exit::bad_data, "{}: the shape {} of {} is too large", where, shape_text(entry.shape), clipped(entry.name));
+      fail(Fault::bad_data, "{}: the shape {} of {} is too large", where, shape_text(entry.shape), clipped(entry.name));
     }
   }
   return bytes;
 }
 
-// The header's text; 65 when its length cannot be.
+// The header's text; bad_data when its length cannot be.
 std::string_view header_text(std::span<const std::byte> file, size_t limit, const std::string& where) {
   if (file.size() < 8) {
-    fail(Exit::bad_data, "{}: only {} bytes; not a safetensors file, or cut off: fetch it again", where, file.size());
+    fail(Fault::bad_data, "{}: only {} bytes; not a safetensors file, or cut off: fetch it again", where, file.size());
   }
   uint64_t length;
   std::memcpy(&length, file.data(), 8);
   if (length > kFormatHeaderLimit) {
-    fail(Exit::bad_data, "{}: the first 8 bytes give a header of {} bytes; the format allows {}: not a safetensors file, or damaged", where,
+    fail(Fault::bad_data, "{}: the first 8 bytes give a header of {} bytes; the format allows {}: not a safetensors file, or damaged", where,
          length, kFormatHeaderLimit);
   }
   if (length > file.size() - 8) {
-    fail(Exit::bad_data, "{}: a header of {} bytes does not fit into a file of {} bytes: the file is cut off, fetch it again", where, length,
+    fail(Fault::bad_data, "{}: a header of {} bytes does not fit into a file of {} bytes: the file is cut off, fetch it again", where, length,
          file.size());
   }
-  if (length > limit) fail(Exit::bad_data, "{}: a header of {} bytes; at most {} are read", where, length, limit);
+  if (length > limit) fail(Fault::bad_data, "{}: a header of {} bytes; at most {} are read", where, length, limit);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, length);
-  if (text.empty() || text[0] != '{') fail(Exit::bad_data, "{}: the header does not begin with '{{': not a safetensors file", where);
+  if (text.empty() || text[0] != '{') fail(Fault::bad_data, "{}: the header does not begin with '{{': not a safetensors file", where);
   return text;
 }
 
@@ -68,19 +68,19 @@ SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : fi
   for (HeaderEntry& entry : header.entries) {
     const std::string name = clipped(entry.name);
     if (entry.begin > entry.end) {
-      fail(Exit::bad_data, "{}: the data of {} ends at {} before it begins at {}", where, name, entry.end, entry.begin);
+      fail(Fault::bad_data, "{}: the data of {} ends at {} before it begins at {}", where, name, entry.end, entry.begin);
     }
     if (entry.begin != at) {
-      fail(Exit::bad_data, "{}: the data of {} begins at {} where {} was expected: tensors may neither overlap nor leave holes", where, name,
+      fail(Fault::bad_data, "{}: the data of {} begins at {} where {} was expected: tensors may neither overlap nor leave holes", where, name,
            entry.begin, at);
     }
     const uint64_t bytes = checked_bytes(entry, where);
     if (entry.end - entry.begin != bytes) {
-      fail(Exit::bad_data, "{}: {} has {} bytes of data where {} {} needs {}", where, name, entry.end - entry.begin, name_of(entry.dtype),
+      fail(Fault::bad_data, "{}: {} has {} bytes of data where {} {} needs {}", where, name, entry.end - entry.begin, name_of(entry.dtype),
            shape_text(entry.shape), bytes);
     }
     if (entry.end > data_bytes) {
-      fail(Exit::bad_data, "{}: the data of {} ends at {} but the file has only {} bytes of data: the file is cut off, fetch it again", where,
+      fail(Fault::bad_data, "{}: the data of {} ends at {} but the file has only {} bytes of data: the file is cut off, fetch it again", where,
            name, entry.end, data_bytes);
     }
     at = entry.end;
@@ -89,7 +89,7 @@ SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : fi
                         .bytes = file_.bytes().subspan(data + entry.begin, bytes)});
   }
   if (at != data_bytes) {
-    fail(Exit::bad_data, "{}: {} bytes follow the last tensor's data; the format allows none", where, data_bytes - at);
+    fail(Fault::bad_data, "{}: {} bytes follow the last tensor's data; the format allows none", where, data_bytes - at);
   }
 }
 

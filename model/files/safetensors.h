@@ -35,7 +35,7 @@ std::string shape_text(std::span<const int64_t> shape);  // "[4, 48]"
 
 class SafetensorsFile {
  public:
-  // 66 when absent, 65 with the file and the reason when it breaks a rule. Touches the header's pages only.
+  // missing_input when absent, bad_data with the file and the reason when it breaks a rule. Touches the header's pages only.
   explicit SafetensorsFile(const fs::path& path, size_t header_limit = kHeaderLimit);
 
   const fs::path& path() const { return file_.path(); }

@@ -55,7 +55,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     if (state_ != State::top) return unexpected("an object");
     if (key_ == "__metadata__") return enter(State::metadata);
     if (header_.entries.size() >= kTensorLimit) {
-      fail(Exit::bad_data, "{}: more than {} tensors; files of that many are not read", where_, kTensorLimit);
+      fail(Fault::bad_data, "{}: more than {} tensors; files of that many are not read", where_, kTensorLimit);
     }
     header_.entries.emplace_back().name = key_;
     have_dtype_ = have_shape_ = have_offsets_ = false;
@@ -66,11 +66,11 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     key_ = key;
     if (state_ == State::top) {
       if (key.size() > kNameLimit) {
-        fail(Exit::bad_data, "{}: a tensor's name of {} bytes (\"{}\"); at most {} are allowed", where_, key.size(), clipped(key, 60), kNameLimit);
+        fail(Fault::bad_data, "{}: a tensor's name of {} bytes (\"{}\"); at most {} are allowed", where_, key.size(), clipped(key, 60), kNameLimit);
       }
-      if (!names_.insert(key).second) fail(Exit::bad_data, "{}: the name \"{}\" stands twice in the header", where_, clipped(key));
+      if (!names_.insert(key).second) fail(Fault::bad_data, "{}: the name \"{}\" stands twice in the header", where_, clipped(key));
     } else if (state_ == State::metadata) {
-      if (header_.metadata.count(key) != 0) fail(Exit::bad_data, "{}: __metadata__ has the key \"{}\" twice", where_, clipped(key));
+      if (header_.metadata.count(key) != 0) fail(Fault::bad_data, "{}: __metadata__ has the key \"{}\" twice", where_, clipped(key));
     } else {
       bool* have = key == "dtype" ? &have_dtype_ : key == "shape" ? &have_shape_ : key == "data_offsets" ? &have_offsets_ : nullptr;
       if (have == nullptr) wrong(fmt::format("the unknown field \"{}\"", clipped(key, 40)));
@@ -100,7 +100,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) override {
-    fail(Exit::bad_data, "{}: the header is not valid JSON at byte {}; the file is damaged or not a safetensors file", where_, position);
+    fail(Fault::bad_data, "{}: the header is not valid JSON at byte {}; the file is damaged or not a safetensors file", where_, position);
   }
 
  private:
@@ -112,10 +112,10 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool unexpected(const std::string& what) {
-    fail(Exit::bad_data, "{}: {} where the header may not have one (after the key \"{}\")", where_, what, clipped(key_));
+    fail(Fault::bad_data, "{}: {} where the header may not have one (after the key \"{}\")", where_, what, clipped(key_));
   }
   [[noreturn]] void wrong(const std::string& what) {
-    fail(Exit::bad_data, "{}: the tensor {} has {}", where_, clipped(entry().name), what);
+    fail(Fault::bad_data, "{}: the tensor {} has {}", where_, clipped(entry().name), what);
   }
 
   SafetensorsHeader& header_;

@@ -22,9 +22,9 @@ class SafetensorsWriter {
   SafetensorsWriter(const fs::path& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
   const std::vector<TensorSpec>& order() const { return tensors_; }  // the order in which bytes must come
-  // The next bytes of `name`; a tensor may come in pieces. 70 when out of order or too many.
+  // The next bytes of `name`; a tensor may come in pieces. internal when out of order or too many.
   void write(const std::string& name, const void* data, int64_t bytes);
-  void commit();  // 70 when bytes are missing; then as AtomicFile
+  void commit();  // internal when bytes are missing; then as AtomicFile
 
  private:
   std::vector<TensorSpec> tensors_;

@@ -10,7 +10,7 @@ namespace drover {
 class StagedDirectory {
  public:
   // The target must be absent, an empty directory, or hold nothing but files named in `replaceable` (then it is swapped out whole at commit).
-  // Otherwise 64, naming a file that is in the way.
+  // Otherwise usage, naming a file that is in the way.
   explicit StagedDirectory(fs::path target, const std::set<std::string>& replaceable = {});
   ~StagedDirectory();  // without commit, nothing stays
   StagedDirectory(const StagedDirectory&) = delete;
@@ -18,7 +18,7 @@ class StagedDirectory {
 
   const fs::path& path() const { return staged_; }  // write here
   const fs::path& target() const { return target_; }
-  void commit();  // 74 with the reason
+  void commit();  // io with the reason
 
  private:
   fs::path target_, staged_;

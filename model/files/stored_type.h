@@ -21,7 +21,7 @@ StoredType stored_type(DType type);       // f32, bf16, i32, f64
 float float_of_half(uint16_t bits);       // IEEE binary16, exact
 
 bool can_convert(StoredType from);        // f32, f16, bf16
-// `count` numbers, `in` of any alignment → bf16 (round to nearest even) or f32. 70 where !can_convert.
+// `count` numbers, `in` of any alignment → bf16 (round to nearest even) or f32. internal where !can_convert.
 void convert(StoredType from, const std::byte* in, int64_t count, DType to, void* out);
 
 }  // namespace drover

@@ -47,7 +47,7 @@ uint64_t Batcher::submit(Request request) {
   const uint64_t number = submitted_++;
   const std::string why = why_not(request);
   if (!why.empty()) {
-    refused_.push_back({number, Error(Exit::bad_data, why)});
+    refused_.push_back({number, Error(Fault::bad_data, why)});
     return number;
   }
   auto job = std::make_unique<Job>(Job{.number = number, .request = std::move(request), .ids = {}, .cache = {}});
@@ -124,7 +124,7 @@ void Batcher::admit() {
 
 bool Batcher::take(Job& job, const Chosen& chosen) {
   if (chosen.id == Chosen::kNotFinite) {
-    events_.push_back({job.number, Error(Exit::non_finite,
+    events_.push_back({job.number, Error(Fault::non_finite,
                                          "the model's logits are not finite: its weights or the adapter's hold such "
                                          "values, or overflow bf16 (try train.dtype=fp32)")});
     return false;

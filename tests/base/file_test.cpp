@@ -30,13 +30,13 @@ TEST(File, TextComesBack) {
 
 TEST(File, ReadErrorsNameThePath) {
   ScratchDirectory dir;
-  expect_error(Exit::missing_input, {"none.txt", "No such file"}, [&] { read_text(dir / "none.txt"); });
-  expect_error(Exit::io, {dir.path().string(), "directory"}, [&] { read_text(dir.path()); });
+  expect_error(Fault::missing_input, {"none.txt", "No such file"}, [&] { read_text(dir / "none.txt"); });
+  expect_error(Fault::io, {dir.path().string(), "directory"}, [&] { read_text(dir.path()); });
   write_text(dir / "big.txt", "0123456789");
   EXPECT_EQ(read_text(dir / "big.txt", 10).size(), 10u);
-  expect_error(Exit::bad_data, {"big.txt", "9 bytes"}, [&] { read_text(dir / "big.txt", 9); });
-  expect_error(Exit::missing_input, {"none.txt"}, [&] { MappedFile map(dir / "none.txt"); });
-  expect_error(Exit::io, {"regular"}, [&] { MappedFile map(dir.path()); });
+  expect_error(Fault::bad_data, {"big.txt", "9 bytes"}, [&] { read_text(dir / "big.txt", 9); });
+  expect_error(Fault::missing_input, {"none.txt"}, [&] { MappedFile map(dir / "none.txt"); });
+  expect_error(Fault::io, {"regular"}, [&] { MappedFile map(dir.path()); });
 }
 
 TEST(File, MapShowsTheBytes) {
@@ -75,13 +75,13 @@ TEST(AtomicFile, AppearsOnlyAtCommit) {
 
 TEST(AtomicFile, FailuresSayWhereAndWhy) {
   ScratchDirectory dir;
-  expect_error(Exit::io, {"absent/f", "No such file"}, [&] { AtomicFile file(dir / "absent/f"); });
+  expect_error(Fault::io, {"absent/f", "No such file"}, [&] { AtomicFile file(dir / "absent/f"); });
   write_text(dir / "file", "x");
-  expect_error(Exit::io, {"file/sub", "Not a directory"}, [&] { make_directories(dir / "file/sub"); });
+  expect_error(Fault::io, {"file/sub", "Not a directory"}, [&] { make_directories(dir / "file/sub"); });
   make_directories(dir / "a/b/c");
   EXPECT_TRUE(fs::is_directory(dir / "a/b/c"));
   make_directories(dir / "a/b/c");
-  expect_error(Exit::io, {"nothing", "elsewhere"}, [&] { rename_durably(dir / "nothing", dir / "elsewhere"); });
+  expect_error(Fault::io, {"nothing", "elsewhere"}, [&] { rename_durably(dir / "nothing", dir / "elsewhere"); });
   rename_durably(dir / "file", dir / "a/file");
   EXPECT_EQ(read_text(dir / "a/file"), "x");
   sync_file(dir / "a/file");
@@ -96,7 +96,7 @@ TEST(AtomicFile, AFileThatMayNotGrowLeavesTheOldOne) {
   rlimit small = saved;
   small.rlim_cur = 4096;
   setrlimit(RLIMIT_FSIZE, &small);
-  expect_error(Exit::io, {"/f", "File too large"}, [&] { write_text(dir / "f", std::string(10000, 'x')); });
+  expect_error(Fault::io, {"/f", "File too large"}, [&] { write_text(dir / "f", std::string(10000, 'x')); });
   setrlimit(RLIMIT_FSIZE, &saved);
   std::signal(SIGXFSZ, previous);
   EXPECT_EQ(read_text(dir / "f"), "old");
@@ -107,7 +107,7 @@ TEST(AtomicFile, AFileThatMayNotGrowLeavesTheOldOne) {
 TEST(AtomicFile, AFullDiskIsToldInBytes) {
   const char* small = std::getenv("DROVER_TEST_SMALL_DIRECTORY");
   if (small == nullptr) GTEST_SKIP() << "DROVER_TEST_SMALL_DIRECTORY is not set";
-  expect_error(Exit::io, {"No space left", "bytes are free", "at least"},
+  expect_error(Fault::io, {"No space left", "bytes are free", "at least"},
                [&] { write_text(fs::path(small) / "f", std::string(1 << 20, 'x')); });
   EXPECT_EQ(entries(small), 0u);
 }
@@ -129,7 +129,7 @@ TEST(Hash, FileInPiecesEqualsWhole) {
   hash.update(text.data(), 1000);
   hash.update(text.data() + 1000, text.size() - 1000);
   EXPECT_EQ(hash.hex(), sha256_hex(text));
-  expect_error(Exit::missing_input, {"none"}, [&] { sha256_file(dir / "none"); });
+  expect_error(Fault::missing_input, {"none"}, [&] { sha256_file(dir / "none"); });
 }
 
 }  // namespace

@@ -101,9 +101,9 @@ TEST(Hdf5, Attributes) {
   EXPECT_EQ(file.string_attribute("x", "empty"), "");
   EXPECT_TRUE(file.has_attribute("x", "name"));
   EXPECT_FALSE(file.has_attribute("x", "version"));
-  expect_error(Exit::bad_data, {"a.h5", "'x'", "'version'"}, [&] { file.i64_attribute("x", "version"); });
-  expect_error(Exit::bad_data, {"version", "string"}, [&] { file.string_attribute("/", "version"); });
-  expect_error(Exit::bad_data, {"name", "integer"}, [&] { file.i64_attribute("x", "name"); });
+  expect_error(Fault::bad_data, {"a.h5", "'x'", "'version'"}, [&] { file.i64_attribute("x", "version"); });
+  expect_error(Fault::bad_data, {"version", "string"}, [&] { file.string_attribute("/", "version"); });
+  expect_error(Fault::bad_data, {"name", "integer"}, [&] { file.i64_attribute("x", "name"); });
 }
 
 TEST(Hdf5, WrongQuestionsAreAnsweredWithPathAndName) {
@@ -114,15 +114,15 @@ TEST(Hdf5, WrongQuestionsAreAnsweredWithPathAndName) {
     file.close();
   }
   const File file = File::open(dir / "a.h5");
-  expect_error(Exit::missing_input, {"none.h5"}, [&] { File::open(dir / "none.h5"); });
-  expect_error(Exit::bad_data, {"a.h5", "'y'"}, [&] { file.read<float>("y"); });
-  expect_error(Exit::bad_data, {"a.h5", "'x'", "f32", "i32"}, [&] { file.read<int32_t>("x"); });
-  expect_error(Exit::bad_data, {"a.h5", "rows 2 to 4", "3"}, [&] { file.read_rows<float>("x", 2, 2); });
-  expect_error(Exit::bad_data, {"rows"}, [&] { file.read_rows<float>("x", -1, 2); });
-  expect_error(Exit::bad_data, {"rows"}, [&] { file.read_rows<float>("x", 1, int64_t{1} << 62); });
+  expect_error(Fault::missing_input, {"none.h5"}, [&] { File::open(dir / "none.h5"); });
+  expect_error(Fault::bad_data, {"a.h5", "'y'"}, [&] { file.read<float>("y"); });
+  expect_error(Fault::bad_data, {"a.h5", "'x'", "f32", "i32"}, [&] { file.read<int32_t>("x"); });
+  expect_error(Fault::bad_data, {"a.h5", "rows 2 to 4", "3"}, [&] { file.read_rows<float>("x", 2, 2); });
+  expect_error(Fault::bad_data, {"rows"}, [&] { file.read_rows<float>("x", -1, 2); });
+  expect_error(Fault::bad_data, {"rows"}, [&] { file.read_rows<float>("x", 1, int64_t{1} << 62); });
   write_text(dir / "text.h5", "not an HDF5 file");
-  expect_error(Exit::bad_data, {"text.h5"}, [&] { File::open(dir / "text.h5"); });
-  expect_error(Exit::io, {"absent/b.h5"}, [&] { File::create(dir / "absent/b.h5"); });
+  expect_error(Fault::bad_data, {"text.h5"}, [&] { File::open(dir / "text.h5"); });
+  expect_error(Fault::io, {"absent/b.h5"}, [&] { File::create(dir / "absent/b.h5"); });
 }
 
 TEST(Hdf5, AFlippedBitIsCaught) {
@@ -138,9 +138,9 @@ TEST(Hdf5, AFlippedBitIsCaught) {
   ASSERT_NE(at, std::string::npos);
   bytes[at + 1000] ^= 4;
   write_text(dir / "a.h5", bytes);
-  expect_error(Exit::bad_data, {"a.h5", "'x'"}, [&] { File::open(dir / "a.h5").read<float>("x"); });
+  expect_error(Fault::bad_data, {"a.h5", "'x'"}, [&] { File::open(dir / "a.h5").read<float>("x"); });
   write_text(dir / "a.h5", bytes.substr(0, bytes.size() / 2));
-  expect_error(Exit::bad_data, {"a.h5"}, [&] { File::open(dir / "a.h5").read<float>("x"); });
+  expect_error(Fault::bad_data, {"a.h5"}, [&] { File::open(dir / "a.h5").read<float>("x"); });
 }
 
 TEST(Hdf5, ForeignStorageIsRefused) {
@@ -175,7 +175,7 @@ TEST(Hdf5, ForeignStorageIsRefused) {
   const File file = File::open(dir / "a.h5");
   const auto refused = [&](const char* name, const char* why) {
     SCOPED_TRACE(name);
-    expect_error(Exit::bad_data, {"a.h5", name, why}, [&] { file.read<float>(name); });
+    expect_error(Fault::bad_data, {"a.h5", name, why}, [&] { file.read<float>(name); });
   };
   refused("external", "another file");
   refused("huge", "holds 0 bytes");
@@ -185,7 +185,7 @@ TEST(Hdf5, ForeignStorageIsRefused) {
   refused("big_endian", "element type");
   refused("soft", "link");
   refused("elsewhere", "link");
-  expect_error(Exit::bad_data, {"'elsewhere'", "link"}, [&] { file.read<float>("elsewhere/inside"); });
+  expect_error(Fault::bad_data, {"'elsewhere'", "link"}, [&] { file.read<float>("elsewhere/inside"); });
 }
 
 TEST(Hdf5, ADiskThatTakesNoMoreIsAnError) {
@@ -196,7 +196,7 @@ TEST(Hdf5, ADiskThatTakesNoMoreIsAnError) {
   rlimit small = saved;
   small.rlim_cur = 8192;
   setrlimit(RLIMIT_FSIZE, &small);
-  expect_error(Exit::io, {"a.h5", "free"}, [&] {
+  expect_error(Fault::io, {"a.h5", "free"}, [&] {
     File file = File::create(dir / "a.h5");
     file.write("x", counted<float>(100000));
     file.close();

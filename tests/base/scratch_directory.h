@@ -1,4 +1,4 @@
-// A directory of a test's own, removed at its end; and a check of an error's code and words.
+// A directory of a test's own, removed at its end; and a check of an error's fault and words.
 #pragma once
 #include <gmock/gmock.h>
 #include <stdlib.h>
@@ -32,11 +32,11 @@ class ScratchDirectory {
 };
 
 template <typename Work>
-void expect_error(Exit code, std::initializer_list<std::string> words, Work&& work) {
+void expect_error(Fault fault, std::initializer_list<std::string> words, Work&& work) {
   try {
     work();
   } catch (const Error& error) {
-    EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(code)) << error.what();
+    EXPECT_EQ(static_cast<int>(error.fault()), static_cast<int>(fault)) << error.what();
     for (const std::string& word : words) EXPECT_THAT(error.what(), testing::HasSubstr(word));
     return;
   }

@@ -27,7 +27,7 @@ Error error_of(Work&& work) {
     return error;
   }
   ADD_FAILURE() << "no error was thrown";
-  return Error(Exit::done, "");
+  return Error(Fault::internal, "");
 }
 
 // Shortens the deadline for one test.
@@ -41,7 +41,7 @@ TEST(Self, DoesWhatOneRankNeeds) {
   check_everything(*c);
   EXPECT_EQ(c->axis(), "tp");
   float x[1] = {};
-  EXPECT_EQ(error_of([&] { c->send(matrix(x, 1, 1), 0, 0); }).code(), Exit::internal);
+  EXPECT_EQ(error_of([&] { c->send(matrix(x, 1, 1), 0, 0); }).fault(), Fault::internal);
 }
 
 TEST(Threads, EverythingOnAnyNumberOfRanks) {
@@ -82,7 +82,7 @@ TEST(Threads, ASilentRankIsNamedAfterTheDeadline) {
       if (mesh.position.tp() != 1) mesh.tp().barrier();
     });
   });
-  EXPECT_EQ(barrier.code(), Exit::hang);
+  EXPECT_EQ(barrier.fault(), Fault::rank_hangs);
   EXPECT_THAT(barrier.what(), HasSubstr("tp: barrier waited 0.3 s for rank 1 of tp"));
   const Error receive = error_of([] {
     run_on_threads({{Axis::pp, 2}}, [](Mesh& mesh) {
@@ -90,7 +90,7 @@ TEST(Threads, ASilentRankIsNamedAfterTheDeadline) {
       if (mesh.position.pp() == 0) mesh.pp().receive(matrix(x, 4, 1), 1, 0)->wait();
     });
   });
-  EXPECT_EQ(receive.code(), Exit::hang);
+  EXPECT_EQ(receive.fault(), Fault::rank_hangs);
   EXPECT_THAT(receive.what(), HasSubstr("pp: receive waited 0.3 s for rank 1 of pp"));
 }
 
@@ -108,11 +108,11 @@ TEST(Threads, ASendEndsOnlyWithItsReceive) {
 TEST(Threads, AFailureReleasesTheOthers) {
   const Error error = error_of([] {
     run_on_threads({{Axis::tp, 4}}, [](Mesh& mesh) {
-      if (mesh.position.tp() == 2) fail(Exit::bad_data, "line 7 is broken");
+      if (mesh.position.tp() == 2) fail(Fault::bad_data, "line 7 is broken");
       mesh.tp().barrier();
     });
   });
-  EXPECT_EQ(error.code(), Exit::bad_data);
+  EXPECT_EQ(error.fault(), Fault::bad_data);
   EXPECT_STREQ(error.what(), "line 7 is broken");
 }
 
@@ -123,15 +123,15 @@ TEST(Agree, TheLowestRanksErrorIsEveryones) {
     try {
       together(*mesh.world, [&] {
         const int tp = mesh.position.tp();
-        if (tp >= 2) fail(tp == 2 ? Exit::missing_input : Exit::io, "no file {}", tp);
+        if (tp >= 2) fail(tp == 2 ? Fault::missing_input : Fault::io, "no file {}", tp);
       });
     } catch (const Error& error) {
-      right += error.code() == Exit::missing_input && error.what() == std::string("no file 2 (on rank 2)");
+      right += error.fault() == Fault::missing_input && error.what() == std::string("no file 2 (on rank 2)");
     }
     try {
-      together(*mesh.world, [] { fail(Exit::bad_recipe, "two lines\nof text"); });
+      together(*mesh.world, [] { fail(Fault::bad_recipe, "two lines\nof text"); });
     } catch (const Error& error) {
-      right += error.code() == Exit::bad_recipe && error.what() == std::string("two lines\nof text");
+      right += error.fault() == Fault::bad_recipe && error.what() == std::string("two lines\nof text");
     }
   });
   EXPECT_EQ(right, 8);
@@ -145,7 +145,7 @@ TEST(Agree, RanksThatDifferAreNamed) {
         check_same(*mesh.world, "the recipe", mesh.position.tp() == odd ? "b" : "a");
       });
     });
-    EXPECT_EQ(error.code(), Exit::bad_recipe);
+    EXPECT_EQ(error.fault(), Fault::bad_recipe);
     EXPECT_THAT(error.what(), HasSubstr(fmt::format("the recipe differs on rank {} from", odd)));
   }
   EXPECT_EQ(list_ranks({1, 2, 5}), "1, 2 and 5");
@@ -167,7 +167,7 @@ TEST(Checked, DifferentCallsAreNamed) {
     std::vector<float> x(64);
     c.all_reduce(matrix(x.data(), rank == 2 ? 63 : 64, 1));
   });
-  EXPECT_EQ(size.code(), Exit::internal);
+  EXPECT_EQ(size.fault(), Fault::internal);
   EXPECT_THAT(size.what(), HasSubstr("rank 0: all_reduce 64 × f32 (call 1); rank 2: all_reduce 63 × f32 (call 1)"));
   EXPECT_THAT(size.what(), Not(HasSubstr("rank 1")));
   const Error call = run([](Communicator& c, int rank) {
@@ -198,7 +198,7 @@ TEST(Count, TalliesAndAnswersAsIdenticalRanksWould) {
   EXPECT_EQ(c.count("send").bytes, 16);
   EXPECT_EQ(c.count("receive").bytes, 16);
   EXPECT_EQ(c.count("broadcast").calls, 0);
-  EXPECT_EQ(error_of([&] { c.send(matrix(part.data(), 2, 2), 1, 0); }).code(), Exit::internal);
+  EXPECT_EQ(error_of([&] { c.send(matrix(part.data(), 2, 2), 1, 0); }).fault(), Fault::internal);
 }
 
 TEST(Gather, ValuesListsAndTheLargestOfAllRanks) {

@@ -1,5 +1,5 @@
 // What every communicator must do, checked on all ranks of a group against values that each rank can compute for all others.
-// `check_everything` fails with 70 naming the exchange that went wrong.
+// `check_everything` fails with internal naming the exchange that went wrong.
 #pragma once
 #include <cstring>
 #include <vector>
@@ -59,7 +59,7 @@ bool same_bits(const T& a, const T& b) {
 }
 
 inline void expect(bool right, const Communicator& c, const std::string& what) {
-  if (!right) fail(Exit::internal, "{}, rank {} of {}: {} went wrong", c.axis(), c.rank(), c.size(), what);
+  if (!right) fail(Fault::internal, "{}, rank {} of {}: {} went wrong", c.axis(), c.rank(), c.size(), what);
 }
 
 struct Extent {

@@ -24,7 +24,7 @@ class RecipeFile {
     try {
       read(overrides);
     } catch (const Error& error) {
-      EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(Exit::bad_recipe)) << error.what();
+      EXPECT_EQ(static_cast<int>(error.fault()), static_cast<int>(Fault::bad_recipe)) << error.what();
       return error.what();
     }
     ADD_FAILURE() << "the recipe was accepted";

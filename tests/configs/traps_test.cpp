@@ -114,8 +114,8 @@ TEST(Traps, TabsDocumentsAndShapes) {
 
 TEST(Traps, FilesThatAreNotThere) {
   const ScratchDirectory directory;
-  expect_error(Exit::missing_input, {"absent.yaml"}, [&] { read_recipe(directory / "absent.yaml", {}); });
-  expect_error(Exit::io, {directory.path().string()}, [&] { read_recipe(directory.path(), {}); });
+  expect_error(Fault::missing_input, {"absent.yaml"}, [&] { read_recipe(directory / "absent.yaml", {}); });
+  expect_error(Fault::io, {directory.path().string()}, [&] { read_recipe(directory.path(), {}); });
 }
 
 TEST(Traps, MessagesCarryNoControlCharactersOfTheFile) {
@@ -202,12 +202,12 @@ TEST(Mesh, TheRestIsDataParallel) {
   EXPECT_EQ(shape.tp(), 2);
   EXPECT_EQ(shape.pp(), 2);
   EXPECT_EQ(shape.dp(), 4);
-  expect_error(Exit::bad_recipe, {"tp 2 · pp 2 · dp (the rest)", "which is 6", "a multiple of 4"}, [&] { check_mesh(r, 6); });
-  expect_error(Exit::bad_recipe, {"which is 1"}, [&] { check_mesh(r, 1); });
-  expect_error(Exit::bad_recipe, {"train.global_batch_size 16 is not a multiple of train.micro_batch_size 1 · dp 3 = 3"}, [&] { check_mesh(recipe_of(kLeast), 3); });
+  expect_error(Fault::bad_recipe, {"tp 2 · pp 2 · dp (the rest)", "which is 6", "a multiple of 4"}, [&] { check_mesh(r, 6); });
+  expect_error(Fault::bad_recipe, {"which is 1"}, [&] { check_mesh(r, 1); });
+  expect_error(Fault::bad_recipe, {"train.global_batch_size 16 is not a multiple of train.micro_batch_size 1 · dp 3 = 3"}, [&] { check_mesh(recipe_of(kLeast), 3); });
   const Recipe fixed = recipe_of(kLeast + "parallel: {tp: 2, dp: 2}\n");
   EXPECT_EQ(check_mesh(fixed, 4).dp(), 2);
-  expect_error(Exit::bad_recipe, {"tp 2 · pp 1 · dp 2", "which is 8", "start 4 ranks (-n 4)"}, [&] { check_mesh(fixed, 8); });
+  expect_error(Fault::bad_recipe, {"tp 2 · pp 1 · dp 2", "which is 8", "start 4 ranks (-n 4)"}, [&] { check_mesh(fixed, 8); });
 }
 
 TEST(Mesh, BatchThatNoMeshFitsIsARecipeError) {
@@ -216,7 +216,7 @@ TEST(Mesh, BatchThatNoMeshFitsIsARecipeError) {
   EXPECT_THAT(refusal_of(kLeast + "parallel: {dp: 5}\n"), HasSubstr("dp 5 = 5"));
 }
 
-// Bytes of a good recipe changed at random: accepted or refused with 78, never anything else.
+// Bytes of a good recipe changed at random: accepted or refused with bad_recipe, never anything else.
 TEST(Traps, ChangedBytesNeverBreakTheReader) {
   const std::string good = "model: {path: m}\ndata:\n  train: [{path: a, weight: 1.5}, b]\n  validation: {share: 0.1}\noutput: {dir: \"o\"}\nlora:\n  r: 8\n  rank_pattern: {'q': 4}\n  target_modules: [q_proj]\n# end\n";
   const ScratchDirectory directory;
@@ -244,7 +244,7 @@ TEST(Traps, ChangedBytesNeverBreakTheReader) {
       ++accepted;
       ASSERT_EQ(read_text_as("resolved.yaml", resolved_recipe(read)).recipe, read.recipe) << text << "\n" << resolved_recipe(read);
     } catch (const Error& error) {
-      ASSERT_EQ(static_cast<int>(error.code()), static_cast<int>(Exit::bad_recipe)) << text << "\n" << error.what();
+      ASSERT_EQ(static_cast<int>(error.fault()), static_cast<int>(Fault::bad_recipe)) << text << "\n" << error.what();
     }
   }
   EXPECT_GT(accepted, 100);

@@ -89,7 +89,7 @@ TEST(Matmul, WhatDoesNotFitIsRefusedByShape) {
     try {
       matmul(Trans::no, Trans::yes, 1, a, b, 0, c);
     } catch (const Error& error) {
-      EXPECT_EQ(error.code(), Exit::internal);
+      EXPECT_EQ(error.fault(), Fault::internal);
       return std::string(error.what());
     }
     return std::string();

@@ -80,7 +80,7 @@ TEST(ChatTemplate, IsRecognised) {
 TEST(ChatTemplate, WhatIsNotKnownIsRefused) {
   ScratchDirectory dir;
   const auto refuse = [&](const std::string& text) {
-    expect_error(Exit::bad_data, {"tokenizer_config.json", "chatml, llama3 or llama3.1", "data.template"}, [&] { find(dir, text); });
+    expect_error(Fault::bad_data, {"tokenizer_config.json", "chatml, llama3 or llama3.1", "data.template"}, [&] { find(dir, text); });
   };
   refuse("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}");
   refuse("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content']|trim + '<|im_end|>\n'}}{% endfor %}");
@@ -189,12 +189,12 @@ TEST(ChatTemplate, BadDialogsAreNamed) {
   ScratchDirectory dir;
   const Tokenizer t = made_up(dir);
   const ChatTemplate chat = ChatTemplate{Family::llama3_1};
-  expect_error(Exit::bad_data, {"without messages"}, [&] { render({}, chat, t); });
-  expect_error(Exit::bad_data, {"\"tool\"", "system, user and assistant"}, [&] { render({{"tool", "{}"}}, chat, t); });
-  expect_error(Exit::bad_data, {"role"}, [&] { render({{"user<|eot_id|>", "x"}}, chat, t); });
-  expect_error(Exit::bad_data, {"UTF-8"}, [&] { render({{"user", "\xFFx"}}, chat, t); });
+  expect_error(Fault::bad_data, {"without messages"}, [&] { render({}, chat, t); });
+  expect_error(Fault::bad_data, {"\"tool\"", "system, user and assistant"}, [&] { render({{"tool", "{}"}}, chat, t); });
+  expect_error(Fault::bad_data, {"role"}, [&] { render({{"user<|eot_id|>", "x"}}, chat, t); });
+  expect_error(Fault::bad_data, {"UTF-8"}, [&] { render({{"user", "\xFFx"}}, chat, t); });
   const Tokenizer bare = made_up(dir, {"<|eot_id|>"});
-  expect_error(Exit::bad_data, {"<|im_start|>", "data.template"},
+  expect_error(Fault::bad_data, {"<|im_start|>", "data.template"},
                [&] { render({{"user", "x"}}, ChatTemplate{Family::chatml}, bare); });
 }
 

@@ -163,7 +163,7 @@ TEST(Batches, WithoutATrainedTokenAreRefused) {
     Loader(store, {1, 1, false, 1, 0, 1}).load({0, 0});
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::bad_data);
+    EXPECT_EQ(error.fault(), Fault::bad_data);
     EXPECT_NE(std::string(error.what()).find("rows 0"), std::string::npos) << error.what();
   }
 }

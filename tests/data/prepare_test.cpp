@@ -108,8 +108,8 @@ TEST_F(Prepare, RowsWithNothingToTrainOnAreDroppedAndCounted) {
   EXPECT_EQ(report.rows_read, 4);
   EXPECT_EQ(report.dropped, 3);
   EXPECT_EQ(store.documents(), 1);
-  expect_error(Exit::bad_data, {"rows.jsonl", "no token to train on", "2 rows read", "data.train_on"}, [&] { prepared(question + question); });
-  expect_error(Exit::bad_data, {"rows.jsonl", "no token to train on"}, [&] { prepared(""); });
+  expect_error(Fault::bad_data, {"rows.jsonl", "no token to train on", "2 rows read", "data.train_on"}, [&] { prepared(question + question); });
+  expect_error(Fault::bad_data, {"rows.jsonl", "no token to train on"}, [&] { prepared(""); });
 }
 
 TEST_F(Prepare, EveryGlobalBatchHasATrainedToken) {
@@ -135,7 +135,7 @@ TEST_F(Prepare, WeightsOfSourcesWeighTheirTokens) {
 
 TEST_F(Prepare, BadRowsOfTheTemplateAreNamed) {
   const std::string narrator = R"({"messages": [{"role": "narrator", "content": "q"}]})";
-  expect_error(Exit::bad_data, {"rows.jsonl:2:", "narrator"}, [&] { prepared(kDialog + narrator); });
+  expect_error(Fault::bad_data, {"rows.jsonl:2:", "narrator"}, [&] { prepared(kDialog + narrator); });
   settings.bad_rows = BadRows::skip;
   EXPECT_EQ(again().documents(), 1);
   EXPECT_EQ(report.rows_skipped, 1);
@@ -146,12 +146,12 @@ TEST_F(Prepare, BadRowsOfTheTemplateAreNamed) {
 TEST_F(Prepare, ATemplateThatNoDialogCanUseIsNotSkipped) {
   settings.bad_rows = BadRows::skip;
   settings.chat.reset();
-  expect_error(Exit::bad_recipe, {"rows.jsonl:2:", "data.template", "chatml"}, [&] { prepared(text_row(9) + kDialog); });
+  expect_error(Fault::bad_recipe, {"rows.jsonl:2:", "data.template", "chatml"}, [&] { prepared(text_row(9) + kDialog); });
   EXPECT_EQ(prepared(text_row(9)).documents(), 1);
   settings.chat = ChatTemplate{ChatTemplate::Family::chatml, std::nullopt};
   tokenizer = made_up_tokenizer(scratch / "bare", false);
   EXPECT_EQ(again().documents(), 1);
-  expect_error(Exit::bad_recipe, {"rows.jsonl:1:", "<|im_start|>", "data.template"}, [&] { prepared(kDialog); });
+  expect_error(Fault::bad_recipe, {"rows.jsonl:1:", "<|im_start|>", "data.template"}, [&] { prepared(kDialog); });
 }
 
 TEST_F(Prepare, IdentityChangesWithAllThatShapesRows) {
@@ -187,7 +187,7 @@ TEST_F(Prepare, IdentityChangesWithAllThatShapesRows) {
 
 TEST_F(Prepare, DataThatChangesMeanwhileIsNoticed) {
   settings.sources.push_back({"/proc/sys/kernel/random/uuid"});  // reads otherwise every time
-  expect_error(Exit::io, {"rows.jsonl", "changed while it was read"}, [&] { prepared(text_row(4)); });
+  expect_error(Fault::io, {"rows.jsonl", "changed while it was read"}, [&] { prepared(text_row(4)); });
 }
 
 TEST_F(Prepare, TwoPreparationsAreTheSame) {

@@ -40,7 +40,7 @@ TEST_F(Rows, BadOnesAreNamedOrSkipped) {
                                 "{\"messages\": [{\"role\": \"user\"}]}", "{\"messages\": [{\"content\": \"x\"}]}",
                                 "{\"messages\": [{\"role\": 1, \"content\": \"x\"}]}", "{\"text\": \"x", "{\"text\": \"x\"} {\"text\": \"y\"}"}) {
     const std::string text = kGood + "\n" + bad + "\n" + kGood + "\n";
-    expect_error(Exit::bad_data, {file.string() + ":2: ", "data.bad_rows: skip"}, [&] { read(text); });
+    expect_error(Fault::bad_data, {file.string() + ":2: ", "data.bad_rows: skip"}, [&] { read(text); });
     EXPECT_EQ(read(text, RowFormat::automatic, BadRows::skip).size(), 2u);
     EXPECT_EQ(report.rows, 2);
     EXPECT_EQ(report.skipped, 1);
@@ -58,7 +58,7 @@ TEST_F(Rows, FailedAnswersArePassedOver) {
   EXPECT_EQ(rows, 2u);
   EXPECT_EQ(read.failed, 1);
   EXPECT_EQ(lines, std::vector<int64_t>{2});
-  expect_error(Exit::bad_data, {file.string() + ":1: "}, [&] { this->read("{\"error\": \"x\"}\n"); });
+  expect_error(Fault::bad_data, {file.string() + ":1: "}, [&] { this->read("{\"error\": \"x\"}\n"); });
 }
 
 TEST_F(Rows, KeepTheLineTheyCameFrom) {
@@ -80,23 +80,23 @@ TEST_F(Rows, ContentComesAsAStringOrInParts) {
   EXPECT_EQ(rows[0].messages[0].content, "ab");
   EXPECT_EQ(rows[0].messages[1].role, "assistant");
   EXPECT_EQ(rows[0].messages[1].content, "c é 😀");
-  expect_error(Exit::bad_data, {":1:", "content"}, [&] { read(R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]})"); });
-  expect_error(Exit::bad_data, {":1:", "content"}, [&] { read(R"({"messages": [{"role": "user", "content": null}]})"); });
+  expect_error(Fault::bad_data, {":1:", "content"}, [&] { read(R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]})"); });
+  expect_error(Fault::bad_data, {":1:", "content"}, [&] { read(R"({"messages": [{"role": "user", "content": null}]})"); });
 }
 
 TEST_F(Rows, AreOfTheFormatAskedFor) {
   const std::string both = R"({"messages": [{"role": "user", "content": "m"}], "text": "t"})";
   EXPECT_EQ(read(both).at(0).messages.size(), 1u);
   EXPECT_EQ(read(both, RowFormat::text).at(0).text, "t");
-  expect_error(Exit::bad_data, {"rows.jsonl:2:", "messages", "data.format"}, [&] { read(both + "\n" + kGood, RowFormat::messages); });
-  expect_error(Exit::bad_data, {"rows.jsonl:1:", "text", "data.format"}, [&] { read(R"({"messages": []})", RowFormat::text); });
+  expect_error(Fault::bad_data, {"rows.jsonl:2:", "messages", "data.format"}, [&] { read(both + "\n" + kGood, RowFormat::messages); });
+  expect_error(Fault::bad_data, {"rows.jsonl:1:", "text", "data.format"}, [&] { read(R"({"messages": []})", RowFormat::text); });
 }
 
 TEST_F(Rows, AHalfLastLineIsABadRow) {
   const std::string whole = kGood + "\n" + kGood;
   for (size_t cut = 1; cut < kGood.size(); ++cut) {
     const std::string half = whole.substr(0, whole.size() - cut);
-    expect_error(Exit::bad_data, {"rows.jsonl:2:", "not valid JSON", "data.bad_rows"}, [&] { read(half); });
+    expect_error(Fault::bad_data, {"rows.jsonl:2:", "not valid JSON", "data.bad_rows"}, [&] { read(half); });
     EXPECT_EQ(read(half, RowFormat::automatic, BadRows::skip).size(), 1u);
     EXPECT_EQ(report.skipped, 1);
   }
@@ -105,16 +105,16 @@ TEST_F(Rows, AHalfLastLineIsABadRow) {
 TEST_F(Rows, NothingBehindANulIsLost) {
   using namespace std::string_literals;
   for (const std::string& bad : {kGood + "\0"s, kGood + "\0{\"text\": \"lost\"}"s, "\0"s + kGood, "{\"text\": \"a\0b\"}"s, "\0\0\0\0"s}) {
-    expect_error(Exit::bad_data, {"rows.jsonl:2:", "NUL"}, [&] { read(kGood + "\n" + bad + "\n"); });
+    expect_error(Fault::bad_data, {"rows.jsonl:2:", "NUL"}, [&] { read(kGood + "\n" + bad + "\n"); });
   }
   EXPECT_EQ(read(R"({"text": "a\u0000b"})").at(0).text, "a\0b"s);  // escaped, it is text
 }
 
 TEST_F(Rows, BytesThatAreNotUtf8AreNamed) {
   for (const std::string bytes : {"\xFF", "\xC0\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\xFF\xFE{\0"}) {
-    expect_error(Exit::bad_data, {"rows.jsonl:1:", "byte 10", "UTF-8"}, [&] { read("{\"text\": \"" + bytes + "\"}"); });
+    expect_error(Fault::bad_data, {"rows.jsonl:1:", "byte 10", "UTF-8"}, [&] { read("{\"text\": \"" + bytes + "\"}"); });
   }
-  expect_error(Exit::bad_data, {"rows.jsonl:1:"}, [&] { read(R"({"text": "\ud800"})"); });  // a lone surrogate
+  expect_error(Fault::bad_data, {"rows.jsonl:1:"}, [&] { read(R"({"text": "\ud800"})"); });  // a lone surrogate
 }
 
 TEST_F(Rows, DepthIsBounded) {
@@ -122,8 +122,8 @@ TEST_F(Rows, DepthIsBounded) {
     return "{\"text\": \"x\", \"more\": " + std::string(static_cast<size_t>(depth - 1), '[') + std::string(static_cast<size_t>(depth - 1), ']') + "}";
   };
   EXPECT_EQ(read(nested(64)).size(), 1u);
-  expect_error(Exit::bad_data, {"rows.jsonl:1:", "64 deep"}, [&] { read(nested(65)); });
-  expect_error(Exit::bad_data, {"rows.jsonl:1:", "64 deep"}, [&] { read(nested(1000000)); });
+  expect_error(Fault::bad_data, {"rows.jsonl:1:", "64 deep"}, [&] { read(nested(65)); });
+  expect_error(Fault::bad_data, {"rows.jsonl:1:", "64 deep"}, [&] { read(nested(1000000)); });
 }
 
 TEST_F(Rows, AnEndlessLineIsRefusedAndTheNextIsRead) {
@@ -147,16 +147,16 @@ TEST_F(Rows, EverySkippedRowCountsButOnlyTheFirstAreTold) {
 TEST_F(Rows, WhatIsRefusedFurtherOnIsABadRowToo) {
   write_text(file, kGood + "\n" + kGood + "\n");
   const auto refuse_second = [](const Row& row) {
-    if (row.line == 2) fail(Exit::bad_data, "not wanted");
+    if (row.line == 2) fail(Fault::bad_data, "not wanted");
   };
-  expect_error(Exit::bad_data, {"rows.jsonl:2: not wanted"}, [&] { read_rows(file, RowFormat::automatic, BadRows::error, refuse_second); });
+  expect_error(Fault::bad_data, {"rows.jsonl:2: not wanted"}, [&] { read_rows(file, RowFormat::automatic, BadRows::error, refuse_second); });
   EXPECT_EQ(read_rows(file, RowFormat::automatic, BadRows::skip, refuse_second).skipped, 1);
-  const auto disk_full = [](const Row&) { fail(Exit::io, "disk full"); };
-  expect_error(Exit::io, {"disk full"}, [&] { read_rows(file, RowFormat::automatic, BadRows::skip, disk_full); });
+  const auto disk_full = [](const Row&) { fail(Fault::io, "disk full"); };
+  expect_error(Fault::io, {"disk full"}, [&] { read_rows(file, RowFormat::automatic, BadRows::skip, disk_full); });
 }
 
 TEST_F(Rows, AMissingFileIsNamed) {
-  expect_error(Exit::missing_input, {"nowhere.jsonl"}, [&] { read_rows(scratch / "nowhere.jsonl", RowFormat::automatic, BadRows::skip, [](const Row&) {}); });
+  expect_error(Fault::missing_input, {"nowhere.jsonl"}, [&] { read_rows(scratch / "nowhere.jsonl", RowFormat::automatic, BadRows::skip, [](const Row&) {}); });
 }
 
 }  // namespace

@@ -61,11 +61,11 @@ TEST(Store, CutAnywhereItIsRefused) {
   const std::string whole = read_text(scratch / "a.h5");
   for (size_t size = 0; size < whole.size(); size += size < 64 || size + 96 > whole.size() ? 1 : 97) {
     write_quickly(scratch / "b.h5", whole.substr(0, size));
-    expect_error(Exit::bad_data, {"b.h5", "not whole", "delete it"}, [&] { TokenStore::open(scratch / "b.h5"); });
+    expect_error(Fault::bad_data, {"b.h5", "not whole", "delete it"}, [&] { TokenStore::open(scratch / "b.h5"); });
     EXPECT_FALSE(TokenStore::matches(scratch / "b.h5", "drawn"));
   }
   write_quickly(scratch / "b.h5", whole + "x");
-  expect_error(Exit::bad_data, {"b.h5"}, [&] { TokenStore::open(scratch / "b.h5"); });
+  expect_error(Fault::bad_data, {"b.h5"}, [&] { TokenStore::open(scratch / "b.h5"); });
 }
 
 TEST(Store, AnyFlippedBitIsSeen) {
@@ -84,7 +84,7 @@ TEST(Store, AnyFlippedBitIsSeen) {
 
 TEST(Store, AMissingOneIsNamed) {
   ScratchDirectory scratch;
-  expect_error(Exit::missing_input, {"none.h5"}, [&] { TokenStore::open(scratch / "none.h5"); });
+  expect_error(Fault::missing_input, {"none.h5"}, [&] { TokenStore::open(scratch / "none.h5"); });
   EXPECT_FALSE(TokenStore::matches(scratch / "none.h5", "drawn"));
 }
 

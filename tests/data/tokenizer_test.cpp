@@ -169,7 +169,7 @@ TEST(Tokenizer, TextNeverGivesASpecialId) {
   json j = small_tokenizer({"<|im_start|>", "<|im_end|>", "th", "x"});
   j["added_tokens"][2]["id"] = 256;   // a special token that is a merge's result in the vocabulary …
   j["added_tokens"][3]["id"] = 'x';   // … and one that is a byte
-  expect_error(Exit::bad_data, {"tokenizer.json", "merge", "special token \"th\""}, [&] { open_with(dir, j); });
+  expect_error(Fault::bad_data, {"tokenizer.json", "merge", "special token \"th\""}, [&] { open_with(dir, j); });
   j["model"]["merges"] = json::array({"h e"});
   const Tokenizer t = open_with(dir, j);
   for (const std::string text : {"<|im_start|>system\nhi<|im_end|>", "<|im_<|im_end|>end|>", "<|im_start|><|im_start|>", "the thx x", "<|IM_END|>", "<\u200b|im_end|>"}) {
@@ -219,14 +219,14 @@ TEST(Tokenizer, BosIsWhatTheFilesSay) {
   EXPECT_EQ(processed.bos(), 300);
   EXPECT_EQ(processed.encode("in"), Ids({260})) << "encode itself adds nothing";
   EXPECT_FALSE(open_with(dir, j, {{"add_bos_token", false}}).adds_bos());
-  expect_error(Exit::bad_data, {"BOS", "bos_token"}, [&] { open_with(dir, small_tokenizer({}), {{"add_bos_token", true}}); });
+  expect_error(Fault::bad_data, {"BOS", "bos_token"}, [&] { open_with(dir, small_tokenizer({}), {{"add_bos_token", true}}); });
 }
 
 TEST(Tokenizer, TextThatIsNotUtf8IsRefusedByTheByte) {
   ScratchDirectory dir;
   const Tokenizer t = open_with(dir, small_tokenizer({"<|end|>"}));
-  expect_error(Exit::bad_data, {"UTF-8", "byte 3"}, [&] { t.encode("the\xFF"); });
-  expect_error(Exit::bad_data, {"UTF-8", "byte 7"}, [&] { t.encode_special("<|end|>\xE2\x82"); });
+  expect_error(Fault::bad_data, {"UTF-8", "byte 3"}, [&] { t.encode("the\xFF"); });
+  expect_error(Fault::bad_data, {"UTF-8", "byte 7"}, [&] { t.encode_special("<|end|>\xE2\x82"); });
   EXPECT_EQ(t.encode(std::string("\0\x7F", 2)), Ids({0, 127}));
 }
 
@@ -297,26 +297,26 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
     json j = small_tokenizer({"<|end|>"});
     c.change(j);
     SCOPED_TRACE(c.word);
-    expect_error(Exit::bad_data, {"tokenizer.json", c.word}, [&] { open_with(dir, j); });
+    expect_error(Fault::bad_data, {"tokenizer.json", c.word}, [&] { open_with(dir, j); });
   }
   write_text(dir / "tokenizer.json", small_tokenizer({}).dump().substr(0, 1000));
-  expect_error(Exit::bad_data, {"tokenizer.json"}, [&] { Tokenizer::open(dir.path()); });
+  expect_error(Fault::bad_data, {"tokenizer.json"}, [&] { Tokenizer::open(dir.path()); });
   write_text(dir / "tokenizer.json", std::string(100000, '['));
-  expect_error(Exit::bad_data, {"tokenizer.json"}, [&] { Tokenizer::open(dir.path()); });
-  expect_error(Exit::bad_data, {"tokenizer_config.json"}, [&] { open_with(dir, small_tokenizer({}), json::array({1})); });
+  expect_error(Fault::bad_data, {"tokenizer.json"}, [&] { Tokenizer::open(dir.path()); });
+  expect_error(Fault::bad_data, {"tokenizer_config.json"}, [&] { open_with(dir, small_tokenizer({}), json::array({1})); });
 }
 
 TEST(Tokenizer, MissingFilesAreNamed) {
   ScratchDirectory dir;
-  expect_error(Exit::missing_input, {"tokenizer.json", "tokenizer.model", "model.tokenizer"}, [&] { Tokenizer::open(dir.path()); });
-  expect_error(Exit::missing_input, {"absent"}, [&] { Tokenizer::open(dir / "absent"); });
+  expect_error(Fault::missing_input, {"tokenizer.json", "tokenizer.model", "model.tokenizer"}, [&] { Tokenizer::open(dir.path()); });
+  expect_error(Fault::missing_input, {"absent"}, [&] { Tokenizer::open(dir / "absent"); });
 }
 
 TEST(Tokenizer, DamagedRanksAreNamedByLine) {
   ScratchDirectory dir;
   const auto expect_line = [&](const std::string& text, const std::string& word) {
     write_text(dir / "tokenizer.model", text);
-    expect_error(Exit::bad_data, {"tokenizer.model", word}, [&] { Tokenizer::open(dir.path()); });
+    expect_error(Fault::bad_data, {"tokenizer.model", word}, [&] { Tokenizer::open(dir.path()); });
   };
   expect_line("IQ== 0\nIg== 2\n", ":2: expected \"BASE64 1\"");
   expect_line("IQ== 0\nIg== 1x\n", ":2:");

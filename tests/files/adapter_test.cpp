@@ -90,15 +90,15 @@ TEST(AdapterConfig, RefusesByName) {
       {R"("layers_to_transform": [-1])", "layers_to_transform"},
       {R"("r": 1, "r": 2)", "\"r\" stands twice"},
   };
-  for (const auto& [fields, word] : cases) expect_error(Exit::bad_data, {"adapter_config.json", word}, [&, f = fields] { parsed(f); });
-  expect_error(Exit::bad_data, {"peft_type is missing"}, [] { parse_adapter_config("{}", "x"); });
-  expect_error(Exit::bad_data, {"peft_type", "IA3"}, [] { parse_adapter_config(R"({"peft_type": "IA3"})", "x"); });
+  for (const auto& [fields, word] : cases) expect_error(Fault::bad_data, {"adapter_config.json", word}, [&, f = fields] { parsed(f); });
+  expect_error(Fault::bad_data, {"peft_type is missing"}, [] { parse_adapter_config("{}", "x"); });
+  expect_error(Fault::bad_data, {"peft_type", "IA3"}, [] { parse_adapter_config(R"({"peft_type": "IA3"})", "x"); });
   EXPECT_THAT(parsed(R"("modules_to_save": null, "layer_replication": null, "loftq_config": {}, "use_dora": false, "future_key": null,
     "init_lora_weights": "gaussian", "exclude_modules": null)").r, 8);
 }
 
 TEST(AdapterConfig, StopsARunawayPattern) {
-  expect_error(Exit::bad_data, {"takes too long"}, [] { matcher(R"x("target_modules": "((.+)+)+(?=Q)")x").match(kDown + kDown); });
+  expect_error(Fault::bad_data, {"takes too long"}, [] { matcher(R"x("target_modules": "((.+)+)+(?=Q)")x").match(kDown + kDown); });
 }
 
 TEST(AdapterConfig, WritesPeftsFields) {
@@ -150,7 +150,7 @@ TEST(Adapter, ComesBackAsWritten) {
   EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1);  // nothing stays beside it
 
   write_text(dir / "adapter" / "thesis.txt", "mine");
-  expect_error(Exit::usage, {"thesis.txt"}, [&] { write_adapter(dir / "adapter", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::f32); });
+  expect_error(Fault::usage, {"thesis.txt"}, [&] { write_adapter(dir / "adapter", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::f32); });
   EXPECT_TRUE(fs::exists(dir / "adapter" / "thesis.txt"));
 }
 
@@ -161,7 +161,7 @@ TEST(Adapter, RefusesWhatDoesNotFitTogether) {
     ScratchDirectory dir;
     write_text(dir / "adapter_config.json", config);
     write_safetensors(dir / "adapter_model.safetensors", tensors);
-    expect_error(Exit::bad_data, words, [&] { read_adapter(dir.path()); });
+    expect_error(Fault::bad_data, words, [&] { read_adapter(dir.path()); });
   };
   const TensorSpec good_a{a, StoredType::f32, {2, 3}}, good_b{b, StoredType::f32, {4, 2}};
   refused({{good_a, counted(6)}}, {kQ + ".lora_A", "no lora_B"});
@@ -178,21 +178,21 @@ TEST(Adapter, RefusesWhatDoesNotFitTogether) {
   refused({}, {"no adapter weights"});
 
   ScratchDirectory dir;
-  expect_error(Exit::missing_input, {"none"}, [&] { read_adapter(dir / "none"); });
-  expect_error(Exit::missing_input, {"adapter_config.json"}, [&] { read_adapter(dir.path()); });
+  expect_error(Fault::missing_input, {"none"}, [&] { read_adapter(dir / "none"); });
+  expect_error(Fault::missing_input, {"adapter_config.json"}, [&] { read_adapter(dir.path()); });
   write_text(dir / "adapter_config.json", R"({"peft_type":"LORA"})");
-  expect_error(Exit::missing_input, {"adapter_model.safetensors"}, [&] { read_adapter(dir.path()); });
+  expect_error(Fault::missing_input, {"adapter_model.safetensors"}, [&] { read_adapter(dir.path()); });
   write_text(dir / "adapter_model.bin", "x");
-  expect_error(Exit::bad_data, {"pickles"}, [&] { read_adapter(dir.path()); });
+  expect_error(Fault::bad_data, {"pickles"}, [&] { read_adapter(dir.path()); });
 }
 
 TEST(Adapter, IsCheckedAgainstTheModel) {
   const Adapter adapter{rank2(), matrices()};
   check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.k_proj", 9, 9}}, "a");
-  expect_error(Exit::bad_data, {"q_proj.lora_A is [2, 3], the model needs [2, 8]"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 8}}, "a"); });
-  expect_error(Exit::bad_data, {"v_proj.lora_A is missing", "v_proj.lora_B is missing"},
+  expect_error(Fault::bad_data, {"q_proj.lora_A is [2, 3], the model needs [2, 8]"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 8}}, "a"); });
+  expect_error(Fault::bad_data, {"v_proj.lora_A is missing", "v_proj.lora_B is missing"},
                [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.v_proj", 9, 9}}, "a"); });
-  expect_error(Exit::bad_data, {"q_proj.lora_A belongs to no linear"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), {}, "a"); });
+  expect_error(Fault::bad_data, {"q_proj.lora_A belongs to no linear"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), {}, "a"); });
 }
 
 }  // namespace

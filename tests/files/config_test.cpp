@@ -25,8 +25,8 @@ ModelConfig with(const std::string& patch) {
 }
 
 void expect_refused(const std::string& patch, std::initializer_list<std::string> words) {
-  expect_error(Exit::bad_data, {"config.json"}, [&] { with(patch); });
-  expect_error(Exit::bad_data, words, [&] { with(patch); });
+  expect_error(Fault::bad_data, {"config.json"}, [&] { with(patch); });
+  expect_error(Fault::bad_data, words, [&] { with(patch); });
 }
 
 TEST(ModelConfig, ReadsLlamaAndWritesItBack) {
@@ -116,12 +116,12 @@ TEST(ModelConfig, RefusesImpossibleNumbers) {
 
 TEST(ModelConfig, RefusesBadJson) {
   for (const char* text : {"", "{", "[]", "3", "{\"a\":1,\"a\":2}", "{\"\xff\":1}", "nonsense"}) {
-    expect_error(Exit::bad_data, {"c.json"}, [&] { parse_model_config(text, "c.json"); });
+    expect_error(Fault::bad_data, {"c.json"}, [&] { parse_model_config(text, "c.json"); });
   }
-  expect_error(Exit::bad_data, {"64 levels"}, [&] { parse_model_config("{\"a\":" + std::string(100000, '[') + "}", "c.json"); });
-  expect_error(Exit::bad_data, {"\"a\" stands twice"}, [&] { parse_model_config("{\"a\":1,\"a\":2}", "c.json"); });
+  expect_error(Fault::bad_data, {"64 levels"}, [&] { parse_model_config("{\"a\":" + std::string(100000, '[') + "}", "c.json"); });
+  expect_error(Fault::bad_data, {"\"a\" stands twice"}, [&] { parse_model_config("{\"a\":1,\"a\":2}", "c.json"); });
   ScratchDirectory dir;
-  expect_error(Exit::missing_input, {"config.json"}, [&] { read_model_config(dir.path()); });
+  expect_error(Fault::missing_input, {"config.json"}, [&] { read_model_config(dir.path()); });
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ namespace {
 void expect_refused(const std::string& bytes, std::initializer_list<std::string> words) {
   ScratchDirectory dir;
   write_text(dir / "x.gguf", bytes);
-  expect_error(Exit::bad_data, {"x.gguf"}, [&] { GgufFile file(dir / "x.gguf"); });
-  expect_error(Exit::bad_data, words, [&] { GgufFile file(dir / "x.gguf"); });
+  expect_error(Fault::bad_data, {"x.gguf"}, [&] { GgufFile file(dir / "x.gguf"); });
+  expect_error(Fault::bad_data, words, [&] { GgufFile file(dir / "x.gguf"); });
 }
 
 TEST(Gguf, DequantisesEveryType) {
@@ -130,12 +130,12 @@ TEST(Gguf, RefusesEveryTruncation) {
   const std::string whole = small.finished();
   for (size_t size = 0; size < whole.size(); ++size) {
     write_text(dir / "x", whole.substr(0, size));
-    expect_error(Exit::bad_data, {}, [&] { GgufFile file(dir / "x"); });
+    expect_error(Fault::bad_data, {}, [&] { GgufFile file(dir / "x"); });
   }
   write_text(dir / "x", whole);
   const GgufFile file(dir / "x");
-  expect_error(Exit::bad_data, {"the key none is missing"}, [&] { file.integer("none"); });
-  expect_error(Exit::bad_data, {"the key b is not a whole number"}, [&] { file.integer("b"); });
+  expect_error(Fault::bad_data, {"the key none is missing"}, [&] { file.integer("none"); });
+  expect_error(Fault::bad_data, {"the key b is not a whole number"}, [&] { file.integer("b"); });
 }
 
 TEST(ImportGguf, RestoresRowsAndConfig) {
@@ -201,12 +201,12 @@ TEST(ImportGguf, TargetsAreNewEmptyOrTheSameImport) {
   fs::create_directory(dir / "out");
   EXPECT_TRUE(import_gguf(dir / "m.gguf", dir / "out"));
   EXPECT_FALSE(import_gguf(dir / "m.gguf", dir / "out"));
-  expect_error(Exit::usage, {"already holds"}, [&] { import_gguf(dir / "other.gguf", dir / "out"); });
+  expect_error(Fault::usage, {"already holds"}, [&] { import_gguf(dir / "other.gguf", dir / "out"); });
   fs::resize_file(dir / "out" / "model.safetensors", 100);
-  expect_error(Exit::bad_data, {"model.safetensors", "cut off"}, [&] { import_gguf(dir / "m.gguf", dir / "out"); });
+  expect_error(Fault::bad_data, {"model.safetensors", "cut off"}, [&] { import_gguf(dir / "m.gguf", dir / "out"); });
   write_text(dir / "file", "x");
-  expect_error(Exit::usage, {"not a directory"}, [&] { import_gguf(dir / "m.gguf", dir / "file"); });
-  expect_error(Exit::missing_input, {"none.gguf"}, [&] { import_gguf(dir / "none.gguf", dir / "new"); });
+  expect_error(Fault::usage, {"not a directory"}, [&] { import_gguf(dir / "m.gguf", dir / "file"); });
+  expect_error(Fault::missing_input, {"none.gguf"}, [&] { import_gguf(dir / "none.gguf", dir / "new"); });
   EXPECT_FALSE(fs::exists(dir / "new"));
 }
 
@@ -214,7 +214,7 @@ TEST(ImportGguf, RefusesWhatItCannotCarryOver) {
   const auto refused = [](const GgufText& text, std::initializer_list<std::string> words) {
     ScratchDirectory dir;
     write_text(dir / "m.gguf", text.finished());
-    expect_error(Exit::bad_data, words, [&] { import_gguf(dir / "m.gguf", dir / "out"); });
+    expect_error(Fault::bad_data, words, [&] { import_gguf(dir / "m.gguf", dir / "out"); });
     EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1);
   };
   const auto changed = [](const std::function<void(GgufText&)>& change) {

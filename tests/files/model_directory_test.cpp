@@ -38,8 +38,8 @@ TEST(ModelDirectory, ReadsSlicesOfOneFile) {
   float whole[30];
   model.read("w", 0, 6, 0, 5, DType::f32, whole);
   EXPECT_EQ(whole[29], 29);
-  expect_error(Exit::internal, {"slice"}, [&] { model.read("w", 5, 2, 0, 5, DType::f32, whole); });
-  expect_error(Exit::bad_data, {"no tensor x"}, [&] { model.shape("x"); });
+  expect_error(Fault::internal, {"slice"}, [&] { model.read("w", 5, 2, 0, 5, DType::f32, whole); });
+  expect_error(Fault::bad_data, {"no tensor x"}, [&] { model.shape("x"); });
 }
 
 TEST(ModelDirectory, ChecksNamesAndShapes) {
@@ -55,25 +55,25 @@ TEST(ModelDirectory, ChecksNamesAndShapes) {
   EXPECT_THAT(model.check_names(good), testing::ElementsAre("extra"));
   model.check_shapes(good);
   const std::vector<ExpectedTensor> missing = {{"b", 3, 2}, {"c", 1, 1}, {"d", 1, 1}};
-  expect_error(Exit::bad_data, {"2 of the 3", "\n  c", "\n  d"}, [&] { model.check_names(missing); });
+  expect_error(Fault::bad_data, {"2 of the 3", "\n  c", "\n  d"}, [&] { model.check_names(missing); });
   const std::vector<ExpectedTensor> wrong = {{"a.k_proj.weight", 8, 8}, {"b", 2, 3}};
-  expect_error(Exit::bad_data, {"a.k_proj.weight has 16 rows", "duplicated KV heads", "b is [3, 2]", "needs [2, 3]"}, [&] { model.check_shapes(wrong); });
+  expect_error(Fault::bad_data, {"a.k_proj.weight has 16 rows", "duplicated KV heads", "b is [3, 2]", "needs [2, 3]"}, [&] { model.check_shapes(wrong); });
 }
 
 TEST(ModelDirectory, SaysWhatIsThereInsteadOfWeights) {
   ScratchDirectory dir;
-  expect_error(Exit::missing_input, {"none"}, [&] { ModelDirectory model(dir / "none"); });
-  expect_error(Exit::missing_input, {"config.json"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::missing_input, {"none"}, [&] { ModelDirectory model(dir / "none"); });
+  expect_error(Fault::missing_input, {"config.json"}, [&] { ModelDirectory model(dir.path()); });
   write_text(dir / "config.json", write_model_config(small_config()));
-  expect_error(Exit::missing_input, {"no weights"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::missing_input, {"no weights"}, [&] { ModelDirectory model(dir.path()); });
   for (const auto& [name, hint] : std::vector<std::pair<std::string, std::string>>{
            {"pytorch_model.bin", "pickles"}, {"consolidated.00.pth", "pickles"}, {"m.gguf", "drover import"}}) {
     write_text(dir / name, "x");
-    expect_error(Exit::bad_data, {name, hint}, [&] { ModelDirectory model(dir.path()); });
+    expect_error(Fault::bad_data, {name, hint}, [&] { ModelDirectory model(dir.path()); });
     fs::remove(dir / name);
   }
   write_text(dir / "model-00001-of-00002.safetensors", "x");
-  expect_error(Exit::missing_input, {"index"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::missing_input, {"index"}, [&] { ModelDirectory model(dir.path()); });
 }
 
 TEST(ModelDirectory, RefusesBadIndices) {
@@ -81,25 +81,25 @@ TEST(ModelDirectory, RefusesBadIndices) {
   write_text(dir / "config.json", write_model_config(small_config()));
   for (const char* name : {"../x.safetensors", "/etc/x.safetensors", "a/x.safetensors", ".."}) {
     write_index(dir.path(), fmt::format("\"w\":\"{}\"", name));
-    expect_error(Exit::bad_data, {kIndexName, "allowed are"}, [&] { ModelDirectory model(dir.path()); });
+    expect_error(Fault::bad_data, {kIndexName, "allowed are"}, [&] { ModelDirectory model(dir.path()); });
   }
   write_index(dir.path(), "\"w\":\"\"");
-  expect_error(Exit::bad_data, {kIndexName}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::bad_data, {kIndexName}, [&] { ModelDirectory model(dir.path()); });
   write_index(dir.path(), "\"w\":\"x.bin\"");
-  expect_error(Exit::bad_data, {"x.bin", "only .safetensors"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::bad_data, {"x.bin", "only .safetensors"}, [&] { ModelDirectory model(dir.path()); });
   write_index(dir.path(), "\"w\":7");
-  expect_error(Exit::bad_data, {"not a name"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::bad_data, {"not a name"}, [&] { ModelDirectory model(dir.path()); });
   write_index(dir.path(), "\"w\":\"a.safetensors\",\"w\":\"b.safetensors\"");
-  expect_error(Exit::bad_data, {"\"w\" stands twice"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::bad_data, {"\"w\" stands twice"}, [&] { ModelDirectory model(dir.path()); });
   write_text(dir / kIndexName, "{}");
-  expect_error(Exit::bad_data, {"weight_map"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::bad_data, {"weight_map"}, [&] { ModelDirectory model(dir.path()); });
   write_index(dir.path(), "\"w\":\"a.safetensors\",\"v\":\"b.safetensors\"");
   write_safetensors(dir / "a.safetensors", {{{"w", StoredType::f32, {1}}, {1}}, {{"v", StoredType::f32, {1}}, {1}}});
-  expect_error(Exit::missing_input, {"b.safetensors"}, [&] { ModelDirectory model(dir.path()); });
+  expect_error(Fault::missing_input, {"b.safetensors"}, [&] { ModelDirectory model(dir.path()); });
   write_safetensors(dir / "b.safetensors", {{{"u", StoredType::f32, {1}}, {1}}});
   ModelDirectory model(dir.path());
-  expect_error(Exit::bad_data, {"v stands in two files"}, [&] { model.shape("w"); });
-  expect_error(Exit::bad_data, {"index says", "b.safetensors"}, [&] { model.shape("v"); });
+  expect_error(Fault::bad_data, {"v stands in two files"}, [&] { model.shape("w"); });
+  expect_error(Fault::bad_data, {"index says", "b.safetensors"}, [&] { model.shape("v"); });
 }
 
 TEST(ModelDirectory, FingerprintsSeeHeaderAndDataOfTheFilesAskedFor) {

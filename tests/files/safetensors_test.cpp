@@ -14,8 +14,8 @@ const std::string kGood = R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0
 void expect_refused(const std::string& bytes, std::initializer_list<std::string> words) {
   ScratchDirectory dir;
   write_text(dir / "x.safetensors", bytes);
-  expect_error(Exit::bad_data, {"x.safetensors"}, [&] { SafetensorsFile file(dir / "x.safetensors"); });
-  expect_error(Exit::bad_data, words, [&] { SafetensorsFile file(dir / "x.safetensors"); });
+  expect_error(Fault::bad_data, {"x.safetensors"}, [&] { SafetensorsFile file(dir / "x.safetensors"); });
+  expect_error(Fault::bad_data, words, [&] { SafetensorsFile file(dir / "x.safetensors"); });
 }
 
 TEST(Safetensors, ReadsNumbersTextAndEmptyTensors) {
@@ -73,7 +73,7 @@ TEST(Safetensors, RefusesTooManyTensorsAndTooLongHeaders) {
   expect_refused(safetensors_text(header + "}", 0), {"more than 65536 tensors"});
   ScratchDirectory dir;
   write_text(dir / "long", safetensors_text("{}" + std::string(kHeaderLimit, ' '), 0));
-  expect_error(Exit::bad_data, {"at most 33554432"}, [&] { SafetensorsFile file(dir / "long"); });
+  expect_error(Fault::bad_data, {"at most 33554432"}, [&] { SafetensorsFile file(dir / "long"); });
   EXPECT_TRUE(SafetensorsFile(dir / "long", kFormatHeaderLimit).tensors().empty());
 }
 
@@ -93,11 +93,11 @@ TEST(SafetensorsWriter, HoldsItsCallerToTheOrder) {
   const std::vector<TensorSpec> specs = {{"a", StoredType::f32, {2}}, {"b", StoredType::f32, {1}}};
   const float values[2] = {1, 2};
   SafetensorsWriter writer(dir / "x", specs);
-  expect_error(Exit::internal, {"order"}, [&] { writer.write("b", values, 4); });
+  expect_error(Fault::internal, {"order"}, [&] { writer.write("b", values, 4); });
   writer.write("a", values, 4);
-  expect_error(Exit::internal, {"declared"}, [&] { writer.write("a", values, 8); });
+  expect_error(Fault::internal, {"declared"}, [&] { writer.write("a", values, 8); });
   writer.write("a", values + 1, 4);
-  expect_error(Exit::internal, {"every declared tensor"}, [&] { writer.commit(); });
+  expect_error(Fault::internal, {"every declared tensor"}, [&] { writer.commit(); });
   writer.write("b", values, 4);
   writer.commit();
   EXPECT_EQ(SafetensorsFile(dir / "x").tensors().size(), 2u);

@@ -80,7 +80,7 @@ TEST(Arena, OverCapacityNamesTheArenaAndTheBytes) {
     arena.tensor(1024, 1024, DType::f32);
     FAIL() << "took more than there is";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::internal);
+    EXPECT_EQ(error.fault(), Fault::internal);
     const std::string message = error.what();
     for (const char* part : {"'saved'", "256", "1024", "4194304"}) EXPECT_NE(message.find(part), std::string::npos) << message;
   }

@@ -116,7 +116,7 @@ TEST(Count, ShapesThatDoNotFitAreABug) {
     b.linear(t(2, 8), *b.make_weight(arena, {9, 7, Format::bf16}), {}, false, t(2, 9));
     FAIL() << "multiplied what does not fit";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::internal);
+    EXPECT_EQ(error.fault(), Fault::internal);
     EXPECT_NE(std::string(error.what()).find("linear's shapes fit"), std::string::npos) << error.what();
   }
 }

@@ -54,7 +54,7 @@ TEST(Cpu, MemoryIsZeroFilledAlignedAndMissing) {
     backend->memory().allocate(int64_t{1} << 60);
     FAIL() << "an exbibyte was had";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::internal);
+    EXPECT_EQ(error.fault(), Fault::internal);
     EXPECT_NE(std::string(error.what()).find("1152921504606846976"), std::string::npos) << error.what();
   }
 }

@@ -99,7 +99,7 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
       call();
       ADD_FAILURE() << op << " took what does not fit";
     } catch (const Error& error) {
-      EXPECT_EQ(error.code(), Exit::internal) << op;
+      EXPECT_EQ(error.fault(), Fault::internal) << op;
     }
   }
 }
@@ -150,7 +150,7 @@ TEST_F(Ops, ThatThrowLeaveTheNextOneWhole) {
   struct Failing : Diary {
     void begin(const OpCall& call) override {
       Diary::begin(call);
-      if (call.is_part) fail(Exit::internal, "no");
+      if (call.is_part) fail(Fault::internal, "no");
     }
   } diary;
   backend->observe(&diary);

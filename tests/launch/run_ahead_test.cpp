@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "kernels/base/error.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/tiny_model.h"
 #include "trainer/run.h"
@@ -79,12 +80,12 @@ class RunAhead : public testing::Test {
   }
   ~RunAhead() override { fs::remove_all(home_); }
 
-  Exit run(const std::string& name, const OpenDevice& open_device, std::vector<std::string> overrides = {}) {
+  StopReason run(const std::string& name, const OpenDevice& open_device, std::vector<std::string> overrides = {}) {
     overrides.push_back(fmt::format("output.dir={}", (home_ / name).string()));
     Mesh mesh = make_self_mesh();
     return train(read_recipe(home_ / "recipe.yaml", overrides), mesh, open_device);
   }
-  Exit run_behind(const std::string& name, Diary& diary, const std::vector<std::string>& overrides = {}) {
+  StopReason run_behind(const std::string& name, Diary& diary, const std::vector<std::string>& overrides = {}) {
     return run(name, [&](const Mesh& host) { return Device{std::make_unique<Behind>(diary), host}; }, overrides);
   }
   // Every line, without what a clock or the process's memory says.
@@ -108,9 +109,15 @@ class RunAhead : public testing::Test {
 
 TEST_F(RunAhead, GivesTheSameRun) {
   const std::vector<std::string> pauses = {"eval.every_steps=3", "checkpoint.every_steps=5"};
-  EXPECT_EQ(run("plain", [](const Mesh& host) { return Device{make_cpu_backend(1), host}; }, pauses), Exit::done);
+  EXPECT_EQ(run(
+                "plain",
+                [](const Mesh& host) {
+                  return Device{make_cpu_backend(1), host};
+                },
+                pauses),
+            StopReason::none);
   Diary diary;
-  EXPECT_EQ(run_behind("behind", diary, pauses), Exit::done);
+  EXPECT_EQ(run_behind("behind", diary, pauses), StopReason::none);
   EXPECT_EQ(metrics("behind"), metrics("plain"));
   EXPECT_EQ(metrics("plain").size(), 7u + 4u);
   EXPECT_FALSE(adapter("plain").empty());
@@ -125,7 +132,7 @@ TEST_F(RunAhead, ABadStepIsNamedAndLeavesTheParametersAlone) {
     run_behind("bad", diary);
     FAIL() << "the norm was infinite";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::non_finite);
+    EXPECT_EQ(error.fault(), Fault::non_finite);
     EXPECT_NE(std::string(error.what()).find("step 4: the loss is "), std::string::npos) << error.what();
   }
   EXPECT_EQ(metrics("bad").size(), 1u + 3u);  // a validation before the first step
@@ -136,9 +143,9 @@ TEST_F(RunAhead, ABadStepIsNamedAndLeavesTheParametersAlone) {
 }
 
 TEST_F(RunAhead, ASignalIsFollowedByTheStepsInFlight) {
-  take_stop_signals(0);
+  take_stop_signals(0, [](StopReason) { return 1; });
   Diary diary{.stop = 3};
-  EXPECT_EQ(run_behind("stopped", diary), Exit::preempted);
+  EXPECT_EQ(run_behind("stopped", diary), StopReason::preempted);
   EXPECT_EQ(diary.updates, 3);
   EXPECT_EQ(metrics("stopped").size(), 1u + 3u);
   EXPECT_TRUE(fs::exists(home_ / "stopped" / "step-3" / "manifest.json"));

@@ -195,7 +195,7 @@ Error error_of(const std::function<void()>& work) {
   } catch (const Error& error) {
     return error;
   }
-  return {Exit::done, "nothing was thrown"};
+  return {Fault::internal, "nothing was thrown"};
 }
 
 TEST_F(Nccl, ASilentRankIsNamedAndEverythingIsAborted) {
@@ -208,7 +208,7 @@ TEST_F(Nccl, ASilentRankIsNamedAndEverythingIsAborted) {
       x.set(drawn_values(0, 16));
       if (mesh.tp().rank() == 1) {
         while (!over) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        fail(Exit::peer_lost, "gone");  // a follower's failure
+        fail(Fault::rank_lost, "gone");  // a follower's failure
       }
       const Error mine = error_of([&] {
         mesh.tp().all_reduce(x.tensor);
@@ -218,7 +218,7 @@ TEST_F(Nccl, ASilentRankIsNamedAndEverythingIsAborted) {
       throw mine;
     });
   });
-  EXPECT_EQ(error.code(), Exit::hang);
+  EXPECT_EQ(error.fault(), Fault::rank_hangs);
   EXPECT_THAT(error.what(), HasSubstr("tp: all_reduce of 64 bytes"));
   EXPECT_THAT(error.what(), HasSubstr("did not end in 1 s"));
   EXPECT_THAT(error.what(), HasSubstr("rank 1 of the world does not answer"));
@@ -239,14 +239,14 @@ TEST_F(Nccl, ARankThatNeverStartsIsNamed) {
         agree_or_throw(*host.world, std::nullopt);
         gather(*host.world, ncclUniqueId{});
         while (over < 2) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        fail(Exit::peer_lost, "gone");
+        fail(Fault::rank_lost, "gone");
       }
       const Error mine = error_of([&] { make_mesh(fake_api(), host, backend, {host.position.dp(), false}); });
       ++over;
       throw mine;
     });
   });
-  EXPECT_EQ(error.code(), Exit::hang);
+  EXPECT_EQ(error.fault(), Fault::rank_hangs);
   EXPECT_THAT(error.what(), HasSubstr("world: NCCL's start did not end in 1 s"));
   EXPECT_THAT(error.what(), HasSubstr("rank 2 of the world does not answer"));
 }
@@ -263,7 +263,7 @@ TEST_F(Nccl, AnErrorThatNcclReportsEndsTheRun) {
       }
     });
   });
-  EXPECT_EQ(error.code(), Exit::peer_lost);
+  EXPECT_EQ(error.fault(), Fault::rank_lost);
   EXPECT_THAT(error.what(), HasSubstr("NCCL reports: remote process exited"));
 }
 

@@ -49,7 +49,7 @@ TEST(NcclOneGpu, RanksThatShareItAreRefused) {
     });
     FAIL() << "was not refused";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::bad_recipe);
+    EXPECT_EQ(error.fault(), Fault::bad_recipe);
     EXPECT_THAT(error.what(), testing::HasSubstr("ranks 0 and 1 share one GPU"));
     EXPECT_THAT(error.what(), testing::HasSubstr("parallel.transport: staged"));
   }

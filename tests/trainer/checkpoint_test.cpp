@@ -77,7 +77,7 @@ TEST_F(CheckpointFiles, WhatIsRemovedMeanwhileIsAnInputErrorOfTheSystem) {
     open.read("parameters", "model.layers.0.self_attn.q_proj.lora_A", 0, 2, 0, 16, values.data());
     FAIL() << "its file is gone";
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::io) << error.what();
+    EXPECT_EQ(error.fault(), Fault::io) << error.what();
   }
 }
 

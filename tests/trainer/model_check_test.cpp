@@ -56,7 +56,7 @@ TEST(ModelCheck, DifferentModelsAreNoticedWhereRanksMeet) {
   ScratchDirectory dir;
   write_model(dir / "a", 1);
   write_model(dir / "b", 2);
-  expect_error(Exit::bad_recipe, {"different models", "rank 1"}, [&] {
+  expect_error(Fault::bad_recipe, {"different models", "rank 1"}, [&] {
     run_on_threads({{Axis::dp, 2}}, [&](Mesh& mesh) {
       ModelDirectory model(dir / (mesh.position.dp() == 0 ? "a" : "b"));
       check_weights_together(model, {0, 4}, *mesh.world);
@@ -68,7 +68,7 @@ TEST(ModelCheck, AWrongShapeOnOneStageEndsAll) {
   ScratchDirectory dir;
   write_model(dir / "m", 1, 2);
   std::atomic<int> refused = 0;
-  expect_error(Exit::bad_data, {"layers.2.self_attn.k_proj"}, [&] {
+  expect_error(Fault::bad_data, {"layers.2.self_attn.k_proj"}, [&] {
     run_on_threads({{Axis::pp, 4}}, [&](Mesh& mesh) {
       ModelDirectory model(dir / "m");
       try {

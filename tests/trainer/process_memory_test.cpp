@@ -23,7 +23,7 @@ TEST(ProcessMemory, MoreThanTheMachineHasIsRefused) {
     check_fits_machine(*world, int64_t{1} << 60);
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::bad_recipe);
+    EXPECT_EQ(error.fault(), Fault::bad_recipe);
     EXPECT_THAT(error.what(), testing::HasSubstr("need about 1073741824.0 GiB of memory, and it has"));
     EXPECT_THAT(error.what(), testing::HasSubstr("parallel.tp"));
   }

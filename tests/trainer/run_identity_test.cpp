@@ -25,7 +25,7 @@ class RunIdentity : public testing::Test {
     try {
       check_same_run(checkpoint, run_identity(recipe, "model", "data"), dir_.path());
     } catch (const Error& error) {
-      EXPECT_EQ(error.code(), Exit::bad_recipe);
+      EXPECT_EQ(error.fault(), Fault::bad_recipe);
       return error.what();
     }
     return {};

@@ -155,7 +155,7 @@ TEST(PartitionLayers, MoreStagesThanLayersIsARecipeError) {
     partition_layers(3, 4, 0);
     FAIL();
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), Exit::bad_recipe);
+    EXPECT_EQ(error.fault(), Fault::bad_recipe);
     EXPECT_THAT(error.what(), HasSubstr("parallel.pp is 4, but the model has 3 layers"));
   }
 }

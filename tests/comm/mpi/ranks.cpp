@@ -42,17 +42,17 @@ void exchanges(int size) {
   bool agreed = false;
   try {
     together(*mesh.world, [&] {
-      if (mesh.world->rank() == size - 1) fail(Exit::missing_input, "no such file");
+      if (mesh.world->rank() == size - 1) fail(Fault::missing_input, "no such file");
     });
   } catch (const Error& error) {
-    agreed = error.code() == Exit::missing_input;
+    agreed = error.fault() == Fault::missing_input;
   }
   expect(agreed, *mesh.world, "agree_or_throw");
   try {
     make_mpi_mesh({{Axis::tp, size + 1}});
     expect(false, *mesh.world, "a mesh of another size");
   } catch (const Error& error) {
-    if (error.code() != Exit::bad_recipe) throw;
+    if (error.fault() != Fault::bad_recipe) throw;
   }
 }
 
@@ -71,7 +71,7 @@ void hang(int size) {
       work();
     } catch (const Error& error) {
       const std::string who = fmt::format("{} waited {:g} s for rank {} of", call, comm_deadline_seconds(), silent);
-      if (error.code() != Exit::hang || std::string(error.what()).find(who) == std::string::npos) throw;
+      if (error.fault() != Fault::rank_hangs || std::string(error.what()).find(who) == std::string::npos) throw;
       return;
     }
     expect(false, mesh.tp(), "waiting for a silent rank in " + call);
@@ -85,7 +85,7 @@ void hang(int size) {
     if (mesh.position.tp() == other) mesh.tp().send(matrix(x.data(), 1, 1), 0, 4)->wait();
     if (mesh.position.tp() == 0) mesh.tp().receive(matrix(x.data(), 1, 1), other, 4)->wait();
   }
-  if (mesh.position.tp() == 0) abort_all(static_cast<int>(Exit::hang));
+  if (mesh.position.tp() == 0) abort_all(80);
   std::this_thread::sleep_for(std::chrono::seconds(30));
 }
 
@@ -101,7 +101,7 @@ void mismatch(int size) {
     mesh.tp().receive(matrix(x.data(), 100, 1), 0, 0)->wait();
   } catch (const Error& error) {
     const std::string words = error.what();
-    if (error.code() == Exit::internal && words.find("expects 400 bytes from rank 0 of tp") != std::string::npos && words.find("sent 200") != std::string::npos) return;
+    if (error.fault() == Fault::internal && words.find("expects 400 bytes from rank 0 of tp") != std::string::npos && words.find("sent 200") != std::string::npos) return;
     throw;
   }
   expect(false, mesh.tp(), "receiving a message of another size");

@@ -93,7 +93,7 @@ TEST(AdapterPool, OneAdapterIsOneSlotAsLongAsSomebodyHoldsIt) {
 
 TEST(AdapterPool, WhatCannotBeLoadedLeavesNothing) {
   Room room;
-  const auto fails = [](AdapterSet&) { fail(Exit::bad_data, "a factor is missing"); };
+  const auto fails = [](AdapterSet&) { fail(Fault::bad_data, "a factor is missing"); };
   EXPECT_THROW(room.adapters().acquire("broken", layout_of(0), fails), Error);
   EXPECT_EQ(room.adapters().bytes(), 0);
   EXPECT_EQ(acquire(room, 0), 1);
