@@ -1,7 +1,7 @@
 // The exit codes that scripts rely on, and which one says what.
 #pragma once
 #include "kernels/base/error.h"
-#include "trainer/stop_signal.h"
+#include "trainer/run/stop_signal.h"
 
 namespace drover {
 

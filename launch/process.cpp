@@ -13,7 +13,7 @@
 #include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
 #include "kernels/devices/devices.h"
-#include "trainer/stop_signal.h"
+#include "trainer/run/stop_signal.h"
 
 namespace drover {
 

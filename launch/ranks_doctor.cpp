@@ -19,8 +19,8 @@
 #include "kernels/comm/gather.h"
 #include "kernels/devices/devices.h"
 #include "launch/open_device.h"
-#include "trainer/engine_settings.h"
-#include "trainer/inputs.h"
+#include "trainer/setup/engine_settings.h"
+#include "trainer/setup/inputs.h"
 
 namespace drover {
 

@@ -1,5 +1,5 @@
 // drover export: an adapter or a merged model, out of a checkpoint, read back and checked.
-#include "trainer/export.h"
+#include "trainer/export/export.h"
 
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -9,11 +9,11 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/verbs/verb.h"
 #include "model/files/staged_directory.h"
-#include "trainer/checkpoint.h"
-#include "trainer/engine_settings.h"
-#include "trainer/model_check.h"
-#include "trainer/run_identity.h"
-#include "trainer/verify_export.h"
+#include "trainer/export/verify_export.h"
+#include "trainer/run/checkpoint.h"
+#include "trainer/run/run_identity.h"
+#include "trainer/setup/engine_settings.h"
+#include "trainer/setup/model_check.h"
 
 namespace drover {
 

@@ -15,10 +15,10 @@
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
 #include "model/generation/answers.h"
-#include "trainer/engine_settings.h"
-#include "trainer/inference.h"
-#include "trainer/inputs.h"
-#include "trainer/process_memory.h"
+#include "trainer/setup/engine_settings.h"
+#include "trainer/generation/inference.h"
+#include "trainer/setup/inputs.h"
+#include "trainer/run/process_memory.h"
 
 namespace drover {
 

@@ -6,7 +6,7 @@
 #include "kernels/base/hash.h"
 #include "launch/verbs/verb.h"
 #include "model/files/safetensors.h"
-#include "trainer/checkpoint.h"
+#include "trainer/run/checkpoint.h"
 
 namespace drover {
 

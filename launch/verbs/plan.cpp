@@ -5,11 +5,11 @@
 
 #include "kernels/devices/devices.h"
 #include "launch/verbs/verb.h"
-#include "trainer/adapter_setup.h"
-#include "trainer/engine_settings.h"
-#include "trainer/inputs.h"
-#include "trainer/plan.h"
-#include "trainer/recipe_check.h"
+#include "trainer/engine/plan.h"
+#include "trainer/setup/adapter_setup.h"
+#include "trainer/setup/engine_settings.h"
+#include "trainer/setup/inputs.h"
+#include "trainer/setup/recipe_check.h"
 
 namespace drover {
 

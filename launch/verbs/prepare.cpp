@@ -6,7 +6,7 @@
 
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/verb.h"
-#include "trainer/inputs.h"
+#include "trainer/setup/inputs.h"
 
 namespace drover {
 

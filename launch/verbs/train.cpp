@@ -5,9 +5,9 @@
 #include "launch/open_device.h"
 #include "launch/verbs/plan.h"
 #include "launch/verbs/verb.h"
-#include "trainer/inputs.h"
-#include "trainer/recipe_check.h"
-#include "trainer/run.h"
+#include "trainer/run/run.h"
+#include "trainer/setup/inputs.h"
+#include "trainer/setup/recipe_check.h"
 
 namespace drover {
 

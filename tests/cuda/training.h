@@ -8,7 +8,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/support/made_up.h"
-#include "trainer/plan.h"
+#include "trainer/engine/plan.h"
 
 namespace drover {
 

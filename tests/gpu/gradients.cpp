@@ -8,9 +8,9 @@
 #include "kernels/base/file.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cuda/cuda_backend.h"
-#include "trainer/adapter_setup.h"
-#include "trainer/export.h"
-#include "trainer/plan.h"
+#include "trainer/engine/plan.h"
+#include "trainer/export/export.h"
+#include "trainer/setup/adapter_setup.h"
 
 namespace drover {
 namespace {

@@ -10,8 +10,8 @@
 #include "kernels/base/error.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/tiny_model.h"
-#include "trainer/run.h"
-#include "trainer/stop_signal.h"
+#include "trainer/run/run.h"
+#include "trainer/run/stop_signal.h"
 
 namespace drover {
 namespace {

@@ -43,6 +43,29 @@ std::map<std::string, std::vector<float>> drawn_by(int tp, uint64_t seed) {
   return whole;
 }
 
+TEST(AdapterSet, FindsEachFactorAndNoOther) {
+  const ModelConfig c = model();
+  const AdapterLayout layout = adapter_layout(c, [](const std::string& path) {
+    return path.ends_with("q_proj") || path.ends_with("down_proj") ? std::optional(LowRankSpec{4, 1}) : std::nullopt;
+  });
+  const auto backend = make_cpu_backend(1);
+  Arena arena("adapter", backend->memory(), 8 << 20);
+  const Placement placement{.layer_begin = 1, .layer_end = c.layers};
+  const std::vector<FactorSlice> factors = factor_slices(c, layout, placement);
+  const Tensor parameters = arena.tensor(size_of(std::span<const FactorSlice>(factors)), 1, DType::f32);
+  const AdapterSet set(layout, factors, parameters, {}, DType::f32, *backend, arena);
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    for (Projection p : kAllProjections) {
+      for (const FactorName& name : kFactors) {
+        const FactorSlice* found = set.find(layer, p, name.factor);
+        ASSERT_EQ(found != nullptr, layer >= 1 && (p == Projection::q || p == Projection::down)) << layer;
+        if (found == nullptr) continue;
+        EXPECT_EQ(found->name, fmt::format("{}{}", module_path(layer, p), name.suffix));
+      }
+    }
+  }
+}
+
 TEST(AdapterSet, BeginsAsPeftDraws) {  // Kaiming uniform with a = √5: uniform in ±1/√fan_in; B is zero
   for (const auto& [name, values] : drawn_by(1, 42)) {
     double largest = 0, squares = 0, sum = 0;

@@ -11,9 +11,9 @@
 #include "model/files/safetensors.h"
 #include "model/generation/answers.h"
 #include "tests/support/made_up.h"
-#include "trainer/adapter_setup.h"
-#include "trainer/export.h"
-#include "trainer/plan.h"
+#include "trainer/engine/plan.h"
+#include "trainer/export/export.h"
+#include "trainer/setup/adapter_setup.h"
 
 namespace drover::golden {
 

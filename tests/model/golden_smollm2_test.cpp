@@ -5,7 +5,7 @@
 #include "model/generation/answers.h"
 #include "tests/model/golden.h"
 #include "tests/support/real_files.h"
-#include "trainer/inference.h"
+#include "trainer/generation/inference.h"
 
 namespace drover::golden {
 namespace {

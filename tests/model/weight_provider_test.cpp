@@ -5,7 +5,7 @@
 #include "kernels/comm/count.h"
 #include "kernels/count/count.h"
 #include "model/stage.h"
-#include "trainer/plan.h"
+#include "trainer/engine/plan.h"
 
 namespace drover {
 namespace {

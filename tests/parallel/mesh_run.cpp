@@ -12,8 +12,8 @@
 #include "kernels/base/error.h"
 #include "tests/parallel/device_under_test.h"
 #include "tests/support/made_up.h"
-#include "trainer/engine.h"
-#include "trainer/plan.h"
+#include "trainer/engine/engine.h"
+#include "trainer/engine/plan.h"
 
 namespace drover {
 namespace {

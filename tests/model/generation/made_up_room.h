@@ -6,7 +6,7 @@
 #include "model/adapter_pool.h"
 #include "model/generation/answers.h"
 #include "tests/support/made_up.h"
-#include "trainer/schedule.h"
+#include "trainer/engine/schedule.h"
 
 namespace drover {
 

@@ -1,0 +1,52 @@
+#include "trainer/run/run_directory.h"
+
+#include "tests/base/scratch_directory.h"
+
+namespace drover {
+namespace {
+
+class RunDirectories : public testing::Test {
+ protected:
+  ScratchDirectory home_;
+  std::unique_ptr<Communicator> world_ = make_self_communicator("world");
+};
+
+TEST_F(RunDirectories, IsOneRunsAtATime) {
+  const RunDirectory first(home_ / "run", *world_);
+  const RunDirectory other(home_ / "other", *world_);
+  expect_error(Fault::bad_recipe, {"in use by process"}, [&] { RunDirectory second(home_ / "run", *world_); });
+}
+
+TEST_F(RunDirectories, HasNothingToGoOnFromAtFirst) {
+  RunDirectory directory(home_ / "run", *world_);
+  EXPECT_FALSE(directory.to_resume("auto", {}));
+  EXPECT_FALSE(directory.to_resume("never", {}));
+  expect_error(Fault::missing_input, {"step-3"}, [&] { directory.to_resume((home_ / "step-3").string(), {}); });
+}
+
+// A full disk: the loop saves the run before it ends it.
+TEST_F(RunDirectories, WhatCannotBeWrittenIsKeptAndEndsTheRecords) {
+  RunDirectory directory(home_ / "run", *world_);
+  directory.accept({}, 0, -1);
+  EXPECT_TRUE(fs::exists(home_ / "run" / "recipe.yaml"));
+  int written = 0;
+  directory.record([&](MetricsFile&) { ++written; });
+  EXPECT_FALSE(directory.unrecorded());
+  directory.record([](MetricsFile&) { fail(Fault::io, "the disk is full"); });
+  ASSERT_TRUE(directory.unrecorded());
+  EXPECT_STREQ(directory.unrecorded()->what(), "the disk is full");
+  directory.record([&](MetricsFile&) { ++written; });
+  EXPECT_EQ(written, 1);
+}
+
+TEST_F(RunDirectories, AnotherFaultIsNotOfTheRecords) {
+  RunDirectory directory(home_ / "run", *world_);
+  directory.accept({}, 0, -1);
+  expect_error(Fault::internal, {"a bug"}, [&] {
+    directory.record([](MetricsFile&) { fail(Fault::internal, "a bug"); });
+  });
+  EXPECT_FALSE(directory.unrecorded());
+}
+
+}  // namespace
+}  // namespace drover

@@ -1,0 +1,325 @@
+#include "trainer/engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+// Rows of a micro-batch that pass through the blocks together: all of them, or one of two parts, of which each computes while the other is summed over tp.
+struct Engine::Part {
+  int64_t begin = 0, rows = 0;
+  std::vector<Segment> segments;  // counted from `begin`
+};
+
+// One micro-batch in flight: its inputs and what its backward needs. Slots are reused in turn.
+struct Engine::Slot {
+  Slot(const std::string& name, Memory& memory, int64_t capacity) : arena(name, memory, capacity) {}
+  Arena arena;
+  std::optional<Frame> frame;
+  const MicroBatch* micro_batch = nullptr;
+  Tensor ids, positions, documents;     // (T) i32
+  Tensor rows, labels, weights;         // (N) trained rows, their targets, w / Σw
+  std::vector<Part> parts;              // one or two
+  Tensor stream;                        // (T,D): x on the way forward, dx on the way back; the first rows of its Stream
+  Stage::Saved saved;
+};
+
+namespace {
+
+int stage_of_layer(const std::vector<LayerRange>& partition, int64_t layer) {
+  for (size_t stage = 0; stage < partition.size(); ++stage) {
+    if (layer < partition[stage].end) return static_cast<int>(stage);
+  }
+  return static_cast<int>(partition.size());
+}
+
+int64_t lowest_layer(const EngineSettings& s) { return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter); }
+
+Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_batches, bool train) {
+  ScheduleShape shape = schedule_shape(s, mesh.shape, micro_batches, train);
+  shape.stage = mesh.position.pp();
+  return one_f_one_b(shape);
+}
+
+// Where two parts of whole documents are cut that are as equal as they can be; 0 where one of them would have fewer rows than it should.
+int64_t cut_in_two(const MicroBatch& m, int64_t least_rows) {
+  const int64_t tokens = static_cast<int64_t>(m.tokens.size());
+  int64_t cut = 0;
+  for (const DocumentSpan& span : m.spans) {
+    if (std::abs(2 * span.begin - tokens) < std::abs(2 * cut - tokens)) cut = span.begin;
+  }
+  return std::min(cut, tokens - cut) >= std::max(least_rows, tokens / 4) ? cut : 0;
+}
+
+Tensor contiguous(Tensor x) {
+  x.pitch = x.cols;
+  return x;
+}
+
+double loss_of(Reading& log_likelihoods) {
+  double loss = 0;
+  for (double l : log_likelihoods.values()) loss -= l;
+  return loss;
+}
+
+}  // namespace
+
+ScheduleShape schedule_shape(const EngineSettings& s, const MeshShape& mesh, int64_t micro_batches, bool train) {
+  return {.stages = mesh.pp(),
+          .micro_batches = static_cast<int>(micro_batches),
+          .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.pp()};
+}
+
+Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_bytes)
+    : settings_(settings),
+      replica_(replica),
+      backend_(replica.backend()),
+      mesh_(replica.device.mesh),
+      stage_(replica.stage),
+      scratch_(replica.arenas.scratch) {
+  if (settings_.train && replica.trainables) {
+    const Accumulation accumulation{settings_.deterministic, settings_.capacity.local_micro_batches};
+    optimizer_.emplace(settings_.optimizer, accumulation, *replica.trainables, settings_.model.layers, mesh_, backend_,
+                       replica.arenas.optimizer, scratch_);
+  }
+  first_trained_stage_ = stage_of_layer(settings_.partition, lowest_layer(settings_));
+  int64_t slot_count = 1, stream_count = 1;
+  for (bool train : {settings_.train, false}) {
+    const Schedule schedule = schedule_of(settings_, mesh_, settings_.capacity.local_micro_batches, train);
+    slot_count = std::max(slot_count, slots(schedule));
+    stream_count = std::max(stream_count, streams(schedule));
+  }
+  const Capacity& capacity = settings_.capacity;
+  const int64_t evaluated = capacity.evaluation.value_or(capacity.micro_batch).tokens, width = settings_.model.hidden;
+  const int64_t tokens = settings_.train ? std::max(capacity.micro_batch.tokens, evaluated) : evaluated;
+  int64_t pitch = width;
+  for (const Block& block : stage_.blocks()) pitch = std::max(pitch, block.dx_pitch());
+  const int64_t stream_bytes = stream_count * Arena::bytes_of(tokens, width, settings_.dtype, pitch);
+  stream_arena_.emplace("streams", backend_.memory(), stream_bytes);
+  for (int64_t i = 0; i < stream_count; ++i) {
+    streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, pitch)});
+  }
+  for (int64_t i = 0; i < slot_count; ++i) {
+    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend_.memory(), (saved_bytes - stream_bytes) / slot_count));
+  }
+}
+
+Engine::~Engine() = default;
+
+ArenaBytes Engine::peak() const {
+  int64_t slot = 0;
+  for (const auto& s : slots_) slot = std::max(slot, s->arena.peak_bytes());
+  ArenaBytes peak = replica_.peak();
+  peak.saved = slot * static_cast<int64_t>(slots_.size()) + stream_arena_->peak_bytes();
+  return peak;
+}
+
+Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, const Pass& pass) {
+  return {.backend = backend_,
+          .scratch = scratch,
+          .dtype = settings_.dtype,
+          .rope = stage_.rope(),
+          .begin = part.begin,
+          .ids = slot.ids.rows_from(part.begin, part.rows),
+          .positions = slot.positions.rows_from(part.begin, part.rows),
+          .documents = slot.documents.rows_from(part.begin, part.rows),
+          .segments = part.segments,
+          .dropout = {saves(pass) ? settings_.dropout : 0.0f, settings_.seed, pass.step}};
+}
+
+void Engine::open(int micro_batch, const Pass& pass) {
+  Slot& slot = slot_of(micro_batch);
+  const MicroBatch& m = pass.batch.micro_batches[static_cast<size_t>(micro_batch)];
+  slot.frame.reset();
+  slot.frame.emplace(slot.arena);
+  slot.micro_batch = &m;
+  const int64_t tokens = static_cast<int64_t>(m.tokens.size());
+
+  std::vector<int32_t> rows, labels;
+  std::vector<float> weights;
+  for (size_t t = 0; t < m.tokens.size(); ++t) {
+    if (m.labels[t] < 0) continue;
+    rows.push_back(static_cast<int32_t>(t));
+    labels.push_back(m.labels[t]);
+    weights.push_back(static_cast<float>(m.weights[t] / pass.batch.weight_sum));
+  }
+  const auto upload = [&](const auto& host, DType dtype) {
+    Tensor t = slot.arena.tensor(static_cast<int64_t>(host.size()), 1, dtype);
+    backend_.upload(host.data(), t);
+    return t;
+  };
+  slot.ids = upload(m.tokens, DType::i32);
+  slot.positions = upload(m.positions, DType::i32);
+  slot.documents = upload(m.documents, DType::i32);
+  slot.rows = upload(rows, DType::i32);
+  slot.labels = upload(labels, DType::i32);
+  slot.weights = upload(weights, DType::f32);
+  slot.parts.clear();
+  const int64_t cut = mesh_.tp().overlaps_sums() ? cut_in_two(m, settings_.least_part_rows) : 0;
+  if (cut > 0) slot.parts.push_back({0, cut, {}});
+  slot.parts.push_back({cut, tokens - cut, {}});
+  for (const DocumentSpan& span : m.spans) {
+    Part& part = span.begin < cut ? slot.parts.front() : slot.parts.back();
+    const int64_t begin = span.begin - part.begin;
+    part.segments.push_back({.q0 = begin, .nq = span.length, .k0 = begin, .nk = span.length});
+  }
+  Stream& stream = stream_of(micro_batch);
+  stream.wait();
+  slot.stream = stream.x.rows_from(0, tokens);
+  const KeepPolicy keep = settings_.recompute ? KeepPolicy::inputs : KeepPolicy::all;
+  slot.saved = saves(pass) ? stage_.saved(slot.arena, tokens, keep) : Stage::Saved{};
+}
+
+void Engine::run_parts(Slot& slot, const Pass& pass, const Walk& walk) {
+  const auto walk_over = [&](const Part& part, Context& ctx) {
+    return walk(ctx, slot.stream.rows_from(part.begin, part.rows));
+  };
+  const Part &first = slot.parts.front(), &second = slot.parts.back();
+  Context ctx = context_of(slot, first, scratch_, pass);
+  if (slot.parts.size() == 1) return run_alone(walk_over(first, ctx));
+  Context other = context_of(slot, second, scratch_.far_end(), pass);
+  ctx.overlapped = other.overlapped = true;
+  interleave(walk_over(first, ctx), walk_over(second, other));
+}
+
+void Engine::forward(Slot& slot, const Pass& pass, Tensor loss) {
+  const Part all{.begin = 0, .rows = slot.stream.rows, .segments = {}};  // for the embedding and the head, which ask for no segments
+  Context ctx = context_of(slot, all, scratch_, pass);
+  if (stage_.placement().first) stage_.embed(ctx, slot.stream);
+  run_parts(slot, pass, [&](Context& part, Tensor x) { return stage_.forward(part, x, slot.saved); });
+  if (!stage_.head()) return;
+
+  Frame frame(scratch_);
+  Tensor logprob = frame.tensor(slot.rows.rows, 1, DType::f32);
+  // The gradient replaces the stream: backward starts from it.
+  Tensor dx = saves(pass) ? slot.stream : Tensor{};
+  stage_.head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
+  backend_.dot(slot.weights, logprob, loss);
+  if (pass.sink) {
+    std::vector<float> host(static_cast<size_t>(logprob.rows));
+    backend_.download(logprob, host.data());
+    pass.sink(*slot.micro_batch, host);
+  }
+}
+
+void Engine::compute(const Action& action, const Pass& pass) {
+  Slot& slot = slot_of(action.micro_batch);
+  const int64_t index = pass.batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
+  if (action.kind == ActionKind::forward) {
+    if (stage_.placement().first) open(action.micro_batch, pass);
+    forward(slot, pass, pass.losses.rows_from(index, 1));
+  } else {
+    run_parts(slot, pass, [&](Context& part, Tensor dx) { return stage_.backward(part, dx, slot.saved); });
+    optimizer_->add_micro_batch(index);
+  }
+}
+
+// A stream's rows travel one right behind another, and lie so in its own memory while they do.
+Tensor Engine::closed_up(Tensor x) {
+  if (!x.contiguous()) {
+    Frame frame(scratch_);
+    const Tensor rows = frame.tensor(x.rows, x.cols, x.dtype);
+    backend_.copy(x, rows);
+    backend_.copy(rows, contiguous(x));
+  }
+  return contiguous(x);
+}
+
+void Engine::spread(Tensor x) {
+  if (x.contiguous()) return;
+  Frame frame(scratch_);
+  const Tensor rows = frame.tensor(x.rows, x.cols, x.dtype);
+  backend_.copy(contiguous(x), rows);
+  backend_.copy(rows, x);
+}
+
+void Engine::exchange(std::span<const Action> actions, const Pass& pass) {
+  const int pp = mesh_.position.pp();
+  std::vector<PeerMessage> messages;
+  for (const Action& a : actions) {
+    if (a.kind == ActionKind::recv_forward) open(a.micro_batch, pass);
+    stream_of(a.micro_batch).wait();
+    const bool forwards = a.kind == ActionKind::recv_forward || a.kind == ActionKind::send_forward;
+    const int64_t index = pass.batch.micro_batches[static_cast<size_t>(a.micro_batch)].index;
+    const int tag = static_cast<int>(index % (1 << 15)) * 2 + (forwards ? 0 : 1);
+    const Tensor stream = slot_of(a.micro_batch).stream;
+    messages.push_back({is_send(a.kind) ? PeerMessage::Way::send : PeerMessage::Way::receive,
+                        is_send(a.kind) ? closed_up(stream) : contiguous(stream),
+                        is_send(a.kind) == forwards ? pp + 1 : pp - 1, tag});
+  }
+  const std::shared_ptr<Transfer> transfer = mesh_.pp().exchange(messages);
+  bool receives = false;
+  for (const Action& a : actions) {
+    receives |= is_receive(a.kind);
+    stream_of(a.micro_batch).sending = transfer;
+  }
+  if (receives) transfer->wait();
+  for (const Action& a : actions) {
+    if (is_receive(a.kind)) spread(slot_of(a.micro_batch).stream);
+  }
+}
+
+void Engine::run(const Pass& pass) {
+  const int64_t micro_batches = static_cast<int64_t>(pass.batch.micro_batches.size());
+  const Schedule schedule = schedule_of(settings_, mesh_, micro_batches, pass.train);
+  for (size_t next = 0; next < schedule.actions.size();) {
+    progress_();
+    const size_t end = group_end(schedule, next);
+    if (end == next) {
+      compute(schedule.actions[next++], pass);
+    } else {
+      exchange(std::span(schedule.actions).subspan(next, end - next), pass);
+      next = end;
+    }
+  }
+  for (Stream& stream : streams_) stream.wait();
+  for (auto& slot : slots_) slot->frame.reset();
+}
+
+std::unique_ptr<Reading> Engine::read_losses(Tensor losses) {
+  // All but the last stage hold zeros, and every micro-batch lies on one dp rank: the sums are exact.
+  mesh_.pp().all_reduce(losses);
+  mesh_.dp().all_reduce(losses);
+  return backend_.read_later(losses);
+}
+
+std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, int64_t step) {
+  require(optimizer_.has_value(), "training needs an engine that was built to train");
+  Frame frame(scratch_);
+  Tensor losses = frame.tensor(batch.total, 1, DType::f64);
+  backend_.zero(losses);
+  optimizer_->start();
+  run({.batch = batch, .losses = losses, .train = true, .step = static_cast<uint64_t>(step), .sink = {}});
+  optimizer_->sum();
+  return read_losses(losses);
+}
+
+PendingNorm Engine::enqueue_update(int64_t step) {
+  progress_();
+  PendingNorm norm = optimizer_->update(step);
+  replica_.adapter->refresh();
+  return norm;
+}
+
+PendingStep Engine::enqueue_step(const Batch& batch, int64_t step) {
+  std::unique_ptr<Reading> losses = enqueue_gradients(batch, step);
+  return {std::move(losses), enqueue_update(step)};
+}
+
+StepResult PendingStep::result() { return {loss_of(*losses_), norm_.value()}; }
+double Engine::accumulate_gradients(const Batch& batch, int64_t step) {
+  return loss_of(*enqueue_gradients(batch, step));
+}
+double Engine::apply_gradients(int64_t step) { return enqueue_update(step).value(); }
+
+double Engine::evaluate(const Batch& batch, const LogprobSink& per_micro_batch) {
+  Frame frame(scratch_);
+  Tensor losses = frame.tensor(batch.total, 1, DType::f64);
+  backend_.zero(losses);
+  run({.batch = batch, .losses = losses, .sink = per_micro_batch});
+  return loss_of(*read_losses(losses)) * batch.weight_sum;
+}
+
+}  // namespace drover

@@ -1,0 +1,84 @@
+#include "trainer/run/metrics.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+
+namespace drover {
+
+MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) {
+  std::string kept;
+  if (fs::exists(file)) {
+    std::ifstream in(file);
+    for (std::string text; std::getline(in, text) && !in.eof();) {  // a last line without its end is half
+      const auto j = nlohmann::json::parse(text, nullptr, false);
+      if (!j.is_object() || !j.contains("step") || !j["step"].is_number_integer() || j["step"].get<int64_t>() > last_step) continue;
+      kept += text + "\n";
+      validated_last_step_ = validated_last_step_ || (j["step"].get<int64_t>() == last_step && j.contains("validation_loss"));
+    }
+  }
+  write_text(file, kept);
+  out_.open(file, std::ios::app);
+}
+
+void MetricsFile::line(const std::string& text) {
+  out_ << text << '\n' << std::flush;
+  if (!out_) fail(Fault::io, "cannot write {}; is the disk full?", path_.string());
+}
+
+void MetricsFile::step(const StepMetrics& m) {
+  line(nlohmann::ordered_json{{"step", m.step},
+                              {"loss", m.loss},
+                              {"grad_norm", m.grad_norm},
+                              {"learning_rate", m.learning_rate},
+                              {"tokens", m.tokens},
+                              {"trained_tokens", m.trained_tokens},
+                              {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
+                              {"step_seconds", m.step_seconds},
+                              {"peak_bytes", m.peak_bytes}}
+           .dump());
+}
+
+void MetricsFile::validation(int64_t step, double loss, int64_t tokens) {
+  line(nlohmann::ordered_json{{"step", step}, {"validation_loss", loss}, {"tokens", tokens}}.dump());
+}
+
+Progress::Progress(int64_t every_steps) : terminal_(isatty(STDERR_FILENO) != 0 || std::getenv("DROVER_TERMINAL") != nullptr), every_(every_steps) {}
+
+void Progress::step(const StepMetrics& m) {
+  const auto now = std::chrono::steady_clock::now();
+  if (first_step_ < 0) {
+    first_step_ = m.step;
+    start_ = now;
+  }
+  if (!terminal_ && m.step % every_ != 0 && m.step != m.total_steps) return;
+  const double elapsed = std::chrono::duration<double>(now - start_).count();
+  const double per_step = m.step > first_step_ ? elapsed / static_cast<double>(m.step - first_step_) : m.step_seconds;
+  const int64_t eta = static_cast<int64_t>(per_step * static_cast<double>(m.total_steps - m.step));
+  const std::string text =
+      fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tok/s  {:.2f} GiB  ETA {}:{:02}", m.step, m.total_steps, m.loss, m.learning_rate, m.grad_norm,
+                  static_cast<double>(m.tokens) / m.step_seconds, static_cast<double>(m.peak_bytes) / (1 << 30), eta / 60, eta % 60);
+  if (terminal_) {
+    log::put("\r\033[K" + text);
+    open_ = true;
+  } else {
+    log::put(text + '\n');
+  }
+}
+
+void Progress::note(const std::string& text) {
+  finish();
+  log::put(text + '\n');
+}
+
+void Progress::finish() {
+  if (open_) log::put("\n");
+  open_ = false;
+}
+
+}  // namespace drover

@@ -1,0 +1,83 @@
+#include "trainer/run/process_memory.h"
+
+#include <malloc.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "kernels/base/error.h"
+#include "kernels/base/host_name.h"
+#include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
+#include "kernels/comm/mesh.h"
+
+namespace drover {
+
+namespace {
+
+// What libraries grow by after the inputs are open: generated kernels and packing buffers of oneDNN. Both figures are
+// fitted to the cases of tests/e2e/real_test.py, on AVX2 and AVX-512-BF16; why ranks under MPI grow by less is not known.
+int64_t library_bytes() { return int64_t{launched_by_mpi() ? 2 : 8} << 20; }
+
+struct Need {  // of one rank
+  char host[256] = {};
+  int64_t bytes = 0;
+};
+
+// The value of a line "key: 123 kB", in bytes; 0 where there is none.
+int64_t kilobyte_line(const char* file, const std::string& key) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind(key, 0) == 0) return std::stoll(line.substr(line.find(':') + 1)) * 1024;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int64_t peak_process_bytes() { return kilobyte_line("/proc/self/status", "VmHWM:"); }
+int64_t current_process_bytes() { return kilobyte_line("/proc/self/status", "VmRSS:"); }
+
+int64_t available_machine_bytes() { return kilobyte_line("/proc/meminfo", "MemAvailable:"); }
+
+int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend) {
+  malloc_trim(0);  // what reading the inputs has freed is not held
+  const int64_t arenas_here = backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
+  return current_process_bytes() + arenas_here + library_bytes();
+}
+
+void check_fits_memory(const ArenaBytes& arenas, Backend& backend) {
+  const int64_t needed = arenas.total() + backend.workspace_bytes() - backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
+  const int64_t there_is = backend.memory().free_bytes();
+  if (needed <= there_is) return;
+  fail(Fault::bad_recipe, "this rank needs {:.1f} GiB of its GPU's memory, and {:.1f} GiB are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or data.max_length, or "
+       "set memory.activation_checkpointing: full", static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
+}
+
+int64_t peak_bytes(Backend& backend) {
+  const int64_t held = backend.memory().held_bytes();
+  return held > 0 ? held : peak_process_bytes();
+}
+
+void check_fits_machine(Communicator& world, int64_t predicted_bytes) {
+  Need mine{.bytes = predicted_bytes};
+  host_name().copy(mine.host, sizeof mine.host - 1);
+  const std::string_view here = mine.host;
+  int64_t needed = 0, ranks = 0;
+  for (const Need& other : gather(world, mine)) {
+    if (other.host != here) continue;
+    needed += other.bytes;
+    ++ranks;
+  }
+  together(world, [&] {
+    const int64_t there_is = kilobyte_line("/proc/meminfo", "MemTotal:");
+    if (there_is == 0 || needed <= there_is) return;
+    fail(Fault::bad_recipe,
+         "the {} ranks on {} need about {:.1f} GiB of memory, and it has {:.1f} GiB; spread them over more machines or "
+         "shard further (parallel.tp, parallel.pp), or lower train.micro_batch_size or data.max_length, or set "
+         "memory.activation_checkpointing: full",
+         ranks, here, static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
+  });
+}
+
+}  // namespace drover

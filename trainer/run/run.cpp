@@ -1,0 +1,200 @@
+#include "trainer/run/run.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "kernels/base/log.h"
+#include "kernels/base/program.h"
+#include "kernels/base/units.h"
+#include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
+#include "trainer/engine/plan.h"
+#include "trainer/export/export.h"
+#include "trainer/export/export_check.h"
+#include "trainer/run/process_memory.h"
+#include "trainer/run/run_identity.h"
+#include "trainer/run/training_loop.h"
+#include "trainer/setup/engine_settings.h"
+#include "trainer/setup/inputs.h"
+
+namespace drover {
+
+namespace {
+
+constexpr double kAdapterRounded = 0.05;   // of log-probabilities, where an adapter's factors are rounded to bf16
+constexpr double kWatchdogPatience = 1.5;  // × the deadline of waiting for a peer, which can say more
+
+struct Plan {
+  ArenaBytes arenas;          // of this rank
+  int64_t process_bytes = 0;  // of the largest process
+};
+
+// Says what the run will hold, and fails where this machine has not as much.
+Plan plan_run(const EngineSettings& settings, const Mesh& mesh, Backend& backend) {
+  const std::vector<RankPlan> plans = plan_mesh(settings, mesh.shape);
+  const int64_t all = parameter_count(settings.model), trained = trainable_parameters(settings.model, settings.adapter);
+  log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", all, trained,
+            100.0 * static_cast<double>(trained) / static_cast<double>(all), print_plan(plans));
+  const std::string schedule = print(schedule_of_run(settings, mesh.shape));
+  if (mesh.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
+  Plan plan{.arenas = plans[static_cast<size_t>(rank_of(mesh.position, mesh.shape))].bytes};
+  Communicator& world = *mesh.world;
+  plan.process_bytes = largest(world, predicted_process_bytes(plan.arenas, backend));
+  log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(plan.process_bytes),
+            mib(plan.arenas.total()));
+  check_fits_machine(world, plan.process_bytes);
+  together(world, [&] { check_fits_memory(plan.arenas, backend); });
+  return plan;
+}
+
+void check_moves(const LearningRate& rate, const OptimSection& optim, int64_t steps) {
+  if (rate.moves()) return;
+  fail(Fault::bad_recipe,
+       "the learning rate is 0 in all {} steps, so that nothing would be learnt: optim.learning_rate is {}, and with "
+       "warm-up the first step has rate 0; train more steps or set optim.warmup_steps to 0",
+       steps, optim.learning_rate);
+}
+
+struct Start {
+  int64_t done = 0;    // steps
+  int64_t saved = -1;  // the step of the newest checkpoint of this directory that the run goes on from; none: -1
+};
+
+// Gives the adapter its values: of a checkpoint, of lora.init_from, or drawn.
+Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>& identity, int64_t steps,
+                  RunDirectory& directory, Replica& replica) {
+  Communicator& world = *replica.device.mesh.world;
+  std::optional<Checkpoint> checkpoint;
+  together(world, [&] {
+    checkpoint = directory.to_resume(recipe.checkpoint.resume, identity);
+    if (!checkpoint) return;
+    if (checkpoint->state().step > steps) {
+      fail(Fault::bad_recipe,
+           "{} has done {} steps, and the recipe asks for {} in all; raise train.max_steps or train.epochs, choose a "
+           "new output.dir, or start over with checkpoint.resume: never",
+           checkpoint->directory().string(), checkpoint->state().step, steps);
+    }
+    replica.load(*checkpoint);
+  });
+  Start start;
+  if (checkpoint) {
+    start.done = checkpoint->state().step;
+    std::error_code other;
+    if (fs::equivalent(checkpoint->directory(), directory.checkpoint(start.done), other)) start.saved = start.done;
+    log::info("resuming after step {} from {}", start.done, checkpoint->directory().string());
+  } else if (recipe.lora.init_from) {
+    together(world, [&] { load_adapter(*recipe.lora.init_from, replica.stage.config(), *replica.adapter); });
+    log::info("starting from the adapter {}", *recipe.lora.init_from);
+  } else {
+    replica.adapter->initialise(static_cast<uint64_t>(recipe.train.seed));
+  }
+  return start;
+}
+
+// Rows that scratch has room for: it is planned for evaluating validation where there is any.
+Batch some_batch(const Recipe& recipe, const PreparedData& data, const Loader& loader, const Mesh& mesh) {
+  if (!data.validation) return loader.load({0, 0});
+  const int64_t micro_batch_size = recipe.train.micro_batch_size;
+  std::vector<int64_t> rows(static_cast<size_t>(std::min(data.validation->rows(), micro_batch_size * mesh.shape.dp())));
+  std::iota(rows.begin(), rows.end(), 0);
+  return batch_of_rows(*data.validation, rows, micro_batch_size, mesh.position.dp(), mesh.shape.dp());
+}
+
+// From the last checkpoint, so that what is exported is what could go on; and it computes what was trained.
+void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t step, Engine& engine,
+                    const Batch& batch) {
+  Communicator& world = *engine.replica().device.mesh.world;
+  const fs::path adapter = directory.adapter(), checkpoint = directory.checkpoint(step);
+  together(world, [&] {
+    if (world.rank() != 0) return;
+    export_adapter(Checkpoint::open(checkpoint), dtype_of(recipe.output.adapter_dtype), adapter);
+  });
+  const double off = exported_distance(engine, adapter, batch);
+  together(world, [&] {
+    if (off <= (recipe.output.adapter_dtype == Precision::fp32 ? 0 : kAdapterRounded)) return;
+    fail(Fault::corruption,
+         "{}: read back, the adapter's log-probabilities are off by {:.1e} from those of the one that was trained; the "
+         "checkpoint {} is untouched: try drover export {} --adapter DIR",
+         adapter.string(), off, checkpoint.string(), directory.path().string());
+  });
+}
+
+}  // namespace
+
+StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
+  const Recipe& recipe = read.recipe;
+  Communicator& world = *mesh.world;
+  RunDirectory directory(recipe.output.dir, world);
+  RunInputs inputs = open_inputs(read, mesh);
+  const ModelConfig& model = inputs.model.config();
+
+  EngineSettings settings;
+  together(world, [&] { settings = engine_settings(recipe, model, inputs.layout, mesh.shape, &inputs.data); });
+  const Device device = open_device(mesh);
+  settings.traits = device.backend->traits();
+  settings.overlaps_sums = device.mesh.tp().overlaps_sums();
+  const Plan plan = plan_run(settings, mesh, *device.backend);
+  std::optional<OpTimer> timer;
+  if (recipe.log.profile) timer.emplace(*device.backend);
+  const std::unique_ptr<Replica> replica = open_replica(settings, device, inputs.model, plan.arenas);
+  std::optional<Engine> engine;
+  together(world, [&] { engine.emplace(settings, *replica, plan.arenas.saved); });
+
+  const Loader loader(inputs.data.train, {.micro_batch_size = recipe.train.micro_batch_size,
+                                          .global_batch_size = recipe.train.global_batch_size,
+                                          .shuffle = recipe.data.shuffle,
+                                          .seed = settings.seed,
+                                          .dp_rank = mesh.position.dp(),
+                                          .dp_size = mesh.shape.dp()});
+  const int64_t steps = total_steps(recipe, loader.steps_per_epoch());
+  check_moves(settings.optimizer.learning_rate, recipe.optim, steps);
+  log::info("{} rows a step, {} steps an epoch, {} steps in all", recipe.train.global_batch_size,
+            loader.steps_per_epoch(), steps);
+
+  const auto identity = run_identity(recipe, inputs.fingerprint, inputs.data.train.identity());
+  const Start start = set_adapter(recipe, identity, steps, directory, *replica);
+  directory.accept(read, start.done, start.saved);
+  Validator validation(recipe, inputs, *engine, world, directory);
+  validation.look_back(start.done);
+
+  // Only from here on: reading large data and weights takes as long as it takes.
+  Watchdog watchdog(fmt::format("rank {}", world.rank()),
+                    std::chrono::duration<double>(kWatchdogPatience * comm_deadline_seconds()));
+  const auto save = [&](int64_t step) {
+    watchdog.beat(fmt::format("saving after step {}", step));
+    const StreamPosition next = loader.position_of(step);
+    directory.save({step, identity, next.epoch, next.step, inputs.adapter_config}, *replica->trainables,
+                   replica->backend(), mesh, recipe.checkpoint.keep);
+  };
+  TrainingLoop loop({.recipe = recipe,
+                     .world = world,
+                     .engine = *engine,
+                     .loader = loader,
+                     .validation = validation,
+                     .directory = directory,
+                     .watchdog = watchdog,
+                     .timer = timer ? &*timer : nullptr,
+                     .save = save},
+                    steps, start.done, start.saved);
+  if (const StopReason stop = loop.run(); stop != StopReason::none) {
+    log::info("stopped after step {} of {}; {} is saved. Start the same command again to go on.", loop.done(), steps,
+              directory.checkpoint(loop.done()).string());
+    return stop;
+  }
+
+  watchdog.beat("exporting the adapter");
+  loop.save_last();
+  export_checked(recipe, directory, loop.done(), *engine, some_batch(recipe, inputs.data, loader, mesh));
+  log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine->peak().total());
+  log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes),
+            mib(largest(world, peak_process_bytes())));
+  const std::string run = directory.path().string(), adapter = directory.adapter().string();
+  log::info(
+      "done. The adapter is in {}\n"
+      "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy\n"
+      "  merge it: {} export {} --merged {}",
+      adapter, program_name(), recipe.model.path, adapter, program_name(), run, (directory.path() / "merged").string());
+  return StopReason::none;
+}
+
+}  // namespace drover

@@ -1,0 +1,51 @@
+// A run's place on disk, output.dir: its lock, its checkpoints and its records. All of it is written by rank 0, but for
+// the checkpoints, of which every rank writes its share.
+#pragma once
+#include <functional>
+#include <optional>
+
+#include "configs/recipe.h"
+#include "kernels/base/error.h"
+#include "trainer/run/checkpoint.h"
+#include "trainer/run/metrics.h"
+#include "trainer/run/run_lock.h"
+
+namespace drover {
+
+class RunDirectory {
+ public:
+  // Collective. Takes the directory for this run; bad_recipe where another one has it.
+  RunDirectory(const fs::path& path, Communicator& world);
+
+  const fs::path& path() const { return path_; }
+  fs::path adapter() const { return path_ / "adapter"; }
+  fs::path checkpoint(int64_t step) const;
+  fs::path answers(int64_t step) const;  // of eval.prompts
+
+  // What this run goes on from, as checkpoint.resume says; nothing: it starts anew. bad_recipe where that is another run's.
+  std::optional<Checkpoint> to_resume(const std::string& resume, const std::map<std::string, std::string>& identity);
+  // Collective. The run is accepted, and the directory is its own from here on: checkpoints after `saved` are set
+  // aside, the recipe is written, and the metrics go on after `step`.
+  void accept(const ReadRecipe& recipe, int64_t step, int64_t saved);
+  // Of rank 0, once the run is accepted: an earlier run wrote the validation loss of the step that this one starts
+  // from.
+  bool validated_last_step() const { return metrics_->validated_last_step(); }
+
+  // Collective. A checkpoint; all but the newest `keep` go.
+  void save(const CheckpointState& state, const Trainables& trainables, Backend& backend, const Mesh& mesh,
+            int64_t keep);
+
+  // Collective. Rank 0 writes to the run's records. What cannot be written ends the run, but with a checkpoint: it is
+  // kept for the loop, and nothing is recorded after it.
+  void record(const std::function<void(MetricsFile&)>& write);
+  const std::optional<Error>& unrecorded() const { return unrecorded_; }
+
+ private:
+  fs::path path_;
+  Communicator& world_;
+  std::optional<RunLock> lock_;
+  std::optional<MetricsFile> metrics_;
+  std::optional<Error> unrecorded_;
+};
+
+}  // namespace drover

@@ -1,0 +1,51 @@
+#include "trainer/run/run_identity.h"
+
+#include "kernels/base/error.h"
+
+namespace drover {
+
+std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model, const std::string& data) {
+  std::map<std::string, std::string> id = identity(recipe);
+  id.erase("data.train");
+  id["model"] = model;
+  id["data"] = data;
+  return id;
+}
+
+namespace {
+
+std::string differences_of(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now) {
+  const std::map<std::string, std::string> defaults = identity(Recipe{});
+  std::string differences;
+  for (const auto& [key, value] : now) {
+    // A key that the checkpoint's program did not know has its default: what it did.
+    const auto in = [&](const std::map<std::string, std::string>& values, const std::string& otherwise) {
+      const auto found = values.find(key);
+      return found == values.end() ? otherwise : found->second;
+    };
+    const std::string before = in(checkpoint.state().identity, in(defaults, "(absent)"));
+    if (before != value) differences += fmt::format("\n  {}: {} in the checkpoint, {} now", key, before, value);
+  }
+  return differences;
+}
+
+}  // namespace
+
+void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now, const fs::path& run) {
+  const std::string differences = differences_of(checkpoint, now);
+  if (differences.empty()) return;
+  fail(Fault::bad_recipe, "{} was made by another run than this recipe describes:{}\nEither choose a new output.dir (now {}), or start over with checkpoint.resume: never",
+       checkpoint.directory().string(), differences, run.string());
+}
+
+void check_same_adapter(const Checkpoint& checkpoint, const Recipe& recipe, const std::string& model) {
+  std::map<std::string, std::string> now;
+  for (const auto& [key, value] : identity(recipe)) {
+    if (key.starts_with("lora.") && key != "lora.dropout") now[key] = value;
+  }
+  now["model"] = model;
+  const std::string differences = differences_of(checkpoint, now);
+  if (!differences.empty()) fail(Fault::bad_recipe, "{} was made by another recipe than this one:{}", checkpoint.directory().string(), differences);
+}
+
+}  // namespace drover
