@@ -9,8 +9,8 @@ namespace drover {
 class AsyncEvent {
  public:
   virtual ~AsyncEvent() = default;
-  // Returns when what the event stands for may be used: numbers and times by the host; memory by the host where ops run at
-  // once, and where they are enqueued by those that are enqueued from then on, for which the host is not held up.
+  // Returns when what the event stands for may be used: numbers and times by the host; memory by the host where ops run
+  // at once, and where they are enqueued by those that are enqueued from then on, for which the host is not held up.
   // Repeated calls return at once.
   virtual void wait() = 0;
 };

@@ -105,7 +105,7 @@ struct Gemm::Primitives {
     dnnl::memory::desc scratch;
   };
   std::map<Key, Product> cache;
-  // One for all: left to itself, each primitive would keep its own.
+  // One for all, so that it is known and counted.
   dnnl::memory scratch;
   dnnl::memory scratch_for(const dnnl::memory::desc& desc) {
     if (!scratch || scratch.get_desc().get_size() < desc.get_size()) scratch = dnnl::memory(desc, engine);

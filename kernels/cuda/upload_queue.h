@@ -17,7 +17,7 @@ class UploadQueue {
   ~UploadQueue();
   UploadQueue(const UploadQueue&) = delete;
   UploadQueue& operator=(const UploadQueue&) = delete;
-  // Contiguous host rows of to.dtype, read before this returns, → to (pitched). The transfer does not outlive the queue.
+  // Contiguous host rows of to.dtype, read before this returns, → to (pitched). The transfer is gone before the queue.
   std::unique_ptr<Transfer> start(const void* host, Tensor to);
 
  private:

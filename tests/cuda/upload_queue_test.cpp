@@ -1,4 +1,4 @@
-// The upload queue against a device whose streams are queues of their own: in order where it has to be, and no host waits.
+// The upload queue against a device whose streams are queues of their own: in order where it must be; no host waits.
 #include "kernels/cuda/upload_queue.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ class Uploads : public testing::Test {
   ~Uploads() override { emulation::asynchronous = false; }
 };
 
-// Layer after layer in the same place, as streamed weights come: each is read by an op before the next one overwrites it.
+// Layer after layer in the same place, as streamed weights come: an op reads each before the next one overwrites it.
 TEST_F(Uploads, KeepTheOrderOfReadsAndWritesWithoutHoldingTheHostUp) {
   CudaBackend backend(CudaSettings{});
   constexpr int64_t kLayers = 40, kSize = 4096;
