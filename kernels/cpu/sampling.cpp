@@ -20,17 +20,34 @@ bool finite(std::span<const float> row) {
   return std::ranges::all_of(row, [](float v) { return std::isfinite(v); });
 }
 
-// The columns by falling logit, of which the first `count` are in place.
-std::vector<int32_t> order_of(std::span<const float> logits, size_t count) {
-  std::vector<int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto before = [&](int32_t a, int32_t b) {
-    const float la = logits[static_cast<size_t>(a)], lb = logits[static_cast<size_t>(b)];
-    return la != lb ? la > lb : a < b;
-  };
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(), before);
-  return order;
-}
+// The columns by falling logit, and by rising number among equals; sorted only as far as somebody looks.
+class Order {
+ public:
+  explicit Order(std::span<const float> logits) : logits_(logits), columns_(logits.size()) {
+    std::iota(columns_.begin(), columns_.end(), 0);
+  }
+  int32_t operator[](size_t i) {
+    if (i >= sorted_) sort_beyond(i);
+    return columns_[i];
+  }
+
+ private:
+  void sort_beyond(size_t i) {
+    const auto before = [&](int32_t a, int32_t b) {
+      const float la = logits_[static_cast<size_t>(a)], lb = logits_[static_cast<size_t>(b)];
+      return la != lb ? la > lb : a < b;
+    };
+    const size_t end = std::min(std::max(i + 1, std::max<size_t>(64, 8 * sorted_)), columns_.size());
+    const auto first = columns_.begin() + static_cast<std::ptrdiff_t>(sorted_);
+    const auto last = columns_.begin() + static_cast<std::ptrdiff_t>(end);
+    if (last != columns_.end()) std::nth_element(first, last, columns_.end(), before);
+    std::sort(first, last, before);
+    sorted_ = end;
+  }
+  std::span<const float> logits_;
+  std::vector<int32_t> columns_;
+  size_t sorted_ = 0;  // so many are in place
+};
 
 int32_t drawn(std::span<const float> logits, const SamplingRow& how) {
   const float max = *std::ranges::max_element(logits);
@@ -41,23 +58,28 @@ int32_t drawn(std::span<const float> logits, const SamplingRow& how) {
   }
   if (how.top_k > 0) kept = std::min(kept, static_cast<size_t>(how.top_k));
   kept = std::max<size_t>(kept, 1);
-  const std::vector<int32_t> order = order_of(logits, kept);
-  std::vector<double> p(kept);
-  double sum = 0;
-  for (size_t i = 0; i < kept; ++i) {
-    p[i] = mass_of(logits[static_cast<size_t>(order[i])]);
-    sum += p[i];
-  }
-  size_t nucleus = 0;  // the one that crosses the line is in
+  Order order(logits);
+  const auto mass_at = [&](size_t place) { return mass_of(logits[static_cast<size_t>(order[place])]); };
   double mass = 0;
-  while (nucleus < kept && (nucleus == 0 || mass < how.top_p * sum)) mass += p[nucleus++];
+  if (kept == logits.size()) {
+    for (const float logit : logits) mass += mass_of(logit);
+  } else {
+    for (size_t i = 0; i < kept; ++i) mass += mass_at(i);
+  }
+  if (how.top_p < 1) {
+    const double line = how.top_p * mass;
+    size_t nucleus = 0;  // the one that crosses the line is in
+    mass = 0;
+    while (nucleus < kept && (nucleus == 0 || mass < line)) mass += mass_at(nucleus++);
+    kept = nucleus;
+  }
   const double target = how.uniform * mass;
   double reached = 0;
-  for (size_t i = 0; i < nucleus; ++i) {
-    reached += p[i];
+  for (size_t i = 0; i + 1 < kept; ++i) {
+    reached += mass_at(i);
     if (target < reached) return order[i];
   }
-  return order[nucleus - 1];
+  return order[kept - 1];
 }
 
 }  // namespace
@@ -108,7 +130,8 @@ void CpuBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor value
     const double log_sum = max + std::log(sum);
     const auto log_p = [&](int32_t column) { return static_cast<float>(row[static_cast<size_t>(column)] - log_sum); };
     value = log_p(tokens.as<int32_t>()[r * tokens.pitch]);
-    const std::vector<int32_t> order = order_of(row, static_cast<size_t>(top.cols));
+    if (top.cols == 0) continue;
+    Order order(row);
     for (int64_t i = 0; i < top.cols; ++i) {
       ids[i] = order[static_cast<size_t>(i)];
       best[i] = log_p(ids[i]);

@@ -1,8 +1,7 @@
 #include "kernels/nccl/watch.h"
 
-#include <unistd.h>
-
 #include "kernels/base/log.h"
+#include "kernels/base/program.h"
 #include "kernels/cuda/check.h"
 
 namespace drover::nccl {
@@ -104,7 +103,7 @@ bool Watch::failed() const {
 
 void Watch::tell(const std::string& words) {
   const std::lock_guard lock(mutex_);
-  if (failure_) failure_.emplace(failure_->code(), words);
+  if (failure_) failure_.emplace(failure_->fault(), words);
 }
 
 std::string Watch::under_way() const {
@@ -182,7 +181,7 @@ void Watch::run() {
   changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; });
   if (ending_ || (noticed_ && changed_.wait_for(lock, seconds(settings_.leave_seconds), [&] { return ending_; }))) return;
   log::put(fmt::format("drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what()));
-  _exit(static_cast<int>(failure_->code()));
+  end_process(failure_->fault());
 }
 
 }  // namespace drover::nccl

@@ -320,12 +320,12 @@ Exit answer_file(const Session& session, Inference& inference, const Arguments& 
   answer_all(batcher, std::move(requests), {.known = known, .stops = stops});
   write_errors_before(prompts.size());
   file.check();
-  if (world.rank() != 0) return failed == 0 ? Exit::done : Fault::bad_data;
+  if (world.rank() != 0) return failed == 0 ? Exit::done : Exit::bad_data;
   if (!asked.empty()) say_speed(batcher.speed());
   if (failed > 0) {
     log::warn("{} of {} prompts could not be answered; each has an \"error\" in its place", failed, prompts.size());
   }
-  return failed == 0 ? Exit::done : Fault::bad_data;
+  return failed == 0 ? Exit::done : Exit::bad_data;
 }
 
 Exit run(const Process& process, const Arguments& a) {

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "kernels/backend.h"
+#include "kernels/base/error.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "model/adapter.h"
 

@@ -4,6 +4,7 @@
 
 #include <future>
 
+#include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "kernels/comm/threads.h"
@@ -272,6 +273,7 @@ TEST(NcclDeathTest, AnIssuerThatDoesNotComeByIsEnded) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(
       {
+        set_exit_codes([](Fault fault) { return fault == Fault::rank_hangs ? 80 : 1; });
         cuda::emulation::asynchronous = true;
         cudaStream_t stream;
         cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);

@@ -113,7 +113,7 @@ TEST(Batcher, RefusesOnePromptAlone) {
       answer_all(room.batcher(), {Request{.ids = {}}, good, Request{.ids = made_up_ids(256, 2)}, good});
   EXPECT_THAT(answers[0].error->what(), testing::HasSubstr("without tokens"));
   EXPECT_THAT(answers[2].error->what(), testing::HasSubstr("the prompt has 256 tokens"));
-  EXPECT_EQ(answers[0].error->code(), Fault::bad_data);
+  EXPECT_EQ(answers[0].error->fault(), Fault::bad_data);
   EXPECT_EQ(answers[1].ids.size(), 5u);
   EXPECT_EQ(answers[1].ids, answers[3].ids);
 }
@@ -140,7 +140,7 @@ TEST(Batcher, NaNOfOneRequestEndsItAlone) {
   for (size_t i = 0; i < answers.size(); ++i) {
     if (i == 2 || i == 5) {
       ASSERT_TRUE(answers[i].error);
-      EXPECT_EQ(answers[i].error->code(), Fault::non_finite);
+      EXPECT_EQ(answers[i].error->fault(), Fault::non_finite);
     } else if (std::ranges::find(healthy[i].ids, 7) == healthy[i].ids.end()) {
       expect_same(answers[i], healthy[i], fmt::format("request {}", i));
     }

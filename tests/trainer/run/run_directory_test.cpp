@@ -7,6 +7,13 @@ namespace {
 
 class RunDirectories : public testing::Test {
  protected:
+  // The least of a recipe whose paths can be made absolute.
+  ReadRecipe recipe() const {
+    ReadRecipe read;
+    read.recipe.model.path = home_ / "model";
+    read.recipe.output.dir = home_ / "run";
+    return read;
+  }
   ScratchDirectory home_;
   std::unique_ptr<Communicator> world_ = make_self_communicator("world");
 };
@@ -27,7 +34,7 @@ TEST_F(RunDirectories, HasNothingToGoOnFromAtFirst) {
 // A full disk: the loop saves the run before it ends it.
 TEST_F(RunDirectories, WhatCannotBeWrittenIsKeptAndEndsTheRecords) {
   RunDirectory directory(home_ / "run", *world_);
-  directory.accept({}, 0, -1);
+  directory.accept(recipe(), 0, -1);
   EXPECT_TRUE(fs::exists(home_ / "run" / "recipe.yaml"));
   int written = 0;
   directory.record([&](MetricsFile&) { ++written; });
@@ -41,7 +48,7 @@ TEST_F(RunDirectories, WhatCannotBeWrittenIsKeptAndEndsTheRecords) {
 
 TEST_F(RunDirectories, AnotherFaultIsNotOfTheRecords) {
   RunDirectory directory(home_ / "run", *world_);
-  directory.accept({}, 0, -1);
+  directory.accept(recipe(), 0, -1);
   expect_error(Fault::internal, {"a bug"}, [&] {
     directory.record([](MetricsFile&) { fail(Fault::internal, "a bug"); });
   });
