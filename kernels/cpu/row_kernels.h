@@ -55,8 +55,8 @@ void add_cached(const RowsTimesRows<bf16, bf16>& p);
 void add_streamed(const RowsTimesRows<bf16, bf16>& p);
 }  // namespace avx512_bf16
 
-// Of a sum's index, at once: 2 KiB of a row, so that what a tile reads stays in the first-level cache.
+// Of a sum's index, at once: 3 KiB of a row, so that what a tile reads stays in the first-level cache.
 template <typename X>
-inline constexpr int64_t kDepth = 2048 / sizeof(X);
+inline constexpr int64_t kDepth = 3072 / sizeof(X);
 
 }  // namespace drover::cpu

@@ -93,7 +93,9 @@ struct CachedTile {
 // All blocks for R rows and four outputs, a row of w after the other.
 template <class Set, int R>
 struct StreamedTile {
-  static constexpr int64_t kBlocks = 8, kDepth = cpu::kDepth<typename Set::X>;
+  static constexpr int64_t kDepth = cpu::kDepth<typename Set::X>;
+  // Of a row of w before the next one's turn: long runs come faster from memory, unless x no longer stays in the cache.
+  static constexpr int64_t kBlocks = R <= 2 ? 8 : 2;
   template <typename W>
   static void add(const RowsTimesRows<typename Set::X, W>& p) {
     __m256 lanes[kBlocks][R][4];
