@@ -35,9 +35,8 @@ CpuBackend::CpuBackend(int threads) : memory_(make_host_memory()), threads_(thre
   require(threads >= 1, "a backend has a thread at least");
 }
 
-int64_t CpuBackend::workspace_bytes() const {
-  return gemm_.workspace_bytes() + row_product_.workspace_bytes() + threads_ * kAttentionScratchBytes;
-}
+// Without generation's rows (RowProduct): a page of theirs is the process's own only once a pass has needed it.
+int64_t CpuBackend::workspace_bytes() const { return gemm_.workspace_bytes() + threads_ * kAttentionScratchBytes; }
 
 }  // namespace cpu
 

@@ -87,8 +87,6 @@ RowProduct::RowProduct(int threads) : threads_(threads), isa_(best_isa()) {
   scratch_ = lines_of(threads * kThreadBytes);
 }
 
-int64_t RowProduct::workspace_bytes() const { return threads_ * kThreadBytes + kRowsBytes; }
-
 // In which x is multiplied by w.
 DType RowProduct::read_dtype(Tensor x, Tensor w) const {
   return isa_ == Isa::avx512_bf16 && x.dtype == DType::bf16 && w.dtype == DType::bf16 ? DType::bf16 : DType::f32;

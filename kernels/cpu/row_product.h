@@ -15,8 +15,6 @@ class RowProduct {
  public:
   explicit RowProduct(int threads);
 
-  int64_t workspace_bytes() const;
-
   // y = alpha·x·wᵀ + Σ u·bᵀ (+ y where accumulate), rounded once.  x (T,in), w (out,in), y (T,out), any float; the
   // terms as in Backend::linear. alpha is 1 where there are terms or y is added to.
   void linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
