@@ -134,7 +134,7 @@ class Backend {
   virtual BackendTraits traits() const { return {}; }
   virtual bool enqueues() const { return false; }  // ops return before they are done, so that it pays to go on before a Reading is there
   virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
-  void observe(OpObserver* observer) { observer_ = observer; }  // which is told of every op from now on; nullptr: none
+  void observe(OpObserver* observer) { observer_ = observer; }  // gets every op from now on; nullptr: none
 
   // --- moving -------------------------------------------------------------------------------------------------------
   void copy(Tensor from, Tensor to);  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to

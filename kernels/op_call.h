@@ -1,4 +1,4 @@
-// What is known of one call of a Backend's op before it runs, and those who are told of it: counting, profiling and
+// What is known of one call of a Backend's op before it runs, and who gets to see it: counting, profiling and
 // planning are observers.
 #pragma once
 #include <cstdint>
@@ -24,7 +24,7 @@ struct OpCall {
   bool is_product() const { return b.rows > 0; }
 };
 
-// Is told of an op before and after it runs (or is enqueued), on the thread that calls it. The parts of a call begin
+// Sees an op before and after it runs (or is enqueued), on the thread that calls it. The parts of a call begin
 // and end within it.
 class OpObserver {
  public:

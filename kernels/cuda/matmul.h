@@ -85,11 +85,10 @@ class Matmul {
   std::map<MatmulKey, std::unique_ptr<Plan>> plans_;
 };
 
-// --- the low-rank term inside the base product
-// --------------------------------------------------------------------------------- Where x has room beside it for u
-// (columns after x's, within its pitch), b lies beside w and a under it, [x | u]·[W | B]ᵀ is one product over in +
-// strip columns. Where v lies beside dy and a under w, dy·W + v·A is one over out + strip.  Source: design.md,
-// "augmented weight buffers".
+// --- the low-rank term inside the base product ---
+// Where x has room for u behind its columns, within its pitch, b lies right of w and a under it, [x | u]·[W | B]ᵀ is one
+// product over in + strip columns. Where v lies right of dy and a under w, dy·W + v·A is one over out + strip.
+// Source: design.md, "augmented weight buffers".
 struct Augmented {
   bool possible = false;
   Tensor x, w;  // widened views
