@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of each widened operand: 16 MiB
 constexpr int64_t kTileFloats = int64_t{4} << 20;   // fp32 results on their way to one rounding
-constexpr int64_t kFewRows = 8;                     // decoding: stream the weights once instead of widening them
+constexpr int64_t kFewRows = 8;                     // the weights are streamed once instead of widened
 // oneDNN's matmul primitives, one for each shape. Each was seen to hold 28 to 76 KiB of generated code.
 constexpr int64_t kMostPrimitives = 256, kPrimitiveBytes = int64_t{48} << 10;
 constexpr int64_t kScratchBytes = int64_t{512} << 10;  // of a thread in a primitive; 64 to 260 KiB were seen
@@ -67,7 +67,7 @@ void round_tile(Tensor tile, bool accumulate, Tensor y, int threads) {
   });
 }
 
-// out[i] = x[i,:]·w for R rows of x (n wide); a row's sum runs in the same order whatever R is, so that a token decodes alike in any batch.
+// out[i] = x[i,:]·w for R rows of x (n wide); a row's sum runs in the same order whatever R is.
 template <int R, typename X, typename W>
 void dot_rows(const X* x, int64_t pitch, const W* w, int64_t n, float* out) {
   Vec sums[R][4];

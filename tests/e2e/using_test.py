@@ -226,6 +226,8 @@ class Using(Case):
         self.assertIn("no --adapter NAME=DIR", run(*arguments, "--adapter", folders["all"], check=65).stderr)
         run(*arguments, *named, "--adapter", folders["all"], check=64)
         run("generate", "--model", self.model, "--prompt", "x", *named, check=64)
+        asked = self.train("chosen-none", f"eval.prompts={prompts}", check=65).stderr
+        self.assertIn("chosen.jsonl:2: the row asks for the adapter all", asked)
 
     def test_one_prompt_that_fails_leaves_the_others(self):
         prompts, out = self.home / "some-bad.jsonl", self.home / "some-bad-answers.jsonl"

@@ -131,8 +131,15 @@ void take_share(const Recipe& recipe, PreparedData& data) {
 void read_sample_prompts(const Recipe& recipe, const Tokenizer& tokenizer, PreparedData& data) {
   if (!recipe.eval.prompts) return;
   const std::optional<ChatTemplate> chat = chat_template(recipe);
-  for (const Prompt& prompt : read_prompts(*recipe.eval.prompts))
+  for (const Prompt& prompt : read_prompts(*recipe.eval.prompts)) {
+    if (!prompt.adapter.empty()) {
+      fail(Fault::bad_data,
+           "{}: the row asks for the adapter {}, and eval.prompts are answered by the one that trains; take \"adapter\" "
+           "out, or use drover generate --adapter NAME=DIR",
+           prompt.where, prompt.adapter);
+    }
     data.prompts.push_back({prompt, prompt_ids(prompt, tokenizer, chat, recipe.data.template_date)});
+  }
 }
 
 }  // namespace
