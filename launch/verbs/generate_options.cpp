@@ -1,0 +1,142 @@
+#include "launch/verbs/generate_options.h"
+
+#include <algorithm>
+#include <limits>
+#include <ranges>
+
+#include "launch/verbs/arguments.h"
+#include "trainer/setup/inputs.h"
+
+namespace drover {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+bool draws(const GenerateOptions& a) { return a.temperature || a.top_p || a.top_k || a.min_p; }
+
+// CLI11 would read -1 as 2^64-1.
+CLI::Validator not_negative() {
+  return CLI::Validator(
+      [](std::string& text) {
+        return text.find('-') == std::string::npos ? std::string() : text + " is not a number from 0 on";
+      },
+      ">= 0");
+}
+
+}  // namespace
+
+Adapters adapters_of(const GenerateOptions& a) {
+  Adapters adapters;
+  for (const std::string& text : a.adapters) {
+    const size_t end = text.find('=');
+    if (end == std::string::npos || fs::exists(text)) {
+      if (a.adapters.size() > 1) {
+        fail(Fault::usage,
+             "--adapter {} is for all prompts, and cannot be joined by others; give each as NAME=DIR, and rows of "
+             "--prompts choose by {{\"adapter\": NAME}}",
+             text);
+      }
+      adapters.of_all = text;
+    } else if (end == 0 || end + 1 == text.size()) {
+      fail(Fault::usage, "--adapter {} is neither DIR nor NAME=DIR", text);
+    } else if (!adapters.named.emplace(text.substr(0, end), text.substr(end + 1)).second) {
+      fail(Fault::usage, "--adapter gives the name {} twice", text.substr(0, end));
+    }
+  }
+  if (!adapters.named.empty() && a.prompts.empty()) {
+    fail(Fault::usage,
+         "--adapter NAME=DIR goes with --prompts, whose rows choose by name; with --prompt give --adapter DIR");
+  }
+  return adapters;
+}
+
+Recipe recipe_of(const GenerateOptions& a) {
+  if (a.model.empty()) fail(Fault::usage, "generate needs --model DIR");
+  if (a.prompt.has_value() == !a.prompts.empty())
+    fail(Fault::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
+  if (a.prompts.empty() && !a.out.empty())
+    fail(Fault::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
+  if (!a.prompts.empty() && a.json)
+    fail(Fault::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
+  if (!a.out.empty() && same_file(a.out, a.prompts))
+    fail(Fault::usage, "--out {} is the file of the prompts itself; name another file", a.out);
+  if (a.seed && !draws(a)) {
+    fail(Fault::usage,
+         "--seed goes with --temperature, --top-p, --top-k or --min-p; without them the most likely token is always "
+         "taken");
+  }
+  if (std::ranges::count(a.stop, std::string()) > 0)
+    fail(Fault::usage, "--stop needs a text; an empty one would end every answer at once");
+  if (a.resume && a.out.empty())
+    fail(Fault::usage, "--resume goes with --out FILE: it keeps the answers that are there");
+  constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer",    "train.dtype",   "parallel.tp",
+                                           "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
+  Recipe recipe = read_overrides(a.overrides, kAllowed);
+  recipe.model.path = a.model;
+  return recipe;
+}
+
+Sampling sampling_of(const GenerateOptions& a) {
+  return {.greedy = a.greedy || !draws(a),
+          .temperature = static_cast<float>(a.temperature.value_or(1.0)),
+          .top_p = static_cast<float>(a.top_p.value_or(1.0)),
+          .top_k = a.top_k.value_or(0),
+          .min_p = static_cast<float>(a.min_p.value_or(0.0)),
+          .seed = a.seed.value_or(42),
+          .repetition_penalty = static_cast<float>(a.repetition_penalty.value_or(1.0))};
+}
+
+std::string command_line(const Recipe& recipe, const GenerateOptions& a) {
+  const Sampling s = sampling_of(a);
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
+                     fmt::join(a.overrides, " "), fmt::join(a.adapters, " "), a.prompt.value_or(""), a.prompts, a.out,
+                     a.raw, a.max_tokens, s.greedy, s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty,
+                     s.seed, fmt::join(a.stop, "\n"));
+}
+
+void add_generate_options(CLI::App* verb, GenerateOptions& a) {
+  verb->add_option("--model", a.model, "the model's directory");
+  verb->add_option("--adapter", a.adapters,
+                   "a PEFT adapter's directory, for all prompts; or NAME=DIR, several times, for the rows of --prompts "
+                   "that say \"adapter\": NAME (others are the base model's)")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
+  verb->add_option("overrides", a.overrides,
+                   "section.key=value, for example train.dtype=bf16 (default: fp32 where the model takes less than "
+                   "half of the free memory)");
+  verb->add_option("--prompt", a.prompt, "the prompt");
+  verb->add_option("--prompts", a.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
+  verb->add_flag("--raw", a.raw, "no chat template");
+  auto* greedy =
+      verb->add_flag("--greedy", a.greedy, "always the most likely token; so it is without the next four too");
+  verb->add_option("--temperature", a.temperature, "above 0, at most 100")
+      ->check(above_zero("; for 0, use --greedy"))
+      ->check(CLI::Range(1e-6, 100.0))
+      ->excludes(greedy);
+  verb->add_option("--top-p", a.top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0))->excludes(greedy);
+  verb->add_option("--top-k", a.top_k, "draw from so many of the likeliest tokens")
+      ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()))
+      ->excludes(greedy);
+  verb->add_option("--min-p", a.min_p,
+                   "leave out tokens below this share of the likeliest one's probability, in [0, 1]")
+      ->check(CLI::Range(0.0, 1.0))
+      ->excludes(greedy);
+  verb->add_option("--repetition-penalty", a.repetition_penalty,
+                   "above 1: tokens of the prompt and the answer become less likely; above 0, at most 10")
+      ->check(above_zero("; 1 changes nothing"))
+      ->check(CLI::Range(1e-6, 10.0));
+  verb->add_option("--seed", a.seed, "of the sampling")->check(not_negative())->excludes(greedy);
+  verb->add_option("--max-tokens", a.max_tokens, "longest answer")->check(above_zero());
+  verb->add_option("--stop", a.stop, "end an answer before this text; may be given several times")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false);
+  verb->add_option("--out", a.out, "with --prompts: write the answers to this file instead of stdout");
+  verb->add_flag("--resume", a.resume, "with --out: keep the answers that are there and go on after them");
+  verb->add_flag("--json", a.json, "with --prompt: print ids and finish_reason too");
+  verb->footer("example: drover generate --model models/smollm2 --prompt \"What is the capital of France?\" --greedy");
+}
+
+}  // namespace drover
