@@ -106,7 +106,7 @@ void Backend::issue(Describe describe, Run run) {
   call.end();
 }
 
-// --- moving ---------------------------------------------------------------------------------------------------------
+// --- moving --------------------------------------------------------------------------------------
 
 void Backend::copy(Tensor from, Tensor to) {
   require(copyable(from, to), "copy keeps the shape");
@@ -186,7 +186,7 @@ void Backend::scatter_rows(Tensor x, Tensor index, Tensor y) {
   issue([&] { return call_on("scatter_rows", x, 0, bytes_of(index, x, x)); }, [&] { do_scatter_rows(x, index, y); });
 }
 
-// --- linear algebra -------------------------------------------------------------------------------------------------
+// --- linear algebra ------------------------------------------------------------------------------
 
 void Backend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   const int64_t k = ta == Trans::no ? a.cols : a.rows;
@@ -271,7 +271,7 @@ void Backend::do_low_rank_backward(Tensor dy, std::span<const LowRankGradient> t
   if (v.cols > rank) zero(v.columns(rank, v.cols - rank));
 }
 
-// --- pointwise ------------------------------------------------------------------------------------------------------
+// --- pointwise -----------------------------------------------------------------------------------
 
 void Backend::add(Tensor x, Tensor y) {
   require(same_shape(x, y), "add keeps the shape");
@@ -347,7 +347,7 @@ void Backend::embedding(Tensor ids, const Weight& table, int64_t begin, int64_t 
         [&] { do_embedding(ids, table, begin, valid, y); });
 }
 
-// --- attention ------------------------------------------------------------------------------------------------------
+// --- attention -----------------------------------------------------------------------------------
 
 void Backend::attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape,
                         Tensor o, Tensor lse) {
@@ -375,7 +375,7 @@ void Backend::attention_backward(Tensor q, const KvView& kv, std::span<const Seg
   issue(describe, [&] { do_attention_backward(q, kv, segments, shape, o, lse, d_o, dq, dk, dv); });
 }
 
-// --- loss -----------------------------------------------------------------------------------------------------------
+// --- loss ----------------------------------------------------------------------------------------
 
 void Backend::start_statistics(Tensor statistics) {
   require(statistics.cols == 3 && statistics.dtype == DType::f32, "statistics are three fp32 numbers a row");
@@ -412,7 +412,7 @@ void Backend::cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin
   issue(describe, [&] { do_cross_entropy_backward(logits, labels, begin, valid, lse, d); });
 }
 
-// --- generation -----------------------------------------------------------------------------------------------------
+// --- generation ----------------------------------------------------------------------------------
 
 void Backend::sample(Tensor logits, Tensor choices, Tensor tokens) {
   require(logits.dtype == DType::f32 && logits.cols > 0 && choices.rows == logits.rows &&
@@ -442,7 +442,7 @@ void Backend::log_probabilities(Tensor logits, Tensor tokens, Tensor values, Ten
   issue(describe, [&] { do_log_probabilities(logits, tokens, values, top, top_values); });
 }
 
-// --- optimizer ------------------------------------------------------------------------------------------------------
+// --- optimizer -----------------------------------------------------------------------------------
 
 void Backend::sum_squares(Tensor x, Tensor sum) {
   require(x.dtype == DType::f32 && is_vector(sum, 1, DType::f64), "sum_squares is of fp32, into one f64");

@@ -136,7 +136,7 @@ class Backend {
   virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
   void observe(OpObserver* observer) { observer_ = observer; }  // gets every op from now on; nullptr: none
 
-  // --- moving -------------------------------------------------------------------------------------------------------
+  // --- moving ------------------------------------------------------------------------------------
   void copy(Tensor from, Tensor to);  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
   // `copy` of each, whose memory is apart from all others'; worth a call where many small ones come again and again.
   void copy_all(std::span<const CopyPair> pairs);
@@ -153,13 +153,13 @@ class Backend {
   // y[index[i]] = x[i], other rows kept.  x (C,D), index (C) i32, y (T,D), same float
   void scatter_rows(Tensor x, Tensor index, Tensor y);
 
-  // --- frozen weights (weight.h) ------------------------------------------------------------------------------------
+  // --- frozen weights (weight.h) -----------------------------------------------------------------
   // In memory of `arena`, which it does not outlive. Uninitialised but for the room for an adapter, which is zero.
   virtual std::unique_ptr<Weight> make_weight(Arena& arena, const WeightShape& shape);
   // Rows [row, row + rows) become what `fill` writes to the (rows, in) tensor that it is given, f32 or bf16.
   virtual void load_weight(Weight& w, int64_t row, int64_t rows, const std::function<void(Tensor)>& fill);
 
-  // --- linear algebra -------------------------------------------------------------------------------------------------
+  // --- linear algebra ----------------------------------------------------------------------------
   // c = alpha·op(a)·op(b) + beta·c.  a, b float (may differ); c float; accumulation in fp32.
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate), u = scale·drop(x)·aᵀ: a linear with its low-rank terms, one rounding at
@@ -175,7 +175,7 @@ class Backend {
   // beside dy in one memory. Unless it is overridden, two products a term.
   void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
 
-  // --- pointwise -------------------------------------------------------------------------------------------------------
+  // --- pointwise ---------------------------------------------------------------------------------
   void add(Tensor x, Tensor y);                               // y += x.  any float, or both f64; same shape
   void scale_rows(Tensor weights, Tensor x);                  // x[t,:] *= weights[t].  weights (T) f32, x (T,D) float
   void dropout(Tensor x, const DropoutMask& mask, Tensor y);  // y = mask∘x/(1-p).  same float shape
@@ -200,7 +200,7 @@ class Backend {
   // y[t] = table[id[t] - begin] where begin <= id[t] < begin + valid, else 0.  ids (T) i32, table (V,D) float, y (T,D) same float.
   void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y);
 
-  // --- attention -------------------------------------------------------------------------------------------------------
+  // --- attention ---------------------------------------------------------------------------------
   // o[i] = Σ_j softmax_j(scale·q[i]·k[j])·v[j], per head, tiled (no T×T tensor).  q, o (T,H·E) same float as kv; lse (T,H) f32 = ln Σ exp.
   // Source: Dao 2023 (FlashAttention-2). Rows outside every segment are left alone. A row that sees no key gives o = 0, lse = -inf.
   void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o,
@@ -209,7 +209,7 @@ class Backend {
   void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape,
                           Tensor o, Tensor lse, Tensor d_o, Tensor dq, Tensor dk, Tensor dv);
 
-  // --- loss: softmax over a vocabulary that is seen block by block --------------------------------------------------------
+  // --- loss: softmax over a vocabulary that is seen block by block -------------------------------
   // Folds a block of logits into running statistics {max, Σ exp(l - max), logit of the label}; start them with `start_statistics`.
   // logits (C,B) f32: vocabulary rows [begin, begin + B), of which the first `valid` count; labels (C) i32; statistics (C,3) f32.
   void start_statistics(Tensor statistics);  // {-inf, 0, 0}
@@ -219,7 +219,7 @@ class Backend {
   // d[c,v] = exp(logits[c,v] - lse[c]) - [labels[c] == begin + v], 0 for v >= valid.  logits f32; d float, may alias logits when f32.
   void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d);
 
-  // --- generation ---------------------------------------------------------------------------------------------------------
+  // --- generation --------------------------------------------------------------------------------
   // tokens[i] = the column that row i chooses, or -1 where one of its logits is not finite.  logits (N,V) f32, choices
   // (N,5) f32 with a SamplingRow each, tokens (N) i32. Columns are ordered by falling logit, and by rising number among
   // equals; their masses are p = exp((l - max)/temperature). Kept are the first top_k of those with p >= min_p; the
@@ -236,7 +236,7 @@ class Backend {
   // with a logit that is not finite gives NaN and -1.
   void log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values);
 
-  // --- optimizer ---------------------------------------------------------------------------------------------------------
+  // --- optimizer ---------------------------------------------------------------------------------
   // Both accumulate in fp64 in a fixed order; x, y (n) f32, sum (1) f64.
   void sum_squares(Tensor x, Tensor sum);    // sum[0] += Σ x[i]²
   void dot(Tensor x, Tensor y, Tensor sum);  // sum[0] += Σ x[i]·y[i]

@@ -204,7 +204,7 @@ __device__ inline char* dynamic_shared() {
 #endif
 }
 
-// --- host side: which instance of a kernel, and its grid ------------------------------------------------------------------------
+// --- host side: which instance of a kernel, and its grid -----------------------------------------
 
 // Calls f with the tensor's typed data pointer: float* or bf16*.
 template <typename F>

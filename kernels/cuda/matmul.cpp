@@ -172,7 +172,7 @@ void Matmul::operator()(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, flo
   if (status != CUBLAS_STATUS_SUCCESS) check(status, fmt::format("cublasLtMatmul ({})", text_of(key)).c_str());
 }
 
-// --- tuning ----------------------------------------------------------------------------------------------------------------------
+// --- tuning --------------------------------------------------------------------------------------
 
 namespace {
 

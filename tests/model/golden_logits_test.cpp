@@ -100,7 +100,7 @@ TEST_P(GoldenDecoding, CacheEqualsFullForward) {
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenDecoding, testing::Values("tiny", "tied"), [](const auto& info) { return info.param; });
 
-// --- each of these mistakes would be seen -----------------------------------------------------------------------------
+// --- each of these mistakes would be seen --------------------------------------------------------
 
 struct Mistake {
   std::string name;
