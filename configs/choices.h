@@ -1,4 +1,5 @@
-// What the keys of a recipe that name one of several things may hold. An enum's table is its words: for reading, printing and every text.
+// What the keys of a recipe that name one of several things may hold. An enum's table is its words: for reading,
+// printing and every text.
 #pragma once
 #include <cstdint>
 #include <initializer_list>

@@ -30,14 +30,17 @@ class Census : public YAML::EventHandler {
     add(mark, "aliases (*name) are not allowed in a recipe; write the value out, or quote a text that starts with *");
     node(mark, "", 0, nullptr);
   }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
     node(mark, tag, anchor, &value);
   }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
     open(mark, tag, anchor, false);
   }
   void OnSequenceEnd() override { open_.pop_back(); }
-  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
     open(mark, tag, anchor, true);
   }
   void OnMapEnd() override { open_.pop_back(); }
@@ -45,8 +48,8 @@ class Census : public YAML::EventHandler {
  private:
   struct Collection {
     bool is_map = false, key_is_next = false;
-    std::string path;                // "lora."
-    std::string key;                 // the last one read
+    std::string path;                 // "lora."
+    std::string key;                  // the last one read
     std::map<std::string, int> keys;  // → line
   };
 
@@ -54,7 +57,8 @@ class Census : public YAML::EventHandler {
 
   void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, bool is_map) {
     node(mark, tag, anchor, nullptr);
-    if (open_.size() == kDeepest) throw YAML::Exception(mark, fmt::format("it is nested deeper than {} levels; a recipe has two", kDeepest));
+    if (open_.size() == kDeepest)
+      throw YAML::Exception(mark, fmt::format("it is nested deeper than {} levels; a recipe has two", kDeepest));
     const std::string path = open_.empty() || !open_.back().is_map ? "" : open_.back().path + open_.back().key + ".";
     open_.push_back({is_map, is_map, path, "", {}});
   }
@@ -95,7 +99,8 @@ YAML::Node parse_document(const std::string& text, std::vector<Finding>& finding
   Census census;
   parser.HandleNextDocument(census);
   findings = census.findings;
-  if (parser) findings.push_back({YAML::Mark::null_mark(), "a recipe is one document; leave out the line --- between two"});
+  if (parser)
+    findings.push_back({YAML::Mark::null_mark(), "a recipe is one document; leave out the line --- between two"});
   return YAML::Load(text);
 }
 
@@ -117,7 +122,8 @@ std::string RecipeDocument::excerpt(int line, int column) const {
   if (line < 1 || line > static_cast<int>(lines.size())) return {};
   const std::string& text = lines[static_cast<size_t>(line) - 1];
   size_t before = 0;  // characters, where the column counts bytes
-  for (size_t i = 0; i + 1 < static_cast<size_t>(std::max(column, 1)) && i < text.size(); ++i) before += continues_character(text[i]) ? 0 : 1;
+  for (size_t i = 0; i + 1 < static_cast<size_t>(std::max(column, 1)) && i < text.size(); ++i)
+    before += continues_character(text[i]) ? 0 : 1;
   const std::string caret = before < 160 ? "\n    " + std::string(before, ' ') + "^" : "";
   return "    " + shown(text, 160) + caret;
 }

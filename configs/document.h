@@ -1,5 +1,5 @@
-// A recipe's YAML as flat "section.key" → node, with every trap of YAML that could change a value's meaning reported instead of resolved:
-// duplicate keys at any depth, merge keys, anchors, aliases, tags, tabs, a second document, sizes.
+// A recipe's YAML as flat "section.key" → node, with every trap of YAML that could change a value's meaning reported
+// instead of resolved: duplicate keys at any depth, merge keys, anchors, aliases, tags, tabs, a second document, sizes.
 #pragma once
 #include <yaml-cpp/yaml.h>
 
@@ -12,7 +12,7 @@
 namespace drover {
 
 struct Problem {
-  std::string place;    // "recipe.yaml:3:5" or "command line: lora.r=x"
+  std::string place;  // "recipe.yaml:3:5" or "command line: lora.r=x"
   std::string message;
   std::string excerpt;  // the line and a caret; empty for the command line
   int line = 0, column = 0;

@@ -110,24 +110,30 @@ std::string last_part(const std::string& key) { return key.substr(key.rfind('.')
 std::string about_unknown_key(const std::string& key, const std::set<std::string>& known) {
   const std::string name = shown(key), last = last_part(key);
   if (key.size() > 200) return name + " is unknown; `drover train --help-keys` lists all keys";
-  const auto foreign = std::find_if(std::begin(kForeign), std::end(kForeign), [&](const Foreign& f) { return last == f.name; });
-  if (foreign != std::end(kForeign)) return fmt::format("{} is unknown; it is {}'s name for {}", name, foreign->program, foreign->ours);
+  const auto foreign =
+      std::find_if(std::begin(kForeign), std::end(kForeign), [&](const Foreign& f) { return last == f.name; });
+  if (foreign != std::end(kForeign))
+    return fmt::format("{} is unknown; it is {}'s name for {}", name, foreign->program, foreign->ours);
 
   const size_t sectioned = key.find('.') == std::string::npos ? 0 : 1;
   std::string nearest;
   size_t best = std::string::npos;
   for (const std::string& ours : known) {
-    if (key.starts_with(ours + ".")) return fmt::format("{} is unknown; {} has no parts with keys of their own, give its whole value", name, ours);
+    if (key.starts_with(ours + "."))
+      return fmt::format("{} is unknown; {} has no parts with keys of their own, give its whole value", name, ours);
     const size_t distance = std::min(edit_distance(key, ours), edit_distance(last, last_part(ours)) + sectioned);
     if (distance < best) best = distance, nearest = ours;
   }
-  if (best <= std::max<size_t>(2, last.size() / 2)) return fmt::format("{} is unknown; did you mean {}?", name, nearest);
+  if (best <= std::max<size_t>(2, last.size() / 2))
+    return fmt::format("{} is unknown; did you mean {}?", name, nearest);
   return name + " is unknown; `drover train --help-keys` lists all keys";
 }
 
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& allowed) {
   if (name.size() > 200) return {};
-  const auto nearer = [&](const std::string& a, const std::string& b) { return edit_distance(name, a) < edit_distance(name, b); };
+  const auto nearer = [&](const std::string& a, const std::string& b) {
+    return edit_distance(name, a) < edit_distance(name, b);
+  };
   const auto nearest = std::min_element(allowed.begin(), allowed.end(), nearer);
   if (nearest == allowed.end() || edit_distance(name, *nearest) > 2) return {};
   return fmt::format("; did you mean {}?", *nearest);

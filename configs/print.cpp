@@ -1,4 +1,5 @@
-// A recipe as text: with every key and its origin, as the keys that a resumed run must share, and as help. Each is a visitor of `fields`.
+// A recipe as text: with every key and its origin, as the keys that a resumed run must share, and as help. Each is a
+// visitor of `fields`.
 #include <type_traits>
 
 #include "configs/document.h"
@@ -32,7 +33,8 @@ struct Printer : Named {
     if (info.of_adapter && has_first_adapter && found == origins.end()) {
       text += fmt::format("{}# {}: as in the adapter of lora.init_from\n", indent, name);
     } else {
-      text += fmt::format("{}{}: {}  # {}\n", indent, name, yaml(value), found == origins.end() ? "default" : shown(found->second, 1000));
+      text += fmt::format("{}{}: {}  # {}\n", indent, name, yaml(value),
+                          found == origins.end() ? "default" : shown(found->second, 1000));
     }
   }
 };
@@ -63,7 +65,8 @@ std::string type_name(const Info& info) {
   if constexpr (std::is_same_v<T, std::vector<double>>) return "list of numbers";
   if constexpr (std::is_same_v<T, Pattern>) return info.whole ? "mapping of whole numbers" : "mapping of numbers";
   if constexpr (std::is_same_v<T, TargetModules>) return "text or list";
-  if constexpr (std::is_same_v<T, std::vector<DataFile>> || std::is_same_v<T, Validation>) return "path, list or mapping";
+  if constexpr (std::is_same_v<T, std::vector<DataFile>> || std::is_same_v<T, Validation>)
+    return "path, list or mapping";
   if (!info.allowed.empty()) return fmt::format("{}", fmt::join(info.allowed, " | "));
   return info.path ? "path" : "text";
 }
@@ -101,7 +104,9 @@ std::map<std::string, std::string> identity(const Recipe& recipe) {
 }
 
 std::string recipe_help() {
-  Help help{{}, "Keys of a recipe, also as section.key=value on the command line. Relative paths start at the current directory.\n"};
+  Help help{{},
+            "Keys of a recipe, also as section.key=value on the command line. Relative paths start at the current "
+            "directory.\n"};
   visit(Recipe(), help);
   return help.text;
 }

@@ -17,7 +17,8 @@ constexpr size_t kMostProblemsShown = 100;
 // Reads every field from the document's entries; what cannot be read is a problem and leaves the default.
 class Reader {
  public:
-  Reader(RecipeDocument& document, std::map<std::string, std::string>& origins, bool whole) : document_(document), origins_(origins), whole_(whole) {}
+  Reader(RecipeDocument& document, std::map<std::string, std::string>& origins, bool whole)
+      : document_(document), origins_(origins), whole_(whole) {}
 
   void section(const std::string& name) {
     prefix_ = name.empty() ? "" : name + ".";
@@ -30,7 +31,8 @@ class Reader {
     keys_.insert(key);
     const auto found = document_.entries.find(key);
     if (found == document_.entries.end()) {
-      if (info.required && whole_) document_.problems.push_back({document_.file, fmt::format("{} is missing: {}", key, info.help), ""});
+      if (info.required && whole_)
+        document_.problems.push_back({document_.file, fmt::format("{} is missing: {}", key, info.help), ""});
       return;
     }
     const Entry& entry = found->second;
@@ -67,7 +69,8 @@ class Reader {
   std::set<std::string> keys_, sections_;
 };
 
-constexpr std::pair<const char*, const char*> kPairs[] = {{"train.epochs", "train.max_steps"}, {"optim.warmup_ratio", "optim.warmup_steps"}};
+constexpr std::pair<const char*, const char*> kPairs[] = {{"train.epochs", "train.max_steps"},
+                                                          {"optim.warmup_ratio", "optim.warmup_steps"}};
 
 // One of a pair on the command line replaces the other in the file.
 void let_command_line_choose(RecipeDocument& document) {
@@ -87,13 +90,16 @@ void let_command_line_choose(RecipeDocument& document) {
 std::string batch_wrong(const Recipe& recipe, int64_t dp) {
   const int64_t global = recipe.train.global_batch_size, micro = recipe.train.micro_batch_size;
   if (global % (micro * dp) == 0) return {};
-  return fmt::format("train.global_batch_size {} is not a multiple of train.micro_batch_size {} · dp {} = {}", global, micro, dp, micro * dp);
+  return fmt::format("train.global_batch_size {} is not a multiple of train.micro_batch_size {} · dp {} = {}", global,
+                     micro, dp, micro * dp);
 }
 
 // What only two keys together show.
 void check_together(RecipeDocument& document, const Recipe& recipe) {
   const auto exclude = [&](bool both, const std::pair<const char*, const char*>& pair) {
-    if (both) document.complain(document.entries.at(pair.second), fmt::format("{} and {} exclude each other; give one of them", pair.first, pair.second));
+    if (both)
+      document.complain(document.entries.at(pair.second),
+                        fmt::format("{} and {} exclude each other; give one of them", pair.first, pair.second));
   };
   exclude(recipe.train.epochs && recipe.train.max_steps, kPairs[0]);
   exclude(recipe.optim.warmup_ratio && recipe.optim.warmup_steps, kPairs[1]);
@@ -105,12 +111,16 @@ void check_together(RecipeDocument& document, const Recipe& recipe) {
 }
 
 [[noreturn]] void fail_with(std::vector<Problem> problems, const std::string& file) {
-  std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) { return std::pair(a.line, a.column) < std::pair(b.line, b.column); });
+  std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) {
+    return std::pair(a.line, a.column) < std::pair(b.line, b.column);
+  });
   std::string text = fmt::format("{} {} in {}:", problems.size(), problems.size() == 1 ? "problem" : "problems", file);
   for (size_t i = 0; i < problems.size() && i < kMostProblemsShown; ++i) {
-    text += fmt::format("\n  {}: {}{}{}", problems[i].place, problems[i].message, problems[i].excerpt.empty() ? "" : "\n", problems[i].excerpt);
+    text += fmt::format("\n  {}: {}{}{}", problems[i].place, problems[i].message,
+                        problems[i].excerpt.empty() ? "" : "\n", problems[i].excerpt);
   }
-  if (problems.size() > kMostProblemsShown) text += fmt::format("\n  and {} more", problems.size() - kMostProblemsShown);
+  if (problems.size() > kMostProblemsShown)
+    text += fmt::format("\n  and {} more", problems.size() - kMostProblemsShown);
   throw Error(Fault::bad_recipe, text);
 }
 
@@ -146,7 +156,8 @@ Recipe read_overrides(std::span<const std::string> overrides, std::span<const st
   reader.report_unknown();
   for (const auto& [key, origin] : origins) {
     if (std::find(allowed.begin(), allowed.end(), key) != allowed.end()) continue;
-    document.complain(document.entries.at(key), fmt::format("{} has no effect here; what may be set is {}", key, fmt::join(allowed, ", ")));
+    document.complain(document.entries.at(key),
+                      fmt::format("{} has no effect here; what may be set is {}", key, fmt::join(allowed, ", ")));
   }
   if (!document.problems.empty()) fail_with(document.problems, document.file);
   return recipe;
@@ -186,9 +197,11 @@ MeshShape mesh_shape(const Recipe& recipe, int ranks) {
   if (ranks % (tp * pp) != 0 || (recipe.parallel.dp && tp * pp * *recipe.parallel.dp != ranks)) {
     const int64_t product = tp * pp * recipe.parallel.dp.value_or(1);
     const bool dp_known = recipe.parallel.dp.has_value();
-    fail(Fault::bad_recipe, "parallel: tp {} · pp {} · dp {} must be the number of ranks, which is {}; start {} ranks (-n {}) or change parallel", tp, pp,
-         dp_known ? fmt::format("{}", *recipe.parallel.dp) : "(the rest)", ranks, dp_known ? fmt::format("{}", product) : fmt::format("a multiple of {}", product),
-         product);
+    fail(Fault::bad_recipe,
+         "parallel: tp {} · pp {} · dp {} must be the number of ranks, which is {}; start {} ranks (-n {}) or change "
+         "parallel",
+         tp, pp, dp_known ? fmt::format("{}", *recipe.parallel.dp) : "(the rest)", ranks,
+         dp_known ? fmt::format("{}", product) : fmt::format("a multiple of {}", product), product);
   }
   return {{Axis::tp, static_cast<int>(tp)},
           {Axis::pp, static_cast<int>(pp)},

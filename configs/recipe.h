@@ -15,10 +15,12 @@ struct ReadRecipe {
   std::map<std::string, std::string> origins;  // "lora.r" → "recipe.yaml:12" or "command line"; absent: default
 };
 
-// One Error (bad_recipe) with all problems, each with its place, what is allowed and the nearest key; missing_input when the file is absent.
+// One Error (bad_recipe) with all problems, each with its place, what is allowed and the nearest key; missing_input
+// when the file is absent.
 ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overrides);
 
-// Only `section.key=value`, for verbs that take no recipe: the defaults with these on top. bad_recipe for a key that is not in `allowed`, naming those that are.
+// Only `section.key=value`, for verbs that take no recipe: the defaults with these on top. bad_recipe for a key that is
+// not in `allowed`, naming those that are.
 Recipe read_overrides(std::span<const std::string> overrides, std::span<const std::string_view> allowed);
 
 // The recipe with every key, its value, and where the value came from; reads back to the same recipe.

@@ -1,5 +1,6 @@
-// The recipe: every setting of a run, once. Each section lists its fields to a visitor; reading, checking, overriding, printing and documenting
-// a recipe are visitors. A field's Info says what is allowed; choices marked `later` are refused as not built yet.
+// The recipe: every setting of a run, once. Each section lists its fields to a visitor; reading, checking, overriding,
+// printing and documenting a recipe are visitors. A field's Info says what is allowed; choices marked `later` are
+// refused as not built yet.
 #pragma once
 #include <cstdint>
 #include <limits>
@@ -18,16 +19,16 @@ struct Info {
   std::vector<const char*> allowed = {};  // of a choice: words of its enum
   std::vector<const char*> later = {};    // known, not built yet
   bool required = false;
-  bool identity = false;                  // must not change when a run is resumed
-  bool whole = false;                     // a pattern's numbers are whole
-  bool path = false;                      // relative ones start at the current directory
-  bool of_adapter = false;                // supplied by lora.init_from where that is given and the key is not
+  bool identity = false;    // must not change when a run is resumed
+  bool whole = false;       // a pattern's numbers are whole
+  bool path = false;        // relative ones start at the current directory
+  bool of_adapter = false;  // supplied by lora.init_from where that is given and the key is not
 };
 
 // lora.target_modules: a list of names, or one string: all-linear or a regular expression over module paths.
 struct TargetModules {
-  std::vector<std::string> names;          // when it is a list
-  std::string pattern = "all-linear";      // else
+  std::vector<std::string> names;      // when it is a list
+  std::string pattern = "all-linear";  // else
   bool operator==(const TargetModules&) const = default;
 };
 using Pattern = std::vector<std::pair<std::string, double>>;  // in the file's order: the first that matches counts
@@ -72,12 +73,28 @@ struct LoraSection {
   template <typename V>
   void fields(V& v) {
     v("r", r, {.help = "rank of the adapters", .least = 1, .most = 4096, .identity = true, .of_adapter = true});
-    v("alpha", alpha, {.help = "the adapters are scaled by alpha/r", .least = 1e-6, .most = 1e6, .identity = true, .of_adapter = true});
-    v("dropout", dropout, {.help = "share of an adapter's inputs that is dropped in training", .least = 0, .most = 0.99, .identity = true});
-    v("target_modules", target_modules, {.help = "all-linear, a list of names such as q_proj, or a regular expression over module paths", .identity = true, .of_adapter = true});
+    v("alpha", alpha,
+      {.help = "the adapters are scaled by alpha/r", .least = 1e-6, .most = 1e6, .identity = true, .of_adapter = true});
+    v("dropout", dropout,
+      {.help = "share of an adapter's inputs that is dropped in training", .least = 0, .most = 0.99, .identity = true});
+    v("target_modules", target_modules,
+      {.help = "all-linear, a list of names such as q_proj, or a regular expression over module paths",
+       .identity = true,
+       .of_adapter = true});
     v("use_rslora", use_rslora, {.help = "scale by alpha/sqrt(r) instead", .identity = true, .of_adapter = true});
-    v("rank_pattern", rank_pattern, {.help = "module pattern: rank, where it differs from r", .least = 1, .most = 4096, .identity = true, .whole = true, .of_adapter = true});
-    v("alpha_pattern", alpha_pattern, {.help = "module pattern: alpha, where it differs", .least = 1e-6, .most = 1e6, .identity = true, .of_adapter = true});
+    v("rank_pattern", rank_pattern,
+      {.help = "module pattern: rank, where it differs from r",
+       .least = 1,
+       .most = 4096,
+       .identity = true,
+       .whole = true,
+       .of_adapter = true});
+    v("alpha_pattern", alpha_pattern,
+      {.help = "module pattern: alpha, where it differs",
+       .least = 1e-6,
+       .most = 1e6,
+       .identity = true,
+       .of_adapter = true});
     v("init_from", init_from, {.help = "continue from the adapter in this directory", .identity = true, .path = true});
   }
 };
@@ -103,9 +120,12 @@ struct DataSection {
        .allowed = words_of<TemplateChoice>(),
        .identity = true});
     v("template_date", template_date, {.help = "the date that Llama 3.1's system block states", .identity = true});
-    v("train_on", train_on,
-      {.help = "which tokens are targets", .allowed = words_of<TrainOn>(), .identity = true});
-    v("max_length", max_length, {.help = "tokens of a row; longer dialogs are cut at the end, longer texts are split", .least = 2, .most = 1048576, .identity = true});
+    v("train_on", train_on, {.help = "which tokens are targets", .allowed = words_of<TrainOn>(), .identity = true});
+    v("max_length", max_length,
+      {.help = "tokens of a row; longer dialogs are cut at the end, longer texts are split",
+       .least = 2,
+       .most = 1048576,
+       .identity = true});
     v("packing", packing, {.help = "fill rows with several documents", .identity = true});
     v("shuffle", shuffle, {.help = "another order of rows in every epoch", .identity = true});
     v("bad_rows", bad_rows, {.help = "what to do with a row that cannot be read", .allowed = words_of<BadRows>()});
@@ -125,12 +145,20 @@ struct TrainSection {
       {.help = "numbers of weights and activations; sums are fp32",
        .allowed = words_of<Precision>(),
        .identity = true});
-    v("micro_batch_size", micro_batch_size, {.help = "rows that go through the model at once", .least = 1, .most = 1 << 20});
-    v("global_batch_size", global_batch_size, {.help = "rows of one optimizer step", .least = 1, .most = 1 << 24, .identity = true});
-    v("epochs", epochs, {.help = "passes over the data (1 where max_steps is not given either)", .least = 1e-6, .most = 1e6});
+    v("micro_batch_size", micro_batch_size,
+      {.help = "rows that go through the model at once", .least = 1, .most = 1 << 20});
+    v("global_batch_size", global_batch_size,
+      {.help = "rows of one optimizer step", .least = 1, .most = 1 << 24, .identity = true});
+    v("epochs", epochs,
+      {.help = "passes over the data (1 where max_steps is not given either)", .least = 1e-6, .most = 1e6});
     v("max_steps", max_steps, {.help = "optimizer steps, instead of epochs", .least = 1, .most = 1e9});
-    v("seed", seed, {.help = "of the adapters' first values, the order of rows and dropout", .least = 0, .most = 9e15, .identity = true});
-    v("deterministic", deterministic, {.help = "the same bits for the same micro-batches on any dp, pp and accumulation", .identity = true});
+    v("seed", seed,
+      {.help = "of the adapters' first values, the order of rows and dropout",
+       .least = 0,
+       .most = 9e15,
+       .identity = true});
+    v("deterministic", deterministic,
+      {.help = "the same bits for the same micro-batches on any dp, pp and accumulation", .identity = true});
   }
 };
 
@@ -148,12 +176,18 @@ struct OptimSection {
       {.help = "LoRA+: the learning rate of B is this times that of A", .least = 1, .most = 1e4, .identity = true});
     v("schedule", schedule,
       {.help = "of the learning rate after warm-up", .allowed = words_of<LearningRateShape>(), .identity = true});
-    v("warmup_ratio", warmup_ratio, {.help = "share of the steps that warm up (0.03 where warmup_steps is not given either)", .least = 0, .most = 1, .identity = true});
-    v("warmup_steps", warmup_steps, {.help = "steps that warm up, instead of a share", .least = 0, .most = 1e9, .identity = true});
+    v("warmup_ratio", warmup_ratio,
+      {.help = "share of the steps that warm up (0.03 where warmup_steps is not given either)",
+       .least = 0,
+       .most = 1,
+       .identity = true});
+    v("warmup_steps", warmup_steps,
+      {.help = "steps that warm up, instead of a share", .least = 0, .most = 1e9, .identity = true});
     v("betas", betas, {.help = "AdamW's two decay rates", .least = 0, .most = 0.999999, .identity = true});
     v("eps", eps, {.help = "AdamW's epsilon", .least = 1e-15, .most = 1, .identity = true});
     v("weight_decay", weight_decay, {.help = "AdamW's decoupled decay", .least = 0, .most = 10, .identity = true});
-    v("max_grad_norm", max_grad_norm, {.help = "gradients are scaled down to this norm; 0: never", .least = 0, .most = 1e9, .identity = true});
+    v("max_grad_norm", max_grad_norm,
+      {.help = "gradients are scaled down to this norm; 0: never", .least = 0, .most = 1e9, .identity = true});
   }
 };
 
@@ -191,8 +225,10 @@ struct EvalSection {
   bool operator==(const EvalSection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("every_steps", every_steps, {.help = "validation loss every so many steps; 0: at the end", .least = 0, .most = 1e9});
-    v("prompts", prompts, {.help = "a file of {\"prompt\"} rows that are answered before and after training", .path = true});
+    v("every_steps", every_steps,
+      {.help = "validation loss every so many steps; 0: at the end", .least = 0, .most = 1e9});
+    v("prompts", prompts,
+      {.help = "a file of {\"prompt\"} rows that are answered before and after training", .path = true});
   }
 };
 
@@ -204,7 +240,9 @@ struct CheckpointSection {
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "save every so many steps; 0: at the end", .least = 0, .most = 1e9});
     v("keep", keep, {.help = "checkpoints that stay", .least = 1, .most = 1e6});
-    v("resume", resume, {.help = "auto: from output.dir where it holds a checkpoint of the same run; never; or a checkpoint's directory"});
+    v("resume", resume,
+      {.help =
+           "auto: from output.dir where it holds a checkpoint of the same run; never; or a checkpoint's directory"});
   }
 };
 
@@ -255,10 +293,7 @@ struct Recipe {
     v.section("");
     v("device", device, {.help = "auto: cuda where a usable GPU is found", .allowed = words_of<DeviceChoice>()});
     v("method", method,
-      {.help = "what trains",
-       .allowed = words_of<Method>(),
-       .later = {"full", "qlora", "dora"},
-       .identity = true});
+      {.help = "what trains", .allowed = words_of<Method>(), .later = {"full", "qlora", "dora"}, .identity = true});
     v.section("lora"), lora.fields(v);
     v.section("data"), data.fields(v);
     v.section("train"), train.fields(v);

@@ -41,7 +41,8 @@ bool has_leading_zero(const std::string& text) {
 std::string quoted(const std::string& text, bool always = false) {
   static const char* const kWords[] = {"true", "false", "null", "Null", "NULL", "none", "yes", "no", "on", "off"};
   const bool simple = !always && !text.empty() && std::isalpha(static_cast<unsigned char>(text[0])) &&
-                      text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") == std::string::npos &&
+                      text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") ==
+                          std::string::npos &&
                       std::none_of(std::begin(kWords), std::end(kWords), [&](const char* w) { return text == w; });
   if (simple) return text;
   std::string result = "\"";
@@ -82,15 +83,18 @@ std::string ValueReader::read(const YAML::Node& node, bool& value) {
   value = text == "true";
   if (value || text == "false") return {};
   const bool spoken = contains({"yes", "Yes", "YES", "on", "On", "ON", "no", "No", "NO", "off", "Off", "OFF"}, text);
-  return fmt::format("expected true or false, got {}{}", got(node), spoken ? "; of YAML's many words for a boolean only these two are read" : "");
+  return fmt::format("expected true or false, got {}{}", got(node),
+                     spoken ? "; of YAML's many words for a boolean only these two are read" : "");
 }
 
 std::string ValueReader::read(const YAML::Node& node, int64_t& value) {
   const std::string text = plain(node) ? node.Scalar() : "";
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (code == std::errc::result_out_of_range) return fmt::format("{} is out of range; allowed: {}", shown(text), range_of(*info_));
+  if (code == std::errc::result_out_of_range)
+    return fmt::format("{} is out of range; allowed: {}", shown(text), range_of(*info_));
   if (code != std::errc() || end != text.data() + text.size() || has_leading_zero(text)) {
-    return fmt::format("expected a whole decimal number{}, got {}", range_of(*info_).empty() ? "" : ", " + range_of(*info_), got(node));
+    return fmt::format("expected a whole decimal number{}, got {}",
+                       range_of(*info_).empty() ? "" : ", " + range_of(*info_), got(node));
   }
   return out_of_range(static_cast<double>(value));
 }
@@ -119,7 +123,8 @@ std::string ValueReader::read_choice(const YAML::Node& node, std::string& word) 
 }
 
 std::string ValueReader::read(const YAML::Node& node, std::vector<double>& value) {
-  if (!node.IsSequence() || node.size() != 2) return fmt::format("expected a list of two numbers, such as [0.9, 0.999]; got {}", got(node));
+  if (!node.IsSequence() || node.size() != 2)
+    return fmt::format("expected a list of two numbers, such as [0.9, 0.999]; got {}", got(node));
   for (const YAML::Node& item : node) {
     if (const std::string wrong = at(item, read(item, value.emplace_back())); !wrong.empty()) return wrong;
   }
@@ -132,10 +137,12 @@ std::string ValueReader::read(const YAML::Node& node, TargetModules& value) {
     value.pattern = node.Scalar();
     return value.pattern.empty() ? fmt::format("{}; got an empty text", expected) : "";
   }
-  if (!node.IsSequence() || node.size() == 0) return fmt::format("{}; got {}", expected, node.IsSequence() ? "an empty list" : got(node));
+  if (!node.IsSequence() || node.size() == 0)
+    return fmt::format("{}; got {}", expected, node.IsSequence() ? "an empty list" : got(node));
   value.pattern.clear();
   for (const YAML::Node& item : node) {
-    if (!item.IsScalar() || item.Scalar().empty()) return at(item, "every name in the list must be a text such as q_proj");
+    if (!item.IsScalar() || item.Scalar().empty())
+      return at(item, "every name in the list must be a text such as q_proj");
     value.names.push_back(item.Scalar());
   }
   return {};
@@ -146,7 +153,8 @@ std::string ValueReader::read(const YAML::Node& node, Pattern& value) {
   if (!node.IsMap()) return fmt::format("expected a mapping such as {{q_proj: 32}}, got {}", got(node));
   for (const auto& pair : node) {
     auto& [name, number] = value.emplace_back();
-    if (!pair.first.IsScalar() || pair.first.Scalar().empty()) return at(pair.first, "a module pattern must be a text such as q_proj");
+    if (!pair.first.IsScalar() || pair.first.Scalar().empty())
+      return at(pair.first, "a module pattern must be a text such as q_proj");
     name = pair.first.Scalar();
     int64_t whole = 0;
     const std::string wrong = info_->whole ? read(pair.second, whole) : read(pair.second, number);
@@ -195,7 +203,8 @@ std::string ValueReader::read(const YAML::Node& node, Validation& value) {
   if (node.size() != 1) return at(node, "share stands alone: {share: 0.05}");
   const std::string wrong = read(node["share"], value.share);
   if (!wrong.empty()) return at(node["share"], "share: " + wrong);
-  if (value.share <= 0 || value.share >= 1) return at(node["share"], fmt::format("share: {} is out of range; allowed: above 0 and below 1", value.share));
+  if (value.share <= 0 || value.share >= 1)
+    return at(node["share"], fmt::format("share: {} is out of range; allowed: above 0 and below 1", value.share));
   return {};
 }
 

@@ -29,7 +29,8 @@ struct Candidate {
 
 }  // namespace
 
-Bpe::Bpe(const std::vector<std::pair<std::string, int32_t>>& tokens, const std::vector<Merge>& merges, bool whole_first) {
+Bpe::Bpe(const std::vector<std::pair<std::string, int32_t>>& tokens, const std::vector<Merge>& merges,
+         bool whole_first) {
   byte_ids_.fill(-1);
   for (const auto& [bytes, id] : tokens) {
     if (bytes.size() == 1) byte_ids_[static_cast<unsigned char>(bytes[0])] = id;

@@ -13,30 +13,37 @@ namespace {
 constexpr const char* kKnown = "chatml, llama3 or llama3.1";
 
 [[noreturn]] void unknown(const fs::path& file, const std::string& why) {
-  fail(Fault::bad_data, "{}: the chat template {}; known are {}: set data.template to the one that this model was trained with", file.string(), why, kKnown);
+  fail(Fault::bad_data,
+       "{}: the chat template {}; known are {}: set data.template to the one that this model was trained with",
+       file.string(), why, kKnown);
 }
 
 bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
 
 // What stands in `text` between `before` and `after`, which together with it are all of the text.
 std::optional<std::string> between(const std::string& text, std::string_view before, std::string_view after) {
-  if (text.size() < before.size() + after.size() || !text.starts_with(before) || !text.ends_with(after)) return std::nullopt;
+  if (text.size() < before.size() + after.size() || !text.starts_with(before) || !text.ends_with(after))
+    return std::nullopt;
   return text.substr(before.size(), text.size() - before.size() - after.size());
 }
 
 // ChatML is recognised by the whole of its template, so that nothing in it can be overlooked.
 ChatTemplate recognise_chatml(std::string canonical, const fs::path& file) {
-  constexpr std::string_view undefined = "{%if not add_generation_prompt is defined%}{%set add_generation_prompt=false%}{%endif%}";
+  constexpr std::string_view undefined =
+      "{%if not add_generation_prompt is defined%}{%set add_generation_prompt=false%}{%endif%}";
   constexpr std::string_view loop = "{%for message in messages%}";
   constexpr std::string_view turn =
-      "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}{%endfor%}{%if add_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}";
-  constexpr std::string_view no_system = "{%if loop.first and messages[0]['role']!='system'%}{{'<|im_start|>system\n", system_end = "<|im_end|>\n'}}{%endif%}";
+      "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}{%endfor%}{%if "
+      "add_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}";
+  constexpr std::string_view no_system = "{%if loop.first and messages[0]['role']!='system'%}{{'<|im_start|>system\n",
+                             system_end = "<|im_end|>\n'}}{%endif%}";
   if (canonical.starts_with(undefined)) canonical.erase(0, undefined.size());
   const auto rest = between(canonical, loop, turn);
   if (!rest) unknown(file, "is like ChatML but not ChatML to the letter");
   if (rest->empty()) return {ChatTemplate::Family::chatml, std::nullopt};
   const auto system = between(*rest, no_system, system_end);
-  if (!system || contains(*system, "'") || contains(*system, "<|im_")) unknown(file, "writes a system message in a way that is not known");
+  if (!system || contains(*system, "'") || contains(*system, "<|im_"))
+    unknown(file, "writes a system message in a way that is not known");
   return {ChatTemplate::Family::chatml, system};
 }
 
@@ -45,17 +52,21 @@ ChatTemplate recognise(const std::string& text, const fs::path& file) {
   const bool chatml = contains(text, "<|im_start|>"), llama = contains(text, "<|start_header_id|>");
   if (chatml && !llama) return recognise_chatml(canonical, file);
   if (llama && !chatml) {
-    const bool turns = contains(canonical, "'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'");
+    const bool turns =
+        contains(canonical,
+                 "'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'");
     const bool prompt = contains(canonical, "'<|start_header_id|>assistant<|end_header_id|>\n\n'");
     if (!turns || !prompt) unknown(file, "is like Llama 3's but writes messages otherwise");
-    if (contains(text, "Cutting Knowledge Date: December 2023") && contains(text, "Today Date: ")) return {ChatTemplate::Family::llama3_1, std::nullopt};
+    if (contains(text, "Cutting Knowledge Date: December 2023") && contains(text, "Today Date: "))
+      return {ChatTemplate::Family::llama3_1, std::nullopt};
     if (!contains(text, "Date") && !contains(text, "tool")) return {ChatTemplate::Family::llama3, std::nullopt};
     unknown(file, "is like Llama 3's but has another system block");
   }
   unknown(file, "is of a family that is not known");
 }
 
-// Collects control tokens and text. What lies between two control tokens is encoded as one piece, as the tokenizer sees it in the rendered string.
+// Collects control tokens and text. What lies between two control tokens is encoded as one piece, as the tokenizer sees
+// it in the rendered string.
 class Writer {
  public:
   explicit Writer(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
@@ -64,7 +75,9 @@ class Writer {
     flush();
     const auto id = tokenizer_.special(spelling);
     if (!id) {
-      fail(Fault::bad_data, "the tokenizer has no special token {}, which the chat template needs; set data.template to the one that this model was trained with",
+      fail(Fault::bad_data,
+           "the tokenizer has no special token {}, which the chat template needs; set data.template to the one that "
+           "this model was trained with",
            spelling);
     }
     out_.ids.push_back(*id);
@@ -98,7 +111,8 @@ class Writer {
   std::optional<size_t> trained_from_;
 };
 
-void render_chatml(const std::vector<Message>& dialog, const ChatTemplate& chat, const RenderOptions& options, const std::vector<bool>& trained, Writer& out) {
+void render_chatml(const std::vector<Message>& dialog, const ChatTemplate& chat, const RenderOptions& options,
+                   const std::vector<bool>& trained, Writer& out) {
   if (chat.default_system && dialog.front().role != "system") {
     out.control("<|im_start|>");
     out.text("system\n" + *chat.default_system);
@@ -117,7 +131,8 @@ void render_chatml(const std::vector<Message>& dialog, const ChatTemplate& chat,
   out.text("assistant\n");
 }
 
-void render_llama3(const std::vector<Message>& dialog, bool dated, const RenderOptions& options, const std::vector<bool>& trained, Writer& out) {
+void render_llama3(const std::vector<Message>& dialog, bool dated, const RenderOptions& options,
+                   const std::vector<bool>& trained, Writer& out) {
   const auto header = [&](const std::string& role) {
     out.control("<|start_header_id|>");
     out.text(role);
@@ -171,7 +186,8 @@ std::string ChatTemplate::name() const {
   }
 }
 
-Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, const Tokenizer& tokenizer, const RenderOptions& options) {
+Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, const Tokenizer& tokenizer,
+                const RenderOptions& options) {
   if (dialog.empty()) fail(Fault::bad_data, "a dialog without messages cannot be rendered");
   size_t last_assistant = dialog.size();
   for (size_t i = 0; i < dialog.size(); ++i) {
@@ -196,7 +212,8 @@ Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, co
   return rendered;
 }
 
-std::vector<int32_t> stop_ids(const std::optional<ChatTemplate>& chat, const Tokenizer& tokenizer, const std::vector<int32_t>& eos) {
+std::vector<int32_t> stop_ids(const std::optional<ChatTemplate>& chat, const Tokenizer& tokenizer,
+                              const std::vector<int32_t>& eos) {
   std::vector<int32_t> ids = eos;
   std::vector<std::string> names;
   if (chat && chat->family == ChatTemplate::Family::chatml) names = {"<|im_end|>", "<|endoftext|>"};

@@ -1,5 +1,6 @@
-// Dialogs to token ids, for the chat formats that are known: ChatML (with or without a default system message, as SmolLM2 has one), Llama 3.0 and
-// Llama 3.1 (which always states a date). Control tokens are written by this code; what people wrote can never become one.
+// Dialogs to token ids, for the chat formats that are known: ChatML (with or without a default system message, as
+// SmolLM2 has one), Llama 3.0 and Llama 3.1 (which always states a date). Control tokens are written by this code; what
+// people wrote can never become one.
 #pragma once
 #include <optional>
 #include <string>
@@ -21,7 +22,8 @@ struct ChatTemplate {
   Family family = Family::chatml;
   std::optional<std::string> default_system;  // ChatML: said where a dialog does not begin with a system message
 
-  // From chat_template in tokenizer_config.json, or chat_template.jinja; nothing when the directory has none. bad_data for a template of another family.
+  // From chat_template in tokenizer_config.json, or chat_template.jinja; nothing when the directory has none. bad_data
+  // for a template of another family.
   static std::optional<ChatTemplate> find(const fs::path& directory);
   std::string name() const;
 };
@@ -37,9 +39,11 @@ struct RenderOptions {
   TrainOn train_on = TrainOn::assistant;
 };
 
-Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, const Tokenizer& tokenizer, const RenderOptions& options = {});
+Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, const Tokenizer& tokenizer,
+                const RenderOptions& options = {});
 
 // Tokens that end an answer: the family's end of turn and the model's eos list.
-std::vector<int32_t> stop_ids(const std::optional<ChatTemplate>& chat, const Tokenizer& tokenizer, const std::vector<int32_t>& eos);
+std::vector<int32_t> stop_ids(const std::optional<ChatTemplate>& chat, const Tokenizer& tokenizer,
+                              const std::vector<int32_t>& eos);
 
 }  // namespace drover

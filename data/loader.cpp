@@ -20,7 +20,9 @@ std::vector<int64_t> permutation(int64_t n, uint64_t seed, int64_t epoch) {
   return order;
 }
 
-int64_t Loader::steps_per_epoch() const { return (store_.rows() + settings_.global_batch_size - 1) / settings_.global_batch_size; }
+int64_t Loader::steps_per_epoch() const {
+  return (store_.rows() + settings_.global_batch_size - 1) / settings_.global_batch_size;
+}
 
 const std::vector<int64_t>& Loader::order_of(int64_t epoch) const {
   if (epoch == ordered_epoch_) return order_;
@@ -36,7 +38,8 @@ const std::vector<int64_t>& Loader::order_of(int64_t epoch) const {
 
 std::vector<int64_t> Loader::rows_of(StreamPosition p) const {
   const std::vector<int64_t>& order = order_of(p.epoch);
-  const int64_t begin = p.step * settings_.global_batch_size, end = std::min(store_.rows(), begin + settings_.global_batch_size);
+  const int64_t begin = p.step * settings_.global_batch_size,
+                end = std::min(store_.rows(), begin + settings_.global_batch_size);
   return {order.begin() + begin, order.begin() + end};
 }
 
@@ -62,7 +65,8 @@ MicroBatch micro_batch_of(const TokenStore& store, std::span<const int64_t> rows
   return m;
 }
 
-Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int64_t micro_batch_size, int dp_rank, int dp_size) {
+Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int64_t micro_batch_size, int dp_rank,
+                    int dp_size) {
   Batch batch;
   const int64_t n = static_cast<int64_t>(rows.size());
   batch.total = (n + micro_batch_size - 1) / micro_batch_size;
@@ -78,7 +82,8 @@ Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int6
   const int64_t begin = batch.total * dp_rank / dp_size, end = batch.total * (dp_rank + 1) / dp_size;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t first = i * micro_batch_size, count = std::min(micro_batch_size, n - first);
-    batch.micro_batches.push_back(micro_batch_of(store, rows.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), i));
+    batch.micro_batches.push_back(
+        micro_batch_of(store, rows.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), i));
   }
   return batch;
 }
@@ -107,8 +112,10 @@ Batch Loader::load(StreamPosition position) const {
   const std::vector<int64_t> rows = rows_of(position);
   Batch batch = batch_of_rows(store_, rows, settings_.micro_batch_size, settings_.dp_rank, settings_.dp_size);
   if (batch.weight_sum <= 0) {
-    fail(Fault::bad_data, "no token of the global batch is trained (epoch {}, step {}, rows {}); give its rows answers, or weights above 0", position.epoch + 1,
-         position.step + 1, fmt::join(rows, ", "));
+    fail(Fault::bad_data,
+         "no token of the global batch is trained (epoch {}, step {}, rows {}); give its rows answers, or weights "
+         "above 0",
+         position.epoch + 1, position.step + 1, fmt::join(rows, ", "));
   }
   return batch;
 }

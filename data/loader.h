@@ -1,4 +1,5 @@
-// From a token store to batches. The order of rows, the micro-batches and what is in them are global; a rank takes its consecutive share of them.
+// From a token store to batches. The order of rows, the micro-batches and what is in them are global; a rank takes its
+// consecutive share of them.
 #pragma once
 #include "data/batch.h"
 #include "data/token_store.h"
@@ -18,13 +19,16 @@ struct LoaderSettings {
   int dp_rank = 0, dp_size = 1;
 };
 
-// Batches depend on the position alone; the order of the epoch last asked for is kept, so threads do not share a loader.
+// Batches depend on the position alone; the order of the epoch last asked for is kept, so threads do not share a
+// loader.
 class Loader {
  public:
   Loader(const TokenStore& store, const LoaderSettings& settings) : store_(store), settings_(settings) {}
 
   int64_t steps_per_epoch() const;
-  StreamPosition position_of(int64_t step) const { return {step / steps_per_epoch(), step % steps_per_epoch()}; }  // step from 0
+  StreamPosition position_of(int64_t step) const {
+    return {step / steps_per_epoch(), step % steps_per_epoch()};
+  }  // step from 0
   // The rows of a step, in order; the last step of an epoch may have fewer than global_batch_size.
   std::vector<int64_t> rows_of(StreamPosition position) const;
   // The most tokens, and the most trained tokens, of any micro-batch of the first `steps` steps: what a run of that
@@ -46,6 +50,7 @@ std::vector<int64_t> permutation(int64_t n, uint64_t seed, int64_t epoch);
 
 MicroBatch micro_batch_of(const TokenStore& store, std::span<const int64_t> rows, int64_t index);
 // A batch of the given rows in order; this rank's consecutive share of its micro-batches.
-Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int64_t micro_batch_size, int dp_rank, int dp_size);
+Batch batch_of_rows(const TokenStore& store, std::span<const int64_t> rows, int64_t micro_batch_size, int dp_rank,
+                    int dp_size);
 
 }  // namespace drover

@@ -13,9 +13,10 @@ namespace drover {
 
 namespace {
 
-// Character classes as the Unicode 16 of Hugging Face's regex engine has them, so that ids do not depend on the PCRE2 at hand: Debian 12's knows
-// Unicode 14, and its \s also takes U+180E.
-constexpr const char* kSpace = R"(\t-\r\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+// Character classes as the Unicode 16 of Hugging Face's regex engine has them, so that ids do not depend on the PCRE2
+// at hand: Debian 12's knows Unicode 14, and its \s also takes U+180E.
+constexpr const char* kSpace =
+    R"(\t-\r\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
 constexpr const char* kLetter =
     R"(\p{L}\x{1C89}\x{1C8A}\x{A7CB}-\x{A7CD}\x{A7DA}-\x{A7DC}\x{105C0}-\x{105F3}\x{10D4A}-\x{10D65}\x{10D6F}-\x{10D85}\x{10EC2}-\x{10EC4})"
     R"(\x{1123F}\x{11240}\x{11380}-\x{11389}\x{1138B}\x{1138E}\x{11390}-\x{113B5}\x{113B7}\x{113D1}\x{113D3}\x{11BC0}-\x{11BE0}\x{11F02})"
@@ -29,7 +30,8 @@ constexpr const char* kNumber =
 constexpr const char* kLaterDigits = R"(\x{11DE0}-\x{11DE9}\x{16FF4}-\x{16FF6})";
 
 std::string with_classes(std::string pattern) {
-  const std::pair<std::string_view, const char*> classes[] = {{"SPACE", kSpace}, {"LETTER", kLetter}, {"NUMBER", kNumber}, {"LATER", kLaterDigits}};
+  const std::pair<std::string_view, const char*> classes[] = {
+      {"SPACE", kSpace}, {"LETTER", kLetter}, {"NUMBER", kNumber}, {"LATER", kLaterDigits}};
   for (const auto& [name, members] : classes) {
     for (size_t at = 0; (at = pattern.find(name, at)) != std::string::npos;) pattern.replace(at, name.size(), members);
   }
@@ -38,10 +40,12 @@ std::string with_classes(std::string pattern) {
 
 std::string pattern_of(PreTokenizer::Kind kind) {
   if (kind == PreTokenizer::Kind::llama3) {
-    return with_classes(R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nLETTERNUMBER]?[LETTER]+|[NUMBER]{1,3}| ?[^SPACELETTERNUMBER]+[\r\n]*|[SPACE]*[\r\n]+|)"
-                        R"([SPACE]+(?![^SPACE])|[SPACE]+)");
+    return with_classes(
+        R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\nLETTERNUMBER]?[LETTER]+|[NUMBER]{1,3}| ?[^SPACELETTERNUMBER]+[\r\n]*|[SPACE]*[\r\n]+|)"
+        R"([SPACE]+(?![^SPACE])|[SPACE]+)");
   }
-  return with_classes(R"('s|'t|'re|'ve|'m|'ll|'d| ?[LETTER]+| ?[NUMBER]+| ?[^SPACELETTERNUMBER]+|[SPACE]+(?![^SPACE])|[SPACE]+)");
+  return with_classes(
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?[LETTER]+| ?[NUMBER]+| ?[^SPACELETTERNUMBER]+|[SPACE]+(?![^SPACE])|[SPACE]+)");
 }
 
 struct Free {
@@ -60,7 +64,8 @@ class PreTokenizer::Pattern {
   explicit Pattern(const std::string& text) {
     int error = 0;
     PCRE2_SIZE offset = 0;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &offset, nullptr));
+    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
+                              PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &offset, nullptr));
     require(code_ != nullptr, "the pre-tokenizer's pattern compiles");
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // where it cannot, the interpreter runs the same pattern
   }
@@ -74,7 +79,9 @@ class PreTokenizer::Pattern {
           context_(pcre2_match_context_create(nullptr)),
           stack_(pcre2_jit_stack_create(kFirstStackBytes, kLargestStackBytes, nullptr)) {
       pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
-      pcre2_set_match_limit(context_.get(), UINT32_MAX);  // the patterns go back over a run of white space once: linear, but longer than the default
+      pcre2_set_match_limit(
+          context_.get(),
+          UINT32_MAX);  // the patterns go back over a run of white space once: linear, but longer than the default
     }
 
     // Calls `inside` on every match and `between` on what lies before, between and after them, in order.
@@ -82,10 +89,14 @@ class PreTokenizer::Pattern {
     void for_each(std::string_view text, Inside&& inside, Between&& between) const {
       size_t at = 0;
       while (at < text.size()) {
-        const int found = pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK, match_.get(), context_.get());
+        const int found = pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                                      PCRE2_NO_UTF_CHECK, match_.get(), context_.get());
         if (found == PCRE2_ERROR_NOMATCH) break;
         if (found < 0) {
-          fail(Fault::bad_data, "the text cannot be cut into words from byte {} on (PCRE2 error {}); break up its longest run of letters or white space", at, found);
+          fail(Fault::bad_data,
+               "the text cannot be cut into words from byte {} on (PCRE2 error {}); break up its longest run of "
+               "letters or white space",
+               at, found);
         }
         const PCRE2_SIZE* span = pcre2_get_ovector_pointer(match_.get());
         if (span[0] > at) between(text.substr(at, span[0] - at));
@@ -122,7 +133,8 @@ std::vector<std::string_view> PreTokenizer::split(std::string_view text) const {
     return pieces;
   }
   // What lies between digits is split as a text of its own, so a look-ahead ends at the digit.
-  Pattern::Matcher(*digits_).for_each(text, keep, [&](std::string_view between) { words.for_each(between, keep, keep); });
+  Pattern::Matcher(*digits_).for_each(text, keep,
+                                      [&](std::string_view between) { words.for_each(between, keep, keep); });
   return pieces;
 }
 

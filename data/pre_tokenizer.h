@@ -11,7 +11,8 @@ namespace drover {
 class PreTokenizer {
  public:
   enum class Kind {
-    llama3,       // Llama 3's split: contractions in any case, words with one leading mark, digits in threes, punctuation with line ends
+    llama3,  // Llama 3's split: contractions in any case, words with one leading mark, digits in threes, punctuation
+             // with line ends
     digits_gpt2,  // SmolLM2's: every digit by itself, then GPT-2's split of what lies between
     gpt2,
   };

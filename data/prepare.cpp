@@ -6,10 +6,13 @@
 namespace drover {
 
 std::string store_identity(const PrepareSettings& s, const Tokenizer& tokenizer) {
-  std::string text = fmt::format("tokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows {}\n", tokenizer.fingerprint(),
-                                 s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length, s.packing, static_cast<int>(s.bad_rows), s.whole_rows);
+  std::string text = fmt::format(
+      "tokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows {}\n",
+      tokenizer.fingerprint(), s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length,
+      s.packing, static_cast<int>(s.bad_rows), s.whole_rows);
   for (const DataSource& source : s.sources) {
-    text += fmt::format("source {} format {} weight {}\n", sha256_file(source.path), static_cast<int>(source.format), source.weight);
+    text += fmt::format("source {} format {} weight {}\n", sha256_file(source.path), static_cast<int>(source.format),
+                        source.weight);
   }
   return sha256_hex(text);
 }
@@ -36,11 +39,14 @@ class Preparer {
   void check_template(const fs::path& file, int64_t line) {
     if (template_checked_) return;
     if (!settings_.chat) {
-      fail(Fault::bad_recipe, "{}:{}: a row of messages needs a chat template, and the model's directory has none; set data.template to chatml, llama3 or llama3.1",
+      fail(Fault::bad_recipe,
+           "{}:{}: a row of messages needs a chat template, and the model's directory has none; set data.template to "
+           "chatml, llama3 or llama3.1",
            file.string(), line);
     }
     try {
-      render({{"user", "a"}, {"assistant", "b"}}, *settings_.chat, tokenizer_, {settings_.date, false, settings_.train_on});
+      render({{"user", "a"}, {"assistant", "b"}}, *settings_.chat, tokenizer_,
+             {settings_.date, false, settings_.train_on});
     } catch (const Error& error) {
       fail(Fault::bad_recipe, "{}:{}: {}", file.string(), line, error.what());
     }
@@ -80,7 +86,8 @@ class Preparer {
   void keep_whole(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
     if (ids.empty()) fail(Fault::bad_data, "the row has no tokens");
     if (static_cast<int64_t>(ids.size()) > settings_.max_length) {
-      fail(Fault::bad_data, "the row has {} tokens, and at most {} fit (data.max_length)", ids.size(), settings_.max_length);
+      fail(Fault::bad_data, "the row has {} tokens, and at most {} fit (data.max_length)", ids.size(),
+           settings_.max_length);
     }
     store_.add_document(ids, trained, weight);
   }
@@ -118,16 +125,20 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
     report.rows_failed += read.failed;
     report.complaints.insert(report.complaints.end(), read.complaints.begin(), read.complaints.end());
   }
-  if (store_identity(settings, tokenizer) != store.identity()) fail(Fault::io, "{}: the data changed while it was read; start again once it is written", names);
+  if (store_identity(settings, tokenizer) != store.identity())
+    fail(Fault::io, "{}: the data changed while it was read; start again once it is written", names);
   if (store.documents() == 0) {
-    fail(Fault::bad_data, "{}: no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and data.train_on", names,
-         report.rows_read, report.rows_skipped, report.dropped);
+    fail(Fault::bad_data,
+         "{}: no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and "
+         "data.train_on",
+         names, report.rows_read, report.rows_skipped, report.dropped);
   }
   store.make_rows(settings.packing, settings.max_length);
   return store;
 }
 
-std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark, const std::string& close_mark) {
+std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark,
+                 const std::string& close_mark) {
   std::string text;
   for (size_t i = 0; i < document.ids.size();) {
     size_t end = i;

@@ -21,26 +21,29 @@ struct PrepareSettings {
   int64_t max_length = 2048;
   bool packing = true;
   BadRows bad_rows = BadRows::error;
-  bool whole_rows = false;  // every row is one document, also one without trained tokens; longer than max_length it is a bad row
+  bool whole_rows =
+      false;  // every row is one document, also one without trained tokens; longer than max_length it is a bad row
 };
 
 struct PrepareReport {
   int64_t rows_read = 0, rows_skipped = 0;
   int64_t rows_failed = 0;  // answers that `drover generate` could not give, passed over
-  int64_t cut = 0;      // dialogs longer than max_length, cut at the end
-  int64_t split = 0;    // texts longer than max_length, split
-  int64_t dropped = 0;  // shorter than two tokens, or without a trained token after the cut
+  int64_t cut = 0;          // dialogs longer than max_length, cut at the end
+  int64_t split = 0;        // texts longer than max_length, split
+  int64_t dropped = 0;      // shorter than two tokens, or without a trained token after the cut
   std::vector<std::string> complaints;
 };
 
-// What a store made with these settings is known by: a SHA-256 over the sources' bytes, the tokenizer and everything that shapes rows.
+// What a store made with these settings is known by: a SHA-256 over the sources' bytes, the tokenizer and everything
+// that shapes rows.
 std::string store_identity(const PrepareSettings& settings, const Tokenizer& tokenizer);
 
-// Every document of the store has a trained token and a weight above 0, hence every global batch has. bad_data when there is none; io when a source changes
-// while it is read; bad_recipe for a dialog where no chat template is known.
+// Every document of the store has a trained token and a weight above 0, hence every global batch has. bad_data when
+// there is none; io when a source changes while it is read; bad_recipe for a dialog where no chat template is known.
 TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report);
 
 // A document as people read it, its trained tokens between the two marks.
-std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark, const std::string& close_mark);
+std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark,
+                 const std::string& close_mark);
 
 }  // namespace drover

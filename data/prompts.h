@@ -20,8 +20,8 @@ struct Prompt {
 // Which rows become prompts: those that hold one (`failed_row`s are passed over); with the failed ones in their places;
 // or all, also what is no prompt. What does not is refused: bad_data naming file and line.
 enum class PromptRows : uint8_t { good, good_and_failed, all };
-// JSONL rows of {"prompt"} or {"messages"}; an answer at the end of a dialog (a training row) is taken off. bad_data where
-// the file has no row.
+// JSONL rows of {"prompt"} or {"messages"}; an answer at the end of a dialog (a training row) is taken off. bad_data
+// where the file has no row.
 std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows = PromptRows::good);
 
 // The ids of a prompt: through the chat template, or without one its plain text (behind a BOS where the tokenizer adds

@@ -15,7 +15,8 @@ constexpr int kDeepest = 64;
 
 std::string content_of(const json& content) {
   if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) throw std::invalid_argument("\"content\" must be a string, or a list of {\"type\": \"text\", \"text\": …}");
+  if (!content.is_array())
+    throw std::invalid_argument("\"content\" must be a string, or a list of {\"type\": \"text\", \"text\": …}");
   std::string text;
   for (const json& part : content) {
     if (!part.is_object() || part.value("type", "") != "text" || !part.contains("text") || !part["text"].is_string()) {
@@ -54,12 +55,15 @@ std::optional<Row> row_of(std::string_view line, RowFormat format) {
     }
     if (!messages) throw std::invalid_argument("it has neither \"prompt\" nor \"messages\"");
   }
-  if (format == RowFormat::messages && !messages) throw std::invalid_argument("it has no \"messages\", which data.format: messages asks for");
-  if (format == RowFormat::text && !text) throw std::invalid_argument("it has no \"text\", which data.format: text asks for");
+  if (format == RowFormat::messages && !messages)
+    throw std::invalid_argument("it has no \"messages\", which data.format: messages asks for");
+  if (format == RowFormat::text && !text)
+    throw std::invalid_argument("it has no \"text\", which data.format: text asks for");
   if (!messages && !text) throw std::invalid_argument("it has neither \"messages\" nor \"text\"");
   if (messages && format != RowFormat::text) {
     const json& list = j["messages"];
-    if (!list.is_array() || list.empty()) throw std::invalid_argument("\"messages\" must be a list with at least one message");
+    if (!list.is_array() || list.empty())
+      throw std::invalid_argument("\"messages\" must be a list with at least one message");
     for (const json& m : list) {
       if (!m.is_object() || !m.contains("role") || !m["role"].is_string() || !m.contains("content")) {
         throw std::invalid_argument("a message needs \"role\" and \"content\"");
@@ -115,7 +119,9 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
       reason = error.what();
     }
     const std::string complaint = fmt::format("{}:{}: {}", file.string(), number, reason);
-    if (bad_rows == BadRows::error) fail(Fault::bad_data, "{}; mend the row{}", complaint, format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
+    if (bad_rows == BadRows::error)
+      fail(Fault::bad_data, "{}; mend the row{}", complaint,
+           format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
     ++report.skipped;
     if (passed_over) passed_over(number, reason);
     if (report.complaints.size() < 10) report.complaints.push_back(complaint);

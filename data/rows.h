@@ -1,4 +1,5 @@
-// Rows of a data file: a dialog, a text or a prompt each, from JSON lines ({"messages": […]}, {"text": …} or {"prompt": …}), with the line they came from.
+// Rows of a data file: a dialog, a text or a prompt each, from JSON lines ({"messages": […]}, {"text": …} or {"prompt":
+// …}), with the line they came from.
 #pragma once
 #include <functional>
 #include <string>
@@ -12,8 +13,8 @@ namespace drover {
 struct Row {
   std::vector<Message> messages;  // empty for a text
   std::string text;
-  std::string adapter;            // of a prompt: by which it is to be answered; empty: the row names none
-  int64_t line = 0;               // from 1
+  std::string adapter;  // of a prompt: by which it is to be answered; empty: the row names none
+  int64_t line = 0;     // from 1
 };
 
 struct ReadReport {
@@ -22,9 +23,9 @@ struct ReadReport {
   std::vector<std::string> complaints;  // the first few skipped rows: "file:line: reason"
 };
 
-// Calls `use` for every row in file order. What `use` refuses with Fault::bad_data counts as a bad row too. A bad row is
-// an error (bad_data, naming file and line) or is skipped and reported; what `use` refuses with another code ends the
-// reading. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
+// Calls `use` for every row in file order. What `use` refuses with Fault::bad_data counts as a bad row too. A bad row
+// is an error (bad_data, naming file and line) or is skipped and reported; what `use` refuses with another code ends
+// the reading. UTF-8 with or without a byte-order mark, LF or CRLF; empty lines are passed over; lines up to 64 MB.
 // `passed_over`, where given, gets the line of every row that is skipped, or is only {"error": …}, and the reason.
 ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
                      const std::function<void(const Row&)>& use,

@@ -31,7 +31,8 @@ std::vector<std::string> split(const std::string& text, char separator) {
 }
 
 std::string trimmed(const std::string& text) {
-  const auto begin = std::find_if_not(text.begin(), text.end(), blank), end = std::find_if_not(text.rbegin(), text.rend(), blank).base();
+  const auto begin = std::find_if_not(text.begin(), text.end(), blank),
+             end = std::find_if_not(text.rbegin(), text.rend(), blank).base();
   return begin < end ? std::string(begin, end) : "";
 }
 
@@ -59,7 +60,8 @@ std::string squeezed(const std::string& text) {
     const char c = text[i];
     if (quote == 0 && blank(c)) {
       const auto word = [](char w) { return std::isalnum(static_cast<unsigned char>(w)) != 0 || w == '_'; };
-      const size_t next = static_cast<size_t>(std::find_if_not(text.begin() + static_cast<std::ptrdiff_t>(i), text.end(), blank) - text.begin());
+      const size_t next = static_cast<size_t>(
+          std::find_if_not(text.begin() + static_cast<std::ptrdiff_t>(i), text.end(), blank) - text.begin());
       if (!out.empty() && word(out.back()) && next < text.size() && word(text[next])) out += ' ';
       i = next - 1;
       continue;
@@ -77,7 +79,8 @@ std::string squeezed(const std::string& text) {
   for (const char* field : {"role", "content"}) {
     for (const char* owner : {"message", "messages[0]"}) {
       const std::string dotted = std::string(owner) + "." + field, indexed = std::string(owner) + "['" + field + "']";
-      for (size_t at = 0; (at = out.find(dotted, at)) != std::string::npos; at += indexed.size()) out.replace(at, dotted.size(), indexed);
+      for (size_t at = 0; (at = out.find(dotted, at)) != std::string::npos; at += indexed.size())
+        out.replace(at, dotted.size(), indexed);
     }
   }
   return out;
@@ -124,9 +127,12 @@ std::string canonical_template(const std::string& text) {
   bool trim_left = false;
   while (at < text.size()) {
     size_t open = text.find('{', at);
-    while (open != std::string::npos && (open + 1 >= text.size() || (text[open + 1] != '{' && text[open + 1] != '%' && text[open + 1] != '#'))) open = text.find('{', open + 1);
+    while (open != std::string::npos &&
+           (open + 1 >= text.size() || (text[open + 1] != '{' && text[open + 1] != '%' && text[open + 1] != '#')))
+      open = text.find('{', open + 1);
     std::string between = text.substr(at, open == std::string::npos ? open : open - at);
-    if (trim_left) between.erase(0, static_cast<size_t>(std::find_if_not(between.begin(), between.end(), blank) - between.begin()));
+    if (trim_left)
+      between.erase(0, static_cast<size_t>(std::find_if_not(between.begin(), between.end(), blank) - between.begin()));
     if (open == std::string::npos) {
       append(output, true, between);
       break;
@@ -140,10 +146,13 @@ std::string canonical_template(const std::string& text) {
     if (dash_before) inside.erase(0, 1);
     if (dash_after && !inside.empty()) inside.pop_back();
     if (dash_before) {
-      between.erase(static_cast<size_t>(std::find_if_not(between.rbegin(), between.rend(), blank).base() - between.begin()));
+      between.erase(
+          static_cast<size_t>(std::find_if_not(between.rbegin(), between.rend(), blank).base() - between.begin()));
     } else if (kind != '{') {  // lstrip_blocks
       const size_t line = between.find_last_of('\n') + 1;
-      if ((line > 0 || at == 0) && std::all_of(between.begin() + static_cast<std::ptrdiff_t>(line), between.end(), blank)) between.erase(line);
+      if ((line > 0 || at == 0) &&
+          std::all_of(between.begin() + static_cast<std::ptrdiff_t>(line), between.end(), blank))
+        between.erase(line);
     }
     append(output, true, between);
     at = close + 2;

@@ -35,7 +35,8 @@ bool sealed(const fs::path& path) {
 }  // namespace
 
 Document TokenStore::document(int64_t ordinal) const {
-  const size_t d = static_cast<size_t>(ordinal), begin = static_cast<size_t>(document_begin_[d]), size = static_cast<size_t>(document_begin_[d + 1]) - begin;
+  const size_t d = static_cast<size_t>(ordinal), begin = static_cast<size_t>(document_begin_[d]),
+               size = static_cast<size_t>(document_begin_[d + 1]) - begin;
   return {std::span(ids_).subspan(begin, size), std::span(trained_).subspan(begin, size), weights_[d], ordinal};
 }
 
@@ -45,13 +46,15 @@ int64_t TokenStore::row_tokens(int64_t index) const {
 }
 
 int64_t TokenStore::trained_tokens(int64_t first, int64_t last) const {
-  const auto begin = trained_.begin() + document_begin_[static_cast<size_t>(first)], end = trained_.begin() + document_begin_[static_cast<size_t>(last)];
+  const auto begin = trained_.begin() + document_begin_[static_cast<size_t>(first)],
+             end = trained_.begin() + document_begin_[static_cast<size_t>(last)];
   return std::count(begin, end, uint8_t{1});
 }
 
 int64_t TokenStore::longest_document() const {
   int64_t longest = 0;
-  for (int64_t d = 0; d < documents(); ++d) longest = std::max(longest, document_begin_[static_cast<size_t>(d) + 1] - document_begin_[static_cast<size_t>(d)]);
+  for (int64_t d = 0; d < documents(); ++d)
+    longest = std::max(longest, document_begin_[static_cast<size_t>(d) + 1] - document_begin_[static_cast<size_t>(d)]);
   return longest;
 }
 
@@ -82,7 +85,9 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
     const int64_t length = static_cast<int64_t>(document(d).ids.size());
     auto fits = std::find_if(open.begin(), open.end(), [&](const Open& o) { return o.used + length <= max_length; });
     if (fits == open.end()) {
-      if (open.size() == kOpenRows) open.erase(std::max_element(open.begin(), open.end(), [](const Open& a, const Open& b) { return a.used < b.used; }));
+      if (open.size() == kOpenRows)
+        open.erase(
+            std::max_element(open.begin(), open.end(), [](const Open& a, const Open& b) { return a.used < b.used; }));
       open.push_back({packed.size(), 0});
       packed.emplace_back();
       fits = open.end() - 1;
@@ -125,7 +130,9 @@ void TokenStore::save(const fs::path& path) const {
 }
 
 TokenStore TokenStore::open(const fs::path& path) {
-  const auto broken = [&](const char* what) { fail(Fault::bad_data, "{}: the token store is not whole ({}); delete it and it is made again", path.string(), what); };
+  const auto broken = [&](const char* what) {
+    fail(Fault::bad_data, "{}: the token store is not whole ({}); delete it and it is made again", path.string(), what);
+  };
   if (!sealed(path)) broken("its bytes do not have the SHA-256 that it ends with");
   const hdf5::File file = hdf5::File::open(path);
   if (!file.has_attribute("/", "version") || file.i64_attribute("/", "version") != kVersion) broken("another version");
@@ -141,7 +148,8 @@ TokenStore TokenStore::open(const fs::path& path) {
            std::adjacent_find(o.begin(), o.end(), std::greater_equal<>()) == o.end();
   };
   if (s.ids_.size() != s.trained_.size()) broken("ids and mask differ in length");
-  if (!offsets_fit(s.document_begin_, s.ids_.size()) || s.weights_.size() + 1 != s.document_begin_.size()) broken("document offsets");
+  if (!offsets_fit(s.document_begin_, s.ids_.size()) || s.weights_.size() + 1 != s.document_begin_.size())
+    broken("document offsets");
   if (!offsets_fit(s.row_begin_, s.weights_.size())) broken("row offsets");
   return s;
 }

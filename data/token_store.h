@@ -1,5 +1,6 @@
-// The prepared data: documents of token ids with their trained mask, and rows of documents, in one HDF5 file that is rebuilt when anything that
-// shaped it changes (its identity). Loaded whole: a store is 5 bytes a token. Behind the HDF5 data stands the SHA-256 of it, which is verified first.
+// The prepared data: documents of token ids with their trained mask, and rows of documents, in one HDF5 file that is
+// rebuilt when anything that shaped it changes (its identity). Loaded whole: a store is 5 bytes a token. Behind the
+// HDF5 data stands the SHA-256 of it, which is verified first.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -19,16 +20,18 @@ struct Document {
 
 class TokenStore {
  public:
-  static TokenStore open(const fs::path& file);                                        // bad_data when it is not a whole store of this version
-  static bool matches(const fs::path& file, const std::string& identity);              // exists, opens and has this identity
-  void save(const fs::path& file) const;                                               // atomically
+  static TokenStore open(const fs::path& file);  // bad_data when it is not a whole store of this version
+  static bool matches(const fs::path& file, const std::string& identity);  // exists, opens and has this identity
+  void save(const fs::path& file) const;                                   // atomically
 
   int64_t rows() const { return static_cast<int64_t>(row_begin_.size()) - 1; }
   int64_t documents() const { return static_cast<int64_t>(document_begin_.size()) - 1; }
   int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
   Document document(int64_t ordinal) const;
   // Documents [first, last) of a row.
-  std::pair<int64_t, int64_t> row(int64_t index) const { return {row_begin_[static_cast<size_t>(index)], row_begin_[static_cast<size_t>(index) + 1]}; }
+  std::pair<int64_t, int64_t> row(int64_t index) const {
+    return {row_begin_[static_cast<size_t>(index)], row_begin_[static_cast<size_t>(index) + 1]};
+  }
   int64_t row_tokens(int64_t index) const;
   int64_t trained_tokens(int64_t first_document, int64_t last_document) const;
   int64_t longest_document() const;

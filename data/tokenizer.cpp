@@ -21,11 +21,15 @@ void check_utf8(std::string_view text) {
 
 Tokenizer Tokenizer::open(const fs::path& directory) {
   if (!fs::is_directory(directory)) {
-    fail(Fault::missing_input, "{} is not a directory; a tokenizer's directory holds tokenizer.json or tokenizer.model", directory.string());
+    fail(Fault::missing_input, "{} is not a directory; a tokenizer's directory holds tokenizer.json or tokenizer.model",
+         directory.string());
   }
-  const fs::path with_json = directory / "tokenizer.json", with_ranks = directory / "tokenizer.model", config = directory / "tokenizer_config.json";
+  const fs::path with_json = directory / "tokenizer.json", with_ranks = directory / "tokenizer.model",
+                 config = directory / "tokenizer_config.json";
   if (!fs::exists(with_json) && !fs::exists(with_ranks)) {
-    fail(Fault::missing_input, "{} holds neither tokenizer.json nor tokenizer.model; copy the model's tokenizer there or set model.tokenizer", directory.string());
+    fail(Fault::missing_input,
+         "{} holds neither tokenizer.json nor tokenizer.model; copy the model's tokenizer there or set model.tokenizer",
+         directory.string());
   }
   const bool json = fs::exists(with_json);
   const fs::path file = json ? with_json : with_ranks;
@@ -37,7 +41,10 @@ Tokenizer Tokenizer::open(const fs::path& directory) {
     tokenizer.read_config(config, config_text);
   }
   if (tokenizer.adds_bos_ && !tokenizer.bos_) {
-    fail(Fault::bad_data, "{}: text is to begin with a BOS token, but no file names one; set bos_token in tokenizer_config.json to a special token", file.string());
+    fail(Fault::bad_data,
+         "{}: text is to begin with a BOS token, but no file names one; set bos_token in tokenizer_config.json to a "
+         "special token",
+         file.string());
   }
   Sha256 hash;
   hash.update(text.data(), text.size());
@@ -46,7 +53,8 @@ Tokenizer Tokenizer::open(const fs::path& directory) {
   return tokenizer;
 }
 
-Tokenizer::Tokenizer(const Definition& d) : bpe_(d.tokens, d.merges, d.whole_first), pre_(d.kind), adds_bos_(d.adds_bos), bos_(d.bos), eos_(d.eos) {
+Tokenizer::Tokenizer(const Definition& d)
+    : bpe_(d.tokens, d.merges, d.whole_first), pre_(d.kind), adds_bos_(d.adds_bos), bos_(d.bos), eos_(d.eos) {
   size_t size = 0;
   for (const auto& [bytes, id] : d.tokens) size = std::max(size, static_cast<size_t>(id) + 1);
   for (const Added& a : d.added) size = std::max(size, static_cast<size_t>(a.id) + 1);
@@ -66,7 +74,8 @@ Tokenizer::Tokenizer(const Definition& d) : bpe_(d.tokens, d.merges, d.whole_fir
   for (Rounds* rounds : {&ordinary_, &all_}) {
     for (AddedByFirstByte& table : *rounds) {
       for (std::vector<Added>& same : table) {
-        std::sort(same.begin(), same.end(), [](const Added& a, const Added& b) { return a.spelling.size() > b.spelling.size(); });
+        std::sort(same.begin(), same.end(),
+                  [](const Added& a, const Added& b) { return a.spelling.size() > b.spelling.size(); });
       }
     }
   }
@@ -75,7 +84,8 @@ Tokenizer::Tokenizer(const Definition& d) : bpe_(d.tokens, d.merges, d.whole_fir
 void Tokenizer::read_config(const fs::path& file, const std::string& text) {
   try {
     const nlohmann::json config = nlohmann::json::parse(text);
-    if (!config.is_object()) fail(Fault::bad_data, "{} is not a tokenizer's configuration: it is no JSON object", file.string());
+    if (!config.is_object())
+      fail(Fault::bad_data, "{} is not a tokenizer's configuration: it is no JSON object", file.string());
     const auto token = [&](const char* key, std::optional<int32_t> otherwise) {
       if (!config.contains(key) || config[key].is_null()) return otherwise;
       const nlohmann::json& value = config[key];
@@ -83,7 +93,8 @@ void Tokenizer::read_config(const fs::path& file, const std::string& text) {
     };
     bos_ = token("bos_token", bos_);
     eos_ = token("eos_token", eos_);
-    if (config.contains("add_bos_token") && !config["add_bos_token"].is_null()) adds_bos_ = config["add_bos_token"].get<bool>();
+    if (config.contains("add_bos_token") && !config["add_bos_token"].is_null())
+      adds_bos_ = config["add_bos_token"].get<bool>();
   } catch (const nlohmann::json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", file.string(), error.what());
   }
@@ -100,20 +111,22 @@ const std::string& Tokenizer::raw_bytes(int32_t id) const {
   return id < 0 || id >= vocab_size() ? nothing : bytes_[static_cast<size_t>(id)];
 }
 
-void Tokenizer::encode_plain(std::string_view text, size_t offset, std::vector<int32_t>& ids, std::vector<size_t>* begins) const {
+void Tokenizer::encode_plain(std::string_view text, size_t offset, std::vector<int32_t>& ids,
+                             std::vector<size_t>* begins) const {
   for (std::string_view piece : pre_.split(text)) {
     bpe_.encode(piece, ids, begins, offset);
     offset += piece.size();
   }
 }
 
-void Tokenizer::encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset, std::vector<int32_t>& ids,
-                              std::vector<size_t>* begins) const {
+void Tokenizer::encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset,
+                              std::vector<int32_t>& ids, std::vector<size_t>* begins) const {
   if (round == rounds.size()) return encode_plain(text, offset, ids, begins);
   size_t plain = 0;
   for (size_t at = 0; at < text.size();) {
     const std::vector<Added>& candidates = rounds[round][static_cast<unsigned char>(text[at])];
-    const auto found = std::find_if(candidates.begin(), candidates.end(), [&](const Added& a) { return text.substr(at).starts_with(a.spelling); });
+    const auto found = std::find_if(candidates.begin(), candidates.end(),
+                                    [&](const Added& a) { return text.substr(at).starts_with(a.spelling); });
     if (found == candidates.end()) {
       ++at;
       continue;

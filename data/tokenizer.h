@@ -1,6 +1,6 @@
-// Text ↔ token ids, as Hugging Face `tokenizers` gives them: byte-level BPE from tokenizer.json, or from Meta's tokenizer.model.
-// Immutable and safe to share between threads. Ids of special tokens come from `special` and `encode_special` only: no text that
-// goes through `encode` yields one.
+// Text ↔ token ids, as Hugging Face `tokenizers` gives them: byte-level BPE from tokenizer.json, or from Meta's
+// tokenizer.model. Immutable and safe to share between threads. Ids of special tokens come from `special` and
+// `encode_special` only: no text that goes through `encode` yields one.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -20,10 +20,12 @@ namespace drover {
 
 class Tokenizer {
  public:
-  // missing_input when the directory holds neither file; bad_data for damaged ones and for tokenizers of other kinds, naming what is not supported.
+  // missing_input when the directory holds neither file; bad_data for damaged ones and for tokenizers of other kinds,
+  // naming what is not supported.
   static Tokenizer open(const fs::path& directory);
 
-  // bad_data where the text is not UTF-8, naming the byte. No BOS is added. `begins`, where given, receives for every id the offset of its first byte.
+  // bad_data where the text is not UTF-8, naming the byte. No BOS is added. `begins`, where given, receives for every
+  // id the offset of its first byte.
   std::vector<int32_t> encode(std::string_view text, std::vector<size_t>* begins = nullptr) const;
   std::vector<int32_t> encode_special(std::string_view text) const;  // spellings of special tokens become their ids
   // What is not UTF-8 becomes U+FFFD. Ids outside the vocabulary (a model's padding rows) are nothing.
@@ -31,12 +33,14 @@ class Tokenizer {
 
   bool adds_bos() const { return adds_bos_; }  // whether plain text starts with BOS; if so, bos() is there
   std::optional<int32_t> bos() const { return bos_; }
-  std::optional<int32_t> eos() const { return eos_; }  // as the tokenizer's files say; what ends an answer is the model's business
+  std::optional<int32_t> eos() const {
+    return eos_;
+  }  // as the tokenizer's files say; what ends an answer is the model's business
   std::optional<int32_t> special(const std::string& spelling) const;
   bool is_special(int32_t id) const { return special_by_id_.count(id) != 0; }
   const std::string& raw_bytes(int32_t id) const;  // may be part of a character; empty outside the vocabulary
   int64_t vocab_size() const { return static_cast<int64_t>(bytes_.size()); }  // the largest id + 1
-  const std::string& fingerprint() const { return fingerprint_; }  // SHA-256 of the files that define it
+  const std::string& fingerprint() const { return fingerprint_; }             // SHA-256 of the files that define it
 
  private:
   struct Added {  // found in the text before it is split into words
@@ -45,7 +49,7 @@ class Tokenizer {
     bool special = true;
     bool normalized = false;  // belongs to the second round
   };
-  struct Definition {  // what a file says
+  struct Definition {                                     // what a file says
     std::vector<std::pair<std::string, int32_t>> tokens;  // (bytes, id)
     std::vector<Bpe::Merge> merges;
     bool whole_first = false;
@@ -58,12 +62,13 @@ class Tokenizer {
   static Definition read_ranks(const fs::path& file, const std::string& text);
   explicit Tokenizer(const Definition& definition);
 
-  // The first table's spellings are looked for first, the second's in what lies between them; within a place the longest spelling.
+  // The first table's spellings are looked for first, the second's in what lies between them; within a place the
+  // longest spelling.
   using AddedByFirstByte = std::array<std::vector<Added>, 256>;
   using Rounds = std::array<AddedByFirstByte, 2>;
   void encode_plain(std::string_view text, size_t offset, std::vector<int32_t>& ids, std::vector<size_t>* begins) const;
-  void encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset, std::vector<int32_t>& ids,
-                     std::vector<size_t>* begins) const;
+  void encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset,
+                     std::vector<int32_t>& ids, std::vector<size_t>* begins) const;
   void read_config(const fs::path& file, const std::string& text);
 
   Bpe bpe_;
@@ -77,7 +82,8 @@ class Tokenizer {
   std::string fingerprint_;
 };
 
-// Decodes a growing sequence for display: text appears only once its UTF-8 characters are whole. Special tokens are not shown.
+// Decodes a growing sequence for display: text appears only once its UTF-8 characters are whole. Special tokens are not
+// shown.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}

@@ -47,7 +47,9 @@ std::optional<std::string> bytes_of(const std::string& spelling) {
 }
 
 [[noreturn]] void unsupported(const fs::path& file, const std::string& what) {
-  fail(Fault::bad_data, "{}: {} is not supported; Drover reads byte-level BPE with the pre-tokenizer of Llama 3, SmolLM2 or GPT-2", file.string(), what);
+  fail(Fault::bad_data,
+       "{}: {} is not supported; Drover reads byte-level BPE with the pre-tokenizer of Llama 3, SmolLM2 or GPT-2",
+       file.string(), what);
 }
 
 bool given(const json& object, const char* key) { return object.contains(key) && !object[key].is_null(); }
@@ -65,7 +67,8 @@ PreTokenizer::Kind kind_of(const json& pre, const fs::path& file) {
       shape += step.value("individual_digits", false) ? "individual Digits, " : "Digits, ";
     } else if (type == "Split") {
       const json& pattern = step.at("pattern");
-      if (pattern.value("Regex", "") != kLlama3Split || step.value("behavior", "") != "Isolated" || step.value("invert", false)) {
+      if (pattern.value("Regex", "") != kLlama3Split || step.value("behavior", "") != "Isolated" ||
+          step.value("invert", false)) {
         unsupported(file, "the pre_tokenizer Split by " + pattern.dump());
       }
       shape += "Split, ";
@@ -87,7 +90,8 @@ std::optional<std::string> leading_token(const json& processor) {
     for (const json& step : processor.at("processors")) {
       if (const auto token = leading_token(step)) return token;
     }
-  } else if (type == "TemplateProcessing" && !processor.at("single").empty() && processor["single"].at(0).contains("SpecialToken")) {
+  } else if (type == "TemplateProcessing" && !processor.at("single").empty() &&
+             processor["single"].at(0).contains("SpecialToken")) {
     return processor["single"].at(0)["SpecialToken"].at("id").get<std::string>();
   }
   return std::nullopt;
@@ -105,9 +109,11 @@ std::pair<std::string, std::string> sides_of(const json& merge, const fs::path& 
 }
 
 int32_t checked_id(const json& value, const std::string& spelling, const fs::path& file) {
-  const bool whole = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() < uint64_t{kLargestVocabulary});
+  const bool whole = value.is_number_integer() &&
+                     (!value.is_number_unsigned() || value.get<uint64_t>() < uint64_t{kLargestVocabulary});
   if (!whole || value.get<int64_t>() < 0 || value.get<int64_t>() >= kLargestVocabulary) {
-    fail(Fault::bad_data, "{}: the token \"{}\" has the id {}; ids are whole numbers from 0 to {}", file.string(), spelling, value.dump(), kLargestVocabulary - 1);
+    fail(Fault::bad_data, "{}: the token \"{}\" has the id {}; ids are whole numbers from 0 to {}", file.string(),
+         spelling, value.dump(), kLargestVocabulary - 1);
   }
   return value.get<int32_t>();
 }
@@ -140,18 +146,22 @@ Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::stri
     const auto take = [&](int32_t id, const std::string& spelling) {
       const auto [place, fresh] = spellings.emplace(id, spelling);
       if (!fresh && place->second != spelling) {
-        fail(Fault::bad_data, "{}: the tokens \"{}\" and \"{}\" both have the id {}; ids are unique", file.string(), place->second, spelling, id);
+        fail(Fault::bad_data, "{}: the tokens \"{}\" and \"{}\" both have the id {}; ids are unique", file.string(),
+             place->second, spelling, id);
       }
     };
     for (const json& a : j.value("added_tokens", json::array())) {
       const std::string spelling = a.at("content").get<std::string>();
-      Added added{spelling, checked_id(a.at("id"), spelling, file), a.value("special", false), a.value("normalized", false)};
-      if (spelling.empty()) fail(Fault::bad_data, "{}: the added token with id {} has no spelling", file.string(), added.id);
+      Added added{spelling, checked_id(a.at("id"), spelling, file), a.value("special", false),
+                  a.value("normalized", false)};
+      if (spelling.empty())
+        fail(Fault::bad_data, "{}: the added token with id {} has no spelling", file.string(), added.id);
       for (const char* key : {"single_word", "lstrip", "rstrip"}) {
         if (a.value(key, false)) unsupported(file, std::string(key) + " of the added token " + spelling);
       }
       take(added.id, spelling);
-      if (!added_ids.emplace(spelling, added.id).second) fail(Fault::bad_data, "{}: the added token \"{}\" stands twice", file.string(), spelling);
+      if (!added_ids.emplace(spelling, added.id).second)
+        fail(Fault::bad_data, "{}: the added token \"{}\" stands twice", file.string(), spelling);
       if (added.special) special.insert(added.id);
       d.added.push_back(std::move(added));
     }
@@ -161,7 +171,8 @@ Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::stri
       const int32_t id = checked_id(value, spelling, file);
       const auto added = added_ids.find(spelling);
       if (added != added_ids.end() && added->second != id) {
-        fail(Fault::bad_data, "{}: \"{}\" has the id {} in the vocabulary and {} among the added tokens", file.string(), spelling, id, added->second);
+        fail(Fault::bad_data, "{}: \"{}\" has the id {} in the vocabulary and {} among the added tokens", file.string(),
+             spelling, id, added->second);
       }
       take(id, spelling);
       ids.emplace(spelling, id);
@@ -174,8 +185,12 @@ Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::stri
     }
     const auto id_of = [&](const std::string& spelling) {
       const auto found = ids.find(spelling);
-      if (found == ids.end()) fail(Fault::bad_data, "{}: a merge names or makes \"{}\", which is not in the vocabulary", file.string(), spelling);
-      if (special.count(found->second)) fail(Fault::bad_data, "{}: a merge names or makes the special token \"{}\"; text must not give it", file.string(), spelling);
+      if (found == ids.end())
+        fail(Fault::bad_data, "{}: a merge names or makes \"{}\", which is not in the vocabulary", file.string(),
+             spelling);
+      if (special.count(found->second))
+        fail(Fault::bad_data, "{}: a merge names or makes the special token \"{}\"; text must not give it",
+             file.string(), spelling);
       return found->second;
     };
     for (const json& merge : model.at("merges")) {
@@ -187,7 +202,8 @@ Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::stri
       const auto found = added_ids.find(*token);
       if (found != added_ids.end() && special.count(found->second)) d.bos = found->second;
     }
-    if (given(model, "unk_token") && !Bpe(d.tokens, {}, false).knows_all_bytes()) unsupported(file, "model.unk_token with a vocabulary that lacks single bytes");
+    if (given(model, "unk_token") && !Bpe(d.tokens, {}, false).knows_all_bytes())
+      unsupported(file, "model.unk_token with a vocabulary that lacks single bytes");
   } catch (const json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer of Hugging Face's form: {}", file.string(), error.what());
   }

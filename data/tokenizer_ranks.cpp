@@ -1,5 +1,5 @@
-// Reads Meta's tokenizer.model of Llama 3: a line for each token, its bytes in base64 and its rank, which is its id. The special tokens
-// follow from 128000 on; they stand in no file and have here their names in Llama 3.1.
+// Reads Meta's tokenizer.model of Llama 3: a line for each token, its bytes in base64 and its rank, which is its id.
+// The special tokens follow from 128000 on; they stand in no file and have here their names in Llama 3.1.
 #include <openssl/evp.h>
 
 #include <charconv>
@@ -17,7 +17,9 @@ constexpr int32_t kRanks = 128000, kSpecials = 256;
 std::optional<std::string> from_base64(std::string_view text) {
   if (text.empty() || text.size() % 4 != 0) return std::nullopt;
   std::string bytes(text.size(), '\0');
-  const int length = EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()), reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
+  const int length =
+      EVP_DecodeBlock(reinterpret_cast<unsigned char*>(bytes.data()),
+                      reinterpret_cast<const unsigned char*>(text.data()), static_cast<int>(text.size()));
   if (length < 0) return std::nullopt;
   const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
   bytes.resize(static_cast<size_t>(length) - padding);
@@ -25,9 +27,17 @@ std::optional<std::string> from_base64(std::string_view text) {
 }
 
 std::vector<std::string> special_names() {
-  std::vector<std::string> names = {"<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
-                                    "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>",
-                                    "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"};
+  std::vector<std::string> names = {"<|begin_of_text|>",
+                                    "<|end_of_text|>",
+                                    "<|reserved_special_token_0|>",
+                                    "<|reserved_special_token_1|>",
+                                    "<|finetune_right_pad_id|>",
+                                    "<|reserved_special_token_2|>",
+                                    "<|start_header_id|>",
+                                    "<|end_header_id|>",
+                                    "<|eom_id|>",
+                                    "<|eot_id|>",
+                                    "<|python_tag|>"};
   for (int i = 3; names.size() < kSpecials; ++i) names.push_back(fmt::format("<|reserved_special_token_{}|>", i));
   return names;
 }
@@ -52,16 +62,21 @@ Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::str
     const auto [stop, error] = std::from_chars(line.data() + space + 1, last, rank);
     const int32_t expected = static_cast<int32_t>(d.tokens.size());
     if (!bytes || error != std::errc() || stop != last || rank != expected) {
-      fail(Fault::bad_data, "{}:{}: expected \"BASE64 {}\", a token's bytes and its rank; only the tokenizer.model of Llama 3 is read (not SentencePiece's)",
+      fail(Fault::bad_data,
+           "{}:{}: expected \"BASE64 {}\", a token's bytes and its rank; only the tokenizer.model of Llama 3 is read "
+           "(not SentencePiece's)",
            file.string(), line_number, expected);
     }
-    if (!seen.insert(*bytes).second) fail(Fault::bad_data, "{}:{}: this token stands on an earlier line already", file.string(), line_number);
+    if (!seen.insert(*bytes).second)
+      fail(Fault::bad_data, "{}:{}: this token stands on an earlier line already", file.string(), line_number);
     d.tokens.emplace_back(*bytes, rank);
   }
   if (static_cast<int32_t>(d.tokens.size()) != kRanks) {
-    fail(Fault::bad_data, "{}: it holds {} tokens, Llama 3's tokenizer.model has {}; copy the file again", file.string(), d.tokens.size(), kRanks);
+    fail(Fault::bad_data, "{}: it holds {} tokens, Llama 3's tokenizer.model has {}; copy the file again",
+         file.string(), d.tokens.size(), kRanks);
   }
-  for (const std::string& name : special_names()) d.added.push_back({name, kRanks + static_cast<int32_t>(d.added.size()), true, false});
+  for (const std::string& name : special_names())
+    d.added.push_back({name, kRanks + static_cast<int32_t>(d.added.size()), true, false});
   d.merges = Bpe::implied_merges(d.tokens);
   d.whole_first = true;
   d.kind = PreTokenizer::Kind::llama3;

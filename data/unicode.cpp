@@ -7,9 +7,9 @@ namespace drover {
 namespace {
 
 struct Reading {
-  size_t length = 0;      // bytes of the character, or of the part of one that is well-formed so far
-  bool whole = false;     // the character is complete
-  bool cut_off = false;   // the text ends inside a character that is well-formed so far
+  size_t length = 0;     // bytes of the character, or of the part of one that is well-formed so far
+  bool whole = false;    // the character is complete
+  bool cut_off = false;  // the text ends inside a character that is well-formed so far
   char32_t code = 0;
 };
 
@@ -18,7 +18,10 @@ Reading read_front(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(0);
   if (first < 0x80) return {1, true, false, first};
-  const size_t expected = first >= 0xC2 && first < 0xE0 ? 2 : first >= 0xE0 && first < 0xF0 ? 3 : first >= 0xF0 && first < 0xF5 ? 4 : 0;
+  const size_t expected = first >= 0xC2 && first < 0xE0   ? 2
+                          : first >= 0xE0 && first < 0xF0 ? 3
+                          : first >= 0xF0 && first < 0xF5 ? 4
+                                                          : 0;
   if (expected == 0) return {1};
   // The second byte's range rules out overlong forms, surrogates and what lies above U+10FFFF.
   const unsigned char low = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
@@ -33,8 +36,8 @@ Reading read_front(std::string_view text) {
 }
 
 bool is_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 }  // namespace

@@ -28,10 +28,13 @@ Tensor Arena::tensor(int64_t rows, int64_t cols, DType dtype, int64_t pitch) {
   Arena& whole = near_ == nullptr ? *this : *near_;
   const int64_t taken = whole.used_ + (whole.far_ ? whole.far_->used_ : 0), room = whole.capacity_ / kAlign * kAlign;
   if (taken + bytes > room) {
-    fail(Fault::internal, "internal error: arena '{}' is full: {} of {} bytes are used and {} more are asked for; the dry run planned too little",
+    fail(Fault::internal,
+         "internal error: arena '{}' is full: {} of {} bytes are used and {} more are asked for; the dry run planned "
+         "too little",
          name_, taken, whole.capacity_, bytes);
   }
-  Tensor t = matrix(whole.block_ + (near_ == nullptr ? used_ : room - used_ - bytes), rows, cols, dtype, memory_.where());
+  Tensor t =
+      matrix(whole.block_ + (near_ == nullptr ? used_ : room - used_ - bytes), rows, cols, dtype, memory_.where());
   if (pitch != 0) t.pitch = pitch;
   used_ += bytes;
   whole.peak_ = std::max(whole.peak_, taken + bytes);

@@ -1,5 +1,6 @@
 // One big block per lifetime (weights, adapter, optimizer, saved, scratch) and bump allocation inside it.
-// An arena over a counting memory hands out addresses that nobody reads: its high-water mark is the plan of the real one.
+// An arena over a counting memory hands out addresses that nobody reads: its high-water mark is the plan of the real
+// one.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -14,12 +15,15 @@ namespace drover {
 class Memory {
  public:
   virtual ~Memory() = default;
-  virtual void* allocate(int64_t bytes) = 0;  // zero-filled, 4096-byte aligned; Fault::internal naming the bytes when there is no memory
+  virtual void* allocate(
+      int64_t bytes) = 0;  // zero-filled, 4096-byte aligned; Fault::internal naming the bytes when there is no memory
   virtual void release(void* block, int64_t bytes) = 0;
   virtual Where where() const = 0;
-  virtual int64_t process_bytes(int64_t bytes) const { return bytes; }  // how many of a block's bytes are the process's own memory
-  virtual int64_t free_bytes() const { return INT64_MAX; }              // how many more can be had beside the process's own
-  virtual int64_t held_bytes() const { return 0; }                      // of blocks that are not the process's own
+  virtual int64_t process_bytes(int64_t bytes) const {
+    return bytes;
+  }                                                         // how many of a block's bytes are the process's own memory
+  virtual int64_t free_bytes() const { return INT64_MAX; }  // how many more can be had beside the process's own
+  virtual int64_t held_bytes() const { return 0; }          // of blocks that are not the process's own
 };
 
 class Arena {
@@ -36,7 +40,8 @@ class Arena {
   static int64_t bytes_of(int64_t rows, int64_t cols, DType dtype, int64_t pitch = 0) {  // what such a tensor takes
     return (rows * (pitch == 0 ? cols : pitch) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
   }
-  // Takes from the other end of the same block, for a second stack of frames beside this one's. Capacity and peak are of both ends together, and asked of this one.
+  // Takes from the other end of the same block, for a second stack of frames beside this one's. Capacity and peak are
+  // of both ends together, and asked of this one.
   Arena& far_end();
   // For plans: every tensor of this end from now on takes so many bytes more than it needs.
   void add_to_each(int64_t bytes) { extra_ = bytes; }
@@ -55,7 +60,7 @@ class Arena {
   Memory& memory_;
   char* block_ = nullptr;
   int64_t capacity_ = 0, used_ = 0, peak_ = 0, extra_ = 0;
-  Arena* near_ = nullptr;       // of a far end: the arena whose block it shares
+  Arena* near_ = nullptr;  // of a far end: the arena whose block it shares
   std::unique_ptr<Arena> far_;
 };
 

@@ -1,10 +1,11 @@
 // The arithmetic of Drover on one device: about thirty ops, each with its equation, shapes, dtypes and aliasing rules.
 // Three backends implement it: Cpu, Cuda, Count (which counts and computes nothing). A new op is a method and a row of
 // DROVER_OPS here, its check, FLOPs and bytes in backend.cpp, a kernel `do_NAME` for Cpu and one for Cuda, and a test.
-// Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows of a chunk.
-// "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not alias unless it is said.
-// Ops are enqueued in order; only `download` and who waits for a Reading or a Moment hold the host up. Host arrays
-// (spans) are read before the call returns. Operands that do not fit are a bug (Fault::internal), whatever the backend.
+// Letters: T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn, V vocabulary rows of this rank, R rank, C rows
+// of a chunk. "float" below is bf16 or f32. Every op computes in fp32 and rounds once, at its output. Tensors do not
+// alias unless it is said. Ops are enqueued in order; only `download` and who waits for a Reading or a Moment hold the
+// host up. Host arrays (spans) are read before the call returns. Operands that do not fit are a bug (Fault::internal),
+// whatever the backend.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -46,8 +47,9 @@ struct Segment {
 };
 
 struct AttentionShape {
-  int64_t heads = 0, kv_heads = 0, head_dim = 0;  // heads % kv_heads == 0; query head h reads kv head h / (heads / kv_heads)
-  float scale = 1;                                // 1/√head_dim
+  int64_t heads = 0, kv_heads = 0,
+          head_dim = 0;  // heads % kv_heads == 0; query head h reads kv head h / (heads / kv_heads)
+  float scale = 1;       // 1/√head_dim
 };
 
 // How a row of logits chooses its token.
@@ -61,8 +63,9 @@ struct SamplingRow {
 inline constexpr int64_t kSamplingColumns = sizeof(SamplingRow) / sizeof(float);
 
 struct AdamW {
-  double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;  // double: 1 - β2 of a rounded β2 would be 1e-5 off
-  int64_t step = 1;  // of this update, from 1
+  double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8,
+         weight_decay = 0;  // double: 1 - β2 of a rounded β2 would be 1e-5 off
+  int64_t step = 1;         // of this update, from 1
 };
 
 // What a backend wants of the tensors that are made for it; known without the backend, for plans.
@@ -132,8 +135,10 @@ class Backend {
   virtual Memory& memory() = 0;
   virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds beside the arenas
   virtual BackendTraits traits() const { return {}; }
-  virtual bool enqueues() const { return false; }  // ops return before they are done, so that it pays to go on before a Reading is there
-  virtual std::string report() const { return {}; }  // which paths the work has taken so far, for the log
+  virtual bool enqueues() const {
+    return false;
+  }  // ops return before they are done, so that it pays to go on before a Reading is there
+  virtual std::string report() const { return {}; }             // which paths the work has taken so far, for the log
   void observe(OpObserver* observer) { observer_ = observer; }  // gets every op from now on; nullptr: none
 
   // --- moving ------------------------------------------------------------------------------------
@@ -171,8 +176,9 @@ class Backend {
   // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float;
   // v, a may be empty.
   void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
-  // For each term, dy_m being its columns of dy:  v_m = scale·dy_m·b,  grad_b += dy_mᵀ·u.  v (T,≥ Σ r) float: the terms' v_m side by side, then zeros; it may lie
-  // beside dy in one memory. Unless it is overridden, two products a term.
+  // For each term, dy_m being its columns of dy:  v_m = scale·dy_m·b,  grad_b += dy_mᵀ·u.  v (T,≥ Σ r) float: the
+  // terms' v_m side by side, then zeros; it may lie beside dy in one memory. Unless it is overridden, two products a
+  // term.
   void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
 
   // --- pointwise ---------------------------------------------------------------------------------
@@ -181,70 +187,79 @@ class Backend {
   void dropout(Tensor x, const DropoutMask& mask, Tensor y);  // y = mask∘x/(1-p).  same float shape
   void dropout_add(Tensor x, const DropoutMask& mask, Tensor y);  // y += mask∘x/(1-p).  any float
 
-  // y[t,i] = x[t,i]·rstd[t]·w[i], rstd[t] = 1/√(mean_i x[t,i]² + eps).  x, y (T,D) float; w (D) float; rstd (T) f32. Source: Zhang & Sennrich 2019.
+  // y[t,i] = x[t,i]·rstd[t]·w[i], rstd[t] = 1/√(mean_i x[t,i]² + eps).  x, y (T,D) float; w (D) float; rstd (T) f32.
+  // Source: Zhang & Sennrich 2019.
   void rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd);
   void rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y);  // the same y from a kept rstd
-  // dx[t,i] += rstd[t]·(g[i] - x̂[i]·mean_j(g[j]·x̂[j])), g = dy∘w, x̂ = x·rstd.  dy, x, dx (T,D) float. The weight is frozen: no dw.
+  // dx[t,i] += rstd[t]·(g[i] - x̂[i]·mean_j(g[j]·x̂[j])), g = dy∘w, x̂ = x·rstd.  dy, x, dx (T,D) float. The weight is
+  // frozen: no dw.
   void rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w, Tensor dx);
 
-  // Rotates pairs (i, i+E/2) of every head of x by its token's angle, in place; `inverse` by minus the angle (the backward).
-  // x (T, n·E) float; positions (T) i32; cosine, sine (P, E/2) f32. Source: Su et al. 2021, in Hugging Face's half-split order.
+  // Rotates pairs (i, i+E/2) of every head of x by its token's angle, in place; `inverse` by minus the angle (the
+  // backward). x (T, n·E) float; positions (T) i32; cosine, sine (P, E/2) f32. Source: Su et al. 2021, in Hugging
+  // Face's half-split order.
   void rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse);
 
   // y = silu(gate)·up.  gate_up (T,2F) = [gate | up], y (T,F), same float. Source: Shazeer 2020.
   void swiglu(Tensor gate_up, Tensor y);
-  // d_gate = dy·up·silu'(gate), d_up = dy·silu(gate), and, unless it is empty, the forward's y once more.  dy, y (T,F), gate_up, d_gate_up (T,2F), same float;
-  // d_gate_up may be gate_up, and y dy.
+  // d_gate = dy·up·silu'(gate), d_up = dy·silu(gate), and, unless it is empty, the forward's y once more.  dy, y (T,F),
+  // gate_up, d_gate_up (T,2F), same float; d_gate_up may be gate_up, and y dy.
   void swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up, Tensor y);
 
-  // y[t] = table[id[t] - begin] where begin <= id[t] < begin + valid, else 0.  ids (T) i32, table (V,D) float, y (T,D) same float.
+  // y[t] = table[id[t] - begin] where begin <= id[t] < begin + valid, else 0.  ids (T) i32, table (V,D) float, y (T,D)
+  // same float.
   void embedding(Tensor ids, const Weight& table, int64_t begin, int64_t valid, Tensor y);
 
   // --- attention ---------------------------------------------------------------------------------
-  // o[i] = Σ_j softmax_j(scale·q[i]·k[j])·v[j], per head, tiled (no T×T tensor).  q, o (T,H·E) same float as kv; lse (T,H) f32 = ln Σ exp.
-  // Source: Dao 2023 (FlashAttention-2). Rows outside every segment are left alone. A row that sees no key gives o = 0, lse = -inf.
+  // o[i] = Σ_j softmax_j(scale·q[i]·k[j])·v[j], per head, tiled (no T×T tensor).  q, o (T,H·E) same float as kv; lse
+  // (T,H) f32 = ln Σ exp. Source: Dao 2023 (FlashAttention-2). Rows outside every segment are left alone. A row that
+  // sees no key gives o = 0, lse = -inf.
   void attention(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape, Tensor o,
                  Tensor lse);
-  // dq (T,H·E), dk, dv (rows of kv, K·E) are written (not added to) on the segments' rows; contiguous views only (no block table). May not alias.
+  // dq (T,H·E), dk, dv (rows of kv, K·E) are written (not added to) on the segments' rows; contiguous views only (no
+  // block table). May not alias.
   void attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments, const AttentionShape& shape,
                           Tensor o, Tensor lse, Tensor d_o, Tensor dq, Tensor dk, Tensor dv);
 
   // --- loss: softmax over a vocabulary that is seen block by block -------------------------------
-  // Folds a block of logits into running statistics {max, Σ exp(l - max), logit of the label}; start them with `start_statistics`.
-  // logits (C,B) f32: vocabulary rows [begin, begin + B), of which the first `valid` count; labels (C) i32; statistics (C,3) f32.
+  // Folds a block of logits into running statistics {max, Σ exp(l - max), logit of the label}; start them with
+  // `start_statistics`. logits (C,B) f32: vocabulary rows [begin, begin + B), of which the first `valid` count; labels
+  // (C) i32; statistics (C,3) f32.
   void start_statistics(Tensor statistics);  // {-inf, 0, 0}
   void fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics);
   // parts (n·C,3): n ranks' statistics, one under another → lse (C) f32, logprob (C) f32 = label logit - lse.
   void merge_statistics(Tensor parts, Tensor lse, Tensor logprob);
-  // d[c,v] = exp(logits[c,v] - lse[c]) - [labels[c] == begin + v], 0 for v >= valid.  logits f32; d float, may alias logits when f32.
+  // d[c,v] = exp(logits[c,v] - lse[c]) - [labels[c] == begin + v], 0 for v >= valid.  logits f32; d float, may alias
+  // logits when f32.
   void cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse, Tensor d);
 
   // --- generation --------------------------------------------------------------------------------
   // tokens[i] = the column that row i chooses, or -1 where one of its logits is not finite.  logits (N,V) f32, choices
   // (N,5) f32 with a SamplingRow each, tokens (N) i32. Columns are ordered by falling logit, and by rising number among
   // equals; their masses are p = exp((l - max)/temperature). Kept are the first top_k of those with p >= min_p; the
-  // nucleus is the fewest first ones of them whose mass reaches top_p·(the mass of those kept); chosen is the first whose
-  // mass, with all before it, exceeds uniform·(the nucleus' mass). Source: Holtzman et al. 2020 (top-p); Nguyen et al.
-  // 2024 (min-p); the order in which the limits apply is vLLM's.
+  // nucleus is the fewest first ones of them whose mass reaches top_p·(the mass of those kept); chosen is the first
+  // whose mass, with all before it, exceeds uniform·(the nucleus' mass). Source: Holtzman et al. 2020 (top-p); Nguyen
+  // et al. 2024 (min-p); the order in which the limits apply is vLLM's.
   void sample(Tensor logits, Tensor choices, Tensor tokens);
   // l = logits[row][token] becomes l' - subtracted, l' = (l + bias)/repetition where l + bias > 0, else ·repetition.
-  // logits (N,V) f32; places (M,2) i32 {row, token}, each at most once; changes (M,3) f32 {bias, repetition, subtracted}.
-  // Source: Keskar et al. 2019 (repetition); OpenAI's frequency and presence penalties are subtracted.
+  // logits (N,V) f32; places (M,2) i32 {row, token}, each at most once; changes (M,3) f32 {bias, repetition,
+  // subtracted}. Source: Keskar et al. 2019 (repetition); OpenAI's frequency and presence penalties are subtracted.
   void penalize(Tensor logits, Tensor places, Tensor changes);
   // ln softmax(logits): values[i] of column tokens[i], and the k largest with their columns, in sample's order.
-  // logits (N,V) f32; tokens (N) i32; values (N) f32; top (N,k) i32 and top_values (N,k) f32, k <= V, may be empty. A row
-  // with a logit that is not finite gives NaN and -1.
+  // logits (N,V) f32; tokens (N) i32; values (N) f32; top (N,k) i32 and top_values (N,k) f32, k <= V, may be empty. A
+  // row with a logit that is not finite gives NaN and -1.
   void log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values);
 
   // --- optimizer ---------------------------------------------------------------------------------
   // Both accumulate in fp64 in a fixed order; x, y (n) f32, sum (1) f64.
   void sum_squares(Tensor x, Tensor sum);    // sum[0] += Σ x[i]²
   void dot(Tensor x, Tensor y, Tensor sum);  // sum[0] += Σ x[i]·y[i]
-  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite, and where factor[0] was NaN before: it stays so.
+  // factor[0] = min(1, max_norm/(√sum + 1e-6)); 1 where max_norm <= 0; NaN where sum is not finite, and where factor[0]
+  // was NaN before: it stays so.
   void clip_factor(Tensor sum, float max_norm, Tensor factor);
-  // Nothing is updated where factor[0] is not finite, so that steps can be enqueued before anybody has looked at a norm.
-  // torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32; g is multiplied by factor[0].
-  // Source: Loshchilov & Hutter 2019; torch.optim.AdamW.
+  // Nothing is updated where factor[0] is not finite, so that steps can be enqueued before anybody has looked at a
+  // norm. torch's AdamW order: p -= lr·wd·p; m, v updated; p -= lr/(1-β1ᵗ)·m/(√v/√(1-β2ᵗ) + eps).  p, g, m, v (n) f32;
+  // g is multiplied by factor[0]. Source: Loshchilov & Hutter 2019; torch.optim.AdamW.
   void adamw(const AdamW& settings, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v);
 
  protected:

@@ -36,7 +36,10 @@ DeviceKind agreed_device(Communicator& world, const Recipe& recipe) {
     if (why.empty()) why = all[rank].substr(4);
   }
   if (!without.empty() && without.size() < all.size()) {
-    fail(Fault::bad_recipe, "rank{} {} found no usable GPU, and the others did: {}; set device: cpu, or start ranks only where there are GPUs", without.size() == 1 ? "" : "s", list_ranks(without), why);
+    fail(Fault::bad_recipe,
+         "rank{} {} found no usable GPU, and the others did: {}; set device: cpu, or start ranks only where there are "
+         "GPUs",
+         without.size() == 1 ? "" : "s", list_ranks(without), why);
   }
   return mine;
 }
@@ -59,7 +62,8 @@ Device open_device(const Mesh& host, const Recipe& recipe, const Process& proces
   if (agreed_device(world, recipe) == DeviceKind::cpu) return {make_cpu_backend(process.threads), host};
 
   Device device{nullptr, host};
-  const CudaChoice choice{.device = process.mpi.local_rank % std::max(1, cuda_status().devices), .deterministic = recipe.train.deterministic};
+  const CudaChoice choice{.device = process.mpi.local_rank % std::max(1, cuda_status().devices),
+                          .deterministic = recipe.train.deterministic};
   together(world, [&] { device.backend = make_cuda_backend(choice); });
   if (world.size() == 1) return device;
 

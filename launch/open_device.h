@@ -10,7 +10,8 @@ namespace drover {
 // What the recipe's device is on this machine; bad_recipe where it cannot be had.
 DeviceKind device_of(const Recipe& recipe);
 
-// Collective over host.world. A rank's GPU is that of its number on the node. Says how the ranks' GPUs speak, unless there is one rank.
+// Collective over host.world. A rank's GPU is that of its number on the node. Says how the ranks' GPUs speak, unless
+// there is one rank.
 Device open_device(const Mesh& host, const Recipe& recipe, const Process& process);
 
 }  // namespace drover

@@ -19,7 +19,8 @@ namespace drover {
 
 namespace {
 
-// The cores this job may use on the node: everything its cpuset allows, whatever single core a launcher bound the rank to.
+// The cores this job may use on the node: everything its cpuset allows, whatever single core a launcher bound the rank
+// to.
 std::vector<int> allowed_cores() {
   cpu_set_t all;
   CPU_ZERO(&all);
@@ -66,7 +67,10 @@ Process start_process(int* argc, char*** argv, OnStop on_stop) {
   }
   if (launched_by_mpi()) process.mpi = start_mpi(argc, argv);
   log::set_rank(process.mpi.rank, process.mpi.size);
-  if (std::getenv("DROVER_LAUNCH") != nullptr && process.mpi.rank == 0) log::put("\x1e" "drover: ranks started\n");  // for launch/rank-output
+  if (std::getenv("DROVER_LAUNCH") != nullptr && process.mpi.rank == 0)
+    log::put(
+        "\x1e"
+        "drover: ranks started\n");  // for launch/rank-output
   process.world = launched_by_mpi() ? make_world_communicator() : make_self_communicator("world");
   process.threads = take_cores(process.mpi);
   return process;
@@ -76,14 +80,16 @@ Mesh make_mesh(const MeshShape& shape) { return launched_by_mpi() ? make_mpi_mes
 
 void check_same_program(const Process& process) {
   const std::string module = cuda_module_file();
-  check_same(*process.world, "the program", sha256_file("/proc/self/exe") + (module.empty() ? "" : sha256_file(module)));
+  check_same(*process.world, "the program",
+             sha256_file("/proc/self/exe") + (module.empty() ? "" : sha256_file(module)));
 }
 
 int guarded(const Process& process, const std::function<Exit()>& verb) {
   const bool several = process.mpi.size > 1;
   try {
     const Exit code = verb();
-    if (!std::cout.flush()) fail(Fault::io, "the result could not be written to stdout; is the disk full, or its reader gone?");
+    if (!std::cout.flush())
+      fail(Fault::io, "the result could not be written to stdout; is the disk full, or its reader gone?");
     if (launched_by_mpi()) finish_mpi();
     return static_cast<int>(code);
   } catch (const fs::filesystem_error& error) {

@@ -16,19 +16,24 @@ struct Process {
 // The mesh of this job's ranks. Collective; the ranks have agreed on the shape.
 Mesh make_mesh(const MeshShape& shape);
 
-enum class OnStop { save, end };  // what a stop signal does: the run is saved (`train`), or the process ends as any other
+enum class OnStop {
+  save,
+  end
+};  // what a stop signal does: the run is saved (`train`), or the process ends as any other
 
-// The first thing that the program does, before any library is initialised and any thread is started: stop signals wait, closed descriptors are opened.
+// The first thing that the program does, before any library is initialised and any thread is started: stop signals
+// wait, closed descriptors are opened.
 void prepare_process();
 
-// Decides what stop signals do, starts MPI when a launcher started us, takes this rank's share of the cores (OMP_NUM_THREADS overrides the number of
-// threads) and pins to it.
+// Decides what stop signals do, starts MPI when a launcher started us, takes this rank's share of the cores
+// (OMP_NUM_THREADS overrides the number of threads) and pins to it.
 Process start_process(int* argc, char*** argv, OnStop on_stop);
 
 // The ranks run one program, CUDA backend included: its content is compared. Collective.
 void check_same_program(const Process& process);
 
-// Runs a verb: an expected error is printed once and becomes its exit code on all ranks; anything unexpected is printed with the rank and ends all.
+// Runs a verb: an expected error is printed once and becomes its exit code on all ranks; anything unexpected is printed
+// with the rank and ends all.
 int guarded(const Process& process, const std::function<Exit()>& verb);
 
 }  // namespace drover

@@ -47,7 +47,8 @@ ordered_json card_of(const Process& process) {
   const std::string node = host_name();
   unsigned cpu = 0, numa = 0;
   getcpu(&cpu, &numa);
-  const std::string module = cuda_module_file(), driver = first_line_of("/sys/module/nvidia/version"), gpu_numa = gpu.pci.empty() ? "" : first_line_of("/sys/bus/pci/devices/" + gpu.pci + "/numa_node");
+  const std::string module = cuda_module_file(), driver = first_line_of("/sys/module/nvidia/version"),
+                    gpu_numa = gpu.pci.empty() ? "" : first_line_of("/sys/bus/pci/devices/" + gpu.pci + "/numa_node");
   std::string nccl;
   try {
     if (cuda.usable) nccl = nccl_version();
@@ -73,7 +74,9 @@ std::vector<std::string> differences(const std::vector<ordered_json>& cards) {
     for (size_t r = 0; r < cards.size(); ++r) ranks[cards[r][key].dump()].push_back(static_cast<int>(r));
     const auto common = std::ranges::max_element(ranks, {}, [](const auto& entry) { return entry.second.size(); });
     for (const auto& [value, odd] : ranks) {
-      if (value != common->first) found.push_back(fmt::format("rank{} {} differ{} in {}: {}, the others have {}", odd.size() == 1 ? "" : "s", list_ranks(odd), odd.size() == 1 ? "s" : "", key, value, common->first));
+      if (value != common->first)
+        found.push_back(fmt::format("rank{} {} differ{} in {}: {}, the others have {}", odd.size() == 1 ? "" : "s",
+                                    list_ranks(odd), odd.size() == 1 ? "s" : "", key, value, common->first));
     }
   }
   return found;
@@ -108,14 +111,16 @@ struct Seconds {  // what a rank measured
 
 Speed speed_of(Communicator& axis, Communicator& world, Backend& backend, const std::vector<ordered_json>& cards) {
   Arena arena("probe", backend.memory(), 3 * kProbeBytes);
-  Tensor x = arena.tensor(kProbeBytes / 4, 1, DType::f32), out = arena.tensor(kProbeBytes / 4, 1, DType::f32), in = arena.tensor(kProbeBytes / 4, 1, DType::f32);
+  Tensor x = arena.tensor(kProbeBytes / 4, 1, DType::f32), out = arena.tensor(kProbeBytes / 4, 1, DType::f32),
+         in = arena.tensor(kProbeBytes / 4, 1, DType::f32);
   const double reduce = seconds_of(backend, x, [&] { axis.all_reduce(x); });
   const int next = (axis.rank() + 1) % axis.size(), previous = (axis.rank() + axis.size() - 1) % axis.size();
   const double send = seconds_of(backend, in, [&] {
     const PeerMessage both[] = {{PeerMessage::Way::send, out, next, 1}, {PeerMessage::Way::receive, in, previous, 1}};
     axis.exchange(both)->wait();
   });
-  const std::vector<std::string> members = axis.gather_strings(cards[static_cast<size_t>(world.rank())]["node"].get<std::string>());
+  const std::vector<std::string> members =
+      axis.gather_strings(cards[static_cast<size_t>(world.rank())]["node"].get<std::string>());
   const bool spans = std::ranges::any_of(members, [&](const std::string& node) { return node != members.front(); });
   Seconds slowest;
   for (const Seconds& of_rank : gather(world, Seconds{reduce, send, spans})) {
@@ -127,7 +132,8 @@ Speed speed_of(Communicator& axis, Communicator& world, Backend& backend, const 
   return {axis.axis(), axis.size(), slowest.spans_nodes, kGigabytes / slowest.reduce, kGigabytes / slowest.send};
 }
 
-// What tensor parallelism across nodes costs a step: four sums of tokens × hidden a layer and micro-batch (two forward, two backward).
+// What tensor parallelism across nodes costs a step: four sums of tokens × hidden a layer and micro-batch (two forward,
+// two backward).
 std::string cost_of_tp(const Recipe& recipe, const MeshShape& shape, double gigabytes_per_second) {
   const ModelConfig model = model_config_of(recipe, ShapeFrom::directory_or_name);
   const double micro_batches = static_cast<double>(recipe.train.global_batch_size) /
@@ -136,8 +142,10 @@ std::string cost_of_tp(const Recipe& recipe, const MeshShape& shape, double giga
   const double gigabytes = 4.0 * static_cast<double>(model.layers) / shape.pp() * tokens *
                            static_cast<double>(model.hidden) *
                            static_cast<double>(size_of(dtype_of(recipe.train.dtype))) * 1e-9;
-  return fmt::format("tp spans nodes: a step sums {:.1f} GB a rank over it, {:.1f} s at {:.2f} GB/s; let tp divide the ranks of a node, and give pp or dp the rest", gigabytes, gigabytes / gigabytes_per_second,
-                     gigabytes_per_second);
+  return fmt::format(
+      "tp spans nodes: a step sums {:.1f} GB a rank over it, {:.1f} s at {:.2f} GB/s; let tp divide the ranks of a "
+      "node, and give pp or dp the rest",
+      gigabytes, gigabytes / gigabytes_per_second, gigabytes_per_second);
 }
 
 std::string nodes_of(const std::vector<ordered_json>& cards, const MeshShape& shape) {
@@ -162,7 +170,8 @@ std::string nodes_of(const std::vector<ordered_json>& cards, const MeshShape& sh
 // rank_hangs where a rank is silent, said by the lowest that answers.
 std::vector<ordered_json> all_cards(const Process& process) {
   const int self = process.mpi.rank;
-  const std::vector<std::optional<std::string>> answers = process.world->roll_call(card_of(process).dump(), kAnswerSeconds);
+  const std::vector<std::optional<std::string>> answers =
+      process.world->roll_call(card_of(process).dump(), kAnswerSeconds);
   std::vector<ordered_json> cards;
   std::vector<int> silent;
   int speaker = -1;
@@ -173,10 +182,15 @@ std::vector<ordered_json> all_cards(const Process& process) {
   }
   if (silent.empty()) return cards;
   if (self != speaker) std::this_thread::sleep_for(std::chrono::seconds(10));  // the speaker ends all
-  for (size_t r = 0; r < cards.size(); ++r) std::cout << (answers[r] ? fmt::format("rank {} answers: {}\n", r, cards[r]["node"].get<std::string>()) : fmt::format("rank {} does NOT ANSWER\n", r));
+  for (size_t r = 0; r < cards.size(); ++r)
+    std::cout << (answers[r] ? fmt::format("rank {} answers: {}\n", r, cards[r]["node"].get<std::string>())
+                             : fmt::format("rank {} does NOT ANSWER\n", r));
   std::cout << std::flush;
-  fail(Fault::rank_hangs, "rank{} {} did not answer within {:g} s: the GPU's driver, the file system with the program, or the network of {} hangs; see nvidia-smi and dmesg there", silent.size() == 1 ? "" : "s",
-       list_ranks(silent), kAnswerSeconds, silent.size() == 1 ? "its node" : "their nodes");
+  fail(Fault::rank_hangs,
+       "rank{} {} did not answer within {:g} s: the GPU's driver, the file system with the program, or the network of "
+       "{} hangs; see nvidia-smi and dmesg there",
+       silent.size() == 1 ? "" : "s", list_ranks(silent), kAnswerSeconds,
+       silent.size() == 1 ? "its node" : "their nodes");
 }
 
 }  // namespace
@@ -218,20 +232,30 @@ Exit diagnose_ranks(const Process& process, const std::string& recipe_file, bool
   if (world.rank() != 0) return code;
   if (json) {
     ordered_json axes = ordered_json::array();
-    for (const Speed& s : speeds) axes.push_back({{"axis", s.axis}, {"size", s.size}, {"spans_nodes", s.spans_nodes}, {"all_reduce_gb_per_second", s.all_reduce}, {"send_gb_per_second", s.send}});
-    std::cout << ordered_json{{"ready", advice.empty()}, {"ranks", cards}, {"axes", axes}, {"advice", advice}}.dump() << '\n';
+    for (const Speed& s : speeds)
+      axes.push_back({{"axis", s.axis},
+                      {"size", s.size},
+                      {"spans_nodes", s.spans_nodes},
+                      {"all_reduce_gb_per_second", s.all_reduce},
+                      {"send_gb_per_second", s.send}});
+    std::cout << ordered_json{{"ready", advice.empty()}, {"ranks", cards}, {"axes", axes}, {"advice", advice}}.dump()
+              << '\n';
     return code;
   }
   for (size_t r = 0; r < cards.size(); ++r) {
     const ordered_json& c = cards[r];
-    std::cout << fmt::format("rank {}: node {}, GPU {}{}, NUMA node {}, driver {}, {}build {}, {} threads\n", r, c["node"].get<std::string>(), c["gpu"].get<std::string>(),
-                             c["uuid"].get<std::string>().empty() ? "" : " " + c["uuid"].get<std::string>(), c["numa"].get<int>(), c["driver"].get<std::string>(),
-                             c["libraries"].get<std::string>().empty() ? "" : c["libraries"].get<std::string>() + ", ", c["build"].get<std::string>(), c["threads"].get<int>());
+    std::cout << fmt::format("rank {}: node {}, GPU {}{}, NUMA node {}, driver {}, {}build {}, {} threads\n", r,
+                             c["node"].get<std::string>(), c["gpu"].get<std::string>(),
+                             c["uuid"].get<std::string>().empty() ? "" : " " + c["uuid"].get<std::string>(),
+                             c["numa"].get<int>(), c["driver"].get<std::string>(),
+                             c["libraries"].get<std::string>().empty() ? "" : c["libraries"].get<std::string>() + ", ",
+                             c["build"].get<std::string>(), c["threads"].get<int>());
   }
   std::cout << nodes_of(cards, shape);
   for (const Speed& s : speeds) {
-    std::cout << fmt::format("{}: {} ranks{}: all-reduce {:.2f} GB/s, send {:.2f} GB/s ({} MiB, slowest group, median of {})\n", s.axis, s.size, s.spans_nodes ? " across nodes" : " within a node", s.all_reduce, s.send,
-                             kProbeBytes >> 20, kRepeats);
+    std::cout << fmt::format(
+        "{}: {} ranks{}: all-reduce {:.2f} GB/s, send {:.2f} GB/s ({} MiB, slowest group, median of {})\n", s.axis,
+        s.size, s.spans_nodes ? " across nodes" : " within a node", s.all_reduce, s.send, kProbeBytes >> 20, kRepeats);
   }
   for (const std::string& line : advice) std::cout << "NOT READY: " << line << '\n';
   if (advice.empty()) std::cout << "ready: " << world.size() << (world.size() == 1 ? " rank\n" : " ranks\n");

@@ -7,8 +7,9 @@
 
 namespace drover {
 
-// Collective. One line a rank, what differs, and the speed of every axis of the recipe's mesh (without a recipe: of one axis of all ranks). Ends within a
-// minute: a rank that does not answer is named (rank_hangs). missing_input where something is to be mended.
+// Collective. One line a rank, what differs, and the speed of every axis of the recipe's mesh (without a recipe: of one
+// axis of all ranks). Ends within a minute: a rank that does not answer is named (rank_hangs). missing_input where
+// something is to be mended.
 Exit diagnose_ranks(const Process& process, const std::string& recipe, bool json);
 
 }  // namespace drover

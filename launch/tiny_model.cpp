@@ -32,16 +32,38 @@ constexpr const char* kSpecial[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>
 ordered_json tokenizer_json() {
   ordered_json vocab, added = ordered_json::array();
   for (int i = 0; i < 3; ++i) {
-    added.push_back({{"id", i}, {"content", kSpecial[i]}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}});
+    added.push_back({{"id", i},
+                     {"content", kSpecial[i]},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", true}});
     vocab[kSpecial[i]] = i;
   }
   for (int byte = 0; byte < 256; ++byte) vocab[character_of_byte(byte)] = byte + 3;
-  const ordered_json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  return {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added}, {"normalizer", nullptr},
-          {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Digits"}, {"individual_digits", true}}, byte_level}}}},
-          {"post_processor", nullptr}, {"decoder", byte_level},
-          {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
-                     {"fuse_unk", false}, {"byte_fallback", false}, {"ignore_merges", false}, {"vocab", vocab}, {"merges", ordered_json::array()}}}};
+  const ordered_json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  return {{"version", "1.0"},
+          {"truncation", nullptr},
+          {"padding", nullptr},
+          {"added_tokens", added},
+          {"normalizer", nullptr},
+          {"pre_tokenizer",
+           {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Digits"}, {"individual_digits", true}}, byte_level}}}},
+          {"post_processor", nullptr},
+          {"decoder", byte_level},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"end_of_word_suffix", nullptr},
+            {"fuse_unk", false},
+            {"byte_fallback", false},
+            {"ignore_merges", false},
+            {"vocab", vocab},
+            {"merges", ordered_json::array()}}}};
 }
 
 }  // namespace
@@ -49,23 +71,30 @@ ordered_json tokenizer_json() {
 void make_tiny_model(const fs::path& directory, uint64_t seed) {
   if (fs::exists(directory / "model.safetensors")) return log::info("{} is there already", directory.string());
   ModelConfig c;
-  c.hidden = 64, c.layers = 4, c.heads = 8, c.kv_heads = 4, c.head_dim = 12, c.ffn = 160, c.vocab = 259, c.max_positions = 1024;
+  c.hidden = 64, c.layers = 4, c.heads = 8, c.kv_heads = 4, c.head_dim = 12, c.ffn = 160, c.vocab = 259,
+  c.max_positions = 1024;
   c.bos = 1, c.eos = {2}, c.rope_scaling = RopeScaling{8, 1, 4, 64};
   if (directory.has_parent_path()) make_directories(directory.parent_path());
   StagedDirectory staged{directory};
   write_text(staged.path() / "config.json", write_model_config(c));
   write_text(staged.path() / "tokenizer.json", tokenizer_json().dump(1));
-  const std::string chat = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
-                           "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
-  write_text(staged.path() / "tokenizer_config.json",
-             ordered_json{{"bos_token", "<|im_start|>"}, {"eos_token", "<|im_end|>"}, {"chat_template", chat}, {"tokenizer_class", "PreTrainedTokenizerFast"}}.dump(1));
+  const std::string chat =
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+      "'\\n'}}{% endfor %}"
+      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+  write_text(staged.path() / "tokenizer_config.json", ordered_json{{"bos_token", "<|im_start|>"},
+                                                                   {"eos_token", "<|im_end|>"},
+                                                                   {"chat_template", chat},
+                                                                   {"tokenizer_class", "PreTrainedTokenizerFast"}}
+                                                          .dump(1));
   write_text(staged.path() / "generation_config.json", ordered_json{{"bos_token_id", 1}, {"eos_token_id", 2}}.dump(1));
 
   std::map<std::string, ParamSpec> specs;
   std::vector<TensorSpec> tensors;
   for (const ParamSpec& spec : weight_table(c)) {
     specs[spec.name] = spec;
-    tensors.push_back({spec.name, StoredType::bf16, spec.cols == 1 ? std::vector<int64_t>{spec.rows} : std::vector<int64_t>{spec.rows, spec.cols}});
+    tensors.push_back({spec.name, StoredType::bf16,
+                       spec.cols == 1 ? std::vector<int64_t>{spec.rows} : std::vector<int64_t>{spec.rows, spec.cols}});
   }
   SafetensorsWriter writer(staged.path() / "model.safetensors", tensors);
   for (const TensorSpec& tensor : writer.order()) {

@@ -7,7 +7,8 @@
 
 namespace drover {
 
-AdapterLayout adapter_layout(const ModelConfig& config, const std::function<std::optional<LowRankSpec>(const std::string& path)>& match) {
+AdapterLayout adapter_layout(const ModelConfig& config,
+                             const std::function<std::optional<LowRankSpec>(const std::string& path)>& match) {
   AdapterLayout layout(static_cast<size_t>(config.layers));
   bool any = false;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -18,7 +19,8 @@ AdapterLayout adapter_layout(const ModelConfig& config, const std::function<std:
   }
   if (!any) {
     fail(Fault::bad_data,
-         "the adapter's target_modules match no linear of this model; allowed are all-linear, or names among q_proj, k_proj, v_proj, o_proj, "
+         "the adapter's target_modules match no linear of this model; allowed are all-linear, or names among q_proj, "
+         "k_proj, v_proj, o_proj, "
          "gate_proj, up_proj, down_proj, or a regex on paths like {}",
          module_path(0, Projection::q));
   }
@@ -115,7 +117,8 @@ int64_t AdapterSet::rank_of(int64_t layer, Projection projection) const {
 }
 
 KaimingUniform::KaimingUniform(uint64_t seed, const std::string& name, int64_t fan_in)
-    : key_(PhiloxKey::of(sha256_prefix(fmt::format("{}:{}", seed, name)))), bound_(1.0f / std::sqrt(static_cast<float>(fan_in))) {}
+    : key_(PhiloxKey::of(sha256_prefix(fmt::format("{}:{}", seed, name)))),
+      bound_(1.0f / std::sqrt(static_cast<float>(fan_in))) {}
 
 void AdapterSet::initialise(uint64_t seed) {
   load([seed](const FactorSlice& f, float* values) {
@@ -125,7 +128,8 @@ void AdapterSet::initialise(uint64_t seed) {
     }
     const KaimingUniform draw(seed, f.name, f.cols);
     for (int64_t row = 0; row < f.row_count; ++row) {
-      for (int64_t col = 0; col < f.col_count; ++col) *values++ = draw.at((f.row_begin + row) * f.cols + f.col_begin + col);
+      for (int64_t col = 0; col < f.col_count; ++col)
+        *values++ = draw.at((f.row_begin + row) * f.cols + f.col_begin + col);
     }
   });
 }

@@ -26,7 +26,8 @@ struct LowRankSpec {
 using AdapterLayout = std::vector<std::array<std::optional<LowRankSpec>, kProjections>>;  // by layer, by projection
 
 // Asks `match` for every linear by its module path; bad_data when nothing matches.
-AdapterLayout adapter_layout(const ModelConfig& config, const std::function<std::optional<LowRankSpec>(const std::string& path)>& match);
+AdapterLayout adapter_layout(const ModelConfig& config,
+                             const std::function<std::optional<LowRankSpec>(const std::string& path)>& match);
 int64_t trainable_parameters(const ModelConfig& config, const AdapterLayout& layout);
 int64_t lowest_adapted_layer(const AdapterLayout& layout);  // == layers when there is none
 
@@ -69,7 +70,8 @@ class AdapterSet {
   // or, where that is empty, its place in the flat buffer.
   Tensor copy_of(const FactorSlice& f, Tensor room);
 
-  // A as PEFT draws it: Kaiming uniform with a = √5, that is uniform in ±1/√fan_in with the global fan_in, by global element index; B = 0.
+  // A as PEFT draws it: Kaiming uniform with a = √5, that is uniform in ±1/√fan_in with the global fan_in, by global
+  // element index; B = 0.
   void initialise(uint64_t seed);
   // Fills every slice from a function that writes the slice's values, row-major.
   using FactorReader = std::function<void(const FactorSlice&, float* values)>;

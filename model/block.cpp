@@ -24,7 +24,8 @@ Block::Saved Block::saved(Arena& arena, int64_t t, DType dtype) const {
 
 Block::Saved Block::Saved::rows_from(int64_t begin, int64_t count) const {
   Saved part = *this;
-  for (Tensor* t : {&part.x, &part.rstd, &part.qkv, &part.attended, &part.lse, &part.h, &part.h_rstd, &part.gate_up, &part.u_qkv, &part.u_o, &part.u_gate_up, &part.u_down}) {
+  for (Tensor* t : {&part.x, &part.rstd, &part.qkv, &part.attended, &part.lse, &part.h, &part.h_rstd, &part.gate_up,
+                    &part.u_qkv, &part.u_o, &part.u_gate_up, &part.u_down}) {
     if (!t->empty()) *t = t->rows_from(begin, count);
   }
   return part;

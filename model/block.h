@@ -1,6 +1,7 @@
 // One Llama block:  h = x + Wo·attention(rope(Wqkv·norm(x)));   y = h + Wdown·(silu(gate)·up),  [gate|up] = Wgu·norm(h)
-// Backward is the mirror of forward, line for line. T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn (H, K, F: this rank's share).
-// Kept for backward: x, rstd, qkv, attended, lse, h, h_rstd, gate_up and the adapters' u; the elementwise rest is computed again.
+// Backward is the mirror of forward, line for line. T tokens, D hidden, H heads, K kv heads, E head_dim, F ffn (H, K,
+// F: this rank's share). Kept for backward: x, rstd, qkv, attended, lse, h, h_rstd, gate_up and the adapters' u; the
+// elementwise rest is computed again.
 #pragma once
 #include "model/linear_group.h"
 #include "model/task.h"
@@ -14,14 +15,15 @@ struct Norm {
 
 // The first group of a block, in forward order, that backward has to reach.
 enum class Reach : uint8_t {
-  input,    // all of the block: somebody below wants dx
-  qkv,      // the qkv adapters are the lowest that train
+  input,  // all of the block: somebody below wants dx
+  qkv,    // the qkv adapters are the lowest that train
   o,
   gate_up,
   down,
 };
 
 struct Block {
+  // clang-format off
   Norm attention_norm;
   LinearGroup qkv;      // (D) → ((H+2K)·E)   split by output
   LinearGroup o;        // (H·E) → (D)        split by input
@@ -30,6 +32,7 @@ struct Block {
   LinearGroup down;     // (F) → (D)          split by input
   AttentionShape attention;  // of this rank
   size_t index = 0;          // in its stage: the layer of the KV cache
+  // clang-format on
 
   struct Saved {
     Tensor x, rstd, qkv, attended, lse, h, h_rstd, gate_up;  // (T,D) (T) (T,(H+2K)E) (T,H·E) (T,H) (T,D) (T) (T,2F)

@@ -35,22 +35,24 @@ struct RopeTable {
 struct Context {
   Backend& backend;
   Arena& scratch;
-  DType dtype = DType::f32;          // of activations
+  DType dtype = DType::f32;  // of activations
   RopeTable rope;
-  int64_t begin = 0;                 // of these rows in their micro-batch
-  Tensor ids;                        // (T) i32
-  Tensor positions;                  // (T) i32
-  Tensor documents;                  // (T) i32; needed with dropout only
+  int64_t begin = 0;  // of these rows in their micro-batch
+  Tensor ids;         // (T) i32
+  Tensor positions;   // (T) i32
+  Tensor documents;   // (T) i32; needed with dropout only
   std::span<const Segment> segments;
   Dropout dropout;
-  KvCache* cache = nullptr;          // null: attention over the micro-batch's own keys
-  Tensor cache_rows;                 // (T) i32: where this pass writes its keys and values
-  SumOrder order = SumOrder::fastest;  // of linears
+  KvCache* cache = nullptr;               // null: attention over the micro-batch's own keys
+  Tensor cache_rows;                      // (T) i32: where this pass writes its keys and values
+  SumOrder order = SumOrder::fastest;     // of linears
   std::span<const AdapterRows> adapters;  // of all rows in turn; empty: all have the own slot's
-  bool overlapped = false;           // another part computes while this one is summed over tp
+  bool overlapped = false;                // another part computes while this one is summed over tp
 
   int64_t tokens() const { return positions.rows; }
-  DType partial_dtype() const { return backend.traits().rounds_partials ? dtype : DType::f32; }  // of what tensor-parallel ranks add up
+  DType partial_dtype() const {
+    return backend.traits().rounds_partials ? dtype : DType::f32;
+  }  // of what tensor-parallel ranks add up
 };
 
 }  // namespace drover

@@ -9,7 +9,8 @@ void Head::loss(Context& ctx, Tensor x, Tensor rows, Tensor labels, Tensor weigh
   Frame frame(ctx.scratch);
   const int64_t n = rows.rows, hidden = x.cols;
   const bool backward = !dx.empty();
-  Tensor picked = frame.tensor(n, hidden, x.dtype), normed = frame.tensor(n, hidden, x.dtype), rstd = frame.tensor(n, 1, DType::f32);
+  Tensor picked = frame.tensor(n, hidden, x.dtype), normed = frame.tensor(n, hidden, x.dtype),
+         rstd = frame.tensor(n, 1, DType::f32);
   b.gather_rows(x, rows, picked);
   b.rms_norm(picked, norm.weight, norm.eps, normed, rstd);
   Tensor d_normed = backward ? frame.tensor(n, hidden, DType::f32) : Tensor{};
@@ -20,7 +21,8 @@ void Head::loss(Context& ctx, Tensor x, Tensor rows, Tensor labels, Tensor weigh
     const int64_t c = std::min(rows_at_once, n - begin);
     Tensor in = normed.rows_from(begin, c), label = labels.rows_from(begin, c),
            logits = inner.tensor(c, weight->out(), DType::f32);
-    Tensor parts = inner.tensor(c * tp->size(), 3, DType::f32), statistics = parts.rows_from(c * tp->rank(), c), lse = inner.tensor(c, 1, DType::f32);
+    Tensor parts = inner.tensor(c * tp->size(), 3, DType::f32), statistics = parts.rows_from(c * tp->rank(), c),
+           lse = inner.tensor(c, 1, DType::f32);
     b.linear(in, *weight, {}, false, logits);
     b.start_statistics(statistics);
     b.fold_statistics(logits, label, share.begin, share.valid, statistics);
@@ -47,7 +49,8 @@ void Head::logits(Context& ctx, Tensor x, Tensor rows, Tensor logits) const {
   Backend& b = ctx.backend;
   Frame frame(ctx.scratch);
   const int64_t n = rows.rows;
-  Tensor picked = frame.tensor(n, x.cols, x.dtype), normed = frame.tensor(n, x.cols, x.dtype), rstd = frame.tensor(n, 1, DType::f32);
+  Tensor picked = frame.tensor(n, x.cols, x.dtype), normed = frame.tensor(n, x.cols, x.dtype),
+         rstd = frame.tensor(n, 1, DType::f32);
   b.gather_rows(x, rows, picked);
   b.rms_norm(picked, norm.weight, norm.eps, normed, rstd);
   Tensor parts = frame.tensor(n * tp->size(), weight->out(), DType::f32), mine = parts.rows_from(n * tp->rank(), n);

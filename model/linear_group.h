@@ -29,7 +29,7 @@ class LinearGroup {
 
   int64_t in_features() const { return weight_->in(); }
   int64_t out_features() const { return weight_->out(); }
-  int64_t rank() const;  // the largest Σ r of an adapter's members: the columns of u
+  int64_t rank() const;                            // the largest Σ r of an adapter's members: the columns of u
   bool adapted() const { return own().rank > 0; }  // by the own slot's
   // What x and dy are best allocated with. What lies between their rows is overwritten.
   int64_t x_pitch() const { return weight_->x_pitch(); }

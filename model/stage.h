@@ -1,4 +1,5 @@
-// The part of the model that a rank holds: consecutive blocks, with the embedding on the first stage and the head on the last.
+// The part of the model that a rank holds: consecutive blocks, with the embedding on the first stage and the head on
+// the last.
 #pragma once
 #include <memory>
 #include <optional>

@@ -7,8 +7,9 @@
 namespace drover {
 
 namespace {
-constexpr std::array<const char*, kProjections> kModule = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                                           "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+constexpr std::array<const char*, kProjections> kModule = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                                           "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                                           "mlp.down_proj"};
 }
 
 LinearShape shape_of(const ModelConfig& c, Projection projection) {
@@ -58,8 +59,10 @@ VocabularyShare vocabulary_share(int64_t vocab, int rank, int ranks) {
 
 std::string why_not_tp(const ModelConfig& c, int tp) {
   if (c.kv_heads % tp != 0) {
-    return fmt::format("parallel.tp {} does not divide the {} key/value heads of the model; every tensor-parallel rank holds whole heads", tp,
-                       c.kv_heads);
+    return fmt::format(
+        "parallel.tp {} does not divide the {} key/value heads of the model; every tensor-parallel rank holds whole "
+        "heads",
+        tp, c.kv_heads);
   }
   if (c.ffn % tp != 0) return fmt::format("parallel.tp {} does not divide intermediate_size {}", tp, c.ffn);
   return {};

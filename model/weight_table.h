@@ -1,4 +1,5 @@
-// The weight table: every tensor of a LlamaForCausalLM by its Hugging Face name, with its shape and how tensor parallelism cuts it.
+// The weight table: every tensor of a LlamaForCausalLM by its Hugging Face name, with its shape and how tensor
+// parallelism cuts it.
 #pragma once
 #include <array>
 #include <string>
@@ -9,9 +10,9 @@
 namespace drover {
 
 enum class Split : uint8_t {
-  whole,    // every tensor-parallel rank holds all of it
-  output,   // rows are dealt: q, k, v, gate, up
-  input,    // columns are dealt: o, down
+  whole,       // every tensor-parallel rank holds all of it
+  output,      // rows are dealt: q, k, v, gate, up
+  input,       // columns are dealt: o, down
   vocabulary,  // rows are dealt in blocks of ceil(V/tp); the last block may be short
 };
 
@@ -19,7 +20,7 @@ struct ParamSpec {
   std::string name;
   int64_t rows = 0, cols = 0;  // a norm's weight is (D, 1)
   Split split = Split::whole;
-  int64_t layer = -1;          // -1: embedding, final norm, head
+  int64_t layer = -1;  // -1: embedding, final norm, head
 };
 
 std::vector<ParamSpec> weight_table(const ModelConfig& config);
@@ -27,8 +28,8 @@ std::vector<ParamSpec> weight_table(const ModelConfig& config);
 // The seven linears of a block, in the order in which adapters are laid out.
 enum class Projection : uint8_t { q, k, v, o, gate, up, down };
 inline constexpr int kProjections = 7;
-inline constexpr std::array<Projection, kProjections> kAllProjections = {Projection::q,    Projection::k,  Projection::v,   Projection::o,
-                                                                         Projection::gate, Projection::up, Projection::down};
+inline constexpr std::array<Projection, kProjections> kAllProjections = {
+    Projection::q, Projection::k, Projection::v, Projection::o, Projection::gate, Projection::up, Projection::down};
 
 struct LinearShape {
   int64_t out = 0, in = 0;
@@ -37,7 +38,8 @@ struct LinearShape {
 LinearShape shape_of(const ModelConfig& config, Projection projection);
 std::string module_path(int64_t layer, Projection projection);  // "model.layers.3.self_attn.q_proj"
 
-// This rank's part [begin, begin + count) of `size` dealt over `ranks`; sizes that do not divide are an internal error (the mesh was checked before).
+// This rank's part [begin, begin + count) of `size` dealt over `ranks`; sizes that do not divide are an internal error
+// (the mesh was checked before).
 struct Range {
   int64_t begin = 0, count = 0;
 };

@@ -12,10 +12,8 @@ double LearningRate::at(int64_t step) const {
   };
   if (step < warmup_steps) return peak * ratio(step, warmup_steps);
   switch (shape) {
-    case LearningRateShape::constant:
-      return peak;
-    case LearningRateShape::linear:
-      return peak * std::max(0.0, ratio(total_steps - step, total_steps - warmup_steps));
+    case LearningRateShape::constant: return peak;
+    case LearningRateShape::linear: return peak * std::max(0.0, ratio(total_steps - step, total_steps - warmup_steps));
     case LearningRateShape::cosine:
       return peak *
              std::max(0.0,

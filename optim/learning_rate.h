@@ -1,5 +1,5 @@
-// The learning rate of every step: constant, linear or cosine after a linear warm-up, as transformers' get_scheduler has
-// it.  step < warm-up: step/warm-up;  linear: (total - step)/(total - warm-up);  cosine: (1 + cos(π·progress))/2.
+// The learning rate of every step: constant, linear or cosine after a linear warm-up, as transformers' get_scheduler
+// has it.  step < warm-up: step/warm-up;  linear: (total - step)/(total - warm-up);  cosine: (1 + cos(π·progress))/2.
 // A constant rate warms up too.
 #pragma once
 #include <cstdint>

@@ -21,8 +21,8 @@ namespace {
 fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 [[noreturn]] void fail_to_read(const char* what, const fs::path& path, int reason) {
-  fail(reason == ENOENT || reason == ENOTDIR ? Fault::missing_input : Fault::io, "cannot {} {}: {}", what, path.string(),
-       std::strerror(reason));
+  fail(reason == ENOENT || reason == ENOTDIR ? Fault::missing_input : Fault::io, "cannot {} {}: {}", what,
+       path.string(), std::strerror(reason));
 }
 
 [[noreturn]] void fail_to_write(const char* what, const fs::path& path, int reason, size_t needed_bytes = 0) {
@@ -76,7 +76,8 @@ std::string read_text(const fs::path& path, size_t limit_bytes) {
     if (got == 0) return text;
     text.append(buffer, static_cast<size_t>(got));
     if (text.size() > limit_bytes) {
-      fail(Fault::bad_data, "{} is larger than the {} bytes that are allowed for such a file", path.string(), limit_bytes);
+      fail(Fault::bad_data, "{} is larger than the {} bytes that are allowed for such a file", path.string(),
+           limit_bytes);
     }
   }
 }
@@ -161,8 +162,10 @@ void AtomicFile::commit() {
 namespace {
 
 bool is_at(int descriptor, const fs::path& path) {
-  struct stat open {}, named {};
-  return ::fstat(descriptor, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+  struct stat open {
+  }, named{};
+  return ::fstat(descriptor, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev &&
+         open.st_ino == named.st_ino;
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Files that are either whole or absent: read-only maps, and writes that go to a temporary name, are fsynced and renamed.
+// Files that are either whole or absent: read-only maps, and writes that go to a temporary name, are fsynced and
+// renamed.
 #pragma once
 #include <cstddef>
 #include <filesystem>
@@ -12,7 +13,9 @@ namespace drover {
 
 namespace fs = std::filesystem;
 
-std::string read_text(const fs::path& path, size_t limit_bytes = size_t{1} << 30);  // missing_input when absent, io when unreadable, bad_data when larger
+std::string read_text(
+    const fs::path& path,
+    size_t limit_bytes = size_t{1} << 30);  // missing_input when absent, io when unreadable, bad_data when larger
 
 // A read-only memory map. `advise_done` lets the kernel drop pages that were already consumed.
 class MappedFile {
@@ -34,9 +37,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// A new file that appears under its name only at `commit` (fsync, rename, fsync of the directory). Dropped without commit, it leaves nothing.
-// A symbolic link stays one: its target is replaced. What is no regular file (a pipe, a terminal, a device) is written into as it is.
-// Every failure is Fault::io with the path and the system's reason (free and needed bytes when the disk is full).
+// A new file that appears under its name only at `commit` (fsync, rename, fsync of the directory). Dropped without
+// commit, it leaves nothing. A symbolic link stays one: its target is replaced. What is no regular file (a pipe, a
+// terminal, a device) is written into as it is. Every failure is Fault::io with the path and the system's reason (free
+// and needed bytes when the disk is full).
 class AtomicFile {
  public:
   explicit AtomicFile(fs::path path);
@@ -52,12 +56,14 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
-// flock(2) on a file, until it is destroyed or the process ends: readers share it, and whoever wants to remove what they read holds it alone. On a file
-// system without locks everybody holds everything.
+// flock(2) on a file, until it is destroyed or the process ends: readers share it, and whoever wants to remove what
+// they read holds it alone. On a file system without locks everybody holds everything.
 class FileHold {
  public:
-  static FileHold shared(const fs::path& file);                         // waits; io where the file vanishes meanwhile, missing_input where it was not there
-  static std::optional<FileHold> alone_if_free(const fs::path& file);  // nothing where others hold it, or where it has vanished
+  static FileHold shared(
+      const fs::path& file);  // waits; io where the file vanishes meanwhile, missing_input where it was not there
+  static std::optional<FileHold> alone_if_free(
+      const fs::path& file);  // nothing where others hold it, or where it has vanished
   FileHold(FileHold&& other) noexcept;
   FileHold& operator=(FileHold&&) = delete;
   ~FileHold();

@@ -27,7 +27,8 @@ using Digest = std::array<unsigned char, 32>;
 Digest finish(EVP_MD_CTX* context) {
   Digest digest{};
   unsigned int length = 0;
-  require(EVP_DigestFinal_ex(context, digest.data(), &length) == 1 && length == digest.size(), "SHA-256 did not finish");
+  require(EVP_DigestFinal_ex(context, digest.data(), &length) == 1 && length == digest.size(),
+          "SHA-256 did not finish");
   return digest;
 }
 

@@ -16,10 +16,10 @@ namespace {
 
 static_assert(sizeof(hid_t) == sizeof(int64_t));
 
-constexpr int64_t kChunkBytes = 256 << 10;       // a quarter of the library's chunk cache
-constexpr int64_t kTransferBytes = 1 << 30;      // per call of the library
-constexpr size_t kAttributeBytes = 32 << 10;     // below the 64 KiB that an object header holds
-constexpr int64_t kDeflateRatio = 1032;          // the most that deflate can shrink
+constexpr int64_t kChunkBytes = 256 << 10;    // a quarter of the library's chunk cache
+constexpr int64_t kTransferBytes = 1 << 30;   // per call of the library
+constexpr size_t kAttributeBytes = 32 << 10;  // below the 64 KiB that an object header holds
+constexpr int64_t kDeflateRatio = 1032;       // the most that deflate can shrink
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
@@ -109,7 +109,8 @@ bool reachable(hid_t file, std::string_view name, const fs::path& path) {
     H5L_info_t link{};
     if (H5Lget_info(file, prefix.c_str(), &link, H5P_DEFAULT) < 0) return false;
     if (link.type != H5L_TYPE_HARD) {
-      fail(Fault::bad_data, "{}: '{}' is a soft or external link; only plain groups and datasets are read", path.string(), prefix);
+      fail(Fault::bad_data, "{}: '{}' is a soft or external link; only plain groups and datasets are read",
+           path.string(), prefix);
     }
   }
   return true;
@@ -126,7 +127,8 @@ Type stored_type(hid_t dataset, const fs::path& path, std::string_view name) {
   for (Type candidate : {Type::i32, Type::i64, Type::u8, Type::f32, Type::f64}) {
     if (type.valid() && H5Tequal(type, native(candidate)) > 0) return candidate;
   }
-  fail(Fault::bad_data, "{}: dataset '{}' has an element type other than i32, i64, u8, f32 or f64 of this machine", path.string(), name);
+  fail(Fault::bad_data, "{}: dataset '{}' has an element type other than i32, i64, u8, f32 or f64 of this machine",
+       path.string(), name);
 }
 
 Shape stored_shape(hid_t dataset, const fs::path& path, std::string_view name) {
@@ -136,7 +138,8 @@ Shape stored_shape(hid_t dataset, const fs::path& path, std::string_view name) {
   constexpr hsize_t kMost = hsize_t{1} << 40;
   if ((rank != 1 && rank != 2) || H5Sget_simple_extent_dims(space, extent, nullptr) < 0 || extent[0] > kMost ||
       extent[1] > kMost || (rank == 2 && extent[1] == 0) || (extent[1] > 0 && extent[0] > kMost / extent[1])) {
-    fail(Fault::bad_data, "{}: dataset '{}' must have one or two dimensions and at most 2^40 elements", path.string(), name);
+    fail(Fault::bad_data, "{}: dataset '{}' must have one or two dimensions and at most 2^40 elements", path.string(),
+         name);
   }
   return {static_cast<int64_t>(extent[0]), static_cast<int64_t>(extent[1])};
 }
@@ -145,7 +148,8 @@ Shape stored_shape(hid_t dataset, const fs::path& path, std::string_view name) {
 void check_storage(hid_t dataset, Type type, Shape shape, const fs::path& path, std::string_view name) {
   const auto refuse = [&](std::string_view what) {
     H5Eclear2(H5E_DEFAULT);
-    fail(Fault::bad_data, "{}: dataset '{}' {}; such a file was not written by this program", path.string(), name, what);
+    fail(Fault::bad_data, "{}: dataset '{}' {}; such a file was not written by this program", path.string(), name,
+         what);
   };
   const Handle plan(H5Dget_create_plist(dataset), H5Pclose);
   if (!plan.valid()) refuse("has no creation properties");
@@ -173,7 +177,8 @@ void check_storage(hid_t dataset, Type type, Shape shape, const fs::path& path, 
     hsize_t chunk[2] = {1, 1};
     if (H5Pget_chunk(plan, 2, chunk) < 1) refuse("has broken chunks");
     const int64_t rows = static_cast<int64_t>(chunk[0]), cols = static_cast<int64_t>(chunk[1]);
-    if (rows < 1 || cols < 1 || rows > (int64_t{1} << 32) || cols > (int64_t{1} << 32) / rows) refuse("has broken chunks");
+    if (rows < 1 || cols < 1 || rows > (int64_t{1} << 32) || cols > (int64_t{1} << 32) / rows)
+      refuse("has broken chunks");
     const int64_t chunks = (shape.rows + rows - 1) / rows * ((shape.row_elements() + cols - 1) / cols);
     expected = chunks * (rows * cols * bytes_of(type) + (checksum ? 4 : 0));
   }
@@ -195,8 +200,8 @@ Dataset open_dataset(hid_t file, std::string_view name, const fs::path& path, bo
 
 void check_rows(const Shape& shape, int64_t begin, int64_t count, std::string_view name, const fs::path& path) {
   if (begin >= 0 && count >= 0 && begin <= shape.rows && count <= shape.rows - begin) return;
-  fail(Fault::bad_data, "{}: rows {} to {} of dataset '{}' are asked for, which has {}", path.string(), begin, begin + count, name,
-       shape.rows);
+  fail(Fault::bad_data, "{}: rows {} to {} of dataset '{}' are asked for, which has {}", path.string(), begin,
+       begin + count, name, shape.rows);
 }
 
 // Calls move(memory space, file space, offset in elements) for pieces of rows that the library can take at once.
@@ -207,7 +212,8 @@ void by_pieces(const Dataset& dataset, int64_t begin, int64_t count, Move&& move
   const int rank = dataset.shape.cols == 0 ? 1 : 2;
   for (int64_t done = 0; done < count; done += most) {
     const hsize_t start[2] = {static_cast<hsize_t>(begin + done), 0};
-    const hsize_t extent[2] = {static_cast<hsize_t>(std::min(most, count - done)), static_cast<hsize_t>(dataset.shape.cols)};
+    const hsize_t extent[2] = {static_cast<hsize_t>(std::min(most, count - done)),
+                               static_cast<hsize_t>(dataset.shape.cols)};
     const Handle memory(H5Screate_simple(rank, extent, nullptr), H5Sclose);
     const Handle space(H5Dget_space(dataset.id), H5Sclose);
     require(memory.valid() && space.valid() &&
@@ -219,14 +225,16 @@ void by_pieces(const Dataset& dataset, int64_t begin, int64_t count, Move&& move
 
 Handle open_object(hid_t file, std::string_view object, const fs::path& path) {
   require(file >= 0, "the HDF5 file is open");
-  if (object != "/" && !reachable(file, object, path)) fail(Fault::bad_data, "{} has no object '{}'", path.string(), object);
+  if (object != "/" && !reachable(file, object, path))
+    fail(Fault::bad_data, "{} has no object '{}'", path.string(), object);
   Handle id(H5Oopen(file, std::string(object).c_str(), H5P_DEFAULT), H5Oclose);
   if (!id.valid()) fail_in(Fault::bad_data, "open", path, object);
   return id;
 }
 
 Handle open_attribute(hid_t object, std::string_view where, const std::string& name, const fs::path& path) {
-  if (H5Aexists(object, name.c_str()) <= 0) fail(Fault::bad_data, "{}: '{}' has no attribute '{}'", path.string(), where, name);
+  if (H5Aexists(object, name.c_str()) <= 0)
+    fail(Fault::bad_data, "{}: '{}' has no attribute '{}'", path.string(), where, name);
   Handle id(H5Aopen(object, name.c_str(), H5P_DEFAULT), H5Aclose);
   if (!id.valid()) fail_in(Fault::bad_data, "open an attribute of", path, where);
   return id;
@@ -307,13 +315,15 @@ void File::create_dataset(std::string_view name, Type type, Shape shape) {
   if (shape.rows > 0) {
     const int64_t elements = kChunkBytes / bytes_of(type);
     const int64_t cols = std::min(shape.row_elements(), elements);
-    const hsize_t chunk[2] = {static_cast<hsize_t>(std::clamp<int64_t>(elements / cols, 1, shape.rows)), static_cast<hsize_t>(cols)};
+    const hsize_t chunk[2] = {static_cast<hsize_t>(std::clamp<int64_t>(elements / cols, 1, shape.rows)),
+                              static_cast<hsize_t>(cols)};
     H5Pset_chunk(plan, rank, chunk);
     H5Pset_fletcher32(plan);
   }
   const Handle on_the_way(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   H5Pset_create_intermediate_group(on_the_way, 1);
-  const Handle dataset(H5Dcreate2(handle_, std::string(name).c_str(), native(type), space, on_the_way, plan, H5P_DEFAULT), H5Dclose);
+  const Handle dataset(
+      H5Dcreate2(handle_, std::string(name).c_str(), native(type), space, on_the_way, plan, H5P_DEFAULT), H5Dclose);
   if (!dataset.valid()) fail_in(Fault::io, "create a dataset in", path_, name);
 }
 
@@ -348,7 +358,8 @@ void File::read_rows(std::string_view name, Type type, int64_t begin, int64_t co
   const Lock lock(library());
   const Dataset dataset = open_dataset(handle_, name, path_, writing_);
   if (dataset.type != type) {
-    fail(Fault::bad_data, "{}: dataset '{}' holds {} where {} is expected", path_.string(), name, name_of(dataset.type), name_of(type));
+    fail(Fault::bad_data, "{}: dataset '{}' holds {} where {} is expected", path_.string(), name, name_of(dataset.type),
+         name_of(type));
   }
   check_rows(dataset.shape, begin, count, name, path_);
   by_pieces(dataset, begin, count, [&](hid_t memory, hid_t space, int64_t offset) {
@@ -404,7 +415,8 @@ int64_t File::i64_attribute(std::string_view object, const std::string& name) co
   const Handle attribute = open_attribute(id, object, name, path_);
   const Handle type(H5Aget_type(attribute), H5Tclose);
   const Handle space(H5Aget_space(attribute), H5Sclose);
-  if (!type.valid() || H5Tequal(type, H5T_NATIVE_INT64) <= 0 || !space.valid() || H5Sget_simple_extent_npoints(space) != 1) {
+  if (!type.valid() || H5Tequal(type, H5T_NATIVE_INT64) <= 0 || !space.valid() ||
+      H5Sget_simple_extent_npoints(space) != 1) {
     fail(Fault::bad_data, "{}: attribute '{}' of '{}' is not one 64-bit integer", path_.string(), name, object);
   }
   int64_t value = 0;

@@ -12,7 +12,8 @@ void set_exit_codes(int (*code_of)(Fault));
 
 std::string program_name();  // argv[0]; "drover" where the system does not tell
 
-// Opens descriptors 0, 1 and 2 onto /dev/null where they are closed, so that no file of ours is taken for one of them. Calls the system only.
+// Opens descriptors 0, 1 and 2 onto /dev/null where they are closed, so that no file of ours is taken for one of them.
+// Calls the system only.
 void open_standard_descriptors();
 
 }  // namespace drover

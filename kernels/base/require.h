@@ -1,4 +1,5 @@
-// An invariant of the program: a violation is a bug, Fault::internal. (Apart from error.h, so that device code can include it without fmt.)
+// An invariant of the program: a violation is a bug, Fault::internal. (Apart from error.h, so that device code can
+// include it without fmt.)
 #pragma once
 #include <source_location>
 

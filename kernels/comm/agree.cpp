@@ -35,12 +35,14 @@ void check_same(Communicator& world, const std::string& label, const std::string
   for (const std::string& v : values) ++votes[v];
   if (votes.size() == 1) return;
   // Of equally common values, that of the lowest rank is taken as the right one.
-  const std::string& common = *std::max_element(values.begin(), values.end(), [&](const auto& a, const auto& b) { return votes[a] < votes[b]; });
+  const std::string& common = *std::max_element(values.begin(), values.end(),
+                                                [&](const auto& a, const auto& b) { return votes[a] < votes[b]; });
   std::vector<int> odd;
   for (size_t rank = 0; rank < values.size(); ++rank) {
     if (values[rank] != common) odd.push_back(static_cast<int>(rank));
   }
-  fail(Fault::bad_recipe, "{} differs on rank{} {} from that of the other ranks; start all ranks with the same recipe, program and files",
+  fail(Fault::bad_recipe,
+       "{} differs on rank{} {} from that of the other ranks; start all ranks with the same recipe, program and files",
        label, odd.size() > 1 ? "s" : "", list_ranks(odd));
 }
 

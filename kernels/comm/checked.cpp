@@ -40,8 +40,12 @@ class CheckedCommunicator : public Communicator {
     compare("gather_strings");
     return inner_->gather_strings(mine);
   }
-  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return inner_->roll_call(mine, seconds); }
-  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override { return inner_->exchange(messages); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override {
+    return inner_->roll_call(mine, seconds);
+  }
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
+    return inner_->exchange(messages);
+  }
 
  private:
   // Eight bytes travel when all is well; the words only when it is not.

@@ -1,5 +1,6 @@
-// For tests and for hunting hangs: before every collective, all ranks compare what they are about to do (sequence number, call, dtype,
-// element count, root) and fail with internal naming the ranks that differ, instead of mixing up data. Sends pass through.
+// For tests and for hunting hangs: before every collective, all ranks compare what they are about to do (sequence
+// number, call, dtype, element count, root) and fail with internal naming the ranks that differ, instead of mixing up
+// data. Sends pass through.
 #pragma once
 #include "kernels/comm/communicator.h"
 

@@ -27,8 +27,8 @@ double comm_deadline_seconds() {
 
 Deadline::Deadline(double seconds)
     : start_(std::chrono::steady_clock::now()),
-      end_(start_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                        std::chrono::duration<double>(seconds))) {}
+      end_(start_ +
+           std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds))) {}
 
 void Deadline::pause() {
   if (pauses_ < kSpins) {

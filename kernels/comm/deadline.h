@@ -1,5 +1,5 @@
-// How long a wait for a peer lasts, and how it waits: first by spinning, then by giving up the core, then by short sleeps,
-// so that ranks that share a core do not keep it from the one that computes.
+// How long a wait for a peer lasts, and how it waits: first by spinning, then by giving up the core, then by short
+// sleeps, so that ranks that share a core do not keep it from the one that computes.
 #pragma once
 #include <chrono>
 

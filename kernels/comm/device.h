@@ -10,7 +10,8 @@ namespace drover {
 // A copy is the same device.
 struct Device {
   std::shared_ptr<Backend> backend;
-  Mesh mesh;  // tp, pp and dp move tensors of this backend; world, strings and barriers are the host's. Ends before the backend
+  Mesh mesh;  // tp, pp and dp move tensors of this backend; world, strings and barriers are the host's. Ends before the
+              // backend
 };
 
 // Collective over host.world: every rank gets its device, or all throw the same error.

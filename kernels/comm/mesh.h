@@ -29,17 +29,19 @@ using SplitWorld = std::function<std::shared_ptr<Communicator>(Axis axis, int co
 // nothing is split.
 Mesh make_mesh(const MeshShape& shape, std::shared_ptr<Communicator> world, const SplitWorld& split);
 
-Mesh make_self_mesh();                                                       // one rank, no MPI
+Mesh make_self_mesh();  // one rank, no MPI
 // For plans: any mesh in one process. overlaps_sums: of the communicators that are counted for.
 Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position, bool overlaps_sums = false);
 Mesh make_mpi_mesh(const MeshShape& shape);               // after start_mpi; shape.size() == world size
 std::unique_ptr<Communicator> make_world_communicator();  // after start_mpi: all ranks, before there is a mesh
 
-// MPI's life: FUNNELED, initialised once when the process was started by a launcher (or when asked), finalised at the end of main.
+// MPI's life: FUNNELED, initialised once when the process was started by a launcher (or when asked), finalised at the
+// end of main.
 struct MpiWorld {
   int rank = 0, size = 1, local_rank = 0, local_size = 1;
 };
-bool launched_by_mpi();  // by the environment that launchers set: OMPI_COMM_WORLD_SIZE, PMI_SIZE, PMIX_RANK, SLURM_PROCID with SLURM_NTASKS > 1
+bool launched_by_mpi();  // by the environment that launchers set: OMPI_COMM_WORLD_SIZE, PMI_SIZE, PMIX_RANK,
+                         // SLURM_PROCID with SLURM_NTASKS > 1
 int launched_rank();     // by the same environment, before MPI has started; 0 where no launcher says
 MpiWorld start_mpi(int* argc, char*** argv);
 void finish_mpi();

@@ -53,7 +53,9 @@ std::string library_name() {
 }  // namespace
 
 bool launched_by_mpi() {
-  if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr || std::getenv("PMI_SIZE") != nullptr || std::getenv("PMIX_RANK") != nullptr) return true;
+  if (std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr || std::getenv("PMI_SIZE") != nullptr ||
+      std::getenv("PMIX_RANK") != nullptr)
+    return true;
   const char* tasks = std::getenv("SLURM_NTASKS");
   return std::getenv("SLURM_PROCID") != nullptr && tasks != nullptr && std::atoi(tasks) > 1;
 }
@@ -71,19 +73,24 @@ MpiWorld start_mpi(int* argc, char*** argv) {
   require(!mpi_is_up(), "MPI starts once");
   check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_FUNNELED) {
-    fail(Fault::io, "this MPI library cannot be used by a program with threads (MPI_THREAD_FUNNELED); build it with thread support");
+    fail(Fault::io,
+         "this MPI library cannot be used by a program with threads (MPI_THREAD_FUNNELED); build it with thread "
+         "support");
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MpiWorld world;
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size");
   if (world.size == 1 && ranks_of_launcher() > 1) {
-    fail(Fault::usage, "{} ranks were started, but each sees itself alone: the launcher belongs to another MPI than this program, which has {}; start it with that one's mpirun "
+    fail(Fault::usage,
+         "{} ranks were started, but each sees itself alone: the launcher belongs to another MPI than this program, "
+         "which has {}; start it with that one's mpirun "
          "(DROVER_MPIRUN names it to launch/run), or by srun --mpi=pmix",
          ranks_of_launcher(), library_name());
   }
   MPI_Comm node = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node), "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type");
   MPI_Comm_rank(node, &world.local_rank);
   MPI_Comm_size(node, &world.local_size);
   MPI_Comm_free(&node);

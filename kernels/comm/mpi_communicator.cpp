@@ -18,7 +18,8 @@ namespace {
 
 constexpr int kRollCallBytes = 1009;
 constexpr int64_t kPieceBytes = 4 << 20;
-constexpr int64_t kOneRoundBytes = 64 << 10;  // up to here all parts go to all ranks: one round of messages instead of two
+constexpr int64_t kOneRoundBytes =
+    64 << 10;  // up to here all parts go to all ranks: one round of messages instead of two
 
 enum CollectiveTag : int { kReduce = 1, kShare, kGather, kBroadcast, kBarrier, kSizes, kStrings, kRollCall };
 
@@ -144,7 +145,9 @@ void MpiCommunicator::all_gather(Tensor part, Tensor whole) {
       mine = packed;
     }
     char* inbox = whole.contiguous() ? nullptr : scratch(inbox_, size_ * count * element);
-    const auto landing = [&](int r) { return inbox != nullptr ? inbox + r * count * element : at(whole, r * part.size() + begin); };
+    const auto landing = [&](int r) {
+      return inbox != nullptr ? inbox + r * count * element : at(whole, r * part.size() + begin);
+    };
     MpiRequests exchange(*this, collectives_, kGather, "all_gather");
     for (int r = 0; r < size_; ++r) {
       if (r != rank_) exchange.receive(landing(r), count * element, r);
@@ -228,7 +231,8 @@ std::vector<std::string> MpiCommunicator::gather_strings(const std::string& mine
 }
 
 std::vector<std::optional<std::string>> MpiCommunicator::roll_call(const std::string& mine, double seconds) {
-  // Short enough for MPI to send it without its receiver. The number tells an answer from one that came too late for an earlier call; zero bytes end a text.
+  // Short enough for MPI to send it without its receiver. The number tells an answer from one that came too late for an
+  // earlier call; zero bytes end a text.
   using Text = std::array<char, kRollCallBytes>;
   const size_t size = static_cast<size_t>(size_);
   const int64_t number = static_cast<int64_t>(roll_calls_.size());
@@ -238,14 +242,17 @@ std::vector<std::optional<std::string>> MpiCommunicator::roll_call(const std::st
   std::vector<Text> texts(size);
   std::vector<MPI_Request> sends(size, MPI_REQUEST_NULL), receives(size, MPI_REQUEST_NULL);
   const auto receive = [&](size_t r) {
-    check_mpi(MPI_Irecv(texts[r].data(), kRollCallBytes, MPI_BYTE, static_cast<int>(r), kRollCall, collectives_, &receives[r]), "MPI_Irecv");
+    check_mpi(MPI_Irecv(texts[r].data(), kRollCallBytes, MPI_BYTE, static_cast<int>(r), kRollCall, collectives_,
+                        &receives[r]),
+              "MPI_Irecv");
   };
   std::vector<std::optional<std::string>> answers(size);
   answers[static_cast<size_t>(rank_)] = mine;
   for (size_t r = 0; r < size; ++r) {
     if (answers[r]) continue;
     receive(r);
-    check_mpi(MPI_Isend(text.data(), kRollCallBytes, MPI_BYTE, static_cast<int>(r), kRollCall, collectives_, &sends[r]), "MPI_Isend");
+    check_mpi(MPI_Isend(text.data(), kRollCallBytes, MPI_BYTE, static_cast<int>(r), kRollCall, collectives_, &sends[r]),
+              "MPI_Isend");
   }
   Deadline deadline(seconds);
   while (true) {

@@ -1,6 +1,8 @@
-// A communicator over MPI point-to-point messages, host memory only. Every wait polls under a deadline and knows its peers, so a rank that
-// never answers is named. DROVER_COMM_SYNCHRONOUS=1 sends everything synchronously (a send ends only once its receive began): for tests.
-//   all_reduce: pieces of at most 4 MB; each rank gets everyone's part of its share, sums in rank order, rounds once, hands its share out.
+// A communicator over MPI point-to-point messages, host memory only. Every wait polls under a deadline and knows its
+// peers, so a rank that never answers is named. DROVER_COMM_SYNCHRONOUS=1 sends everything synchronously (a send ends
+// only once its receive began): for tests.
+//   all_reduce: pieces of at most 4 MB; each rank gets everyone's part of its share, sums in rank order, rounds once,
+//   hands its share out.
 #pragma once
 #include <mpi.h>
 

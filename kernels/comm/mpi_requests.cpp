@@ -25,14 +25,16 @@ bool synchronous() {
 std::string words_of(int code) {
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
-  return MPI_Error_string(code, text, &length) == MPI_SUCCESS ? std::string(text, static_cast<size_t>(length)) : "unknown error";
+  return MPI_Error_string(code, text, &length) == MPI_SUCCESS ? std::string(text, static_cast<size_t>(length))
+                                                              : "unknown error";
 }
 
 }  // namespace
 
 void check_mpi(int result, const char* call) {
   if (result == MPI_SUCCESS) return;
-  fail(Fault::rank_lost, "{} failed: {}; a rank may have died: see the lines above and the launcher's own message", call, words_of(result));
+  fail(Fault::rank_lost, "{} failed: {}; a rank may have died: see the lines above and the launcher's own message",
+       call, words_of(result));
 }
 
 MpiRequests::~MpiRequests() {
@@ -52,7 +54,8 @@ void MpiRequests::send(const void* data, int64_t bytes, int to) {
   do {
     const int piece = static_cast<int>(std::min(bytes, kMessageBytes));
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi((synchronous() ? MPI_Issend : MPI_Isend)(from, piece, MPI_BYTE, to, tag_, members_, &request), "MPI_Isend");
+    check_mpi((synchronous() ? MPI_Issend : MPI_Isend)(from, piece, MPI_BYTE, to, tag_, members_, &request),
+              "MPI_Isend");
     requests_.push_back(request);
     messages_.push_back({to, piece, false});
     from += piece;
@@ -97,10 +100,12 @@ void MpiRequests::check_arrived(const std::vector<MPI_Status>& statuses) {
     int error_class = MPI_SUCCESS, bytes = 0;
     if (statuses[i].MPI_ERROR != MPI_ERR_PENDING) MPI_Error_class(statuses[i].MPI_ERROR, &error_class);
     MPI_Get_count(&statuses[i], MPI_BYTE, &bytes);
-    if (error_class == MPI_ERR_TRUNCATE || (messages_[i].receiving && error_class == MPI_SUCCESS && bytes != messages_[i].bytes)) {
-      fail(Fault::internal, "internal error: {}: {} expects {} bytes from rank {} of {} (rank {} of the world), which sent {}", owner_.axis(),
-           call_, messages_[i].bytes, messages_[i].peer, owner_.axis(), owner_.world_rank(messages_[i].peer),
-           error_class == MPI_ERR_TRUNCATE ? "more" : std::to_string(bytes));
+    if (error_class == MPI_ERR_TRUNCATE ||
+        (messages_[i].receiving && error_class == MPI_SUCCESS && bytes != messages_[i].bytes)) {
+      fail(Fault::internal,
+           "internal error: {}: {} expects {} bytes from rank {} of {} (rank {} of the world), which sent {}",
+           owner_.axis(), call_, messages_[i].bytes, messages_[i].peer, owner_.axis(),
+           owner_.world_rank(messages_[i].peer), error_class == MPI_ERR_TRUNCATE ? "more" : std::to_string(bytes));
     }
     if (error_class != MPI_SUCCESS) check_mpi(statuses[i].MPI_ERROR, call_);
   }

@@ -34,7 +34,8 @@ void by_rows(Tensor x, int64_t begin, int64_t count, Run&& run) {
   for (int64_t done = 0; done < count;) {
     const int64_t row = (begin + done) / x.cols, column = (begin + done) % x.cols;
     const int64_t length = x.contiguous() ? count : std::min(x.cols - column, count - done);
-    run(static_cast<char*>(x.data) + (row * x.pitch + column) * element, done * element, static_cast<size_t>(length * element));
+    run(static_cast<char*>(x.data) + (row * x.pitch + column) * element, done * element,
+        static_cast<size_t>(length * element));
     done += length;
   }
 }
@@ -52,11 +53,15 @@ void sum_in_rank_order(std::span<const void* const> parts, int64_t count, DType 
 }
 
 void pack(Tensor x, int64_t begin, int64_t count, void* out) {
-  by_rows(x, begin, count, [&](const char* run, int64_t offset, size_t bytes) { std::memcpy(static_cast<char*>(out) + offset, run, bytes); });
+  by_rows(x, begin, count, [&](const char* run, int64_t offset, size_t bytes) {
+    std::memcpy(static_cast<char*>(out) + offset, run, bytes);
+  });
 }
 
 void unpack(const void* from, Tensor x, int64_t begin, int64_t count) {
-  by_rows(x, begin, count, [&](char* run, int64_t offset, size_t bytes) { std::memcpy(run, static_cast<const char*>(from) + offset, bytes); });
+  by_rows(x, begin, count, [&](char* run, int64_t offset, size_t bytes) {
+    std::memcpy(run, static_cast<const char*>(from) + offset, bytes);
+  });
 }
 
 }  // namespace drover

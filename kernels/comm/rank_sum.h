@@ -1,5 +1,6 @@
-// The arithmetic of an all-reduce: out[i] = round(((x₀[i] + x₁[i]) + x₂[i]) + …), ranks in order, in fp32 (f64 for f64), one rounding.
-// Also rows of a pitched tensor as one run of elements, for transports that want bytes side by side.
+// The arithmetic of an all-reduce: out[i] = round(((x₀[i] + x₁[i]) + x₂[i]) + …), ranks in order, in fp32 (f64 for
+// f64), one rounding. Also rows of a pitched tensor as one run of elements, for transports that want bytes side by
+// side.
 #pragma once
 #include <span>
 
@@ -7,7 +8,8 @@
 
 namespace drover {
 
-void sum_in_rank_order(std::span<const void* const> parts, int64_t count, DType dtype, void* out);  // out may be one of the parts
+void sum_in_rank_order(std::span<const void* const> parts, int64_t count, DType dtype,
+                       void* out);  // out may be one of the parts
 
 // Elements [begin, begin + count) of x in row-major order.
 void pack(Tensor x, int64_t begin, int64_t count, void* out);

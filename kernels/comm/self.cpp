@@ -16,9 +16,11 @@ class SelfCommunicator : public Communicator {
 
   void all_reduce(Tensor) override {}
   void all_gather(Tensor part, Tensor whole) override {
-    require(part.rows == whole.rows && part.cols == whole.cols && part.dtype == whole.dtype, "an all-gather of one rank is a copy");
+    require(part.rows == whole.rows && part.cols == whole.cols && part.dtype == whole.dtype,
+            "an all-gather of one rank is a copy");
     if (part.where == Where::nowhere || part.data == whole.data) return;
-    require(part.where == Where::host && whole.where == Where::host, "this communicator moves host memory; elsewhere the part lies in its place");
+    require(part.where == Where::host && whole.where == Where::host,
+            "this communicator moves host memory; elsewhere the part lies in its place");
     for (int64_t row = 0; row < part.rows; ++row) pack(part, row * part.cols, part.cols, whole.rows_from(row, 1).data);
   }
   void broadcast(Tensor, int root) override { require(root == 0, "the root is a rank of the group"); }

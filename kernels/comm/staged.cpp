@@ -10,7 +10,8 @@ namespace {
 
 // A tensor's elements in host memory, rows one after another.
 struct HostCopy {
-  explicit HostCopy(Tensor x) : bytes(static_cast<size_t>(x.bytes())), tensor(matrix(bytes.data(), x.rows, x.cols, x.dtype, Where::host)) {}
+  explicit HostCopy(Tensor x)
+      : bytes(static_cast<size_t>(x.bytes())), tensor(matrix(bytes.data(), x.rows, x.cols, x.dtype, Where::host)) {}
   std::vector<char> bytes;
   Tensor tensor;
 };
@@ -39,13 +40,14 @@ class StagedTransfer : public Transfer {
     HostCopy copy;
   };
   Backend& backend_;
-  std::list<Part> parts_;  // which stay where they are
+  std::list<Part> parts_;               // which stay where they are
   std::unique_ptr<Transfer> transfer_;  // ends before the memory it uses
 };
 
 class StagedCommunicator : public Communicator {
  public:
-  StagedCommunicator(std::shared_ptr<Communicator> host, Backend& backend) : host_(std::move(host)), backend_(backend) {}
+  StagedCommunicator(std::shared_ptr<Communicator> host, Backend& backend)
+      : host_(std::move(host)), backend_(backend) {}
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
   const std::string& axis() const override { return host_->axis(); }
@@ -77,7 +79,9 @@ class StagedCommunicator : public Communicator {
     return transfer;
   }
   std::vector<std::string> gather_strings(const std::string& mine) override { return host_->gather_strings(mine); }
-  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return host_->roll_call(mine, seconds); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override {
+    return host_->roll_call(mine, seconds);
+  }
 
  private:
   std::shared_ptr<Communicator> host_;

@@ -1,5 +1,5 @@
-// Collectives of a device's tensors through host memory: down, over the host's communicator, up. Slow (every call waits for the device), exact as that
-// communicator is, and indifferent to how many ranks share a device.
+// Collectives of a device's tensors through host memory: down, over the host's communicator, up. Slow (every call waits
+// for the device), exact as that communicator is, and indifferent to how many ranks share a device.
 #pragma once
 #include "kernels/backend.h"
 #include "kernels/comm/mesh.h"

@@ -33,10 +33,11 @@ struct Posted {
 
 struct Group {
   Job& job;
-  std::vector<const void*> offered;                       // what every rank shows the others
-  std::vector<int64_t> arrivals;                          // barriers that every rank has come to
+  std::vector<const void*> offered;                                  // what every rank shows the others
+  std::vector<int64_t> arrivals;                                     // barriers that every rank has come to
   std::map<int64_t, std::vector<std::optional<std::string>>> calls;  // roll calls, by number
-  std::map<std::tuple<int, int, int>, std::list<std::shared_ptr<Posted>>> posted;  // (from, to, tag) → unmatched, in order
+  std::map<std::tuple<int, int, int>, std::list<std::shared_ptr<Posted>>>
+      posted;  // (from, to, tag) → unmatched, in order
   Group(Job& j, int size) : job(j), offered(static_cast<size_t>(size)), arrivals(static_cast<size_t>(size)) {}
 };
 
@@ -51,7 +52,9 @@ void await(Job& job, std::unique_lock<std::mutex>& lock, Ready&& ready, Late&& l
 }
 
 [[noreturn]] void fail_late(const std::string& axis, const char* call, const std::vector<int>& missing) {
-  fail(Fault::rank_hangs, "{}: {} waited {:g} s for rank {} of {}, which hangs, has died or does something else; DROVER_COMM_TIMEOUT_S sets the time",
+  fail(Fault::rank_hangs,
+       "{}: {} waited {:g} s for rank {} of {}, which hangs, has died or does something else; DROVER_COMM_TIMEOUT_S "
+       "sets the time",
        axis, call, comm_deadline_seconds(), list_ranks(missing), axis);
 }
 
@@ -62,7 +65,9 @@ class ThreadTransfer : public Transfer {
   void wait() override {
     std::unique_lock lock(group_->job.mutex);
     for (const auto& [message, peer] : messages_) {
-      await(group_->job, lock, [&] { return message->done; }, [&] { fail_late(axis_, message->sending ? "send" : "receive", {peer}); });
+      await(
+          group_->job, lock, [&] { return message->done; },
+          [&] { fail_late(axis_, message->sending ? "send" : "receive", {peer}); });
     }
   }
 
@@ -97,12 +102,14 @@ class ThreadCommunicator : public Communicator {
     std::vector<char> mine(static_cast<size_t>(part.bytes()));
     pack(part, 0, part.size(), mine.data());
     const auto all = offer(mine.data(), "all_gather");
-    for (int r = 0; r < size_; ++r) unpack(all[static_cast<size_t>(r)], whole.rows_from(r * part.rows, part.rows), 0, part.size());
+    for (int r = 0; r < size_; ++r)
+      unpack(all[static_cast<size_t>(r)], whole.rows_from(r * part.rows, part.rows), 0, part.size());
     meet("all_gather");
   }
 
   void broadcast(Tensor x, int root) override {
-    require(x.where == Where::host && root >= 0 && root < size_, "a broadcast is from a rank of the group, in host memory");
+    require(x.where == Where::host && root >= 0 && root < size_,
+            "a broadcast is from a rank of the group, in host memory");
     const auto all = offer(&x, "broadcast");
     if (rank_ != root) {
       const Tensor from = *static_cast<const Tensor*>(all[static_cast<size_t>(root)]);
@@ -128,7 +135,9 @@ class ThreadCommunicator : public Communicator {
     answers.resize(static_cast<size_t>(size_));
     answers[static_cast<size_t>(rank_)] = mine;
     group_->job.changed.notify_all();
-    group_->job.changed.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return std::ranges::all_of(answers, [](const auto& a) { return a.has_value(); }); });
+    group_->job.changed.wait_for(lock, std::chrono::duration<double>(seconds), [&] {
+      return std::ranges::all_of(answers, [](const auto& a) { return a.has_value(); });
+    });
     return answers;
   }
 
@@ -161,7 +170,8 @@ class ThreadCommunicator : public Communicator {
       }
       return ranks;
     };
-    await(group_->job, lock, [&] { return missing().empty(); }, [&] { fail_late(axis_, call, missing()); });
+    await(
+        group_->job, lock, [&] { return missing().empty(); }, [&] { fail_late(axis_, call, missing()); });
   }
 
   std::shared_ptr<Posted> post(const PeerMessage& m) {
@@ -176,7 +186,8 @@ class ThreadCommunicator : public Communicator {
     } else {
       Posted& other = *waiting.front();
       require(other.bytes == mine->bytes, "both ends of a message agree on its size");
-      std::memcpy(sending ? other.data : mine->data, sending ? mine->data : other.data, static_cast<size_t>(mine->bytes));
+      std::memcpy(sending ? other.data : mine->data, sending ? mine->data : other.data,
+                  static_cast<size_t>(mine->bytes));
       other.done = mine->done = true;
       waiting.pop_front();
       group_->job.changed.notify_all();

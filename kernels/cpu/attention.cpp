@@ -1,5 +1,5 @@
-// Attention in tiles of 64 queries × 64 keys with an online softmax in fp32 (Dao 2023, FlashAttention-2). A task of the forward is (segment, kv head,
-// query tile): a widened key tile serves every query head of its group.
+// Attention in tiles of 64 queries × 64 keys with an online softmax in fp32 (Dao 2023, FlashAttention-2). A task of the
+// forward is (segment, kv head, query tile): a widened key tile serves every query head of its group.
 #include <algorithm>
 #include <cmath>
 
@@ -21,7 +21,8 @@ int64_t key_row(const Segment& s, const KvView& kv, int64_t position) {
   return s.block_table[position / kv.block_size] * kv.block_size + position % kv.block_size;
 }
 
-// Turns the first n scores of a row into exp(score - max), the rest of the tile into zeros; returns their sum and raises the running maximum.
+// Turns the first n scores of a row into exp(score - max), the rest of the tile into zeros; returns their sum and
+// raises the running maximum.
 float exponentiate(float* p, int64_t n, float& highest) {
   std::fill(p + n, p + padded(n), kMinusInfinity);
   Vec most = _mm256_set1_ps(highest);
@@ -46,13 +47,16 @@ void scale_row(float* a, int64_t n, float factor) {
 template <typename T>
 void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionShape& shape, Tensor o, Tensor lse) {
   const Segment& s = *task.segment;
-  const int64_t e = shape.head_dim, ld = padded(e), group = shape.heads / shape.kv_heads, first_head = task.kv_head * group;
+  const int64_t e = shape.head_dim, ld = padded(e), group = shape.heads / shape.kv_heads,
+                first_head = task.kv_head * group;
   const int64_t qn = std::min(kTile, s.nq - task.q_begin);
-  TileBuffers buffers({group * kTile * ld, group * kTile * ld, kTile * ld, ld * kTile, kTile * ld, kTile * kTile, group * kTile, group * kTile});
-  float *qs = buffers[0], *acc = buffers[1], *ks = buffers[2], *kt = buffers[3], *vs = buffers[4], *scores = buffers[5], *highest = buffers[6],
-        *total = buffers[7];
+  TileBuffers buffers({group * kTile * ld, group * kTile * ld, kTile * ld, ld * kTile, kTile * ld, kTile * kTile,
+                       group * kTile, group * kTile});
+  float *qs = buffers[0], *acc = buffers[1], *ks = buffers[2], *kt = buffers[3], *vs = buffers[4], *scores = buffers[5],
+        *highest = buffers[6], *total = buffers[7];
   for (int64_t g = 0; g < group; ++g) {
-    load_tile(q.as<T>(), q.pitch, (first_head + g) * e, qn, e, ld, shape.scale, qs + g * kTile * ld, [&](int64_t i) { return s.q0 + task.q_begin + i; });
+    load_tile(q.as<T>(), q.pitch, (first_head + g) * e, qn, e, ld, shape.scale, qs + g * kTile * ld,
+              [&](int64_t i) { return s.q0 + task.q_begin + i; });
   }
   std::fill_n(acc, group * kTile * ld, 0.0f);
   std::fill_n(highest, group * kTile, kMinusInfinity);
@@ -86,7 +90,9 @@ void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionS
       const int64_t at = s.q0 + task.q_begin + i;
       const float l = total[g * kTile + i];  // 0 where nothing was seen; NaN passes through
       const Vec factor = _mm256_set1_ps(l != 0 ? 1.0f / l : 0.0f);
-      map_row(e, [&](Vec v) { return _mm256_mul_ps(v, factor); }, o.as<T>() + at * o.pitch + (first_head + g) * e, acc + (g * kTile + i) * ld);
+      map_row(
+          e, [&](Vec v) { return _mm256_mul_ps(v, factor); }, o.as<T>() + at * o.pitch + (first_head + g) * e,
+          acc + (g * kTile + i) * ld);
       lse.as<float>()[at * lse.pitch + first_head + g] = l != 0 ? highest[g * kTile + i] + std::log(l) : kMinusInfinity;
     }
   }

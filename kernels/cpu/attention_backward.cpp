@@ -1,6 +1,8 @@
-// Attention's gradients in tiles, p recomputed from lse:  ds = p∘(dO·Vᵀ - delta), dq = scale·ds·K, dk = scale·dsᵀ·Q, dv = pᵀ·dO, delta = Σ dO∘O.
-// dk and dv of a key tile are summed by one thread in one order, and so is dq of a query tile. Short segments go in one pass, a task a (segment,
-// kv head); long ones, whose dq would not fit a thread's scratch, and few ones in two passes over (key tiles) and (query tiles). Bits agree.
+// Attention's gradients in tiles, p recomputed from lse:
+//   ds = p∘(dO·Vᵀ - delta),  dq = scale·ds·K,  dk = scale·dsᵀ·Q,  dv = pᵀ·dO,  delta = Σ dO∘O.
+// dk and dv of a key tile are summed by one thread in one order, and so is dq of a query tile. Short segments go in one
+// pass, a task a (segment, kv head); long ones, whose dq would not fit a thread's scratch, and few ones in two passes
+// over (key tiles) and (query tiles). Bits agree.
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/tile.h"
@@ -12,15 +14,26 @@ namespace {
 template <typename T>
 class Backward {
  public:
-  Backward(const AttentionShape& shape, const Segment& segment, int64_t kv_head, Tensor q, const KvView& kv, Tensor o, Tensor lse, Tensor d_o)
-      : shape_(shape), s_(segment), kv_head_(kv_head), q_(q), kv_(kv), o_(o), lse_(lse), d_o_(d_o), e_(shape.head_dim), ld_(padded(e_)),
+  Backward(const AttentionShape& shape, const Segment& segment, int64_t kv_head, Tensor q, const KvView& kv, Tensor o,
+           Tensor lse, Tensor d_o)
+      : shape_(shape),
+        s_(segment),
+        kv_head_(kv_head),
+        q_(q),
+        kv_(kv),
+        o_(o),
+        lse_(lse),
+        d_o_(d_o),
+        e_(shape.head_dim),
+        ld_(padded(e_)),
         group_(shape.heads / shape.kv_heads) {}
 
   void one_pass(Tensor dq, Tensor dk, Tensor dv) {
     const Tiles t(ld_, group_ * s_.nq * ld_);
     std::fill_n(t.dq, group_ * s_.nq * ld_, 0.0f);
     for (int64_t k0 = 0; k0 < s_.nk; k0 += kTile) key_tile<true>(t, k0, dk, dv);
-    for (int64_t g = 0; g < group_; ++g) write(t.dq + g * s_.nq * ld_, s_.nq, s_.q0, kv_head_ * group_ + g, shape_.scale, dq);
+    for (int64_t g = 0; g < group_; ++g)
+      write(t.dq + g * s_.nq * ld_, s_.nq, s_.q0, kv_head_ * group_ + g, shape_.scale, dq);
   }
   void keys_only(int64_t k0, Tensor dk, Tensor dv) { key_tile<false>(Tiles(ld_, 0), k0, dk, dv); }
   void queries_only(int64_t q0, Tensor dq) {
@@ -36,17 +49,19 @@ class Backward {
         tile_product(qn, ld_, kn, {t.ds, kTile, 1}, t.k, ld_, t.dq + g * kTile * ld_, ld_);
       }
     }
-    for (int64_t g = 0; g < group_; ++g) write(t.dq + g * kTile * ld_, qn, s_.q0 + q0, kv_head_ * group_ + g, shape_.scale, dq);
+    for (int64_t g = 0; g < group_; ++g)
+      write(t.dq + g * kTile * ld_, qn, s_.q0 + q0, kv_head_ * group_ + g, shape_.scale, dq);
   }
 
  private:
   struct Tiles {
     Tiles(int64_t ld, int64_t dq_floats)
-        : buffers({kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * kTile, kTile * kTile,
-                   kTile, dq_floats}) {}
+        : buffers({kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld, kTile * ld,
+                   kTile * ld, kTile * kTile, kTile * kTile, kTile, dq_floats}) {}
     TileBuffers buffers;
-    float *k = buffers[0], *v = buffers[1], *k_transposed = buffers[2], *v_transposed = buffers[3], *q = buffers[4], *d_o = buffers[5], *o = buffers[6],
-          *dk = buffers[7], *dv = buffers[8], *p = buffers[9], *ds = buffers[10], *delta = buffers[11], *dq = buffers[12];
+    float *k = buffers[0], *v = buffers[1], *k_transposed = buffers[2], *v_transposed = buffers[3], *q = buffers[4],
+          *d_o = buffers[5], *o = buffers[6], *dk = buffers[7], *dv = buffers[8], *p = buffers[9], *ds = buffers[10],
+          *delta = buffers[11], *dq = buffers[12];
   };
 
   template <bool with_dq>
@@ -63,7 +78,8 @@ class Backward {
         weights(t, g, q0, qn, k0, kn);
         tile_product(kn, ld_, qn, {t.p, 1, kTile}, t.d_o, ld_, t.dv, ld_);
         tile_product(kn, ld_, qn, {t.ds, 1, kTile}, t.q, ld_, t.dk, ld_);
-        if constexpr (with_dq) tile_product(qn, ld_, kn, {t.ds, kTile, 1}, t.k, ld_, t.dq + (g * s_.nq + q0) * ld_, ld_);
+        if constexpr (with_dq)
+          tile_product(qn, ld_, kn, {t.ds, kTile, 1}, t.k, ld_, t.dq + (g * s_.nq + q0) * ld_, ld_);
       }
     }
     write(t.dk, kn, s_.k0 + k0, kv_head_, 1.0f, dk);  // q was loaded with the scale in it
@@ -86,7 +102,8 @@ class Backward {
     load_tile(o_.as<T>(), o_.pitch, column, qn, e_, ld_, 1.0f, t.o, row);
     for (int64_t i = 0; i < qn; ++i) {
       Vec total = _mm256_setzero_ps();
-      for (int64_t j = 0; j < ld_; j += kLanes) total = _mm256_fmadd_ps(load(t.d_o + i * ld_ + j), load(t.o + i * ld_ + j), total);
+      for (int64_t j = 0; j < ld_; j += kLanes)
+        total = _mm256_fmadd_ps(load(t.d_o + i * ld_ + j), load(t.o + i * ld_ + j), total);
       t.delta[i] = sum(total);
     }
   }
@@ -100,7 +117,8 @@ class Backward {
     for (int64_t i = 0; i < qn; ++i) {
       float *p = t.p + i * kTile, *ds = t.ds + i * kTile;
       const int64_t n = visible(s_, q0 + i, k0, kn);
-      const Vec shift = _mm256_set1_ps(lse_.as<float>()[(s_.q0 + q0 + i) * lse_.pitch + kv_head_ * group_ + g]), delta = _mm256_set1_ps(t.delta[i]);
+      const Vec shift = _mm256_set1_ps(lse_.as<float>()[(s_.q0 + q0 + i) * lse_.pitch + kv_head_ * group_ + g]),
+                delta = _mm256_set1_ps(t.delta[i]);
       for (int64_t j = 0; j < n; j += kLanes) {
         const Vec w = exp(_mm256_sub_ps(load(p + j), shift));
         store(p + j, w);
@@ -114,7 +132,9 @@ class Backward {
   void write(const float* from, int64_t rows, int64_t first_row, int64_t head, float factor, Tensor to) const {
     const Vec f = _mm256_set1_ps(factor);
     for (int64_t i = 0; i < rows; ++i) {
-      map_row(e_, [&](Vec v) { return _mm256_mul_ps(v, f); }, to.as<T>() + (first_row + i) * to.pitch + head * e_, from + i * ld_);
+      map_row(
+          e_, [&](Vec v) { return _mm256_mul_ps(v, f); }, to.as<T>() + (first_row + i) * to.pitch + head * e_,
+          from + i * ld_);
     }
   }
 
@@ -136,8 +156,8 @@ struct Task {
 }  // namespace
 
 void CpuBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments,
-                                       const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o,
-                                       Tensor dq, Tensor dk, Tensor dv) {
+                                       const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o, Tensor dq,
+                                       Tensor dk, Tensor dv) {
   std::vector<Task> tasks;
   const bool few = static_cast<int64_t>(segments.size()) * shape.kv_heads < threads_;
   for (const Segment& s : segments) {
@@ -148,7 +168,8 @@ void CpuBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<con
         continue;
       }
       for (int64_t k0 = 0; k0 < s.nk; k0 += kTile) tasks.push_back({&s, head, k0, -1});
-      for (int64_t q0 = (s.nq - 1) / kTile * kTile; q0 >= 0 && s.nq > 0; q0 -= kTile) tasks.push_back({&s, head, -1, q0});
+      for (int64_t q0 = (s.nq - 1) / kTile * kTile; q0 >= 0 && s.nq > 0; q0 -= kTile)
+        tasks.push_back({&s, head, -1, q0});
     }
   }
   with_type(q, [&](auto* typed) {

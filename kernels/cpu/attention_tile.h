@@ -1,4 +1,5 @@
-// What attention's forward and backward share: widening rows into padded fp32 tiles, transposing them, the mask, and a thread's scratch.
+// What attention's forward and backward share: widening rows into padded fp32 tiles, transposing them, the mask, and a
+// thread's scratch.
 #pragma once
 #include <algorithm>
 #include <initializer_list>
@@ -12,7 +13,8 @@ namespace drover::cpu {
 
 inline constexpr int64_t kTile = 64;
 inline constexpr int64_t kOnePassFloats = int64_t{4} << 20;  // of dq in a thread's scratch, at most
-inline constexpr int64_t kAttentionScratchBytes = kOnePassFloats * 4 + (int64_t{2} << 20);  // with the tiles of 16 heads of 128
+inline constexpr int64_t kAttentionScratchBytes =
+    kOnePassFloats * 4 + (int64_t{2} << 20);  // with the tiles of 16 heads of 128
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 inline int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -39,11 +41,13 @@ class TileBuffers {
 
 // to[i·ld + j] = factor·data[row(i), column + j] for `rows` rows of e columns, zero-padded to ld columns.
 template <typename T, typename Row>
-void load_tile(const T* data, int64_t pitch, int64_t column, int64_t rows, int64_t e, int64_t ld, float factor, float* to, Row&& row) {
+void load_tile(const T* data, int64_t pitch, int64_t column, int64_t rows, int64_t e, int64_t ld, float factor,
+               float* to, Row&& row) {
   const Vec f = _mm256_set1_ps(factor);
   for (int64_t i = 0; i < rows; ++i) {
     float* out = to + i * ld;
-    map_row(e, [&](Vec v) { return _mm256_mul_ps(v, f); }, out, data + row(i) * pitch + column);
+    map_row(
+        e, [&](Vec v) { return _mm256_mul_ps(v, f); }, out, data + row(i) * pitch + column);
     for (int64_t j = e; j < ld; ++j) out[j] = 0;
   }
 }
@@ -53,7 +57,8 @@ inline void transpose_tile(const float* from, int64_t rows, int64_t ld, float* t
   for (int64_t i = 0; i < kTile; i += kLanes) {
     for (int64_t j = 0; j < ld; j += kLanes) {
       Vec block[kLanes];
-      for (int64_t r = 0; r < kLanes; ++r) block[r] = i + r < rows ? load(from + (i + r) * ld + j) : _mm256_setzero_ps();
+      for (int64_t r = 0; r < kLanes; ++r)
+        block[r] = i + r < rows ? load(from + (i + r) * ld + j) : _mm256_setzero_ps();
       transpose(block);
       for (int64_t r = 0; r < kLanes; ++r) store(to + (j + r) * kTile + i, block[r]);
     }

@@ -1,5 +1,5 @@
-// The CPU backend: oneDNN for matrices, own vector code for the rest, OpenMP over rows. Results do not depend on the number of threads:
-// every row, tile or block is computed by one thread, and sums over rows run in fixed blocks.
+// The CPU backend: oneDNN for matrices, own vector code for the rest, OpenMP over rows. Results do not depend on the
+// number of threads: every row, tile or block is computed by one thread, and sums over rows run in fixed blocks.
 #pragma once
 #include <memory>
 #include <vector>

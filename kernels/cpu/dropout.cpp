@@ -1,5 +1,5 @@
-// Dropout whose decisions depend on (document, position, column) alone: 32 draws at a time, eight Philox4x32-10 blocks side by side.
-// Source: Salmon et al., SC 2011; kernels/base/philox.h is the same function one block at a time.
+// Dropout whose decisions depend on (document, position, column) alone: 32 draws at a time, eight Philox4x32-10 blocks
+// side by side. Source: Salmon et al., SC 2011; kernels/base/philox.h is the same function one block at a time.
 #include <algorithm>
 
 #include "kernels/base/philox.h"
@@ -24,9 +24,11 @@ void draw(PhiloxKey key, uint64_t block, uint64_t token, float* uniform) {
     low_words[i] = static_cast<uint32_t>(block + i);
     high_words[i] = static_cast<uint32_t>((block + i) >> 32);
   }
-  __m256i c0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(low_words)), c1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(high_words));
+  __m256i c0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(low_words)),
+          c1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(high_words));
   __m256i c2 = _mm256_set1_epi32(static_cast<int>(token)), c3 = _mm256_set1_epi32(static_cast<int>(token >> 32));
-  const __m256i m0 = _mm256_set1_epi32(static_cast<int>(0xD2511F53u)), m1 = _mm256_set1_epi32(static_cast<int>(0xCD9E8D57u));
+  const __m256i m0 = _mm256_set1_epi32(static_cast<int>(0xD2511F53u)),
+                m1 = _mm256_set1_epi32(static_cast<int>(0xCD9E8D57u));
   uint32_t k0 = key.lo, k1 = key.hi;
   for (int round = 0; round < 10; ++round) {
     __m256i high0, low0, high1, low1;
@@ -39,7 +41,9 @@ void draw(PhiloxKey key, uint64_t block, uint64_t token, float* uniform) {
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  const auto as_uniform = [](__m256i lane) { return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(lane, 8)), _mm256_set1_ps(0x1p-24f)); };
+  const auto as_uniform = [](__m256i lane) {
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(lane, 8)), _mm256_set1_ps(0x1p-24f));
+  };
   Vec lanes[4] = {as_uniform(c0), as_uniform(c1), as_uniform(c2), as_uniform(c3)};
   for (int lane = 0; lane < 4; ++lane) {
     alignas(32) float values[kLanes];
@@ -65,10 +69,13 @@ void dropped_row(const X* x, Y* y, int64_t n, const DropoutMask& mask, int64_t t
       const PhiloxBlock last = philox(PhiloxKey::of(mask.key), column / 4 + kLanes, token);
       for (int lane = 0; lane < 4; ++lane) uniform[kDraws + lane] = static_cast<float>(last.lane[lane] >> 8) * 0x1p-24f;
     }
-    const auto kept = [&](Vec v, Vec u) { return _mm256_and_ps(_mm256_mul_ps(v, scale), _mm256_cmp_ps(u, p, _CMP_GE_OQ)); };
+    const auto kept = [&](Vec v, Vec u) {
+      return _mm256_and_ps(_mm256_mul_ps(v, scale), _mm256_cmp_ps(u, p, _CMP_GE_OQ));
+    };
     const float* draws = uniform + skipped;
     if (accumulate) {
-      map_row(count, [&](Vec v, Vec u, Vec old) { return _mm256_add_ps(old, kept(v, u)); }, y + i, x + i, draws, y + i);
+      map_row(
+          count, [&](Vec v, Vec u, Vec old) { return _mm256_add_ps(old, kept(v, u)); }, y + i, x + i, draws, y + i);
     } else {
       map_row(count, kept, y + i, x + i, draws);
     }
@@ -80,7 +87,8 @@ void drop(Tensor x, const DropoutMask& mask, Tensor y, bool accumulate, int thre
   with_type(x, [&](const auto* from) {
     with_type(y, [&](auto* to) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-      for (int64_t r = 0; r < x.rows; ++r) dropped_row(from + r * x.pitch, to + r * y.pitch, x.cols, mask, r, accumulate);
+      for (int64_t r = 0; r < x.rows; ++r)
+        dropped_row(from + r * x.pitch, to + r * y.pitch, x.cols, mask, r, accumulate);
     });
   });
 }

@@ -20,7 +20,9 @@ constexpr int64_t kFewRows = 8;                     // the weights are streamed 
 constexpr int64_t kMostPrimitives = 256, kPrimitiveBytes = int64_t{48} << 10;
 constexpr int64_t kScratchBytes = int64_t{512} << 10;  // of a thread in a primitive; 64 to 260 KiB were seen
 
-dnnl::memory::data_type dnnl_type(DType type) { return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32; }
+dnnl::memory::data_type dnnl_type(DType type) {
+  return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
 
 // (rows, cols) of op(t).
 std::pair<int64_t, int64_t> dims(Trans trans, Tensor t) {
@@ -39,15 +41,17 @@ Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) {
 
 void sgemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   const auto [m, k] = dims(ta, a);
-  const auto status = dnnl_sgemm(ta == Trans::no ? 'N' : 'T', tb == Trans::no ? 'N' : 'T', m, c.cols, k, alpha, a.as<float>(), a.pitch, b.as<float>(),
-                                 b.pitch, beta, c.as<float>(), c.pitch);
+  const auto status = dnnl_sgemm(ta == Trans::no ? 'N' : 'T', tb == Trans::no ? 'N' : 'T', m, c.cols, k, alpha,
+                                 a.as<float>(), a.pitch, b.as<float>(), b.pitch, beta, c.as<float>(), c.pitch);
   require(status == dnnl_success, "oneDNN multiplies fp32 matrices");
 }
 
 void widen(Tensor from, Tensor to, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t r = 0; r < from.rows; ++r) {
-    map_row(from.cols, [](Vec v) { return v; }, static_cast<float*>(to.data) + r * to.pitch, static_cast<const bf16*>(from.data) + r * from.pitch);
+    map_row(
+        from.cols, [](Vec v) { return v; }, static_cast<float*>(to.data) + r * to.pitch,
+        static_cast<const bf16*>(from.data) + r * from.pitch);
   }
 }
 
@@ -59,9 +63,11 @@ void round_tile(Tensor tile, bool accumulate, Tensor y, int threads) {
       const float* from = static_cast<const float*>(tile.data) + r * tile.pitch;
       auto* to = out + r * y.pitch;
       if (accumulate) {
-        map_row(tile.cols, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, to, from, to);
+        map_row(
+            tile.cols, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, to, from, to);
       } else {
-        map_row(tile.cols, [](Vec v) { return v; }, to, from);
+        map_row(
+            tile.cols, [](Vec v) { return v; }, to, from);
       }
     }
   });
@@ -82,7 +88,8 @@ void dot_rows(const X* x, int64_t pitch, const W* w, int64_t n, float* out) {
     for (int part = 0; part < 4; ++part) {
       const Vec weights = load(w + i + part * kLanes);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sums[r][part] = _mm256_fmadd_ps(load(x + r * pitch + i + part * kLanes), weights, sums[r][part]);
+      for (int r = 0; r < R; ++r)
+        sums[r][part] = _mm256_fmadd_ps(load(x + r * pitch + i + part * kLanes), weights, sums[r][part]);
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -119,7 +126,8 @@ Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primit
   panel_b_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
   tile_ = std::make_unique_for_overwrite<float[]>(kTileFloats);
   const auto isa = dnnl::get_effective_cpu_isa();
-  const auto avx512_core = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);  // a set of feature bits, as every larger ISA is
+  const auto avx512_core =
+      static_cast<unsigned>(dnnl::cpu_isa::avx512_core);  // a set of feature bits, as every larger ISA is
   native_bf16_ = (static_cast<unsigned>(isa) & avx512_core) == avx512_core && native_bf16_works();
 }
 
@@ -131,7 +139,8 @@ int64_t Gemm::workspace_bytes() const {
   return tile + 2 * kPanelFloats * static_cast<int64_t>(sizeof(float));
 }
 
-// Multiplies a small matrix both ways: a CPU or a library build whose bf16 path fails or disagrees is used with fp32 panels instead.
+// Multiplies a small matrix both ways: a CPU or a library build whose bf16 path fails or disagrees is used with fp32
+// panels instead.
 bool Gemm::native_bf16_works() {
   try {
     constexpr int64_t m = 5, n = 33, k = 70;
@@ -139,11 +148,15 @@ bool Gemm::native_bf16_works() {
     for (size_t i = 0; i < a.size(); ++i) a[i] = bf16(static_cast<float>(static_cast<int>(i * 7 % 13) - 6));
     for (size_t i = 0; i < b.size(); ++i) b[i] = bf16(static_cast<float>(static_cast<int>(i * 5 % 11) - 5));
     std::vector<float> c(m * n, 1.0f);
-    if (!multiply_primitive(Trans::no, Trans::yes, 1, matrix(a.data(), m, k), matrix(b.data(), n, k), 1, matrix(c.data(), m, n))) return false;
+    if (!multiply_primitive(Trans::no, Trans::yes, 1, matrix(a.data(), m, k), matrix(b.data(), n, k), 1,
+                            matrix(c.data(), m, n)))
+      return false;
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {  // small integers: exact in fp32 in any order
         float expected = 1;
-        for (int64_t l = 0; l < k; ++l) expected += static_cast<float>(a[static_cast<size_t>(i * k + l)]) * static_cast<float>(b[static_cast<size_t>(j * k + l)]);
+        for (int64_t l = 0; l < k; ++l)
+          expected += static_cast<float>(a[static_cast<size_t>(i * k + l)]) *
+                      static_cast<float>(b[static_cast<size_t>(j * k + l)]);
         if (c[static_cast<size_t>(i * n + j)] != expected) {
           log::warn("oneDNN's bf16 product is wrong on this CPU; bf16 is multiplied in fp32 instead");
           return false;
@@ -162,10 +175,22 @@ bool Gemm::multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor 
   const int64_t n = c.cols;
   const bool accumulate = beta != 0;
   if (accumulate && beta != 1) return false;
-  const Primitives::Key key{static_cast<int>(ta), static_cast<int>(tb), static_cast<int>(a.dtype), static_cast<int>(c.dtype), m, n, k, a.pitch, b.pitch,
-                            c.pitch, alpha, accumulate};
-  const dnnl::memory::dims a_strides = ta == Trans::no ? dnnl::memory::dims{a.pitch, 1} : dnnl::memory::dims{1, a.pitch};
-  const dnnl::memory::dims b_strides = tb == Trans::no ? dnnl::memory::dims{b.pitch, 1} : dnnl::memory::dims{1, b.pitch};
+  const Primitives::Key key{static_cast<int>(ta),
+                            static_cast<int>(tb),
+                            static_cast<int>(a.dtype),
+                            static_cast<int>(c.dtype),
+                            m,
+                            n,
+                            k,
+                            a.pitch,
+                            b.pitch,
+                            c.pitch,
+                            alpha,
+                            accumulate};
+  const dnnl::memory::dims a_strides =
+      ta == Trans::no ? dnnl::memory::dims{a.pitch, 1} : dnnl::memory::dims{1, a.pitch};
+  const dnnl::memory::dims b_strides =
+      tb == Trans::no ? dnnl::memory::dims{b.pitch, 1} : dnnl::memory::dims{1, b.pitch};
   const dnnl::memory::desc a_desc({m, k}, dnnl_type(a.dtype), a_strides), b_desc({k, n}, dnnl_type(b.dtype), b_strides),
       c_desc({m, n}, dnnl_type(c.dtype), {c.pitch, 1});
   auto found = primitives_->cache.find(key);
@@ -181,7 +206,8 @@ bool Gemm::multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor 
     const Primitives::Product product{dnnl::matmul(description), description.scratchpad_desc()};
     found = primitives_->cache.emplace(key, product).first;
   }
-  dnnl::memory a_memory(a_desc, primitives_->engine, a.data), b_memory(b_desc, primitives_->engine, b.data), c_memory(c_desc, primitives_->engine, c.data);
+  dnnl::memory a_memory(a_desc, primitives_->engine, a.data), b_memory(b_desc, primitives_->engine, b.data),
+      c_memory(c_desc, primitives_->engine, c.data);
   const auto& [matmul, scratch] = found->second;
   matmul.execute(primitives_->stream, {{DNNL_ARG_SRC, a_memory},
                                        {DNNL_ARG_WEIGHTS, b_memory},
@@ -191,12 +217,14 @@ bool Gemm::multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor 
   return true;
 }
 
-// Panels of op(a) and op(b) that fit the scratch are widened once each: columns of c outermost, then the sum's index, then rows of c.
+// Panels of op(a) and op(b) that fit the scratch are widened once each: columns of c outermost, then the sum's index,
+// then rows of c.
 void Gemm::multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   const auto [m, k] = dims(ta, a);
   const int64_t n = c.cols;
   const int64_t k_panel = std::min<int64_t>(k, 8192);
-  const int64_t n_panel = b.dtype == DType::f32 ? n : std::min(n, kPanelFloats / k_panel), m_panel = a.dtype == DType::f32 ? m : std::min(m, kPanelFloats / k_panel);
+  const int64_t n_panel = b.dtype == DType::f32 ? n : std::min(n, kPanelFloats / k_panel),
+                m_panel = a.dtype == DType::f32 ? m : std::min(m, kPanelFloats / k_panel);
   const auto as_f32 = [&](Tensor t, float* panel) {
     if (t.dtype == DType::f32) return t;
     Tensor wide = matrix(panel, t.rows, t.cols);
@@ -228,7 +256,9 @@ void Gemm::multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float b
     return;
   }
   if (a.dtype == DType::f32 && b.dtype == DType::f32) return sgemm(ta, tb, alpha, a, b, beta, c);
-  if (native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 && multiply_primitive(ta, tb, alpha, a, b, beta, c)) return;
+  if (native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 &&
+      multiply_primitive(ta, tb, alpha, a, b, beta, c))
+    return;
   multiply_widened(ta, tb, alpha, a, b, beta, c);
 }
 
@@ -260,7 +290,8 @@ void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank
       for (int64_t out = 0; out < w.rows; ++out) {
         float values[kFewRows];
         int64_t t = 0;
-        for (; t + 3 <= x.rows; t += 3) dot_rows<3>(xs + t * wide.pitch, wide.pitch, ws + out * w.pitch, x.cols, values + t);
+        for (; t + 3 <= x.rows; t += 3)
+          dot_rows<3>(xs + t * wide.pitch, wide.pitch, ws + out * w.pitch, x.cols, values + t);
         for (; t < x.rows; ++t) dot_rows<1>(xs + t * wide.pitch, wide.pitch, ws + out * w.pitch, x.cols, values + t);
         for (const LowRankProduct& term : low_rank) {
           const int64_t row = out - term.column;
@@ -286,7 +317,8 @@ void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank
 
 void Gemm::linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
   if (x.rows <= kFewRows) return few_rows(x, w, low_rank, accumulate, y);
-  // Panels of outputs, so that a widened weight panel serves every row; the tile holds all rows of a panel where it can.
+  // Panels of outputs, so that a widened weight panel serves every row; the tile holds all rows of a panel where it
+  // can.
   const int64_t rows = std::min<int64_t>(x.rows, 2048), columns = std::min(w.rows, kTileFloats / rows);
   const bool direct = y.dtype == DType::f32;
   for (int64_t j = 0; j < w.rows; j += columns) {
@@ -299,7 +331,8 @@ void Gemm::linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, 
       for (const LowRankProduct& term : low_rank) {
         const int64_t begin = std::max(j, term.column), end = std::min(j + nj, term.column + term.b.rows);
         if (begin >= end) continue;
-        multiply(Trans::no, Trans::yes, 1, term.u.rows_from(i, mi), term.b.rows_from(begin - term.column, end - begin), 1, tile.columns(begin - j, end - begin));
+        multiply(Trans::no, Trans::yes, 1, term.u.rows_from(i, mi), term.b.rows_from(begin - term.column, end - begin),
+                 1, tile.columns(begin - j, end - begin));
       }
       if (!direct) round_tile(tile, accumulate, yi, threads_);
     }
@@ -307,7 +340,8 @@ void Gemm::linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, 
 }
 
 void Gemm::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
-  const int64_t rows = std::min<int64_t>(dy.rows, 2048), columns = std::min(w.cols, kTileFloats / std::max<int64_t>(rows, 1));
+  const int64_t rows = std::min<int64_t>(dy.rows, 2048),
+                columns = std::min(w.cols, kTileFloats / std::max<int64_t>(rows, 1));
   const bool direct = dx.dtype == DType::f32;
   for (int64_t j = 0; j < w.cols; j += columns) {
     const int64_t nj = std::min(columns, w.cols - j);

@@ -1,5 +1,6 @@
-// Matrix products on oneDNN. Where the CPU multiplies bf16 (AVX-512 and up) bf16 operands go to its matmul primitive as they are;
-// elsewhere they are widened to fp32 panels in bounded scratch and multiplied by sgemm. Accumulation is fp32 either way.
+// Matrix products on oneDNN. Where the CPU multiplies bf16 (AVX-512 and up) bf16 operands go to its matmul primitive as
+// they are; elsewhere they are widened to fp32 panels in bounded scratch and multiplied by sgemm. Accumulation is fp32
+// either way.
 #pragma once
 #include <memory>
 #include <span>
@@ -28,7 +29,8 @@ class Gemm {
   void linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx);
 
-  // The same through oneDNN's matmul primitive, operands as they are; false where beta is neither 0 nor 1. dnnl::error where the CPU lacks the dtype.
+  // The same through oneDNN's matmul primitive, operands as they are; false where beta is neither 0 nor 1. dnnl::error
+  // where the CPU lacks the dtype.
   bool multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
 
  private:

@@ -80,8 +80,8 @@ void CpuBackend::do_merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
   }
 }
 
-void CpuBackend::do_cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid,
-                                           Tensor lse, Tensor d) {
+void CpuBackend::do_cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse,
+                                           Tensor d) {
   with_type(d, [&](auto* out) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
     for (int64_t r = 0; r < logits.rows; ++r) {
@@ -92,7 +92,8 @@ void CpuBackend::do_cross_entropy_backward(Tensor logits, Tensor labels, int64_t
       const int64_t label = labels.as<int32_t>()[r] - begin;
       // Taken before the row is written: d may be the logits.
       const float at_label = label >= 0 && label < valid ? exp(l[label] - shift) - 1.0f : 0.0f;
-      map_row(valid, [&](Vec v) { return exp(_mm256_sub_ps(v, shifts)); }, to, l);
+      map_row(
+          valid, [&](Vec v) { return exp(_mm256_sub_ps(v, shifts)); }, to, l);
       for (int64_t i = valid; i < logits.cols; ++i) store_one(to + i, 0);
       if (label >= 0 && label < valid) store_one(to + label, at_label);
     }

@@ -16,11 +16,16 @@ constexpr int64_t kHugePage = int64_t{2} << 20;
 class HostMemory : public Memory {
  public:
   void* allocate(int64_t bytes) override {
-    void* block = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* block = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) {
-      fail(Fault::internal, "out of memory: {} bytes of host memory could not be had; use more ranks, a smaller micro-batch, or activation_checkpointing: full", bytes);
+      fail(Fault::internal,
+           "out of memory: {} bytes of host memory could not be had; use more ranks, a smaller micro-batch, or "
+           "activation_checkpointing: full",
+           bytes);
     }
-    if (bytes >= kHugePage) madvise(block, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // an advice: its refusal costs speed only
+    if (bytes >= kHugePage)
+      madvise(block, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // an advice: its refusal costs speed only
     return block;
   }
   void release(void* block, int64_t bytes) override { munmap(block, static_cast<size_t>(bytes)); }
@@ -31,7 +36,8 @@ class HostMemory : public Memory {
 
 std::unique_ptr<Memory> make_host_memory() { return std::make_unique<HostMemory>(); }
 
-CpuBackend::CpuBackend(int threads) : memory_(make_host_memory()), threads_(threads), gemm_(threads), row_product_(threads) {
+CpuBackend::CpuBackend(int threads)
+    : memory_(make_host_memory()), threads_(threads), gemm_(threads), row_product_(threads) {
   require(threads >= 1, "a backend has a thread at least");
 }
 

@@ -31,7 +31,8 @@ void CpuBackend::do_rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rst
   with_type(x, [&](const auto* xs) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
     for (int64_t r = 0; r < x.rows; ++r) {
-      const float squares = sum_row(x.cols, [](Vec v) { return _mm256_mul_ps(v, v); }, xs + r * x.pitch);
+      const float squares = sum_row(
+          x.cols, [](Vec v) { return _mm256_mul_ps(v, v); }, xs + r * x.pitch);
       rstd.as<float>()[r] = 1.0f / std::sqrt(squares / static_cast<float>(x.cols) + eps);
     }
   });
@@ -45,7 +46,9 @@ void CpuBackend::do_rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
         for (int64_t r = 0; r < x.rows; ++r) {
           const Vec scale = _mm256_set1_ps(rstd.as<float>()[r]);
-          map_row(x.cols, [&](Vec v, Vec weight) { return _mm256_mul_ps(_mm256_mul_ps(v, scale), weight); }, ys + r * y.pitch, xs + r * x.pitch, ws);
+          map_row(
+              x.cols, [&](Vec v, Vec weight) { return _mm256_mul_ps(_mm256_mul_ps(v, scale), weight); },
+              ys + r * y.pitch, xs + r * x.pitch, ws);
         }
       });
     });
@@ -59,11 +62,12 @@ void CpuBackend::do_rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor w
         with_type(dx, [&](auto* dxs) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
           for (int64_t r = 0; r < x.rows; ++r) {
-            const auto *g = dys + r * dy.pitch;
-            const auto *in = xs + r * x.pitch;
+            const auto* g = dys + r * dy.pitch;
+            const auto* in = xs + r * x.pitch;
             auto* out = dxs + r * dx.pitch;
             const float s = rstd.as<float>()[r];
-            const float product = sum_row(x.cols, [](Vec a, Vec weight, Vec b) { return _mm256_mul_ps(_mm256_mul_ps(a, weight), b); }, g, ws, in);
+            const float product = sum_row(
+                x.cols, [](Vec a, Vec weight, Vec b) { return _mm256_mul_ps(_mm256_mul_ps(a, weight), b); }, g, ws, in);
             // x̂ = x·s, so x̂·mean(g·x̂) = x·s²·product/D
             const Vec scale = _mm256_set1_ps(s), back = _mm256_set1_ps(s * s * product / static_cast<float>(x.cols));
             map_row(

@@ -43,7 +43,8 @@ void CpuBackend::do_clip_factor(Tensor total, float max_norm, Tensor factor) {
     factor.as<float>()[0] = NAN;
     return;
   }
-  factor.as<float>()[0] = max_norm <= 0 ? 1.0f : static_cast<float>(std::min(1.0, static_cast<double>(max_norm) / (norm + 1e-6)));
+  factor.as<float>()[0] =
+      max_norm <= 0 ? 1.0f : static_cast<float>(std::min(1.0, static_cast<double>(max_norm) / (norm + 1e-6)));
 }
 
 void CpuBackend::do_adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
@@ -53,7 +54,8 @@ void CpuBackend::do_adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Ten
   const double correction1 = 1 - std::pow(s.beta1, t), correction2 = 1 - std::pow(s.beta2, t);
   const float step_size = static_cast<float>(lr / correction1), root2 = static_cast<float>(std::sqrt(correction2));
   const float decay = static_cast<float>(1 - lr * s.weight_decay);
-  const float rest1 = static_cast<float>(1 - s.beta1), beta2 = static_cast<float>(s.beta2), rest2 = static_cast<float>(1 - s.beta2), eps = static_cast<float>(s.eps);
+  const float rest1 = static_cast<float>(1 - s.beta1), beta2 = static_cast<float>(s.beta2),
+              rest2 = static_cast<float>(1 - s.beta2), eps = static_cast<float>(s.eps);
   const int64_t n = p.size();
   const float* gs = g.as<float>();
   float *ps = p.as<float>(), *ms = m.as<float>(), *vs = v.as<float>();

@@ -1,4 +1,5 @@
-// Moving and pointwise ops. Each row is one thread's; within a row every value is computed the same way wherever it stands.
+// Moving and pointwise ops. Each row is one thread's; within a row every value is computed the same way wherever it
+// stands.
 #include <cstring>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -15,7 +16,8 @@ T* row(Tensor t, T* data, int64_t r) {
 
 bool same_shape(Tensor a, Tensor b) { return a.rows == b.rows && a.cols == b.cols; }
 
-// f(const from*, to*) for one row, for all rows. A long vector (one column, contiguous) is cut into pieces that count as rows.
+// f(const from*, to*) for one row, for all rows. A long vector (one column, contiguous) is cut into pieces that count
+// as rows.
 template <typename F>
 void for_rows(int64_t rows, int threads, F&& f) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -56,7 +58,8 @@ void CpuBackend::do_copy(Tensor from, Tensor to) {
     const int64_t size = size_of(from.dtype);
     for_rows(w.rows, threads_, [&](int64_t r) {
       const int64_t n = r + 1 == w.rows ? w.last : w.cols;
-      std::memcpy(static_cast<char*>(to.data) + r * w.pitch_y * size, static_cast<const char*>(from.data) + r * w.pitch_x * size, static_cast<size_t>(n * size));
+      std::memcpy(static_cast<char*>(to.data) + r * w.pitch_y * size,
+                  static_cast<const char*>(from.data) + r * w.pitch_x * size, static_cast<size_t>(n * size));
     });
     return;
   }
@@ -74,7 +77,8 @@ void CpuBackend::do_copy(Tensor from, Tensor to) {
   with_type(from, [&](const auto* x) {
     with_type(to, [&](auto* y) {
       for_rows(w.rows, threads_, [&](int64_t r) {
-        map_row(r + 1 == w.rows ? w.last : w.cols, [](Vec v) { return v; }, y + r * w.pitch_y, x + r * w.pitch_x);
+        map_row(
+            r + 1 == w.rows ? w.last : w.cols, [](Vec v) { return v; }, y + r * w.pitch_y, x + r * w.pitch_x);
       });
     });
   });
@@ -101,7 +105,8 @@ void CpuBackend::do_gather_rows(Tensor x, Tensor index, Tensor y) {
   const int64_t size = size_of(x.dtype);
   require(x.dtype == y.dtype && x.cols == y.cols, "gather_rows keeps dtype and width");
   for_rows(index.rows, threads_, [&](int64_t r) {
-    std::memcpy(static_cast<char*>(y.data) + r * y.pitch * size, static_cast<const char*>(x.data) + at[r] * x.pitch * size, static_cast<size_t>(x.cols * size));
+    std::memcpy(static_cast<char*>(y.data) + r * y.pitch * size,
+                static_cast<const char*>(x.data) + at[r] * x.pitch * size, static_cast<size_t>(x.cols * size));
   });
 }
 
@@ -110,7 +115,8 @@ void CpuBackend::do_scatter_rows(Tensor x, Tensor index, Tensor y) {
   const int64_t size = size_of(x.dtype);
   require(x.dtype == y.dtype && x.cols == y.cols, "scatter_rows keeps dtype and width");
   for_rows(index.rows, threads_, [&](int64_t r) {
-    std::memcpy(static_cast<char*>(y.data) + at[r] * y.pitch * size, static_cast<const char*>(x.data) + r * x.pitch * size, static_cast<size_t>(x.cols * size));
+    std::memcpy(static_cast<char*>(y.data) + at[r] * y.pitch * size,
+                static_cast<const char*>(x.data) + r * x.pitch * size, static_cast<size_t>(x.cols * size));
   });
 }
 
@@ -120,7 +126,8 @@ void CpuBackend::do_add(Tensor x, Tensor y) {
   const Walk w = walk(x, y);
   if (x.dtype == DType::f64) {
     for (int64_t r = 0; r < w.rows; ++r) {
-      for (int64_t i = 0; i < (r + 1 == w.rows ? w.last : w.cols); ++i) y.as<double>()[r * w.pitch_y + i] += x.as<double>()[r * w.pitch_x + i];
+      for (int64_t i = 0; i < (r + 1 == w.rows ? w.last : w.cols); ++i)
+        y.as<double>()[r * w.pitch_y + i] += x.as<double>()[r * w.pitch_x + i];
     }
     return;
   }
@@ -128,7 +135,9 @@ void CpuBackend::do_add(Tensor x, Tensor y) {
     with_type(y, [&](auto* to) {
       for_rows(w.rows, threads_, [&](int64_t r) {
         auto* out = to + r * w.pitch_y;
-        map_row(r + 1 == w.rows ? w.last : w.cols, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, out, from + r * w.pitch_x, out);
+        map_row(
+            r + 1 == w.rows ? w.last : w.cols, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, out,
+            from + r * w.pitch_x, out);
       });
     });
   });
@@ -139,7 +148,8 @@ void CpuBackend::do_scale_rows(Tensor weights, Tensor x) {
     for_rows(x.rows, threads_, [&](int64_t r) {
       const Vec factor = _mm256_set1_ps(weights.as<float>()[r]);
       auto* at = row(x, data, r);
-      map_row(x.cols, [&](Vec v) { return _mm256_mul_ps(v, factor); }, at, at);
+      map_row(
+          x.cols, [&](Vec v) { return _mm256_mul_ps(v, factor); }, at, at);
     });
   });
 }
@@ -187,7 +197,9 @@ void CpuBackend::do_swiglu(Tensor gate_up, Tensor y) {
     const T* in = gate_up.as<T>();
     for_rows(y.rows, threads_, [&](int64_t r) {
       const T* g = in + r * gate_up.pitch;
-      map_row(f, [](Vec gate, Vec up) { return _mm256_mul_ps(_mm256_mul_ps(gate, sigmoid(gate)), up); }, out + r * y.pitch, g, g + f);
+      map_row(
+          f, [](Vec gate, Vec up) { return _mm256_mul_ps(_mm256_mul_ps(gate, sigmoid(gate)), up); }, out + r * y.pitch,
+          g, g + f);
     });
   });
 }
@@ -219,7 +231,8 @@ void CpuBackend::do_swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up,
         if (yr != nullptr) store(yr + i, c);
       }
       for (; i < f; ++i) {
-        all(_mm256_set1_ps(load_one(g + i)), _mm256_set1_ps(load_one(u + i)), _mm256_set1_ps(load_one(dr + i)), a, b, c);
+        all(_mm256_set1_ps(load_one(g + i)), _mm256_set1_ps(load_one(u + i)), _mm256_set1_ps(load_one(dr + i)), a, b,
+            c);
         store_one(dg + i, _mm256_cvtss_f32(a));
         store_one(du + i, _mm256_cvtss_f32(b));
         if (yr != nullptr) store_one(yr + i, _mm256_cvtss_f32(c));

@@ -47,7 +47,8 @@ inline void tile_columns(int64_t m, int64_t k, Strided a, const float* b, int64_
   if (i < m) tile_block<1, N>(k, at(i), b, ldb, c + i * ldc, ldc);
 }
 
-inline void tile_product(int64_t m, int64_t n, int64_t k, Strided a, const float* b, int64_t ldb, float* c, int64_t ldc) {
+inline void tile_product(int64_t m, int64_t n, int64_t k, Strided a, const float* b, int64_t ldb, float* c,
+                         int64_t ldc) {
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes) tile_columns<2>(m, k, a, b + j, ldb, c + j, ldc);
   if (j < n) tile_columns<1>(m, k, a, b + j, ldb, c + j, ldc);

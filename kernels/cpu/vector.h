@@ -1,4 +1,5 @@
-// Eight floats at a time (AVX2 + FMA), with loads and stores from f32 and bf16; the arithmetic of all pointwise ops on the CPU.
+// Eight floats at a time (AVX2 + FMA), with loads and stores from f32 and bf16; the arithmetic of all pointwise ops on
+// the CPU.
 #pragma once
 #include <immintrin.h>
 
@@ -65,10 +66,12 @@ inline void transpose(Vec (&rows)[8]) {
 }
 
 // eˣ within 2 ulp: x = n·ln 2 + r, 1 + r + r²·q(r) with q of degree 4 (minimax on |r| <= ln 2/2, 3e-9), scaled by 2ⁿ.
-// Flushes to 0 below -87.3 where results turn denormal; infinity above 88.7; NaN stays NaN (min and max return their second operand for it).
+// Flushes to 0 below -87.3 where results turn denormal; infinity above 88.7; NaN stays NaN (min and max return their
+// second operand for it).
 inline Vec exp(Vec x) {
   const Vec clamped = _mm256_min_ps(_mm256_set1_ps(89), _mm256_max_ps(_mm256_set1_ps(-87.33654f), x));
-  const Vec n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Vec n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)),
+                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   Vec r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), clamped);
   r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
   Vec p = _mm256_set1_ps(1.38145965e-3f);
@@ -88,8 +91,8 @@ inline Vec exp(Vec x) {
 }
 inline float exp(float x) { return _mm256_cvtss_f32(exp(_mm256_set1_ps(x))); }
 
-// y[i] = f(i-th values of the inputs) for a row of n: whole vectors, then a padded tail through the same vector code, so that a value
-// does not depend on where in the row it stands.
+// y[i] = f(i-th values of the inputs) for a row of n: whole vectors, then a padded tail through the same vector code,
+// so that a value does not depend on where in the row it stands.
 template <typename F, typename Out, typename... In>
 inline void map_row(int64_t n, F&& f, Out* y, const In*... x) {
   int64_t i = 0;

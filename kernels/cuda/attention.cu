@@ -1,6 +1,6 @@
-// Attention forward in tiles of 64 queries × 64 keys with an online softmax: a block takes one query tile of one head, and goes over the keys it sees.
-// Keys and values take turns in one tile of shared memory.
-// Source: Dao 2023 (FlashAttention-2).
+// Attention forward in tiles of 64 queries × 64 keys with an online softmax: a block takes one query tile of one head,
+// and goes over the keys it sees. Keys and values take turns in one tile of shared memory. Source: Dao 2023
+// (FlashAttention-2).
 #include "kernels/cuda/attention_tile.h"
 
 namespace drover::cuda {
@@ -77,8 +77,8 @@ void attention_tiles(cudaStream_t stream, const AttentionCall& call, const Atten
     using T = element<decltype(typed)>;
     AttentionOperands<T> operands = operands_of<T>(call, tasks.queries, tasks.tables, {call.o});
     with_columns(e, [&](auto columns) {
-      launch("attention", attention_kernel<columns(), T>, grid_of(tasks.tiles * call.shape.heads), kTileThreads, 2 * tile_bytes(e) + kScoreBytes, stream,
-             operands, rows_of<T>(call.o), rows_of<float>(call.lse));
+      launch("attention", attention_kernel<columns(), T>, grid_of(tasks.tiles * call.shape.heads), kTileThreads,
+             2 * tile_bytes(e) + kScoreBytes, stream, operands, rows_of<T>(call.o), rows_of<float>(call.lse));
     });
   });
 }

@@ -1,7 +1,8 @@
-// Attention's gradients in tiles, p recomputed from lse:  ds = p∘(dO·Vᵀ - delta), dq = scale·ds·K, dk = scale·dsᵀ·Q, dv = pᵀ·dO, delta = Σ dO∘O.
-// One kernel takes query tiles and writes dq, another takes key tiles and goes over the heads of the group and their query tiles: every sum is
-// one thread's, in one order, and delta is formed where it is needed, so there is no workspace.
-// Source: Dao 2023 (FlashAttention-2).
+// Attention's gradients in tiles, p recomputed from lse:
+//   ds = p∘(dO·Vᵀ - delta),  dq = scale·ds·K,  dk = scale·dsᵀ·Q,  dv = pᵀ·dO,  delta = Σ dO∘O.
+// One kernel takes query tiles and writes dq, another takes key tiles and goes over the heads of the group and their
+// query tiles: every sum is one thread's, in one order, and delta is formed where it is needed, so there is no
+// workspace. Source: Dao 2023 (FlashAttention-2).
 #include "kernels/cuda/attention_tile.h"
 
 namespace drover::cuda {
@@ -29,7 +30,8 @@ __device__ inline float delta_of(const T* d_o, const T* o, bool inside, int head
 }
 
 template <int Columns, typename T>
-__global__ void __launch_bounds__(kTileThreads) query_gradient_kernel(AttentionOperands<T> a, Given<T> given, Rows<T> dq) {
+__global__ void __launch_bounds__(kTileThreads)
+    query_gradient_kernel(AttentionOperands<T> a, Given<T> given, Rows<T> dq) {
   const AttentionTask task = a.tasks[blockIdx.x / a.heads];
   const int head = blockIdx.x % a.heads, e = a.head_dim, x = threadIdx.x % kSide, y = threadIdx.x / kSide;
   const int64_t column = int64_t{head} * e, kv_column = int64_t{head / a.group} * e, first_row = task.q0 + task.first;
@@ -67,7 +69,8 @@ __global__ void __launch_bounds__(kTileThreads) query_gradient_kernel(AttentionO
     for (int i = 0; i < kShare; ++i) {
       const int at = y + kSide * i, seen = at < queries ? seen_by(task, task.first + at) - first : 0;
 #pragma unroll
-      for (int j = 0; j < kShare; ++j) ds[i][j] = x + kSide * j < seen ? expf(p[i][j] - lse[i]) * (ds[i][j] - delta[i]) : 0.0f;
+      for (int j = 0; j < kShare; ++j)
+        ds[i][j] = x + kSide * j < seen ? expf(p[i][j] - lse[i]) * (ds[i][j] - delta[i]) : 0.0f;
     }
     store_scores(ds, ds_tile);
     __syncwarp();
@@ -82,7 +85,8 @@ __global__ void __launch_bounds__(kTileThreads) query_gradient_kernel(AttentionO
 
 // The scores are transposed here: a thread's rows are keys, its columns queries.
 template <int Columns, typename T>
-__global__ void __launch_bounds__(kTileThreads) key_gradient_kernel(AttentionOperands<T> a, Given<T> given, Rows<T> dk, Rows<T> dv) {
+__global__ void __launch_bounds__(kTileThreads)
+    key_gradient_kernel(AttentionOperands<T> a, Given<T> given, Rows<T> dk, Rows<T> dv) {
   __shared__ float lse[kTile], delta[kTile];
   const int kv_heads = a.heads / a.group;
   const AttentionTask task = a.tasks[blockIdx.x / kv_heads];
@@ -99,7 +103,9 @@ __global__ void __launch_bounds__(kTileThreads) key_gradient_kernel(AttentionOpe
   Accumulator<Columns> key_sum, value_sum;
 
   const int64_t first_seeing = task.first - task.offset;  // the query that sees the tile's first key first
-  const int begin = first_seeing <= 0 ? 0 : first_seeing >= task.nq ? task.nq : static_cast<int>(first_seeing) / kTile * kTile;
+  const int begin = first_seeing <= 0         ? 0
+                    : first_seeing >= task.nq ? task.nq
+                                              : static_cast<int>(first_seeing) / kTile * kTile;
   for (int head = kv_head * a.group; head < (kv_head + 1) * a.group; ++head) {
     const int64_t column = int64_t{head} * e;
     for (int first = begin; first < task.nq; first += kTile) {
@@ -153,7 +159,8 @@ __global__ void __launch_bounds__(kTileThreads) key_gradient_kernel(AttentionOpe
 
 }  // namespace
 
-void attention_backward(cudaStream_t stream, const AttentionCall& call, const AttentionGradients& gradients, const AttentionTasks& tasks) {
+void attention_backward(cudaStream_t stream, const AttentionCall& call, const AttentionGradients& gradients,
+                        const AttentionTasks& tasks) {
   const int64_t e = call.shape.head_dim;
   const size_t shared = 3 * tile_bytes(e) + kScoreBytes;
   with_type(call.q, [&](auto* typed) {
@@ -163,10 +170,12 @@ void attention_backward(cudaStream_t stream, const AttentionCall& call, const At
     };
     const Given<T> given{rows_of<const T>(call.o), rows_of<const T>(gradients.d_o), rows_of<const float>(call.lse)};
     with_columns(e, [&](auto columns) {
-      launch("attention_backward_queries", query_gradient_kernel<columns(), T>, grid_of((tasks.tiles + tasks.single_rows) * call.shape.heads), kTileThreads,
-             shared, stream, operands(tasks.queries), given, rows_of<T>(gradients.dq));
-      launch("attention_backward_keys", key_gradient_kernel<columns(), T>, grid_of(tasks.key_tiles * call.shape.kv_heads), kTileThreads, shared, stream,
-             operands(tasks.keys), given, rows_of<T>(gradients.dk), rows_of<T>(gradients.dv));
+      launch("attention_backward_queries", query_gradient_kernel<columns(), T>,
+             grid_of((tasks.tiles + tasks.single_rows) * call.shape.heads), kTileThreads, shared, stream,
+             operands(tasks.queries), given, rows_of<T>(gradients.dq));
+      launch("attention_backward_keys", key_gradient_kernel<columns(), T>,
+             grid_of(tasks.key_tiles * call.shape.kv_heads), kTileThreads, shared, stream, operands(tasks.keys), given,
+             rows_of<T>(gradients.dk), rows_of<T>(gradients.dv));
     });
   });
 }

@@ -1,6 +1,6 @@
-// Attention of one query row: a block takes one head of one sequence, and its 32 teams of 16 threads take every 32nd key each, several at a time, with
-// an online softmax of their own. At the end the teams are merged in order. A row's sums run alike whatever else is in the batch, and however its
-// tensors are aligned.
+// Attention of one query row: a block takes one head of one sequence, and its 32 teams of 16 threads take every 32nd
+// key each, several at a time, with an online softmax of their own. At the end the teams are merged in order. A row's
+// sums run alike whatever else is in the batch, and however its tensors are aligned.
 #include "kernels/cuda/attention_tile.h"
 
 namespace drover::cuda {
@@ -10,8 +10,8 @@ namespace {
 constexpr int kTeam = 16;
 constexpr int kTeams = 32;
 
-// Columns begin, begin+1, … of a head's row. Packed, a thread whose columns lie behind the head reads its first ones: loads without a condition are all
-// under way before the first is waited for.
+// Columns begin, begin+1, … of a head's row. Packed, a thread whose columns lie behind the head reads its first ones:
+// loads without a condition are all under way before the first is waited for.
 template <bool Packed, typename T>
 __device__ inline void load_columns(const T* head, int begin, int head_dim, float (&to)[kGroup]) {
   if constexpr (Packed) {
@@ -115,8 +115,8 @@ void attention_decode(cudaStream_t stream, const AttentionCall& call, const Atte
     const bool narrow = call.shape.head_dim <= kTeam * kGroup;
     const auto kernel = operands.packed ? (narrow ? decode_kernel<true, 1, T> : decode_kernel<true, 2, T>)
                                         : (narrow ? decode_kernel<false, 1, T> : decode_kernel<false, 2, T>);
-    launch("attention_decode", kernel, grid_of(tasks.single_rows * call.shape.heads), kTeam * kTeams, 0, stream, operands, rows_of<T>(call.o),
-           rows_of<float>(call.lse));
+    launch("attention_decode", kernel, grid_of(tasks.single_rows * call.shape.heads), kTeam * kTeams, 0, stream,
+           operands, rows_of<T>(call.o), rows_of<float>(call.lse));
   });
 }
 

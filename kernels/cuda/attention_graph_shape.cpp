@@ -56,7 +56,9 @@ bool packed_causal(const AttentionCall& call, const AttentionGradients* gradient
   return longest > 1;  // nothing but single rows: their own key is all that they see, and decoding's kernel does that
 }
 
-int64_t document_bucket(int64_t documents) { return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(documents, 1)))); }
+int64_t document_bucket(int64_t documents) {
+  return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(documents, 1))));
+}
 
 int64_t row_bucket(int64_t rows) {
   const int64_t octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(std::max<int64_t>(rows, 1))));
@@ -64,7 +66,8 @@ int64_t row_bucket(int64_t rows) {
   return std::max(kTile, (rows + step - 1) / step * step);
 }
 
-GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic, int64_t rows_seen) {
+GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic,
+                       int64_t rows_seen) {
   GraphShape g{.backward = gradients != nullptr, .deterministic = gradients != nullptr && deterministic};
   int64_t longest = 0;
   for (const Segment& s : call.segments) longest = std::max(longest, s.nq);
@@ -72,12 +75,14 @@ GraphShape graph_shape(const AttentionCall& call, const AttentionGradients* grad
   g.longest = row_bucket(longest);
   put_tensors(g, call, gradients);
   if (gradients == nullptr) return g;
-  // cuDNN's sums for dq, dk and dv either lie as dense (documents, heads, longest, head_dim) or as the rows of dq, dk and dv do, gaps included and dk and
-  // dv once per query head: the smaller. The second is known to be wrong where head_dim is not a multiple of 16. Its parts have (rows - 1)·pitch + H·E floats, one
-  // behind another: with rows one more than a multiple of 64, and H·E a multiple of 32, each begins on a 128-byte boundary whatever the pitches.
+  // cuDNN's sums for dq, dk and dv either lie as dense (documents, heads, longest, head_dim) or as the rows of dq, dk
+  // and dv do, gaps included and dk and dv once per query head: the smaller. The second is known to be wrong where
+  // head_dim is not a multiple of 16. Its parts have (rows - 1)·pitch + H·E floats, one behind another: with rows one
+  // more than a multiple of 64, and H·E a multiple of 32, each begins on a 128-byte boundary whatever the pitches.
   const int64_t group = g.heads / g.kv_heads;
   const int64_t dense = g.documents * g.longest * g.heads * g.head_dim;
-  const int64_t by_rows = rows_seen * (g.pitch[GraphShape::kDQ] + (g.pitch[GraphShape::kDK] + g.pitch[GraphShape::kDV]) * group);
+  const int64_t by_rows =
+      rows_seen * (g.pitch[GraphShape::kDQ] + (g.pitch[GraphShape::kDK] + g.pitch[GraphShape::kDV]) * group);
   if (by_rows < dense && g.head_dim % 16 == 0 && g.heads * g.head_dim % 32 == 0) g.rows = rows_seen + 1;
   return g;
 }
@@ -106,9 +111,14 @@ std::optional<GraphShape> decode_shape(const AttentionCall& call) {
     ++q, k += apart;
     longest = std::max(longest, s.nk);
   }
-  const int64_t last = call.segments.back().k0, room = std::min(call.kv.k.rows - last, apart > 0 ? apart : call.kv.k.rows);
-  if (longest < kLeastDecodedKeys || apart < 0 || (call.segments.size() > 1 && apart < longest) || room < longest) return {};
-  GraphShape g{.decode = true, .documents = static_cast<int64_t>(call.segments.size()), .longest = std::min(row_bucket(longest), room), .rows = apart};
+  const int64_t last = call.segments.back().k0,
+                room = std::min(call.kv.k.rows - last, apart > 0 ? apart : call.kv.k.rows);
+  if (longest < kLeastDecodedKeys || apart < 0 || (call.segments.size() > 1 && apart < longest) || room < longest)
+    return {};
+  GraphShape g{.decode = true,
+               .documents = static_cast<int64_t>(call.segments.size()),
+               .longest = std::min(row_bucket(longest), room),
+               .rows = apart};
   put_tensors(g, call, nullptr);
   return g;
 }
@@ -124,7 +134,8 @@ std::vector<int64_t> offset_pitches(const GraphShape& shape) {
 
 int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index) {
   if (pitch_index < 0) pitch_index = static_cast<int64_t>(offset_pitches(shape).size());
-  return padded(shape.documents * static_cast<int64_t>(sizeof(int32_t))) + pitch_index * padded((shape.documents + 1) * static_cast<int64_t>(sizeof(int64_t)));
+  return padded(shape.documents * static_cast<int64_t>(sizeof(int32_t))) +
+         pitch_index * padded((shape.documents + 1) * static_cast<int64_t>(sizeof(int64_t)));
 }
 
 std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape) {
@@ -139,7 +150,8 @@ std::vector<char> document_tables(const AttentionCall& call, const GraphShape& s
     std::memcpy(image.data() + part, lengths.data(), lengths.size() * sizeof(int32_t));
     return image;
   }
-  std::vector<int64_t> begins(static_cast<size_t>(shape.documents) + 1, call.segments.back().q0 + call.segments.back().nq);
+  std::vector<int64_t> begins(static_cast<size_t>(shape.documents) + 1,
+                              call.segments.back().q0 + call.segments.back().nq);
   for (size_t i = 0; i < call.segments.size(); ++i) {
     lengths[i] = static_cast<int32_t>(call.segments[i].nq);
     begins[i] = call.segments[i].q0;
@@ -150,7 +162,8 @@ std::vector<char> document_tables(const AttentionCall& call, const GraphShape& s
   for (size_t p = 0; p < pitches.size(); ++p) {
     std::vector<int64_t> elements = begins;
     for (int64_t& e : elements) e *= pitches[p];
-    std::memcpy(image.data() + document_tables_at(shape, static_cast<int64_t>(p)), elements.data(), elements.size() * sizeof(int64_t));
+    std::memcpy(image.data() + document_tables_at(shape, static_cast<int64_t>(p)), elements.data(),
+                elements.size() * sizeof(int64_t));
   }
   return image;
 }

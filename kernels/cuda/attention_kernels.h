@@ -1,5 +1,6 @@
-// Attention's own kernels, forward and backward, over tasks that lie on the device (attention_segments.h): bf16 or f32, head_dim up to 256, any
-// segments, offsets and block tables. They are what cuDNN's graphs are checked against, what decodes, and what runs where those graphs do not fit.
+// Attention's own kernels, forward and backward, over tasks that lie on the device (attention_segments.h): bf16 or f32,
+// head_dim up to 256, any segments, offsets and block tables. They are what cuDNN's graphs are checked against, what
+// decodes, and what runs where those graphs do not fit.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -9,7 +10,7 @@
 
 namespace drover::cuda {
 
-inline constexpr int kAttentionTile = 64;     // rows of a task
+inline constexpr int kAttentionTile = 64;  // rows of a task
 inline constexpr int kMostHeadDim = 256;
 
 // A tile of one segment: rows [first, first + kAttentionTile) of its queries or of its keys.
@@ -21,15 +22,19 @@ struct AttentionTask {
 };
 
 struct AttentionTasks {
-  const AttentionTask* queries = nullptr;  // device memory: first the tiles of segments with several query rows, then those with one
-  const AttentionTask* keys = nullptr;     // device memory
-  const int32_t* tables = nullptr;         // device memory
-  int64_t tiles = 0, single_rows = 0;      // of `queries`
+  const AttentionTask* queries =
+      nullptr;  // device memory: first the tiles of segments with several query rows, then those with one
+  const AttentionTask* keys = nullptr;  // device memory
+  const int32_t* tables = nullptr;      // device memory
+  int64_t tiles = 0, single_rows = 0;   // of `queries`
   int64_t key_tiles = 0;
 };
 
-void attention_tiles(cudaStream_t stream, const AttentionCall& call, const AttentionTasks& tasks);   // segments with several query rows
-void attention_decode(cudaStream_t stream, const AttentionCall& call, const AttentionTasks& tasks);  // segments with one
-void attention_backward(cudaStream_t stream, const AttentionCall& call, const AttentionGradients& gradients, const AttentionTasks& tasks);
+void attention_tiles(cudaStream_t stream, const AttentionCall& call,
+                     const AttentionTasks& tasks);  // segments with several query rows
+void attention_decode(cudaStream_t stream, const AttentionCall& call,
+                      const AttentionTasks& tasks);  // segments with one
+void attention_backward(cudaStream_t stream, const AttentionCall& call, const AttentionGradients& gradients,
+                        const AttentionTasks& tasks);
 
 }  // namespace drover::cuda

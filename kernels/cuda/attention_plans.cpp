@@ -23,7 +23,8 @@ struct CudaAttention::State {
       ++cudnn_calls;
       return true;
     }
-    if (!std::exchange(refused, true)) settings.log("cuDNN refuses an attention, own kernels take it: " + cudnn->why_not());
+    if (!std::exchange(refused, true))
+      settings.log("cuDNN refuses an attention, own kernels take it: " + cudnn->why_not());
     return false;
   }
   const AttentionTasks& tasks_of_own(const AttentionCall& call) {
@@ -70,10 +71,14 @@ void CudaAttention::backward(const AttentionCall& call, const AttentionGradients
   attention_backward(s.stream, call, gradients, s.tasks_of_own(call));
 }
 
-int64_t CudaAttention::workspace_bytes() const { return state_->segments.bytes() + (state_->cudnn ? state_->cudnn->workspace_bytes() : 0); }
+int64_t CudaAttention::workspace_bytes() const {
+  return state_->segments.bytes() + (state_->cudnn ? state_->cudnn->workspace_bytes() : 0);
+}
 
 std::string CudaAttention::path() const {
-  const auto taken = [](const char* name, int64_t calls) { return fmt::format("{} {} {}", name, calls, calls == 1 ? "time" : "times"); };
+  const auto taken = [](const char* name, int64_t calls) {
+    return fmt::format("{} {} {}", name, calls, calls == 1 ? "time" : "times");
+  };
   const State& s = *state_;
   if (s.cudnn_calls == 0 && s.own_calls == 0) return "not used";
   if (s.own_calls == 0) return taken("cuDNN", s.cudnn_calls);
@@ -87,8 +92,8 @@ void CudaBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segme
 }
 
 void CudaBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments,
-                                        const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o,
-                                        Tensor dq, Tensor dk, Tensor dv) {
+                                        const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o, Tensor dq,
+                                        Tensor dk, Tensor dv) {
   attention_->backward({q, kv, segments, shape, o, lse}, {d_o, dq, dk, dv});
 }
 

@@ -1,5 +1,6 @@
-// Attention on the device: cuDNN's graphs where they support the case (bf16, head_dim a multiple of 8 up to 128, contiguous keys), else own kernels.
-// Segments and block tables go to the device once and are kept while they stay the same, so that all layers of a micro-batch share one upload.
+// Attention on the device: cuDNN's graphs where they support the case (bf16, head_dim a multiple of 8 up to 128,
+// contiguous keys), else own kernels. Segments and block tables go to the device once and are kept while they stay the
+// same, so that all layers of a micro-batch share one upload.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -28,7 +29,8 @@ struct AttentionGradients {
 struct AttentionSettings {
   bool deterministic = false;
   bool own_kernels_only = false;
-  std::function<void(const std::string&)> log = {};  // told once when cuDNN refuses a call that it should take; without one, the program's log
+  std::function<void(const std::string&)> log =
+      {};  // told once when cuDNN refuses a call that it should take; without one, the program's log
 };
 
 class CudaAttention {
@@ -38,7 +40,8 @@ class CudaAttention {
   void forward(const AttentionCall& call);
   void backward(const AttentionCall& call, const AttentionGradients& gradients);
   int64_t workspace_bytes() const;
-  std::string path() const;  // what was taken how often: "cuDNN 64 times, own kernels 2 times"; "not used" before the first call
+  std::string path()
+      const;  // what was taken how often: "cuDNN 64 times, own kernels 2 times"; "not used" before the first call
 
  private:
   struct State;

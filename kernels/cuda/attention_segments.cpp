@@ -10,11 +10,14 @@ namespace {
 
 constexpr int64_t kMostRows = std::numeric_limits<int32_t>::max() / 2;
 
-int64_t blocks_of(const Segment& s, int64_t block_size) { return s.block_table == nullptr ? 0 : (s.nk + block_size - 1) / block_size; }
+int64_t blocks_of(const Segment& s, int64_t block_size) {
+  return s.block_table == nullptr ? 0 : (s.nk + block_size - 1) / block_size;
+}
 
 bool equal(std::span<const Segment> a, std::span<const Segment> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Segment& s, const Segment& t) {
-    return s.q0 == t.q0 && s.nq == t.nq && s.k0 == t.k0 && s.nk == t.nk && s.offset == t.offset && (s.block_table == nullptr) == (t.block_table == nullptr);
+    return s.q0 == t.q0 && s.nq == t.nq && s.k0 == t.k0 && s.nk == t.nk && s.offset == t.offset &&
+           (s.block_table == nullptr) == (t.block_table == nullptr);
   });
 }
 
@@ -29,13 +32,16 @@ bool equal_tables(std::span<const Segment> segments, int64_t block_size, const s
   return true;
 }
 
-int64_t keys_seen(const AttentionTask& t) { return std::clamp<int64_t>(std::min(t.first + kAttentionTile, t.nq) + t.offset, 0, t.nk); }
+int64_t keys_seen(const AttentionTask& t) {
+  return std::clamp<int64_t>(std::min(t.first + kAttentionTile, t.nq) + t.offset, 0, t.nk);
+}
 int64_t queries_seeing(const AttentionTask& t) { return t.nq - std::clamp<int64_t>(t.first - t.offset, 0, t.nq); }
 
 // The longest first, so that no part of the device is left with one at the end.
 template <typename Length>
 void sort(std::vector<AttentionTask>& tasks, Length&& length) {
-  std::stable_sort(tasks.begin(), tasks.end(), [&](const AttentionTask& a, const AttentionTask& b) { return length(a) > length(b); });
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [&](const AttentionTask& a, const AttentionTask& b) { return length(a) > length(b); });
 }
 
 }  // namespace
@@ -44,7 +50,8 @@ const AttentionTasks& AttentionSegments::on_device(std::span<const Segment> segm
   ++calls_;
   Slot* oldest = &slots_[0];
   for (Slot& slot : slots_) {
-    if (slot.used > 0 && slot.block_size == block_size && equal(slot.segments, segments) && equal_tables(segments, block_size, slot.tables)) {
+    if (slot.used > 0 && slot.block_size == block_size && equal(slot.segments, segments) &&
+        equal_tables(segments, block_size, slot.tables)) {
       slot.used = calls_;
       return slot.tasks;
     }
@@ -63,14 +70,16 @@ void AttentionSegments::fill(Slot& slot, std::span<const Segment> segments, int6
   std::vector<AttentionTask> tiles, rows, keys;
   for (const Segment& s : segments) {
     require(s.nq >= 0 && s.nk >= 0 && s.nq <= kMostRows && s.nk <= kMostRows, "a segment has between 0 and 2^30 rows");
-    AttentionTask task{.q0 = s.q0, .k0 = s.k0, .offset = s.offset, .nq = static_cast<int32_t>(s.nq), .nk = static_cast<int32_t>(s.nk)};
+    AttentionTask task{
+        .q0 = s.q0, .k0 = s.k0, .offset = s.offset, .nq = static_cast<int32_t>(s.nq), .nk = static_cast<int32_t>(s.nk)};
     if (s.block_table != nullptr) {
       require(block_size > 0 && block_size <= kMostRows, "a block table needs a block size");
       task.table = static_cast<int32_t>(slot.tables.size());
       slot.tables.insert(slot.tables.end(), s.block_table, s.block_table + blocks_of(s, block_size));
       require(static_cast<int64_t>(slot.tables.size()) <= kMostRows, "block tables have at most 2^30 entries");
     }
-    for (task.first = 0; task.first < task.nq; task.first += kAttentionTile) (task.nq == 1 ? rows : tiles).push_back(task);
+    for (task.first = 0; task.first < task.nq; task.first += kAttentionTile)
+      (task.nq == 1 ? rows : tiles).push_back(task);
     for (task.first = 0; task.first < task.nk; task.first += kAttentionTile) keys.push_back(task);
   }
   sort(tiles, keys_seen);
@@ -81,7 +90,9 @@ void AttentionSegments::fill(Slot& slot, std::span<const Segment> segments, int6
   std::vector<char> image((queries + keys.size()) * task_bytes + slot.tables.size() * sizeof(int32_t));
   char* at = image.data();
   const auto put = [&](const auto& items) {
-    if (!items.empty()) at = static_cast<char*>(std::memcpy(at, items.data(), items.size() * sizeof(items[0]))) + items.size() * sizeof(items[0]);
+    if (!items.empty())
+      at = static_cast<char*>(std::memcpy(at, items.data(), items.size() * sizeof(items[0]))) +
+           items.size() * sizeof(items[0]);
   };
   put(tiles);
   put(rows);

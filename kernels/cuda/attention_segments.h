@@ -1,5 +1,6 @@
-// Segments and their block tables on the device, cut into the tasks of attention's own kernels. The last few are kept and compared by content: all
-// layers of a micro-batch share one upload, and so do its forward and its backward. A device buffer grows when something larger comes.
+// Segments and their block tables on the device, cut into the tasks of attention's own kernels. The last few are kept
+// and compared by content: all layers of a micro-batch share one upload, and so do its forward and its backward. A
+// device buffer grows when something larger comes.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -1,5 +1,6 @@
-// What attention's kernels share: rows of heads, tiles of 64 rows in shared memory as fp32, and the products of two tiles in registers.
-// A block of 256 threads is 16 × 16: a thread has rows y, y+16, … of a tile's product, and columns x, x+16, … or four neighbours of every 64.
+// What attention's kernels share: rows of heads, tiles of 64 rows in shared memory as fp32, and the products of two
+// tiles in registers. A block of 256 threads is 16 × 16: a thread has rows y, y+16, … of a tile's product, and columns
+// x, x+16, … or four neighbours of every 64.
 #pragma once
 #include "kernels/cuda/attention_kernels.h"
 #include "kernels/cuda/device.h"
@@ -7,11 +8,12 @@
 namespace drover::cuda {
 
 inline constexpr int kTile = kAttentionTile;
-inline constexpr int kSide = 16;                 // threads of a block in x and in y
+inline constexpr int kSide = 16;  // threads of a block in x and in y
 inline constexpr int kTileThreads = kSide * kSide;
-inline constexpr int kShare = kTile / kSide;     // rows of a thread
-inline constexpr int kScorePitch = kTile + 4;    // an odd number of 16-byte words, so that neighbouring rows lie in other banks
-inline constexpr int kGroup = 8;                 // elements that a thread loads at once
+inline constexpr int kShare = kTile / kSide;  // rows of a thread
+inline constexpr int kScorePitch =
+    kTile + 4;                    // an odd number of 16-byte words, so that neighbouring rows lie in other banks
+inline constexpr int kGroup = 8;  // elements that a thread loads at once
 
 template <typename T>
 struct Rows {
@@ -35,9 +37,12 @@ struct AttentionOperands {
 };
 
 template <typename T>
-AttentionOperands<T> operands_of(const AttentionCall& call, const AttentionTask* tasks, const int32_t* tables, std::initializer_list<Tensor> others) {
+AttentionOperands<T> operands_of(const AttentionCall& call, const AttentionTask* tasks, const int32_t* tables,
+                                 std::initializer_list<Tensor> others) {
   const AttentionShape& shape = call.shape;
-  const auto lies_packed = [](const Tensor& t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.pitch * size_of(t.dtype) % 16 == 0; };
+  const auto lies_packed = [](const Tensor& t) {
+    return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.pitch * size_of(t.dtype) % 16 == 0;
+  };
   const Tensor read[] = {call.q, call.kv.k, call.kv.v};
   const bool packed = shape.head_dim % kGroup == 0 && std::all_of(std::begin(read), std::end(read), lies_packed) &&
                       std::all_of(others.begin(), others.end(), lies_packed);
@@ -64,7 +69,9 @@ void with_columns(int64_t head_dim, F&& f) {
 
 // Floats from one row of a tile in shared memory to the next: an odd number of 16-byte words.
 __host__ __device__ inline int tile_pitch(int head_dim) { return (head_dim + kGroup - 1) / kGroup * kGroup + 4; }
-inline size_t tile_bytes(int64_t head_dim) { return static_cast<size_t>(kTile * tile_pitch(static_cast<int>(head_dim))) * sizeof(float); }
+inline size_t tile_bytes(int64_t head_dim) {
+  return static_cast<size_t>(kTile * tile_pitch(static_cast<int>(head_dim))) * sizeof(float);
+}
 inline constexpr size_t kScoreBytes = size_t{kTile} * kScorePitch * sizeof(float);
 
 __device__ inline int smaller(int a, int b) { return a < b ? a : b; }
@@ -145,9 +152,11 @@ struct Accumulator {
   }
 };
 
-// sum[y + 16·i] += Σ_j weights[y + 16·i][j]·tile[j] over the first `rows` rows of the tile; weights beyond them, up to a multiple of 4, are zero.
+// sum[y + 16·i] += Σ_j weights[y + 16·i][j]·tile[j] over the first `rows` rows of the tile; weights beyond them, up to
+// a multiple of 4, are zero.
 template <int Columns>
-__device__ inline void add_product(const float* weights, const float* tile, int rows, int head_dim, Accumulator<Columns>& sum) {
+__device__ inline void add_product(const float* weights, const float* tile, int rows, int head_dim,
+                                   Accumulator<Columns>& sum) {
   const int x = threadIdx.x % kSide, y = threadIdx.x / kSide, pitch = tile_pitch(head_dim);
 #pragma unroll 1
   for (int j = 0; j < rows; j += 4) {
@@ -183,7 +192,8 @@ __device__ inline void store_scores(const float (&s)[kShare][kShare], float* to)
 
 // Row i of a thread's result, times a factor, to where that row's head begins.
 template <int Columns, typename T>
-__device__ inline void write_row(const Accumulator<Columns>& sum, int i, float factor, int head_dim, bool packed, T* to) {
+__device__ inline void write_row(const Accumulator<Columns>& sum, int i, float factor, int head_dim, bool packed,
+                                 T* to) {
   const int x = threadIdx.x % kSide;
 #pragma unroll
   for (int c = 0; c < Columns / kTile; ++c) {

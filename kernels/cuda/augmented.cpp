@@ -31,7 +31,9 @@ Augmented augmented_forward(Tensor x, Tensor w, std::span<const LowRank> low_ran
 Augmented augmented_backward(Tensor dy, Tensor w, Tensor v, Tensor a) {
   if (v.empty()) return {true, dy, w};
   const int64_t tall = dy.cols + low_rank_strip(v.cols);
-  if (dy.dtype != w.dtype || dy.cols != w.rows || v.rows != dy.rows || v.cols != a.rows || a.cols != w.cols || dy.pitch < tall) return {};
+  if (dy.dtype != w.dtype || dy.cols != w.rows || v.rows != dy.rows || v.cols != a.rows || a.cols != w.cols ||
+      dy.pitch < tall)
+    return {};
   if (!lies_at(v, dy, 0, dy.cols) || !lies_at(a, w, w.rows, 0)) return {};
   return {true, dy.columns(0, tall), w.rows_from(0, tall)};
 }

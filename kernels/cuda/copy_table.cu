@@ -1,7 +1,6 @@
-#include "kernels/cuda/copy_table.h"
-
 #include <cstring>
 
+#include "kernels/cuda/copy_table.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/walk.h"
 
@@ -26,7 +25,8 @@ __global__ void copy_table_kernel(const Piece* pieces, int count, int64_t packs)
     (pieces[middle].first <= at ? low : high) = middle;
   }
   const Piece piece = pieces[low];
-  const unsigned own = static_cast<unsigned>(at - piece.first), packs_of_row = static_cast<unsigned>(piece.packs), row = own / packs_of_row, pack = own - row * packs_of_row;
+  const unsigned own = static_cast<unsigned>(at - piece.first), packs_of_row = static_cast<unsigned>(piece.packs),
+                 row = own / packs_of_row, pack = own - row * packs_of_row;
   float v[N];
   load_pack(piece.from + row * piece.from_pitch + pack * N, v);
   store_pack(static_cast<To*>(piece.to) + row * piece.to_pitch + pack * N, v);
@@ -38,7 +38,8 @@ bool CopyTable::takes(std::span<const CopyPair> pairs) {
   if (pairs.empty()) return false;
   const DType to = pairs.front().to.dtype;
   for (const CopyPair& pair : pairs) {
-    if (pair.from.dtype != DType::f32 || pair.to.dtype != to || pair.from.size() == 0 || pair.from.size() > 0x7fffffff) return false;
+    if (pair.from.dtype != DType::f32 || pair.to.dtype != to || pair.from.size() == 0 || pair.from.size() > 0x7fffffff)
+      return false;
   }
   return to == DType::f32 || to == DType::bf16;
 }
@@ -64,8 +65,8 @@ void CopyTable::copy(std::span<const CopyPair> pairs) {
   }
   const auto go = [&](auto n) {
     with_type(pairs.front().to, [&](auto* to) {
-      launch("copy_all", copy_table_kernel<n(), element<decltype(to)>>, grid_of(packs, kWalkThreads), kWalkThreads, 0, stream_, reinterpret_cast<const Piece*>(device_.device()),
-             static_cast<int>(pieces.size()), packs);
+      launch("copy_all", copy_table_kernel<n(), element<decltype(to)>>, grid_of(packs, kWalkThreads), kWalkThreads, 0,
+             stream_, reinterpret_cast<const Piece*>(device_.device()), static_cast<int>(pieces.size()), packs);
     });
   };
   if (width == 8) return go(std::integral_constant<int, 8>{});

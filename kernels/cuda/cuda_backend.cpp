@@ -20,8 +20,11 @@ class DeviceMemory : public Memory {
     if (result == cudaErrorMemoryAllocation) {
       size_t free = 0, total = 0;
       cudaMemGetInfo(&free, &total);
-      fail(Fault::internal, "out of GPU memory: {} bytes are asked for and {} of {} are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or "
-           "data.max_length, or set memory.activation_checkpointing: full", bytes, free, total);
+      fail(Fault::internal,
+           "out of GPU memory: {} bytes are asked for and {} of {} are free; shard further (parallel.tp, parallel.pp), "
+           "lower train.micro_batch_size or "
+           "data.max_length, or set memory.activation_checkpointing: full",
+           bytes, free, total);
     }
     check(result, "cudaMalloc");
     check(cudaMemsetAsync(block, 0, static_cast<size_t>(bytes), stream_), "cudaMemsetAsync");
@@ -53,7 +56,8 @@ CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
   uploader_ = std::make_unique<Uploader>(stream_);
   readings_ = std::make_unique<Readings>(stream_, after_wait_);
   matmul_ = std::make_unique<Matmul>(stream_, settings.deterministic);
-  attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_, AttentionSettings{.deterministic = settings.deterministic});
+  attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_,
+                                               AttentionSettings{.deterministic = settings.deterministic});
   copies_ = std::make_unique<CopyTable>(stream_, *uploader_, traffic_);
   low_rank_ = std::make_unique<LowRankBackward>(stream_, traffic_);
   partial_sums_ = static_cast<PartialSums*>(memory_->allocate(static_cast<int64_t>(sizeof(PartialSums))));  // zeroed
@@ -72,15 +76,19 @@ CudaBackend::~CudaBackend() {
   cudaStreamDestroy(stream_);
 }
 
-int64_t CudaBackend::workspace_bytes() const { return matmul_->workspace_bytes() + attention_->workspace_bytes() + copies_->bytes() + low_rank_->workspace_bytes(); }
+int64_t CudaBackend::workspace_bytes() const {
+  return matmul_->workspace_bytes() + attention_->workspace_bytes() + copies_->bytes() + low_rank_->workspace_bytes();
+}
 
 std::string CudaBackend::report() const {
   std::string text;
   const auto describe = [&](const char* direction, const auto& counts) {
     for (const auto& [shape, n] : counts) {
       if (n.fused + n.unfused == 0) continue;
-      text += fmt::format("linear {} → {} {}: {}{}{}\n", shape.first, shape.second, direction, n.fused > 0 ? fmt::format("low-rank term fused {} times", n.fused) : "",
-                          n.fused > 0 && n.unfused > 0 ? ", " : "", n.unfused > 0 ? fmt::format("unfused {} times", n.unfused) : "");
+      text += fmt::format("linear {} → {} {}: {}{}{}\n", shape.first, shape.second, direction,
+                          n.fused > 0 ? fmt::format("low-rank term fused {} times", n.fused) : "",
+                          n.fused > 0 && n.unfused > 0 ? ", " : "",
+                          n.unfused > 0 ? fmt::format("unfused {} times", n.unfused) : "");
     }
   };
   describe("forward", paths_.forward);
@@ -107,7 +115,9 @@ void CudaBackend::do_download(Tensor from, void* host) {
   if (from.size() > 0) {
     const size_t element = static_cast<size_t>(size_of(from.dtype)), width = static_cast<size_t>(from.cols) * element;
     const size_t pitch = from.rows == 1 ? width : static_cast<size_t>(from.pitch) * element;
-    check(cudaMemcpy2DAsync(host, width, from.data, pitch, width, static_cast<size_t>(from.rows), cudaMemcpyDeviceToHost, stream_), "cudaMemcpy2DAsync");
+    check(cudaMemcpy2DAsync(host, width, from.data, pitch, width, static_cast<size_t>(from.rows),
+                            cudaMemcpyDeviceToHost, stream_),
+          "cudaMemcpy2DAsync");
   }
   check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   if (*after_wait_) (*after_wait_)();

@@ -1,7 +1,8 @@
-// The CUDA backend on one device (sm_90a): cuBLASLt for matrices, cuDNN for attention where its graphs fit, own kernels for the rest.
-// Everything is enqueued on one stream; only `download`, a Reading and a Moment wait, and the tuning of a large product (matmul.h), once. No memory is allocated inside a step,
-// apart from a workspace that grows the first time a larger shape is seen. Own kernels have no floating-point atomics and
-// add in a fixed order; with `deterministic`, the libraries' results repeat too.
+// The CUDA backend on one device (sm_90a): cuBLASLt for matrices, cuDNN for attention where its graphs fit, own kernels
+// for the rest. Everything is enqueued on one stream; only `download`, a Reading and a Moment wait, and the tuning of a
+// large product (matmul.h), once. No memory is allocated inside a step, apart from a workspace that grows the first
+// time a larger shape is seen. Own kernels have no floating-point atomics and add in a fixed order; with
+// `deterministic`, the libraries' results repeat too.
 #pragma once
 #include <functional>
 #include <memory>
@@ -23,20 +24,21 @@ struct CudaSettings {
   bool deterministic = false;  // algorithms whose bits do not change from run to run, even where that is slower
 };
 
-class CopyTable;      // copy_table.h
-class CudaAttention;  // attention_plans.h
+class CopyTable;        // copy_table.h
+class CudaAttention;    // attention_plans.h
 class LowRankBackward;  // low_rank.h
-struct PartialSums;   // reductions.h
+struct PartialSums;     // reductions.h
 
 class CudaBackend : public Backend {
  public:
   explicit CudaBackend(const CudaSettings& settings);
   ~CudaBackend() override;
   cudaStream_t stream() const { return stream_; }
-  // Called whenever the host has waited for the device: what others wait for on it may have failed meanwhile, and they throw.
+  // Called whenever the host has waited for the device: what others wait for on it may have failed meanwhile, and they
+  // throw.
   void after_wait(std::function<void()> called) { *after_wait_ = std::move(called); }
-  const Traffic& traffic() const { return traffic_; }            // bytes between host and device
-  const LinearPaths& linear_paths() const { return paths_; }     // fused and unfused low-rank terms, by shape
+  const Traffic& traffic() const { return traffic_; }         // bytes between host and device
+  const LinearPaths& linear_paths() const { return paths_; }  // fused and unfused low-rank terms, by shape
 
   Memory& memory() override { return *memory_; }
   int64_t workspace_bytes() const override;

@@ -14,12 +14,13 @@ namespace drover::cuda {
 
 namespace {
 
-constexpr int64_t kEqualUses = 200;  // of one length, before it gets a graph of its own: building one takes a second
+constexpr int64_t kEqualUses = 200;    // of one length, before it gets a graph of its own: building one takes a second
 constexpr size_t kMostLengths = 4096;  // whose uses are counted
 constexpr int64_t kMostWorkspace = int64_t{4} << 30;  // cuDNN's deterministic backward keeps a T×T matrix per head
 
 void check(cudnnStatus_t result, const char* call) {
-  if (result != CUDNN_STATUS_SUCCESS) fail(Fault::internal, "internal error: {} failed: {}", call, cudnnGetErrorString(result));
+  if (result != CUDNN_STATUS_SUCCESS)
+    fail(Fault::internal, "internal error: {} failed: {}", call, cudnnGetErrorString(result));
 }
 
 }  // namespace
@@ -45,12 +46,14 @@ struct CudnnAttention::State {
     if (!fresh) return p;
     p.graph = CudnnGraph::build(shape, handle, p.why_not);
     if (p.graph && p.graph->workspace_bytes() > kMostWorkspace) {
-      p.why_not = fmt::format("its workspace would be {:.1f} GiB", static_cast<double>(p.graph->workspace_bytes()) / (1 << 30));
+      p.why_not =
+          fmt::format("its workspace would be {:.1f} GiB", static_cast<double>(p.graph->workspace_bytes()) / (1 << 30));
       p.graph.reset();
     }
     return p;
   }
-  // The graph of documents of one length, where that has come often enough and cuDNN takes it. Deterministic results do not change at some step.
+  // The graph of documents of one length, where that has come often enough and cuDNN takes it. Deterministic results do
+  // not change at some step.
   std::optional<GraphShape> worth_a_graph(const AttentionCall& call) {
     if (deterministic) return {};
     const std::optional<GraphShape> shape = equal_shape(call);
@@ -94,7 +97,8 @@ struct CudnnAttention::State {
   cudnnHandle_t handle = nullptr;
   std::map<GraphShape, Plan> plans;
   std::map<GraphShape, int64_t> equal_uses;
-  std::array<Tables, 32> tables;  // a forward and a backward of each part of the micro-batches that a pipeline has in flight
+  std::array<Tables, 32>
+      tables;  // a forward and a backward of each part of the micro-batches that a pipeline has in flight
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;
   int64_t calls = 0, rows_seen = 0;
@@ -120,14 +124,17 @@ bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gr
   const bool packed = packed_causal(call, gradients);
   if (packed) s.rows_seen = std::max(s.rows_seen, row_bucket(call.segments.back().q0 + call.segments.back().nq));
   const auto equal = packed && gradients == nullptr ? s.worth_a_graph(call) : std::optional<GraphShape>{};
-  const GraphShape shape = equal ? *equal : packed ? graph_shape(call, gradients, s.deterministic, s.rows_seen) : *decode_shape(call);
+  const GraphShape shape = equal    ? *equal
+                           : packed ? graph_shape(call, gradients, s.deterministic, s.rows_seen)
+                                    : *decode_shape(call);
   const State::Plan& plan = s.plan(shape);
   if (!plan.graph) {
     s.why_not = plan.why_not;
     return false;
   }
   std::array<void*, GraphShape::kMembers> data{};
-  // Documents say in their tables where they begin; where there is no such table, the first one's row is where all begin.
+  // Documents say in their tables where they begin; where there is no such table, the first one's row is where all
+  // begin.
   const bool by_tables = packed && !shape.equal;
   const int64_t query = by_tables ? 0 : call.segments.front().q0, key = by_tables ? 0 : call.segments.front().k0;
   data[GraphShape::kQ] = call.q.rows_from(query, 1).data;

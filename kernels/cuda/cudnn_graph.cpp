@@ -35,9 +35,11 @@ struct CudnnGraph::State {
     return offsets[static_cast<size_t>(std::find(pitches.begin(), pitches.end(), pitch) - pitches.begin())];
   }
   void describe(fe::graph::Tensor_attributes& t, GraphShape::Member member) {
-    const bool query_heads = member == GraphShape::kQ || member == GraphShape::kO || member == GraphShape::kDO || member == GraphShape::kDQ;
+    const bool query_heads =
+        member == GraphShape::kQ || member == GraphShape::kO || member == GraphShape::kDO || member == GraphShape::kDQ;
     const bool lse = member == GraphShape::kLse;
-    const int64_t heads = query_heads || lse ? shape.heads : shape.kv_heads, width = lse ? 1 : shape.head_dim, pitch = shape.pitch[member];
+    const int64_t heads = query_heads || lse ? shape.heads : shape.kv_heads, width = lse ? 1 : shape.head_dim,
+                  pitch = shape.pitch[member];
     t.set_dim({shape.documents, heads, shape.longest, width}).set_stride({shape.longest * pitch, width, pitch, 1});
     if (!shape.equal) t.set_ragged_offset(ragged_offset(pitch));
     t.set_uid(member).set_data_type(lse ? fe::DataType_t::FLOAT : fe::DataType_t::BFLOAT16);
@@ -56,13 +58,22 @@ struct CudnnGraph::State {
   void lay_out() { shape.decode ? lay_out_decode() : lay_out_documents(); }
 
   void lay_out_documents() {
-    graph.set_io_data_type(fe::DataType_t::BFLOAT16).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
+    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
     const auto table = [&](const char* name, int64_t uid, int64_t entries, fe::DataType_t type) {
-      return graph.tensor(fe::graph::Tensor_attributes().set_name(name).set_uid(uid).set_dim({entries, 1, 1, 1}).set_stride({1, 1, 1, 1}).set_data_type(type));
+      return graph.tensor(fe::graph::Tensor_attributes()
+                              .set_name(name)
+                              .set_uid(uid)
+                              .set_dim({entries, 1, 1, 1})
+                              .set_stride({1, 1, 1, 1})
+                              .set_data_type(type));
     };
-    const TensorPointer lengths = shape.equal ? nullptr : table("lengths", kLengths, shape.documents, fe::DataType_t::INT32);
+    const TensorPointer lengths =
+        shape.equal ? nullptr : table("lengths", kLengths, shape.documents, fe::DataType_t::INT32);
     for (size_t i = 0; i < pitches.size(); ++i) {
-      offsets.push_back(table("begins", kOffsets + static_cast<int64_t>(i), shape.documents + 1, fe::DataType_t::INT64));
+      offsets.push_back(
+          table("begins", kOffsets + static_cast<int64_t>(i), shape.documents + 1, fe::DataType_t::INT64));
     }
     const TensorPointer q = input("q", GraphShape::kQ), k = input("k", GraphShape::kK), v = input("v", GraphShape::kV);
     if (!shape.backward) {
@@ -75,26 +86,40 @@ struct CudnnGraph::State {
       return;
     }
     fe::graph::SDPA_backward_attributes options;
-    options.set_name("attention backward").set_attn_scale(shape.scale).set_causal_mask(true).set_deterministic_algorithm(shape.deterministic);
+    options.set_name("attention backward")
+        .set_attn_scale(shape.scale)
+        .set_causal_mask(true)
+        .set_deterministic_algorithm(shape.deterministic);
     options.set_padding_mask(true).set_seq_len_q(lengths).set_seq_len_kv(lengths);
     if (shape.rows > 0) options.set_max_total_seq_len_q(shape.rows).set_max_total_seq_len_kv(shape.rows);
-    const TensorPointer o = input("o", GraphShape::kO), d_o = input("d_o", GraphShape::kDO), lse = input("lse", GraphShape::kLse);
+    const TensorPointer o = input("o", GraphShape::kO), d_o = input("d_o", GraphShape::kDO),
+                        lse = input("lse", GraphShape::kLse);
     const auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, d_o, lse, options);
     output(dq, GraphShape::kDQ);
     output(dk, GraphShape::kDK);
     output(dv, GraphShape::kDV);
   }
 
-  // A query row of each sequence sees all keys that the sequence has so far; what lies behind them in its cache is masked.
+  // A query row of each sequence sees all keys that the sequence has so far; what lies behind them in its cache is
+  // masked.
   void lay_out_decode() {
-    graph.set_io_data_type(fe::DataType_t::BFLOAT16).set_intermediate_data_type(fe::DataType_t::FLOAT).set_compute_data_type(fe::DataType_t::FLOAT);
+    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
     const auto lengths = [&](const char* name, int64_t uid) {
-      return graph.tensor(fe::graph::Tensor_attributes().set_name(name).set_uid(uid).set_dim({shape.documents, 1, 1, 1}).set_stride({1, 1, 1, 1}).set_data_type(fe::DataType_t::INT32));
+      return graph.tensor(fe::graph::Tensor_attributes()
+                              .set_name(name)
+                              .set_uid(uid)
+                              .set_dim({shape.documents, 1, 1, 1})
+                              .set_stride({1, 1, 1, 1})
+                              .set_data_type(fe::DataType_t::INT32));
     };
     const auto describe_rows = [&](fe::graph::Tensor_attributes& t, GraphShape::Member member) {
       const bool keys = member == GraphShape::kK || member == GraphShape::kV, lse = member == GraphShape::kLse;
-      const int64_t pitch = shape.pitch[member], rows = keys ? shape.longest : 1, width = lse ? 1 : shape.head_dim, apart = keys && shape.rows > 0 ? shape.rows : rows;
-      t.set_dim({shape.documents, keys ? shape.kv_heads : shape.heads, rows, width}).set_stride({apart * pitch, width, pitch, 1});
+      const int64_t pitch = shape.pitch[member], rows = keys ? shape.longest : 1, width = lse ? 1 : shape.head_dim,
+                    apart = keys && shape.rows > 0 ? shape.rows : rows;
+      t.set_dim({shape.documents, keys ? shape.kv_heads : shape.heads, rows, width})
+          .set_stride({apart * pitch, width, pitch, 1});
       t.set_uid(member).set_data_type(lse ? fe::DataType_t::FLOAT : fe::DataType_t::BFLOAT16);
     };
     const auto rows_in = [&](const char* name, GraphShape::Member member) {
@@ -105,8 +130,11 @@ struct CudnnGraph::State {
     };
     fe::graph::SDPA_attributes options;
     options.set_name("decoding").set_generate_stats(true).set_attn_scale(shape.scale);
-    options.set_padding_mask(true).set_seq_len_q(lengths("query lengths", kLengths)).set_seq_len_kv(lengths("key lengths", kKeyLengths));
-    const TensorPointer q = rows_in("q", GraphShape::kQ), k = rows_in("k", GraphShape::kK), v = rows_in("v", GraphShape::kV);
+    options.set_padding_mask(true)
+        .set_seq_len_q(lengths("query lengths", kLengths))
+        .set_seq_len_kv(lengths("key lengths", kKeyLengths));
+    const TensorPointer q = rows_in("q", GraphShape::kQ), k = rows_in("k", GraphShape::kK),
+                        v = rows_in("v", GraphShape::kV);
     const auto [o, stats] = graph.sdpa(q, k, v, options);
     for (const auto& [t, member] : {std::pair{o, GraphShape::kO}, {stats, GraphShape::kLse}}) {
       t->set_output(true);
@@ -118,7 +146,8 @@ struct CudnnGraph::State {
   std::string build(cudnnHandle_t handle, bool compile) {
     const auto refused = [](fe::error_t e) { return e.is_bad() ? e.get_message() : std::string(); };
     std::string why_not = refused(graph.validate());
-    if (why_not.empty()) why_not = refused(handle ? graph.build_operation_graph(handle) : graph.build_operation_graph());
+    if (why_not.empty())
+      why_not = refused(handle ? graph.build_operation_graph(handle) : graph.build_operation_graph());
     if (why_not.empty()) why_not = refused(graph.create_execution_plans({fe::HeurMode_t::A}));
     if (why_not.empty()) why_not = refused(graph.check_support());
     if (!compile) return why_not;
@@ -139,7 +168,8 @@ std::unique_ptr<CudnnGraph> CudnnGraph::build(const GraphShape& shape, cudnnHand
   return std::unique_ptr<CudnnGraph>(new CudnnGraph(std::move(state)));
 }
 
-std::unique_ptr<CudnnGraph> CudnnGraph::build_for(const GraphShape& shape, const std::string& device, bool compile, std::string& why_not) {
+std::unique_ptr<CudnnGraph> CudnnGraph::build_for(const GraphShape& shape, const std::string& device, bool compile,
+                                                  std::string& why_not) {
   auto properties = std::make_shared<fe::DeviceProperties>();
   if (auto e = properties->deserialize({device.begin(), device.end()}); e.is_bad()) {
     why_not = "the device's properties are not understood: " + e.get_message();
@@ -155,7 +185,8 @@ std::unique_ptr<CudnnGraph> CudnnGraph::build_for(const GraphShape& shape, const
 
 int64_t CudnnGraph::workspace_bytes() const { return state_->workspace; }
 
-void CudnnGraph::run(cudnnHandle_t handle, const std::array<void*, GraphShape::kMembers>& data, char* tables, void* workspace) {
+void CudnnGraph::run(cudnnHandle_t handle, const std::array<void*, GraphShape::kMembers>& data, char* tables,
+                     void* workspace) {
   std::unordered_map<int64_t, void*> pointers;
   if (!state_->shape.equal) pointers[kLengths] = tables;
   if (state_->shape.decode) pointers[kKeyLengths] = tables + document_tables_at(state_->shape, 0);

@@ -1,4 +1,5 @@
-// What kernels share: 16-byte packs, sums over a block in a fixed order, and row geometry. bf16 is storage; arithmetic is fp32.
+// What kernels share: 16-byte packs, sums over a block in a fixed order, and row geometry. bf16 is storage; arithmetic
+// is fp32.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -69,7 +70,8 @@ __device__ inline uint32_t two_bf16(float low, float high) {
 #endif
 }
 
-// N neighbouring elements as they lie in memory, read by one thread 16 bytes at a time. Kept like this, bf16 takes half the registers.
+// N neighbouring elements as they lie in memory, read by one thread 16 bytes at a time. Kept like this, bf16 takes half
+// the registers.
 template <int N, typename T>
 struct Packed {
   static constexpr bool kWords = N % 2 == 0 && !std::is_same_v<T, double>;
@@ -124,8 +126,9 @@ __device__ inline void store_pack(T* to, const float (&from)[N]) {
   }
 }
 
-// How many elements may be moved at once in every row of all tensors: the largest of 8, 4 and 1 that divides widths and pitches and finds every row
-// aligned for its pack; 8 only where a bf16 takes part, since neighbouring threads should read neighbouring 16 bytes.
+// How many elements may be moved at once in every row of all tensors: the largest of 8, 4 and 1 that divides widths and
+// pitches and finds every row aligned for its pack; 8 only where a bf16 takes part, since neighbouring threads should
+// read neighbouring 16 bytes.
 inline int pack_width(std::span<const Tensor> tensors) {
   for (int n : {8, 4}) {
     bool fits = true;
@@ -133,7 +136,8 @@ inline int pack_width(std::span<const Tensor> tensors) {
     for (const Tensor& t : tensors) {
       if (t.empty()) continue;
       const int64_t bytes = std::min<int64_t>(16, n * size_of(t.dtype));
-      fits = fits && t.cols % n == 0 && (t.rows <= 1 || t.pitch % n == 0) && reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(bytes) == 0;
+      fits = fits && t.cols % n == 0 && (t.rows <= 1 || t.pitch % n == 0) &&
+             reinterpret_cast<uintptr_t>(t.data) % static_cast<uintptr_t>(bytes) == 0;
       least = std::min(least, size_of(t.dtype));
     }
     if (fits && n * least <= 16) return n;
@@ -157,7 +161,8 @@ __device__ inline float warp_max(float v) {
   return v;
 }
 
-// The same value for every thread of a block of `Threads` (a multiple of 32, at most 1024); to be called by all of them.
+// The same value for every thread of a block of `Threads` (a multiple of 32, at most 1024); to be called by all of
+// them.
 template <int Threads, typename T, typename WarpReduce>
 __device__ inline T block_reduce(T v, T identity, WarpReduce&& reduce) {
   constexpr int kWarps = Threads / kWarp;
@@ -171,7 +176,8 @@ __device__ inline T block_reduce(T v, T identity, WarpReduce&& reduce) {
   }
   return v;
 }
-// The same for a block whose number of threads (a multiple of 32, at most 1024) is known at launch only. Once a kernel: `part` is not to be used again.
+// The same for a block whose number of threads (a multiple of 32, at most 1024) is known at launch only. Once a kernel:
+// `part` is not to be used again.
 __device__ inline float sum_of_block(float v) {
   __shared__ float part[kWarp];
   const unsigned warps = blockDim.x / kWarp;

@@ -1,4 +1,5 @@
-// A small host table on the device: its buffer grows when something larger comes, and is written in the order of the stream.
+// A small host table on the device: its buffer grows when something larger comes, and is written in the order of the
+// stream.
 #pragma once
 #include <cuda_runtime_api.h>
 

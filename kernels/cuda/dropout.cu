@@ -1,5 +1,5 @@
-// Dropout whose decisions depend on (document, position, column) alone, the same on every backend: a Philox4x32-10 block decides four columns.
-// Source: Salmon et al., SC 2011; kernels/base/philox.h.
+// Dropout whose decisions depend on (document, position, column) alone, the same on every backend: a Philox4x32-10
+// block decides four columns. Source: Salmon et al., SC 2011; kernels/base/philox.h.
 #include "kernels/base/philox.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/walk.h"
@@ -20,7 +20,8 @@ template <int N, bool Accumulate, typename X, typename Y>
 __global__ void dropout_kernel(Walk w, const X* x, int64_t x_pitch, Decision d, Y* y, int64_t y_pitch) {
   const Spot at = spot_of(w);
   if (!at.inside) return;
-  const uint64_t token = uint64_t{static_cast<uint32_t>(d.documents[at.row])} << 32 | static_cast<uint32_t>(d.positions[at.row]);
+  const uint64_t token =
+      uint64_t{static_cast<uint32_t>(d.documents[at.row])} << 32 | static_cast<uint32_t>(d.positions[at.row]);
   const uint64_t column = static_cast<uint64_t>(d.column_offset + at.pack * N);
   Y* out = y + at.row * y_pitch + at.pack * N;
   float v[N], sum[N] = {};
@@ -44,14 +45,18 @@ __global__ void dropout_kernel(Walk w, const X* x, int64_t x_pitch, Decision d, 
 
 template <bool Accumulate>
 void drop(cudaStream_t stream, Tensor x, const DropoutMask& mask, Tensor y) {
-  const Decision d{PhiloxKey::of(mask.key), mask.p, 1.0f / (1.0f - mask.p), as_row(mask.documents).as<int32_t>(), as_row(mask.positions).as<int32_t>(),
+  const Decision d{PhiloxKey::of(mask.key),
+                   mask.p,
+                   1.0f / (1.0f - mask.p),
+                   as_row(mask.documents).as<int32_t>(),
+                   as_row(mask.positions).as<int32_t>(),
                    mask.column_offset};
   const auto by = [&](auto n) {
     with_type(x, [&](const auto* from) {
       with_type(y, [&](auto* to) {
         const Walk w = walk(x.rows, x.cols / n());
-        launch("dropout", dropout_kernel<n(), Accumulate, element<decltype(from)>, element<decltype(to)>>, w.grid, kWalkThreads, 0, stream, w, from, x.pitch, d,
-               to, y.pitch);
+        launch("dropout", dropout_kernel<n(), Accumulate, element<decltype(from)>, element<decltype(to)>>, w.grid,
+               kWalkThreads, 0, stream, w, from, x.pitch, d, to, y.pitch);
       });
     });
   };

@@ -1,21 +1,20 @@
-// y = alpha·x·wᵀ + beta·y for the few rows that are decoded: w is read once, 16 bytes at a time, and x stays in L1. A warp takes four outputs, or two of a
-// narrow weight, so that enough warps have enough of it on its way.
-// A lane sums every 32nd group of eight elements, in order, and the lanes are added as a tree: a row's sum runs in the same order whatever the number
-// of rows, the pitch and the alignment are, so that a token decodes alike in any batch.
-#include "kernels/cuda/gemv.h"
-
+// y = alpha·x·wᵀ + beta·y for the few rows that are decoded: w is read once, 16 bytes at a time, and x stays in L1. A
+// warp takes four outputs, or two of a narrow weight, so that enough warps have enough of it on its way. A lane sums
+// every 32nd group of eight elements, in order, and the lanes are added as a tree: a row's sum runs in the same order
+// whatever the number of rows, the pitch and the alignment are, so that a token decodes alike in any batch.
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/gemv.h"
 
 namespace drover::cuda {
 
 namespace {
 
-constexpr int kGroup = 8;    // neighbouring elements of a lane
+constexpr int kGroup = 8;          // neighbouring elements of a lane
 constexpr int64_t kNarrow = 8192;  // outputs: the warps of four each would leave multiprocessors idle
-constexpr int kWarps = 4;    // of a block
+constexpr int kWarps = 4;          // of a block
 
-// A group whose first `left` elements exist; the others are zero. `Packed`: rows are whole groups on 16-byte boundaries. `Once`: what is read once is
-// not to push x out of L1.
+// A group whose first `left` elements exist; the others are zero. `Packed`: rows are whole groups on 16-byte
+// boundaries. `Once`: what is read once is not to push x out of L1.
 template <bool Packed, bool Once, typename T>
 __device__ inline void load_group(const T* from, int64_t left, float (&to)[kGroup]) {
   if constexpr (Packed && Once) {
@@ -44,7 +43,8 @@ struct Result {
 
 template <bool Packed, int Rows, int Outputs, typename T>
 __global__ void __launch_bounds__(kWarps* kWarp)
-    gemv_kernel(const T* x, int64_t x_pitch, int rows, const T* w, int64_t w_pitch, int64_t in, int64_t out, float alpha, float beta, Result y) {
+    gemv_kernel(const T* x, int64_t x_pitch, int rows, const T* w, int64_t w_pitch, int64_t in, int64_t out,
+                float alpha, float beta, Result y) {
   const int lane = threadIdx.x % kWarp;
   const int64_t first = (int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp) * Outputs;
   if (first >= out) return;
@@ -106,7 +106,8 @@ void with_rows(int64_t rows, F&& f) {
 }  // namespace
 
 void gemv(cudaStream_t stream, float alpha, Tensor x, Tensor w, float beta, Tensor y) {
-  require(gemv_takes(x, w) && x.cols == w.cols && y.rows == x.rows && y.cols == w.rows, "a few rows are multiplied by a weight of as many columns");
+  require(gemv_takes(x, w) && x.cols == w.cols && y.rows == x.rows && y.cols == w.rows,
+          "a few rows are multiplied by a weight of as many columns");
   Result result{nullptr, nullptr, y.pitch};
   if (y.dtype == DType::f32) {
     result.wide = y.as<float>();
@@ -121,9 +122,11 @@ void gemv(cudaStream_t stream, float alpha, Tensor x, Tensor w, float beta, Tens
       const auto with_outputs = [&](auto outputs) {
         const auto kernel = packed ? gemv_kernel<true, rows(), outputs(), T> : gemv_kernel<false, rows(), outputs(), T>;
         const unsigned grid = x.rows == 0 ? 0 : grid_of(w.rows, kWarps * outputs());
-        launch("gemv", kernel, grid, kWarps * kWarp, 0, stream, x.as<T>(), x.pitch, static_cast<int>(x.rows), ws, w.pitch, w.cols, w.rows, alpha, beta, result);
+        launch("gemv", kernel, grid, kWarps * kWarp, 0, stream, x.as<T>(), x.pitch, static_cast<int>(x.rows), ws,
+               w.pitch, w.cols, w.rows, alpha, beta, result);
       };
-      w.rows <= kNarrow ? with_outputs(std::integral_constant<int, 2>{}) : with_outputs(std::integral_constant<int, 4>{});
+      w.rows <= kNarrow ? with_outputs(std::integral_constant<int, 2>{})
+                        : with_outputs(std::integral_constant<int, 4>{});
     });
   });
 }

@@ -12,8 +12,12 @@ namespace drover::cuda {
 namespace {
 
 // Rows of op(t), and columns likewise, as a view of t.
-Tensor op_rows(Trans trans, Tensor t, int64_t begin, int64_t count) { return trans == Trans::no ? t.rows_from(begin, count) : t.columns(begin, count); }
-Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) { return trans == Trans::no ? t.columns(begin, count) : t.rows_from(begin, count); }
+Tensor op_rows(Trans trans, Tensor t, int64_t begin, int64_t count) {
+  return trans == Trans::no ? t.rows_from(begin, count) : t.columns(begin, count);
+}
+Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) {
+  return trans == Trans::no ? t.columns(begin, count) : t.rows_from(begin, count);
+}
 
 int64_t rows_per_panel(int64_t cols) {
   require(cols <= Matmul::kPanelFloats, "a row fits an fp32 panel");
@@ -56,13 +60,15 @@ struct Products {
     two_dtypes(ta, tb, alpha, a, b, beta, c);
   }
 
-  // Calls add(rows of y in fp32, index of the first); what it leaves there is rounded into y. With `keep` the rows hold y's values before.
+  // Calls add(rows of y in fp32, index of the first); what it leaves there is rounded into y. With `keep` the rows hold
+  // y's values before.
   template <typename Add>
   void rounded_once(Tensor y, bool keep, Add&& add) {
     if (y.dtype == DType::f32) return add(y, 0);
     const int64_t step = rows_per_panel(y.cols);
     for (int64_t begin = 0; begin < y.rows; begin += step) {
-      const Tensor out = y.rows_from(begin, std::min(step, y.rows - begin)), tile = matmul.result_panel(out.rows, out.cols);
+      const Tensor out = y.rows_from(begin, std::min(step, y.rows - begin)),
+                   tile = matmul.result_panel(out.rows, out.cols);
       if (keep) backend.copy(out, tile);
       add(tile, begin);
       backend.copy(tile, out);
@@ -75,7 +81,9 @@ struct Products {
 void CudaBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   Products product{*this, *matmul_, stream_};
   if (Matmul::takes(a.dtype, b.dtype, c.dtype)) return product(ta, tb, alpha, a, b, beta, c);
-  product.rounded_once(c, beta != 0, [&](Tensor rows, int64_t begin) { product(ta, tb, alpha, op_rows(ta, a, begin, rows.rows), b, beta, rows); });
+  product.rounded_once(c, beta != 0, [&](Tensor rows, int64_t begin) {
+    product(ta, tb, alpha, op_rows(ta, a, begin, rows.rows), b, beta, rows);
+  });
 }
 
 std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape& shape) {

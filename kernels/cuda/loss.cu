@@ -1,5 +1,6 @@
-// Softmax over a vocabulary seen in blocks, and its gradient. A row is read once: every thread keeps a running maximum and a sum relative to it,
-// and a block of threads joins its rows' in a fixed order. Source: Milakov & Gimelshein 2018 (online softmax).
+// Softmax over a vocabulary seen in blocks, and its gradient. A row is read once: every thread keeps a running maximum
+// and a sum relative to it, and a block of threads joins its rows' in a fixed order. Source: Milakov & Gimelshein 2018
+// (online softmax).
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/walk.h"
 
@@ -38,8 +39,8 @@ __global__ void start_kernel(int64_t rows, float* statistics, int64_t pitch) {
 }
 
 template <int N>
-__global__ void fold_kernel(const float* logits, int64_t pitch, const int32_t* labels, int64_t begin, int valid, float* statistics,
-                            int64_t statistics_pitch) {
+__global__ void fold_kernel(const float* logits, int64_t pitch, const int32_t* labels, int64_t begin, int valid,
+                            float* statistics, int64_t statistics_pitch) {
   const float* row = logits + blockIdx.x * pitch;
   float* s = statistics + blockIdx.x * statistics_pitch;
   const float old_max = s[0];
@@ -72,7 +73,8 @@ __global__ void fold_kernel(const float* logits, int64_t pitch, const int32_t* l
 }
 
 // One thread a row: `parts` are few.
-__global__ void merge_kernel(int64_t rows, int64_t parts, const float* statistics, int64_t pitch, float* lse, float* logprob) {
+__global__ void merge_kernel(int64_t rows, int64_t parts, const float* statistics, int64_t pitch, float* lse,
+                             float* logprob) {
   const int64_t row = int64_t{blockIdx.x} * kMergeThreads + threadIdx.x;
   if (row >= rows) return;
   float max = -INFINITY, label = 0;
@@ -90,8 +92,8 @@ __global__ void merge_kernel(int64_t rows, int64_t parts, const float* statistic
 
 // d = exp(l - lse) - [column is the label], 0 from column `valid` on. `d` may be the logits.
 template <int N, typename D>
-__global__ void backward_kernel(Walk w, const float* logits, int64_t pitch, const int32_t* labels, int64_t begin, int64_t valid, const float* lse, D* d,
-                                int64_t d_pitch) {
+__global__ void backward_kernel(Walk w, const float* logits, int64_t pitch, const int32_t* labels, int64_t begin,
+                                int64_t valid, const float* lse, D* d, int64_t d_pitch) {
   const Spot at = spot_of(w);
   if (!at.inside) return;
   const int64_t column = at.pack * N, label = labels[at.row] - begin - column;
@@ -106,16 +108,17 @@ __global__ void backward_kernel(Walk w, const float* logits, int64_t pitch, cons
 }  // namespace
 
 void CudaBackend::do_start_statistics(Tensor statistics) {
-  launch("start_statistics", start_kernel, grid_of(statistics.rows, kMergeThreads), kMergeThreads, 0, stream_, statistics.rows, statistics.as<float>(),
-         statistics.pitch);
+  launch("start_statistics", start_kernel, grid_of(statistics.rows, kMergeThreads), kMergeThreads, 0, stream_,
+         statistics.rows, statistics.as<float>(), statistics.pitch);
 }
 
 void CudaBackend::do_fold_statistics(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor statistics) {
   require(valid <= logits.cols && logits.cols < 1 << 30, "a block of logits holds its valid columns");
   if (valid == 0) return;
   const auto by = [&](auto n) {
-    launch("fold_statistics", fold_kernel<n()>, grid_of(logits.rows), kThreads, 0, stream_, logits.as<float>(), logits.pitch, as_row(labels).as<int32_t>(), begin,
-           static_cast<int>(valid), statistics.as<float>(), statistics.pitch);
+    launch("fold_statistics", fold_kernel<n()>, grid_of(logits.rows), kThreads, 0, stream_, logits.as<float>(),
+           logits.pitch, as_row(labels).as<int32_t>(), begin, static_cast<int>(valid), statistics.as<float>(),
+           statistics.pitch);
   };
   const Tensor whole = logits.columns(0, valid / 4 * 4);
   if (pack_width({&whole, 1}) == 4) return by(std::integral_constant<int, 4>{});
@@ -124,17 +127,18 @@ void CudaBackend::do_fold_statistics(Tensor logits, Tensor labels, int64_t begin
 
 void CudaBackend::do_merge_statistics(Tensor parts, Tensor lse, Tensor logprob) {
   if (lse.rows == 0) return;
-  launch("merge_statistics", merge_kernel, grid_of(lse.rows, kMergeThreads), kMergeThreads, 0, stream_, lse.rows, parts.rows / lse.rows, parts.as<float>(),
-         parts.pitch, as_row(lse).as<float>(), as_row(logprob).as<float>());
+  launch("merge_statistics", merge_kernel, grid_of(lse.rows, kMergeThreads), kMergeThreads, 0, stream_, lse.rows,
+         parts.rows / lse.rows, parts.as<float>(), parts.pitch, as_row(lse).as<float>(), as_row(logprob).as<float>());
 }
 
-void CudaBackend::do_cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid,
-                                            Tensor lse, Tensor d) {
+void CudaBackend::do_cross_entropy_backward(Tensor logits, Tensor labels, int64_t begin, int64_t valid, Tensor lse,
+                                            Tensor d) {
   with_width({logits, d}, [&](auto n) {
     with_type(d, [&](auto* to) {
       const Walk w = walk(logits.rows, logits.cols / n());
-      launch("cross_entropy_backward", backward_kernel<n(), element<decltype(to)>>, w.grid, kWalkThreads, 0, stream_, w, logits.as<float>(), logits.pitch,
-             as_row(labels).as<int32_t>(), begin, valid, as_row(lse).as<float>(), to, d.pitch);
+      launch("cross_entropy_backward", backward_kernel<n(), element<decltype(to)>>, w.grid, kWalkThreads, 0, stream_, w,
+             logits.as<float>(), logits.pitch, as_row(labels).as<int32_t>(), begin, valid, as_row(lse).as<float>(), to,
+             d.pitch);
     });
   });
 }

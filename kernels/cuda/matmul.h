@@ -1,9 +1,11 @@
-// Matrix products through cuBLASLt: row-major tensors with pitches, bf16 or f32 inputs of one dtype, fp32 accumulation, bf16 or f32 output.
+// Matrix products through cuBLASLt: row-major tensors with pitches, bf16 or f32 inputs of one dtype, fp32 accumulation,
+// bf16 or f32 output.
 //   c = alpha·op(a)·op(b) + beta·c
-// cuBLASLt is column-major: the product is asked for as cᵀ = alpha·op(b)ᵀ·op(a)ᵀ + beta·cᵀ with every tensor's pitch as leading dimension.
-// An algorithm is chosen once a shape: from the tuned cache where it has the shape, else the first of cuBLASLt's heuristics. A large product that comes again
-// and again is tuned once for the GPU and kept in the cache (a second or less each, which waits). Deterministic products are neither tuned nor taken from the
-// cache, whose content may change between two runs.
+// cuBLASLt is column-major: the product is asked for as cᵀ = alpha·op(b)ᵀ·op(a)ᵀ + beta·cᵀ with every tensor's pitch as
+// leading dimension. An algorithm is chosen once a shape: from the tuned cache where it has the shape, else the first
+// of cuBLASLt's heuristics. A large product that comes again and again is tuned once for the GPU and kept in the cache
+// (a second or less each, which waits). Deterministic products are neither tuned nor taken from the cache, whose
+// content may change between two runs.
 #pragma once
 #include <cublasLt.h>
 
@@ -50,17 +52,23 @@ class Matmul {
   ~Matmul();
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
-  int64_t workspace_bytes() const { return kWorkspaceBytes + (panels_ == nullptr ? 0 : 2 * kPanelFloats * static_cast<int64_t>(sizeof(float))); }
+  int64_t workspace_bytes() const {
+    return kWorkspaceBytes + (panels_ == nullptr ? 0 : 2 * kPanelFloats * static_cast<int64_t>(sizeof(float)));
+  }
 
-  static bool takes(DType a, DType b, DType c) { return a == b && (c == DType::f32 || (c == DType::bf16 && a == DType::bf16)); }
-  // A pair of dtypes that `takes` refuses is an internal error. An empty sum (k == 0) clears c or, with beta 1, keeps it.
+  static bool takes(DType a, DType b, DType c) {
+    return a == b && (c == DType::f32 || (c == DType::bf16 && a == DType::bf16));
+  }
+  // A pair of dtypes that `takes` refuses is an internal error. An empty sum (k == 0) clears c or, with beta 1, keeps
+  // it.
   void operator()(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
 
-  // Times the first algorithms of the heuristics on the sets in turn (of one key; more of them than caches hold), uses the fastest from now on and
-  // returns it. The c of every set is overwritten. Waits.
+  // Times the first algorithms of the heuristics on the sets in turn (of one key; more of them than caches hold), uses
+  // the fastest from now on and returns it. The c of every set is overwritten. Waits.
   TunedAlgorithm tune(Trans ta, Trans tb, float beta, std::span<const MatmulOperands> sets);
 
-  // f32 (rows, cols) of at most kPanelFloats for what cuBLASLt does not take (linear.cpp); allocated when first asked for, and one tensor each at a time.
+  // f32 (rows, cols) of at most kPanelFloats for what cuBLASLt does not take (linear.cpp); allocated when first asked
+  // for, and one tensor each at a time.
   Tensor operand_panel(int64_t rows, int64_t cols) { return panel(0, rows, cols); }
   Tensor result_panel(int64_t rows, int64_t cols) { return panel(kPanelFloats, rows, cols); }
 
@@ -69,10 +77,13 @@ class Matmul {
   Plan& plan(const MatmulKey& key);
   bool worth_tuning(Plan& plan, const MatmulKey& key);
   void tune_keeping_c(Trans ta, Trans tb, float beta, const MatmulOperands& operands);
-  std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const MatmulKey& key, uint32_t reductions, int count) const;
+  std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const MatmulKey& key, uint32_t reductions,
+                                               int count) const;
   bool usable(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, uint32_t reductions) const;
-  cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha, const MatmulOperands& operands, float beta) const;
-  float milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float beta, std::span<const MatmulOperands> sets, float best_so_far) const;
+  cublasStatus_t run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float alpha,
+                     const MatmulOperands& operands, float beta) const;
+  float milliseconds(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, float beta,
+                     std::span<const MatmulOperands> sets, float best_so_far) const;
   Tensor panel(int64_t begin, int64_t rows, int64_t cols);
 
   cudaStream_t stream_;
@@ -86,8 +97,8 @@ class Matmul {
 };
 
 // --- the low-rank term inside the base product ---
-// Where x has room for u behind its columns, within its pitch, b lies right of w and a under it, [x | u]·[W | B]ᵀ is one
-// product over in + strip columns. Where v lies right of dy and a under w, dy·W + v·A is one over out + strip.
+// Where x has room for u behind its columns, within its pitch, b lies right of w and a under it, [x | u]·[W | B]ᵀ is
+// one product over in + strip columns. Where v lies right of dy and a under w, dy·W + v·A is one over out + strip.
 // Source: design.md, "augmented weight buffers".
 struct Augmented {
   bool possible = false;

@@ -34,15 +34,20 @@ std::optional<cublasLtMatmulAlgo_t> algorithm_of(const std::string& hex) {
   cublasLtMatmulAlgo_t algorithm{};
   if (hex.size() != 2 * sizeof(algorithm) || hex.find_first_not_of("0123456789abcdef") != std::string::npos) return {};
   auto* bytes = reinterpret_cast<unsigned char*>(&algorithm);
-  for (size_t i = 0; i < sizeof(algorithm); ++i) bytes[i] = static_cast<unsigned char>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
+  for (size_t i = 0; i < sizeof(algorithm); ++i)
+    bytes[i] = static_cast<unsigned char>(std::stoi(hex.substr(2 * i, 2), nullptr, 16));
   return algorithm;
 }
 
 std::optional<Line> parse(std::string_view text) {
   const auto json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object()) return {};
-  const auto text_at = [&](const char* key) { return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : std::string(); };
-  if (!json.contains("cublaslt") || !json["cublaslt"].is_number_integer() || !json.contains("us") || !json["us"].is_number()) return {};
+  const auto text_at = [&](const char* key) {
+    return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : std::string();
+  };
+  if (!json.contains("cublaslt") || !json["cublaslt"].is_number_integer() || !json.contains("us") ||
+      !json["us"].is_number())
+    return {};
   const auto algorithm = algorithm_of(text_at("algorithm"));
   Line line{{text_at("gpu"), json["cublaslt"].get<int64_t>()}, text_at("matmul"), {}};
   if (!algorithm || line.device.gpu.empty() || line.matmul.empty()) return {};
@@ -120,8 +125,10 @@ TunedAlgorithms read_tuned(const std::filesystem::path& path, const TunedFor& de
       }
     }
     if (lines.bad + foreign > 0) {
-      log::warn("{}: {} lines are skipped: {} are not understood and {} are for another GPU or cuBLASLt (this is {}, version {})", path.string(),
-                lines.bad + foreign, lines.bad, foreign, device.gpu, device.cublaslt);
+      log::warn(
+          "{}: {} lines are skipped: {} are not understood and {} are for another GPU or cuBLASLt (this is {}, version "
+          "{})",
+          path.string(), lines.bad + foreign, lines.bad, foreign, device.gpu, device.cublaslt);
     }
   } catch (const Error& error) {
     log::warn("tuned algorithms are not used: {}", error.what());

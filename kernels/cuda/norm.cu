@@ -1,6 +1,5 @@
-// RMSNorm forward and backward: one block a row. Forward, its threads keep the row from the first pass to the second; what of a very long row they cannot keep
-// is read twice.
-// Source: Zhang & Sennrich 2019.
+// RMSNorm forward and backward: one block a row. Forward, its threads keep the row from the first pass to the second;
+// what of a very long row they cannot keep is read twice. Source: Zhang & Sennrich 2019.
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/device.h"
 
@@ -16,7 +15,8 @@ int threads_of(int64_t cols, int width) {
   return static_cast<int>(std::clamp<int64_t>((lanes + kWarp - 1) / kWarp * kWarp, kWarp, kMostThreads));
 }
 
-// What a thread does with its packs, in order: kept(k, column) for those that it keeps, then again(column) for the rest.
+// What a thread does with its packs, in order: kept(k, column) for those that it keeps, then again(column) for the
+// rest.
 template <int N, typename Kept, typename Again>
 __device__ void each_pack(int64_t cols, Kept&& kept, Again&& again) {
   int64_t i = int64_t{threadIdx.x} * N;
@@ -30,7 +30,8 @@ __device__ void each_pack(int64_t cols, Kept&& kept, Again&& again) {
 
 // y = x·rstd·w; with `Compute` rstd is formed here. All that is kept is on its way before the sum is waited for.
 template <int N, bool Compute, typename X, typename W, typename Y>
-__global__ void __launch_bounds__(kMostThreads, 1) norm_kernel(const X* x, int64_t x_pitch, const W* w, float eps, int64_t cols, Y* y, int64_t y_pitch, float* rstd) {
+__global__ void __launch_bounds__(kMostThreads, 1)
+    norm_kernel(const X* x, int64_t x_pitch, const W* w, float eps, int64_t cols, Y* y, int64_t y_pitch, float* rstd) {
   const X* row = x + blockIdx.x * x_pitch;
   Y* out = y + blockIdx.x * y_pitch;
   Packed<N, X> values[kKept];
@@ -51,7 +52,8 @@ __global__ void __launch_bounds__(kMostThreads, 1) norm_kernel(const X* x, int64
       load_packed(row + i, packed);
       add(packed);
     };
-    each_pack<N>(cols, [&](int k, int64_t) { add(values[k]); }, add_again);
+    each_pack<N>(
+        cols, [&](int k, int64_t) { add(values[k]); }, add_again);
     scale = 1.0f / sqrtf(sum_of_block(squares) / static_cast<float>(cols) + eps);
     if (threadIdx.x == 0) rstd[blockIdx.x] = scale;
   } else {
@@ -72,13 +74,15 @@ __global__ void __launch_bounds__(kMostThreads, 1) norm_kernel(const X* x, int64
     load_packed(w + i, weight);
     put(i, value, weight);
   };
-  each_pack<N>(cols, [&](int k, int64_t i) { put(i, values[k], weights[k]); }, put_again);
+  each_pack<N>(
+      cols, [&](int k, int64_t i) { put(i, values[k], weights[k]); }, put_again);
 }
 
-// dx += s·(dy∘w - x·s²·mean(dy∘w∘x)). A row is read twice, the second time from the cache: to keep it would leave too few threads on a multiprocessor.
+// dx += s·(dy∘w - x·s²·mean(dy∘w∘x)). A row is read twice, the second time from the cache: to keep it would leave too
+// few threads on a multiprocessor.
 template <int N, typename G, typename X, typename W, typename D>
-__global__ void norm_backward_kernel(const G* dy, int64_t dy_pitch, const X* x, int64_t x_pitch, const float* rstd, const W* w, int64_t cols, D* dx,
-                                     int64_t dx_pitch) {
+__global__ void norm_backward_kernel(const G* dy, int64_t dy_pitch, const X* x, int64_t x_pitch, const float* rstd,
+                                     const W* w, int64_t cols, D* dx, int64_t dx_pitch) {
   const G* gradient = dy + blockIdx.x * dy_pitch;
   const X* row = x + blockIdx.x * x_pitch;
   D* out = dx + blockIdx.x * dx_pitch;
@@ -111,8 +115,10 @@ void norm(cudaStream_t stream, Tensor x, Tensor w, float eps, Tensor y, Tensor r
     with_type(x, [&](const auto* xs) {
       with_type(w, [&](const auto* ws) {
         with_type(y, [&](auto* ys) {
-          launch("rms_norm", norm_kernel<n(), Compute, element<decltype(xs)>, element<decltype(ws)>, element<decltype(ys)>>, grid_of(x.rows), threads_of(x.cols, n()), 0,
-                 stream, xs, x.pitch, ws, eps, x.cols, ys, y.pitch, rstd.as<float>());
+          launch("rms_norm",
+                 norm_kernel<n(), Compute, element<decltype(xs)>, element<decltype(ws)>, element<decltype(ys)>>,
+                 grid_of(x.rows), threads_of(x.cols, n()), 0, stream, xs, x.pitch, ws, eps, x.cols, ys, y.pitch,
+                 rstd.as<float>());
         });
       });
     });
@@ -135,8 +141,10 @@ void CudaBackend::do_rms_norm_backward(Tensor dy, Tensor x, Tensor rstd, Tensor 
         with_type(w, [&](const auto* ws) {
           with_type(dx, [&](auto* dxs) {
             launch("rms_norm_backward",
-                   norm_backward_kernel<n(), element<decltype(dys)>, element<decltype(xs)>, element<decltype(ws)>, element<decltype(dxs)>>, grid_of(x.rows),
-                   kThreadsBackward, 0, stream_, dys, dy.pitch, xs, x.pitch, rstd.as<float>(), ws, x.cols, dxs, dx.pitch);
+                   norm_backward_kernel<n(), element<decltype(dys)>, element<decltype(xs)>, element<decltype(ws)>,
+                                        element<decltype(dxs)>>,
+                   grid_of(x.rows), kThreadsBackward, 0, stream_, dys, dy.pitch, xs, x.pitch, rstd.as<float>(), ws,
+                   x.cols, dxs, dx.pitch);
           });
         });
       });

@@ -1,6 +1,6 @@
-// Sums for the gradient norm in fp64, the clipping factor, and AdamW on flat buffers. What is not finite stops the update on the device itself: the
-// factor of such a norm is NaN from then on, and AdamW leaves everything as it was where the factor is not finite.
-// Source: Loshchilov & Hutter 2019, in the order of torch.optim.AdamW.
+// Sums for the gradient norm in fp64, the clipping factor, and AdamW on flat buffers. What is not finite stops the
+// update on the device itself: the factor of such a norm is NaN from then on, and AdamW leaves everything as it was
+// where the factor is not finite. Source: Loshchilov & Hutter 2019, in the order of torch.optim.AdamW.
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/reductions.h"
 #include "kernels/cuda/walk.h"
@@ -10,7 +10,8 @@ namespace drover::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPack = 4;  // elements that a thread adds at a time, wherever they lie: the order of a sum does not depend on alignment
+constexpr int kPack =
+    4;  // elements that a thread adds at a time, wherever they lie: the order of a sum does not depend on alignment
 
 template <bool Aligned>
 __device__ void load_four(const float* x, int64_t i, int64_t n, float (&v)[kPack]) {
@@ -21,7 +22,8 @@ __device__ void load_four(const float* x, int64_t i, int64_t n, float (&v)[kPack
 
 // total += the sum of x·y, or of x² where Square.
 template <bool Aligned, bool Square>
-__global__ void __launch_bounds__(kThreads, 4) sum_kernel(const float* x, const float* y, int64_t n, PartialSums* partial, double* total) {
+__global__ void __launch_bounds__(kThreads, 4)
+    sum_kernel(const float* x, const float* y, int64_t n, PartialSums* partial, double* total) {
   constexpr int kAtOnce = Square ? 8 : 4;  // packs of each vector that a thread has on their way
   double sum = 0;
   const int64_t stride = int64_t{gridDim.x} * kThreads * kPack;
@@ -35,7 +37,8 @@ __global__ void __launch_bounds__(kThreads, 4) sum_kernel(const float* x, const 
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k) {
 #pragma unroll
-      for (int j = 0; j < kPack; ++j) sum += static_cast<double>(a[k][j]) * static_cast<double>(Square ? a[k][j] : b[k][j]);
+      for (int j = 0; j < kPack; ++j)
+        sum += static_cast<double>(a[k][j]) * static_cast<double>(Square ? a[k][j] : b[k][j]);
     }
   }
   sum = block_sum<kThreads>(sum);
@@ -64,8 +67,8 @@ void sum_products(cudaStream_t stream, Tensor x, Tensor y, Tensor total, Partial
   if (x.cols == 0) return;
   const int64_t blocks = std::min(kSumBlocks, int64_t{grid_of(x.cols, kThreads * kPack)});
   const bool aligned = (reinterpret_cast<uintptr_t>(x.data) | reinterpret_cast<uintptr_t>(y.data)) % 16 == 0;
-  launch(Square ? "sum_squares" : "dot", aligned ? sum_kernel<true, Square> : sum_kernel<false, Square>, grid_of(blocks), kThreads, 0, stream, x.as<float>(),
-         y.as<float>(), x.cols, partial, total.as<double>());
+  launch(Square ? "sum_squares" : "dot", aligned ? sum_kernel<true, Square> : sum_kernel<false, Square>,
+         grid_of(blocks), kThreads, 0, stream, x.as<float>(), y.as<float>(), x.cols, partial, total.as<double>());
 }
 
 __global__ void clip_kernel(const double* sum, double max_norm, float* factor) {
@@ -83,7 +86,8 @@ struct AdamWConstants {
 };
 
 template <int N>
-__global__ void adamw_kernel(AdamWConstants c, const float* factor, const float* g, float* p, float* m, float* v, int64_t n) {
+__global__ void adamw_kernel(AdamWConstants c, const float* factor, const float* g, float* p, float* m, float* v,
+                             int64_t n) {
   const int64_t i = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
   if (i >= n) return;
   const float clip = factor[0];
@@ -111,7 +115,8 @@ void CudaBackend::do_sum_squares(Tensor x, Tensor sum) { sum_products<true>(stre
 void CudaBackend::do_dot(Tensor x, Tensor y, Tensor sum) { sum_products<false>(stream_, x, y, sum, partial_sums_); }
 
 void CudaBackend::do_clip_factor(Tensor sum, float max_norm, Tensor factor) {
-  launch("clip_factor", clip_kernel, 1, 1, 0, stream_, sum.as<double>(), static_cast<double>(max_norm), factor.as<float>());
+  launch("clip_factor", clip_kernel, 1, 1, 0, stream_, sum.as<double>(), static_cast<double>(max_norm),
+         factor.as<float>());
 }
 
 void CudaBackend::do_adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Tensor m, Tensor v) {
@@ -126,12 +131,14 @@ void CudaBackend::do_adamw(const AdamW& s, Tensor factor, Tensor g, Tensor p, Te
   g = flat(g), p = flat(p), m = flat(m), v = flat(v);
   const auto update = [&](auto n, int64_t begin, int64_t count) {
     const auto from = [&](Tensor x) { return x.as<float>() + begin; };
-    launch("adamw", adamw_kernel<n()>, grid_of(count / n(), kThreads), kThreads, 0, stream_, c, factor.as<float>(), from(g), from(p), from(m), from(v), count);
+    launch("adamw", adamw_kernel<n()>, grid_of(count / n(), kThreads), kThreads, 0, stream_, c, factor.as<float>(),
+           from(g), from(p), from(m), from(v), count);
   };
   // Packs as far as they go, then what is left of a buffer whose length no pack divides.
   const int64_t whole = p.cols / 4 * 4;
-  const bool packs = ((reinterpret_cast<uintptr_t>(g.data) | reinterpret_cast<uintptr_t>(p.data) | reinterpret_cast<uintptr_t>(m.data) |
-                       reinterpret_cast<uintptr_t>(v.data)) % 16) == 0;
+  const bool packs = ((reinterpret_cast<uintptr_t>(g.data) | reinterpret_cast<uintptr_t>(p.data) |
+                       reinterpret_cast<uintptr_t>(m.data) | reinterpret_cast<uintptr_t>(v.data)) %
+                      16) == 0;
   if (packs) update(std::integral_constant<int, 4>{}, 0, whole);
   update(std::integral_constant<int, 1>{}, packs ? whole : 0, packs ? p.cols - whole : p.cols);
 }

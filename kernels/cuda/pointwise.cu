@@ -1,4 +1,5 @@
-// Pointwise ops on rows. Arithmetic is fp32, rounded once; a value does not depend on where it stands or how wide the packs are.
+// Pointwise ops on rows. Arithmetic is fp32, rounded once; a value does not depend on where it stands or how wide the
+// packs are.
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/walk.h"
 
@@ -39,11 +40,13 @@ __global__ void scale_rows_kernel(Walk w, const float* weights, X* x, int64_t pi
 
 // A pack of N pairs (i, i + half) of a head: (a, b) becomes (a·cos - b·sin, b·cos + a·sin). `packs` threads turn a row.
 template <int N, typename X>
-__global__ void rope_kernel(unsigned count, unsigned packs, X* x, int64_t pitch, const int32_t* positions, const float* cosine, int64_t cosine_pitch, const float* sine,
-                            int64_t sine_pitch, int half, float sign) {
+__global__ void rope_kernel(unsigned count, unsigned packs, X* x, int64_t pitch, const int32_t* positions,
+                            const float* cosine, int64_t cosine_pitch, const float* sine, int64_t sine_pitch, int half,
+                            float sign) {
   const unsigned at = blockIdx.x * kWalkThreads + threadIdx.x;
   if (at >= count) return;
-  const unsigned row = at / packs, pack = at - row * packs, packs_of_head = static_cast<unsigned>(half) / N, head = pack / packs_of_head;
+  const unsigned row = at / packs, pack = at - row * packs, packs_of_head = static_cast<unsigned>(half) / N,
+                 head = pack / packs_of_head;
   const int i = static_cast<int>(pack - head * packs_of_head) * N;
   X* first = x + row * pitch + head * 2 * half + i;
   Packed<N, X> low, high;
@@ -80,9 +83,11 @@ __global__ void swiglu_kernel(Walk w, const T* gate_up, int64_t gate_up_pitch, i
   store_pack(y + at.row * y_pitch + at.pack * N, gate);
 }
 
-// dgate = dy·up·silu'(gate), silu'(g) = s·(1 + g·(1 - s)), s = sigmoid(g);  dup = dy·silu(gate). `d` may be gate_up itself, and y dy.
+// dgate = dy·up·silu'(gate), silu'(g) = s·(1 + g·(1 - s)), s = sigmoid(g);  dup = dy·silu(gate). `d` may be gate_up
+// itself, and y dy.
 template <int N, typename T>
-__global__ void swiglu_backward_kernel(Walk w, const T* dy, int64_t dy_pitch, const T* gate_up, int64_t gate_up_pitch, int64_t f, T* d, int64_t d_pitch, T* y, int64_t y_pitch) {
+__global__ void swiglu_backward_kernel(Walk w, const T* dy, int64_t dy_pitch, const T* gate_up, int64_t gate_up_pitch,
+                                       int64_t f, T* d, int64_t d_pitch, T* y, int64_t y_pitch) {
   const Spot at = spot_of(w);
   if (!at.inside) return;
   const T* in = gate_up + at.row * gate_up_pitch + at.pack * N;
@@ -109,13 +114,15 @@ void CudaBackend::do_add(Tensor x, Tensor y) {
   flatten(x, y);
   if (x.dtype == DType::f64) {
     const Walk w = walk(x.rows, x.cols);
-    return launch("add", add_double_kernel, w.grid, kWalkThreads, 0, stream_, w, x.as<double>(), x.pitch, y.as<double>(), y.pitch);
+    return launch("add", add_double_kernel, w.grid, kWalkThreads, 0, stream_, w, x.as<double>(), x.pitch,
+                  y.as<double>(), y.pitch);
   }
   with_width({x, y}, [&](auto n) {
     with_type(x, [&](const auto* from) {
       with_type(y, [&](auto* to) {
         const Walk w = walk(x.rows, x.cols / n());
-        launch("add", add_kernel<n(), element<decltype(from)>, element<decltype(to)>>, w.grid, kWalkThreads, 0, stream_, w, from, x.pitch, to, y.pitch);
+        launch("add", add_kernel<n(), element<decltype(from)>, element<decltype(to)>>, w.grid, kWalkThreads, 0, stream_,
+               w, from, x.pitch, to, y.pitch);
       });
     });
   });
@@ -125,7 +132,8 @@ void CudaBackend::do_scale_rows(Tensor weights, Tensor x) {
   with_width({x}, [&](auto n) {
     with_type(x, [&](auto* data) {
       const Walk w = walk(x.rows, x.cols / n());
-      launch("scale_rows", scale_rows_kernel<n(), element<decltype(data)>>, w.grid, kWalkThreads, 0, stream_, w, as_row(weights).as<float>(), data, x.pitch);
+      launch("scale_rows", scale_rows_kernel<n(), element<decltype(data)>>, w.grid, kWalkThreads, 0, stream_, w,
+             as_row(weights).as<float>(), data, x.pitch);
     });
   });
 }
@@ -137,8 +145,10 @@ void CudaBackend::do_rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine
     with_type(x, [&](auto* data) {
       const int64_t packs = x.cols / (2 * n()), count = x.rows * packs;
       require(count <= 0x7fffffff, "rope turns at most 2^31 packs");
-      launch("rope", rope_kernel<n(), element<decltype(data)>>, grid_of(count, kWalkThreads), kWalkThreads, 0, stream_, static_cast<unsigned>(count), static_cast<unsigned>(packs), data,
-             x.pitch, as_row(positions).as<int32_t>(), cosine.as<float>(), cosine.pitch, sine.as<float>(), sine.pitch, static_cast<int>(half), inverse ? -1.0f : 1.0f);
+      launch("rope", rope_kernel<n(), element<decltype(data)>>, grid_of(count, kWalkThreads), kWalkThreads, 0, stream_,
+             static_cast<unsigned>(count), static_cast<unsigned>(packs), data, x.pitch, as_row(positions).as<int32_t>(),
+             cosine.as<float>(), cosine.pitch, sine.as<float>(), sine.pitch, static_cast<int>(half),
+             inverse ? -1.0f : 1.0f);
     });
   });
 }
@@ -149,7 +159,8 @@ void CudaBackend::do_swiglu(Tensor gate_up, Tensor y) {
     with_type(y, [&](auto* out) {
       using T = element<decltype(out)>;
       const Walk w = walk(y.rows, f / n());
-      launch("swiglu", swiglu_kernel<n(), T>, w.grid, kWalkThreads, 0, stream_, w, gate_up.as<T>(), gate_up.pitch, f, out, y.pitch);
+      launch("swiglu", swiglu_kernel<n(), T>, w.grid, kWalkThreads, 0, stream_, w, gate_up.as<T>(), gate_up.pitch, f,
+             out, y.pitch);
     });
   });
 }
@@ -160,8 +171,9 @@ void CudaBackend::do_swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up
     with_type(dy, [&](const auto* gradient) {
       using T = element<decltype(gradient)>;
       const Walk w = walk(dy.rows, f / n());
-      launch("swiglu_backward", swiglu_backward_kernel<n(), T>, w.grid, kWalkThreads, 0, stream_, w, gradient, dy.pitch, gate_up.as<T>(), gate_up.pitch, f,
-             d_gate_up.as<T>(), d_gate_up.pitch, y.empty() ? nullptr : y.as<T>(), y.pitch);
+      launch("swiglu_backward", swiglu_backward_kernel<n(), T>, w.grid, kWalkThreads, 0, stream_, w, gradient, dy.pitch,
+             gate_up.as<T>(), gate_up.pitch, f, d_gate_up.as<T>(), d_gate_up.pitch, y.empty() ? nullptr : y.as<T>(),
+             y.pitch);
     });
   });
 }

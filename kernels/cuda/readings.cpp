@@ -33,7 +33,8 @@ struct Readings::Places {
       return place;
     }
     Place place{.capacity = std::max<int64_t>(count, 64)};
-    check(cudaMallocHost(reinterpret_cast<void**>(&place.pinned), static_cast<size_t>(place.capacity) * sizeof(double)), "cudaMallocHost");
+    check(cudaMallocHost(reinterpret_cast<void**>(&place.pinned), static_cast<size_t>(place.capacity) * sizeof(double)),
+          "cudaMallocHost");
     check(cudaEventCreateWithFlags(&place.done, cudaEventDisableTiming), "cudaEventCreateWithFlags");
     return place;
   }
@@ -44,7 +45,9 @@ class Readings::Started : public Reading {
  public:
   Started(std::shared_ptr<Places> places, std::shared_ptr<std::function<void()>> after_wait, Place place, size_t count)
       : places_(std::move(places)), after_wait_(std::move(after_wait)), place_(place), count_(count) {}
-  ~Started() override { places_->free.push_back(place_); }  // unread or not: the next one's numbers come later on the same stream
+  ~Started() override {
+    places_->free.push_back(place_);
+  }  // unread or not: the next one's numbers come later on the same stream
   void wait() override {
     check(cudaEventSynchronize(place_.done), "cudaEventSynchronize");
     if (*after_wait_) (*after_wait_)();
@@ -61,14 +64,16 @@ class Readings::Started : public Reading {
   size_t count_;
 };
 
-Readings::Readings(cudaStream_t stream, std::shared_ptr<std::function<void()>> after_wait) : stream_(stream), after_wait_(std::move(after_wait)), places_(std::make_shared<Places>()) {}
+Readings::Readings(cudaStream_t stream, std::shared_ptr<std::function<void()>> after_wait)
+    : stream_(stream), after_wait_(std::move(after_wait)), places_(std::make_shared<Places>()) {}
 
 std::unique_ptr<Reading> Readings::start(Tensor from) {
   require(from.dtype == DType::f64 && from.contiguous(), "what is read later is a vector of f64");
   const size_t count = static_cast<size_t>(from.size());
   const Place place = places_->take(from.size());
   auto reading = std::make_unique<Started>(places_, after_wait_, place, count);
-  check(cudaMemcpyAsync(place.pinned, from.data, count * sizeof(double), cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
+  check(cudaMemcpyAsync(place.pinned, from.data, count * sizeof(double), cudaMemcpyDeviceToHost, stream_),
+        "cudaMemcpyAsync");
   check(cudaEventRecord(place.done, stream_), "cudaEventRecord");
   return reading;
 }

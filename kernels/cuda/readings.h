@@ -1,4 +1,5 @@
-// Numbers from the device to pinned host memory, behind an event: whoever wants them waits for that and for nothing enqueued later.
+// Numbers from the device to pinned host memory, behind an event: whoever wants them waits for that and for nothing
+// enqueued later.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -11,8 +12,9 @@ namespace drover::cuda {
 
 class Readings {
  public:
-  Readings(cudaStream_t stream, std::shared_ptr<std::function<void()>> after_wait);  // called after each wait where it is set
-  std::unique_ptr<Reading> start(Tensor from);  // (n) f64; may outlive this
+  Readings(cudaStream_t stream,
+           std::shared_ptr<std::function<void()>> after_wait);  // called after each wait where it is set
+  std::unique_ptr<Reading> start(Tensor from);                  // (n) f64; may outlive this
 
  private:
   struct Places;

@@ -1,6 +1,7 @@
-// The choice of the next token without a sort: a token's place in the order is a number (its key), and the token at which the mass reaches a line is found
-// from the key's highest digit down, by summing the masses of every digit. Masses are fixed-point integers: their sums do not depend on the order.
-// One block a row. Every thread has sums of its own in shared memory, so that no two threads write to one place.
+// The choice of the next token without a sort: a token's place in the order is a number (its key), and the token at
+// which the mass reaches a line is found from the key's highest digit down, by summing the masses of every digit.
+// Masses are fixed-point integers: their sums do not depend on the order. One block a row. Every thread has sums of its
+// own in shared memory, so that no two threads write to one place.
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/walk.h"
 
@@ -74,7 +75,9 @@ struct Masses {
   int columns;
   double max, temperature, unit;  // mass of a column with the largest logit
 
-  __device__ uint64_t of(float logit) const { return static_cast<uint64_t>(exp((static_cast<double>(logit) - max) / temperature) * unit + 0.5); }
+  __device__ uint64_t of(float logit) const {
+    return static_cast<uint64_t>(exp((static_cast<double>(logit) - max) / temperature) * unit + 0.5);
+  }
 };
 
 struct Ones {
@@ -97,7 +100,8 @@ __device__ Reached reach(const Weights& masses, Order order, uint64_t need, uint
     for (int digit = 0; digit < kDigits; ++digit) sums[digit * kThreads + thread] = 0;
     each(masses.row, masses.columns, [&](float logit, int i) {
       const uint64_t digits = order.key(logit, i) >> shift;
-      if (digits >> kDigitBits == at.key) sums[(digits & (kDigits - 1)) * kThreads + static_cast<uint64_t>(thread)] += masses.of(logit);
+      if (digits >> kDigitBits == at.key)
+        sums[(digits & (kDigits - 1)) * kThreads + static_cast<uint64_t>(thread)] += masses.of(logit);
     });
     __syncthreads();
     if (warp < kDigits) {
@@ -116,11 +120,13 @@ __device__ Reached reach(const Weights& masses, Order order, uint64_t need, uint
   return at;
 }
 
-__device__ inline uint64_t at_most(double value, uint64_t limit) { return value < static_cast<double>(limit) ? static_cast<uint64_t>(value) : limit; }
+__device__ inline uint64_t at_most(double value, uint64_t limit) {
+  return value < static_cast<double>(limit) ? static_cast<uint64_t>(value) : limit;
+}
 
-__global__ void __launch_bounds__(kThreads) sample_kernel(const float* logits, int64_t pitch, int columns, Order order,
-                                                           double unit, const float* choices, int64_t choice_pitch,
-                                                           int32_t* tokens, int64_t token_pitch) {
+__global__ void __launch_bounds__(kThreads)
+    sample_kernel(const float* logits, int64_t pitch, int columns, Order order, double unit, const float* choices,
+                  int64_t choice_pitch, int32_t* tokens, int64_t token_pitch) {
   uint64_t* sums = reinterpret_cast<uint64_t*>(dynamic_shared());
   const float* row = logits + blockIdx.x * pitch;
   const float* choice = choices + blockIdx.x * choice_pitch;
@@ -172,12 +178,10 @@ __device__ inline uint64_t next_key(const float* row, int columns, Order order, 
   return block_reduce<kThreads>(least, kNone, warp_least);
 }
 
-__global__ void __launch_bounds__(kThreads) log_probability_kernel(const float* logits, int64_t pitch, int columns,
-                                                                    Order order, const int32_t* tokens,
-                                                                    int64_t token_pitch, float* values,
-                                                                    int64_t value_pitch, int32_t* top,
-                                                                    int64_t top_pitch, float* top_values,
-                                                                    int64_t top_value_pitch, int k) {
+__global__ void __launch_bounds__(kThreads)
+    log_probability_kernel(const float* logits, int64_t pitch, int columns, Order order, const int32_t* tokens,
+                           int64_t token_pitch, float* values, int64_t value_pitch, int32_t* top, int64_t top_pitch,
+                           float* top_values, int64_t top_value_pitch, int k) {
   const float* row = logits + blockIdx.x * pitch;
   const int first = first_of(row, columns, order);
   double log_sum = NAN;
@@ -230,8 +234,8 @@ void CudaBackend::do_penalize(Tensor logits, Tensor places, Tensor changes) {
 void CudaBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
   launch("log_probabilities", log_probability_kernel, grid_of(logits.rows), kThreads, 0, stream_, logits.as<float>(),
          logits.pitch, static_cast<int>(logits.cols), order_of(logits.cols), tokens.as<int32_t>(), tokens.pitch,
-         values.as<float>(), values.pitch, static_cast<int32_t*>(top.data), top.pitch, static_cast<float*>(top_values.data), top_values.pitch,
-         static_cast<int>(top.cols));
+         values.as<float>(), values.pitch, static_cast<int32_t*>(top.data), top.pitch,
+         static_cast<float*>(top_values.data), top_values.pitch, static_cast<int>(top.cols));
 }
 
 }  // namespace drover::cuda

@@ -1,4 +1,5 @@
-// What crossed between host and device, for the test that a step moves its batch and the scalars of the log line, and no more.
+// What crossed between host and device, for the test that a step moves its batch and the scalars of the log line, and
+// no more.
 #pragma once
 #include <cstdint>
 

@@ -7,7 +7,9 @@
 
 namespace drover::cuda {
 
-Uploader::Uploader(cudaStream_t stream) : stream_(stream) { check(cudaMallocHost(reinterpret_cast<void**>(&ring_), kRingBytes), "cudaMallocHost"); }
+Uploader::Uploader(cudaStream_t stream) : stream_(stream) {
+  check(cudaMallocHost(reinterpret_cast<void**>(&ring_), kRingBytes), "cudaMallocHost");
+}
 
 Uploader::~Uploader() {
   cudaStreamSynchronize(stream_);
@@ -27,7 +29,9 @@ int64_t Uploader::room(int64_t bytes) {
   if (head_ + bytes > kRingBytes) head_ = 0;
   const int64_t begin = head_, end = begin + bytes;
   while (!flights_.empty() && cudaEventQuery(flights_.front().done) == cudaSuccess) land();
-  while (flights_.size() >= kMostFlights || std::any_of(flights_.begin(), flights_.end(), [&](const Flight& f) { return f.begin < end && begin < f.end; })) {
+  while (flights_.size() >= kMostFlights || std::any_of(flights_.begin(), flights_.end(), [&](const Flight& f) {
+           return f.begin < end && begin < f.end;
+         })) {
     check(cudaEventSynchronize(flights_.front().done), "cudaEventSynchronize");
     land();
   }
@@ -50,9 +54,11 @@ void Uploader::copy(const void* host, int64_t rows, int64_t row_bytes, void* dev
       const int64_t width = std::min(row_bytes - begin, kPieceBytes);
       const int64_t at = room(width * count);
       std::memcpy(ring_ + at, from + row * row_bytes + begin, static_cast<size_t>(width * count));
-      const int64_t pitch = count == 1 ? width : pitch_bytes;  // a pitch has at most 31 bits, a whole tensor may have more
-      check(cudaMemcpy2DAsync(to + row * pitch_bytes + begin, static_cast<size_t>(pitch), ring_ + at, static_cast<size_t>(width),
-                              static_cast<size_t>(width), static_cast<size_t>(count), cudaMemcpyHostToDevice, stream_),
+      const int64_t pitch =
+          count == 1 ? width : pitch_bytes;  // a pitch has at most 31 bits, a whole tensor may have more
+      check(cudaMemcpy2DAsync(to + row * pitch_bytes + begin, static_cast<size_t>(pitch), ring_ + at,
+                              static_cast<size_t>(width), static_cast<size_t>(width), static_cast<size_t>(count),
+                              cudaMemcpyHostToDevice, stream_),
             "cudaMemcpy2DAsync");
       cudaEvent_t done = nullptr;
       if (idle_.empty()) {

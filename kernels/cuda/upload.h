@@ -1,5 +1,6 @@
-// Host → device through a ring of pinned memory: the host array is read before `copy` returns, and the transfer comes in its turn on the stream. The host
-// waits only where the ring is full of what the device has not taken yet, so that it may be whole steps ahead.
+// Host → device through a ring of pinned memory: the host array is read before `copy` returns, and the transfer comes
+// in its turn on the stream. The host waits only where the ring is full of what the device has not taken yet, so that
+// it may be whole steps ahead.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -1,4 +1,5 @@
-// How pointwise kernels go over the rows of a matrix: one pack of a row a thread. A wide row takes several blocks, several narrow rows share one.
+// How pointwise kernels go over the rows of a matrix: one pack of a row a thread. A wide row takes several blocks,
+// several narrow rows share one.
 #pragma once
 #include "kernels/cuda/device.h"
 

@@ -37,7 +37,9 @@ const Loaded& load(const fs::path& path) {
     if (handle) l.module = static_cast<const CudaModule*>(dlsym(handle, kCudaModuleSymbol));
     if (!l.module) {
       const char* said = dlerror();
-      l.why_not = fmt::format("{} cannot be loaded ({}); install CUDA 13 and cuDNN 9, or name their folders in LD_LIBRARY_PATH", path.string(), said ? said : "no reason given");
+      l.why_not =
+          fmt::format("{} cannot be loaded ({}); install CUDA 13 and cuDNN 9, or name their folders in LD_LIBRARY_PATH",
+                      path.string(), said ? said : "no reason given");
     }
     return l;
   }();
@@ -49,9 +51,15 @@ const Loaded& load(const fs::path& path) {
 CudaStatus cuda_status() {
   static const CudaStatus status = []() -> CudaStatus {
     const fs::path path = find_module();
-    if (path.empty()) return {.why_not = "this program was built without CUDA; configure with -DDROVER_CUDA=ON (launch/cuda-toolkit installs what that needs)"};
+    if (path.empty())
+      return {.why_not =
+                  "this program was built without CUDA; configure with -DDROVER_CUDA=ON (launch/cuda-toolkit installs "
+                  "what that needs)"};
     if (!has_driver()) {
-      return {.built = true, .why_not = "no NVIDIA driver is installed; install one for CUDA 13 (580 or newer) and see that nvidia-smi lists the GPU"};
+      return {.built = true,
+              .why_not =
+                  "no NVIDIA driver is installed; install one for CUDA 13 (580 or newer) and see that nvidia-smi lists "
+                  "the GPU"};
     }
     const Loaded& loaded = load(path);
     if (!loaded.module) return {.built = true, .why_not = loaded.why_not};
@@ -82,6 +90,8 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice) {
 
 std::string nccl_version() { return load(find_module()).module->nccl_version(); }
 
-Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice) { return load(find_module()).module->make_nccl_mesh(host, backend, choice); }
+Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice) {
+  return load(find_module()).module->make_nccl_mesh(host, backend, choice);
+}
 
 }  // namespace drover

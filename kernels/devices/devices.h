@@ -1,4 +1,5 @@
-// Which devices this build and this machine have, found at run time: one program starts with and without a GPU, a driver and CUDA's libraries.
+// Which devices this build and this machine have, found at run time: one program starts with and without a GPU, a
+// driver and CUDA's libraries.
 #pragma once
 #include <memory>
 #include <string>
@@ -16,7 +17,8 @@ struct CudaStatus {
   std::string gpu;      // the first: "NVIDIA H100 80GB HBM3, 79.1 GiB, driver 13.0"; empty where there is none
 };
 CudaStatus cuda_status();
-std::string cuda_libraries();    // "CUDA 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0", or why they cannot be loaded; empty where not built
+std::string
+cuda_libraries();  // "CUDA 13.0, cuBLASLt 13.1.0, cuDNN 9.19.0", or why they cannot be loaded; empty where not built
 std::string cuda_module_file();  // the backend's file; empty where not built
 
 struct CudaIdentity {
@@ -30,9 +32,11 @@ struct CudaChoice {
   int device = 0;
   bool deterministic = false;
 };
-std::unique_ptr<Backend> make_cuda_backend(const CudaChoice& choice);  // bad_recipe with `why_not` where it is not usable
+std::unique_ptr<Backend> make_cuda_backend(
+    const CudaChoice& choice);  // bad_recipe with `why_not` where it is not usable
 
-// NCCL between the GPUs of several ranks (kernels/nccl/nccl_mesh.h). `backend` is of make_cuda_backend with this choice.
+// NCCL between the GPUs of several ranks (kernels/nccl/nccl_mesh.h). `backend` is of make_cuda_backend with this
+// choice.
 std::string nccl_version();  // bad_recipe where it cannot be loaded
 Mesh make_nccl_mesh(const Mesh& host, Backend& backend, const CudaChoice& choice);
 

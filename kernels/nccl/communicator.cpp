@@ -25,8 +25,12 @@ char* at(Tensor x, int64_t element) { return static_cast<char*>(x.data) + elemen
 
 // Rows to contiguous rows, or back.
 void move_rows(Tensor from, Tensor to, cudaStream_t stream) {
-  const auto pitch = [](Tensor x) { return static_cast<size_t>((x.contiguous() ? x.cols : x.pitch) * size_of(x.dtype)); };
-  cuda::check(cudaMemcpy2DAsync(to.data, pitch(to), from.data, pitch(from), static_cast<size_t>(from.cols * size_of(from.dtype)), static_cast<size_t>(from.rows), cudaMemcpyDeviceToDevice, stream),
+  const auto pitch = [](Tensor x) {
+    return static_cast<size_t>((x.contiguous() ? x.cols : x.pitch) * size_of(x.dtype));
+  };
+  cuda::check(cudaMemcpy2DAsync(to.data, pitch(to), from.data, pitch(from),
+                                static_cast<size_t>(from.cols * size_of(from.dtype)), static_cast<size_t>(from.rows),
+                                cudaMemcpyDeviceToDevice, stream),
               "cudaMemcpy2DAsync");
 }
 
@@ -75,7 +79,8 @@ class NcclCommunicator : public Communicator {
       move_rows(x, packed, link_->compute());
     }
     if (deterministic_) {
-      for (int64_t begin = 0; begin < x.size(); begin += piece(x)) sum_piece(at(packed, begin), std::min(piece(x), x.size() - begin), x.dtype, inbox);
+      for (int64_t begin = 0; begin < x.size(); begin += piece(x))
+        sum_piece(at(packed, begin), std::min(piece(x), x.size() - begin), x.dtype, inbox);
     } else {
       sum(packed, link_->compute());
     }
@@ -95,22 +100,26 @@ class NcclCommunicator : public Communicator {
 
   void all_gather(Tensor part, Tensor whole) override {
     require(part.where == Where::device && whole.where == Where::device, "NCCL moves device memory");
-    require(whole.rows == size() * part.rows && whole.cols == part.cols && whole.dtype == part.dtype, "an all-gather's whole is one part per rank");
+    require(whole.rows == size() * part.rows && whole.cols == part.cols && whole.dtype == part.dtype,
+            "an all-gather's whole is one part per rank");
     if (part.size() == 0) return;
     Tensor mine = part, all = whole;
-    if (!whole.contiguous()) all = matrix(link_->scratch(whole.bytes()), whole.rows, whole.cols, whole.dtype, Where::device);
+    if (!whole.contiguous())
+      all = matrix(link_->scratch(whole.bytes()), whole.rows, whole.cols, whole.dtype, Where::device);
     if (!part.contiguous()) {
       mine = all.rows_from(rank() * part.rows, part.rows);
       move_rows(part, mine, link_->compute());
     }
     enqueue("all_gather", whole.bytes(), [&](cudaStream_t stream) {
-      return link_->api().all_gather(mine.data, all.data, static_cast<size_t>(part.size()), type_of(part.dtype), comm_, stream);
+      return link_->api().all_gather(mine.data, all.data, static_cast<size_t>(part.size()), type_of(part.dtype), comm_,
+                                     stream);
     });
     if (!whole.contiguous()) move_rows(all, whole, link_->compute());
   }
 
   void broadcast(Tensor x, int root) override {
-    require(x.where == Where::device && root >= 0 && root < size(), "a broadcast is from a rank of the group, on the device");
+    require(x.where == Where::device && root >= 0 && root < size(),
+            "a broadcast is from a rank of the group, on the device");
     if (x.size() == 0) return;
     Tensor packed = x;
     if (!x.contiguous()) {
@@ -118,7 +127,8 @@ class NcclCommunicator : public Communicator {
       move_rows(x, packed, link_->compute());
     }
     enqueue("broadcast", x.bytes(), [&](cudaStream_t stream) {
-      return link_->api().broadcast(packed.data, packed.data, static_cast<size_t>(x.size()), type_of(x.dtype), root, comm_, stream);
+      return link_->api().broadcast(packed.data, packed.data, static_cast<size_t>(x.size()), type_of(x.dtype), root,
+                                    comm_, stream);
     });
     if (!x.contiguous()) move_rows(packed, x, link_->compute());
   }
@@ -129,7 +139,8 @@ class NcclCommunicator : public Communicator {
     for (const PeerMessage& m : messages) {
       require(m.x.where == Where::device && m.x.contiguous(), "a message is contiguous, on the device");
       require(m.peer >= 0 && m.peer < size() && m.peer != rank(), "the peer is another rank of the group");
-      text += fmt::format(" {} rank {} of {} ({} bytes)", m.way == PeerMessage::Way::send ? "send to" : "receive from", m.peer, axis(), m.x.bytes());
+      text += fmt::format(" {} rank {} of {} ({} bytes)", m.way == PeerMessage::Way::send ? "send to" : "receive from",
+                          m.peer, axis(), m.x.bytes());
     }
     link_->call(comm_, text, link_->messages(), [&] { return grouped(messages, link_->messages()); });
     return std::make_unique<NcclTransfer>(link_, link_->messages());
@@ -137,7 +148,9 @@ class NcclCommunicator : public Communicator {
 
   void barrier() override { host_->barrier(); }
   std::vector<std::string> gather_strings(const std::string& mine) override { return host_->gather_strings(mine); }
-  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return host_->roll_call(mine, seconds); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override {
+    return host_->roll_call(mine, seconds);
+  }
 
  private:
   void start_behind_compute(cudaStream_t stream) {
@@ -154,7 +167,13 @@ class NcclCommunicator : public Communicator {
     enqueue(name, bytes, std::forward<Issue>(issue), link_->compute());
   }
   void sum(Tensor x, cudaStream_t on) {  // contiguous
-    enqueue("all_reduce", x.bytes(), [&](cudaStream_t stream) { return link_->api().all_reduce(x.data, x.data, static_cast<size_t>(x.size()), type_of(x.dtype), ncclSum, comm_, stream); }, on);
+    enqueue(
+        "all_reduce", x.bytes(),
+        [&](cudaStream_t stream) {
+          return link_->api().all_reduce(x.data, x.data, static_cast<size_t>(x.size()), type_of(x.dtype), ncclSum,
+                                         comm_, stream);
+        },
+        on);
   }
 
   ncclResult_t grouped(std::span<const PeerMessage> messages, cudaStream_t stream) {
@@ -163,7 +182,9 @@ class NcclCommunicator : public Communicator {
     for (const PeerMessage& m : messages) {
       if (result != ncclSuccess && result != ncclInProgress) break;
       const size_t count = static_cast<size_t>(m.x.size());
-      result = m.way == PeerMessage::Way::send ? api.send(m.x.data, count, type_of(m.x.dtype), m.peer, comm_, stream) : api.receive(m.x.data, count, type_of(m.x.dtype), m.peer, comm_, stream);
+      result = m.way == PeerMessage::Way::send
+                   ? api.send(m.x.data, count, type_of(m.x.dtype), m.peer, comm_, stream)
+                   : api.receive(m.x.data, count, type_of(m.x.dtype), m.peer, comm_, stream);
     }
     const ncclResult_t ended = api.group_end();
     return result != ncclSuccess && result != ncclInProgress ? result : ended;
@@ -189,8 +210,12 @@ class NcclCommunicator : public Communicator {
     for (int r = 0, slot = 0; r < size(); ++r) {
       if (r == rank()) continue;
       const Tensor landing = matrix(inbox + slot++ * share * element, mine, 1, dtype, Where::device);
-      if (part(r).rows > 0) parts.push_back({PeerMessage::Way::send, part(r), r, 0}), shares.push_back({PeerMessage::Way::receive, part(r), r, 0});
-      if (mine > 0) parts.push_back({PeerMessage::Way::receive, landing, r, 0}), shares.push_back({PeerMessage::Way::send, part(rank()), r, 0});
+      if (part(r).rows > 0)
+        parts.push_back({PeerMessage::Way::send, part(r), r, 0}),
+            shares.push_back({PeerMessage::Way::receive, part(r), r, 0});
+      if (mine > 0)
+        parts.push_back({PeerMessage::Way::receive, landing, r, 0}),
+            shares.push_back({PeerMessage::Way::send, part(rank()), r, 0});
     }
     enqueue("all_reduce (parts)", count * element, [&](cudaStream_t stream) { return grouped(parts, stream); });
     rank_sum({part(rank()).data, inbox, share, rank(), size(), mine, dtype}, part(rank()).data, link_->compute());
@@ -205,7 +230,8 @@ class NcclCommunicator : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_communicator(std::shared_ptr<Link> link, std::shared_ptr<Communicator> host, ncclComm_t comm, bool deterministic) {
+std::unique_ptr<Communicator> make_communicator(std::shared_ptr<Link> link, std::shared_ptr<Communicator> host,
+                                                ncclComm_t comm, bool deterministic) {
   return std::make_unique<NcclCommunicator>(std::move(link), std::move(host), comm, deterministic);
 }
 

@@ -25,11 +25,14 @@ ncclConfig_t without_blocking() {
 
 }  // namespace
 
-Link::Link(const Api& api, std::shared_ptr<Communicator> world, cuda::CudaBackend& backend, int device) : api_(api), world_(std::move(world)), backend_(backend) {
-  // What others wait for goes before this rank's own computing: a product that is ready at the same time would fill the device.
+Link::Link(const Api& api, std::shared_ptr<Communicator> world, cuda::CudaBackend& backend, int device)
+    : api_(api), world_(std::move(world)), backend_(backend) {
+  // What others wait for goes before this rank's own computing: a product that is ready at the same time would fill the
+  // device.
   int least = 0, greatest = 0;
   cuda::check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
-  for (cudaStream_t* stream : {&messages_, &sums_}) cuda::check(cudaStreamCreateWithPriority(stream, cudaStreamNonBlocking, greatest), "cudaStreamCreateWithPriority");
+  for (cudaStream_t* stream : {&messages_, &sums_})
+    cuda::check(cudaStreamCreateWithPriority(stream, cudaStreamNonBlocking, greatest), "cudaStreamCreateWithPriority");
   watch_ = std::make_unique<Watch>(api, WatchSettings{.device = device, .deadline_seconds = comm_deadline_seconds()});
   backend.after_wait([this] { check(); });
 }
@@ -77,14 +80,17 @@ ncclComm_t Link::split(ncclComm_t parent, int color, int key, const std::string&
   ncclComm_t comm = nullptr;
   for (Deadline deadline; (comm = std::atomic_ref(handle).load()) == nullptr; deadline.pause()) {
     settle(parent, text, ncclInProgress);
-    if (deadline.passed()) fail_with(Fault::rank_hangs, fmt::format("{} gave no communicator in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
+    if (deadline.passed())
+      fail_with(Fault::rank_hangs, fmt::format("{} gave no communicator in {:g} s; DROVER_COMM_TIMEOUT_S sets the time",
+                                               text, comm_deadline_seconds()));
   }
   watch_->add(comm, axis);
   settle(comm, text, ncclInProgress);
   return comm;
 }
 
-void Link::call(ncclComm_t comm, const std::string& text, cudaStream_t stream, const std::function<ncclResult_t()>& issue) {
+void Link::call(ncclComm_t comm, const std::string& text, cudaStream_t stream,
+                const std::function<ncclResult_t()>& issue) {
   try {
     watch_->begin(text);
   } catch (const Error& error) {
@@ -103,13 +109,16 @@ void Link::settle(ncclComm_t comm, const std::string& text, ncclResult_t result)
       report(error);
     }
     if (result != ncclInProgress) break;
-    if (deadline.passed()) fail_with(Fault::rank_hangs, fmt::format("{} did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text, comm_deadline_seconds()));
+    if (deadline.passed())
+      fail_with(Fault::rank_hangs, fmt::format("{} did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", text,
+                                               comm_deadline_seconds()));
     deadline.pause();
   }
   if (result == ncclSuccess) return;
   const char* more = api_.last_error(comm);
   fail_with(result == ncclInvalidArgument || result == ncclInvalidUsage ? Fault::internal : Fault::rank_lost,
-            fmt::format("{}: NCCL reports: {}{}{}; NCCL_DEBUG=WARN in the environment says more", text, api_.error_string(result), more && *more ? ": " : "", more ? more : ""));
+            fmt::format("{}: NCCL reports: {}{}{}; NCCL_DEBUG=WARN in the environment says more", text,
+                        api_.error_string(result), more && *more ? ": " : "", more ? more : ""));
 }
 
 void Link::fail_with(Fault fault, const std::string& words) {
@@ -132,7 +141,8 @@ void Link::check() {
 // The ranks that failed as this one did answer a roll call on the host's side; the silent one is the culprit.
 void Link::report(const Error& error) {
   const std::string mine = watch_->under_way();
-  const std::vector<std::optional<std::string>> answers = world_->roll_call(mine.empty() ? "nothing under way" : "waiting in " + mine, roll_call_seconds());
+  const std::vector<std::optional<std::string>> answers =
+      world_->roll_call(mine.empty() ? "nothing under way" : "waiting in " + mine, roll_call_seconds());
   std::map<std::string, std::vector<int>> said;
   std::vector<int> silent;
   for (size_t rank = 0; rank < answers.size(); ++rank) {
@@ -143,8 +153,12 @@ void Link::report(const Error& error) {
     }
   }
   std::string text = error.what();
-  if (!silent.empty()) text += fmt::format("; rank{} {} of the world {} not answer within {:g} s: hanging, dead or elsewhere", silent.size() == 1 ? "" : "s", list_ranks(silent), silent.size() == 1 ? "does" : "do", roll_call_seconds());
-  for (const auto& [words, ranks] : said) text += fmt::format("; rank{} {}: {}", ranks.size() == 1 ? "" : "s", list_ranks(ranks), words);
+  if (!silent.empty())
+    text += fmt::format("; rank{} {} of the world {} not answer within {:g} s: hanging, dead or elsewhere",
+                        silent.size() == 1 ? "" : "s", list_ranks(silent), silent.size() == 1 ? "does" : "do",
+                        roll_call_seconds());
+  for (const auto& [words, ranks] : said)
+    text += fmt::format("; rank{} {}: {}", ranks.size() == 1 ? "" : "s", list_ranks(ranks), words);
   watch_->tell(text);
   throw Error(error.fault(), text);
 }

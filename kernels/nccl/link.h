@@ -20,11 +20,12 @@ class Link {
 
   // One call of NCCL for the device, recorded by the watch: `issue` enqueues it on `stream` and gives NCCL's answer.
   void call(ncclComm_t comm, const std::string& text, cudaStream_t stream, const std::function<ncclResult_t()>& issue);
-  void check();        // throws where a peer was lost or hangs, naming who does not answer
+  void check();  // throws where a peer was lost or hangs, naming who does not answer
 
   const Api& api() const { return api_; }
   cudaStream_t compute() const { return backend_.stream(); }
-  // Queues of their own, so that a sum does not wait for a message of another stage, nor either for the computing behind it.
+  // Queues of their own, so that a sum does not wait for a message of another stage, nor either for the computing
+  // behind it.
   cudaStream_t messages() const { return messages_; }
   cudaStream_t sums() const { return sums_; }
   char* scratch(int64_t bytes);  // device memory that grows, for one call at a time
@@ -44,6 +45,7 @@ class Link {
   std::unique_ptr<Watch> watch_;
 };
 
-std::unique_ptr<Communicator> make_communicator(std::shared_ptr<Link> link, std::shared_ptr<Communicator> host, ncclComm_t comm, bool deterministic);
+std::unique_ptr<Communicator> make_communicator(std::shared_ptr<Link> link, std::shared_ptr<Communicator> host,
+                                                ncclComm_t comm, bool deterministic);
 
 }  // namespace drover::nccl

@@ -10,24 +10,31 @@ namespace {
 
 constexpr const char* kLibrary = "libnccl.so.2";
 
-std::string text_of(int version) { return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100); }
+std::string text_of(int version) {
+  return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
 
 Api load() {
   void* handle = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     const char* said = dlerror();
-    fail(Fault::bad_recipe, "NCCL cannot be loaded ({}); install {} of NCCL {} or newer, name its folder in LD_LIBRARY_PATH, or set parallel.transport: staged", said ? said : "no reason given",
-         kLibrary, text_of(kOldest));
+    fail(Fault::bad_recipe,
+         "NCCL cannot be loaded ({}); install {} of NCCL {} or newer, name its folder in LD_LIBRARY_PATH, or set "
+         "parallel.transport: staged",
+         said ? said : "no reason given", kLibrary, text_of(kOldest));
   }
   Api api;
   const auto find = [&](const char* name, auto& function) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, name));
-    if (function == nullptr) fail(Fault::bad_recipe, "{} has no {}; install NCCL {} or newer, or set parallel.transport: staged", kLibrary, name, text_of(kOldest));
+    if (function == nullptr)
+      fail(Fault::bad_recipe, "{} has no {}; install NCCL {} or newer, or set parallel.transport: staged", kLibrary,
+           name, text_of(kOldest));
   };
   find("ncclGetVersion", api.get_version);
   int version = 0;
   if (api.get_version(&version) != ncclSuccess || version < kOldest) {
-    fail(Fault::bad_recipe, "{} is NCCL {}; install {} or newer, or set parallel.transport: staged", kLibrary, text_of(version), text_of(kOldest));
+    fail(Fault::bad_recipe, "{} is NCCL {}; install {} or newer, or set parallel.transport: staged", kLibrary,
+         text_of(version), text_of(kOldest));
   }
   find("ncclGetUniqueId", api.get_unique_id);
   find("ncclCommInitRankConfig", api.init);

@@ -1,4 +1,5 @@
-// The functions of NCCL that are used, as a table: those of the library, which is loaded only when several GPUs are to speak, or a stand-in's in tests.
+// The functions of NCCL that are used, as a table: those of the library, which is loaded only when several GPUs are to
+// speak, or a stand-in's in tests.
 #pragma once
 #include <nccl.h>
 

@@ -16,16 +16,23 @@ ncclUniqueId agreed_id(const Api& api, Communicator& world) {
   together(world, [&] {
     if (world.rank() != 0) return;
     const ncclResult_t result = api.get_unique_id(&id);
-    if (result != ncclSuccess) fail(Fault::rank_lost, "NCCL cannot start: {}; NCCL_DEBUG=WARN in the environment says more", api.error_string(result));
+    if (result != ncclSuccess)
+      fail(Fault::rank_lost, "NCCL cannot start: {}; NCCL_DEBUG=WARN in the environment says more",
+           api.error_string(result));
   });
   return gather(world, id).front();
 }
 
-// Connections are made by the first call that needs them: so they are made here, where a deadline holds, and not in the first step.
+// Connections are made by the first call that needs them: so they are made here, where a deadline holds, and not in the
+// first step.
 void meet(Communicator& axis, bool neighbours, cuda::CudaBackend& backend) {
-  constexpr int64_t kLarge = 1 << 20;  // elements: NCCL sums small and large tensors by other ways, each with connections of its own
-  Arena arena("nccl", backend.memory(), Arena::bytes_of(kLarge, 1, DType::f32) + Arena::bytes_of(axis.size(), kLarge / 64, DType::f32) + 2 * Arena::kAlign);
-  Tensor sum = arena.tensor(kLarge, 1, DType::f32), whole = arena.tensor(axis.size(), kLarge / 64, DType::f32), out = arena.tensor(1, 1, DType::f32), in = arena.tensor(1, 1, DType::f32);
+  constexpr int64_t kLarge =
+      1 << 20;  // elements: NCCL sums small and large tensors by other ways, each with connections of its own
+  Arena arena("nccl", backend.memory(),
+              Arena::bytes_of(kLarge, 1, DType::f32) + Arena::bytes_of(axis.size(), kLarge / 64, DType::f32) +
+                  2 * Arena::kAlign);
+  Tensor sum = arena.tensor(kLarge, 1, DType::f32), whole = arena.tensor(axis.size(), kLarge / 64, DType::f32),
+         out = arena.tensor(1, 1, DType::f32), in = arena.tensor(1, 1, DType::f32);
   axis.all_reduce(sum.rows_from(0, axis.size()));
   axis.all_reduce(sum);
   axis.all_gather(whole.rows_from(axis.rank(), 1), whole);
@@ -51,7 +58,9 @@ Mesh make_mesh(const Api& api, const Mesh& host, cuda::CudaBackend& backend, con
   cudaDeviceProp gpu{};
   cuda::check(cudaGetDeviceProperties(&gpu, settings.device), "cudaGetDeviceProperties");
   const std::string sharing = shared_gpu(world.gather_strings(fmt::format("{} {}", gpu.name, cuda::uuid_of(gpu))));
-  if (!sharing.empty()) fail(Fault::bad_recipe, "{}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);
+  if (!sharing.empty())
+    fail(Fault::bad_recipe,
+         "{}, and NCCL wants one for every rank; start fewer ranks a node, or set parallel.transport: staged", sharing);
   check_same(world, "NCCL's version", version_of(api));
   const ncclUniqueId id = agreed_id(api, world);
   const auto link = std::make_shared<Link>(api, host.world, backend, settings.device);

@@ -1,6 +1,5 @@
-#include "kernels/nccl/rank_sum.h"
-
 #include "kernels/cuda/device.h"
+#include "kernels/nccl/rank_sum.h"
 
 namespace drover::nccl {
 
@@ -13,7 +12,8 @@ __device__ float widened(bf16 v) { return static_cast<float>(v); }
 __device__ double widened(double v) { return v; }
 
 template <typename T>
-__global__ void rank_sum_kernel(const T* own, const T* inbox, int64_t stride, int rank, int size, int64_t count, T* out) {
+__global__ void rank_sum_kernel(const T* own, const T* inbox, int64_t stride, int rank, int size, int64_t count,
+                                T* out) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= count) return;
   auto sum = widened(rank == 0 ? own[i] : inbox[i]);
@@ -23,8 +23,9 @@ __global__ void rank_sum_kernel(const T* own, const T* inbox, int64_t stride, in
 
 template <typename T>
 void launch_sum(const RankSum& s, void* out, cudaStream_t stream) {
-  cuda::launch("rank_sum", rank_sum_kernel<T>, cuda::grid_of(s.count, kThreads), kThreads, 0, stream, static_cast<const T*>(s.own), static_cast<const T*>(s.inbox), s.stride, s.rank,
-               s.size, s.count, static_cast<T*>(out));
+  cuda::launch("rank_sum", rank_sum_kernel<T>, cuda::grid_of(s.count, kThreads), kThreads, 0, stream,
+               static_cast<const T*>(s.own), static_cast<const T*>(s.inbox), s.stride, s.rank, s.size, s.count,
+               static_cast<T*>(out));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// out[i] = Σ over ranks, in rank order, of their parts: own[i] of this rank, inbox[slot·stride + i] of the others (slot: their ranks in order, this one left
-// out). Sums of bf16 and f32 are in fp32, of f64 in f64, rounded once. out may be own.
+// out[i] = Σ over ranks, in rank order, of their parts: own[i] of this rank, inbox[slot·stride + i] of the others
+// (slot: their ranks in order, this one left out). Sums of bf16 and f32 are in fp32, of f64 in f64, rounded once. out
+// may be own.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -12,11 +12,14 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kEvery{20};
 constexpr double kIssueSeconds = 1;
 
-Clock::duration seconds(double s) { return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s)); }
+Clock::duration seconds(double s) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
+}
 
 }  // namespace
 
-Watch::Watch(const Api& api, const WatchSettings& settings) : api_(api), settings_(settings), thread_([this] { run(); }) {}
+Watch::Watch(const Api& api, const WatchSettings& settings)
+    : api_(api), settings_(settings), thread_([this] { run(); }) {}
 
 bool Watch::stop() {
   {
@@ -64,7 +67,9 @@ void Watch::issued(cudaStream_t stream) {
   changed_.notify_all();
 }
 
-bool Watch::ended(const Call& call) const { return call.done != nullptr && cudaEventQuery(call.done) != cudaErrorNotReady; }
+bool Watch::ended(const Call& call) const {
+  return call.done != nullptr && cudaEventQuery(call.done) != cudaErrorNotReady;
+}
 
 // Calls of different queues may overtake one another; what counts is the oldest.
 void Watch::retire() {
@@ -141,19 +146,26 @@ void Watch::run() {
       const ncclResult_t asked = api_.async_error(comm, &error);
       if (asked != ncclSuccess) error = asked;
       if (error == ncclSuccess || error == ncclInProgress) continue;
-      failure_.emplace(Fault::rank_lost, fmt::format("{}: NCCL reports: {}; a rank or a link was lost. NCCL_DEBUG=WARN in the environment says more", axis, api_.error_string(error)));
+      failure_.emplace(
+          Fault::rank_lost,
+          fmt::format("{}: NCCL reports: {}; a rank or a link was lost. NCCL_DEBUG=WARN in the environment says more",
+                      axis, api_.error_string(error)));
       break;
     }
     retire();
     if (failure_ || calls_.empty() || Clock::now() < oldest_since_ + seconds(settings_.deadline_seconds)) continue;
     const Call& late = calls_.front();
-    failure_.emplace(Fault::rank_hangs, fmt::format("{} (call {}) did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", late.text, late.number, settings_.deadline_seconds));
+    failure_.emplace(Fault::rank_hangs,
+                     fmt::format("{} (call {}) did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", late.text,
+                                 late.number, settings_.deadline_seconds));
   }
   if (!failure_) return;
   if (stuck_.empty()) stuck_ = oldest();
-  // A call that is just being issued should not lose its communicator under it; one that waits for room in the device's queue does not come back by itself.
+  // A call that is just being issued should not lose its communicator under it; one that waits for room in the device's
+  // queue does not come back by itself.
   changed_.wait_for(lock, seconds(kIssueSeconds), [&] { return calls_.empty() || calls_.back().done != nullptr; });
-  // All of them, and at once: an abort waits for the device, where the kernel of a communicator that was not told yet may spin.
+  // All of them, and at once: an abort waits for the device, where the kernel of a communicator that was not told yet
+  // may spin.
   struct Aborts {
     std::mutex mutex;
     std::condition_variable changed;
@@ -179,8 +191,10 @@ void Watch::run() {
   changed_.notify_all();
   // The issuing thread comes by, and leaves; it may be caught on its way out by a device that is still waiting.
   changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; });
-  if (ending_ || (noticed_ && changed_.wait_for(lock, seconds(settings_.leave_seconds), [&] { return ending_; }))) return;
-  log::put(fmt::format("drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what()));
+  if (ending_ || (noticed_ && changed_.wait_for(lock, seconds(settings_.leave_seconds), [&] { return ending_; })))
+    return;
+  log::put(
+      fmt::format("drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what()));
   end_process(failure_->fault());
 }
 

@@ -1,6 +1,7 @@
-// The flight recorder of a process's NCCL calls, and the thread that watches them: an error that NCCL reports, or a call that does not end by the deadline,
-// becomes a failure. Then every communicator is aborted, so that whoever waits for the device wakes, and the issuing thread throws the failure at its next
-// check. If it does not come by, the process ends itself with the failure's code: no rank outlives a lost peer.
+// The flight recorder of a process's NCCL calls, and the thread that watches them: an error that NCCL reports, or a
+// call that does not end by the deadline, becomes a failure. Then every communicator is aborted, so that whoever waits
+// for the device wakes, and the issuing thread throws the failure at its next check. If it does not come by, the
+// process ends itself with the failure's code: no rank outlives a lost peer.
 //   A call's deadline runs from when it became the oldest that is under way.
 #pragma once
 #include <cuda_runtime_api.h>
@@ -34,18 +35,22 @@ class Watch {
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  bool stop();  // asks nothing more; whether it had failed, so that the communicators are aborted. Nothing may be under way, or it has failed
+  bool stop();  // asks nothing more; whether it had failed, so that the communicators are aborted. Nothing may be under
+                // way, or it has failed
   // From here on `comm` is asked for errors, and aborted with the others; it may still be starting.
   void add(ncclComm_t comm, const std::string& axis);
   // Around the issue of one call, all from one thread. `call`: "tp: all_reduce of 4096 bytes".
   void begin(std::string call);
   void issued(cudaStream_t stream);
 
-  ncclResult_t state_of(ncclComm_t comm);  // what NCCL says of it; throws the failure, if there is one: an aborted communicator is asked nothing
-  void check();                      // throws the failure, if there is one
+  ncclResult_t state_of(ncclComm_t comm);  // what NCCL says of it; throws the failure, if there is one: an aborted
+                                           // communicator is asked nothing
+  void check();                            // throws the failure, if there is one
   bool failed() const;
-  void tell(const std::string& words);  // what is known of the failure by now, for the last words of a process that does not end by itself
-  std::string under_way() const;     // the oldest call that has not ended, or had not when the failure came, with its number; empty: none
+  void tell(const std::string& words);  // what is known of the failure by now, for the last words of a process that
+                                        // does not end by itself
+  std::string under_way()
+      const;  // the oldest call that has not ended, or had not when the failure came, with its number; empty: none
   void fail_now(Fault fault, std::string words);  // found by the issuing thread: aborts and throws
 
  private:

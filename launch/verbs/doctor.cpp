@@ -35,27 +35,56 @@ bool on_path(const std::string& program) {
 }
 
 Exit diagnose_machine(const Process& process, bool json) {
-  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / (1 << 30);
+  const double memory =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / (1 << 30);
   const double disk = free_gib("."), shared = free_gib("/dev/shm");
-  const bool bf16 = __builtin_cpu_supports("avx512bf16"), avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-  const std::string isa = bf16 ? "AVX-512 with bf16" : avx512 ? "AVX-512" : __builtin_cpu_supports("avx2") ? "AVX2 (bf16 is multiplied in fp32: slower)" : "without AVX2 (slow)";
+  const bool bf16 = __builtin_cpu_supports("avx512bf16"),
+             avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+  const std::string isa = bf16                             ? "AVX-512 with bf16"
+                          : avx512                         ? "AVX-512"
+                          : __builtin_cpu_supports("avx2") ? "AVX2 (bf16 is multiplied in fp32: slower)"
+                                                           : "without AVX2 (slow)";
   const bool mpirun = on_path("mpirun");
 
   std::vector<std::string> advice;
-  if (!mpirun) advice.push_back("mpirun is not on the PATH: install Open MPI (Debian: openmpi-bin), or runs have one rank");
-  if (memory < kLeastMemoryGib) advice.push_back(fmt::format("{:.1f} GiB of memory is little: the sample model wants {:.0f}", memory, kLeastMemoryGib));
-  if (disk < kLeastDiskGib) advice.push_back(fmt::format("{:.1f} GiB free in this directory is little: make room, or point output.dir to another disk", disk));
-  if (mpirun && shared < kLeastSharedGib) advice.push_back("/dev/shm is small or missing, and ranks of one machine speak through it: enlarge it (docker: --shm-size=1g)");
+  if (!mpirun)
+    advice.push_back("mpirun is not on the PATH: install Open MPI (Debian: openmpi-bin), or runs have one rank");
+  if (memory < kLeastMemoryGib)
+    advice.push_back(
+        fmt::format("{:.1f} GiB of memory is little: the sample model wants {:.0f}", memory, kLeastMemoryGib));
+  if (disk < kLeastDiskGib)
+    advice.push_back(fmt::format(
+        "{:.1f} GiB free in this directory is little: make room, or point output.dir to another disk", disk));
+  if (mpirun && shared < kLeastSharedGib)
+    advice.push_back(
+        "/dev/shm is small or missing, and ranks of one machine speak through it: enlarge it (docker: --shm-size=1g)");
   const bool ready = advice.empty();
   const CudaStatus cuda = cuda_status();
 
   if (json) {
-    std::cout << nlohmann::ordered_json{{"ready", ready}, {"cores", process.threads}, {"cpu", isa}, {"memory_gib", memory}, {"free_disk_gib", disk}, {"free_shm_gib", shared},
-                                        {"mpirun", mpirun}, {"cuda", cuda.usable}, {"gpu", cuda.gpu}, {"why_not_cuda", cuda.why_not}, {"advice", advice}}.dump() << '\n';
+    std::cout << nlohmann::ordered_json{{"ready", ready},
+                                        {"cores", process.threads},
+                                        {"cpu", isa},
+                                        {"memory_gib", memory},
+                                        {"free_disk_gib", disk},
+                                        {"free_shm_gib", shared},
+                                        {"mpirun", mpirun},
+                                        {"cuda", cuda.usable},
+                                        {"gpu", cuda.gpu},
+                                        {"why_not_cuda", cuda.why_not},
+                                        {"advice", advice}}
+                     .dump()
+              << '\n';
     return ready ? Exit::done : Exit::missing_input;
   }
-  std::cout << fmt::format("cores     {}\nCPU       {}\nmemory    {:.1f} GiB\ndisk      {:.1f} GiB free here\n/dev/shm  {:.1f} GiB free\nmpirun    {}\nGPU       {}\n{}",
-                           process.threads, isa, memory, disk, shared, mpirun ? "found" : "not found", cuda.usable ? cuda.gpu : cuda.gpu.empty() ? cuda.why_not : cuda.gpu + ": " + cuda.why_not, version_text());
+  std::cout << fmt::format(
+      "cores     {}\nCPU       {}\nmemory    {:.1f} GiB\ndisk      {:.1f} GiB free here\n/dev/shm  {:.1f} GiB "
+      "free\nmpirun    {}\nGPU       {}\n{}",
+      process.threads, isa, memory, disk, shared, mpirun ? "found" : "not found",
+      cuda.usable        ? cuda.gpu
+      : cuda.gpu.empty() ? cuda.why_not
+                         : cuda.gpu + ": " + cuda.why_not,
+      version_text());
   for (const std::string& line : advice) std::cout << "NOT READY: " << line << '\n';
   if (ready) std::cout << "ready: device " << (cuda.usable ? "cuda" : "cpu") << '\n';
   return ready ? Exit::done : Exit::missing_input;

@@ -1,4 +1,5 @@
-// drover eval: loss and perplexity, of a recipe's validation data on any mesh, or of a data file under a model; log-probabilities per token on request.
+// drover eval: loss and perplexity, of a recipe's validation data on any mesh, or of a data file under a model;
+// log-probabilities per token on request.
 #include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -41,17 +42,27 @@ struct Subject {
 Subject subject_of(const Arguments& a) {
   Subject s;
   if (a.model.model.empty() && !a.recipe.words.empty()) {
-    if (!a.data.empty() || !a.model.adapter.empty()) fail(Fault::usage, "give a recipe, or --model DIR with --data and --adapter: a recipe names its own model and data, and its run the adapter");
+    if (!a.data.empty() || !a.model.adapter.empty())
+      fail(Fault::usage,
+           "give a recipe, or --model DIR with --data and --adapter: a recipe names its own model and data, and its "
+           "run the adapter");
     s.read = read_recipe(a.recipe.recipe(), a.recipe.overrides());
     const Validation& validation = s.read.recipe.data.validation;
-    if (validation.files.empty() && validation.share <= 0) fail(Fault::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
-    if (validation.files.empty() && !a.per_token.empty()) fail(Fault::usage, "--per-token needs a file in data.validation: a share of the training rows has no order of its own");
+    if (validation.files.empty() && validation.share <= 0)
+      fail(Fault::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
+    if (validation.files.empty() && !a.per_token.empty())
+      fail(Fault::usage,
+           "--per-token needs a file in data.validation: a share of the training rows has no order of its own");
     s.adapter = adapter_config(s.read);
     return s;
   }
-  if (a.model.model.empty() || a.data.empty()) fail(Fault::usage, "eval needs a recipe, or --model DIR and --data FILE");
-  constexpr std::string_view kAllowed[] = {"device", "model.tokenizer", "train.dtype", "train.micro_batch_size", "parallel.tp", "parallel.pp", "parallel.dp", "parallel.transport",
-                                           "data.format", "data.template", "data.template_date", "data.train_on", "data.max_length", "data.bad_rows"};
+  if (a.model.model.empty() || a.data.empty())
+    fail(Fault::usage, "eval needs a recipe, or --model DIR and --data FILE");
+  constexpr std::string_view kAllowed[] = {
+      "device",          "model.tokenizer", "train.dtype",        "train.micro_batch_size",
+      "parallel.tp",     "parallel.pp",     "parallel.dp",        "parallel.transport",
+      "data.format",     "data.template",   "data.template_date", "data.train_on",
+      "data.max_length", "data.bad_rows"};
   Recipe& recipe = s.read.recipe;
   recipe = read_overrides(a.recipe.words, kAllowed);
   recipe.model.path = a.model.model;
@@ -66,7 +77,8 @@ Subject subject_of(const Arguments& a) {
   return s;
 }
 
-TokenStore store_of(const Recipe& recipe, const Tokenizer& tokenizer, const ModelConfig& model, std::optional<TrainOn> every_row_on) {
+TokenStore store_of(const Recipe& recipe, const Tokenizer& tokenizer, const ModelConfig& model,
+                    std::optional<TrainOn> every_row_on) {
   if (recipe.data.validation.files.empty()) return std::move(*prepare_data_in_memory(recipe, tokenizer).validation);
   PrepareSettings settings = prepare_settings(recipe, recipe.data.validation.files);
   settings.packing = false;
@@ -106,7 +118,10 @@ void write_per_token(const std::string& file, const TokenStore& store, Logprobs&
   std::string text;
   for (int64_t ordinal = 0; ordinal < store.documents(); ++ordinal) {
     const Document doc = store.document(ordinal);
-    text += ordered_json{{"ids", std::vector<int32_t>(doc.ids.begin(), doc.ids.end())}, {"logprobs", documents[ordinal]}}.dump() + "\n";
+    text +=
+        ordered_json{{"ids", std::vector<int32_t>(doc.ids.begin(), doc.ids.end())}, {"logprobs", documents[ordinal]}}
+            .dump() +
+        "\n";
   }
   write_text(file, text);
 }
@@ -135,12 +150,14 @@ Exit run(const Process& process, const Arguments& a) {
     device_of(subject.read.recipe);
     if (!a.per_token.empty()) {
       for (const DataFile& file : subject.read.recipe.data.validation.files) {
-        if (same_file(file.path, a.per_token)) fail(Fault::usage, "--per-token {} is the data itself; name another file", a.per_token);
+        if (same_file(file.path, a.per_token))
+          fail(Fault::usage, "--per-token {} is the data itself; name another file", a.per_token);
       }
     }
     shape = mesh_shape(subject.read.recipe, process.mpi.size);
   });
-  check_same(*process.world, "what is asked for", fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
+  check_same(*process.world, "what is asked for",
+             fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
   Mesh mesh = make_mesh(shape);
   Communicator& world = *mesh.world;
   Recipe& recipe = subject.read.recipe;
@@ -190,21 +207,25 @@ Exit run(const Process& process, const Arguments& a) {
   Evaluation score;
   if (per_token) {
     Logprobs share;
-    evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size, [&](const MicroBatch& m, std::span<const float> logprobs) {
-      size_t next = 0;
-      for (size_t t = 0; t < m.tokens.size(); ++t) {
-        if (m.labels[t] >= 0) share[m.documents[t]].push_back(logprobs[next++]);
-      }
-    });
+    evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size,
+                   [&](const MicroBatch& m, std::span<const float> logprobs) {
+                     size_t next = 0;
+                     for (size_t t = 0; t < m.tokens.size(); ++t) {
+                       if (m.labels[t] >= 0) share[m.documents[t]].push_back(logprobs[next++]);
+                     }
+                   });
     Logprobs documents = all_documents(share, mesh);
     together(world, [&] {
       if (world.rank() == 0) write_per_token(a.per_token, store, documents);
-      score = score_of(store_of(recipe, *tokenizer, model->config(), prepare_settings(recipe, recipe.data.validation.files).train_on), documents);
+      score = score_of(store_of(recipe, *tokenizer, model->config(),
+                                prepare_settings(recipe, recipe.data.validation.files).train_on),
+                       documents);
     });
   } else {
     score = evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size);
   }
-  if (score.weight <= 0) fail(Fault::bad_data, "no token of the data counts for the loss; check the rows and data.train_on");
+  if (score.weight <= 0)
+    fail(Fault::bad_data, "no token of the data counts for the loss; check the rows and data.train_on");
   const double loss = score.loss();
   if (!std::isfinite(loss)) {
     fail(Fault::non_finite,

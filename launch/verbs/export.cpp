@@ -34,33 +34,44 @@ std::optional<std::string> answer(const Arguments& a) {
        "model");
 }
 
-// How far the logits of a merged model may be off: contract.md's bound where the base is kept in fp32, else what one rounding of the weights to bf16 moves.
+// How far the logits of a merged model may be off: contract.md's bound where the base is kept in fp32, else what one
+// rounding of the weights to bf16 moves.
 double merged_bound(ModelDirectory& base) {
   const std::vector<ParamSpec> table = weight_table(base.config());
-  const bool fp32 = std::all_of(table.begin(), table.end(), [&](const ParamSpec& spec) { return base.dtype(spec.name) == StoredType::f32; });
+  const bool fp32 = std::all_of(table.begin(), table.end(),
+                                [&](const ParamSpec& spec) { return base.dtype(spec.name) == StoredType::f32; });
   return fp32 ? 1e-5 : 0.05;
 }
 
-void verify_merged(const Process& process, const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& merged, const fs::path& out) {
+void verify_merged(const Process& process, const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& merged,
+                   const fs::path& out) {
   const StagedDirectory probe(out.string() + ".probe");  // never committed
   const fs::path adapter = probe.path() / "adapter";
   export_adapter(checkpoint, DType::f32, adapter);
   const std::optional<MergedCheck> check = check_merged_logits(base.path(), adapter, merged, process.threads);
   if (!check) {
-    log::warn("the merged model's logits were not compared: this machine has not the memory to run it in fp32. Every merged weight was checked by itself");
+    log::warn(
+        "the merged model's logits were not compared: this machine has not the memory to run it in fp32. Every merged "
+        "weight was checked by itself");
     return;
   }
   if (!(check->difference <= merged_bound(base))) {
-    fail(Fault::corruption, "the merged model's logits are off by {:.2e} from base and adapter together (the adapter moves them by {:.2e}); {} was not written", check->difference, check->effect,
-         out.string());
+    fail(Fault::corruption,
+         "the merged model's logits are off by {:.2e} from base and adapter together (the adapter moves them by "
+         "{:.2e}); {} was not written",
+         check->difference, check->effect, out.string());
   }
-  log::info("logits of the merged model: off by {:.1e} from base and adapter together; the adapter moves them by {:.1e}", check->difference, check->effect);
+  log::info(
+      "logits of the merged model: off by {:.1e} from base and adapter together; the adapter moves them by {:.1e}",
+      check->difference, check->effect);
 }
 
 Exit run(const Process& process, const Arguments& a) {
   if (a.adapter.empty() && a.merged.empty()) fail(Fault::usage, "export needs --adapter DIR or --merged DIR");
   const fs::path run = a.run;
-  if (!fs::exists(run / "recipe.yaml")) fail(Fault::missing_input, "{} holds no recipe.yaml; a run's directory is the output.dir of its recipe", run.string());
+  if (!fs::exists(run / "recipe.yaml"))
+    fail(Fault::missing_input, "{} holds no recipe.yaml; a run's directory is the output.dir of its recipe",
+         run.string());
   const ReadRecipe read = read_recipe(run / "recipe.yaml", {});
   std::optional<Checkpoint> checkpoint;
   if (a.step) {
@@ -68,7 +79,8 @@ Exit run(const Process& process, const Arguments& a) {
     if (!fs::exists(directory)) {
       std::vector<int64_t> steps;
       for (const auto& [step, path] : checkpoint_directories(run)) steps.push_back(step);
-      fail(Fault::missing_input, "{} does not exist; the run holds {}", directory.string(), steps.empty() ? "no checkpoint" : fmt::format("checkpoints of step {}", fmt::join(steps, ", ")));
+      fail(Fault::missing_input, "{} does not exist; the run holds {}", directory.string(),
+           steps.empty() ? "no checkpoint" : fmt::format("checkpoints of step {}", fmt::join(steps, ", ")));
     }
     checkpoint = Checkpoint::open(directory);
   } else {
@@ -84,9 +96,16 @@ Exit run(const Process& process, const Arguments& a) {
     check_same_adapter(*checkpoint, read.recipe, check_weights_together(base, {0, base.config().layers}, *alone));
     export_merged(*checkpoint, base, a.merged, *make_cpu_backend(process.threads),
                   [&](const fs::path& staged) { verify_merged(process, *checkpoint, base, staged, a.merged); });
-    log::info("the merged model of step {} is in {}, read back and checked\n  try it: {} generate --model {} --prompt \"…\" --greedy", checkpoint->state().step, a.merged, program_name(), a.merged);
+    log::info(
+        "the merged model of step {} is in {}, read back and checked\n  try it: {} generate --model {} --prompt \"…\" "
+        "--greedy",
+        checkpoint->state().step, a.merged, program_name(), a.merged);
   }
-  if (a.json) std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter}, {"step", checkpoint->state().step}}.dump() << '\n';
+  if (a.json)
+    std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter},
+                              {"step", checkpoint->state().step}}
+                     .dump()
+              << '\n';
   return Exit::done;
 }
 

@@ -19,12 +19,15 @@ struct Arguments {
   bool json = false;
 };
 
-std::string hash_of(std::span<const std::byte> bytes) { return fmt::format("{:016x}", xxh3(bytes.data(), bytes.size())); }
+std::string hash_of(std::span<const std::byte> bytes) {
+  return fmt::format("{:016x}", xxh3(bytes.data(), bytes.size()));
+}
 
 ordered_json safetensors_json(const fs::path& file) {
   const SafetensorsFile st(file);
   ordered_json tensors = ordered_json::array();
-  for (const StoredTensor& t : st.tensors()) tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash_of(t.bytes)}});
+  for (const StoredTensor& t : st.tensors())
+    tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash_of(t.bytes)}});
   return {{"file", file.filename().string()}, {"bytes", st.file_bytes()}, {"tensors", tensors}};
 }
 
@@ -33,8 +36,12 @@ ordered_json describe(const fs::path& path) {
   if (path.extension() == ".safetensors") return {{"kind", "safetensors"}, {"files", {safetensors_json(path)}}};
   if (path.extension() == ".h5") {
     const TokenStore store = TokenStore::open(path);
-    const ordered_json ids = {{"name", "ids"}, {"dtype", "I32"}, {"shape", {store.tokens()}}, {"xxh3", hash_of(std::as_bytes(store.ids()))}};
-    return {{"kind", "token store"}, {"sha256", sha256_file(path)}, {"documents", store.documents()}, {"rows", store.rows()}, {"tokens", store.tokens()}, {"trained_tokens", store.trained_tokens(0, store.documents())}, {"identity", store.identity()}, {"tensors", ordered_json::array({ids})}};
+    const ordered_json ids = {
+        {"name", "ids"}, {"dtype", "I32"}, {"shape", {store.tokens()}}, {"xxh3", hash_of(std::as_bytes(store.ids()))}};
+    return {{"kind", "token store"},          {"sha256", sha256_file(path)},
+            {"documents", store.documents()}, {"rows", store.rows()},
+            {"tokens", store.tokens()},       {"trained_tokens", store.trained_tokens(0, store.documents())},
+            {"identity", store.identity()},   {"tensors", ordered_json::array({ids})}};
   }
   if (fs::exists(path / "manifest.json")) {
     const Checkpoint c = Checkpoint::open(path);
@@ -43,7 +50,10 @@ ordered_json describe(const fs::path& path) {
       const auto [rows, cols] = c.shape(name);
       std::vector<float> values(static_cast<size_t>(rows * cols));
       c.read("parameters", name, 0, rows, 0, cols, values.data());
-      tensors.push_back({{"name", name}, {"dtype", "F32"}, {"shape", {rows, cols}}, {"xxh3", hash_of(std::as_bytes(std::span(values)))}});
+      tensors.push_back({{"name", name},
+                         {"dtype", "F32"},
+                         {"shape", {rows, cols}},
+                         {"xxh3", hash_of(std::as_bytes(std::span(values)))}});
     }
     return {{"kind", "checkpoint"}, {"step", c.state().step}, {"identity", c.state().identity}, {"tensors", tensors}};
   }
@@ -55,12 +65,14 @@ ordered_json describe(const fs::path& path) {
     }
     std::sort(found.begin(), found.end());
     for (const fs::path& file : found) files.push_back(safetensors_json(file));
-    if (!files.empty()) return {{"kind", fs::exists(path / "adapter_config.json") ? "adapter" : "model"}, {"files", files}};
+    if (!files.empty())
+      return {{"kind", fs::exists(path / "adapter_config.json") ? "adapter" : "model"}, {"files", files}};
   }
   if (fs::exists(path / "recipe.yaml")) {
     std::vector<std::string> parts;
     for (const auto& entry : fs::directory_iterator(path)) {
-      if (entry.is_directory() && !entry.path().filename().string().starts_with("set-aside")) parts.push_back(entry.path().string());
+      if (entry.is_directory() && !entry.path().filename().string().starts_with("set-aside"))
+        parts.push_back(entry.path().string());
     }
     std::sort(parts.begin(), parts.end());
     fail(Fault::usage, "{} is a run; inspect one of {}", path.string(), fmt::join(parts, ", "));
@@ -70,7 +82,8 @@ ordered_json describe(const fs::path& path) {
 
 void print_tensors(const ordered_json& tensors) {
   for (const auto& t : tensors) {
-    std::cout << fmt::format("  {:<64} {:<5} {:<16} {}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(), t["shape"].dump(), t.value("xxh3", ""));
+    std::cout << fmt::format("  {:<64} {:<5} {:<16} {}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(),
+                             t["shape"].dump(), t.value("xxh3", ""));
   }
 }
 
@@ -99,8 +112,8 @@ Exit run(const Arguments& a) {
 
 Verb inspect_verb(CLI::App& app) {
   const auto a = std::make_shared<Arguments>();
-  CLI::App* options = app.add_subcommand(
-      "inspect", "names, shapes, dtypes and hashes of a model, adapter, checkpoint or token store");
+  CLI::App* options =
+      app.add_subcommand("inspect", "names, shapes, dtypes and hashes of a model, adapter, checkpoint or token store");
   options->add_option("path", a->path, "a file or directory")->required();
   options->add_flag("--json", a->json, "print the result as JSON");
   options->footer("example: drover inspect runs/handbook/adapter");

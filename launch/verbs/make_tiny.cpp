@@ -15,8 +15,7 @@ struct Arguments {
 
 Verb make_tiny_verb(CLI::App& app) {
   const auto a = std::make_shared<Arguments>();
-  CLI::App* options =
-      app.add_subcommand("make-tiny", "a made-up model that knows nothing, for trying the machinery");
+  CLI::App* options = app.add_subcommand("make-tiny", "a made-up model that knows nothing, for trying the machinery");
   options->add_option("directory", a->directory, "the directory to make")->required();
   options->add_option("--seed", a->seed, "of its weights");
   options->footer("example: drover make-tiny models/made-up-tiny");

@@ -17,7 +17,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
-ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& model, const AdapterLayout& layout, const std::string& schedule) {
+ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& model, const AdapterLayout& layout,
+                       const std::string& schedule) {
   ordered_json ranks = ordered_json::array();
   for (const RankPlan& p : plans) {
     ranks.push_back({{"rank", p.rank},
@@ -32,7 +33,10 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
                      {"scratch_bytes", p.bytes.scratch},
                      {"total_bytes", p.bytes.total()}});
   }
-  return {{"ranks", ranks}, {"parameters", parameter_count(model)}, {"trainable_parameters", trainable_parameters(model, layout)}, {"schedule", schedule}};
+  return {{"ranks", ranks},
+          {"parameters", parameter_count(model)},
+          {"trainable_parameters", trainable_parameters(model, layout)},
+          {"schedule", schedule}};
 }
 
 }  // namespace
@@ -47,8 +51,11 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   // With the data and a tokenizer at hand the plan knows the real micro-batches; without, they are full.
   std::optional<PreparedData> data;
   const fs::path text = tokenizer_directory(recipe);
-  const auto here = [](const std::vector<DataFile>& files) { return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return fs::exists(f.path); }); };
-  const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) && here(recipe.data.train) && here(recipe.data.validation.files) &&
+  const auto here = [](const std::vector<DataFile>& files) {
+    return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return fs::exists(f.path); });
+  };
+  const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) &&
+                         here(recipe.data.train) && here(recipe.data.validation.files) &&
                          (!recipe.eval.prompts || fs::exists(*recipe.eval.prompts));
   if (have_data) {
     const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
@@ -84,8 +91,7 @@ Verb plan_verb(CLI::App& app) {
     std::optional<int> ranks;
   };
   const auto a = std::make_shared<Arguments>();
-  CLI::App* options =
-      app.add_subcommand("plan", "what every rank will hold, and the schedule; no weights, no MPI");
+  CLI::App* options = app.add_subcommand("plan", "what every rank will hold, and the schedule; no weights, no MPI");
   add_recipe_options(options, a->recipe);
   options->add_option("--ranks", a->ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(above_zero());
   options->footer("example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32");

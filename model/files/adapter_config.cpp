@@ -25,12 +25,15 @@ std::variant<AdapterConfig::Names, std::string> names_or_text(const ConfigFields
   if (value.is_string()) return value.get<std::string>();
   const auto is_text = [](const Json& item) { return item.is_string(); };
   if (!value.is_array() || !std::all_of(value.begin(), value.end(), is_text)) {
-    fail(Fault::bad_data, "{} is {}; allowed are a list of module names or one string", fields.place(name), clipped(value.dump()));
+    fail(Fault::bad_data, "{} is {}; allowed are a list of module names or one string", fields.place(name),
+         clipped(value.dump()));
   }
   return value.get<AdapterConfig::Names>();
 }
 
-bool is_empty(const Json& value) { return value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty()); }
+bool is_empty(const Json& value) {
+  return value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty());
+}
 
 // What changes the adapter's arithmetic or needs parameters that Drover does not have.
 void refuse_other_adapters(const ConfigFields& fields) {
@@ -39,15 +42,18 @@ void refuse_other_adapters(const ConfigFields& fields) {
   fields.allow_text("task_type", "CAUSAL_LM");
   fields.allow_text("bias", "none");
   for (const char* name : {"use_dora", "lora_bias", "fan_in_fan_out", "use_qalora"}) fields.allow_false(name);
-  for (const char* name : {"modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
-                           "alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora", "velora_config", "monteclora_config"}) {
+  for (const char* name :
+       {"modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
+        "alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora", "velora_config", "monteclora_config"}) {
     const Json* value = fields.find(name);
     if (value != nullptr && !is_empty(*value)) fields.allow_null(name);
   }
   if (const Json* init = fields.find("init_lora_weights")) {
     // The other initialisations change the base weights too, so the adapter does not belong to the model as published.
     if (!init->is_boolean() && *init != "gaussian" && *init != "eva" && *init != "orthogonal") {
-      fail(Fault::bad_data, "{} is {}: such adapters belong to changed base weights; allowed are true, false, \"gaussian\", \"eva\" and \"orthogonal\"",
+      fail(Fault::bad_data,
+           "{} is {}: such adapters belong to changed base weights; allowed are true, false, \"gaussian\", \"eva\" and "
+           "\"orthogonal\"",
            fields.place("init_lora_weights"), clipped(init->dump()));
     }
   }
@@ -58,7 +64,8 @@ void parse_layers(const ConfigFields& fields, AdapterConfig& config) {
     const auto is_index = [](const Json& i) { return i.is_number_unsigned() && i.get<uint64_t>() < 1'000'000; };
     const bool list = layers->is_array() && std::all_of(layers->begin(), layers->end(), is_index);
     if (!list && !is_index(*layers)) {
-      fail(Fault::bad_data, "{} is {}; allowed are layer numbers from 0", fields.place("layers_to_transform"), clipped(layers->dump()));
+      fail(Fault::bad_data, "{} is {}; allowed are layer numbers from 0", fields.place("layers_to_transform"),
+           clipped(layers->dump()));
     }
     if (!list) config.layers_to_transform = {layers->get<int64_t>()};
     if (list && !layers->empty()) config.layers_to_transform = layers->get<std::vector<int64_t>>();
@@ -67,10 +74,12 @@ void parse_layers(const ConfigFields& fields, AdapterConfig& config) {
     const auto pattern = names_or_text(fields, "layers_pattern");
     const auto* names = std::get_if<AdapterConfig::Names>(&pattern);
     if (names != nullptr) config.layers_pattern = *names;
-    if (names == nullptr && !std::get<std::string>(pattern).empty()) config.layers_pattern = {std::get<std::string>(pattern)};
+    if (names == nullptr && !std::get<std::string>(pattern).empty())
+      config.layers_pattern = {std::get<std::string>(pattern)};
   }
   if (config.layers_to_transform && std::holds_alternative<std::string>(config.target_modules)) {
-    fail(Fault::bad_data, "{} goes with a list of target_modules only, not with a string", fields.place("layers_to_transform"));
+    fail(Fault::bad_data, "{} goes with a list of target_modules only, not with a string",
+         fields.place("layers_to_transform"));
   }
   if (!config.layers_pattern.empty() && !config.layers_to_transform) {
     fail(Fault::bad_data, "{} needs layers_to_transform beside it", fields.place("layers_pattern"));
@@ -114,7 +123,8 @@ AdapterConfig parse_adapter_config(const std::string& json_text, const std::stri
     const ConfigFields pattern = fields.object(name);
     for (const auto& item : ordered.at(name).items()) {
       if (name[0] == 'r') config.rank_pattern.emplace_back(item.key(), pattern.integer(item.key(), 1, kLargestRank));
-      if (name[0] == 'a') config.alpha_pattern.emplace_back(item.key(), pattern.number(item.key(), 1e-9, kLargestAlpha));
+      if (name[0] == 'a')
+        config.alpha_pattern.emplace_back(item.key(), pattern.number(item.key(), 1e-9, kLargestAlpha));
     }
   }
   AdapterMatcher(config, where);
@@ -132,7 +142,8 @@ std::string write_adapter_config(const AdapterConfig& config) {
   OrderedJson json = OrderedJson::object();  // in the order of the keys
   json["alpha_pattern"] = alphas;
   json["auto_mapping"] = null;
-  json["base_model_name_or_path"] = config.base_model_name_or_path.empty() ? null : Json(config.base_model_name_or_path);
+  json["base_model_name_or_path"] =
+      config.base_model_name_or_path.empty() ? null : Json(config.base_model_name_or_path);
   json["bias"] = "none";
   json["exclude_modules"] = no_excludes ? null : as_json(config.exclude_modules);
   json["fan_in_fan_out"] = false;

@@ -1,5 +1,6 @@
 // adapter_config.json as PEFT writes it, and PEFT's rules for which modules it adapts, with which rank and scale.
-// Whatever it may say that Drover does not do (DoRA, modules_to_save, biases, other adapter types, …) is refused by name (bad_data).
+// Whatever it may say that Drover does not do (DoRA, modules_to_save, biases, other adapter types, …) is refused by
+// name (bad_data).
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -25,7 +26,8 @@ struct AdapterConfig {
   double alpha = 8;
   double dropout = 0;
   bool use_rslora = false;
-  // Names: a path is meant when it equals one or ends in "." + one. A string: "all-linear", or a regex that must match the whole path.
+  // Names: a path is meant when it equals one or ends in "." + one. A string: "all-linear", or a regex that must match
+  // the whole path.
   std::variant<Names, std::string> target_modules = Names{"q_proj", "v_proj"};
   std::variant<Names, std::string> exclude_modules = Names{};  // the same rules
   std::optional<std::vector<int64_t>> layers_to_transform;
@@ -39,12 +41,14 @@ struct AdapterConfig {
   bool operator==(const AdapterConfig&) const = default;
 };
 
-AdapterConfig parse_adapter_config(const std::string& json_text, const std::string& where);  // bad_data with the field and what is allowed
-// Keys sorted as PEFT has them, patterns in their order (it decides). all-linear is written as the seven names, which every reader knows.
+AdapterConfig parse_adapter_config(const std::string& json_text,
+                                   const std::string& where);  // bad_data with the field and what is allowed
+// Keys sorted as PEFT has them, patterns in their order (it decides). all-linear is written as the seven names, which
+// every reader knows.
 std::string write_adapter_config(const AdapterConfig& config);
 
-// Answers for module paths such as "model.layers.0.self_attn.q_proj". Construction checks the patterns (bad_data) and that nothing outside the blocks
-// (lm_head, model.embed_tokens) is meant.
+// Answers for module paths such as "model.layers.0.self_attn.q_proj". Construction checks the patterns (bad_data) and
+// that nothing outside the blocks (lm_head, model.embed_tokens) is meant.
 class AdapterMatcher {
  public:
   explicit AdapterMatcher(const AdapterConfig& config, const std::string& where = "lora");

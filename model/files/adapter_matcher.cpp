@@ -16,8 +16,8 @@ bool named(const AdapterConfig::Names& names, const std::string& path) {
 }
 
 template <typename Value>
-std::optional<Value> first_match(const std::vector<PathPattern>& patterns, const std::vector<std::pair<std::string, Value>>& values,
-                                 const std::string& path) {
+std::optional<Value> first_match(const std::vector<PathPattern>& patterns,
+                                 const std::vector<std::pair<std::string, Value>>& values, const std::string& path) {
   for (size_t i = 0; i < patterns.size(); ++i) {
     if (patterns[i].match(path)) return values[i].second;
   }
@@ -41,14 +41,17 @@ AdapterMatcher::AdapterMatcher(const AdapterConfig& config, const std::string& w
   for (const std::string& name : config.layers_pattern) {
     patterns->layers.emplace_back(R"((?:^|.*?\.))" + name + R"(\.(?P<idx>\d+)\.)", where + ": layers_pattern");
   }
-  for (const auto& [key, r] : config.rank_pattern) patterns->ranks.emplace_back(R"((.*\.)?()" + key + ")$", where + ": rank_pattern");
-  for (const auto& [key, alpha] : config.alpha_pattern) patterns->alphas.emplace_back(R"((.*\.)?()" + key + ")$", where + ": alpha_pattern");
+  for (const auto& [key, r] : config.rank_pattern)
+    patterns->ranks.emplace_back(R"((.*\.)?()" + key + ")$", where + ": rank_pattern");
+  for (const auto& [key, alpha] : config.alpha_pattern)
+    patterns->alphas.emplace_back(R"((.*\.)?()" + key + ")$", where + ": alpha_pattern");
   patterns_ = std::move(patterns);
 
   for (const char* outside : {"lm_head", "model.embed_tokens"}) {
     if (!targeted(outside)) continue;
     fail(Fault::bad_data,
-         "{}: target_modules means {} too; adapters are supported on q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj (all-linear is "
+         "{}: target_modules means {} too; adapters are supported on q_proj, k_proj, v_proj, o_proj, gate_proj, "
+         "up_proj and down_proj (all-linear is "
          "these seven)",
          where, outside);
   }
@@ -56,7 +59,9 @@ AdapterMatcher::AdapterMatcher(const AdapterConfig& config, const std::string& w
 
 bool AdapterMatcher::targeted(const std::string& path) const {
   if (patterns_->exclude && patterns_->exclude->full_match(path)) return false;
-  if (const auto* names = std::get_if<AdapterConfig::Names>(&config_.exclude_modules); names != nullptr && named(*names, path)) return false;
+  if (const auto* names = std::get_if<AdapterConfig::Names>(&config_.exclude_modules);
+      names != nullptr && named(*names, path))
+    return false;
   if (config_.all_linear()) return path != "lm_head" && path != "model.embed_tokens";
   if (patterns_->target) return patterns_->target->full_match(path);
   if (!named(std::get<AdapterConfig::Names>(config_.target_modules), path)) return false;

@@ -21,26 +21,29 @@ RopeScaling parse_llama3(const ConfigFields& rope) {
   scaling.high_freq_factor = rope.number("high_freq_factor", 1e-6, 1e6);
   scaling.original_max_positions = rope.integer("original_max_position_embeddings", 1, int64_t{1} << 31);
   if (scaling.low_freq_factor >= scaling.high_freq_factor) {
-    fail(Fault::bad_data, "{} is {} but must be larger than low_freq_factor, {}", rope.place("high_freq_factor"), scaling.high_freq_factor,
-         scaling.low_freq_factor);
+    fail(Fault::bad_data, "{} is {} but must be larger than low_freq_factor, {}", rope.place("high_freq_factor"),
+         scaling.high_freq_factor, scaling.low_freq_factor);
   }
   return scaling;
 }
 
 // One rope object. Whatever else it says would change the frequencies.
 std::optional<RopeScaling> parse_rope(const ConfigFields& rope) {
-  rope.only({"rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
-             "partial_rotary_factor", "attention_factor"});
+  rope.only({"rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor",
+             "original_max_position_embeddings", "partial_rotary_factor", "attention_factor"});
   rope.allow_number("partial_rotary_factor", 1);
   rope.allow_number("attention_factor", 1);
-  const std::string type = rope.has("rope_type") ? rope.text("rope_type") : rope.has("type") ? rope.text("type") : "default";
+  const std::string type = rope.has("rope_type") ? rope.text("rope_type")
+                           : rope.has("type")    ? rope.text("type")
+                                                 : "default";
   if (rope.has("rope_type") && rope.has("type") && rope.text("type") != type) {
-    fail(Fault::bad_data, "{} says \"{}\" and {} says \"{}\"; they must agree", rope.place("rope_type"), type, rope.place("type"),
-         rope.text("type"));
+    fail(Fault::bad_data, "{} says \"{}\" and {} says \"{}\"; they must agree", rope.place("rope_type"), type,
+         rope.place("type"), rope.text("type"));
   }
   if (type == "llama3") return parse_llama3(rope);
   if (type != "default") {
-    fail(Fault::bad_data, "{} is \"{}\"; allowed are llama3 and default", rope.place(rope.has("rope_type") ? "rope_type" : "type"), clipped(type));
+    fail(Fault::bad_data, "{} is \"{}\"; allowed are llama3 and default",
+         rope.place(rope.has("rope_type") ? "rope_type" : "type"), clipped(type));
   }
   return std::nullopt;
 }
@@ -59,7 +62,8 @@ void parse_positions(const ConfigFields& fields, ModelConfig& config) {
     if (rope.has("rope_theta")) {
       const double theta = rope.number("rope_theta", 1, 1e12);
       if (fields.has("rope_theta") && theta != config.rope_theta) {
-        fail(Fault::bad_data, "{} is {} but rope_theta is {}; they must agree", rope.place("rope_theta"), theta, config.rope_theta);
+        fail(Fault::bad_data, "{} is {} but rope_theta is {}; they must agree", rope.place("rope_theta"), theta,
+             config.rope_theta);
       }
       config.rope_theta = theta;
     }
@@ -76,17 +80,20 @@ void parse_sizes(const ConfigFields& fields, ModelConfig& config) {
   config.vocab = fields.integer("vocab_size", 1, 1 << 24);
   config.norm_eps = fields.number("rms_norm_eps", 0, 1, 1e-6);
   if (config.heads % config.kv_heads != 0) {
-    fail(Fault::bad_data, "{} is {}; it must divide num_attention_heads, {}", fields.place("num_key_value_heads"), config.kv_heads, config.heads);
+    fail(Fault::bad_data, "{} is {}; it must divide num_attention_heads, {}", fields.place("num_key_value_heads"),
+         config.kv_heads, config.heads);
   }
   if (!fields.has("head_dim") && config.hidden % config.heads != 0) {
-    fail(Fault::bad_data, "{} is {} and does not divide by num_attention_heads, {}; without head_dim it must", fields.place("hidden_size"),
-         config.hidden, config.heads);
+    fail(Fault::bad_data, "{} is {} and does not divide by num_attention_heads, {}; without head_dim it must",
+         fields.place("hidden_size"), config.hidden, config.heads);
   }
   config.head_dim = fields.integer("head_dim", 2, 1 << 16, config.hidden / config.heads);
-  if (config.head_dim % 2 != 0) fail(Fault::bad_data, "{} is {}; rotary positions need an even one", fields.place("head_dim"), config.head_dim);
+  if (config.head_dim % 2 != 0)
+    fail(Fault::bad_data, "{} is {}; rotary positions need an even one", fields.place("head_dim"), config.head_dim);
   if (config.layers == 126 && config.hidden == 16384 && config.heads == 128 && config.kv_heads == 16) {
     fail(Fault::bad_data,
-         "{} is 16 where Llama 3.1 405B has 8: this is the first upload of 405B, whose keys and values are stored twice; fetch the later one, "
+         "{} is 16 where Llama 3.1 405B has 8: this is the first upload of 405B, whose keys and values are stored "
+         "twice; fetch the later one, "
          "with num_key_value_heads 8",
          fields.place("num_key_value_heads"));
   }
@@ -96,9 +103,11 @@ void parse_tokens(const ConfigFields& fields, ModelConfig& config) {
   config.bos = static_cast<int32_t>(fields.integer("bos_token_id", -1, config.vocab - 1, -1));
   const Json* eos = fields.find("eos_token_id");
   if (eos == nullptr) return;
-  const std::string what = fmt::format("{} must be an id below vocab_size, {}, or a list of such", fields.place("eos_token_id"), config.vocab);
+  const std::string what = fmt::format("{} must be an id below vocab_size, {}, or a list of such",
+                                       fields.place("eos_token_id"), config.vocab);
   const auto add = [&](const Json& id) {
-    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= static_cast<double>(config.vocab)) fail(Fault::bad_data, "{}", what);
+    if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= static_cast<double>(config.vocab))
+      fail(Fault::bad_data, "{}", what);
     config.eos.push_back(id.get<int32_t>());
   };
   if (eos->is_array()) {
@@ -114,31 +123,36 @@ void refuse_other_arithmetic(const ConfigFields& fields) {
   fields.allow_text("model_type", "llama");
   if (const Json* names = fields.find("architectures")) {
     if (!names->is_array() || names->size() != 1 || (*names)[0] != "LlamaForCausalLM") {
-      fail(Fault::bad_data, "{} is {}; allowed is [\"LlamaForCausalLM\"]", fields.place("architectures"), clipped(names->dump()));
+      fail(Fault::bad_data, "{} is {}; allowed is [\"LlamaForCausalLM\"]", fields.place("architectures"),
+           clipped(names->dump()));
     }
   }
   if (!fields.has("model_type") && !fields.has("architectures")) {
     fail(Fault::bad_data, "{} is missing; allowed is \"llama\"", fields.place("model_type"));
   }
   for (const char* name : {"hidden_act", "hidden_activation"}) fields.allow_text(name, "silu");
-  for (const char* name : {"attention_bias", "mlp_bias", "rope_interleaved", "use_qk_norm", "qk_norm", "use_sliding_window", "add_cross_attention",
-                           "is_encoder_decoder", "alibi", "use_bias", "qkv_bias"}) {
+  for (const char* name :
+       {"attention_bias", "mlp_bias", "rope_interleaved", "use_qk_norm", "qk_norm", "use_sliding_window",
+        "add_cross_attention", "is_encoder_decoder", "alibi", "use_bias", "qkv_bias"}) {
     fields.allow_false(name);
   }
   if (!fields.says_false("use_sliding_window")) fields.allow_null("sliding_window");
-  for (const char* name : {"quantization_config", "compression_config", "auto_map", "attn_logit_softcapping", "final_logit_softcapping",
-                           "num_local_experts", "num_experts", "no_rope_layers", "query_pre_attn_scalar", "attention_chunk_size", "text_config"}) {
+  for (const char* name : {"quantization_config", "compression_config", "auto_map", "attn_logit_softcapping",
+                           "final_logit_softcapping", "num_local_experts", "num_experts", "no_rope_layers",
+                           "query_pre_attn_scalar", "attention_chunk_size", "text_config"}) {
     fields.allow_null(name);
   }
-  for (const char* name : {"pretraining_tp", "partial_rotary_factor", "logits_scaling", "logit_scale", "embedding_multiplier", "attention_multiplier",
-                           "residual_multiplier"}) {
+  for (const char* name : {"pretraining_tp", "partial_rotary_factor", "logits_scaling", "logit_scale",
+                           "embedding_multiplier", "attention_multiplier", "residual_multiplier"}) {
     fields.allow_number(name, 1);
   }
-  for (const char* name : {"attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop"}) fields.allow_number(name, 0);
+  for (const char* name : {"attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop"})
+    fields.allow_number(name, 0);
   if (const Json* types = fields.find("layer_types")) {
     for (const Json& type : *types) {
       if (type != "full_attention") {
-        fail(Fault::bad_data, "{} holds {}; allowed is \"full_attention\" everywhere", fields.place("layer_types"), clipped(type.dump()));
+        fail(Fault::bad_data, "{} holds {}; allowed is \"full_attention\" everywhere", fields.place("layer_types"),
+             clipped(type.dump()));
       }
     }
   }
@@ -148,7 +162,8 @@ void refuse_other_arithmetic(const ConfigFields& fields) {
 
 ModelConfig parse_model_config(const std::string& json_text, const std::string& where) {
   const Json json = parse_json(json_text, where);
-  if (!json.is_object()) fail(Fault::bad_data, "{}: holds {} where an object of model settings is expected", where, type_name(json));
+  if (!json.is_object())
+    fail(Fault::bad_data, "{}: holds {} where an object of model settings is expected", where, type_name(json));
   const ConfigFields fields(json, where);
   refuse_other_arithmetic(fields);
   ModelConfig config;
@@ -159,7 +174,8 @@ ModelConfig parse_model_config(const std::string& json_text, const std::string& 
   const char* dtype = fields.has("dtype") ? "dtype" : "torch_dtype";
   if (fields.has(dtype)) config.storage_dtype = fields.text(dtype);
   if (config.storage_dtype != "bfloat16" && config.storage_dtype != "float16" && config.storage_dtype != "float32") {
-    fail(Fault::bad_data, "{} is \"{}\"; allowed are bfloat16, float16 and float32", fields.place(dtype), clipped(config.storage_dtype));
+    fail(Fault::bad_data, "{} is \"{}\"; allowed are bfloat16, float16 and float32", fields.place(dtype),
+         clipped(config.storage_dtype));
   }
   return config;
 }
@@ -168,7 +184,9 @@ ModelConfig read_model_config(const fs::path& directory) {
   const fs::path path = directory / "config.json";
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
-    fail(Fault::missing_input, "no {}; a model is a Hugging Face directory with config.json, tokenizer.json and *.safetensors", path.string());
+    fail(Fault::missing_input,
+         "no {}; a model is a Hugging Face directory with config.json, tokenizer.json and *.safetensors",
+         path.string());
   }
   return parse_model_config(read_text(path, size_t{4} << 20), path.string());
 }

@@ -6,7 +6,8 @@
 namespace drover {
 
 void ConfigFields::wrong(const std::string& name, const Json& value, const std::string& allowed) const {
-  fail(Fault::bad_data, "{} is {}; allowed is {}", place(name), clipped(value.dump(-1, ' ', false, Json::error_handler_t::replace)), allowed);
+  fail(Fault::bad_data, "{} is {}; allowed is {}", place(name),
+       clipped(value.dump(-1, ' ', false, Json::error_handler_t::replace)), allowed);
 }
 
 const Json* ConfigFields::find(const std::string& name) const {
@@ -21,7 +22,8 @@ ConfigFields ConfigFields::object(const std::string& name) const {
   return ConfigFields(*value, where_, prefix_ + name + ".");
 }
 
-int64_t ConfigFields::integer(const std::string& name, int64_t least, int64_t most, std::optional<int64_t> absent) const {
+int64_t ConfigFields::integer(const std::string& name, int64_t least, int64_t most,
+                              std::optional<int64_t> absent) const {
   const Json* value = find(name);
   if (value == nullptr) {
     if (absent) return *absent;
@@ -29,7 +31,8 @@ int64_t ConfigFields::integer(const std::string& name, int64_t least, int64_t mo
   }
   const std::string allowed = fmt::format("a whole number from {} to {}", least, most);
   // An unsigned value beyond int64 would wrap in get<int64_t>.
-  const bool too_large = value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(most < 0 ? 0 : most);
+  const bool too_large =
+      value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(most < 0 ? 0 : most);
   if (!value->is_number_integer() || too_large) wrong(name, *value, allowed);
   const int64_t number = value->get<int64_t>();
   if (number < least || number > most) wrong(name, *value, allowed);
@@ -79,12 +82,14 @@ void ConfigFields::allow_null(const std::string& name) const {
 
 void ConfigFields::allow_number(const std::string& name, double allowed) const {
   const Json* value = find(name);
-  if (value != nullptr && !(value->is_number() && value->get<double>() == allowed)) wrong(name, *value, fmt::format("{}", allowed));
+  if (value != nullptr && !(value->is_number() && value->get<double>() == allowed))
+    wrong(name, *value, fmt::format("{}", allowed));
 }
 
 void ConfigFields::only(std::initializer_list<const char*> names) const {
   for (const auto& [name, value] : json_.items()) {
-    const bool known = std::any_of(names.begin(), names.end(), [&name = name](const char* known) { return name == known; });
+    const bool known =
+        std::any_of(names.begin(), names.end(), [&name = name](const char* known) { return name == known; });
     if (!known && !value.is_null()) {
       fail(Fault::bad_data, "{} is not supported; allowed are {}", place(clipped(name)), fmt::join(names, ", "));
     }

@@ -1,4 +1,5 @@
-// Fields of one JSON object of settings, read strictly: every complaint names the file, the field's path and what is allowed. null is absent.
+// Fields of one JSON object of settings, read strictly: every complaint names the file, the field's path and what is
+// allowed. null is absent.
 #pragma once
 #include <initializer_list>
 #include <optional>
@@ -10,7 +11,8 @@ namespace drover {
 
 class ConfigFields {
  public:
-  ConfigFields(const Json& json, std::string where, std::string prefix = "") : json_(json), where_(std::move(where)), prefix_(std::move(prefix)) {}
+  ConfigFields(const Json& json, std::string where, std::string prefix = "")
+      : json_(json), where_(std::move(where)), prefix_(std::move(prefix)) {}
 
   std::string place(const std::string& name) const { return fmt::format("{}: {}{}", where_, prefix_, name); }
   const Json* find(const std::string& name) const;  // nothing where absent or null

@@ -23,9 +23,13 @@ class Cursor {
   Cursor(std::span<const std::byte> bytes, std::string where) : bytes_(bytes), where_(std::move(where)) {}
 
   size_t at() const { return at_; }
-  [[noreturn]] void wrong(const std::string& what) const { fail(Fault::bad_data, "{}: {} (at byte {})", where_, what, at_); }
+  [[noreturn]] void wrong(const std::string& what) const {
+    fail(Fault::bad_data, "{}: {} (at byte {})", where_, what, at_);
+  }
   void need(uint64_t count) const {
-    if (count > bytes_.size() - at_) wrong(fmt::format("{} bytes are needed where {} are left: the file is cut off or damaged", count, bytes_.size() - at_));
+    if (count > bytes_.size() - at_)
+      wrong(fmt::format("{} bytes are needed where {} are left: the file is cut off or damaged", count,
+                        bytes_.size() - at_));
   }
   template <typename T>
   T take() {
@@ -64,7 +68,8 @@ int64_t take_integer(Cursor& in, Kind kind) {
     case Kind::i64: return in.take<int64_t>();
     case Kind::u64: {
       const uint64_t value = in.take<uint64_t>();
-      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) in.wrong(fmt::format("the number {} is too large", value));
+      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+        in.wrong(fmt::format("the number {} is too large", value));
       return static_cast<int64_t>(value);
     }
     default: in.wrong(fmt::format("a value of the unknown type {}", static_cast<uint32_t>(kind)));
@@ -114,18 +119,21 @@ TensorInfo take_tensor(Cursor& in, const std::string& where, uint64_t alignment)
   tensor.name = in.text(kNameBytes, "a tensor's name");
   const std::string name = clipped(tensor.name);
   const uint32_t dimensions = in.take<uint32_t>();
-  if (dimensions < 1 || dimensions > 4) in.wrong(fmt::format("{} has {} dimensions; allowed are 1 to 4", name, dimensions));
+  if (dimensions < 1 || dimensions > 4)
+    in.wrong(fmt::format("{} has {} dimensions; allowed are 1 to 4", name, dimensions));
   tensor.shape.resize(dimensions);
   uint64_t size = 1;
   for (uint32_t i = 0; i < dimensions; ++i) {
     const uint64_t n = in.take<uint64_t>();
-    if (n == 0 || __builtin_mul_overflow(size, n, &size) || size > uint64_t{1} << 48) in.wrong(fmt::format("{} has an impossible shape", name));
+    if (n == 0 || __builtin_mul_overflow(size, n, &size) || size > uint64_t{1} << 48)
+      in.wrong(fmt::format("{} has an impossible shape", name));
     tensor.shape[dimensions - 1 - i] = static_cast<int64_t>(n);
   }
   const uint32_t type = in.take<uint32_t>();
   if (!gguf_supported(type)) {
-    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: take such a file of the model", where, name,
-         gguf_type_name(type));
+    fail(Fault::bad_data,
+         "{}: {} is stored as {}; allowed are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: take such a file of the model",
+         where, name, gguf_type_name(type));
   }
   tensor.type = static_cast<GgufType>(type);
   const GgufBlock block = gguf_block(tensor.type);
@@ -134,7 +142,8 @@ TensorInfo take_tensor(Cursor& in, const std::string& where, uint64_t alignment)
   }
   info.bytes = size / static_cast<uint64_t>(block.weights) * static_cast<uint64_t>(block.bytes);
   info.offset = in.take<uint64_t>();
-  if (info.offset % alignment != 0) in.wrong(fmt::format("the data of {} begins at {}, no multiple of {}", name, info.offset, alignment));
+  if (info.offset % alignment != 0)
+    in.wrong(fmt::format("the data of {} begins at {}, no multiple of {}", name, info.offset, alignment));
   return info;
 }
 
@@ -155,9 +164,11 @@ int64_t GgufTensor::size() const {
 GgufFile::GgufFile(const fs::path& path) : file_(path) {
   const std::string where = path.string();
   Cursor in(file_.bytes(), where);
-  if (file_.bytes().size() < 4 || in.take<uint32_t>() != 0x46554747u) fail(Fault::bad_data, "{} is not a GGUF file", where);
+  if (file_.bytes().size() < 4 || in.take<uint32_t>() != 0x46554747u)
+    fail(Fault::bad_data, "{} is not a GGUF file", where);
   const uint32_t version = in.take<uint32_t>();
-  if (version != 2 && version != 3) fail(Fault::bad_data, "{}: GGUF version {}; allowed are 2 and 3, little-endian", where, version);
+  if (version != 2 && version != 3)
+    fail(Fault::bad_data, "{}: GGUF version {}; allowed are 2 and 3, little-endian", where, version);
   const uint64_t tensors = counted(in, kTensors, "tensors");
   const uint64_t keys = counted(in, kKeys, "keys");
   for (uint64_t i = 0; i < keys; ++i) {
@@ -180,12 +191,14 @@ GgufFile::GgufFile(const fs::path& path) : file_(path) {
     const std::string name = clipped(info.tensor.name);
     if (info.offset < end) fail(Fault::bad_data, "{}: the data of {} overlaps another tensor's", where, name);
     if (info.offset > data_bytes || info.bytes > data_bytes - info.offset) {
-      fail(Fault::bad_data, "{}: the data of {} ends at {} but the file has {} bytes of data: the file is cut off, fetch it again", where, name,
-           info.offset + info.bytes, data_bytes);
+      fail(Fault::bad_data,
+           "{}: the data of {} ends at {} but the file has {} bytes of data: the file is cut off, fetch it again",
+           where, name, info.offset + info.bytes, data_bytes);
     }
     end = info.offset + info.bytes;
     info.tensor.bytes = file_.bytes().subspan(data + info.offset, info.bytes);
-    if (!index_.emplace(info.tensor.name, tensors_.size()).second) fail(Fault::bad_data, "{}: the tensor {} stands twice", where, name);
+    if (!index_.emplace(info.tensor.name, tensors_.size()).second)
+      fail(Fault::bad_data, "{}: the tensor {} stands twice", where, name);
     tensors_.push_back(std::move(info.tensor));
   }
 }

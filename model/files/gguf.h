@@ -1,5 +1,6 @@
-// Reading a GGUF file (v2, v3): header, key-values, tensor infos, padding, data. Source: the format's specification in ggml.
-// The file is a stranger's: every length is checked against what is left before it is used, products against overflow.
+// Reading a GGUF file (v2, v3): header, key-values, tensor infos, padding, data. Source: the format's specification in
+// ggml. The file is a stranger's: every length is checked against what is left before it is used, products against
+// overflow.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -24,11 +25,13 @@ struct GgufTensor {
   int64_t row_size() const { return shape.back(); }  // a whole number of blocks
 };
 
-using GgufValue = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
+using GgufValue = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>,
+                               std::vector<std::string>>;
 
 class GgufFile {
  public:
-  explicit GgufFile(const fs::path& path);  // missing_input when absent; bad_data with the file and the reason, unsupported tensor types by name
+  explicit GgufFile(const fs::path& path);  // missing_input when absent; bad_data with the file and the reason,
+                                            // unsupported tensor types by name
 
   const fs::path& path() const { return file_.path(); }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
@@ -53,7 +56,8 @@ class GgufFile {
   std::map<std::string, size_t> index_;
 };
 
-// Elements [begin, begin + count) of the tensor, whole rows, as fp32: what ggml's definition of the type gives, exactly.
+// Elements [begin, begin + count) of the tensor, whole rows, as fp32: what ggml's definition of the type gives,
+// exactly.
 void dequantise(const GgufTensor& tensor, int64_t begin, int64_t count, float* out);
 
 }  // namespace drover

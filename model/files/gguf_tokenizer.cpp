@@ -21,7 +21,10 @@ struct Vocabulary {
 };
 
 OrderedJson byte_level(bool add_prefix_space, bool trim_offsets, bool use_regex) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", add_prefix_space}, {"trim_offsets", trim_offsets}, {"use_regex", use_regex}};
+  return {{"type", "ByteLevel"},
+          {"add_prefix_space", add_prefix_space},
+          {"trim_offsets", trim_offsets},
+          {"use_regex", use_regex}};
 }
 
 OrderedJson pre_tokenizer(const std::string& pre, const std::string& where) {
@@ -39,19 +42,27 @@ OrderedJson pre_tokenizer(const std::string& pre, const std::string& where) {
 }
 
 OrderedJson added_token(const Vocabulary& vocabulary, size_t id) {
-  return {{"content", vocabulary.tokens[id]}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false},
+  return {{"content", vocabulary.tokens[id]},
+          {"single_word", false},
+          {"lstrip", false},
+          {"rstrip", false},
+          {"normalized", false},
           {"special", vocabulary.types[id] == kControl}};
 }
 
 // Puts the BOS before every text, as Llama 3's own tokenizer.json does.
 OrderedJson bos_processor(const std::string& bos, int64_t id) {
   const auto special = [&](int type) { return OrderedJson{{"SpecialToken", {{"id", bos}, {"type_id", type}}}}; };
-  const auto sequence = [](const char* name, int type) { return OrderedJson{{"Sequence", {{"id", name}, {"type_id", type}}}}; };
-  const OrderedJson tokens = {{bos, {{"id", bos}, {"ids", OrderedJson::array({id})}, {"tokens", OrderedJson::array({bos})}}}};
-  const OrderedJson process = {{"type", "TemplateProcessing"},
-                               {"single", OrderedJson::array({special(0), sequence("A", 0)})},
-                               {"pair", OrderedJson::array({special(0), sequence("A", 0), special(1), sequence("B", 1)})},
-                               {"special_tokens", tokens}};
+  const auto sequence = [](const char* name, int type) {
+    return OrderedJson{{"Sequence", {{"id", name}, {"type_id", type}}}};
+  };
+  const OrderedJson tokens = {
+      {bos, {{"id", bos}, {"ids", OrderedJson::array({id})}, {"tokens", OrderedJson::array({bos})}}}};
+  const OrderedJson process = {
+      {"type", "TemplateProcessing"},
+      {"single", OrderedJson::array({special(0), sequence("A", 0)})},
+      {"pair", OrderedJson::array({special(0), sequence("A", 0), special(1), sequence("B", 1)})},
+      {"special_tokens", tokens}};
   return {{"type", "Sequence"}, {"processors", OrderedJson::array({byte_level(true, false, true), process})}};
 }
 
@@ -61,14 +72,17 @@ void check_merge(const std::string& merge, const std::set<std::string>& known, c
   const std::string left = merge.substr(0, space), right = space == std::string::npos ? "" : merge.substr(space + 1);
   for (const std::string& piece : {left, right, left + right}) {
     if (known.count(piece) != 0) continue;
-    fail(Fault::bad_data, "{}: tokenizer.ggml.merges has \"{}\", whose piece \"{}\" is no token", where, clipped(merge, 60), clipped(piece, 60));
+    fail(Fault::bad_data, "{}: tokenizer.ggml.merges has \"{}\", whose piece \"{}\" is no token", where,
+         clipped(merge, 60), clipped(piece, 60));
   }
 }
 
 // The model's text is joined piece by piece: an ordered object of 100 000 tokens would take minutes.
-std::string model_text(const Vocabulary& vocabulary, const std::vector<std::string>& merges, bool ignore_merges, size_t vocabulary_size) {
-  std::string text = R"({"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,)"
-                     R"("fuse_unk":false,"byte_fallback":false,"ignore_merges":)";
+std::string model_text(const Vocabulary& vocabulary, const std::vector<std::string>& merges, bool ignore_merges,
+                       size_t vocabulary_size) {
+  std::string text =
+      R"({"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,)"
+      R"("fuse_unk":false,"byte_fallback":false,"ignore_merges":)";
   text += ignore_merges ? "true,\"vocab\":{" : "false,\"vocab\":{";
   for (size_t id = 0; id < vocabulary_size; ++id) {
     text += fmt::format("{}\n{}:{}", id == 0 ? "" : ",", Json(vocabulary.tokens[id]).dump(), id);
@@ -81,8 +95,10 @@ std::string model_text(const Vocabulary& vocabulary, const std::vector<std::stri
 Vocabulary read_vocabulary(const GgufFile& file, const ModelConfig& config) {
   const std::string where = file.path().string();
   const Vocabulary vocabulary{file.texts("tokenizer.ggml.tokens"), file.integers("tokenizer.ggml.token_type")};
-  if (vocabulary.tokens.size() != static_cast<size_t>(config.vocab) || vocabulary.types.size() != vocabulary.tokens.size()) {
-    fail(Fault::bad_data, "{}: {} tokens and {} token types for a vocabulary of {}", where, vocabulary.tokens.size(), vocabulary.types.size(), config.vocab);
+  if (vocabulary.tokens.size() != static_cast<size_t>(config.vocab) ||
+      vocabulary.types.size() != vocabulary.tokens.size()) {
+    fail(Fault::bad_data, "{}: {} tokens and {} token types for a vocabulary of {}", where, vocabulary.tokens.size(),
+         vocabulary.types.size(), config.vocab);
   }
   return vocabulary;
 }
@@ -93,17 +109,20 @@ TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config) {
   const std::string where = file.path().string();
   const std::string model = file.text("tokenizer.ggml.model");
   if (model != "gpt2") {
-    fail(Fault::bad_data, "{}: tokenizer.ggml.model is \"{}\"; allowed is gpt2 (byte-level BPE)", where, clipped(model));
+    fail(Fault::bad_data, "{}: tokenizer.ggml.model is \"{}\"; allowed is gpt2 (byte-level BPE)", where,
+         clipped(model));
   }
   const std::string pre = file.text("tokenizer.ggml.pre", "default");
   const OrderedJson pre_tokenizers = pre_tokenizer(pre, where);
   const Vocabulary vocabulary = read_vocabulary(file, config);
   const auto& merges = file.texts("tokenizer.ggml.merges");
   const std::set<std::string> known(vocabulary.tokens.begin(), vocabulary.tokens.end());
-  if (known.size() != vocabulary.tokens.size()) fail(Fault::bad_data, "{}: tokenizer.ggml.tokens has a token twice", where);
+  if (known.size() != vocabulary.tokens.size())
+    fail(Fault::bad_data, "{}: tokenizer.ggml.tokens has a token twice", where);
   for (const std::string& merge : merges) check_merge(merge, known, where);
 
-  // Added tokens at the end stand apart from the vocabulary, as in Llama 3's own file; elsewhere they must hold their place in it.
+  // Added tokens at the end stand apart from the vocabulary, as in Llama 3's own file; elsewhere they must hold their
+  // place in it.
   size_t own = vocabulary.tokens.size();
   while (own > 0 && vocabulary.added(own - 1)) --own;
   OrderedJson added = OrderedJson::array(), decoder = OrderedJson::object();
@@ -124,11 +143,13 @@ TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config) {
   const OrderedJson bos = special("bos_token_id");
   // Where the file does not say, llama.cpp puts the BOS before Llama 3's texts and not before SmolLM's.
   const bool add_bos = file.flag("tokenizer.ggml.add_bos_token", pre == "llama-bpe") && !bos.is_null();
-  const OrderedJson post = add_bos ? bos_processor(bos.get<std::string>(), file.integer("tokenizer.ggml.bos_token_id")) : OrderedJson(nullptr);
+  const OrderedJson post = add_bos ? bos_processor(bos.get<std::string>(), file.integer("tokenizer.ggml.bos_token_id"))
+                                   : OrderedJson(nullptr);
 
   TokenizerFiles files;
   files.tokenizer = fmt::format(
-      "{{\"version\":\"1.0\",\n\"truncation\":null,\n\"padding\":null,\n\"added_tokens\":{},\n\"normalizer\":null,\n\"pre_tokenizer\":{},\n"
+      "{{\"version\":\"1.0\",\n\"truncation\":null,\n\"padding\":null,\n\"added_tokens\":{},\n\"normalizer\":null,"
+      "\n\"pre_tokenizer\":{},\n"
       "\"post_processor\":{},\n\"decoder\":{},\n\"model\":{}}}\n",
       added.dump(), pre_tokenizers.dump(), post.dump(), byte_level(true, true, true).dump(),
       model_text(vocabulary, merges, pre == "llama-bpe", own));
@@ -147,7 +168,8 @@ TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config) {
   if (config.bos >= 0) generation["bos_token_id"] = config.bos;
   if (config.eos.size() == 1) generation["eos_token_id"] = config.eos[0];
   if (config.eos.size() > 1) generation["eos_token_id"] = config.eos;
-  if (!special("padding_token_id").is_null()) generation["pad_token_id"] = file.integer("tokenizer.ggml.padding_token_id");
+  if (!special("padding_token_id").is_null())
+    generation["pad_token_id"] = file.integer("tokenizer.ggml.padding_token_id");
   files.generation_config = generation.dump(2) + "\n";
   return files;
 }

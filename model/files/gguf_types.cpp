@@ -49,10 +49,11 @@ bool gguf_supported(uint32_t type) { return type <= 3 || type == 8 || type == 30
 
 std::string gguf_type_name(uint32_t type) {
   static const std::map<uint32_t, const char*> names = {
-      {0, "F32"},      {1, "F16"},      {2, "Q4_0"},    {3, "Q4_1"},    {6, "Q5_0"},   {7, "Q5_1"},    {8, "Q8_0"},   {9, "Q8_1"},
-      {10, "Q2_K"},    {11, "Q3_K"},    {12, "Q4_K"},   {13, "Q5_K"},   {14, "Q6_K"},  {15, "Q8_K"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"},
-      {18, "IQ3_XXS"}, {19, "IQ1_S"},   {20, "IQ4_NL"}, {21, "IQ3_S"},  {22, "IQ2_S"}, {23, "IQ4_XS"}, {24, "I8"},    {25, "I16"},
-      {26, "I32"},     {27, "I64"},     {28, "F64"},    {29, "IQ1_M"},  {30, "BF16"},  {34, "TQ1_0"},  {35, "TQ2_0"}, {39, "MXFP4"}};
+      {0, "F32"},      {1, "F16"},     {2, "Q4_0"},     {3, "Q4_1"},   {6, "Q5_0"},    {7, "Q5_1"},   {8, "Q8_0"},
+      {9, "Q8_1"},     {10, "Q2_K"},   {11, "Q3_K"},    {12, "Q4_K"},  {13, "Q5_K"},   {14, "Q6_K"},  {15, "Q8_K"},
+      {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},
+      {23, "IQ4_XS"},  {24, "I8"},     {25, "I16"},     {26, "I32"},   {27, "I64"},    {28, "F64"},   {29, "IQ1_M"},
+      {30, "BF16"},    {34, "TQ1_0"},  {35, "TQ2_0"},   {39, "MXFP4"}};
   const auto found = names.find(type);
   return found == names.end() ? fmt::format("type {}", type) : found->second;
 }
@@ -72,7 +73,8 @@ GgufBlock gguf_block(GgufType type) {
 
 void dequantise(const GgufTensor& tensor, int64_t begin, int64_t count, float* out) {
   const GgufBlock block = gguf_block(tensor.type);
-  require(begin >= 0 && count >= 0 && begin + count <= tensor.size() && begin % block.weights == 0 && count % block.weights == 0,
+  require(begin >= 0 && count >= 0 && begin + count <= tensor.size() && begin % block.weights == 0 &&
+              count % block.weights == 0,
           "whole blocks inside the tensor are dequantised");
   const std::byte* from = tensor.bytes.data() + begin / block.weights * block.bytes;
   switch (tensor.type) {

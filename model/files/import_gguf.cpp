@@ -62,20 +62,27 @@ std::optional<RopeScaling> rope_scaling(const GgufFile& file, const ModelConfig&
       if (fits(scaling)) return scaling;
     }
   }
-  fail(Fault::bad_data, "{}: {} is not Llama 3's rope scaling over 8192 positions by 2, 4, 8, 16, 32 or 64; other scalings are not supported",
+  fail(Fault::bad_data,
+       "{}: {} is not Llama 3's rope scaling over 8192 positions by 2, 4, 8, 16, 32 or 64; other scalings are not "
+       "supported",
        file.path().string(), kRopeFactors);
 }
 
 ModelConfig model_config(const GgufFile& file) {
   const std::string where = file.path().string();
   const std::string architecture = file.text("general.architecture");
-  if (architecture != "llama") fail(Fault::bad_data, "{}: general.architecture is \"{}\"; allowed is llama", where, clipped(architecture));
+  if (architecture != "llama")
+    fail(Fault::bad_data, "{}: general.architecture is \"{}\"; allowed is llama", where, clipped(architecture));
   const std::string type = file.text("general.type", "model");
   if (type != "model") fail(Fault::bad_data, "{}: general.type is \"{}\"; allowed is model", where, clipped(type));
-  if (file.integer("split.count", 1) > 1) fail(Fault::bad_data, "{}: split.count is {}; join the parts into one file first", where, file.integer("split.count"));
-  if (file.integer("llama.expert_count", 0) > 0) fail(Fault::bad_data, "{}: llama.expert_count is not 0; mixtures of experts are not supported", where);
+  if (file.integer("split.count", 1) > 1)
+    fail(Fault::bad_data, "{}: split.count is {}; join the parts into one file first", where,
+         file.integer("split.count"));
+  if (file.integer("llama.expert_count", 0) > 0)
+    fail(Fault::bad_data, "{}: llama.expert_count is not 0; mixtures of experts are not supported", where);
   const std::string scaling = file.text("llama.rope.scaling.type", "none");
-  if (scaling != "none") fail(Fault::bad_data, "{}: llama.rope.scaling.type is \"{}\"; allowed is none", where, clipped(scaling));
+  if (scaling != "none")
+    fail(Fault::bad_data, "{}: llama.rope.scaling.type is \"{}\"; allowed is none", where, clipped(scaling));
 
   ModelConfig config;
   config.hidden = file.integer("llama.embedding_length");
@@ -91,12 +98,15 @@ ModelConfig model_config(const GgufFile& file) {
   config.head_dim = file.integer("llama.attention.key_length", config.hidden / config.heads);
   for (const char* key : {"llama.rope.dimension_count", "llama.attention.value_length"}) {
     const int64_t given = file.integer(key, config.head_dim);
-    if (given != config.head_dim) fail(Fault::bad_data, "{}: {} is {}; allowed is the head's size, {}", where, key, given, config.head_dim);
+    if (given != config.head_dim)
+      fail(Fault::bad_data, "{}: {} is {}; allowed is the head's size, {}", where, key, given, config.head_dim);
   }
   config.tied_head = file.find("output.weight") == nullptr;
-  config.bos = static_cast<int32_t>(std::clamp<int64_t>(file.integer("tokenizer.ggml.bos_token_id", -1), -1, config.vocab));
+  config.bos =
+      static_cast<int32_t>(std::clamp<int64_t>(file.integer("tokenizer.ggml.bos_token_id", -1), -1, config.vocab));
   std::set<int32_t> eos;
-  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+  for (const char* key :
+       {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     if (file.has(key)) eos.insert(static_cast<int32_t>(std::clamp<int64_t>(file.integer(key), -1, config.vocab)));
   }
   config.eos.assign(eos.begin(), eos.end());
@@ -147,21 +157,25 @@ void check_tensors(const GgufFile& file, const std::map<std::string, Source>& ta
     const GgufTensor* tensor = file.find(source.name);
     if (tensor == nullptr) fail(Fault::bad_data, "{}: the tensor {} is missing", where, source.name);
     if (tensor->shape != shape_of(source)) {
-      fail(Fault::bad_data, "{}: {} is {} where the keys llama.* give {}", where, source.name, shape_text(tensor->shape), shape_text(shape_of(source)));
+      fail(Fault::bad_data, "{}: {} is {} where the keys llama.* give {}", where, source.name,
+           shape_text(tensor->shape), shape_text(shape_of(source)));
     }
   }
   for (const GgufTensor& tensor : file.tensors()) {
-    if (known.count(tensor.name) == 0) fail(Fault::bad_data, "{}: the tensor {} has no place in a Llama model", where, clipped(tensor.name));
+    if (known.count(tensor.name) == 0)
+      fail(Fault::bad_data, "{}: the tensor {} has no place in a Llama model", where, clipped(tensor.name));
   }
 }
 
-// llama.cpp lays the two halves of a head's rows out in turn (0, E/2, 1, E/2 + 1, …). The row of the GGUF file that is row `row` here.
+// llama.cpp lays the two halves of a head's rows out in turn (0, E/2, 1, E/2 + 1, …). The row of the GGUF file that is
+// row `row` here.
 int64_t interleaved_row(int64_t row, int64_t head_dim) {
   const int64_t head = row / head_dim, within = row % head_dim, half = head_dim / 2;
   return head * head_dim + within % half * 2 + within / half;
 }
 
-void write_weights(const GgufFile& file, const std::map<std::string, Source>& table, int64_t head_dim, const fs::path& path) {
+void write_weights(const GgufFile& file, const std::map<std::string, Source>& table, int64_t head_dim,
+                   const fs::path& path) {
   std::vector<TensorSpec> specs;
   for (const auto& [name, source] : table) specs.push_back({name, StoredType::bf16, shape_of(source)});
   SafetensorsWriter writer(path, std::move(specs));
@@ -169,7 +183,8 @@ void write_weights(const GgufFile& file, const std::map<std::string, Source>& ta
     const Source& source = table.at(spec.name);
     const GgufTensor& tensor = *file.find(source.name);
     const int64_t row_size = tensor.row_size(), rows = tensor.size() / row_size;
-    const int64_t at_once = source.order == Rows::plain ? std::clamp<int64_t>((int64_t{1} << 20) / row_size, 1, rows) : 1;
+    const int64_t at_once =
+        source.order == Rows::plain ? std::clamp<int64_t>((int64_t{1} << 20) / row_size, 1, rows) : 1;
     std::vector<float> values(static_cast<size_t>(at_once * row_size));
     std::vector<bf16> rounded(values.size());
     for (int64_t row = 0; row < rows; row += at_once) {
@@ -185,7 +200,8 @@ void write_weights(const GgufFile& file, const std::map<std::string, Source>& ta
 }
 
 const std::set<std::string>& written_files() {
-  static const std::set<std::string> names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", kRecord};
+  static const std::set<std::string> names = {"config.json",    "generation_config.json", "model.safetensors",
+                                              "tokenizer.json", "tokenizer_config.json",  kRecord};
   return names;
 }
 
@@ -219,7 +235,9 @@ bool import_gguf(const fs::path& file, const fs::path& directory) {
   write_text(staged.path() / "tokenizer_config.json", tokenizer.tokenizer_config);
   write_text(staged.path() / "generation_config.json", tokenizer.generation_config);
   write_weights(gguf, table, config.head_dim, staged.path() / "model.safetensors");
-  const OrderedJson record = {{"source", file.filename().string()}, {"sha256", sha256}, {"name", gguf.text("general.name", "")},
+  const OrderedJson record = {{"source", file.filename().string()},
+                              {"sha256", sha256},
+                              {"name", gguf.text("general.name", "")},
                               {"license", gguf.text("general.license", "")}};
   write_text(staged.path() / kRecord, record.dump(2) + "\n");
   staged.commit();

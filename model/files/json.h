@@ -1,7 +1,6 @@
 // JSON from strangers: valid UTF-8, at most 64 levels deep, no key twice in one object, a bounded number of values.
 #pragma once
 #include <nlohmann/json.hpp>
-
 #include <string>
 #include <string_view>
 

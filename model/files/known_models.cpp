@@ -10,7 +10,8 @@ struct KnownModel {
   ModelConfig config;
 };
 
-ModelConfig llama3(int64_t hidden, int64_t layers, int64_t heads, int64_t head_dim, int64_t ffn, double factor, bool tied) {
+ModelConfig llama3(int64_t hidden, int64_t layers, int64_t heads, int64_t head_dim, int64_t ffn, double factor,
+                   bool tied) {
   return {.hidden = hidden,
           .layers = layers,
           .heads = heads,
@@ -35,8 +36,19 @@ const std::vector<KnownModel>& known_models() {
       {"llama3.2-1b", llama3(2048, 16, 32, 64, 8192, 32, true)},
       {"llama3.2-3b", llama3(3072, 28, 24, 128, 8192, 32, true)},
       {"smollm2-135m",
-       {.hidden = 576, .layers = 30, .heads = 9, .kv_heads = 3, .head_dim = 64, .ffn = 1536, .vocab = 49152, .max_positions = 8192,
-        .norm_eps = 1e-5, .rope_theta = 100000, .tied_head = true, .bos = 1, .eos = {2}}},
+       {.hidden = 576,
+        .layers = 30,
+        .heads = 9,
+        .kv_heads = 3,
+        .head_dim = 64,
+        .ffn = 1536,
+        .vocab = 49152,
+        .max_positions = 8192,
+        .norm_eps = 1e-5,
+        .rope_theta = 100000,
+        .tied_head = true,
+        .bos = 1,
+        .eos = {2}}},
   };
   return models;
 }

@@ -6,7 +6,8 @@
 
 namespace drover {
 
-MergedWriter::MergedWriter(fs::path directory, const std::vector<TensorSpec>& tensors, int64_t max_shard_bytes) : directory_(std::move(directory)) {
+MergedWriter::MergedWriter(fs::path directory, const std::vector<TensorSpec>& tensors, int64_t max_shard_bytes)
+    : directory_(std::move(directory)) {
   require(!tensors.empty() && max_shard_bytes > 0, "a model has tensors and shards have room");
   int64_t used = 0;
   shards_.emplace_back();
@@ -21,7 +22,8 @@ MergedWriter::MergedWriter(fs::path directory, const std::vector<TensorSpec>& te
   for (size_t i = 0; i < shards_.size(); ++i) {
     sort_canonically(shards_[i]);
     order_.insert(order_.end(), shards_[i].begin(), shards_[i].end());
-    files_.push_back(shards_.size() == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size()));
+    files_.push_back(shards_.size() == 1 ? "model.safetensors"
+                                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size()));
   }
   writer_ = std::make_unique<SafetensorsWriter>(directory_ / files_[0], shards_[0]);
 }

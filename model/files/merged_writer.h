@@ -1,5 +1,5 @@
-// A whole model as Hugging Face stores it: model.safetensors, or shards of bounded size with model.safetensors.index.json.
-// Shards are planned first; then the bytes stream through, one file open at a time.
+// A whole model as Hugging Face stores it: model.safetensors, or shards of bounded size with
+// model.safetensors.index.json. Shards are planned first; then the bytes stream through, one file open at a time.
 #pragma once
 #include <memory>
 #include <string>

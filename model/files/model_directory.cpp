@@ -29,16 +29,18 @@ std::string listed(const std::vector<std::string>& lines) {
     const std::string name = entry.path().filename().string(), extension = entry.path().extension().string();
     if (extension == ".bin" || extension == ".pth" || extension == ".pt") {
       fail(Fault::bad_data,
-           "{} holds {} but no {}: pickles can run code and are not read; fetch the model's safetensors, or convert it with transformers' "
+           "{} holds {} but no {}: pickles can run code and are not read; fetch the model's safetensors, or convert it "
+           "with transformers' "
            "save_pretrained",
            directory.string(), name, kSingle);
     }
     if (extension == ".gguf") {
-      fail(Fault::bad_data, "{} holds {} but no {}; make a Hugging Face directory of it: drover import {} DIR", directory.string(), name, kSingle,
-           entry.path().string());
+      fail(Fault::bad_data, "{} holds {} but no {}; make a Hugging Face directory of it: drover import {} DIR",
+           directory.string(), name, kSingle, entry.path().string());
     }
     if (extension == ".safetensors") {
-      fail(Fault::missing_input, "{} holds {} but neither {} nor {}; fetch the index too", directory.string(), name, kSingle, kIndex);
+      fail(Fault::missing_input, "{} holds {} but neither {} nor {}; fetch the index too", directory.string(), name,
+           kSingle, kIndex);
     }
   }
   fail(Fault::missing_input, "no weights in {}: neither {} nor {}", directory.string(), kSingle, kIndex);
@@ -77,11 +79,14 @@ void ModelDirectory::read_index(const fs::path& index) {
   for (const auto& [tensor, value] : map->items()) {
     if (!value.is_string()) fail(Fault::bad_data, "{}: the file of {} is not a name", where, clipped(tensor));
     const auto& name = value.get_ref<const std::string&>();
-    if (name.find('/') != std::string::npos || name.find('\\') != std::string::npos || name.find('\0') != std::string::npos || name[0] == '.') {
-      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files beside the index", where, clipped(tensor), clipped(name));
+    if (name.find('/') != std::string::npos || name.find('\\') != std::string::npos ||
+        name.find('\0') != std::string::npos || name[0] == '.') {
+      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files beside the index", where,
+           clipped(tensor), clipped(name));
     }
     if (!name.ends_with(".safetensors")) {
-      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; only .safetensors files are read", where, clipped(tensor), clipped(name));
+      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; only .safetensors files are read", where, clipped(tensor),
+           clipped(name));
     }
     file_of_.emplace(tensor, name);
   }
@@ -91,7 +96,8 @@ void ModelDirectory::read_index(const fs::path& index) {
     if (!fs::exists(path_ / name, ignored)) missing.push_back(name);
   }
   if (!missing.empty()) {
-    fail(Fault::missing_input, "{}: the index names files that are not there; fetch them again:{}", path_.string(), listed(missing));
+    fail(Fault::missing_input, "{}: the index names files that are not there; fetch them again:{}", path_.string(),
+         listed(missing));
   }
 }
 
@@ -115,8 +121,8 @@ const SafetensorsFile& ModelDirectory::file(const std::string& name) {
       const auto indexed = file_of_.find(tensor.name);
       if (indexed != file_of_.end() && indexed->second != name) {
         open_.erase(name);
-        fail(Fault::bad_data, "{}: the tensor {} stands in two files, {} and {}; fetch the model again", path_.string(), clipped(tensor.name),
-             indexed->second, name);
+        fail(Fault::bad_data, "{}: the tensor {} stands in two files, {} and {}; fetch the model again", path_.string(),
+             clipped(tensor.name), indexed->second, name);
       }
     }
     slot = std::move(opened);
@@ -129,7 +135,8 @@ const StoredTensor& ModelDirectory::tensor(const std::string& name) {
   if (found == file_of_.end()) fail(Fault::bad_data, "{}: the model has no tensor {}", path_.string(), name);
   const StoredTensor* tensor = file(found->second).find(name);
   if (tensor == nullptr) {
-    fail(Fault::bad_data, "{}: the index says that {} is in {}, but it is not; fetch the model again", path_.string(), name, found->second);
+    fail(Fault::bad_data, "{}: the index says that {} is in {}, but it is not; fetch the model again", path_.string(),
+         name, found->second);
   }
   return *tensor;
 }
@@ -145,8 +152,8 @@ std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTen
     if (!has(tensor.name)) missing.push_back(tensor.name);
   }
   if (!missing.empty()) {
-    fail(Fault::bad_data, "{}: {} of the {} tensors that config.json asks for are missing:{}", path_.string(), missing.size(), whole_model.size(),
-         listed(missing));
+    fail(Fault::bad_data, "{}: {} of the {} tensors that config.json asks for are missing:{}", path_.string(),
+         missing.size(), whole_model.size(), listed(missing));
   }
   for (const auto& [name, file] : file_of_) {
     if (expected.count(name) == 0 && !name.ends_with("rotary_emb.inv_freq")) surplus.push_back(name);
@@ -159,30 +166,39 @@ void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
   for (const ExpectedTensor& expected : mine) {
     const StoredTensor& stored = tensor(expected.name);
     const bool key_or_value = expected.name.ends_with(".k_proj.weight") || expected.name.ends_with(".v_proj.weight");
-    const std::vector<int64_t> shape = expected.cols == 1 ? std::vector<int64_t>{expected.rows} : std::vector<int64_t>{expected.rows, expected.cols};
-    const bool fits = stored.shape == shape || (expected.cols == 1 && stored.shape == std::vector<int64_t>{expected.rows, 1});
-    if (!fits && key_or_value && stored.shape.size() == 2 && stored.shape[1] == expected.cols && stored.shape[0] > expected.rows &&
-        stored.shape[0] % expected.rows == 0) {
-      wrong.push_back(fmt::format("{} has {} rows where num_key_value_heads {} × head_dim {} needs {}: the checkpoint carries duplicated KV heads, "
-                                  "as the first upload of Llama 3.1 405B did; fetch the later one",
-                                  expected.name, stored.shape[0], config_.kv_heads, config_.head_dim, expected.rows));
+    const std::vector<int64_t> shape =
+        expected.cols == 1 ? std::vector<int64_t>{expected.rows} : std::vector<int64_t>{expected.rows, expected.cols};
+    const bool fits =
+        stored.shape == shape || (expected.cols == 1 && stored.shape == std::vector<int64_t>{expected.rows, 1});
+    if (!fits && key_or_value && stored.shape.size() == 2 && stored.shape[1] == expected.cols &&
+        stored.shape[0] > expected.rows && stored.shape[0] % expected.rows == 0) {
+      wrong.push_back(
+          fmt::format("{} has {} rows where num_key_value_heads {} × head_dim {} needs {}: the checkpoint carries "
+                      "duplicated KV heads, "
+                      "as the first upload of Llama 3.1 405B did; fetch the later one",
+                      expected.name, stored.shape[0], config_.kv_heads, config_.head_dim, expected.rows));
     } else if (!fits) {
-      wrong.push_back(fmt::format("{} is {}, config.json needs {}", expected.name, shape_text(stored.shape), shape_text(shape)));
+      wrong.push_back(
+          fmt::format("{} is {}, config.json needs {}", expected.name, shape_text(stored.shape), shape_text(shape)));
     } else if (!can_convert(stored.dtype)) {
-      wrong.push_back(fmt::format("{} is stored as {}; allowed are BF16, F16 and F32", expected.name, name_of(stored.dtype)));
+      wrong.push_back(
+          fmt::format("{} is stored as {}; allowed are BF16, F16 and F32", expected.name, name_of(stored.dtype)));
     }
   }
   if (!wrong.empty()) fail(Fault::bad_data, "{}: the weights do not fit config.json:{}", path_.string(), listed(wrong));
 }
 
-void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to, void* out) {
+void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols,
+                          DType to, void* out) {
   const StoredTensor& stored = tensor(name);
   const SafetensorsFile& source = file(file_of_.at(name));
   if (!can_convert(stored.dtype)) {
-    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are BF16, F16 and F32", source.path().string(), name, name_of(stored.dtype));
+    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are BF16, F16 and F32", source.path().string(), name,
+         name_of(stored.dtype));
   }
   const int64_t all_cols = stored.cols();
-  require(row_begin >= 0 && rows >= 0 && row_begin + rows <= stored.rows() && col_begin >= 0 && cols >= 0 && col_begin + cols <= all_cols,
+  require(row_begin >= 0 && rows >= 0 && row_begin + rows <= stored.rows() && col_begin >= 0 && cols >= 0 &&
+              col_begin + cols <= all_cols,
           "a slice lies inside its tensor");
   if (rows == 0 || cols == 0) return;
   const int64_t number = size_of(stored.dtype), row_bytes = all_cols * number;
@@ -194,9 +210,11 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
     if (cols == all_cols) {
       convert(stored.dtype, first, count * cols, to, to_bytes + row * cols * size_of(to));
     } else {
-      for (int64_t r = 0; r < count; ++r) convert(stored.dtype, first + r * row_bytes, cols, to, to_bytes + (row + r) * cols * size_of(to));
+      for (int64_t r = 0; r < count; ++r)
+        convert(stored.dtype, first + r * row_bytes, cols, to, to_bytes + (row + r) * cols * size_of(to));
     }
-    source.advise_done(stored.offset + static_cast<size_t>((row_begin + row) * row_bytes), static_cast<size_t>(count * row_bytes));
+    source.advise_done(stored.offset + static_cast<size_t>((row_begin + row) * row_bytes),
+                       static_cast<size_t>(count * row_bytes));
   }
   bytes_read_ += rows * cols * number;
 }
@@ -220,9 +238,11 @@ std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const 
     hash.update(weights.header().data(), weights.header().size());
     weights.advise_scattered(true);
     for (const StoredTensor& stored : weights.tensors()) {
-      const size_t size = stored.bytes.size(), blocks = std::min<size_t>(kSampledBlocks, (size + kBlockBytes - 1) / kBlockBytes);
+      const size_t size = stored.bytes.size(),
+                   blocks = std::min<size_t>(kSampledBlocks, (size + kBlockBytes - 1) / kBlockBytes);
       for (size_t i = 0; i < blocks; ++i) {  // evenly from the first to the last block
-        const size_t begin = blocks == 1 ? 0 : (size - std::min(size, kBlockBytes)) * i / (blocks - 1), count = std::min(kBlockBytes, size - begin);
+        const size_t begin = blocks == 1 ? 0 : (size - std::min(size, kBlockBytes)) * i / (blocks - 1),
+                     count = std::min(kBlockBytes, size - begin);
         hash.update(stored.bytes.data() + begin, count);
       }
       weights.advise_done(stored.offset, size);  // all of it: the system maps neighbours of a touched page too

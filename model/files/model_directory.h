@@ -1,6 +1,6 @@
-// A Hugging Face model directory: config.json, and weights in one safetensors file or in shards with an index. Read in place, never copied.
-// A shard is mapped when one of its tensors is first asked for: a rank touches only the files and the byte ranges of its own slices.
-// Not for several threads at once.
+// A Hugging Face model directory: config.json, and weights in one safetensors file or in shards with an index. Read in
+// place, never copied. A shard is mapped when one of its tensors is first asked for: a rank touches only the files and
+// the byte ranges of its own slices. Not for several threads at once.
 #pragma once
 #include <map>
 #include <memory>
@@ -20,7 +20,8 @@ struct ExpectedTensor {
 
 class ModelDirectory {
  public:
-  // Reads config.json, and the index or the single file's header. missing_input: nothing there, or a shard is missing; bad_data: pickles, GGUF, a bad index.
+  // Reads config.json, and the index or the single file's header. missing_input: nothing there, or a shard is missing;
+  // bad_data: pickles, GGUF, a bad index.
   explicit ModelDirectory(const fs::path& path);
 
   const fs::path& path() const { return path_; }
@@ -32,20 +33,25 @@ class ModelDirectory {
   StoredType dtype(const std::string& name);
   std::vector<int64_t> shape(const std::string& name);
 
-  // bad_data naming every expected tensor that is missing. Returns those that nobody expects (`…rotary_emb.inv_freq` is passed over). Opens no shard.
+  // bad_data naming every expected tensor that is missing. Returns those that nobody expects (`…rotary_emb.inv_freq` is
+  // passed over). Opens no shard.
   std::vector<std::string> check_names(std::span<const ExpectedTensor> whole_model) const;
-  // bad_data naming every tensor whose shape or dtype is not as expected, with the reason where keys and values are stored twice. Opens their files.
+  // bad_data naming every tensor whose shape or dtype is not as expected, with the reason where keys and values are
+  // stored twice. Opens their files.
   void check_shapes(std::span<const ExpectedTensor> mine);
 
-  // Rows [row_begin, row_begin + rows) × columns [col_begin, col_begin + cols) of a matrix, or of a vector (one column), as bf16 or f32 into
-  // contiguous `out`. Pages are released once they are converted.
-  void read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to, void* out);
+  // Rows [row_begin, row_begin + rows) × columns [col_begin, col_begin + cols) of a matrix, or of a vector (one
+  // column), as bf16 or f32 into contiguous `out`. Pages are released once they are converted.
+  void read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to,
+            void* out);
 
-  void release_pages();  // of all open files: the system maps neighbours of what was read too, and they would count as this process's memory
-  int64_t bytes_read() const { return bytes_read_; }                              // stored bytes of all ranges read so far
+  void release_pages();  // of all open files: the system maps neighbours of what was read too, and they would count as
+                         // this process's memory
+  int64_t bytes_read() const { return bytes_read_; }  // stored bytes of all ranges read so far
   int64_t files_opened() const { return static_cast<int64_t>(open_.size()); }
   // For each file that holds one of `tensors`: SHA-256 over its size, its header and 16 blocks of 4 KiB spread
-  // evenly over each of its tensors (small ones whole): a single weight that was changed elsewhere is not noticed. Opens those files.
+  // evenly over each of its tensors (small ones whole): a single weight that was changed elsewhere is not noticed.
+  // Opens those files.
   std::map<std::string, std::string> fingerprints(std::span<const std::string> tensors);
 
  private:

@@ -24,11 +24,13 @@ PathPattern::PathPattern(const std::string& pattern, const std::string& where) :
   code_->where = fmt::format("{}: the pattern \"{}\"", where, clipped(pattern));
   int error = 0;
   PCRE2_SIZE at = 0;
-  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP, &error, &at, nullptr);
+  code_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP,
+                              &error, &at, nullptr);
   if (code_->code == nullptr) {
     PCRE2_UCHAR message[160] = {};
     pcre2_get_error_message(error, message, sizeof message);
-    fail(Fault::bad_data, "{} is not a regular expression (at character {}): {}", code_->where, at, reinterpret_cast<const char*>(message));
+    fail(Fault::bad_data, "{} is not a regular expression (at character {}): {}", code_->where, at,
+         reinterpret_cast<const char*>(message));
   }
   code_->found = pcre2_match_data_create_from_pattern(code_->code, nullptr);
   code_->context = pcre2_match_context_create(nullptr);
@@ -37,7 +39,8 @@ PathPattern::PathPattern(const std::string& pattern, const std::string& where) :
 
 bool PathPattern::run(const std::string& text, bool to_end) const {
   const uint32_t options = PCRE2_ANCHORED | (to_end ? PCRE2_ENDANCHORED : 0u);
-  const int count = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, options, code_->found, code_->context);
+  const int count = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, options,
+                                code_->found, code_->context);
   if (count < 0 && count != PCRE2_ERROR_NOMATCH) {
     fail(Fault::bad_data, "{} takes too long on \"{}\"; write a simpler one", code_->where, clipped(text));
   }
@@ -51,7 +54,8 @@ std::optional<std::string> PathPattern::group(const std::string& text, const std
   if (!run(text, false)) return std::nullopt;
   PCRE2_UCHAR* value = nullptr;
   PCRE2_SIZE size = 0;
-  if (pcre2_substring_get_byname(code_->found, reinterpret_cast<PCRE2_SPTR>(name.c_str()), &value, &size) != 0) return std::nullopt;
+  if (pcre2_substring_get_byname(code_->found, reinterpret_cast<PCRE2_SPTR>(name.c_str()), &value, &size) != 0)
+    return std::nullopt;
   std::string copy(reinterpret_cast<const char*>(value), size);
   pcre2_substring_free(value);
   return copy;

@@ -10,8 +10,8 @@ class PathPattern {
  public:
   // bad_data with `where` when it is not a regular expression.
   PathPattern(const std::string& pattern, const std::string& where);
-  bool full_match(const std::string& text) const;                         // re.fullmatch
-  bool match(const std::string& text) const;                              // re.match
+  bool full_match(const std::string& text) const;                                            // re.fullmatch
+  bool match(const std::string& text) const;                                                 // re.match
   std::optional<std::string> group(const std::string& text, const std::string& name) const;  // re.match(…).group(name)
 
  private:

@@ -31,8 +31,9 @@ StoredFactor stored_factor(const std::string& tensor, const std::string& where) 
   if (framed) rest = rest.substr(kPrefix.size(), rest.size() - kPrefix.size() - kSuffix.size());
   const std::optional<Factor> factor = factor_of(rest);
   if (!framed || !factor) {
-    fail(Fault::bad_data, "{}: the tensor {} is not supported; allowed are base_model.model.<module>.lora_A.weight and .lora_B.weight", where,
-         clipped(tensor));
+    fail(Fault::bad_data,
+         "{}: the tensor {} is not supported; allowed are base_model.model.<module>.lora_A.weight and .lora_B.weight",
+         where, clipped(tensor));
   }
   return {std::string(rest), std::string(rest.substr(0, rest.size() - suffix_of(*factor).size())), *factor};
 }
@@ -47,10 +48,12 @@ void check_matrix(const StoredTensor& tensor, Factor factor, int64_t r, const st
     fail(Fault::bad_data, "{}: {} is {}; a factor is a matrix", where, clipped(tensor.name), shape_text(tensor.shape));
   }
   if (!can_convert(tensor.dtype)) {
-    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are F32, F16 and BF16", where, clipped(tensor.name), name_of(tensor.dtype));
+    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are F32, F16 and BF16", where, clipped(tensor.name),
+         name_of(tensor.dtype));
   }
   if (shape_of(factor, r, tensor.rows(), tensor.cols()) != std::pair(tensor.rows(), tensor.cols())) {
-    fail(Fault::bad_data, "{}: {} is {} but {} gives its module the rank {}", where, clipped(tensor.name), shape_text(tensor.shape), kConfig, r);
+    fail(Fault::bad_data, "{}: {} is {} but {} gives its module the rank {}", where, clipped(tensor.name),
+         shape_text(tensor.shape), kConfig, r);
   }
 }
 
@@ -62,7 +65,9 @@ std::string read_config_text(const fs::path& directory) {
   }
   if (!fs::exists(directory / kWeights, ignored)) {
     if (fs::exists(directory / "adapter_model.bin", ignored)) {
-      fail(Fault::bad_data, "{} holds adapter_model.bin: pickles can run code and are not read; save it again with PEFT's safe_serialization=True",
+      fail(Fault::bad_data,
+           "{} holds adapter_model.bin: pickles can run code and are not read; save it again with PEFT's "
+           "safe_serialization=True",
            directory.string());
     }
     fail(Fault::missing_input, "no {} in {}", kWeights, directory.string());
@@ -87,7 +92,8 @@ AdapterFile::AdapterFile(const fs::path& directory) {
     const StoredFactor stored = stored_factor(tensor.name, where);
     const auto target = matcher.match(stored.path);
     if (!target) {
-      fail(Fault::bad_data, "{}: the tensor {} belongs to a module that target_modules of {} does not mean", where, clipped(tensor.name), kConfig);
+      fail(Fault::bad_data, "{}: the tensor {} belongs to a module that target_modules of {} does not mean", where,
+           clipped(tensor.name), kConfig);
     }
     check_matrix(tensor, stored.factor, target->r, where);
     shapes_[stored.name] = {tensor.rows(), tensor.cols()};
@@ -109,7 +115,9 @@ AdapterMatrix AdapterFile::read(const std::string& factor) const {
   convert(tensor->dtype, tensor->bytes.data(), tensor->size(), DType::f32, matrix.values.data());
   file_->advise_done(tensor->offset, tensor->bytes.size());
   for (float value : matrix.values) {
-    if (!std::isfinite(value)) fail(Fault::bad_data, "{}: {} holds {}; such an adapter cannot be used", file_->path().string(), clipped(tensor->name), value);
+    if (!std::isfinite(value))
+      fail(Fault::bad_data, "{}: {} holds {}; such an adapter cannot be used", file_->path().string(),
+           clipped(tensor->name), value);
   }
   return matrix;
 }
@@ -121,7 +129,8 @@ Adapter read_adapter(const fs::path& directory) {
   return adapter;
 }
 
-void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std::span<const LinearSize> linears, const std::string& where) {
+void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std::span<const LinearSize> linears,
+                   const std::string& where) {
   const AdapterMatcher matcher(config, where);
   std::vector<std::string> wrong;
   std::set<std::string> known;
@@ -151,18 +160,23 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std:
        fmt::join(wrong.begin(), wrong.begin() + static_cast<std::ptrdiff_t>(shown), "\n  "));
 }
 
-void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes, const FactorValues& values, DType dtype) {
+void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
+                   const FactorValues& values, DType dtype) {
   StagedDirectory staged(directory, {kConfig, kWeights, "README.md"});
   std::vector<TensorSpec> specs;
-  for (const auto& [factor, shape] : shapes) specs.push_back({fmt::format("{}{}{}", kPrefix, factor, kSuffix), stored_type(dtype), {shape.first, shape.second}});
+  for (const auto& [factor, shape] : shapes)
+    specs.push_back({fmt::format("{}{}{}", kPrefix, factor, kSuffix), stored_type(dtype), {shape.first, shape.second}});
   SafetensorsWriter writer(staged.path() / kWeights, std::move(specs));
   std::vector<char> converted;
   for (const TensorSpec& spec : writer.order()) {
     const std::string factor = spec.name.substr(kPrefix.size(), spec.name.size() - kPrefix.size() - kSuffix.size());
     const AdapterMatrix matrix = values(factor);
-    require(std::pair(matrix.rows, matrix.cols) == shapes.at(factor) && static_cast<int64_t>(matrix.values.size()) == matrix.rows * matrix.cols, "a factor has its shape's values");
+    require(std::pair(matrix.rows, matrix.cols) == shapes.at(factor) &&
+                static_cast<int64_t>(matrix.values.size()) == matrix.rows * matrix.cols,
+            "a factor has its shape's values");
     converted.resize(static_cast<size_t>(spec.bytes()));
-    convert(StoredType::f32, reinterpret_cast<const std::byte*>(matrix.values.data()), matrix.rows * matrix.cols, dtype, converted.data());
+    convert(StoredType::f32, reinterpret_cast<const std::byte*>(matrix.values.data()), matrix.rows * matrix.cols, dtype,
+            converted.data());
     writer.write(spec.name, converted.data(), spec.bytes());
   }
   writer.commit();

@@ -29,7 +29,8 @@ class SafetensorsFile;
 // An adapter directory: names, shapes and ranks are checked on opening, values are read a factor at a time.
 class AdapterFile {
  public:
-  // missing_input when absent; bad_data naming the tensor: an A without its B, a rank other than the config's, a tensor that the config does not mean.
+  // missing_input when absent; bad_data naming the tensor: an A without its B, a rank other than the config's, a tensor
+  // that the config does not mean.
   explicit AdapterFile(const fs::path& directory);
   const AdapterConfig& config() const { return config_; }
   const FactorShapes& shapes() const { return shapes_; }
@@ -51,12 +52,16 @@ struct LinearSize {
   std::string path;  // "model.layers.0.self_attn.q_proj"
   int64_t out = 0, in = 0;
 };
-// bad_data naming every factor that is missing, has another shape than the model's linear, or belongs to no linear of the model.
-void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std::span<const LinearSize> linears, const std::string& where);
+// bad_data naming every factor that is missing, has another shape than the model's linear, or belongs to no linear of
+// the model.
+void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std::span<const LinearSize> linears,
+                   const std::string& where);
 
-// Writes the directory whole or not at all (dtype f32 or bf16, rounded to nearest even). An adapter that is there is replaced; anything else there: 64.
-// `values` is asked for one factor after the other, so that no more than one is held.
+// Writes the directory whole or not at all (dtype f32 or bf16, rounded to nearest even). An adapter that is there is
+// replaced; anything else there: 64. `values` is asked for one factor after the other, so that no more than one is
+// held.
 using FactorValues = std::function<AdapterMatrix(const std::string& factor)>;
-void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes, const FactorValues& values, DType dtype);
+void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
+                   const FactorValues& values, DType dtype);
 
 }  // namespace drover

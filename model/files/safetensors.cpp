@@ -29,16 +29,19 @@ std::string_view header_text(std::span<const std::byte> file, size_t limit, cons
   uint64_t length;
   std::memcpy(&length, file.data(), 8);
   if (length > kFormatHeaderLimit) {
-    fail(Fault::bad_data, "{}: the first 8 bytes give a header of {} bytes; the format allows {}: not a safetensors file, or damaged", where,
-         length, kFormatHeaderLimit);
+    fail(Fault::bad_data,
+         "{}: the first 8 bytes give a header of {} bytes; the format allows {}: not a safetensors file, or damaged",
+         where, length, kFormatHeaderLimit);
   }
   if (length > file.size() - 8) {
-    fail(Fault::bad_data, "{}: a header of {} bytes does not fit into a file of {} bytes: the file is cut off, fetch it again", where, length,
-         file.size());
+    fail(Fault::bad_data,
+         "{}: a header of {} bytes does not fit into a file of {} bytes: the file is cut off, fetch it again", where,
+         length, file.size());
   }
   if (length > limit) fail(Fault::bad_data, "{}: a header of {} bytes; at most {} are read", where, length, limit);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, length);
-  if (text.empty() || text[0] != '{') fail(Fault::bad_data, "{}: the header does not begin with '{{': not a safetensors file", where);
+  if (text.empty() || text[0] != '{')
+    fail(Fault::bad_data, "{}: the header does not begin with '{{': not a safetensors file", where);
   return text;
 }
 
@@ -68,24 +71,30 @@ SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : fi
   for (HeaderEntry& entry : header.entries) {
     const std::string name = clipped(entry.name);
     if (entry.begin > entry.end) {
-      fail(Fault::bad_data, "{}: the data of {} ends at {} before it begins at {}", where, name, entry.end, entry.begin);
+      fail(Fault::bad_data, "{}: the data of {} ends at {} before it begins at {}", where, name, entry.end,
+           entry.begin);
     }
     if (entry.begin != at) {
-      fail(Fault::bad_data, "{}: the data of {} begins at {} where {} was expected: tensors may neither overlap nor leave holes", where, name,
-           entry.begin, at);
+      fail(Fault::bad_data,
+           "{}: the data of {} begins at {} where {} was expected: tensors may neither overlap nor leave holes", where,
+           name, entry.begin, at);
     }
     const uint64_t bytes = checked_bytes(entry, where);
     if (entry.end - entry.begin != bytes) {
-      fail(Fault::bad_data, "{}: {} has {} bytes of data where {} {} needs {}", where, name, entry.end - entry.begin, name_of(entry.dtype),
-           shape_text(entry.shape), bytes);
+      fail(Fault::bad_data, "{}: {} has {} bytes of data where {} {} needs {}", where, name, entry.end - entry.begin,
+           name_of(entry.dtype), shape_text(entry.shape), bytes);
     }
     if (entry.end > data_bytes) {
-      fail(Fault::bad_data, "{}: the data of {} ends at {} but the file has only {} bytes of data: the file is cut off, fetch it again", where,
-           name, entry.end, data_bytes);
+      fail(Fault::bad_data,
+           "{}: the data of {} ends at {} but the file has only {} bytes of data: the file is cut off, fetch it again",
+           where, name, entry.end, data_bytes);
     }
     at = entry.end;
     index_.emplace(entry.name, tensors_.size());
-    tensors_.push_back({.name = std::move(entry.name), .dtype = entry.dtype, .shape = std::move(entry.shape), .offset = data + entry.begin,
+    tensors_.push_back({.name = std::move(entry.name),
+                        .dtype = entry.dtype,
+                        .shape = std::move(entry.shape),
+                        .offset = data + entry.begin,
                         .bytes = file_.bytes().subspan(data + entry.begin, bytes)});
   }
   if (at != data_bytes) {

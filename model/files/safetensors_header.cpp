@@ -17,12 +17,15 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   bool null() override { return unexpected("null"); }
   bool boolean(bool) override { return unexpected("true or false"); }
   bool number_integer(number_integer_t value) override { return unexpected(fmt::format("the number {}", value)); }
-  bool number_float(number_float_t, const string_t& text) override { return unexpected("the number " + clipped(text, 40)); }
+  bool number_float(number_float_t, const string_t& text) override {
+    return unexpected("the number " + clipped(text, 40));
+  }
   bool binary(binary_t&) override { return unexpected("binary data"); }
 
   bool number_unsigned(number_unsigned_t value) override {
     if (state_ == State::shape) {
-      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) wrong(fmt::format("the dimension {} is too large", value));
+      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+        wrong(fmt::format("the dimension {} is too large", value));
       if (entry().shape.size() >= kRankLimit) wrong(fmt::format("more than {} dimensions", kRankLimit));
       entry().shape.push_back(static_cast<int64_t>(value));
       return true;
@@ -43,8 +46,9 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     if (state_ != State::tensor || key_ != "dtype") return unexpected("a string");
     const auto type = stored_type(value);
     if (!type) {
-      wrong(fmt::format("the dtype \"{}\" is not supported; allowed are BOOL, U8 … U64, I8 … I64, F8_*, F16, BF16, F32, F64, C64",
-                        clipped(value, 40)));
+      wrong(fmt::format(
+          "the dtype \"{}\" is not supported; allowed are BOOL, U8 … U64, I8 … I64, F8_*, F16, BF16, F32, F64, C64",
+          clipped(value, 40)));
     }
     entry().dtype = *type;
     return true;
@@ -66,13 +70,19 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     key_ = key;
     if (state_ == State::top) {
       if (key.size() > kNameLimit) {
-        fail(Fault::bad_data, "{}: a tensor's name of {} bytes (\"{}\"); at most {} are allowed", where_, key.size(), clipped(key, 60), kNameLimit);
+        fail(Fault::bad_data, "{}: a tensor's name of {} bytes (\"{}\"); at most {} are allowed", where_, key.size(),
+             clipped(key, 60), kNameLimit);
       }
-      if (!names_.insert(key).second) fail(Fault::bad_data, "{}: the name \"{}\" stands twice in the header", where_, clipped(key));
+      if (!names_.insert(key).second)
+        fail(Fault::bad_data, "{}: the name \"{}\" stands twice in the header", where_, clipped(key));
     } else if (state_ == State::metadata) {
-      if (header_.metadata.count(key) != 0) fail(Fault::bad_data, "{}: __metadata__ has the key \"{}\" twice", where_, clipped(key));
+      if (header_.metadata.count(key) != 0)
+        fail(Fault::bad_data, "{}: __metadata__ has the key \"{}\" twice", where_, clipped(key));
     } else {
-      bool* have = key == "dtype" ? &have_dtype_ : key == "shape" ? &have_shape_ : key == "data_offsets" ? &have_offsets_ : nullptr;
+      bool* have = key == "dtype"          ? &have_dtype_
+                   : key == "shape"        ? &have_shape_
+                   : key == "data_offsets" ? &have_offsets_
+                                           : nullptr;
       if (have == nullptr) wrong(fmt::format("the unknown field \"{}\"", clipped(key, 40)));
       if (*have) wrong(fmt::format("the field \"{}\" twice", key));
       *have = true;
@@ -81,7 +91,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool end_object() override {
-    if (state_ == State::tensor && !(have_dtype_ && have_shape_ && have_offsets_)) wrong("not all of dtype, shape and data_offsets");
+    if (state_ == State::tensor && !(have_dtype_ && have_shape_ && have_offsets_))
+      wrong("not all of dtype, shape and data_offsets");
     return enter(state_ == State::top ? State::outside : State::top);
   }
 
@@ -100,7 +111,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) override {
-    fail(Fault::bad_data, "{}: the header is not valid JSON at byte {}; the file is damaged or not a safetensors file", where_, position);
+    fail(Fault::bad_data, "{}: the header is not valid JSON at byte {}; the file is damaged or not a safetensors file",
+         where_, position);
   }
 
  private:
@@ -112,7 +124,8 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool unexpected(const std::string& what) {
-    fail(Fault::bad_data, "{}: {} where the header may not have one (after the key \"{}\")", where_, what, clipped(key_));
+    fail(Fault::bad_data, "{}: {} where the header may not have one (after the key \"{}\")", where_, what,
+         clipped(key_));
   }
   [[noreturn]] void wrong(const std::string& what) {
     fail(Fault::bad_data, "{}: the tensor {} has {}", where_, clipped(entry().name), what);

@@ -20,6 +20,7 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-SafetensorsHeader parse_safetensors_header(std::string_view text, const std::string& where);  // bad_data with `where` and the reason
+SafetensorsHeader parse_safetensors_header(std::string_view text,
+                                           const std::string& where);  // bad_data with `where` and the reason
 
 }  // namespace drover

@@ -18,7 +18,8 @@ void sort_canonically(std::vector<TensorSpec>& tensors) {
   });
 }
 
-std::string safetensors_header(const std::vector<TensorSpec>& in_order, const std::map<std::string, std::string>& metadata) {
+std::string safetensors_header(const std::vector<TensorSpec>& in_order,
+                               const std::map<std::string, std::string>& metadata) {
   std::string text = "{";
   if (!metadata.empty()) text += "\"__metadata__\":" + Json(metadata).dump();
   int64_t at = 0;
@@ -37,10 +38,12 @@ std::string safetensors_header(const std::vector<TensorSpec>& in_order, const st
   return text;
 }
 
-SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata)
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<TensorSpec> tensors,
+                                     const std::map<std::string, std::string>& metadata)
     : tensors_(std::move(tensors)), file_(path) {
   sort_canonically(tensors_);
-  for (size_t i = 1; i < tensors_.size(); ++i) require(tensors_[i - 1].name != tensors_[i].name, "a tensor is declared once");
+  for (size_t i = 1; i < tensors_.size(); ++i)
+    require(tensors_[i - 1].name != tensors_[i].name, "a tensor is declared once");
   const std::string header = safetensors_header(tensors_, metadata);
   const uint64_t length = header.size();
   file_.write(&length, 8);

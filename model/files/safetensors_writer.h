@@ -1,5 +1,6 @@
 // Writing a safetensors file as a stream: all tensors are declared first, then their bytes come tensor by tensor.
-// Byte for byte what the format's reference implementation writes for the same tensors: larger types first, then by name.
+// Byte for byte what the format's reference implementation writes for the same tensors: larger types first, then by
+// name.
 #pragma once
 #include <map>
 #include <string>
@@ -19,7 +20,8 @@ struct TensorSpec {
 
 class SafetensorsWriter {
  public:
-  SafetensorsWriter(const fs::path& path, std::vector<TensorSpec> tensors, const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+  SafetensorsWriter(const fs::path& path, std::vector<TensorSpec> tensors,
+                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
   const std::vector<TensorSpec>& order() const { return tensors_; }  // the order in which bytes must come
   // The next bytes of `name`; a tensor may come in pieces. internal when out of order or too many.
@@ -33,7 +35,8 @@ class SafetensorsWriter {
   int64_t written_ = 0;  // bytes of the current tensor
 };
 
-std::string safetensors_header(const std::vector<TensorSpec>& in_order, const std::map<std::string, std::string>& metadata);  // padded to 8
+std::string safetensors_header(const std::vector<TensorSpec>& in_order,
+                               const std::map<std::string, std::string>& metadata);  // padded to 8
 void sort_canonically(std::vector<TensorSpec>& tensors);
 
 }  // namespace drover

@@ -17,15 +17,18 @@ fs::path without_slash(const fs::path& path) { return path.has_filename() ? path
 
 }  // namespace
 
-StagedDirectory::StagedDirectory(fs::path target, const std::set<std::string>& replaceable) : target_(without_slash(target)) {
+StagedDirectory::StagedDirectory(fs::path target, const std::set<std::string>& replaceable)
+    : target_(without_slash(target)) {
   std::error_code error;
   const fs::file_status status = fs::status(target_, error);
   if (fs::exists(status)) {
-    if (!fs::is_directory(status)) fail(Fault::usage, "{} exists and is not a directory; name a new one", target_.string());
+    if (!fs::is_directory(status))
+      fail(Fault::usage, "{} exists and is not a directory; name a new one", target_.string());
     for (const auto& entry : fs::directory_iterator(target_, error)) {
       const std::string name = entry.path().filename().string();
       if (replaceable.count(name) != 0) continue;
-      fail(Fault::usage, "{} already holds {}; name a new or empty directory, or remove this one", target_.string(), name);
+      fail(Fault::usage, "{} already holds {}; name a new or empty directory, or remove this one", target_.string(),
+           name);
     }
     if (error) fail(Fault::io, "cannot list {}: {}", target_.string(), error.message());
   }
@@ -53,7 +56,8 @@ void StagedDirectory::commit() {
   // Swapped in one step, so that at every moment one of the two whole directories has the name.
   if (::renameat2(AT_FDCWD, staged_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0) {
     if (errno != EINVAL && errno != ENOSYS) {
-      fail(Fault::io, "cannot put the new {} into place: {}", target_.string(), std::error_code(errno, std::generic_category()).message());
+      fail(Fault::io, "cannot put the new {} into place: {}", target_.string(),
+           std::error_code(errno, std::generic_category()).message());
     }
     const fs::path old = fs::path(staged_) += ".old";
     rename_durably(target_, old);

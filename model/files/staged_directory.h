@@ -9,8 +9,8 @@ namespace drover {
 
 class StagedDirectory {
  public:
-  // The target must be absent, an empty directory, or hold nothing but files named in `replaceable` (then it is swapped out whole at commit).
-  // Otherwise usage, naming a file that is in the way.
+  // The target must be absent, an empty directory, or hold nothing but files named in `replaceable` (then it is swapped
+  // out whole at commit). Otherwise usage, naming a file that is in the way.
   explicit StagedDirectory(fs::path target, const std::set<std::string>& replaceable = {});
   ~StagedDirectory();  // without commit, nothing stays
   StagedDirectory(const StagedDirectory&) = delete;

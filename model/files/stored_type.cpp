@@ -11,10 +11,10 @@ struct Entry {
   const char* name;
   int64_t bytes;
 };
-constexpr Entry kTypes[] = {{"BOOL", 1},        {"U8", 1},          {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
-                            {"F8_E8M0", 1},     {"F8_E4M3FNUZ", 1}, {"F8_E5M2FNUZ", 1}, {"I16", 2}, {"U16", 2},
-                            {"F16", 2},         {"BF16", 2},        {"I32", 4}, {"U32", 4},     {"F32", 4},
-                            {"C64", 8},         {"F64", 8},         {"I64", 8}, {"U64", 8}};
+constexpr Entry kTypes[] = {{"BOOL", 1},    {"U8", 1},          {"I8", 1},          {"F8_E5M2", 1}, {"F8_E4M3", 1},
+                            {"F8_E8M0", 1}, {"F8_E4M3FNUZ", 1}, {"F8_E5M2FNUZ", 1}, {"I16", 2},     {"U16", 2},
+                            {"F16", 2},     {"BF16", 2},        {"I32", 4},         {"U32", 4},     {"F32", 4},
+                            {"C64", 8},     {"F64", 8},         {"I64", 8},         {"U64", 8}};
 
 template <typename T>
 T load(const std::byte* in, int64_t i) {
@@ -81,7 +81,8 @@ void convert(StoredType from, const std::byte* in, int64_t count, DType to, void
   switch (from) {
     case StoredType::f32: return fill(count, to, out, [in](int64_t i) { return load<float>(in, i); });
     case StoredType::f16: return fill(count, to, out, [in](int64_t i) { return float_of_half(load<uint16_t>(in, i)); });
-    case StoredType::bf16: return fill(count, to, out, [in](int64_t i) { return static_cast<float>(load<bf16>(in, i)); });
+    case StoredType::bf16:
+      return fill(count, to, out, [in](int64_t i) { return static_cast<float>(load<bf16>(in, i)); });
     default: require(false, "only f32, f16 and bf16 are converted");
   }
 }

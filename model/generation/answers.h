@@ -8,7 +8,7 @@
 namespace drover {
 
 struct Answer {
-  std::vector<int32_t> ids;  // without the stop token
+  std::vector<int32_t> ids;    // without the stop token
   std::vector<Chosen> tokens;  // the same with what Sampling::logprobs asked for
   std::optional<Finish> finish;
   std::optional<Error> error;  // one of the two where the answer is complete

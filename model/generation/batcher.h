@@ -39,8 +39,8 @@ struct Event {
 };
 
 struct BatcherSettings {
-  int64_t sequences = 8;                 // answered at once, at most
-  int64_t pass_rows = 512;               // tokens of one pass, at most
+  int64_t sequences = 8;    // answered at once, at most
+  int64_t pass_rows = 512;  // tokens of one pass, at most
   // What requests may ask for at most: penalties where these are, and as many log-probabilities and biases. Scratch is
   // planned for them.
   Sampling dearest = {};

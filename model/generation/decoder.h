@@ -22,7 +22,7 @@ class Decoder {
     // How the token behind them is chosen; null: none is, and the rest is not read.
     const Sampling* sampling = nullptr;
     Draw draw = {};
-    int slot = kOwnSlot;  // of its adapter (AdapterPool); kBaseModel: none
+    int slot = kOwnSlot;                           // of its adapter (AdapterPool); kBaseModel: none
     std::span<const int32_t> prompt, answer = {};  // all tokens so far, for penalties
   };
   // Appends the tokens to their sequences. The token that follows each input that has a `sampling`, in the inputs'

@@ -63,7 +63,8 @@ TEST(Hdf5, EveryTypeAndShapeComesBack) {
   EXPECT_EQ(file.read<double>("norms"), counted<double>(5));
   EXPECT_EQ(file.read<float>("wide"), counted<float>(200000));
   EXPECT_TRUE(file.read<float>("none").empty());
-  EXPECT_EQ(file.read_rows<float>("state/moment", 123, 2), std::vector<float>(floats.begin() + 123000, floats.begin() + 125000));
+  EXPECT_EQ(file.read_rows<float>("state/moment", 123, 2),
+            std::vector<float>(floats.begin() + 123000, floats.begin() + 125000));
   EXPECT_EQ(file.read_rows<int32_t>("ids", 100000, 1), std::vector<int32_t>{100001});
   EXPECT_TRUE(file.read_rows<int32_t>("ids", 100001, 0).empty());
   EXPECT_TRUE(file.has("empty/group"));

@@ -190,7 +190,8 @@ TEST(Count, TalliesAndAnswersAsIdenticalRanksWould) {
   // Memory that is only counted is never touched.
   char* const nowhere = reinterpret_cast<char*>(uintptr_t{1} << 40);
   c.all_reduce(matrix(nowhere, 100, 10, DType::bf16, Where::nowhere));
-  c.all_gather(matrix(nowhere, 100, 10, DType::bf16, Where::nowhere), matrix(nowhere, 400, 10, DType::bf16, Where::nowhere));
+  c.all_gather(matrix(nowhere, 100, 10, DType::bf16, Where::nowhere),
+               matrix(nowhere, 400, 10, DType::bf16, Where::nowhere));
   EXPECT_EQ(c.gather_strings("ab"), std::vector<std::string>(4, "ab"));
   EXPECT_EQ(c.count("all_reduce").calls, 2);
   EXPECT_EQ(c.count("all_reduce").bytes, 16 + 2000);

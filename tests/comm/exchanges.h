@@ -1,5 +1,5 @@
-// What every communicator must do, checked on all ranks of a group against values that each rank can compute for all others.
-// `check_everything` fails with internal naming the exchange that went wrong.
+// What every communicator must do, checked on all ranks of a group against values that each rank can compute for all
+// others. `check_everything` fails with internal naming the exchange that went wrong.
 #pragma once
 #include <cstring>
 #include <vector>
@@ -21,7 +21,8 @@ template <typename T>
 T drawn_element(int rank, int64_t i) {
   if constexpr (std::is_same_v<T, int32_t>) return static_cast<int32_t>(rank * 1000003 + i);
   if constexpr (std::is_same_v<T, double>) return drawn_value(rank, i);
-  if constexpr (!std::is_same_v<T, int32_t> && !std::is_same_v<T, double>) return T(static_cast<float>(drawn_value(rank, i)));
+  if constexpr (!std::is_same_v<T, int32_t> && !std::is_same_v<T, double>)
+    return T(static_cast<float>(drawn_value(rank, i)));
 }
 
 // A tensor with guarded padding behind every row.
@@ -42,7 +43,8 @@ class Padded {
     if (tensor.pitch == tensor.cols) return true;
     const T g = guard();
     for (int64_t i = 0; i < static_cast<int64_t>(memory_.size()); ++i) {
-      if (i % tensor.pitch >= tensor.cols && std::memcmp(&memory_[static_cast<size_t>(i)], &g, sizeof g) != 0) return false;
+      if (i % tensor.pitch >= tensor.cols && std::memcmp(&memory_[static_cast<size_t>(i)], &g, sizeof g) != 0)
+        return false;
     }
     return true;
   }
@@ -67,14 +69,15 @@ struct Extent {
 };
 
 // Around the shares of 2, 3, 4 and 8 ranks, the limit of one round (64 KiB), 1 MB and the piece of 4 MB.
-inline const std::vector<Extent> kSmall = {{0, 3, 0},   {1, 1, 0},    {1, 2, 0},    {3, 1, 0},     {7, 1, 0},
-                                           {5, 3, 2},   {64, 16, 0},  {4097, 1, 0}, {128, 129, 7}, {16385, 1, 0}};
+inline const std::vector<Extent> kSmall = {{0, 3, 0}, {1, 1, 0},   {1, 2, 0},    {3, 1, 0},     {7, 1, 0},
+                                           {5, 3, 2}, {64, 16, 0}, {4097, 1, 0}, {128, 129, 7}, {16385, 1, 0}};
 inline const std::vector<Extent> kLarge = {{300007, 1, 0}, {1100, 1001, 0}, {1100, 1001, 11}};
 
 template <typename T, typename Sum>
 void check_all_reduce(Communicator& c, const std::vector<Extent>& extents) {
   for (const Extent& e : extents) {
-    const std::string what = fmt::format("all_reduce of {} ({}, {}), padding {}", name_of(dtype_of<T>()), e.rows, e.cols, e.padding);
+    const std::string what =
+        fmt::format("all_reduce of {} ({}, {}), padding {}", name_of(dtype_of<T>()), e.rows, e.cols, e.padding);
     Padded<T> x(e.rows, e.cols, e.padding);
     x.draw(c.rank());
     c.all_reduce(x.tensor);
@@ -91,7 +94,8 @@ template <typename T>
 void check_all_gather(Communicator& c, const std::vector<Extent>& extents) {
   for (const Extent& e : extents) {
     for (const bool in_place : {false, true}) {
-      const std::string what = fmt::format("all_gather of {} ({}, {}), padding {}", name_of(dtype_of<T>()), e.rows, e.cols, e.padding);
+      const std::string what =
+          fmt::format("all_gather of {} ({}, {}), padding {}", name_of(dtype_of<T>()), e.rows, e.cols, e.padding);
       Padded<T> part(e.rows, e.cols, e.padding), whole(e.rows * c.size(), e.cols, in_place ? e.padding : e.padding / 2);
       part.draw(c.rank());
       const int64_t n = part.tensor.size();
@@ -100,7 +104,8 @@ void check_all_gather(Communicator& c, const std::vector<Extent>& extents) {
       }
       c.all_gather(in_place ? whole.tensor.rows_from(c.rank() * e.rows, e.rows) : part.tensor, whole.tensor);
       for (int64_t i = 0; i < whole.tensor.size(); ++i) {
-        if (!same_bits(whole.at(i), drawn_element<T>(static_cast<int>(i / n), i % n))) expect(false, c, fmt::format("{}: element {}", what, i));
+        if (!same_bits(whole.at(i), drawn_element<T>(static_cast<int>(i / n), i % n)))
+          expect(false, c, fmt::format("{}: element {}", what, i));
       }
       expect(whole.guarded(), c, what + ": padding");
     }
@@ -111,7 +116,8 @@ template <typename T>
 void check_broadcast(Communicator& c, const std::vector<Extent>& extents) {
   for (int root = 0; root < c.size(); ++root) {
     for (const Extent& e : extents) {
-      const std::string what = fmt::format("broadcast of {} ({}, {}) from {}", name_of(dtype_of<T>()), e.rows, e.cols, root);
+      const std::string what =
+          fmt::format("broadcast of {} ({}, {}) from {}", name_of(dtype_of<T>()), e.rows, e.cols, root);
       Padded<T> x(e.rows, e.cols, c.rank() % 2 == 0 ? e.padding : 1);  // pitches may differ from rank to rank
       x.draw(c.rank());
       c.broadcast(x.tensor, root);
@@ -142,7 +148,8 @@ inline void check_messages(Communicator& c) {
     first->wait();  // returns at once
     for (auto& s : sends) s->wait();
     for (int64_t i = 0; i < n; ++i) {
-      const bool right = from_previous.at(i) == drawn_element<float>(previous, i) && again.at(i) == drawn_element<float>(previous + 50, i) &&
+      const bool right = from_previous.at(i) == drawn_element<float>(previous, i) &&
+                         again.at(i) == drawn_element<float>(previous + 50, i) &&
                          from_next.at(i) == drawn_element<float>(next + 50, i);
       if (!right) expect(false, c, fmt::format("sending {} elements", n));
     }
@@ -155,7 +162,8 @@ inline void check_strings(Communicator& c) {
     const auto size_on = [&](int rank) { return size * static_cast<size_t>((rank + 1) % 3); };  // also empty ones
     const std::vector<std::string> all = c.gather_strings(text_of(c.rank(), size_on(c.rank())));
     expect(static_cast<int>(all.size()) == c.size(), c, "gather_strings: count");
-    for (int r = 0; r < c.size(); ++r) expect(all[static_cast<size_t>(r)] == text_of(r, size_on(r)), c, fmt::format("gather_strings: that of {}", r));
+    for (int r = 0; r < c.size(); ++r)
+      expect(all[static_cast<size_t>(r)] == text_of(r, size_on(r)), c, fmt::format("gather_strings: that of {}", r));
   }
 }
 

@@ -123,8 +123,10 @@ TEST(Keys, DefaultsAreTheDocumentedOnes) {
 }
 
 TEST(Keys, ResolvedRecipeReadsBackToTheSame) {
-  for (const std::string& text : {kEverything, kLeast, kLeast + "lora: {target_modules: '.*\\.(q|v)_proj', init_from: a}\n"}) {
-    const ReadRecipe first = RecipeFile(text).read({"train.seed=9", "eval.prompts=\"none\"", "data.template_date=\"tab\\there\\nline\""});
+  for (const std::string& text :
+       {kEverything, kLeast, kLeast + "lora: {target_modules: '.*\\.(q|v)_proj', init_from: a}\n"}) {
+    const ReadRecipe first =
+        RecipeFile(text).read({"train.seed=9", "eval.prompts=\"none\"", "data.template_date=\"tab\\there\\nline\""});
     const std::string resolved = resolved_recipe(first);
     const ReadRecipe again = RecipeFile(resolved).read();
     EXPECT_EQ(first.recipe, again.recipe) << resolved;
@@ -141,7 +143,8 @@ TEST(Keys, ResolvedRecipeSaysWhereEachValueCameFrom) {
   for (const Key& key : all_keys()) EXPECT_THAT(text, HasSubstr(key.name + ": ")) << key.full();
 }
 
-// The recipe's default rank is not the adapter's: a resolved recipe that stated it would contradict the adapter when it is read again.
+// The recipe's default rank is not the adapter's: a resolved recipe that stated it would contradict the adapter when it
+// is read again.
 TEST(Keys, WhatTheFirstAdapterSuppliesIsNotStatedAsDefault) {
   const RecipeFile file(kLeast + "lora: {init_from: a, alpha: 64}\n");
   const RecipeFile resolved(resolved_recipe(file.read()));
@@ -156,8 +159,10 @@ TEST(Keys, MisspeltGivesPlaceAndNearest) {
   for (const Key& key : all_keys()) {
     const RecipeFile file(key.recipe_with(key.name + "x", "1"));
     const std::string message = file.refused();
-    EXPECT_THAT(message, HasSubstr(file.at(key.line(), key.column()) + key.full() + "x is unknown; did you mean " + key.full() + "?"));
-    EXPECT_THAT(message, HasSubstr("x: 1\n" + std::string(4 + static_cast<size_t>(key.column()) - 1, ' ') + "^")) << key.full();
+    EXPECT_THAT(message, HasSubstr(file.at(key.line(), key.column()) + key.full() + "x is unknown; did you mean " +
+                                   key.full() + "?"));
+    EXPECT_THAT(message, HasSubstr("x: 1\n" + std::string(4 + static_cast<size_t>(key.column()) - 1, ' ') + "^"))
+        << key.full();
   }
 }
 
@@ -165,9 +170,15 @@ TEST(Keys, WrongTypeGivesPlaceAndWhatIsAllowed) {
   for (const Key& key : all_keys()) {
     const RecipeFile file(key.recipe_with(key.name, key.wrong));
     const std::string message = file.refused();
-    const bool points_inside = message.find(file.at(key.line(), key.column() + static_cast<int>(key.name.size()) + 3)) != std::string::npos;
-    EXPECT_TRUE(points_inside || message.find(file.at(key.line(), key.column()) + key.full() + ": ") != std::string::npos) << key.full() << "\n" << message;
-    EXPECT_THAT(message, testing::AnyOf(HasSubstr("expected "), HasSubstr("is not allowed; allowed: "), HasSubstr("must be a text"))) << key.full();
+    const bool points_inside =
+        message.find(file.at(key.line(), key.column() + static_cast<int>(key.name.size()) + 3)) != std::string::npos;
+    EXPECT_TRUE(points_inside ||
+                message.find(file.at(key.line(), key.column()) + key.full() + ": ") != std::string::npos)
+        << key.full() << "\n"
+        << message;
+    EXPECT_THAT(message, testing::AnyOf(HasSubstr("expected "), HasSubstr("is not allowed; allowed: "),
+                                        HasSubstr("must be a text")))
+        << key.full();
   }
 }
 
@@ -178,7 +189,8 @@ TEST(Keys, OutOfRangeGivesPlaceAndRange) {
     for (const double value : {key.info.least - 1, key.info.most * 4}) {
       ASSERT_TRUE(std::isfinite(value)) << key.full() << " has no limit";
       const std::string text = fmt::format("{:.0f}", value);
-      EXPECT_THAT(refusal_of(key.recipe_with(key.name, text)), HasSubstr(fmt::format("is out of range; allowed: {} to {}", key.info.least, key.info.most)))
+      EXPECT_THAT(refusal_of(key.recipe_with(key.name, text)),
+                  HasSubstr(fmt::format("is out of range; allowed: {} to {}", key.info.least, key.info.most)))
           << key.full() << " " << text;
       ++checked;
     }
@@ -193,7 +205,9 @@ TEST(Keys, UnknownChoiceNamesTheChoices) {
     const std::string message = refusal_of(key.recipe_with(key.name, "sideways"));
     for (const char* allowed : key.info.allowed) EXPECT_THAT(message, HasSubstr(allowed)) << key.full();
     for (const char* later : key.info.later) {
-      EXPECT_THAT(refusal_of(key.recipe_with(key.name, later)), HasSubstr(std::string(later) + " is not built yet; allowed now: ")) << key.full();
+      EXPECT_THAT(refusal_of(key.recipe_with(key.name, later)),
+                  HasSubstr(std::string(later) + " is not built yet; allowed now: "))
+          << key.full();
     }
     ++checked;
   }
@@ -224,16 +238,41 @@ TEST(Keys, HelpListsEveryKey) {
 
 TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
   const Recipe base = recipe_of(kLeast);
-  const auto changes = [&](const std::string& override_text) { return identity(recipe_of(kLeast, {override_text})) != identity(base); };
-  for (const char* text : {"lora.r=8", "lora.alpha=1", "lora.dropout=0.1", "lora.target_modules=[q_proj]", "lora.use_rslora=true", "lora.rank_pattern={a: 1}",
-                           "lora.alpha_pattern={a: 1}", "lora.init_from=a", "train.seed=1", "train.global_batch_size=32", "train.dtype=fp32", "train.deterministic=true",
-                           "optim.learning_rate=1e-3", "optim.schedule=linear", "optim.warmup_ratio=0.1", "optim.warmup_steps=3", "optim.betas=[0.9, 0.99]",
-                           "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=2", "optim.lora_plus_ratio=4", "data.max_length=100", "data.packing=false", "data.shuffle=false",
-                           "data.train_on=all", "data.template=chatml", "data.format=text"}) {
+  const auto changes = [&](const std::string& override_text) {
+    return identity(recipe_of(kLeast, {override_text})) != identity(base);
+  };
+  for (const char* text : {"lora.r=8",
+                           "lora.alpha=1",
+                           "lora.dropout=0.1",
+                           "lora.target_modules=[q_proj]",
+                           "lora.use_rslora=true",
+                           "lora.rank_pattern={a: 1}",
+                           "lora.alpha_pattern={a: 1}",
+                           "lora.init_from=a",
+                           "train.seed=1",
+                           "train.global_batch_size=32",
+                           "train.dtype=fp32",
+                           "train.deterministic=true",
+                           "optim.learning_rate=1e-3",
+                           "optim.schedule=linear",
+                           "optim.warmup_ratio=0.1",
+                           "optim.warmup_steps=3",
+                           "optim.betas=[0.9, 0.99]",
+                           "optim.eps=1e-6",
+                           "optim.weight_decay=0.1",
+                           "optim.max_grad_norm=2",
+                           "optim.lora_plus_ratio=4",
+                           "data.max_length=100",
+                           "data.packing=false",
+                           "data.shuffle=false",
+                           "data.train_on=all",
+                           "data.template=chatml",
+                           "data.format=text"}) {
     EXPECT_TRUE(changes(text)) << text;
   }
-  for (const char* text : {"train.micro_batch_size=2", "train.max_steps=9", "parallel.tp=2", "parallel.pp=2", "parallel.dp=2", "log.every_steps=5", "eval.every_steps=5",
-                           "checkpoint.every_steps=5", "checkpoint.resume=never", "output.dir=elsewhere", "memory.activation_checkpointing=full"}) {
+  for (const char* text : {"train.micro_batch_size=2", "train.max_steps=9", "parallel.tp=2", "parallel.pp=2",
+                           "parallel.dp=2", "log.every_steps=5", "eval.every_steps=5", "checkpoint.every_steps=5",
+                           "checkpoint.resume=never", "output.dir=elsewhere", "memory.activation_checkpointing=full"}) {
     EXPECT_FALSE(changes(text)) << text;
   }
 }

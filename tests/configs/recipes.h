@@ -60,7 +60,8 @@ struct Key {
   }
   int line() const {
     if (section.empty()) return 1;
-    const bool beside_required = (section == "model" && name != "path") || (section == "data" && name != "train") || (section == "output" && name != "dir");
+    const bool beside_required = (section == "model" && name != "path") || (section == "data" && name != "train") ||
+                                 (section == "output" && name != "dir");
     return beside_required ? 3 : 2;
   }
   int column() const { return section.empty() ? 1 : 3; }

@@ -29,7 +29,8 @@ TEST(Shipped, AllAreReadAndEveryValueHasAComment) {
 }
 
 TEST(Shipped, HerdFitsItsMachines) {
-  for (const auto& [size, ranks, tp, pp] : std::vector<std::tuple<const char*, int, int, int>>{{"8b", 1, 1, 1}, {"70b", 8, 8, 1}, {"405b", 32, 8, 4}}) {
+  for (const auto& [size, ranks, tp, pp] :
+       std::vector<std::tuple<const char*, int, int, int>>{{"8b", 1, 1, 1}, {"70b", 8, 8, 1}, {"405b", 32, 8, 4}}) {
     const std::string name = std::string("llama3.1-") + size;
     const Recipe recipe = shipped(name + "-lora.yaml");
     EXPECT_EQ(fs::path(recipe.model.path).filename(), name);  // `drover plan` knows the shape by this name

@@ -13,11 +13,17 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 TEST(Traps, AllProblemsAtOnceInTheFilesOrder) {
-  const RecipeFile file("model:\n  path: x\nlora:\n  rank: 4\n  alpha: many\ntrain:\n  deterministic: yes\nlora_r: 3\n");
+  const RecipeFile file(
+      "model:\n  path: x\nlora:\n  rank: 4\n  alpha: many\ntrain:\n  deterministic: yes\nlora_r: 3\n");
   const std::string message = file.refused({"train.seed=-1"});
-  const std::vector<std::string> wanted = {"7 problems in the recipe", "command line: train.seed=-1: train.seed: -1 is out of range", file.at(4, 3) + "lora.rank is unknown; it is MLX-LM's name for lora.r",
-                                           file.at(5, 3) + "lora.alpha: expected a decimal number such as 0.05 or 2.0e-4, got \"many\"\n      alpha: many\n      ^",
-                                           file.at(7, 3) + "train.deterministic: expected true or false, got \"yes\"", file.at(8, 1) + "lora_r is unknown; it is Axolotl's name for lora.r"};
+  const std::vector<std::string> wanted = {
+      "7 problems in the recipe",
+      "command line: train.seed=-1: train.seed: -1 is out of range",
+      file.at(4, 3) + "lora.rank is unknown; it is MLX-LM's name for lora.r",
+      file.at(5, 3) +
+          "lora.alpha: expected a decimal number such as 0.05 or 2.0e-4, got \"many\"\n      alpha: many\n      ^",
+      file.at(7, 3) + "train.deterministic: expected true or false, got \"yes\"",
+      file.at(8, 1) + "lora_r is unknown; it is Axolotl's name for lora.r"};
   size_t from = 0;
   for (const std::string& part : wanted) {
     const size_t found = message.find(part, part.find("command line") == 0 ? 0 : from);
@@ -34,41 +40,56 @@ TEST(Traps, WordsForBooleans) {
 }
 
 TEST(Traps, Numbers) {
-  EXPECT_EQ(recipe_of(kLeast + "optim: {learning_rate: 1e-4, weight_decay: 0, eps: +1e-9}\n").optim.learning_rate, 1e-4);
+  EXPECT_EQ(recipe_of(kLeast + "optim: {learning_rate: 1e-4, weight_decay: 0, eps: +1e-9}\n").optim.learning_rate,
+            1e-4);
   EXPECT_EQ(recipe_of(kLeast + "optim: {max_grad_norm: 0}\n").optim.max_grad_norm, 0);
   EXPECT_THAT(refusal_of(kLeast + "optim: {lora_plus_ratio: 0.5}\n"),
               HasSubstr("optim.lora_plus_ratio: 0.5 is out of range"));
-  for (const char* text : {"010", "0x10", "0o17", "1_000", "1e3", "16.0", "'16'", "16 rows", "++1", "~", "[16]", "1:30"}) {
-    EXPECT_THAT(refusal_of(kLeast + "train: {seed: " + text + "}\n"), HasSubstr("train.seed: expected a whole decimal number")) << text;
+  for (const char* text :
+       {"010", "0x10", "0o17", "1_000", "1e3", "16.0", "'16'", "16 rows", "++1", "~", "[16]", "1:30"}) {
+    EXPECT_THAT(refusal_of(kLeast + "train: {seed: " + text + "}\n"),
+                HasSubstr("train.seed: expected a whole decimal number"))
+        << text;
   }
   EXPECT_THAT(refusal_of(kLeast + "train: {seed: 99999999999999999999}\n"), HasSubstr("out of range"));
   for (const char* text : {"1e400", ".nan", "nan", ".inf", "inf", "0x1p3", "1_0", "010", "00.5", "+-1", "1e", "''"}) {
-    EXPECT_THAT(refusal_of(kLeast + "optim: {learning_rate: " + text + "}\n"), HasSubstr("optim.learning_rate: expected a decimal number")) << text;
+    EXPECT_THAT(refusal_of(kLeast + "optim: {learning_rate: " + text + "}\n"),
+                HasSubstr("optim.learning_rate: expected a decimal number"))
+        << text;
   }
-  EXPECT_THAT(refusal_of(kLeast + "lora: {rank_pattern: {q_proj: 2.5}}\n"), HasSubstr("q_proj: expected a whole decimal number, 1 to 4096"));
+  EXPECT_THAT(refusal_of(kLeast + "lora: {rank_pattern: {q_proj: 2.5}}\n"),
+              HasSubstr("q_proj: expected a whole decimal number, 1 to 4096"));
 }
 
 TEST(Traps, NothingAsAValue) {
-  EXPECT_FALSE(recipe_of(kLeast + "lora:\n  init_from:\nparallel:\n").lora.init_from);  // nothing is none; a section may be empty
+  EXPECT_FALSE(recipe_of(kLeast + "lora:\n  init_from:\nparallel:\n")
+                   .lora.init_from);  // nothing is none; a section may be empty
   EXPECT_FALSE(recipe_of(kLeast + "eval: {prompts: none}\n").eval.prompts);
   EXPECT_EQ(recipe_of(kLeast + "eval: {prompts: 'none'}\n").eval.prompts, "none");
-  EXPECT_THAT(refusal_of("model:\n  path:\ndata: {train: a}\noutput: {dir: o}\n"), HasSubstr("model.path: expected a text, got nothing"));
+  EXPECT_THAT(refusal_of("model:\n  path:\ndata: {train: a}\noutput: {dir: o}\n"),
+              HasSubstr("model.path: expected a text, got nothing"));
 }
 
 TEST(Traps, DuplicateKeysAtAnyDepth) {
   const RecipeFile file(kLeast + "lora:\n  r: 8\n  alpha: 1\n  r: 4\nlora:\n  dropout: 0\n");
-  EXPECT_THAT(file.refused(), AllOf(HasSubstr(file.at(7, 3) + "lora.r is given twice (first on line 5)"), HasSubstr(file.at(8, 1) + "lora is given twice (first on line 4)")));
-  EXPECT_THAT(refusal_of(kLeast + "lora: {rank_pattern: {a: 1, b: 2, a: 3}}\n"), HasSubstr("lora.rank_pattern.a is given twice"));
-  EXPECT_THAT(refusal_of("model: {path: m}\noutput: {dir: o}\ndata: {train: [{path: a, path: b}]}\n"), HasSubstr("path is given twice"));
+  EXPECT_THAT(file.refused(), AllOf(HasSubstr(file.at(7, 3) + "lora.r is given twice (first on line 5)"),
+                                    HasSubstr(file.at(8, 1) + "lora is given twice (first on line 4)")));
+  EXPECT_THAT(refusal_of(kLeast + "lora: {rank_pattern: {a: 1, b: 2, a: 3}}\n"),
+              HasSubstr("lora.rank_pattern.a is given twice"));
+  EXPECT_THAT(refusal_of("model: {path: m}\noutput: {dir: o}\ndata: {train: [{path: a, path: b}]}\n"),
+              HasSubstr("path is given twice"));
   EXPECT_THAT(refusal_of(kLeast, {"lora.rank_pattern={a: 1, a: 2}"}), HasSubstr("a is given twice"));
-  EXPECT_EQ(recipe_of("model: {path: m}\noutput: {dir: o}\ndata: {train: [{path: a}, {path: b}]}\n").data.train.size(), 2u);
+  EXPECT_EQ(recipe_of("model: {path: m}\noutput: {dir: o}\ndata: {train: [{path: a}, {path: b}]}\n").data.train.size(),
+            2u);
 }
 
 TEST(Traps, AnchorsAliasesMergesAndTags) {
   const RecipeFile file("model: &m {path: m}\ndata: {train: t}\noutput:\n  <<: *m\n  dir: !!str o\n");
-  EXPECT_THAT(file.refused(), AllOf(HasSubstr(file.at(1, 8) + "anchors (&name)"), HasSubstr(file.at(4, 3) + "merge keys (<<)"), HasSubstr("aliases (*name)"),
-                                    HasSubstr("tags (tag:yaml.org,2002:str)")));
-  EXPECT_THAT(refusal_of(kLeast, {"lora.target_modules=*q_proj"}), HasSubstr("command line: lora.target_modules=*q_proj: the value cannot be read"));
+  EXPECT_THAT(file.refused(),
+              AllOf(HasSubstr(file.at(1, 8) + "anchors (&name)"), HasSubstr(file.at(4, 3) + "merge keys (<<)"),
+                    HasSubstr("aliases (*name)"), HasSubstr("tags (tag:yaml.org,2002:str)")));
+  EXPECT_THAT(refusal_of(kLeast, {"lora.target_modules=*q_proj"}),
+              HasSubstr("command line: lora.target_modules=*q_proj: the value cannot be read"));
   EXPECT_THAT(refusal_of(kLeast, {"lora.target_modules=&a [*a]"}), HasSubstr("aliases (*name)"));
 }
 
@@ -87,7 +108,9 @@ TEST(Traps, BombsAndCycles) {
 TEST(Traps, DepthNodesAndBytesAreBounded) {
   for (const size_t depth : {70, 600, 100000}) {
     EXPECT_THAT(refusal_of("a: " + std::string(depth, '[')), HasSubstr("cannot be read as a recipe")) << depth;
-    EXPECT_THAT(refusal_of("a: " + std::string(depth, '[') + std::string(depth, ']')), HasSubstr("cannot be read as a recipe")) << depth;
+    EXPECT_THAT(refusal_of("a: " + std::string(depth, '[') + std::string(depth, ']')),
+                HasSubstr("cannot be read as a recipe"))
+        << depth;
     EXPECT_THAT(refusal_of(kLeast, {"lora.r=" + std::string(depth, '{')}), HasSubstr("cannot be read")) << depth;
   }
   std::string many = kLeast + "lora:\n  target_modules: [";
@@ -102,14 +125,16 @@ TEST(Traps, TabsDocumentsAndShapes) {
   EXPECT_THAT(tab.refused(), HasSubstr(tab.at(3, 1) + "a tab indents this line"));
   EXPECT_THAT(refusal_of(kLeast + "---\nlora: {r: 2}\n"), HasSubstr("a recipe is one document"));
   EXPECT_EQ(recipe_of("---\n" + kLeast).lora.r, 16);
-  for (const char* text : {"", "\n\n", "# only a comment\n", "---\n"}) EXPECT_THAT(refusal_of(text), HasSubstr("the recipe is empty")) << text;
+  for (const char* text : {"", "\n\n", "# only a comment\n", "---\n"})
+    EXPECT_THAT(refusal_of(text), HasSubstr("the recipe is empty")) << text;
   EXPECT_THAT(refusal_of("- a\n- b\n"), HasSubstr("a recipe is a mapping of sections"));
   EXPECT_THAT(refusal_of("just words\n"), HasSubstr("a recipe is a mapping of sections"));
   EXPECT_THAT(refusal_of(kLeast + "lora: 16\n"), HasSubstr("lora is a section: its keys stand indented below it"));
   EXPECT_THAT(refusal_of(kLeast + "nonsense_section: {}\n"), HasSubstr("nonsense_section is unknown"));
   EXPECT_THAT(refusal_of(kLeast + "[a, b]: 1\n"), HasSubstr("a key must be a name"));
   EXPECT_THAT(refusal_of(kLeast + "device: {x: 1}\n"), HasSubstr("device has no parts"));
-  EXPECT_EQ(recipe_of("model: {path: m}\r\ndata:\r\n  train: t.jsonl\r\noutput: {dir: o}\r\n").data.train[0].path, "t.jsonl");
+  EXPECT_EQ(recipe_of("model: {path: m}\r\ndata:\r\n  train: t.jsonl\r\noutput: {dir: o}\r\n").data.train[0].path,
+            "t.jsonl");
 }
 
 TEST(Traps, FilesThatAreNotThere) {
@@ -126,36 +151,51 @@ TEST(Traps, MessagesCarryNoControlCharactersOfTheFile) {
 }
 
 TEST(Traps, CaretStandsUnderTheKeyAfterWideText) {
-  EXPECT_THAT(refusal_of(kLeast + "lora: {init_from: \"über\", q: 1}\n"), HasSubstr("    lora: {init_from: \"über\", q: 1}\n                              ^"));
+  EXPECT_THAT(refusal_of(kLeast + "lora: {init_from: \"über\", q: 1}\n"),
+              HasSubstr("    lora: {init_from: \"über\", q: 1}\n                              ^"));
 }
 
 TEST(Traps, NestedValuesPointInside) {
-  const RecipeFile file("model: {path: m}\noutput: {dir: o}\ndata:\n  train:\n    - path: a\n      wait: 2\n    - path: b\n      weight: -1\n  validation:\n    share: 2\nlora:\n  rank_pattern:\n    q_proj: x\noptim:\n  betas: [0.9, 1.5]\n");
-  EXPECT_THAT(file.refused(), AllOf(HasSubstr(file.at(6, 7) + "data.train: wait is unknown here; allowed: path, format, weight"), HasSubstr(file.at(10, 12) + "data.validation: share: 2 is out of range"),
-                                    HasSubstr(file.at(13, 13) + "lora.rank_pattern: q_proj: expected a whole decimal number"), HasSubstr(file.at(15, 16) + "optim.betas: 1.5 is out of range")));
+  const RecipeFile file(
+      "model: {path: m}\noutput: {dir: o}\ndata:\n  train:\n    - path: a\n      wait: 2\n    - path: b\n      weight: "
+      "-1\n  validation:\n    share: 2\nlora:\n  rank_pattern:\n    q_proj: x\noptim:\n  betas: [0.9, 1.5]\n");
+  EXPECT_THAT(file.refused(),
+              AllOf(HasSubstr(file.at(6, 7) + "data.train: wait is unknown here; allowed: path, format, weight"),
+                    HasSubstr(file.at(10, 12) + "data.validation: share: 2 is out of range"),
+                    HasSubstr(file.at(13, 13) + "lora.rank_pattern: q_proj: expected a whole decimal number"),
+                    HasSubstr(file.at(15, 16) + "optim.betas: 1.5 is out of range")));
   for (const char* text : {"[]", "[{}]", "[{format: text}]", "''", "[{path: [a]}]", "[{path: a, weight: 0}]"}) {
-    EXPECT_THAT(refusal_of(fmt::format("model: {{path: m}}\noutput: {{dir: o}}\ndata: {{train: {}}}\n", text)), HasSubstr("data.train: ")) << text;
+    EXPECT_THAT(refusal_of(fmt::format("model: {{path: m}}\noutput: {{dir: o}}\ndata: {{train: {}}}\n", text)),
+                HasSubstr("data.train: "))
+        << text;
   }
   EXPECT_THAT(refusal_of(kLeast + "lora: {target_modules: []}\n"), HasSubstr("got an empty list"));
 }
 
 TEST(Traps, ForeignSpellings) {
-  const std::vector<std::array<const char*, 3>> cases = {{"lora_rank", "LLaMA-Factory", "lora.r"},          {"base_model", "Axolotl", "model.path"},
-                                                         {"max_seq_len", "torchtune", "data.max_length"},  {"sequence_len", "Axolotl", "data.max_length"},
-                                                         {"num_train_epochs", "LLaMA-Factory", "train.epochs"}, {"gradient_accumulation_steps", "torchtune", "train.global_batch_size"},
-                                                         {"sample_packing", "Axolotl", "data.packing"},     {"output_dir", "torchtune", "output.dir"},
-                                                         {"lr_scheduler_type", "LLaMA-Factory", "optim.schedule"},
-                                                         {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"}};
+  const std::vector<std::array<const char*, 3>> cases = {
+      {"lora_rank", "LLaMA-Factory", "lora.r"},
+      {"base_model", "Axolotl", "model.path"},
+      {"max_seq_len", "torchtune", "data.max_length"},
+      {"sequence_len", "Axolotl", "data.max_length"},
+      {"num_train_epochs", "LLaMA-Factory", "train.epochs"},
+      {"gradient_accumulation_steps", "torchtune", "train.global_batch_size"},
+      {"sample_packing", "Axolotl", "data.packing"},
+      {"output_dir", "torchtune", "output.dir"},
+      {"lr_scheduler_type", "LLaMA-Factory", "optim.schedule"},
+      {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"}};
   for (const auto& [name, program, ours] : cases) {
     for (const std::string& text : {fmt::format("{}: 1\n", name), fmt::format("lora:\n  {}: 1\n", name)}) {
-      EXPECT_THAT(refusal_of(kLeast + text), AllOf(HasSubstr(std::string(name) + " is unknown; it is "), HasSubstr(program), HasSubstr(std::string("name for ") + ours)));
+      EXPECT_THAT(refusal_of(kLeast + text), AllOf(HasSubstr(std::string(name) + " is unknown; it is "),
+                                                   HasSubstr(program), HasSubstr(std::string("name for ") + ours)));
     }
   }
 }
 
 TEST(Overrides, WinOverTheFile) {
   const RecipeFile file(kLeast + "lora: {r: 8}\ntrain: {epochs: 3}\noptim: {warmup_ratio: 0.1}\n");
-  const ReadRecipe read = file.read({"lora.r=4", "lora.r=2", "data.train=other.jsonl", "train.max_steps=7", "optim.warmup_steps=1", "lora.target_modules=[q_proj]",
+  const ReadRecipe read = file.read({"lora.r=4", "lora.r=2", "data.train=other.jsonl", "train.max_steps=7",
+                                     "optim.warmup_steps=1", "lora.target_modules=[q_proj]",
                                      "data.validation={share: 0.1}", "lora.rank_pattern={a=b: 3}", "device=cpu"});
   EXPECT_EQ(read.recipe.lora.r, 2);
   EXPECT_EQ(read.recipe.data.train, (std::vector<DataFile>{{"other.jsonl", RowFormat::automatic, 1}}));
@@ -184,16 +224,25 @@ TEST(Overrides, OneOfAPairReplacesTheOtherInBothDirections) {
 }
 
 TEST(Overrides, AreLocatedAsCommandLine) {
-  for (const auto& [text, says] : std::vector<std::pair<std::string, std::string>>{{"lora.r=0", "out of range"}, {"lora.q=1", "lora.q is unknown"}, {"lora_r=1", "Axolotl"},
-                                                                                   {"lora.r", "section.key=value"}, {"=1", "section.key=value"}, {"lora={r: 1}", "is a section"},
-                                                                                   {"lora.r=[", "cannot be read"}, {"lora.r=", "got nothing"}, {"data.train.0.path=a", "has no parts"}}) {
+  for (const auto& [text, says] :
+       std::vector<std::pair<std::string, std::string>>{{"lora.r=0", "out of range"},
+                                                        {"lora.q=1", "lora.q is unknown"},
+                                                        {"lora_r=1", "Axolotl"},
+                                                        {"lora.r", "section.key=value"},
+                                                        {"=1", "section.key=value"},
+                                                        {"lora={r: 1}", "is a section"},
+                                                        {"lora.r=[", "cannot be read"},
+                                                        {"lora.r=", "got nothing"},
+                                                        {"data.train.0.path=a", "has no parts"}}) {
     EXPECT_THAT(refusal_of(kLeast, {text}), AllOf(HasSubstr("command line: " + text + ": "), HasSubstr(says))) << text;
   }
 }
 
 TEST(Overrides, PairsExcludeEachOther) {
-  EXPECT_THAT(refusal_of(kLeast + "train: {epochs: 1, max_steps: 2}\n"), HasSubstr("train.epochs and train.max_steps exclude each other"));
-  EXPECT_THAT(refusal_of(kLeast, {"optim.warmup_steps=1", "optim.warmup_ratio=0.1"}), HasSubstr("optim.warmup_ratio and optim.warmup_steps exclude each other"));
+  EXPECT_THAT(refusal_of(kLeast + "train: {epochs: 1, max_steps: 2}\n"),
+              HasSubstr("train.epochs and train.max_steps exclude each other"));
+  EXPECT_THAT(refusal_of(kLeast, {"optim.warmup_steps=1", "optim.warmup_ratio=0.1"}),
+              HasSubstr("optim.warmup_ratio and optim.warmup_steps exclude each other"));
 }
 
 TEST(Mesh, TheRestIsDataParallel) {
@@ -202,23 +251,31 @@ TEST(Mesh, TheRestIsDataParallel) {
   EXPECT_EQ(shape.tp(), 2);
   EXPECT_EQ(shape.pp(), 2);
   EXPECT_EQ(shape.dp(), 4);
-  expect_error(Fault::bad_recipe, {"tp 2 · pp 2 · dp (the rest)", "which is 6", "a multiple of 4"}, [&] { check_mesh(r, 6); });
+  expect_error(Fault::bad_recipe, {"tp 2 · pp 2 · dp (the rest)", "which is 6", "a multiple of 4"},
+               [&] { check_mesh(r, 6); });
   expect_error(Fault::bad_recipe, {"which is 1"}, [&] { check_mesh(r, 1); });
-  expect_error(Fault::bad_recipe, {"train.global_batch_size 16 is not a multiple of train.micro_batch_size 1 · dp 3 = 3"}, [&] { check_mesh(recipe_of(kLeast), 3); });
+  expect_error(Fault::bad_recipe,
+               {"train.global_batch_size 16 is not a multiple of train.micro_batch_size 1 · dp 3 = 3"},
+               [&] { check_mesh(recipe_of(kLeast), 3); });
   const Recipe fixed = recipe_of(kLeast + "parallel: {tp: 2, dp: 2}\n");
   EXPECT_EQ(check_mesh(fixed, 4).dp(), 2);
-  expect_error(Fault::bad_recipe, {"tp 2 · pp 1 · dp 2", "which is 8", "start 4 ranks (-n 4)"}, [&] { check_mesh(fixed, 8); });
+  expect_error(Fault::bad_recipe, {"tp 2 · pp 1 · dp 2", "which is 8", "start 4 ranks (-n 4)"},
+               [&] { check_mesh(fixed, 8); });
 }
 
 TEST(Mesh, BatchThatNoMeshFitsIsARecipeError) {
   const RecipeFile file(kLeast + "train:\n  micro_batch_size: 3\n  global_batch_size: 16\n");
-  EXPECT_THAT(file.refused(), HasSubstr(file.at(6, 3) + "train.global_batch_size 16 is not a multiple of train.micro_batch_size 3 · dp 1 = 3"));
+  EXPECT_THAT(
+      file.refused(),
+      HasSubstr(file.at(6, 3) + "train.global_batch_size 16 is not a multiple of train.micro_batch_size 3 · dp 1 = 3"));
   EXPECT_THAT(refusal_of(kLeast + "parallel: {dp: 5}\n"), HasSubstr("dp 5 = 5"));
 }
 
 // Bytes of a good recipe changed at random: accepted or refused with bad_recipe, never anything else.
 TEST(Traps, ChangedBytesNeverBreakTheReader) {
-  const std::string good = "model: {path: m}\ndata:\n  train: [{path: a, weight: 1.5}, b]\n  validation: {share: 0.1}\noutput: {dir: \"o\"}\nlora:\n  r: 8\n  rank_pattern: {'q': 4}\n  target_modules: [q_proj]\n# end\n";
+  const std::string good =
+      "model: {path: m}\ndata:\n  train: [{path: a, weight: 1.5}, b]\n  validation: {share: 0.1}\noutput: {dir: "
+      "\"o\"}\nlora:\n  r: 8\n  rank_pattern: {'q': 4}\n  target_modules: [q_proj]\n# end\n";
   const ScratchDirectory directory;
   const auto read_text_as = [&](const char* name, const std::string& text) {
     fs::remove(directory / name);  // rewriting a file in place may wait for the disk
@@ -242,7 +299,8 @@ TEST(Traps, ChangedBytesNeverBreakTheReader) {
     try {
       const ReadRecipe read = read_text_as("changed.yaml", text);
       ++accepted;
-      ASSERT_EQ(read_text_as("resolved.yaml", resolved_recipe(read)).recipe, read.recipe) << text << "\n" << resolved_recipe(read);
+      ASSERT_EQ(read_text_as("resolved.yaml", resolved_recipe(read)).recipe, read.recipe) << text << "\n"
+                                                                                          << resolved_recipe(read);
     } catch (const Error& error) {
       ASSERT_EQ(static_cast<int>(error.fault()), static_cast<int>(Fault::bad_recipe)) << text << "\n" << error.what();
     }

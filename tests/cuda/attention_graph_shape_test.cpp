@@ -24,9 +24,15 @@ struct Call {
       row += n;
     }
     const int64_t q = 8 * head_dim, kv = 2 * head_dim, pitch = q + 2 * kv + margin;
-    const auto tensor = [&](int64_t cols, int64_t to_next, DType type = DType::bf16) { return Tensor{nullptr, row, cols, to_next, type}; };
-    call = {.q = tensor(q, pitch), .kv = {.k = tensor(kv, pitch), .v = tensor(kv, pitch)}, .segments = segments,
-            .shape = {.heads = 8, .kv_heads = 2, .head_dim = head_dim, .scale = 0.25f}, .o = tensor(q, q), .lse = tensor(8, 8, DType::f32)};
+    const auto tensor = [&](int64_t cols, int64_t to_next, DType type = DType::bf16) {
+      return Tensor{nullptr, row, cols, to_next, type};
+    };
+    call = {.q = tensor(q, pitch),
+            .kv = {.k = tensor(kv, pitch), .v = tensor(kv, pitch)},
+            .segments = segments,
+            .shape = {.heads = 8, .kv_heads = 2, .head_dim = head_dim, .scale = 0.25f},
+            .o = tensor(q, q),
+            .lse = tensor(8, 8, DType::f32)};
     gradients = {.d_o = tensor(q, q), .dq = tensor(q, pitch), .dk = tensor(kv, pitch), .dv = tensor(kv, pitch)};
   }
 };
@@ -59,22 +65,24 @@ TEST(GraphShape, OnlyPackedCausalDocumentsFit) {
   };
   EXPECT_FALSE(refused([](Call&) {}));
   EXPECT_TRUE(refused([](Call& c) { c.segments.clear(); }));
-  EXPECT_TRUE(refused([](Call& c) { c.segments[1].q0 += 1; }));                                 // a gap
-  EXPECT_TRUE(refused([](Call& c) { c.segments[1].k0 = 0; }));                                  // keys elsewhere
-  EXPECT_TRUE(refused([](Call& c) { c.segments[1].nk = 12, c.segments[1].offset = 5; }));       // keys before the queries
-  EXPECT_TRUE(refused([](Call& c) { c.segments[0].offset = 4; }));                              // not causal
+  EXPECT_TRUE(refused([](Call& c) { c.segments[1].q0 += 1; }));                            // a gap
+  EXPECT_TRUE(refused([](Call& c) { c.segments[1].k0 = 0; }));                             // keys elsewhere
+  EXPECT_TRUE(refused([](Call& c) { c.segments[1].nk = 12, c.segments[1].offset = 5; }));  // keys before the queries
+  EXPECT_TRUE(refused([](Call& c) { c.segments[0].offset = 4; }));                         // not causal
   static const int32_t table[] = {0};
   EXPECT_TRUE(refused([](Call& c) { c.segments[0].block_table = table; }));
   EXPECT_TRUE(refused([](Call& c) { c.call.q.dtype = DType::f32; }));
   EXPECT_TRUE(refused([](Call& c) { c.call.shape.head_dim = 20; }));
   EXPECT_TRUE(refused([](Call& c) { c.call.shape.head_dim = 136; }));
-  EXPECT_TRUE(refused([](Call& c) { c.call.kv.k.data = reinterpret_cast<void*>(8); }));         // not on 16 bytes
+  EXPECT_TRUE(refused([](Call& c) { c.call.kv.k.data = reinterpret_cast<void*>(8); }));  // not on 16 bytes
   EXPECT_TRUE(refused([](Call& c) { c.gradients.dv.pitch += 4; }));
-  EXPECT_TRUE(refused([](Call& c) { c.segments = {{.q0 = 0, .nq = 1, .k0 = 0, .nk = 1}}; }));   // single rows only
+  EXPECT_TRUE(refused([](Call& c) { c.segments = {{.q0 = 0, .nq = 1, .k0 = 0, .nk = 1}}; }));  // single rows only
 }
 
 TEST(GraphShape, CallsOfABucketShareAGraph) {
-  const auto shape = [](const Call& c, bool backward, int64_t rows_seen) { return graph_shape(c.call, backward ? &c.gradients : nullptr, true, rows_seen); };
+  const auto shape = [](const Call& c, bool backward, int64_t rows_seen) {
+    return graph_shape(c.call, backward ? &c.gradients : nullptr, true, rows_seen);
+  };
   EXPECT_EQ(shape(Call({70, 3, 100}), false, 192), shape(Call({5, 128, 9, 10}), false, 4096));
   EXPECT_NE(shape(Call({70}), false, 128), shape(Call({129}), false, 192));
   EXPECT_NE(shape(Call({70}), false, 128), shape(Call({70, 1}), false, 128));
@@ -84,7 +92,8 @@ TEST(GraphShape, CallsOfABucketShareAGraph) {
   EXPECT_TRUE(shape(Call({70}), true, 128).deterministic);
 }
 
-// dq, dk and dv with their pitch of 200 and four query heads on each of dk's and dv's: 200·(1 + 2·4) elements a row; dense, 8·16 for each row of the bucket.
+// dq, dk and dv with their pitch of 200 and four query heads on each of dk's and dv's: 200·(1 + 2·4) elements a row;
+// dense, 8·16 for each row of the bucket.
 TEST(EqualShape, HasTheNumbersThemselvesAndNoTables) {
   EXPECT_FALSE(equal_shape(Call({5, 6}).call));
   const Call three({70, 70, 70}, 16, 8, 11);
@@ -100,13 +109,15 @@ TEST(EqualShape, HasTheNumbersThemselvesAndNoTables) {
 }
 
 TEST(GraphShape, TheWorkspaceIsLaidOutTheSmallerWay) {
-  const auto rows = [](const Call& c, int64_t rows_seen) { return graph_shape(c.call, &c.gradients, false, rows_seen).rows; };
-  EXPECT_EQ(rows(Call({4096}), 4096), 0);                                              // one document: dense
+  const auto rows = [](const Call& c, int64_t rows_seen) {
+    return graph_shape(c.call, &c.gradients, false, rows_seen).rows;
+  };
+  EXPECT_EQ(rows(Call({4096}), 4096), 0);  // one document: dense
   std::vector<int64_t> mixed(63, 10);
   mixed.push_back(4096);
-  EXPECT_EQ(rows(Call(mixed), 5120), 5121);                                            // dense would be 64·4096 rows
-  EXPECT_EQ(rows(Call(mixed, 24), 5120), 0);                                           // head_dim 24: not by rows
-  EXPECT_EQ(graph_shape(Call(mixed).call, nullptr, false, 5120).rows, 0);              // the forward has none
+  EXPECT_EQ(rows(Call(mixed), 5120), 5121);                                // dense would be 64·4096 rows
+  EXPECT_EQ(rows(Call(mixed, 24), 5120), 0);                               // head_dim 24: not by rows
+  EXPECT_EQ(graph_shape(Call(mixed).call, nullptr, false, 5120).rows, 0);  // the forward has none
 }
 
 TEST(GraphShape, TheWorkspacesPartsBeginOnBoundaries) {
@@ -148,10 +159,21 @@ struct Decoded {
 
   explicit Decoded(const std::vector<int64_t>& keys) {
     const int64_t sequences = static_cast<int64_t>(keys.size()), rows = 64 + sequences * 2000;
-    for (int64_t i = 0; i < sequences; ++i) segments.push_back({.q0 = 1 + i, .nq = 1, .k0 = 64 + i * 2000, .nk = keys[static_cast<size_t>(i)], .offset = keys[static_cast<size_t>(i)] - 1});
-    const auto tensor = [](int64_t n, int64_t cols, int64_t pitch, DType type = DType::bf16) { return Tensor{nullptr, n, cols, pitch, type}; };
-    call = {.q = tensor(sequences + 1, 128, 192), .kv = {.k = tensor(rows, 32, 40), .v = tensor(rows, 32, 48)}, .segments = segments,
-            .shape = {.heads = 8, .kv_heads = 2, .head_dim = 16, .scale = 0.25f}, .o = tensor(sequences + 1, 128, 136), .lse = tensor(sequences + 1, 8, 8, DType::f32)};
+    for (int64_t i = 0; i < sequences; ++i)
+      segments.push_back({.q0 = 1 + i,
+                          .nq = 1,
+                          .k0 = 64 + i * 2000,
+                          .nk = keys[static_cast<size_t>(i)],
+                          .offset = keys[static_cast<size_t>(i)] - 1});
+    const auto tensor = [](int64_t n, int64_t cols, int64_t pitch, DType type = DType::bf16) {
+      return Tensor{nullptr, n, cols, pitch, type};
+    };
+    call = {.q = tensor(sequences + 1, 128, 192),
+            .kv = {.k = tensor(rows, 32, 40), .v = tensor(rows, 32, 48)},
+            .segments = segments,
+            .shape = {.heads = 8, .kv_heads = 2, .head_dim = 16, .scale = 0.25f},
+            .o = tensor(sequences + 1, 128, 136),
+            .lse = tensor(sequences + 1, 8, 8, DType::f32)};
   }
 };
 
@@ -169,8 +191,10 @@ TEST(DecodeShape, OnlyLongCachesAtOneDistanceFit) {
   EXPECT_FALSE(fits([](Decoded& d) { d.segments[2].k0 += 8; }));                             // another distance
   EXPECT_FALSE(fits([](Decoded& d) { d.segments[2].q0 += 1; }));
   EXPECT_FALSE(fits([](Decoded& d) { d.segments[1].nq = 2; }));
-  EXPECT_FALSE(fits([](Decoded& d) { d.segments[0].offset = 3; }));                          // it does not see all
-  EXPECT_FALSE(fits([](Decoded& d) { d.segments[2].nk = 2001, d.segments[2].offset = 2000; }));  // more than the distance: one cache would reach into the next
+  EXPECT_FALSE(fits([](Decoded& d) { d.segments[0].offset = 3; }));  // it does not see all
+  EXPECT_FALSE(fits([](Decoded& d) {
+    d.segments[2].nk = 2001, d.segments[2].offset = 2000;
+  }));  // more than the distance: one cache would reach into the next
   static const int32_t table[] = {0};
   EXPECT_FALSE(fits([](Decoded& d) { d.segments[1].block_table = table; }));
   EXPECT_FALSE(fits([](Decoded& d) { d.call.q.dtype = DType::f32; }));

@@ -1,4 +1,5 @@
-// Attention on CUDA: what goes to the device and how often, which path is taken, and that alignment does not change a decoded row.
+// Attention on CUDA: what goes to the device and how often, which path is taken, and that alignment does not change a
+// decoded row.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,7 +17,9 @@ using namespace reference;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-Segment causal(int64_t begin, int64_t length) { return {.q0 = begin, .nq = length, .k0 = begin, .nk = length, .offset = 0}; }
+Segment causal(int64_t begin, int64_t length) {
+  return {.q0 = begin, .nq = length, .k0 = begin, .nk = length, .offset = 0};
+}
 
 struct Problem {
   AttentionShape shape;
@@ -43,7 +46,10 @@ struct Fixture {
   Uploader uploader{nullptr};
   CudaAttention attention;
   explicit Fixture(bool own_kernels_only = false)
-      : attention(nullptr, uploader, traffic, {.own_kernels_only = own_kernels_only, .log = [this](const std::string& line) { lines.push_back(line); }}) {}
+      : attention(
+            nullptr, uploader, traffic,
+            {.own_kernels_only = own_kernels_only, .log = [this](const std::string& line) { lines.push_back(line); }}) {
+  }
 };
 
 TEST(CudaAttention, AllLayersOfAMicroBatchShareOneUpload) {

@@ -7,7 +7,8 @@
 namespace drover::cuda {
 namespace {
 
-static_assert(low_rank_strip(0) == 0 && low_rank_strip(1) == 64 && low_rank_strip(64) == 64 && low_rank_strip(65) == 128);
+static_assert(low_rank_strip(0) == 0 && low_rank_strip(1) == 64 && low_rank_strip(64) == 64 &&
+              low_rank_strip(65) == 128);
 
 TEST(Augmented, ForwardIsOneProductAndEqualsTheTermsApart) {
   CudaBackend backend({});
@@ -59,7 +60,9 @@ TEST(Augmented, BackwardIsOneProductAndEqualsTheTermsApart) {
 
 TEST(Augmented, OnlyWhatLiesInItsPlaceIsTaken) {
   const Widened at(5, DType::bf16);
-  const auto forward = [&](const std::vector<LowRank>& terms) { return augmented_forward(at.input(), at.weight(), terms).possible; };
+  const auto forward = [&](const std::vector<LowRank>& terms) {
+    return augmented_forward(at.input(), at.weight(), terms).possible;
+  };
   const Augmented wide = augmented_forward(at.input(), at.weight(), at.terms());
   ASSERT_TRUE(wide.possible);
   EXPECT_EQ(wide.x.cols, 24 + Widened::kStrip);

@@ -23,15 +23,23 @@ struct Buffers {
         d_qkv(drawn_matrix(5, rows, 12 * 128, DType::bf16), DType::bf16, 64) {}
   static Tensor heads(Tensor t, int64_t first, int64_t count) { return t.columns(first * 128, count * 128); }
   AttentionCall call(std::span<const Segment> segments) const {
-    return {.q = heads(qkv, 0, 8), .kv = {.k = heads(qkv, 8, 2), .v = heads(qkv, 10, 2)}, .segments = segments, .shape = shape, .o = o, .lse = lse};
+    return {.q = heads(qkv, 0, 8),
+            .kv = {.k = heads(qkv, 8, 2), .v = heads(qkv, 10, 2)},
+            .segments = segments,
+            .shape = shape,
+            .o = o,
+            .lse = lse};
   }
-  AttentionGradients gradients() const { return {.d_o = d_o, .dq = heads(d_qkv, 0, 8), .dk = heads(d_qkv, 8, 2), .dv = heads(d_qkv, 10, 2)}; }
+  AttentionGradients gradients() const {
+    return {.d_o = d_o, .dq = heads(d_qkv, 0, 8), .dk = heads(d_qkv, 8, 2), .dv = heads(d_qkv, 10, 2)};
+  }
 };
 
 double apart(const Held& a, const Held& b) {
   const Doubles x = a.values(), y = b.values();
   double difference = 0, size = 0;
-  for (size_t i = 0; i < x.values.size(); ++i) difference += (x.values[i] - y.values[i]) * (x.values[i] - y.values[i]), size += y.values[i] * y.values[i];
+  for (size_t i = 0; i < x.values.size(); ++i)
+    difference += (x.values[i] - y.values[i]) * (x.values[i] - y.values[i]), size += y.values[i] * y.values[i];
   return std::sqrt(difference / size);
 }
 
@@ -39,7 +47,8 @@ struct BothWays {
   CudaBackend backend{CudaSettings{}};
   Uploader uploader{backend.stream()};
   Traffic traffic;
-  CudaAttention chosen{backend.stream(), uploader, traffic, {}}, own{backend.stream(), uploader, traffic, {.own_kernels_only = true}};
+  CudaAttention chosen{backend.stream(), uploader, traffic, {}},
+      own{backend.stream(), uploader, traffic, {.own_kernels_only = true}};
 };
 
 TEST(CudnnAttention, TakesPackedDocumentsAndAgreesWithOwnKernels) {
@@ -68,7 +77,8 @@ TEST(CudnnAttention, EqualLengthsThatComeAgainAgreeWithOwnKernels) {
   for (const int64_t documents : {1, 3}) {
     constexpr int64_t kLength = 200, kFirst = 5;
     std::vector<Segment> segments;
-    for (int64_t i = 0; i < documents; ++i) segments.push_back({.q0 = kFirst + i * kLength, .nq = kLength, .k0 = kFirst + i * kLength, .nk = kLength});
+    for (int64_t i = 0; i < documents; ++i)
+      segments.push_back({.q0 = kFirst + i * kLength, .nq = kLength, .k0 = kFirst + i * kLength, .nk = kLength});
     const Buffers a(kFirst + documents * kLength), b(kFirst + documents * kLength);
     ways.own.forward(b.call(segments));
     ways.own.backward(b.call(segments), b.gradients());

@@ -1,4 +1,5 @@
-// The CUDA backend over the emulation in this folder: device memory is host memory, and every call is done when it returns.
+// The CUDA backend over the emulation in this folder: device memory is host memory, and every call is done when it
+// returns.
 #include <cstdlib>
 
 #include "kernels/cuda/cuda_backend.h"

@@ -22,8 +22,10 @@ TEST(FewRows, AreRightInAnyNumberAtAnyAlignment) {
             const Held fresh(Widened::poisoned(rows, outputs), out, 3), added(old, out, 3);
             gemv(nullptr, 0.5f, x, w, 0, fresh);
             gemv(nullptr, 0.5f, x, w, 2, added);
-            EXPECT_TRUE(as_expected(fresh, product(Trans::no, Trans::yes, 0.5, bounded(x.values()), bounded(w.values()), 0, bounded(old))));
-            EXPECT_TRUE(as_expected(added, product(Trans::no, Trans::yes, 0.5, bounded(x.values()), bounded(w.values()), 2, bounded(old))));
+            EXPECT_TRUE(as_expected(
+                fresh, product(Trans::no, Trans::yes, 0.5, bounded(x.values()), bounded(w.values()), 0, bounded(old))));
+            EXPECT_TRUE(as_expected(
+                added, product(Trans::no, Trans::yes, 0.5, bounded(x.values()), bounded(w.values()), 2, bounded(old))));
           }
         }
       }
@@ -34,9 +36,11 @@ TEST(FewRows, AreRightInAnyNumberAtAnyAlignment) {
 // A weight with so many outputs that a warp takes more of them.
 TEST(FewRows, AreRightOfAWideWeight) {
   for (const int64_t rows : {int64_t{1}, int64_t{3}, kGemvRows}) {
-    const Held x(drawn_matrix(1, rows, 72, DType::bf16), DType::bf16), w(drawn_matrix(2, 8195, 72, DType::bf16), DType::bf16), y(Widened::poisoned(rows, 8195), DType::f32);
+    const Held x(drawn_matrix(1, rows, 72, DType::bf16), DType::bf16),
+        w(drawn_matrix(2, 8195, 72, DType::bf16), DType::bf16), y(Widened::poisoned(rows, 8195), DType::f32);
     gemv(nullptr, 1, x, w, 0, y);
-    EXPECT_TRUE(as_expected(y, product(Trans::no, Trans::yes, 1, bounded(x.values()), bounded(w.values()), 0, bounded(Doubles(rows, 8195)))));
+    EXPECT_TRUE(as_expected(y, product(Trans::no, Trans::yes, 1, bounded(x.values()), bounded(w.values()), 0,
+                                       bounded(Doubles(rows, 8195)))));
   }
 }
 
@@ -45,7 +49,8 @@ TEST(FewRows, ARowDoesNotDependOnTheOthers) {
   for (const DType type : kFloats) {
     const int64_t in = 520, outputs = 19;
     const Doubles rows = drawn_matrix(1, kGemvRows, in, type), weights = drawn_matrix(2, outputs, in, type);
-    const Held x(rows, type), w(weights, type), x_unaligned(rows, type, 1), w_unaligned(weights, type, 3), all(kGemvRows, outputs, DType::f32);
+    const Held x(rows, type), w(weights, type), x_unaligned(rows, type, 1), w_unaligned(weights, type, 3),
+        all(kGemvRows, outputs, DType::f32);
     gemv(nullptr, 1, x, w, 0, all);
     for (int64_t count = 1; count <= kGemvRows; ++count) {
       for (int64_t first = 0; first + count <= kGemvRows; ++first) {
@@ -65,7 +70,8 @@ class AtTheEdge {
   AtTheEdge(const Doubles& values, DType type) {
     const int64_t bytes = values.rows * values.cols * size_of(type), page = 4096;
     readable_ = static_cast<size_t>((bytes + page - 1) / page * page);
-    block_ = static_cast<char*>(mmap(nullptr, readable_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    block_ =
+        static_cast<char*>(mmap(nullptr, readable_ + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     mprotect(block_ + readable_, page, PROT_NONE);
     tensor_ = matrix(block_ + readable_ - bytes, values.rows, values.cols, type);
     Widened::fill(tensor_, values);
@@ -88,7 +94,8 @@ TEST(FewRows, NothingBeyondTheOperandsIsRead) {
         const AtTheEdge x(drawn_matrix(1, rows, in, type), type), w(drawn_matrix(2, 37, in, type), type);
         const Held y(rows, 37, DType::f32);
         gemv(nullptr, 1, x, w, 0, y);
-        EXPECT_TRUE(as_expected(y, product(Trans::no, Trans::yes, 1, bounded(values_of(x)), bounded(values_of(w)), 0, bounded(Doubles(rows, 37)))));
+        EXPECT_TRUE(as_expected(y, product(Trans::no, Trans::yes, 1, bounded(values_of(x)), bounded(values_of(w)), 0,
+                                           bounded(Doubles(rows, 37)))));
       }
     }
   }
@@ -133,8 +140,10 @@ TEST(Panels, JoinWithoutSeams) {
     int64_t m, n, k;
     bool narrow_left;
   };
-  const Case cases[] = {{Trans::no, Trans::no, long_side, 2, 1024, true},  {Trans::yes, Trans::no, 1024, 2, long_side, true},
-                        {Trans::no, Trans::no, 2, 1024, long_side, false}, {Trans::no, Trans::yes, 2, long_side, 1024, false},
+  const Case cases[] = {{Trans::no, Trans::no, long_side, 2, 1024, true},
+                        {Trans::yes, Trans::no, 1024, 2, long_side, true},
+                        {Trans::no, Trans::no, 2, 1024, long_side, false},
+                        {Trans::no, Trans::yes, 2, long_side, 1024, false},
                         {Trans::no, Trans::no, long_side, 1024, 2, true}};
   for (const Case& c : cases) {
     for (const DType out : kFloats) {

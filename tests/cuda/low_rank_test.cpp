@@ -1,4 +1,5 @@
-// The one pass for v and grad_b: what it takes, and that its pieces join. Its results are tested with the other products (kernels/gemm_test.cpp).
+// The one pass for v and grad_b: what it takes, and that its pieces join. Its results are tested with the other
+// products (kernels/gemm_test.cpp).
 #include "kernels/cuda/low_rank.h"
 
 #include <gtest/gtest.h>
@@ -15,12 +16,16 @@ using namespace reference;
 struct Problem {
   Held dy, u, b, grad_b;
   Problem(int64_t rows, DType type = DType::bf16)
-      : dy(drawn_matrix(1, rows, 336 + 64, type), type), u(drawn_matrix(2, rows, 32, type), type), b(drawn_matrix(3, 336, 16, type), type), grad_b(drawn_matrix(4, 336, 16, DType::f32), DType::f32) {}
+      : dy(drawn_matrix(1, rows, 336 + 64, type), type),
+        u(drawn_matrix(2, rows, 32, type), type),
+        b(drawn_matrix(3, 336, 16, type), type),
+        grad_b(drawn_matrix(4, 336, 16, DType::f32), DType::f32) {}
   Tensor gradient() const { return Tensor(dy).columns(0, 336); }
   Tensor v() const { return Tensor(dy).columns(336, 64); }
   std::vector<LowRankGradient> terms() const {
     const auto term = [&](int64_t first, int64_t count, int64_t rank) {
-      return LowRankGradient{Tensor(u).columns(rank, 16), Tensor(b).rows_from(first, count), Tensor(grad_b).rows_from(first, count), 2, first};
+      return LowRankGradient{Tensor(u).columns(rank, 16), Tensor(b).rows_from(first, count),
+                             Tensor(grad_b).rows_from(first, count), 2, first};
     };
     return {term(0, 264, 0), term(264, 72, 16)};
   }
@@ -38,7 +43,8 @@ TEST(LowRankBackward, ManyPiecesAreTheWhole) {
   EXPECT_LE(traffic_of_few.allocated_bytes, in_pieces.workspace_bytes());
   EXPECT_TRUE(exactly(pieces.dy, whole.dy.values()));  // a row of v does not know of the others
   const Doubles one = whole.grad_b.values(), other = pieces.grad_b.values();
-  for (size_t i = 0; i < one.values.size(); ++i) ASSERT_NEAR(one.values[i], other.values[i], 1e-4 * (1 + std::abs(one.values[i])));
+  for (size_t i = 0; i < one.values.size(); ++i)
+    ASSERT_NEAR(one.values[i], other.values[i], 1e-4 * (1 + std::abs(one.values[i])));
 }
 
 TEST(LowRankBackward, TakesWholePacksOfBf16OnBoundaries) {

@@ -1,4 +1,5 @@
-// What the tests of CUDA's matrix products share: operands of one product, and those of a linear whose low-rank terms lie in strips.
+// What the tests of CUDA's matrix products share: operands of one product, and those of a linear whose low-rank terms
+// lie in strips.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -24,15 +25,18 @@ struct Product {
   void run(Matmul& matmul) const { matmul(Trans::no, Trans::no, 1, a, b, 0, c); }
   MatmulKey key() const { return matmul_key(Trans::no, Trans::no, a, b, 0, c); }
   testing::AssertionResult right() const {
-    return as_expected(c, product(Trans::no, Trans::no, 1, bounded(a.values()), bounded(b.values()), 0, bounded(Doubles(c->rows, c->cols))));
+    return as_expected(c, product(Trans::no, Trans::no, 1, bounded(a.values()), bounded(b.values()), 0,
+                                  bounded(Doubles(c->rows, c->cols))));
   }
 };
 
-// A linear of two adapted members with an unadapted one between, its operands widened by strips. What lies beyond a strip is NaN.
+// A linear of two adapted members with an unadapted one between, its operands widened by strips. What lies beyond a
+// strip is NaN.
 struct Widened {
-  static constexpr int64_t kIn = 24, kOut[3] = {16, 8, 24}, kRank[2] = {3, 6}, kColumn[2] = {0, 24}, kAllOut = 48, kAllRank = 9, kStrip = low_rank_strip(kAllRank);
+  static constexpr int64_t kIn = 24, kOut[3] = {16, 8, 24}, kRank[2] = {3, 6}, kColumn[2] = {0, 24}, kAllOut = 48,
+                           kAllRank = 9, kStrip = low_rank_strip(kAllRank);
   int64_t t;
-  Held x, w, dy;                    // whole buffers
+  Held x, w, dy;                      // whole buffers
   Held apart_b[2], apart_v, apart_a;  // the same terms elsewhere
   Widened(int64_t rows, DType type)
       : t(rows),
@@ -67,7 +71,9 @@ struct Widened {
   Tensor gradient() const { return Tensor(dy).columns(0, kAllOut); }
   Tensor v() const { return Tensor(dy).columns(kAllOut, kAllRank); }
   Tensor a() const { return Tensor(w).rows_from(kAllOut, kAllRank).columns(0, kIn); }
-  Tensor b(int i) const { return Tensor(w).rows_from(kColumn[i], kOut[2 * i]).columns(kIn + (i == 0 ? 0 : kRank[0]), kRank[i]); }
+  Tensor b(int i) const {
+    return Tensor(w).rows_from(kColumn[i], kOut[2 * i]).columns(kIn + (i == 0 ? 0 : kRank[0]), kRank[i]);
+  }
   std::vector<LowRank> terms() const { return terms_of(a(), b(0), b(1)); }
   std::vector<LowRank> terms_apart() const { return terms_of(apart_a, apart_b[0], apart_b[1]); }
   std::vector<LowRank> terms_of(Tensor a, Tensor b0, Tensor b1) const {
@@ -99,7 +105,8 @@ struct Widened {
     return reference::linear(bounded(values_of(input())), bounded(values_of(weight())), low, bounded(old));
   }
   Matrix<Bounded> expected_dx() const {
-    return reference::linear_dx(bounded(values_of(gradient())), bounded(values_of(weight())), bounded(values_of(v())), bounded(values_of(a())));
+    return reference::linear_dx(bounded(values_of(gradient())), bounded(values_of(weight())), bounded(values_of(v())),
+                                bounded(values_of(a())));
   }
 };
 

@@ -52,7 +52,9 @@ TEST(Matmul, TheKeyHoldsWhatAnAlgorithmMayDependOn) {
     EXPECT_NE(other, key);
     EXPECT_NE(text_of(other), text_of(key));
   }
-  const auto alignment = [&](Tensor left) { return matmul_key(Trans::no, Trans::yes, left, Tensor(b).columns(0, left.cols), 0, c).alignment; };
+  const auto alignment = [&](Tensor left) {
+    return matmul_key(Trans::no, Trans::yes, left, Tensor(b).columns(0, left.cols), 0, c).alignment;
+  };
   EXPECT_EQ(alignment(Tensor(a).columns(4, 8)), 8);
   EXPECT_EQ(alignment(Tensor(a).columns(1, 8)), 2);
 }
@@ -94,7 +96,8 @@ TEST(Matmul, WhatDoesNotFitIsRefusedByShape) {
     }
     return std::string();
   };
-  const Held wide(3, 8, DType::f32), narrow(4, 8, DType::bf16), long_one(4, 9, DType::f32), f32(3, 4, DType::f32), bf16(3, 4, DType::bf16);
+  const Held wide(3, 8, DType::f32), narrow(4, 8, DType::bf16), long_one(4, 9, DType::f32), f32(3, 4, DType::f32),
+      bf16(3, 4, DType::bf16);
   EXPECT_THAT(refused(wide, narrow, f32), HasSubstr("no product of 3×8 f32 and 4×8 bf16 transposed is 3×4 f32"));
   EXPECT_THAT(refused(wide, Held(4, 8, DType::f32), bf16), HasSubstr("3×4 bf16"));
   EXPECT_THAT(refused(wide, long_one, f32), HasSubstr("4×9 f32"));

@@ -1,4 +1,5 @@
-// Whole training steps of a tiny model, for the tests of the CUDA backend: the same engine and weights on any backend, and what is compared.
+// Whole training steps of a tiny model, for the tests of the CUDA backend: the same engine and weights on any backend,
+// and what is compared.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -29,8 +30,11 @@ struct Case {
 
 inline EngineSettings settings_of(const Case& run) {
   EngineSettings s;
-  s.model.hidden = 48, s.model.layers = 2, s.model.heads = 4, s.model.kv_heads = 2, s.model.head_dim = run.head_dim, s.model.ffn = 64, s.model.vocab = 101, s.model.max_positions = 64;
-  s.adapter = adapter_layout(s.model, [&](const std::string& path) { return LowRankSpec{path.ends_with("v_proj") ? run.r + 1 : run.r, 1.5f}; });
+  s.model.hidden = 48, s.model.layers = 2, s.model.heads = 4, s.model.kv_heads = 2, s.model.head_dim = run.head_dim,
+  s.model.ffn = 64, s.model.vocab = 101, s.model.max_positions = 64;
+  s.adapter = adapter_layout(s.model, [&](const std::string& path) {
+    return LowRankSpec{path.ends_with("v_proj") ? run.r + 1 : run.r, 1.5f};
+  });
   s.partition = partition_layers(s.model.layers, run.mesh.pp(), 0.5);
   s.dtype = run.dtype;
   s.max_positions = 32;
@@ -39,17 +43,16 @@ inline EngineSettings settings_of(const Case& run) {
   s.least_part_rows = 1;  // the first micro-batch passes in parts of 11 and 8 rows where sums overlap
   s.dropout = run.dropout;
   s.recompute = run.recompute;
-  s.optimizer = {.learning_rate = {LearningRateShape::constant, 5e-3},
-                 .eps = 1e-3,
-                 .weight_decay = 0.01,
-                 .max_grad_norm = 0.05};
+  s.optimizer = {
+      .learning_rate = {LearningRateShape::constant, 5e-3}, .eps = 1e-3, .weight_decay = 0.01, .max_grad_norm = 0.05};
   return s;
 }
 
 inline Batch batch_of(int64_t step) {
   Batch batch;
   batch.total = 2;
-  batch.micro_batches = {made_up_micro_batch(3, std::vector<int64_t>{11, 1, 7}, static_cast<int>(10 * step), 101, 0), made_up_micro_batch(3, std::vector<int64_t>{13}, static_cast<int>(10 * step + 5), 101, 1)};
+  batch.micro_batches = {made_up_micro_batch(3, std::vector<int64_t>{11, 1, 7}, static_cast<int>(10 * step), 101, 0),
+                         made_up_micro_batch(3, std::vector<int64_t>{13}, static_cast<int>(10 * step + 5), 101, 1)};
   for (const MicroBatch& m : batch.micro_batches) {
     for (float w : m.weights) batch.weight_sum += w;
     batch.tokens += static_cast<int64_t>(m.tokens.size());
@@ -59,7 +62,8 @@ inline Batch batch_of(int64_t step) {
 
 struct Trained {
   std::vector<double> losses, norms;
-  std::map<std::string, std::vector<float>> gradients, parameters;  // of the first step, after the last; this rank's slices
+  std::map<std::string, std::vector<float>> gradients,
+      parameters;  // of the first step, after the last; this rank's slices
 };
 
 inline std::map<std::string, std::vector<float>> named(const Replica& replica, Tensor flat) {
@@ -82,7 +86,9 @@ inline Trained train(const Case& run, const Device& device) {
   Engine engine(s, replica, planned.saved);
   replica.adapter->load([](const FactorSlice& f, float* values) {
     for (int64_t r = 0; r < f.row_count; ++r) {  // by global position, so that every mesh starts alike
-      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
+      for (int64_t c = 0; c < f.col_count; ++c)
+        *values++ =
+            drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
     }
   });
   Trained t;
@@ -117,7 +123,8 @@ inline void expect_close(const Trained& cuda, const Trained& cpu, double bound) 
     EXPECT_GT(cpu.norms[i], 0.05);
     EXPECT_NEAR(cuda.norms[i], cpu.norms[i], bound * cpu.norms[i]);
   }
-  for (const auto& [kind, theirs, ours] : {std::tuple{"gradient", &cpu.gradients, &cuda.gradients}, {"parameter", &cpu.parameters, &cuda.parameters}}) {
+  for (const auto& [kind, theirs, ours] :
+       {std::tuple{"gradient", &cpu.gradients, &cuda.gradients}, {"parameter", &cpu.parameters, &cuda.parameters}}) {
     EXPECT_EQ(theirs->size(), ours->size());
     for (const auto& [name, values] : *theirs) {
       EXPECT_GT(size_of_all(values), 0) << name;
@@ -129,7 +136,8 @@ inline void expect_close(const Trained& cuda, const Trained& cpu, double bound) 
 inline void expect_fused(const cuda::CudaBackend& backend, bool backward_too) {
   EXPECT_FALSE(backend.linear_paths().forward.empty());
   EXPECT_FALSE(backend.linear_paths().backward.empty());
-  for (const auto& [shape, n] : backend.linear_paths().forward) EXPECT_EQ(n.unfused, 0) << shape.first << " to " << shape.second;
+  for (const auto& [shape, n] : backend.linear_paths().forward)
+    EXPECT_EQ(n.unfused, 0) << shape.first << " to " << shape.second;
   int64_t fused = 0;
   for (const auto& [shape, n] : backend.linear_paths().backward) {
     EXPECT_EQ(n.unfused, 0) << shape.first << " to " << shape.second;

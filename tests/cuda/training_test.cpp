@@ -1,5 +1,6 @@
-// Whole training steps on the CUDA backend against the CPU backend: the same engine, the same weights. In emulation, and on a GPU where there is one.
-// And what a step may not do: call no fused product, move more than its batch and its scalars, or allocate.
+// Whole training steps on the CUDA backend against the CPU backend: the same engine, the same weights. In emulation,
+// and on a GPU where there is one. And what a step may not do: call no fused product, move more than its batch and its
+// scalars, or allocate.
 #include "tests/cuda/training.h"
 
 namespace drover {
@@ -16,7 +17,8 @@ TEST(CudaTraining, EqualsTheCpuWithDropoutAndRecompute) {
   expect_close(train(run, {backend, make_self_mesh()}), on_cpu(run), 1e-5);
 }
 
-// In bf16 the two round the same values at the same places but add in another order: as far apart as two roundings of a bf16 step may be.
+// In bf16 the two round the same values at the same places but add in another order: as far apart as two roundings of a
+// bf16 step may be.
 TEST(CudaTraining, IsAsCloseToFp32AsTheCpuInBf16) {
   for (const int64_t head_dim : {12, 16}) {
     const Case run{.dtype = DType::bf16, .steps = 1, .head_dim = head_dim};
@@ -78,7 +80,8 @@ TEST(CudaTraining, AStepMovesItsBatchAndItsScalars) {
   const Batch batch = batch_of(0);
   engine.train_step(batch, 2);
   const cuda::Traffic after = backend->traffic();
-  // ids, positions, documents of every token; row, label and weight of a trained one; segments. A loss of each micro-batch and the norm come back.
+  // ids, positions, documents of every token; row, label and weight of a trained one; segments. A loss of each
+  // micro-batch and the norm come back.
   EXPECT_LE(after.uploaded_bytes - before.uploaded_bytes, 24 * batch.tokens + 64 * 4);
   EXPECT_EQ(after.downloaded_bytes - before.downloaded_bytes, batch.total * 8 + 8);
   EXPECT_EQ(after.downloads - before.downloads, 2);

@@ -35,7 +35,9 @@ class Variable {
 // A file for the tuned cache, found by the backend while this lives.
 class TunedFile {
  public:
-  TunedFile() : directory_(std::filesystem::temp_directory_path() / fmt::format("drover-matmul-{}", getpid())), named_("DROVER_MATMUL_CACHE", path().string()) {
+  TunedFile()
+      : directory_(std::filesystem::temp_directory_path() / fmt::format("drover-matmul-{}", getpid())),
+        named_("DROVER_MATMUL_CACHE", path().string()) {
     std::filesystem::remove_all(directory_);
   }
   ~TunedFile() { std::filesystem::remove_all(directory_); }
@@ -48,7 +50,8 @@ class TunedFile {
 
 TunedAlgorithm made_up(unsigned char seed, double us) {
   TunedAlgorithm t;
-  for (size_t i = 0; i < sizeof(t.algorithm); ++i) reinterpret_cast<unsigned char*>(&t.algorithm)[i] = static_cast<unsigned char>(seed + 37 * i);
+  for (size_t i = 0; i < sizeof(t.algorithm); ++i)
+    reinterpret_cast<unsigned char*>(&t.algorithm)[i] = static_cast<unsigned char>(seed + 37 * i);
   t.microseconds = us;
   return t;
 }
@@ -123,7 +126,8 @@ TEST(Tuning, NoFileIsNoTuningAndAnUnreadableOneIsNotFatal) {
   EXPECT_EQ(warnings([&] { EXPECT_TRUE(read_tuned(file.path(), kHere).empty()); }), "");
   EXPECT_EQ(warnings([&] { EXPECT_TRUE(read_tuned("", kHere).empty()); }), "");
   std::filesystem::create_directories(file.path());
-  EXPECT_THAT(warnings([&] { EXPECT_TRUE(read_tuned(file.path(), kHere).empty()); }), HasSubstr("tuned algorithms are not used"));
+  EXPECT_THAT(warnings([&] { EXPECT_TRUE(read_tuned(file.path(), kHere).empty()); }),
+              HasSubstr("tuned algorithms are not used"));
 }
 
 TEST(Tuning, ThePathComesFromTheEnvironment) {
@@ -152,7 +156,8 @@ TEST(Tuning, ATunedAlgorithmIsUsedWhereItRuns) {
   const char* refused = "does not run here; tune again";
   const auto numbered = [](int id) { return TunedAlgorithm{emulation::lt_algorithm(id), 1}; };
   EXPECT_EQ(chosen(numbered(emulation::lt_split), false, ""), emulation::lt_split);
-  EXPECT_EQ(chosen(numbered(emulation::lt_split), true, ""), emulation::lt_plain);  // the cache may change between two runs, and bits must not
+  EXPECT_EQ(chosen(numbered(emulation::lt_split), true, ""),
+            emulation::lt_plain);  // the cache may change between two runs, and bits must not
   EXPECT_EQ(chosen(numbered(emulation::lt_in_place), false, ""), emulation::lt_in_place);
   EXPECT_EQ(chosen(numbered(emulation::lt_workspace_too_large), false, refused), emulation::lt_in_place);
   EXPECT_EQ(chosen(made_up(9, 1), false, refused), emulation::lt_in_place);  // no algorithm of this library
@@ -162,7 +167,8 @@ TEST(Tuning, ATunedAlgorithmIsUsedWhereItRuns) {
 TEST(Tuning, WhatComesAgainAndAgainIsTunedOnceAndKept) {
   const TunedFile file;
   const TuningPolicy policy{.least_multiplications = 16 * 24 * 32, .after_uses = 3};
-  const Product often(16, 24, 32, DType::bf16, DType::f32), never(16, 24, 32, DType::bf16, DType::f32), small(16, 24, 31, DType::bf16, DType::f32);
+  const Product often(16, 24, 32, DType::bf16, DType::f32), never(16, 24, 32, DType::bf16, DType::f32),
+      small(16, 24, 31, DType::bf16, DType::f32);
   Matmul tuning(nullptr, false, policy), plain(nullptr, true, policy);
   const auto add = [](Matmul& matmul, const Product& p) { matmul(Trans::no, Trans::no, 1, p.a, p.b, 1, p.c); };
   for (const Product* p : {&often, &never}) p->run(plain);
@@ -177,7 +183,8 @@ TEST(Tuning, WhatComesAgainAndAgainIsTunedOnceAndKept) {
   EXPECT_THAT(said, HasSubstr("16x24x32"));
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
   for (int64_t i = 0; i < 16; ++i) {
-    for (int64_t j = 0; j < 24; ++j) EXPECT_NEAR(get(often.c, i, j), get(never.c, i, j), 1e-4 * std::abs(get(never.c, i, j)) + 1e-4);
+    for (int64_t j = 0; j < 24; ++j)
+      EXPECT_NEAR(get(often.c, i, j), get(never.c, i, j), 1e-4 * std::abs(get(never.c, i, j)) + 1e-4);
   }
   EXPECT_EQ(read_tuned(file.path(), this_device()).size(), 1U);
   const int64_t before = lt_record.heuristics;

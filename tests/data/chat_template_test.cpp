@@ -13,11 +13,14 @@ using Mask = std::vector<uint8_t>;
 using Family = ChatTemplate::Family;
 
 constexpr const char* kSmol =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
-    "trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
+    "are a helpful AI assistant named SmolLM, "
+    "trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 constexpr const char* kChatMl =
-    "{% for message in messages %}{{'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n'}}{% endfor %}"
+    "{% for message in messages %}{{'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n'}}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 // The same as people lay it out: lines, dashes, text outside of expressions.
 constexpr const char* kLaidOut = R"({%- for message in messages %}
@@ -28,18 +31,23 @@ constexpr const char* kLaidOut = R"({%- for message in messages %}
     <|im_start|>assistant
 {% endif %})";
 constexpr const char* kLlama3 =
-    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ "
-    "message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
+    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
+    "message['role'] + '<|end_header_id|>\n\n'+ "
+    "message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% "
+    "endif %}{{ content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
 constexpr const char* kLlama31 =
-    "{{- bos_token }}{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}{{- \"Cutting Knowledge Date: December 2023\\n\" }}{{- \"Today Date: \" + "
-    "date_string + \"\\n\\n\" }}{{- system_message }}{{- \"<|eot_id|>\" }}{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + "
+    "{{- bos_token }}{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}{{- \"Cutting Knowledge Date: December "
+    "2023\\n\" }}{{- \"Today Date: \" + "
+    "date_string + \"\\n\\n\" }}{{- system_message }}{{- \"<|eot_id|>\" }}{%- for message in messages %}{{- "
+    "'<|start_header_id|>' + message['role'] + "
     "'<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}";
 
 // Ids from 300 on: the control tokens in this order.
-const std::vector<std::string> kControls = {"<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-                                            "<|eom_id|>",   "<|end_of_text|>", "<|endoftext|>"};
+const std::vector<std::string> kControls = {"<|im_start|>",        "<|im_end|>",        "<|begin_of_text|>",
+                                            "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+                                            "<|eom_id|>",          "<|end_of_text|>",   "<|endoftext|>"};
 
 Tokenizer made_up(const ScratchDirectory& dir, const std::vector<std::string>& controls = kControls) {
   write_text(dir / "tokenizer.json", small_tokenizer(controls).dump());
@@ -71,7 +79,10 @@ TEST(ChatTemplate, IsRecognised) {
   EXPECT_EQ(find(dir, kLaidOut)->family, Family::chatml);
   EXPECT_EQ(find(dir, kLlama3)->family, Family::llama3);
   EXPECT_EQ(find(dir, kLlama31)->family, Family::llama3_1);
-  EXPECT_EQ(find(dir, json::array({{{"name", "tool_use"}, {"template", "?"}}, {{"name", "default"}, {"template", kLlama3}}}))->family, Family::llama3);
+  EXPECT_EQ(
+      find(dir, json::array({{{"name", "tool_use"}, {"template", "?"}}, {{"name", "default"}, {"template", kLlama3}}}))
+          ->family,
+      Family::llama3);
   EXPECT_EQ(find(dir, nullptr), std::nullopt);
   write_text(dir / "chat_template.jinja", kLlama31);
   EXPECT_EQ(find(dir, kLlama3)->family, Family::llama3_1) << "the file beside comes first";
@@ -80,19 +91,22 @@ TEST(ChatTemplate, IsRecognised) {
 TEST(ChatTemplate, WhatIsNotKnownIsRefused) {
   ScratchDirectory dir;
   const auto refuse = [&](const std::string& text) {
-    expect_error(Fault::bad_data, {"tokenizer_config.json", "chatml, llama3 or llama3.1", "data.template"}, [&] { find(dir, text); });
+    expect_error(Fault::bad_data, {"tokenizer_config.json", "chatml, llama3 or llama3.1", "data.template"},
+                 [&] { find(dir, text); });
   };
   refuse("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}");
-  refuse("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content']|trim + '<|im_end|>\n'}}{% endfor %}");
+  refuse(
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content']|trim + "
+      "'<|im_end|>\n'}}{% endfor %}");
   refuse(std::string(kChatMl) + "{{- '<|im_start|>system\\n' }}{{ messages[0].content }}{{ '<|im_end|>' }}");
   refuse("{{ bos_token }}" + std::string(kChatMl));
   const auto changed = [&](std::string text, const std::string& from, const std::string& to) {
     text.replace(text.find(from), from.size(), to);
     return text;
   };
-  refuse(changed(kChatMl, "<|im_end|>\\n", "<|im_end|>"));                     // no line end after a message
+  refuse(changed(kChatMl, "<|im_end|>\\n", "<|im_end|>"));  // no line end after a message
   refuse(changed(kChatMl, "message.role + '\\n'", "message.role + ' \\n\\n '"));
-  refuse(changed(kChatMl, "assistant", "model"));                              // another generation prompt
+  refuse(changed(kChatMl, "assistant", "model"));  // another generation prompt
   refuse(changed(kChatMl, "{% if add_generation_prompt %}", "{% if false %}"));
   refuse(changed(kChatMl, "in messages %}", "in messages %}{% if message.role != 'system' %}"));
   refuse(changed(kLlama3, "<|end_header_id|>\n\n'+", "<|end_header_id|>\n'+"));
@@ -112,25 +126,31 @@ TEST(ChatTemplate, ChatMlIsOnePieceBetweenControls) {
   const Tokenizer t = made_up(dir);
   const Rendered r = render({{"user", "\nin"}, {"assistant", "the"}}, ChatTemplate{Family::chatml}, t);
   // The header's line end and the content's are split together, as in the whole string: "\n", "\n", "in".
-  EXPECT_EQ(r.ids, Ids({300, 'u', 's', 'e', 'r', '\n', '\n', 260, 301, '\n', 300, 'a', 's', 's', 'i', 's', 't', 'a', 'n', 't', '\n', 257, 301, '\n'}));
+  EXPECT_EQ(r.ids, Ids({300, 'u', 's', 'e', 'r', '\n', '\n', 260, 301,  '\n', 300, 'a',
+                        's', 's', 'i', 's', 't', 'a',  'n',  't', '\n', 257,  301, '\n'}));
   EXPECT_EQ(words(t, r, true), "the<|im_end|>");
   const Rendered joined = render({{"user", "\n\nin"}}, ChatTemplate{Family::chatml}, t);
-  EXPECT_EQ(joined.ids, Ids({300, 'u', 's', 'e', 'r', 261, '\n', 260, 301, '\n'})) << "one token for the header's line end and the content's first";
+  EXPECT_EQ(joined.ids, Ids({300, 'u', 's', 'e', 'r', 261, '\n', 260, 301, '\n'}))
+      << "one token for the header's line end and the content's first";
 }
 
 TEST(ChatTemplate, DefaultSystemOnlyWithoutOne) {
   ScratchDirectory dir;
   const Tokenizer t = made_up(dir);
   const ChatTemplate smol{Family::chatml, "Be kind"};
-  EXPECT_EQ(words(t, render({{"user", "a"}}, smol, t), false), "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\na<|im_end|>\n");
-  EXPECT_EQ(words(t, render({{"system", "x"}, {"user", "a"}}, smol, t), false), "<|im_start|>system\nx<|im_end|>\n<|im_start|>user\na<|im_end|>\n");
+  EXPECT_EQ(words(t, render({{"user", "a"}}, smol, t), false),
+            "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\na<|im_end|>\n");
+  EXPECT_EQ(words(t, render({{"system", "x"}, {"user", "a"}}, smol, t), false),
+            "<|im_start|>system\nx<|im_end|>\n<|im_start|>user\na<|im_end|>\n");
 }
 
 TEST(ChatTemplate, LlamaHeadersDatesAndTrims) {
   ScratchDirectory dir;
   const Tokenizer t = made_up(dir);
   const std::vector<Message> dialog = {{"system", " s "}, {"user", "\u00a0q\n"}, {"assistant", "\ta "}};
-  const std::string turns = "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\na<|eot_id|>";
+  const std::string turns =
+      "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\na<|eot_"
+      "id|>";
   EXPECT_EQ(words(t, render(dialog, ChatTemplate{Family::llama3}, t), false),
             "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\ns<|eot_id|>" + turns);
   RenderOptions options;
@@ -138,8 +158,9 @@ TEST(ChatTemplate, LlamaHeadersDatesAndTrims) {
   options.add_generation_prompt = true;
   const Rendered r = render(dialog, ChatTemplate{Family::llama3_1}, t, options);
   EXPECT_EQ(words(t, r, false),
-            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 1 Jan 2025\n\ns<|eot_id|>" + turns +
-                "<|start_header_id|>assistant<|end_header_id|>\n\n");
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December "
+            "2023\nToday Date: 1 Jan 2025\n\ns<|eot_id|>" +
+                turns + "<|start_header_id|>assistant<|end_header_id|>\n\n");
   EXPECT_EQ(words(t, r, true), "a<|eot_id|>");
   const std::string undated = words(t, render({{"user", "q"}}, ChatTemplate{Family::llama3_1}, t), false);
   EXPECT_NE(undated.find("Today Date: 26 Jul 2024\n\n<|eot_id|>"), std::string::npos)
@@ -149,7 +170,8 @@ TEST(ChatTemplate, LlamaHeadersDatesAndTrims) {
 TEST(ChatTemplate, WhatIsTrained) {
   ScratchDirectory dir;
   const Tokenizer t = made_up(dir);
-  const std::vector<Message> dialog = {{"user", "q"}, {"assistant", "one"}, {"user", "r"}, {"assistant", "two"}, {"user", "s"}};
+  const std::vector<Message> dialog = {
+      {"user", "q"}, {"assistant", "one"}, {"user", "r"}, {"assistant", "two"}, {"user", "s"}};
   const ChatTemplate llama = ChatTemplate{Family::llama3};
   RenderOptions options;
   EXPECT_EQ(words(t, render(dialog, llama, t, options), true), "one<|eot_id|>two<|eot_id|>");
@@ -159,7 +181,8 @@ TEST(ChatTemplate, WhatIsTrained) {
   const Rendered all = render(dialog, llama, t, options);
   EXPECT_EQ(all.trained, Mask(all.ids.size(), 1));
   options.train_on = TrainOn::assistant;
-  EXPECT_EQ(words(t, render({{"user", "q"}, {"assistant", " \n"}}, llama, t, options), true), "<|eot_id|>") << "an empty answer still ends";
+  EXPECT_EQ(words(t, render({{"user", "q"}, {"assistant", " \n"}}, llama, t, options), true), "<|eot_id|>")
+      << "an empty answer still ends";
   const Rendered none = render({{"user", "q"}}, llama, t, options);
   EXPECT_EQ(none.trained, Mask(none.ids.size(), 0));
 }
@@ -194,8 +217,9 @@ TEST(ChatTemplate, BadDialogsAreNamed) {
   expect_error(Fault::bad_data, {"role"}, [&] { render({{"user<|eot_id|>", "x"}}, chat, t); });
   expect_error(Fault::bad_data, {"UTF-8"}, [&] { render({{"user", "\xFFx"}}, chat, t); });
   const Tokenizer bare = made_up(dir, {"<|eot_id|>"});
-  expect_error(Fault::bad_data, {"<|im_start|>", "data.template"},
-               [&] { render({{"user", "x"}}, ChatTemplate{Family::chatml}, bare); });
+  expect_error(Fault::bad_data, {"<|im_start|>", "data.template"}, [&] {
+    render({{"user", "x"}}, ChatTemplate{Family::chatml}, bare);
+  });
 }
 
 TEST(ChatTemplate, StopIds) {

@@ -75,7 +75,8 @@ TEST(Batches, TheLargestMicroBatchIsTheLargest) {
   const int64_t steps = 3 * loader.steps_per_epoch();
   int64_t most = 0;
   for (int64_t step = 0; step < steps; ++step) {
-    for (const MicroBatch& m : loader.load(loader.position_of(step)).micro_batches) most = std::max(most, static_cast<int64_t>(m.tokens.size()));
+    for (const MicroBatch& m : loader.load(loader.position_of(step)).micro_batches)
+      most = std::max(most, static_cast<int64_t>(m.tokens.size()));
   }
   EXPECT_EQ(loader.largest_micro_batch(steps).tokens, most);
   // One row at a time, or in order, the first epoch holds the largest.
@@ -132,7 +133,8 @@ TEST(Batches, AnOrderedPassCountsEachTargetOnceAtAnyDp) {
           const Batch batch = Loader(store, {micro, 6, false, 0, rank, dp}).load({0, step});
           if (rank == 0) weight += batch.weight_sum;
           for (const MicroBatch& m : batch.micro_batches) {
-            std::copy_if(m.labels.begin(), m.labels.end(), std::back_inserter(counted), [](int32_t label) { return label >= 0; });
+            std::copy_if(m.labels.begin(), m.labels.end(), std::back_inserter(counted),
+                         [](int32_t label) { return label >= 0; });
           }
         }
       }
@@ -144,7 +146,8 @@ TEST(Batches, AnOrderedPassCountsEachTargetOnceAtAnyDp) {
 
 TEST(Batches, RanksWithoutRowsStillKnowTheWholeBatch) {
   const TokenStore store = store_of({3, 4}, false);
-  const Batch none = Loader(store, {2, 8, true, 1, 0, 4}).load({0, 0}), one = Loader(store, {2, 8, true, 1, 3, 4}).load({0, 0});
+  const Batch none = Loader(store, {2, 8, true, 1, 0, 4}).load({0, 0}),
+              one = Loader(store, {2, 8, true, 1, 3, 4}).load({0, 0});
   EXPECT_TRUE(none.micro_batches.empty());
   EXPECT_EQ(one.micro_batches.size(), 1u);
   for (const Batch& batch : {none, one}) {

@@ -8,8 +8,10 @@ namespace drover {
 
 constexpr int32_t kImStart = 256, kImEnd = 257;
 
-// `bos`: plain text starts with <|im_start|>. `spare` names one more token that no text gives, and so changes the fingerprint alone.
-inline Tokenizer made_up_tokenizer(const fs::path& directory, bool control_tokens = true, bool bos = false, const std::string& spare = "") {
+// `bos`: plain text starts with <|im_start|>. `spare` names one more token that no text gives, and so changes the
+// fingerprint alone.
+inline Tokenizer made_up_tokenizer(const fs::path& directory, bool control_tokens = true, bool bos = false,
+                                   const std::string& spare = "") {
   using nlohmann::json;
   json vocab = json::object(), added = json::array();
   int next = 256;
@@ -20,14 +22,17 @@ inline Tokenizer made_up_tokenizer(const fs::path& directory, bool control_token
     if (code >= 0x80) spelling = {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
     vocab[spelling] = byte;
   }
-  const auto add = [&](int id, const std::string& name) { added.push_back({{"id", id}, {"content", name}, {"special", true}, {"normalized", false}}); };
+  const auto add = [&](int id, const std::string& name) {
+    added.push_back({{"id", id}, {"content", name}, {"special", true}, {"normalized", false}});
+  };
   if (control_tokens) {
     add(kImStart, "<|im_start|>");
     add(kImEnd, "<|im_end|>");
   }
   if (!spare.empty()) add(258, spare);
   json post;
-  if (bos) post = {{"type", "TemplateProcessing"}, {"single", {{{"SpecialToken", {{"id", "<|im_start|>"}, {"type_id", 0}}}}}}};
+  if (bos)
+    post = {{"type", "TemplateProcessing"}, {"single", {{{"SpecialToken", {{"id", "<|im_start|>"}, {"type_id", 0}}}}}}};
   const json whole = {{"added_tokens", added},
                       {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
                       {"post_processor", post},

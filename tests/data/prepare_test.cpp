@@ -1,4 +1,5 @@
-// From files to stores: what is trained, cut, split, dropped and weighted; when a store is made anew; how a sample is shown.
+// From files to stores: what is trained, cut, split, dropped and weighted; when a store is made anew; how a sample is
+// shown.
 #include "data/prepare.h"
 
 #include <gtest/gtest.h>
@@ -38,7 +39,9 @@ class Prepare : public testing::Test {
     }
     return tokenizer.decode(ids, false);
   }
-  static std::string text_row(size_t length, char letter = 'x') { return "{\"text\": \"" + std::string(length, letter) + "\"}\n"; }
+  static std::string text_row(size_t length, char letter = 'x') {
+    return "{\"text\": \"" + std::string(length, letter) + "\"}\n";
+  }
 
   ScratchDirectory scratch;
   Tokenizer tokenizer;
@@ -46,9 +49,10 @@ class Prepare : public testing::Test {
   PrepareReport report;
 };
 
-const std::string kDialog = R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "one"},)"
-                            R"( {"role": "user", "content": "r"}, {"role": "assistant", "content": "two"}]})"
-                            "\n";
+const std::string kDialog =
+    R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "one"},)"
+    R"( {"role": "user", "content": "r"}, {"role": "assistant", "content": "two"}]})"
+    "\n";
 
 TEST_F(Prepare, TrainsOnWhatIsAskedFor) {
   EXPECT_EQ(targets(prepared(kDialog), 0), "one<|im_end|>two<|im_end|>");
@@ -103,21 +107,27 @@ TEST_F(Prepare, LongTextsAreSplitAndLoseNothing) {
 }
 
 TEST_F(Prepare, RowsWithNothingToTrainOnAreDroppedAndCounted) {
-  const std::string question = R"({"messages": [{"role": "user", "content": "q"}]})" "\n";
+  const std::string question = R"({"messages": [{"role": "user", "content": "q"}]})"
+                               "\n";
   const TokenStore store = prepared(text_row(0) + text_row(1) + question + text_row(2));
   EXPECT_EQ(report.rows_read, 4);
   EXPECT_EQ(report.dropped, 3);
   EXPECT_EQ(store.documents(), 1);
-  expect_error(Fault::bad_data, {"rows.jsonl", "no token to train on", "2 rows read", "data.train_on"}, [&] { prepared(question + question); });
+  expect_error(Fault::bad_data, {"rows.jsonl", "no token to train on", "2 rows read", "data.train_on"},
+               [&] { prepared(question + question); });
   expect_error(Fault::bad_data, {"rows.jsonl", "no token to train on"}, [&] { prepared(""); });
 }
 
 TEST_F(Prepare, EveryGlobalBatchHasATrainedToken) {
   std::string rows;
-  for (size_t i = 0; i < 40; ++i) rows += i % 3 == 0 ? R"({"messages": [{"role": "user", "content": "no answer"}]})" "\n" : text_row(1 + i % 5);
+  for (size_t i = 0; i < 40; ++i)
+    rows += i % 3 == 0 ? R"({"messages": [{"role": "user", "content": "no answer"}]})"
+                         "\n"
+                       : text_row(1 + i % 5);
   const TokenStore store = prepared(rows);
   const Loader loader(store, {1, 1, true, 9, 0, 1});
-  for (int64_t step = 0; step < 2 * loader.steps_per_epoch(); ++step) EXPECT_GT(loader.load(loader.position_of(step)).weight_sum, 0);
+  for (int64_t step = 0; step < 2 * loader.steps_per_epoch(); ++step)
+    EXPECT_GT(loader.load(loader.position_of(step)).weight_sum, 0);
 }
 
 TEST_F(Prepare, WeightsOfSourcesWeighTheirTokens) {
@@ -146,7 +156,8 @@ TEST_F(Prepare, BadRowsOfTheTemplateAreNamed) {
 TEST_F(Prepare, ATemplateThatNoDialogCanUseIsNotSkipped) {
   settings.bad_rows = BadRows::skip;
   settings.chat.reset();
-  expect_error(Fault::bad_recipe, {"rows.jsonl:2:", "data.template", "chatml"}, [&] { prepared(text_row(9) + kDialog); });
+  expect_error(Fault::bad_recipe, {"rows.jsonl:2:", "data.template", "chatml"},
+               [&] { prepared(text_row(9) + kDialog); });
   EXPECT_EQ(prepared(text_row(9)).documents(), 1);
   settings.chat = ChatTemplate{ChatTemplate::Family::chatml, std::nullopt};
   tokenizer = made_up_tokenizer(scratch / "bare", false);
@@ -173,7 +184,8 @@ TEST_F(Prepare, IdentityChangesWithAllThatShapesRows) {
   changes("format", [](auto& s) { s.sources[0].format = RowFormat::messages; });
   changes("weight", [](auto& s) { s.sources[0].weight = 2; });
   changes("twice", [](auto& s) { s.sources.push_back(s.sources[0]); });
-  EXPECT_FALSE(TokenStore::matches(file, store_identity(settings, made_up_tokenizer(scratch / "other", true, false, "<|spare|>"))));
+  EXPECT_FALSE(TokenStore::matches(
+      file, store_identity(settings, made_up_tokenizer(scratch / "other", true, false, "<|spare|>"))));
 
   std::string changed = kDialog;  // same size
   changed[changed.find("one")] = 'O';
@@ -201,7 +213,8 @@ TEST_F(Prepare, TwoPreparationsAreTheSame) {
 }
 
 TEST_F(Prepare, ASampleShowsItsTrainedTokens) {
-  const TokenStore store = prepared(R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "é"}]})");
+  const TokenStore store =
+      prepared(R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "é"}]})");
   EXPECT_EQ(show(store.document(0), tokenizer, "[[", "]]"),
             "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[[é<|im_end|>]]\n");
 }

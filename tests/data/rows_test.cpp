@@ -14,7 +14,8 @@ class Rows : public testing::Test {
   ScratchDirectory scratch;
   fs::path file = scratch / "rows.jsonl";
 
-  std::vector<Row> read(const std::string& text, RowFormat format = RowFormat::automatic, BadRows bad = BadRows::error) {
+  std::vector<Row> read(const std::string& text, RowFormat format = RowFormat::automatic,
+                        BadRows bad = BadRows::error) {
     write_text(file, text);
     std::vector<Row> rows;
     report = read_rows(file, format, bad, [&](const Row& row) { rows.push_back(row); });
@@ -26,7 +27,9 @@ class Rows : public testing::Test {
 const std::string kGood = "{\"text\": \"good\"}";
 
 TEST_F(Rows, AreReadWhateverTheLineEndings) {
-  write_text(file, "\xEF\xBB\xBF{\"text\": \"a\"}\r\n\n  \n{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"b\"}]}]}");
+  write_text(file,
+             "\xEF\xBB\xBF{\"text\": \"a\"}\r\n\n  \n{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": "
+             "\"text\", \"text\": \"b\"}]}]}");
   std::vector<Row> rows;
   read_rows(file, RowFormat::automatic, BadRows::error, [&](const Row& row) { rows.push_back(row); });
   ASSERT_EQ(rows.size(), 2u);
@@ -36,9 +39,11 @@ TEST_F(Rows, AreReadWhateverTheLineEndings) {
 }
 
 TEST_F(Rows, BadOnesAreNamedOrSkipped) {
-  for (const std::string bad : {"{\"text\": 3}", "{}", "[1]", "3", "nonsense", "{\"messages\": []}", "{\"messages\": {}}", "{\"messages\": [3]}",
-                                "{\"messages\": [{\"role\": \"user\"}]}", "{\"messages\": [{\"content\": \"x\"}]}",
-                                "{\"messages\": [{\"role\": 1, \"content\": \"x\"}]}", "{\"text\": \"x", "{\"text\": \"x\"} {\"text\": \"y\"}"}) {
+  for (const std::string bad :
+       {"{\"text\": 3}", "{}", "[1]", "3", "nonsense", "{\"messages\": []}", "{\"messages\": {}}",
+        "{\"messages\": [3]}", "{\"messages\": [{\"role\": \"user\"}]}", "{\"messages\": [{\"content\": \"x\"}]}",
+        "{\"messages\": [{\"role\": 1, \"content\": \"x\"}]}", "{\"text\": \"x",
+        "{\"text\": \"x\"} {\"text\": \"y\"}"}) {
     const std::string text = kGood + "\n" + bad + "\n" + kGood + "\n";
     expect_error(Fault::bad_data, {file.string() + ":2: ", "data.bad_rows: skip"}, [&] { read(text); });
     EXPECT_EQ(read(text, RowFormat::automatic, BadRows::skip).size(), 2u);
@@ -73,23 +78,29 @@ TEST_F(Rows, AnEmptyFileHasNone) {
 }
 
 TEST_F(Rows, ContentComesAsAStringOrInParts) {
-  const std::vector<Row> rows = read(R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},)"
-                                     R"( {"role": "assistant", "content": "c \u00e9 \ud83d\ude00"}], "more": {"is": ["passed", "over"]}})");
+  const std::vector<Row> rows = read(
+      R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},)"
+      R"( {"role": "assistant", "content": "c \u00e9 \ud83d\ude00"}], "more": {"is": ["passed", "over"]}})");
   ASSERT_EQ(rows.size(), 1u);
   ASSERT_EQ(rows[0].messages.size(), 2u);
   EXPECT_EQ(rows[0].messages[0].content, "ab");
   EXPECT_EQ(rows[0].messages[1].role, "assistant");
   EXPECT_EQ(rows[0].messages[1].content, "c é 😀");
-  expect_error(Fault::bad_data, {":1:", "content"}, [&] { read(R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]})"); });
-  expect_error(Fault::bad_data, {":1:", "content"}, [&] { read(R"({"messages": [{"role": "user", "content": null}]})"); });
+  expect_error(Fault::bad_data, {":1:", "content"}, [&] {
+    read(R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]})");
+  });
+  expect_error(Fault::bad_data, {":1:", "content"},
+               [&] { read(R"({"messages": [{"role": "user", "content": null}]})"); });
 }
 
 TEST_F(Rows, AreOfTheFormatAskedFor) {
   const std::string both = R"({"messages": [{"role": "user", "content": "m"}], "text": "t"})";
   EXPECT_EQ(read(both).at(0).messages.size(), 1u);
   EXPECT_EQ(read(both, RowFormat::text).at(0).text, "t");
-  expect_error(Fault::bad_data, {"rows.jsonl:2:", "messages", "data.format"}, [&] { read(both + "\n" + kGood, RowFormat::messages); });
-  expect_error(Fault::bad_data, {"rows.jsonl:1:", "text", "data.format"}, [&] { read(R"({"messages": []})", RowFormat::text); });
+  expect_error(Fault::bad_data, {"rows.jsonl:2:", "messages", "data.format"},
+               [&] { read(both + "\n" + kGood, RowFormat::messages); });
+  expect_error(Fault::bad_data, {"rows.jsonl:1:", "text", "data.format"},
+               [&] { read(R"({"messages": []})", RowFormat::text); });
 }
 
 TEST_F(Rows, AHalfLastLineIsABadRow) {
@@ -104,7 +115,8 @@ TEST_F(Rows, AHalfLastLineIsABadRow) {
 
 TEST_F(Rows, NothingBehindANulIsLost) {
   using namespace std::string_literals;
-  for (const std::string& bad : {kGood + "\0"s, kGood + "\0{\"text\": \"lost\"}"s, "\0"s + kGood, "{\"text\": \"a\0b\"}"s, "\0\0\0\0"s}) {
+  for (const std::string& bad :
+       {kGood + "\0"s, kGood + "\0{\"text\": \"lost\"}"s, "\0"s + kGood, "{\"text\": \"a\0b\"}"s, "\0\0\0\0"s}) {
     expect_error(Fault::bad_data, {"rows.jsonl:2:", "NUL"}, [&] { read(kGood + "\n" + bad + "\n"); });
   }
   EXPECT_EQ(read(R"({"text": "a\u0000b"})").at(0).text, "a\0b"s);  // escaped, it is text
@@ -112,14 +124,16 @@ TEST_F(Rows, NothingBehindANulIsLost) {
 
 TEST_F(Rows, BytesThatAreNotUtf8AreNamed) {
   for (const std::string bytes : {"\xFF", "\xC0\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\xFF\xFE{\0"}) {
-    expect_error(Fault::bad_data, {"rows.jsonl:1:", "byte 10", "UTF-8"}, [&] { read("{\"text\": \"" + bytes + "\"}"); });
+    expect_error(Fault::bad_data, {"rows.jsonl:1:", "byte 10", "UTF-8"},
+                 [&] { read("{\"text\": \"" + bytes + "\"}"); });
   }
   expect_error(Fault::bad_data, {"rows.jsonl:1:"}, [&] { read(R"({"text": "\ud800"})"); });  // a lone surrogate
 }
 
 TEST_F(Rows, DepthIsBounded) {
   const auto nested = [](int depth) {  // with the row's own braces
-    return "{\"text\": \"x\", \"more\": " + std::string(static_cast<size_t>(depth - 1), '[') + std::string(static_cast<size_t>(depth - 1), ']') + "}";
+    return "{\"text\": \"x\", \"more\": " + std::string(static_cast<size_t>(depth - 1), '[') +
+           std::string(static_cast<size_t>(depth - 1), ']') + "}";
   };
   EXPECT_EQ(read(nested(64)).size(), 1u);
   expect_error(Fault::bad_data, {"rows.jsonl:1:", "64 deep"}, [&] { read(nested(65)); });
@@ -130,7 +144,8 @@ TEST_F(Rows, AnEndlessLineIsRefusedAndTheNextIsRead) {
   const std::string text = kGood + "\n{\"text\": \"" + std::string(size_t{64} << 20, 'x') + "\"}\n" + kGood + "\n";
   EXPECT_EQ(read(text, RowFormat::automatic, BadRows::skip).size(), 2u);
   ASSERT_EQ(report.complaints.size(), 1u);
-  EXPECT_NE(report.complaints[0].find("rows.jsonl:2: the line is longer than 64 MB"), std::string::npos) << report.complaints[0];
+  EXPECT_NE(report.complaints[0].find("rows.jsonl:2: the line is longer than 64 MB"), std::string::npos)
+      << report.complaints[0];
 }
 
 TEST_F(Rows, EverySkippedRowCountsButOnlyTheFirstAreTold) {
@@ -149,14 +164,16 @@ TEST_F(Rows, WhatIsRefusedFurtherOnIsABadRowToo) {
   const auto refuse_second = [](const Row& row) {
     if (row.line == 2) fail(Fault::bad_data, "not wanted");
   };
-  expect_error(Fault::bad_data, {"rows.jsonl:2: not wanted"}, [&] { read_rows(file, RowFormat::automatic, BadRows::error, refuse_second); });
+  expect_error(Fault::bad_data, {"rows.jsonl:2: not wanted"},
+               [&] { read_rows(file, RowFormat::automatic, BadRows::error, refuse_second); });
   EXPECT_EQ(read_rows(file, RowFormat::automatic, BadRows::skip, refuse_second).skipped, 1);
   const auto disk_full = [](const Row&) { fail(Fault::io, "disk full"); };
   expect_error(Fault::io, {"disk full"}, [&] { read_rows(file, RowFormat::automatic, BadRows::skip, disk_full); });
 }
 
 TEST_F(Rows, AMissingFileIsNamed) {
-  expect_error(Fault::missing_input, {"nowhere.jsonl"}, [&] { read_rows(scratch / "nowhere.jsonl", RowFormat::automatic, BadRows::skip, [](const Row&) {}); });
+  expect_error(Fault::missing_input, {"nowhere.jsonl"},
+               [&] { read_rows(scratch / "nowhere.jsonl", RowFormat::automatic, BadRows::skip, [](const Row&) {}); });
 }
 
 }  // namespace

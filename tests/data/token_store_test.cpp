@@ -1,4 +1,5 @@
-// The store on disk refuses what is not whole, bit by bit; packing is deterministic, tight, and leaves documents as they are.
+// The store on disk refuses what is not whole, bit by bit; packing is deterministic, tight, and leaves documents as
+// they are.
 #include "data/token_store.h"
 
 #include <gtest/gtest.h>
@@ -25,7 +26,9 @@ TokenStore drawn_store(int64_t documents, int64_t longest) {
   return store;
 }
 
-void write_quickly(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }  // write_text waits for the disk
+void write_quickly(const fs::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}  // write_text waits for the disk
 
 TEST(Store, TheFirstTokenOfADocumentIsNeverATarget) {
   const TokenStore store = drawn_store(9, 5);

@@ -22,25 +22,35 @@ inline std::string byte_spelling(int wanted) {
 }
 
 inline json added_token(int id, const std::string& content, bool special = true) {
-  return {{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", !special}, {"special", special}};
+  return {{"id", id},        {"content", content},     {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", !special}, {"special", special}};
 }
 
-// Ids: bytes 0–255; "th" 256, "the" 257, "Ġthe" 258, "he" 259, "in" 260, "\n\n" 261; then the special tokens in the given order from 300 on.
+// Ids: bytes 0–255; "th" 256, "the" 257, "Ġthe" 258, "he" 259, "in" 260, "\n\n" 261; then the special tokens in the
+// given order from 300 on.
 inline json small_tokenizer(const std::vector<std::string>& specials) {
   json vocab = json::object(), added = json::array();
   for (int byte = 0; byte < 256; ++byte) vocab[byte_spelling(byte)] = byte;
   int id = 256;
   const std::string space = byte_spelling(' '), newline = byte_spelling('\n');
-  for (const std::string& token : {std::string("th"), std::string("the"), space + "the", std::string("he"), std::string("in"), newline + newline}) vocab[token] = id++;
+  for (const std::string& token :
+       {std::string("th"), std::string("the"), space + "the", std::string("he"), std::string("in"), newline + newline})
+    vocab[token] = id++;
   for (size_t i = 0; i < specials.size(); ++i) added.push_back(added_token(300 + static_cast<int>(i), specials[i]));
   return {{"version", "1.0"},
           {"added_tokens", added},
           {"normalizer", nullptr},
-          {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
+          {"pre_tokenizer",
+           {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
           {"post_processor", nullptr},
           {"decoder", {{"type", "ByteLevel"}}},
-          {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"ignore_merges", false}, {"vocab", vocab},
-                     {"merges", json::array({"t h", "th e", space + " the", "h e", "i n", newline + " " + newline})}}}};
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"ignore_merges", false},
+            {"vocab", vocab},
+            {"merges", json::array({"t h", "th e", space + " the", "h e", "i n", newline + " " + newline})}}}};
 }
 
 inline std::vector<json> golden_rows(const std::string& name) {

@@ -71,7 +71,8 @@ TEST(Bpe, EqualsItsDefinition) {
       size_t at = 100;
       for (size_t k = 0; k < got.size(); ++k) {
         EXPECT_EQ(begins[k], at);
-        at += std::find_if(tokens.begin(), tokens.end(), [&](const auto& t) { return t.second == got[k]; })->first.size();
+        at +=
+            std::find_if(tokens.begin(), tokens.end(), [&](const auto& t) { return t.second == got[k]; })->first.size();
       }
     }
   }
@@ -91,7 +92,11 @@ TEST(Bpe, AByteThatIsNoTokenVanishesAndItsNeighboursMeet) {
   const Bpe bpe({{"a", 0}, {"b", 1}, {"ab", 2}}, {{0, 1, 2}}, false);
   Ids ids;
   std::vector<size_t> begins;
-  bpe.encode("\x01" "a\x04" "ba", ids, &begins);
+  bpe.encode(
+      "\x01"
+      "a\x04"
+      "ba",
+      ids, &begins);
   EXPECT_EQ(ids, Ids({2, 0}));
   EXPECT_EQ(begins, std::vector<size_t>({1, 4}));
   EXPECT_FALSE(bpe.knows_all_bytes());
@@ -111,16 +116,19 @@ TEST(PreTokenizer, SplitsAsEachFamilyDoes) {
   using Kind = PreTokenizer::Kind;
   using Pieces = std::vector<std::string>;
   const std::string text = "I'LL say 12345\r\n  (ok) ";
-  EXPECT_EQ(pieces(Kind::llama3, text), Pieces({"I", "'LL", " say", " ", "123", "45", "\r\n", " ", " (", "ok", ")", " "}));
+  EXPECT_EQ(pieces(Kind::llama3, text),
+            Pieces({"I", "'LL", " say", " ", "123", "45", "\r\n", " ", " (", "ok", ")", " "}));
   EXPECT_EQ(pieces(Kind::gpt2, text), Pieces({"I", "'", "LL", " say", " 12345", "\r\n ", " (", "ok", ")", " "}));
-  EXPECT_EQ(pieces(Kind::digits_gpt2, text), Pieces({"I", "'", "LL", " say", " ", "1", "2", "3", "4", "5", "\r\n ", " (", "ok", ")", " "}));
+  EXPECT_EQ(pieces(Kind::digits_gpt2, text),
+            Pieces({"I", "'", "LL", " say", " ", "1", "2", "3", "4", "5", "\r\n ", " (", "ok", ")", " "}));
   EXPECT_EQ(pieces(Kind::digits_gpt2, "it's  1"), Pieces({"it", "'s", "  ", "1"})) << "a look-ahead ends at the digit";
   EXPECT_EQ(pieces(Kind::llama3, ""), Pieces());
 }
 
 TEST(PreTokenizer, KnowsTheClassesOfUnicode16WhateverPcreKnows) {
   using Kind = PreTokenizer::Kind;
-  const std::string ideograph = "\xF0\xB1\x8D\x90", digit = "\xF0\x91\x9B\x90", mongolian = "\xE1\xA0\x8E";  // U+31350, U+116D0, U+180E
+  const std::string ideograph = "\xF0\xB1\x8D\x90", digit = "\xF0\x91\x9B\x90",
+                    mongolian = "\xE1\xA0\x8E";  // U+31350, U+116D0, U+180E
   EXPECT_EQ(pieces(Kind::llama3, "a" + ideograph), std::vector<std::string>({"a" + ideograph}));
   EXPECT_EQ(pieces(Kind::llama3, "1" + digit), std::vector<std::string>({"1" + digit}));
   EXPECT_EQ(pieces(Kind::digits_gpt2, "1" + digit), std::vector<std::string>({"1", digit}));
@@ -128,14 +136,18 @@ TEST(PreTokenizer, KnowsTheClassesOfUnicode16WhateverPcreKnows) {
 }
 
 TEST(Unicode, ChecksAndRepairs) {
-  for (const char* good : {"", "a", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}) {
+  for (const char* good : {"", "a", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEE\x80\x80",
+                           "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}) {
     EXPECT_EQ(first_invalid_utf8(good), std::string(good).size());
     EXPECT_EQ(repair_utf8(good), good);
   }
-  for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xC2", "\xF0\x90\x80"}) {
+  for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF",
+                          "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xC2", "\xF0\x90\x80"}) {
     EXPECT_EQ(first_invalid_utf8(std::string("ok") + bad), 2u) << bad;
   }
-  EXPECT_EQ(repair_utf8("a\xF0\x90\x80" "b\xFF\xE2\x82"), "a\uFFFDb\uFFFD\uFFFD");
+  EXPECT_EQ(repair_utf8("a\xF0\x90\x80"
+                        "b\xFF\xE2\x82"),
+            "a\uFFFDb\uFFFD\uFFFD");
   EXPECT_EQ(repair_utf8("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(unfinished_utf8("a\xF0\x90\x80"), 3u);
   EXPECT_EQ(unfinished_utf8("a\xE2"), 1u);
@@ -167,12 +179,13 @@ TEST(Tokenizer, BothSpellingsOfMergesAreRead) {
 TEST(Tokenizer, TextNeverGivesASpecialId) {
   ScratchDirectory dir;
   json j = small_tokenizer({"<|im_start|>", "<|im_end|>", "th", "x"});
-  j["added_tokens"][2]["id"] = 256;   // a special token that is a merge's result in the vocabulary …
-  j["added_tokens"][3]["id"] = 'x';   // … and one that is a byte
+  j["added_tokens"][2]["id"] = 256;  // a special token that is a merge's result in the vocabulary …
+  j["added_tokens"][3]["id"] = 'x';  // … and one that is a byte
   expect_error(Fault::bad_data, {"tokenizer.json", "merge", "special token \"th\""}, [&] { open_with(dir, j); });
   j["model"]["merges"] = json::array({"h e"});
   const Tokenizer t = open_with(dir, j);
-  for (const std::string text : {"<|im_start|>system\nhi<|im_end|>", "<|im_<|im_end|>end|>", "<|im_start|><|im_start|>", "the thx x", "<|IM_END|>", "<\u200b|im_end|>"}) {
+  for (const std::string text : {"<|im_start|>system\nhi<|im_end|>", "<|im_<|im_end|>end|>", "<|im_start|><|im_start|>",
+                                 "the thx x", "<|IM_END|>", "<\u200b|im_end|>"}) {
     for (int32_t id : t.encode(text)) EXPECT_FALSE(t.is_special(id)) << text;
   }
   EXPECT_EQ(t.decode(t.encode("a<|im_start|>b")), "a<|im_start|>b");
@@ -207,19 +220,26 @@ TEST(Tokenizer, BosIsWhatTheFilesSay) {
   const Tokenizer none = open_with(dir, j);
   EXPECT_FALSE(none.adds_bos());
   EXPECT_EQ(none.bos(), std::nullopt);
-  const Tokenizer configured = open_with(dir, j, {{"bos_token", {{"content", "<s>"}}}, {"eos_token", "</s>"}, {"add_bos_token", true}});
+  const Tokenizer configured =
+      open_with(dir, j, {{"bos_token", {{"content", "<s>"}}}, {"eos_token", "</s>"}, {"add_bos_token", true}});
   EXPECT_TRUE(configured.adds_bos());
   EXPECT_EQ(configured.bos(), 300);
   EXPECT_EQ(configured.eos(), 301);
   EXPECT_NE(configured.fingerprint(), none.fingerprint());
-  j["post_processor"] = {{"type", "Sequence"}, {"processors", json::array({{{"type", "ByteLevel"}},
-                         {{"type", "TemplateProcessing"}, {"single", json::array({{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}}}}})}}})}};
+  j["post_processor"] = {
+      {"type", "Sequence"},
+      {"processors", json::array({{{"type", "ByteLevel"}},
+                                  {{"type", "TemplateProcessing"},
+                                   {"single", json::array({{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}},
+                                                           {{"Sequence", {{"id", "A"}}}}})}}})}};
   const Tokenizer processed = open_with(dir, j);
   EXPECT_TRUE(processed.adds_bos());
   EXPECT_EQ(processed.bos(), 300);
   EXPECT_EQ(processed.encode("in"), Ids({260})) << "encode itself adds nothing";
   EXPECT_FALSE(open_with(dir, j, {{"add_bos_token", false}}).adds_bos());
-  expect_error(Fault::bad_data, {"BOS", "bos_token"}, [&] { open_with(dir, small_tokenizer({}), {{"add_bos_token", true}}); });
+  expect_error(Fault::bad_data, {"BOS", "bos_token"}, [&] {
+    open_with(dir, small_tokenizer({}), {{"add_bos_token", true}});
+  });
 }
 
 TEST(Tokenizer, TextThatIsNotUtf8IsRefusedByTheByte) {
@@ -262,14 +282,24 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
       {[](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }, "end_of_word_suffix"},
       {[](json& j) { j["model"]["vocab"] = json::array({"a"}); }, "map from tokens to ids"},
       {[](json& j) { j["model"]["vocab"].erase("!"), j["model"]["unk_token"] = "a"; }, "unk_token"},
-      {[](json& j) { j["normalizer"] = {{"type", "NFC"}}; }, "normalizer"},
+      {[](json& j) {
+         j["normalizer"] = {{"type", "NFC"}};
+       },
+       "normalizer"},
       {[](json& j) { j["pre_tokenizer"] = nullptr; }, "missing pre_tokenizer"},
       {[](json& j) { j["pre_tokenizer"]["type"] = "Metaspace"; }, "Metaspace"},
       {[](json& j) { j["pre_tokenizer"]["add_prefix_space"] = true; }, "add_prefix_space"},
       {[](json& j) { j["pre_tokenizer"]["use_regex"] = false; }, "made of ByteLevel"},
-      {[](json& j) { j["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", json::array({{{"type", "Digits"}, {"individual_digits", false}}, j["pre_tokenizer"]})}}; },
+      {[](json& j) {
+         j["pre_tokenizer"] = {
+             {"type", "Sequence"},
+             {"pretokenizers", json::array({{{"type", "Digits"}, {"individual_digits", false}}, j["pre_tokenizer"]})}};
+       },
        "made of Digits, ByteLevel with regex"},
-      {[](json& j) { j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "\\d"}}}, {"behavior", "Isolated"}}; }, "Split by"},
+      {[](json& j) {
+         j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "\\d"}}}, {"behavior", "Isolated"}};
+       },
+       "Split by"},
       {[](json& j) { j["added_tokens"][0]["lstrip"] = true; }, "lstrip of the added token <|end|>"},
       {[](json& j) { j["added_tokens"][0]["single_word"] = true; }, "single_word"},
       {[](json& j) { j["model"]["vocab"]["\u4f60"] = 290; }, "not spelled in byte-level characters"},
@@ -303,12 +333,14 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
   expect_error(Fault::bad_data, {"tokenizer.json"}, [&] { Tokenizer::open(dir.path()); });
   write_text(dir / "tokenizer.json", std::string(100000, '['));
   expect_error(Fault::bad_data, {"tokenizer.json"}, [&] { Tokenizer::open(dir.path()); });
-  expect_error(Fault::bad_data, {"tokenizer_config.json"}, [&] { open_with(dir, small_tokenizer({}), json::array({1})); });
+  expect_error(Fault::bad_data, {"tokenizer_config.json"},
+               [&] { open_with(dir, small_tokenizer({}), json::array({1})); });
 }
 
 TEST(Tokenizer, MissingFilesAreNamed) {
   ScratchDirectory dir;
-  expect_error(Fault::missing_input, {"tokenizer.json", "tokenizer.model", "model.tokenizer"}, [&] { Tokenizer::open(dir.path()); });
+  expect_error(Fault::missing_input, {"tokenizer.json", "tokenizer.model", "model.tokenizer"},
+               [&] { Tokenizer::open(dir.path()); });
   expect_error(Fault::missing_input, {"absent"}, [&] { Tokenizer::open(dir / "absent"); });
 }
 

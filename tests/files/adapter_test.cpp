@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "model/files/peft.h"
 #include "model/files/safetensors.h"
@@ -15,7 +15,8 @@ namespace {
 const std::string kQ = "model.layers.0.self_attn.q_proj", kDown = "model.layers.11.mlp.down_proj";
 
 AdapterConfig parsed(const std::string& fields) {
-  return parse_adapter_config(R"({"peft_type": "LORA")" + (fields.empty() ? "" : ", " + fields) + "}", "adapter_config.json");
+  return parse_adapter_config(R"({"peft_type": "LORA")" + (fields.empty() ? "" : ", " + fields) + "}",
+                              "adapter_config.json");
 }
 AdapterMatcher matcher(const std::string& fields) { return AdapterMatcher(parsed(fields)); }
 bool means(const std::string& fields, const std::string& path) { return matcher(fields).match(path).has_value(); }
@@ -38,7 +39,8 @@ TEST(AdapterConfig, TargetsFollowPeft) {
   EXPECT_TRUE(means(R"("target_modules": "all-linear", "exclude_modules": ".*layers\\.0")", kQ));
   EXPECT_TRUE(means(R"("target_modules": ["down_proj"], "layers_to_transform": [1, 11])", kDown));
   EXPECT_FALSE(means(R"("target_modules": ["down_proj"], "layers_to_transform": 1)", kDown));
-  EXPECT_TRUE(means(R"("target_modules": ["down_proj"], "layers_to_transform": 11, "layers_pattern": "layers")", kDown));
+  EXPECT_TRUE(
+      means(R"("target_modules": ["down_proj"], "layers_to_transform": 11, "layers_pattern": "layers")", kDown));
   EXPECT_FALSE(means(R"("target_modules": ["down_proj"], "layers_to_transform": 11, "layers_pattern": ["h"])", kDown));
 }
 
@@ -47,12 +49,16 @@ TEST(AdapterConfig, RanksAndScalesFollowPeft) {
   EXPECT_EQ(matcher(base).match(kQ)->scale, 2);
   EXPECT_EQ(matcher(base + R"(, "use_rslora": true)").match(kQ)->scale, 8);
   // The first key that matches holds, in the file's order.
-  const AdapterMatcher patterns = matcher(base + R"(, "rank_pattern": {"q_proj": 4, ".*": 2}, "alpha_pattern": {"layers.11.mlp.down_proj": 5, "down_proj": 7})");
+  const AdapterMatcher patterns = matcher(
+      base +
+      R"(, "rank_pattern": {"q_proj": 4, ".*": 2}, "alpha_pattern": {"layers.11.mlp.down_proj": 5, "down_proj": 7})");
   EXPECT_EQ(patterns.match(kQ)->r, 4);
   EXPECT_EQ(patterns.match(kQ)->scale, 8);
   EXPECT_EQ(patterns.match(kDown)->r, 2);
   EXPECT_EQ(patterns.match(kDown)->alpha, 5);
-  const AdapterMatcher other = matcher(base + R"(, "rank_pattern": {".*": 2, "q_proj": 4}, "alpha_pattern": {"proj": 9, "(?:layers\\.1)?1\\.mlp\\..*": 3})");
+  const AdapterMatcher other = matcher(
+      base +
+      R"(, "rank_pattern": {".*": 2, "q_proj": 4}, "alpha_pattern": {"proj": 9, "(?:layers\\.1)?1\\.mlp\\..*": 3})");
   EXPECT_EQ(other.match(kQ)->r, 2);
   EXPECT_EQ(other.match(kQ)->alpha, 32);    // "proj" is no whole segment
   EXPECT_EQ(other.match(kDown)->alpha, 3);  // match, then $
@@ -90,15 +96,21 @@ TEST(AdapterConfig, RefusesByName) {
       {R"("layers_to_transform": [-1])", "layers_to_transform"},
       {R"("r": 1, "r": 2)", "\"r\" stands twice"},
   };
-  for (const auto& [fields, word] : cases) expect_error(Fault::bad_data, {"adapter_config.json", word}, [&, f = fields] { parsed(f); });
+  for (const auto& [fields, word] : cases)
+    expect_error(Fault::bad_data, {"adapter_config.json", word}, [&, f = fields] { parsed(f); });
   expect_error(Fault::bad_data, {"peft_type is missing"}, [] { parse_adapter_config("{}", "x"); });
   expect_error(Fault::bad_data, {"peft_type", "IA3"}, [] { parse_adapter_config(R"({"peft_type": "IA3"})", "x"); });
-  EXPECT_THAT(parsed(R"("modules_to_save": null, "layer_replication": null, "loftq_config": {}, "use_dora": false, "future_key": null,
-    "init_lora_weights": "gaussian", "exclude_modules": null)").r, 8);
+  EXPECT_THAT(
+      parsed(
+          R"("modules_to_save": null, "layer_replication": null, "loftq_config": {}, "use_dora": false, "future_key": null,
+    "init_lora_weights": "gaussian", "exclude_modules": null)")
+          .r,
+      8);
 }
 
 TEST(AdapterConfig, StopsARunawayPattern) {
-  expect_error(Fault::bad_data, {"takes too long"}, [] { matcher(R"x("target_modules": "((.+)+)+(?=Q)")x").match(kDown + kDown); });
+  expect_error(Fault::bad_data, {"takes too long"},
+               [] { matcher(R"x("target_modules": "((.+)+)+(?=Q)")x").match(kDown + kDown); });
 }
 
 TEST(AdapterConfig, WritesPeftsFields) {
@@ -135,7 +147,9 @@ AdapterConfig rank2() {
 
 TEST(Adapter, ComesBackAsWritten) {
   ScratchDirectory dir;
-  write_adapter(dir / "adapter", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::f32);
+  write_adapter(
+      dir / "adapter", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); },
+      DType::f32);
   const Adapter back = read_adapter(dir / "adapter");
   EXPECT_EQ(back.config, rank2());
   EXPECT_EQ(back.matrices, matrices());
@@ -143,21 +157,28 @@ TEST(Adapter, ComesBackAsWritten) {
   EXPECT_EQ(file.metadata().at("format"), "pt");
   EXPECT_NE(file.find("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"), nullptr);
 
-  write_adapter((dir / "adapter") / "", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::bf16);  // replaces; the slash is no other directory
+  write_adapter((dir / "adapter") / "", rank2(), shapes_of(matrices()),
+                [](const std::string& factor) { return matrices().at(factor); },
+                DType::bf16);  // replaces; the slash is no other directory
   AdapterMatrices rounded = matrices();
   rounded[kQ + ".lora_B"].values[4] = static_cast<float>(bf16(0.1f));
   EXPECT_EQ(read_adapter(dir / "adapter").matrices, rounded);
   EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1);  // nothing stays beside it
 
   write_text(dir / "adapter" / "thesis.txt", "mine");
-  expect_error(Fault::usage, {"thesis.txt"}, [&] { write_adapter(dir / "adapter", rank2(), shapes_of(matrices()), [](const std::string& factor) { return matrices().at(factor); }, DType::f32); });
+  expect_error(Fault::usage, {"thesis.txt"}, [&] {
+    write_adapter(
+        dir / "adapter", rank2(), shapes_of(matrices()),
+        [](const std::string& factor) { return matrices().at(factor); }, DType::f32);
+  });
   EXPECT_TRUE(fs::exists(dir / "adapter" / "thesis.txt"));
 }
 
 TEST(Adapter, RefusesWhatDoesNotFitTogether) {
   const std::string a = "base_model.model." + kQ + ".lora_A.weight", b = "base_model.model." + kQ + ".lora_B.weight";
   using Tensors = std::vector<std::pair<TensorSpec, std::vector<float>>>;
-  const auto refused = [&](const Tensors& tensors, std::initializer_list<std::string> words, const std::string& config = R"({"peft_type":"LORA","r":2})") {
+  const auto refused = [&](const Tensors& tensors, std::initializer_list<std::string> words,
+                           const std::string& config = R"({"peft_type":"LORA","r":2})") {
     ScratchDirectory dir;
     write_text(dir / "adapter_config.json", config);
     write_safetensors(dir / "adapter_model.safetensors", tensors);
@@ -170,10 +191,14 @@ TEST(Adapter, RefusesWhatDoesNotFitTogether) {
   refused({{good_a, counted(6)}, {{b, StoredType::f32, {2, 4}}, counted(8)}}, {"lora_B", "[2, 4]", "rank 2"});
   refused({{good_a, counted(6)}, {{b, StoredType::f32, {8}}, counted(8)}}, {"lora_B", "a factor is a matrix"});
   refused({{good_a, {1, 2, std::nanf(""), 4, 5, 6}}, {good_b, counted(8)}}, {a, "nan"});
-  refused({{good_a, counted(6)}, {{b, StoredType::bf16, {4, 2}}, {1, 2, 3, 4, 5, 6, 7, std::numeric_limits<float>::infinity()}}}, {b, "inf"});
+  refused({{good_a, counted(6)},
+           {{b, StoredType::bf16, {4, 2}}, {1, 2, 3, 4, 5, 6, 7, std::numeric_limits<float>::infinity()}}},
+          {b, "inf"});
   refused({{{"base_model.model.lm_head.weight", StoredType::f32, {1}}, {1}}}, {"lm_head.weight", "not supported"});
-  refused({{{"base_model.model." + kQ + ".lora_magnitude_vector", StoredType::f32, {1}}, {1}}}, {"lora_magnitude_vector"});
-  refused({{good_a, counted(6)}, {good_b, counted(8)}}, {a, "does not mean"}, R"({"peft_type":"LORA","r":2,"target_modules":["k_proj"]})");
+  refused({{{"base_model.model." + kQ + ".lora_magnitude_vector", StoredType::f32, {1}}, {1}}},
+          {"lora_magnitude_vector"});
+  refused({{good_a, counted(6)}, {good_b, counted(8)}}, {a, "does not mean"},
+          R"({"peft_type":"LORA","r":2,"target_modules":["k_proj"]})");
   refused({{{a, StoredType::i32, {2, 3}}, {}}}, {"I32"});
   refused({}, {"no adapter weights"});
 
@@ -188,11 +213,17 @@ TEST(Adapter, RefusesWhatDoesNotFitTogether) {
 
 TEST(Adapter, IsCheckedAgainstTheModel) {
   const Adapter adapter{rank2(), matrices()};
-  check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.k_proj", 9, 9}}, "a");
-  expect_error(Fault::bad_data, {"q_proj.lora_A is [2, 3], the model needs [2, 8]"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 8}}, "a"); });
-  expect_error(Fault::bad_data, {"v_proj.lora_A is missing", "v_proj.lora_B is missing"},
-               [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.v_proj", 9, 9}}, "a"); });
-  expect_error(Fault::bad_data, {"q_proj.lora_A belongs to no linear"}, [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), {}, "a"); });
+  check_adapter(adapter.config, shapes_of(adapter.matrices),
+                std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.k_proj", 9, 9}}, "a");
+  expect_error(Fault::bad_data, {"q_proj.lora_A is [2, 3], the model needs [2, 8]"}, [&] {
+    check_adapter(adapter.config, shapes_of(adapter.matrices), std::vector<LinearSize>{{kQ, 4, 8}}, "a");
+  });
+  expect_error(Fault::bad_data, {"v_proj.lora_A is missing", "v_proj.lora_B is missing"}, [&] {
+    check_adapter(adapter.config, shapes_of(adapter.matrices),
+                  std::vector<LinearSize>{{kQ, 4, 3}, {"model.layers.0.self_attn.v_proj", 9, 9}}, "a");
+  });
+  expect_error(Fault::bad_data, {"q_proj.lora_A belongs to no linear"},
+               [&] { check_adapter(adapter.config, shapes_of(adapter.matrices), {}, "a"); });
 }
 
 }  // namespace

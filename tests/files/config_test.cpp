@@ -1,6 +1,7 @@
 #include "model/config.h"
 
 #include <gtest/gtest.h>
+
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
@@ -10,7 +11,8 @@ namespace drover {
 namespace {
 
 // Llama 3.1 8B Instruct's file.
-const char* kLlama8b = R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 128000,
+const char* kLlama8b =
+    R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 128000,
   "eos_token_id": [128001, 128008, 128009], "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
   "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 32,
   "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
@@ -51,18 +53,24 @@ TEST(ModelConfig, KnowsTheHerdsSizes) {
 
 TEST(ModelConfig, ReadsBothRopeSpellings) {
   const ModelConfig old = parse_model_config(kLlama8b, "config.json");
-  const std::string fresh = R"("rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192)";
-  EXPECT_EQ(with(R"({"rope_scaling": null, "rope_theta": null, "rope_parameters": {"rope_type": "llama3", )" + fresh + "}}"), old);
+  const std::string fresh =
+      R"("rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192)";
+  EXPECT_EQ(
+      with(R"({"rope_scaling": null, "rope_theta": null, "rope_parameters": {"rope_type": "llama3", )" + fresh + "}}"),
+      old);
   EXPECT_EQ(with(R"({"rope_parameters": {"rope_type": "llama3", )" + fresh + "}}"), old);
-  EXPECT_FALSE(with(R"({"rope_scaling": null, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}})").rope_scaling);
+  EXPECT_FALSE(with(R"({"rope_scaling": null, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}})")
+                   .rope_scaling);
   EXPECT_EQ(with(R"({"rope_scaling": {"rope_type": null, "type": "llama3"}})"), old);
   EXPECT_EQ(with(R"({"rope_scaling": {"factor": 32.0}})").rope_scaling->factor, 32);
   expect_refused(R"({"rope_parameters": {"rope_type": "default"}})", {"rope_parameters", "disagree"});
-  expect_refused(R"({"rope_scaling": null, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}})", {"rope_parameters.rope_theta", "agree"});
+  expect_refused(R"({"rope_scaling": null, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}})",
+                 {"rope_parameters.rope_theta", "agree"});
 }
 
 TEST(ModelConfig, DefaultsAreThoseOfTransformers) {
-  const ModelConfig config = with(R"({"num_key_value_heads": null, "head_dim": null, "rope_scaling": null, "rope_theta": null, "rms_norm_eps": null,
+  const ModelConfig config = with(
+      R"({"num_key_value_heads": null, "head_dim": null, "rope_scaling": null, "rope_theta": null, "rms_norm_eps": null,
     "tie_word_embeddings": null, "eos_token_id": 7, "bos_token_id": null, "hidden_act": null, "unknown_to_us": 3})");
   EXPECT_EQ(config.kv_heads, 32);
   EXPECT_EQ(config.head_dim, 128);
@@ -96,7 +104,8 @@ TEST(ModelConfig, RefusesWhatChangesTheArithmetic) {
 }
 
 TEST(ModelConfig, RefusesImpossibleNumbers) {
-  for (const char* value : {"0", "-1", "1e18", "1000000000000000000", "18446744073709551615", "1.5", "\"32\"", "true", "[]", "null"}) {
+  for (const char* value :
+       {"0", "-1", "1e18", "1000000000000000000", "18446744073709551615", "1.5", "\"32\"", "true", "[]", "null"}) {
     expect_refused(fmt::format(R"({{"num_attention_heads": {}}})", value), {"num_attention_heads"});
     expect_refused(fmt::format(R"({{"hidden_size": {}}})", value), {"hidden_size"});
   }
@@ -111,14 +120,17 @@ TEST(ModelConfig, RefusesImpossibleNumbers) {
   expect_refused(R"({"rope_scaling": {"factor": 0}})", {"rope_scaling.factor is 0"});
   expect_refused(R"({"rope_scaling": {"high_freq_factor": 1.0}})", {"rope_scaling.high_freq_factor"});
   expect_refused(R"({"rope_theta": -1})", {"rope_theta"});
-  expect_refused(R"({"hidden_size": 16384, "num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 16})", {"num_key_value_heads is 16", "twice"});
+  expect_refused(
+      R"({"hidden_size": 16384, "num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 16})",
+      {"num_key_value_heads is 16", "twice"});
 }
 
 TEST(ModelConfig, RefusesBadJson) {
   for (const char* text : {"", "{", "[]", "3", "{\"a\":1,\"a\":2}", "{\"\xff\":1}", "nonsense"}) {
     expect_error(Fault::bad_data, {"c.json"}, [&] { parse_model_config(text, "c.json"); });
   }
-  expect_error(Fault::bad_data, {"64 levels"}, [&] { parse_model_config("{\"a\":" + std::string(100000, '[') + "}", "c.json"); });
+  expect_error(Fault::bad_data, {"64 levels"},
+               [&] { parse_model_config("{\"a\":" + std::string(100000, '[') + "}", "c.json"); });
   expect_error(Fault::bad_data, {"\"a\" stands twice"}, [&] { parse_model_config("{\"a\":1,\"a\":2}", "c.json"); });
   ScratchDirectory dir;
   expect_error(Fault::missing_input, {"config.json"}, [&] { read_model_config(dir.path()); });

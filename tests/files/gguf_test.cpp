@@ -66,7 +66,8 @@ TEST(Gguf, RefusesEveryBrokenRule) {
   const std::string start = "GGUF" + bytes_of(3u);
   expect_refused(start + bytes_of(uint64_t{1} << 60) + bytes_of(uint64_t{0}), {"tensors", "at most"});
   expect_refused(start + bytes_of(uint64_t{0}) + bytes_of(uint64_t{1} << 60), {"keys", "at most"});
-  expect_refused(start + bytes_of(uint64_t{0}) + bytes_of(uint64_t{1}) + bytes_of(~uint64_t{0}), {"a key of 18446744073709551615 bytes"});
+  expect_refused(start + bytes_of(uint64_t{0}) + bytes_of(uint64_t{1}) + bytes_of(~uint64_t{0}),
+                 {"a key of 18446744073709551615 bytes"});
   const auto with_key = [](uint32_t type, const std::string& value) {
     GgufText text;
     text.key("k", type, value);
@@ -159,7 +160,8 @@ TEST(ImportGguf, RestoresRowsAndConfig) {
     return values;
   };
   EXPECT_THAT(first_column("model.layers.0.self_attn.k_proj.weight"), testing::ElementsAre(0, 2, 1, 3, 4, 6, 5, 7));
-  EXPECT_THAT(first_column("model.layers.0.self_attn.q_proj.weight"), testing::ElementsAre(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
+  EXPECT_THAT(first_column("model.layers.0.self_attn.q_proj.weight"),
+              testing::ElementsAre(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
   EXPECT_THAT(first_column("model.layers.0.self_attn.v_proj.weight"), testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
   const auto norm = first_column("model.norm.weight");
   EXPECT_EQ(norm[1], static_cast<float>(bf16(1.01f)));
@@ -224,11 +226,14 @@ TEST(ImportGguf, RefusesWhatItCannotCarryOver) {
   };
   refused(tiny_llama("qwen2"), {"tokenizer.ggml.pre", "qwen2", "smollm and llama-bpe"});
   refused(tiny_llama("smollm", "qwen2"), {"general.architecture", "qwen2"});
-  refused(changed([](GgufText& t) { t.floats("blk.0.attn_q.bias", {16}, counted(16)); }), {"blk.0.attn_q.bias", "no place"});
+  refused(changed([](GgufText& t) { t.floats("blk.0.attn_q.bias", {16}, counted(16)); }),
+          {"blk.0.attn_q.bias", "no place"});
   refused(changed([](GgufText& t) { t.floats("rope_freqs.weight", {2}, {1, 5}); }), {"rope_freqs.weight"});
-  refused(changed([](GgufText& t) { t.string("llama.rope.scaling.type", "yarn"); }), {"llama.rope.scaling.type", "yarn"});
+  refused(changed([](GgufText& t) { t.string("llama.rope.scaling.type", "yarn"); }),
+          {"llama.rope.scaling.type", "yarn"});
   refused(changed([](GgufText& t) { t.u32("llama.expert_count", 8); }), {"llama.expert_count"});
-  refused(changed([](GgufText& t) { t.u32("llama.attention.value_length", 8); }), {"llama.attention.value_length is 8"});
+  refused(changed([](GgufText& t) { t.u32("llama.attention.value_length", 8); }),
+          {"llama.attention.value_length is 8"});
   refused(tiny_llama("smollm", "llama", 10000, 8), {"llama.rope.dimension_count is 4"});
   refused(changed([](GgufText& t) { t.u32("split.count", 2); }), {"split.count"});
   refused(changed([](GgufText& t) { t.string("general.type", "adapter"); }), {"general.type", "adapter"});
@@ -239,7 +244,8 @@ TEST(ImportGguf, RefusesWhatItCannotCarryOver) {
 
 TEST(ImportGguf, RecognisesLlama3sRopeScaling) {
   ScratchDirectory dir;
-  // With theta 10000 and 4 per head the wavelengths are 2π and 200π: both far below 8192 / 4, so Llama 3 leaves them; 1e9 puts the second beyond 8192.
+  // With theta 10000 and 4 per head the wavelengths are 2π and 200π: both far below 8192 / 4, so Llama 3 leaves them;
+  // 1e9 puts the second beyond 8192.
   GgufText text = tiny_llama("llama-bpe", "llama", 1e9f);
   text.floats("rope_freqs.weight", {2}, {1, 32});
   write_text(dir / "m.gguf", text.finished());
@@ -263,10 +269,14 @@ TEST(ImportGguf, RealModel) {
     ASSERT_NE(tensor, nullptr) << name;
     EXPECT_EQ(tensor->dtype, StoredType::bf16) << name;
     EXPECT_EQ(nlohmann::json(tensor->shape), expected["shape"]) << name;
-    EXPECT_EQ(sha256_hex({reinterpret_cast<const char*>(tensor->bytes.data()), tensor->bytes.size()}), expected["sha256"]) << name;
+    EXPECT_EQ(sha256_hex({reinterpret_cast<const char*>(tensor->bytes.data()), tensor->bytes.size()}),
+              expected["sha256"])
+        << name;
   }
-  // SHA-256 of the file that Python's safetensors (0.8.0) writes of what transformers (5.23.0) dequantises, as bf16, metadata format=pt.
-  EXPECT_EQ(sha256_file(dir / "model" / "model.safetensors"), "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b");
+  // SHA-256 of the file that Python's safetensors (0.8.0) writes of what transformers (5.23.0) dequantises, as bf16,
+  // metadata format=pt.
+  EXPECT_EQ(sha256_file(dir / "model" / "model.safetensors"),
+            "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b");
 }
 
 }  // namespace

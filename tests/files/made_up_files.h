@@ -21,7 +21,8 @@ inline std::string safetensors_text(const std::string& header, size_t data_bytes
   return bytes_of(static_cast<uint64_t>(header.size())) + header + std::string(data_bytes, '\0');
 }
 
-inline void write_safetensors(const fs::path& path, const std::vector<std::pair<TensorSpec, std::vector<float>>>& tensors) {
+inline void write_safetensors(const fs::path& path,
+                              const std::vector<std::pair<TensorSpec, std::vector<float>>>& tensors) {
   std::vector<TensorSpec> specs;
   for (const auto& [spec, values] : tensors) specs.push_back(spec);
   SafetensorsWriter writer(path, specs);
@@ -29,7 +30,9 @@ inline void write_safetensors(const fs::path& path, const std::vector<std::pair<
     for (const auto& [other, values] : tensors) {
       if (other.name != spec.name) continue;
       std::vector<char> data(static_cast<size_t>(spec.bytes()));
-      if (spec.dtype == StoredType::bf16) convert(StoredType::f32, reinterpret_cast<const std::byte*>(values.data()), static_cast<int64_t>(values.size()), DType::bf16, data.data());
+      if (spec.dtype == StoredType::bf16)
+        convert(StoredType::f32, reinterpret_cast<const std::byte*>(values.data()), static_cast<int64_t>(values.size()),
+                DType::bf16, data.data());
       if (spec.dtype == StoredType::f32) std::memcpy(data.data(), values.data(), data.size());
       writer.write(spec.name, data.data(), spec.bytes());
     }
@@ -44,7 +47,17 @@ inline std::vector<float> counted(int64_t count, float first = 0) {
 }
 
 inline ModelConfig small_config() {
-  return {.hidden = 8, .layers = 1, .heads = 4, .kv_heads = 2, .head_dim = 4, .ffn = 12, .vocab = 10, .max_positions = 64, .tied_head = true, .bos = 1, .eos = {2}};
+  return {.hidden = 8,
+          .layers = 1,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_dim = 4,
+          .ffn = 12,
+          .vocab = 10,
+          .max_positions = 64,
+          .tied_head = true,
+          .bos = 1,
+          .eos = {2}};
 }
 
 // A GGUF file piece by piece.
@@ -79,7 +92,8 @@ struct GgufText {
     ++tensor_count;
   }
   void floats(const std::string& name, std::vector<uint64_t> fastest_first, const std::vector<float>& values) {
-    tensor(name, std::move(fastest_first), 0, std::string(reinterpret_cast<const char*>(values.data()), values.size() * 4));
+    tensor(name, std::move(fastest_first), 0,
+           std::string(reinterpret_cast<const char*>(values.data()), values.size() * 4));
   }
   std::string finished(uint32_t version = 3) const {
     std::string all = "GGUF" + bytes_of(version) + bytes_of(tensor_count) + bytes_of(key_count) + keys + infos;

@@ -1,14 +1,15 @@
-// A Llama of one layer as a GGUF file: 4 heads, 2 kv heads of 4, hidden 8, ffn 12, 10 tokens. q, k and v have their row's number in every column.
+// A Llama of one layer as a GGUF file: 4 heads, 2 kv heads of 4, hidden 8, ffn 12, 10 tokens. q, k and v have their
+// row's number in every column.
 #pragma once
 #include <functional>
-
 #include <nlohmann/json.hpp>
 
 #include "tests/files/made_up_files.h"
 
 namespace drover {
 
-inline GgufText tiny_llama(const std::string& pre, const std::string& architecture = "llama", float theta = 10000, uint32_t head_dim = 4) {
+inline GgufText tiny_llama(const std::string& pre, const std::string& architecture = "llama", float theta = 10000,
+                           uint32_t head_dim = 4) {
   GgufText t;
   t.string("general.architecture", architecture);
   t.u32("llama.block_count", 1);

@@ -20,7 +20,8 @@ void write_index(const fs::path& directory, const std::string& map) {
 TEST(ModelDirectory, ReadsSlicesOfOneFile) {
   ScratchDirectory dir;
   write_text(dir / "config.json", write_model_config(small_config()));
-  write_safetensors(dir / "model.safetensors", {{{"w", StoredType::bf16, {6, 5}}, counted(30)}, {{"n", StoredType::f32, {5}}, counted(5, 0.1f)}});
+  write_safetensors(dir / "model.safetensors",
+                    {{{"w", StoredType::bf16, {6, 5}}, counted(30)}, {{"n", StoredType::f32, {5}}, counted(5, 0.1f)}});
   ModelDirectory model(dir.path());
   EXPECT_EQ(model.config(), small_config());
   EXPECT_EQ(model.shape("w"), (std::vector<int64_t>{6, 5}));
@@ -57,7 +58,8 @@ TEST(ModelDirectory, ChecksNamesAndShapes) {
   const std::vector<ExpectedTensor> missing = {{"b", 3, 2}, {"c", 1, 1}, {"d", 1, 1}};
   expect_error(Fault::bad_data, {"2 of the 3", "\n  c", "\n  d"}, [&] { model.check_names(missing); });
   const std::vector<ExpectedTensor> wrong = {{"a.k_proj.weight", 8, 8}, {"b", 2, 3}};
-  expect_error(Fault::bad_data, {"a.k_proj.weight has 16 rows", "duplicated KV heads", "b is [3, 2]", "needs [2, 3]"}, [&] { model.check_shapes(wrong); });
+  expect_error(Fault::bad_data, {"a.k_proj.weight has 16 rows", "duplicated KV heads", "b is [3, 2]", "needs [2, 3]"},
+               [&] { model.check_shapes(wrong); });
 }
 
 TEST(ModelDirectory, SaysWhatIsThereInsteadOfWeights) {
@@ -126,7 +128,8 @@ TEST(ModelDirectory, OpensASparse405bFileByFile) {
   std::string map;
   for (int i = 1; i <= 191; ++i) {
     const std::string file = fmt::format("model-{:05}-of-00191.safetensors", i);
-    std::vector<TensorSpec> tensors = {{fmt::format("t{}.gate", i), StoredType::bf16, {f, d}}, {fmt::format("t{}.down", i), StoredType::bf16, {d, f}}};
+    std::vector<TensorSpec> tensors = {{fmt::format("t{}.gate", i), StoredType::bf16, {f, d}},
+                                       {fmt::format("t{}.down", i), StoredType::bf16, {d, f}}};
     sort_canonically(tensors);
     const std::string header = safetensors_header(tensors, {{"format", "pt"}});
     std::ofstream(dir / file, std::ios::binary) << bytes_of(static_cast<uint64_t>(header.size())) << header;
@@ -146,7 +149,8 @@ TEST(ModelDirectory, OpensASparse405bFileByFile) {
 }
 
 TEST(MergedWriter, ShardsAndReadsBack) {
-  const std::vector<TensorSpec> specs = {{"a", StoredType::f32, {2, 2}}, {"c", StoredType::f32, {4}}, {"b", StoredType::bf16, {3}}};
+  const std::vector<TensorSpec> specs = {
+      {"a", StoredType::f32, {2, 2}}, {"c", StoredType::f32, {4}}, {"b", StoredType::bf16, {3}}};
   for (const auto& [limit, files] : std::vector<std::pair<int64_t, size_t>>{{1'000'000, 1}, {32, 2}, {1, 3}}) {
     ScratchDirectory dir;
     write_text(dir / "config.json", write_model_config(small_config()));

@@ -9,7 +9,8 @@
 namespace drover {
 namespace {
 
-const std::string kGood = R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"U8","shape":[],"data_offsets":[24,25]}})";
+const std::string kGood =
+    R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"U8","shape":[],"data_offsets":[24,25]}})";
 
 void expect_refused(const std::string& bytes, std::initializer_list<std::string> words) {
   ScratchDirectory dir;
@@ -20,7 +21,11 @@ void expect_refused(const std::string& bytes, std::initializer_list<std::string>
 
 TEST(Safetensors, ReadsNumbersTextAndEmptyTensors) {
   ScratchDirectory dir;
-  write_text(dir / "x", safetensors_text(R"({"__metadata__":{"format":"pt"},"z":{"data_offsets":[24,24],"dtype":"BF16","shape":[0,7]},)" + kGood.substr(1) + "  ", 25));
+  write_text(
+      dir / "x",
+      safetensors_text(R"({"__metadata__":{"format":"pt"},"z":{"data_offsets":[24,24],"dtype":"BF16","shape":[0,7]},)" +
+                           kGood.substr(1) + "  ",
+                       25));
   const SafetensorsFile file(dir / "x");
   EXPECT_EQ(file.metadata().at("format"), "pt");
   ASSERT_EQ(file.tensors().size(), 3u);
@@ -58,18 +63,21 @@ TEST(Safetensors, RefusesEveryBrokenRule) {
   expect_refused(safetensors_text(one("F32", "[1]", "[0]"), 4), {"fewer than two"});
   expect_refused(safetensors_text(one("F32", "[1]", "[0,4,8]"), 4), {"more than two"});
   expect_refused(safetensors_text(R"({"a":{"dtype":"F32","shape":[1]}})", 4), {"not all of"});
-  expect_refused(safetensors_text(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4), {"unknown field"});
+  expect_refused(safetensors_text(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"x":1}})", 4),
+                 {"unknown field"});
   expect_refused(safetensors_text(R"({"a":1})", 4), {"the number 1"});
   expect_refused(safetensors_text(R"({"__metadata__":{"a":1}})", 0), {"the number 1"});
   const std::string b = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
   expect_refused(safetensors_text("{" + b + "," + b + "}", 4), {"stands twice"});
-  expect_refused(safetensors_text("{" + b + R"(,"c":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", 6), {"overlap"});
+  expect_refused(safetensors_text("{" + b + R"(,"c":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", 6),
+                 {"overlap"});
   expect_refused(safetensors_text("{\"" + std::string(513, 'n') + "\":{}}", 0), {"513 bytes"});
 }
 
 TEST(Safetensors, RefusesTooManyTensorsAndTooLongHeaders) {
   std::string header = "{";
-  for (int i = 0; i < 65537; ++i) header += fmt::format("{}\"{}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", i == 0 ? "" : ",", i);
+  for (int i = 0; i < 65537; ++i)
+    header += fmt::format("{}\"{}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", i == 0 ? "" : ",", i);
   expect_refused(safetensors_text(header + "}", 0), {"more than 65536 tensors"});
   ScratchDirectory dir;
   write_text(dir / "long", safetensors_text("{}" + std::string(kHeaderLimit, ' '), 0));
@@ -79,10 +87,14 @@ TEST(Safetensors, RefusesTooManyTensorsAndTooLongHeaders) {
 
 TEST(SafetensorsWriter, WritesTheReferenceBytes) {
   ScratchDirectory dir;
-  write_safetensors(dir / "x", {{{"b", StoredType::bf16, {2}}, {1, 2}}, {{"c", StoredType::f32, {1, 1}}, {3}}, {{"a", StoredType::bf16, {1}}, {4}}});
-  // As the format's Python package (0.8) writes these three tensors: F32 before BF16, then by name; the header padded to a multiple of 8.
-  std::string header = R"({"__metadata__":{"format":"pt"},"c":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},)"
-                       R"("a":{"dtype":"BF16","shape":[1],"data_offsets":[4,6]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[6,10]}})";
+  write_safetensors(dir / "x", {{{"b", StoredType::bf16, {2}}, {1, 2}},
+                                {{"c", StoredType::f32, {1, 1}}, {3}},
+                                {{"a", StoredType::bf16, {1}}, {4}}});
+  // As the format's Python package (0.8) writes these three tensors: F32 before BF16, then by name; the header padded
+  // to a multiple of 8.
+  std::string header =
+      R"({"__metadata__":{"format":"pt"},"c":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},)"
+      R"("a":{"dtype":"BF16","shape":[1],"data_offsets":[4,6]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[6,10]}})";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   const std::string data = bytes_of(3.0f) + bytes_of(bf16(4)) + bytes_of(bf16(1)) + bytes_of(bf16(2));
   EXPECT_EQ(read_text(dir / "x"), bytes_of(static_cast<uint64_t>(header.size())) + header + data);

@@ -1,7 +1,7 @@
-// Speeds of the CUDA backend's ops at Llama 3.1 8B's shapes, each as a share of what the device gives: pointwise ops of the measured copy bandwidth, products
-// with their low-rank term of the same product without, attention in TFLOP/s beside this project's own kernels. One line of JSON a figure.
-// Times are medians of device events over rotating operands that together do not fit the L2 cache.
-// Usage: gpu_bench [TOKENS]
+// Speeds of the CUDA backend's ops at Llama 3.1 8B's shapes, each as a share of what the device gives: pointwise ops of
+// the measured copy bandwidth, products with their low-rank term of the same product without, attention in TFLOP/s
+// beside this project's own kernels. One line of JSON a figure. Times are medians of device events over rotating
+// operands that together do not fit the L2 cache. Usage: gpu_bench [TOKENS]
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -23,7 +23,8 @@ using nlohmann::ordered_json;
 
 constexpr int64_t kHidden = 4096, kHeads = 32, kKvHeads = 8, kHeadDim = 128, kFfn = 14336, kVocab = 128256, kRank = 16;
 constexpr int64_t kMostAttentionTokens = 8192;
-constexpr int64_t kProductTokens = 4096;  // of the layer's products: longer ones run into the GPU's power limit, and compare clocks
+constexpr int64_t kProductTokens =
+    4096;  // of the layer's products: longer ones run into the GPU's power limit, and compare clocks
 constexpr int kSets = 3, kWarmup = 3, kRuns = 20;
 
 void say(const ordered_json& line) {
@@ -60,7 +61,8 @@ class Bench {
     if (type != DType::bf16) return x;  // zeroed
     const int64_t piece = static_cast<int64_t>(noise_.size()), all = rows * x.pitch;
     for (int64_t at = 0; at < all; at += piece) {
-      Tensor part{static_cast<bf16*>(x.data) + at, 1, std::min(piece, all - at), std::min(piece, all - at), type, Where::device};
+      Tensor part{static_cast<bf16*>(x.data) + at, 1,    std::min(piece, all - at),
+                  std::min(piece, all - at),       type, Where::device};
       backend_.upload(noise_.data(), part);
     }
     return x;
@@ -75,8 +77,9 @@ class Bench {
     blocks_.clear();
   }
 
-  // The device is kept busy while the host enqueues what is timed; it also empties the L2 cache. With `clean`, what lies there then need not be written back first:
-  // a work that writes leaves as much behind as it finds, one that only reads does not.
+  // The device is kept busy while the host enqueues what is timed; it also empties the L2 cache. With `clean`, what
+  // lies there then need not be written back first: a work that writes leaves as much behind as it finds, one that only
+  // reads does not.
   float milliseconds_of(const std::function<void(int)>& run, int set, bool clean) {
     check(cudaMemsetAsync(busy_, 0, kBusyBytes, backend_.stream()), "cudaMemsetAsync");
     if (clean) backend_.sum_squares(matrix(busy_, kBusyBytes / 4, 1, DType::f32, Where::device), busy_sum_);
@@ -105,14 +108,19 @@ class Bench {
     }
     return medians;
   }
-  double median_us(const std::function<void(int)>& run, bool clean = false) { return medians_us({&run, 1}, clean).front(); }
+  double median_us(const std::function<void(int)>& run, bool clean = false) {
+    return medians_us({&run, 1}, clean).front();
+  }
 
   void copy_bandwidth() {
     constexpr int64_t kBytes = int64_t{1} << 30;
     std::vector<Tensor> from, to;
-    for (int i = 0; i < kSets; ++i) from.push_back(tensor(kBytes / 8192, 4096)), to.push_back(tensor(kBytes / 8192, 4096));
+    for (int i = 0; i < kSets; ++i)
+      from.push_back(tensor(kBytes / 8192, 4096)), to.push_back(tensor(kBytes / 8192, 4096));
     const double us = median_us([&](int i) {
-      check(cudaMemcpyAsync(to[static_cast<size_t>(i)].data, from[static_cast<size_t>(i)].data, static_cast<size_t>(kBytes), cudaMemcpyDeviceToDevice, backend_.stream()), "cudaMemcpyAsync");
+      check(cudaMemcpyAsync(to[static_cast<size_t>(i)].data, from[static_cast<size_t>(i)].data,
+                            static_cast<size_t>(kBytes), cudaMemcpyDeviceToDevice, backend_.stream()),
+            "cudaMemcpyAsync");
     });
     copy_gb_per_s_ = 2e-3 * static_cast<double>(kBytes) / us;
     say({{"bench", "copy"}, {"us", us}, {"gb_per_s", copy_gb_per_s_}});
@@ -141,16 +149,19 @@ class Bench {
     {
       const auto dy = sets(t_, kHidden), x = sets(t_, kHidden), dx = sets(t_, kHidden);
       const Tensor w = tensor(kHidden, 1), rstd = tensor(t_, 1, DType::f32);
-      bytes_of("rms_norm_backward", row * 4 * kHidden, [&](int i) { backend_.rms_norm_backward(at(dy, i), at(x, i), rstd, w, at(dx, i)); });
+      bytes_of("rms_norm_backward", row * 4 * kHidden,
+               [&](int i) { backend_.rms_norm_backward(at(dy, i), at(x, i), rstd, w, at(dx, i)); });
     }
     {
       const int64_t cols = (kHeads + kKvHeads) * kHeadDim;
       const auto x = sets(t_, cols, DType::bf16, kKvHeads * kHeadDim);
-      const Tensor positions = tensor(t_, 1, DType::i32), cosine = tensor(8192, kHeadDim / 2, DType::f32), sine = tensor(8192, kHeadDim / 2, DType::f32);
+      const Tensor positions = tensor(t_, 1, DType::i32), cosine = tensor(8192, kHeadDim / 2, DType::f32),
+                   sine = tensor(8192, kHeadDim / 2, DType::f32);
       std::vector<int32_t> ids(static_cast<size_t>(t_));
       for (int64_t i = 0; i < t_; ++i) ids[static_cast<size_t>(i)] = static_cast<int32_t>(i % 8192);
       backend_.upload(ids.data(), positions);
-      bytes_of("rope", row * 2 * static_cast<double>(cols), [&](int i) { backend_.rope(at(x, i), positions, cosine, sine, false); });
+      bytes_of("rope", row * 2 * static_cast<double>(cols),
+               [&](int i) { backend_.rope(at(x, i), positions, cosine, sine, false); });
     }
     {
       const auto gu = sets(t_, 2 * kFfn), y = sets(t_, kFfn, DType::bf16, 64);
@@ -158,7 +169,8 @@ class Bench {
     }
     {
       const auto dy = sets(t_, kFfn), gu = sets(t_, 2 * kFfn);
-      bytes_of("swiglu_backward", row * 6 * kFfn, [&](int i) { backend_.swiglu_backward(at(dy, i), at(gu, i), at(gu, i), at(dy, i)); });
+      bytes_of("swiglu_backward", row * 6 * kFfn,
+               [&](int i) { backend_.swiglu_backward(at(dy, i), at(gu, i), at(gu, i), at(dy, i)); });
     }
     {
       const auto x = sets(t_, kHidden), y = sets(t_, kHidden);
@@ -168,26 +180,30 @@ class Bench {
       constexpr int64_t kChunk = 1024;
       const auto logits = sets(kChunk, kVocab, DType::f32);
       const Tensor labels = tensor(kChunk, 1, DType::i32), statistics = tensor(kChunk, 3, DType::f32);
-      bytes_of("fold_statistics", 4.0 * kChunk * kVocab, [&](int i) {
-        backend_.start_statistics(statistics);
-        backend_.fold_statistics(at(logits, i), labels, 0, kVocab, statistics);
-      }, true);
+      bytes_of(
+          "fold_statistics", 4.0 * kChunk * kVocab,
+          [&](int i) {
+            backend_.start_statistics(statistics);
+            backend_.fold_statistics(at(logits, i), labels, 0, kVocab, statistics);
+          },
+          true);
     }
     {
       constexpr int64_t kChunk = 1024;
       const auto logits = sets(kChunk, kVocab, DType::f32), d = sets(kChunk, kVocab);
       const Tensor labels = tensor(kChunk, 1, DType::i32), lse = tensor(kChunk, 1, DType::f32);
-      bytes_of("cross_entropy_backward", 6.0 * kChunk * kVocab, [&](int i) { backend_.cross_entropy_backward(at(logits, i), labels, 0, kVocab, lse, at(d, i)); });
+      bytes_of("cross_entropy_backward", 6.0 * kChunk * kVocab,
+               [&](int i) { backend_.cross_entropy_backward(at(logits, i), labels, 0, kVocab, lse, at(d, i)); });
     }
     {
       constexpr int64_t kParameters = 41943040;  // rank 16 on all linears of 8B
-      const Tensor g = tensor(kParameters, 1, DType::f32), p = tensor(kParameters, 1, DType::f32), m = tensor(kParameters, 1, DType::f32), v = tensor(kParameters, 1, DType::f32),
+      const Tensor g = tensor(kParameters, 1, DType::f32), p = tensor(kParameters, 1, DType::f32),
+                   m = tensor(kParameters, 1, DType::f32), v = tensor(kParameters, 1, DType::f32),
                    factor = tensor(1, 1, DType::f32);
-      bytes_of("adamw", 28.0 * kParameters, [&](int) {
-        backend_.adamw({.learning_rate = 1e-4f}, factor, g, p, m, v);
-      });
+      bytes_of("adamw", 28.0 * kParameters, [&](int) { backend_.adamw({.learning_rate = 1e-4f}, factor, g, p, m, v); });
       const Tensor again = tensor(kParameters, 1, DType::f32), total = tensor(1, 1, DType::f64);
-      bytes_of("sum_squares", 4.0 * kParameters, [&](int) { backend_.sum_squares(again, total); }, true);
+      bytes_of(
+          "sum_squares", 4.0 * kParameters, [&](int) { backend_.sum_squares(again, total); }, true);
     }
   }
 
@@ -210,7 +226,10 @@ class Bench {
     };
     double plain_us = 0, adapted_us = 0;
     const int64_t t = std::min(t_, kProductTokens);
-    for (const Group& g : {Group{"qkv", kHidden, (kHeads + 2 * kKvHeads) * kHeadDim, 3}, {"o", kHeads * kHeadDim, kHidden, 1}, {"gate_up", kHidden, 2 * kFfn, 2}, {"down", kFfn, kHidden, 1}}) {
+    for (const Group& g : {Group{"qkv", kHidden, (kHeads + 2 * kKvHeads) * kHeadDim, 3},
+                           {"o", kHeads * kHeadDim, kHidden, 1},
+                           {"gate_up", kHidden, 2 * kFfn, 2},
+                           {"down", kFfn, kHidden, 1}}) {
       const int64_t rank = g.members * kRank;
       const cuda::StripWeight w = weight(g.out, g.in, rank);
       const Tensor x = tensor(t, g.in, DType::bf16, w.x_pitch()), y = tensor(t, g.out, DType::bf16, w.dy_pitch());
@@ -250,7 +269,8 @@ class Bench {
                                                 }};
       for (const auto& work : works) tune(work);
       const std::vector<double> us = medians_us(works);
-      const char* names[] = {"forward, frozen", "forward with its low-rank term", "dx, frozen", "backward with its low-rank term"};
+      const char* names[] = {"forward, frozen", "forward with its low-rank term", "dx, frozen",
+                             "backward with its low-rank term"};
       for (size_t i = 0; i < us.size(); ++i) {
         (i % 2 == 0 ? plain_us : adapted_us) += us[i];
         say({{"bench", fmt::format("{} {}", g.name, names[i])}, {"us", us[i]}, {"tflops", flops / us[i] * 1e-6}});
@@ -261,32 +281,52 @@ class Bench {
       part("dA", bytes(x), da_of_v);
       release();
     }
-    say({{"bench", "low-rank terms of a layer"}, {"frozen_us", plain_us}, {"with_us", adapted_us}, {"overhead", adapted_us / plain_us - 1}});
+    say({{"bench", "low-rank terms of a layer"},
+         {"frozen_us", plain_us},
+         {"with_us", adapted_us},
+         {"overhead", adapted_us / plain_us - 1}});
   }
 
   void attention() {
     const int64_t tokens = std::min(t_, kMostAttentionTokens);  // own kernels' time grows with their square
-    for (const auto& [name, documents] : {std::pair{"one document", int64_t{1}}, {"documents of 512", std::max<int64_t>(1, tokens / 512)}}) {
+    for (const auto& [name, documents] :
+         {std::pair{"one document", int64_t{1}}, {"documents of 512", std::max<int64_t>(1, tokens / 512)}}) {
       const int64_t qkv = (kHeads + 2 * kKvHeads) * kHeadDim;
       constexpr int64_t kWidth = kHeads * kHeadDim;
       const Tensor x = tensor(tokens, qkv), dx = tensor(tokens, qkv, DType::bf16, qkv + 64);
       const Tensor o = tensor(tokens, kWidth, DType::bf16, kWidth + 64), d_o = tensor(tokens, kWidth);
       const Tensor lse = tensor(tokens, kHeads, DType::f32);
-      const auto part = [](Tensor whole, int64_t first, int64_t heads) { return whole.columns(first * kHeadDim, heads * kHeadDim); };
+      const auto part = [](Tensor whole, int64_t first, int64_t heads) {
+        return whole.columns(first * kHeadDim, heads * kHeadDim);
+      };
       std::vector<Segment> segments;
       const int64_t length = tokens / documents;
-      for (int64_t d = 0; d < documents; ++d) segments.push_back({.q0 = d * length, .nq = length, .k0 = d * length, .nk = length});
-      const AttentionCall call{.q = part(x, 0, kHeads), .kv = {.k = part(x, kHeads, kKvHeads), .v = part(x, kHeads + kKvHeads, kKvHeads)}, .segments = segments,
-                               .shape = {.heads = kHeads, .kv_heads = kKvHeads, .head_dim = kHeadDim, .scale = 0.0884f}, .o = o, .lse = lse};
-      const AttentionGradients gradients{.d_o = d_o, .dq = part(dx, 0, kHeads), .dk = part(dx, kHeads, kKvHeads), .dv = part(dx, kHeads + kKvHeads, kKvHeads)};
-      const double pairs = static_cast<double>(documents) * static_cast<double>(length) * static_cast<double>(length + 1) / 2;
+      for (int64_t d = 0; d < documents; ++d)
+        segments.push_back({.q0 = d * length, .nq = length, .k0 = d * length, .nk = length});
+      const AttentionCall call{.q = part(x, 0, kHeads),
+                               .kv = {.k = part(x, kHeads, kKvHeads), .v = part(x, kHeads + kKvHeads, kKvHeads)},
+                               .segments = segments,
+                               .shape = {.heads = kHeads, .kv_heads = kKvHeads, .head_dim = kHeadDim, .scale = 0.0884f},
+                               .o = o,
+                               .lse = lse};
+      const AttentionGradients gradients{.d_o = d_o,
+                                         .dq = part(dx, 0, kHeads),
+                                         .dk = part(dx, kHeads, kKvHeads),
+                                         .dv = part(dx, kHeads + kKvHeads, kKvHeads)};
+      const double pairs =
+          static_cast<double>(documents) * static_cast<double>(length) * static_cast<double>(length + 1) / 2;
       const double forward = 4.0 * pairs * kHeads * kHeadDim;
       for (const bool own : {false, true}) {
         Uploader uploader(backend_.stream());
         Traffic traffic;
         CudaAttention kernels(backend_.stream(), uploader, traffic, {.own_kernels_only = own});
-        const double f = median_us([&](int) { kernels.forward(call); }), b = median_us([&](int) { kernels.backward(call, gradients); });
-        say({{"bench", fmt::format("attention, {}, {}", name, kernels.path())}, {"forward_us", f}, {"forward_tflops", forward / f * 1e-6}, {"backward_us", b}, {"backward_tflops", 2.5 * forward / b * 1e-6}});
+        const double f = median_us([&](int) { kernels.forward(call); }),
+                     b = median_us([&](int) { kernels.backward(call, gradients); });
+        say({{"bench", fmt::format("attention, {}, {}", name, kernels.path())},
+             {"forward_us", f},
+             {"forward_tflops", forward / f * 1e-6},
+             {"backward_us", b},
+             {"backward_tflops", 2.5 * forward / b * 1e-6}});
       }
       release();
     }

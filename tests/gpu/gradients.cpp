@@ -1,6 +1,6 @@
-// The loss and the adapter's gradients of one batch, for comparison with PyTorch: a model directory, an adapter as PEFT saves it, token ids of documents (each
-// token's label is the next one). The gradients come out as an adapter directory; the loss as JSON.
-// Usage: gpu_gradients MODEL ADAPTER IDS_JSON cpu|cuda fp32|bf16 OUT
+// The loss and the adapter's gradients of one batch, for comparison with PyTorch: a model directory, an adapter as PEFT
+// saves it, token ids of documents (each token's label is the next one). The gradients come out as an adapter
+// directory; the loss as JSON. Usage: gpu_gradients MODEL ADAPTER IDS_JSON cpu|cuda fp32|bf16 OUT
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -42,7 +42,9 @@ void run(char** argv) {
   const fs::path adapter = argv[2], out = argv[6];
   const std::string device = argv[4], dtype = argv[5];
   const auto documents = nlohmann::json::parse(read_text(argv[3])).get<std::vector<std::vector<int32_t>>>();
-  const std::shared_ptr<Backend> backend = device == "cuda" ? std::unique_ptr<Backend>(std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{})) : make_cpu_backend(2);
+  const std::shared_ptr<Backend> backend =
+      device == "cuda" ? std::unique_ptr<Backend>(std::make_unique<cuda::CudaBackend>(cuda::CudaSettings{}))
+                       : make_cpu_backend(2);
   ModelDirectory directory(argv[1]);
   const Batch batch = batch_of(documents);
   EngineSettings s;
@@ -65,14 +67,15 @@ void run(char** argv) {
     shapes[f.name] = {f.rows, f.cols};
     slices[f.name] = &f;
   }
-  write_adapter(out, adapter_config_in(adapter), shapes,
-                [&](const std::string& factor) {
-                  const FactorSlice& f = *slices.at(factor);
-                  AdapterMatrix m{f.rows, f.cols, std::vector<float>(static_cast<size_t>(f.size()))};
-                  backend->download(view(replica->adapter->gradients, f), m.values.data());
-                  return m;
-                },
-                DType::f32);
+  write_adapter(
+      out, adapter_config_in(adapter), shapes,
+      [&](const std::string& factor) {
+        const FactorSlice& f = *slices.at(factor);
+        AdapterMatrix m{f.rows, f.cols, std::vector<float>(static_cast<size_t>(f.size()))};
+        backend->download(view(replica->adapter->gradients, f), m.values.data());
+        return m;
+      },
+      DType::f32);
   std::cout << nlohmann::json{{"loss", loss}, {"report", backend->report()}}.dump() << std::endl;
 }
 

@@ -82,7 +82,8 @@ TEST(Arena, OverCapacityNamesTheArenaAndTheBytes) {
   } catch (const Error& error) {
     EXPECT_EQ(error.fault(), Fault::internal);
     const std::string message = error.what();
-    for (const char* part : {"'saved'", "256", "1024", "4194304"}) EXPECT_NE(message.find(part), std::string::npos) << message;
+    for (const char* part : {"'saved'", "256", "1024", "4194304"})
+      EXPECT_NE(message.find(part), std::string::npos) << message;
   }
 }
 

@@ -18,7 +18,8 @@ struct Problem {
   AttentionShape shape;
   DType type;
   Held q, k, v, o, lse, d_o, dq, dk, dv;
-  Problem(int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim, DType dtype, double scale = 1)
+  Problem(int64_t queries, int64_t keys, int64_t heads, int64_t kv_heads, int64_t head_dim, DType dtype,
+          double scale = 1)
       : shape{heads, kv_heads, head_dim, 1.0f / std::sqrt(static_cast<float>(head_dim))},
         type(dtype),
         q(drawn_matrix(1, queries, heads * head_dim, dtype, 2 * scale), dtype, 3),
@@ -33,7 +34,9 @@ struct Problem {
   KvView view() const { return {k, v}; }
 };
 
-Segment causal(int64_t begin, int64_t length) { return {.q0 = begin, .nq = length, .k0 = begin, .nk = length, .offset = 0}; }
+Segment causal(int64_t begin, int64_t length) {
+  return {.q0 = begin, .nq = length, .k0 = begin, .nk = length, .offset = 0};
+}
 
 // Rows of `expected` outside every segment become what the tensor held before.
 template <typename M>
@@ -57,8 +60,10 @@ void check_forward(Backend& backend, const Problem& p, std::span<const Segment> 
 }
 
 void check_backward(Backend& backend, const Problem& p, std::span<const Segment> segments) {
-  // The truth starts from the o that the backend is given: its rounding to bf16 is the forward's error and not the backward's.
-  auto expected = attention_backward(bounded(p.q), bounded(p.k), bounded(p.v), segments, p.shape, bounded(p.o), bounded(p.d_o));
+  // The truth starts from the o that the backend is given: its rounding to bf16 is the forward's error and not the
+  // backward's.
+  auto expected =
+      attention_backward(bounded(p.q), bounded(p.k), bounded(p.v), segments, p.shape, bounded(p.o), bounded(p.d_o));
   keep_outside(expected.dq, p.dq.values(), segments, false);
   keep_outside(expected.dk, p.dk.values(), segments, true);
   keep_outside(expected.dv, p.dv.values(), segments, true);
@@ -86,14 +91,16 @@ TEST(Attention, ForwardAndBackwardAtOddLengths) {
 
 TEST(Attention, PackedSegmentsEqualEachAlone) {
   const auto backend = backend_under_test();
-  const Segment segments[] = {causal(2, 1), causal(3, 70), causal(73, 17), causal(95, 64)};  // rows 0, 1 and 90..94 belong to nobody
+  const Segment segments[] = {causal(2, 1), causal(3, 70), causal(73, 17),
+                              causal(95, 64)};  // rows 0, 1 and 90..94 belong to nobody
   for (const DType type : kFloats) {
     const Problem p(160, 160, 6, 2, 8, type), alone(160, 160, 6, 2, 8, type);
     check_forward(*backend, p, segments);
     check_backward(*backend, p, segments);
     for (const Segment& s : segments) {
       backend->attention(alone.q, alone.view(), {&s, 1}, alone.shape, alone.o, alone.lse);
-      backend->attention_backward(alone.q, alone.view(), {&s, 1}, alone.shape, alone.o, alone.lse, alone.d_o, alone.dq, alone.dk, alone.dv);
+      backend->attention_backward(alone.q, alone.view(), {&s, 1}, alone.shape, alone.o, alone.lse, alone.d_o, alone.dq,
+                                  alone.dk, alone.dv);
     }
     EXPECT_TRUE(exactly(alone.o, p.o.values()));
     EXPECT_TRUE(exactly(alone.dq, p.dq.values()));
@@ -106,7 +113,8 @@ TEST(Attention, OffsetsShiftTheMask) {
   const auto backend = backend_under_test();
   const struct {
     int64_t nq, nk, offset;
-  } cases[] = {{1, 130, 129}, {5, 70, 65}, {70, 100, 30}, {9, 9, 3}, {70, 40, -30}, {65, 3, -64}, {10, 4, 100}, {3, 200, 0}, {2, 3, -5}};
+  } cases[] = {{1, 130, 129}, {5, 70, 65},  {70, 100, 30}, {9, 9, 3}, {70, 40, -30},
+               {65, 3, -64},  {10, 4, 100}, {3, 200, 0},   {2, 3, -5}};
   for (const DType type : kFloats) {
     for (const auto& [nq, nk, offset] : cases) {
       SCOPED_TRACE(fmt::format("{} nq {} nk {} offset {}", name_of(type), nq, nk, offset));
@@ -118,12 +126,14 @@ TEST(Attention, OffsetsShiftTheMask) {
   }
 }
 
-// A row of each of three sequences over caches at one distance, tensors on 16-byte boundaries: what a decoder asks for, long enough for the ways that long caches take.
+// A row of each of three sequences over caches at one distance, tensors on 16-byte boundaries: what a decoder asks for,
+// long enough for the ways that long caches take.
 TEST(Attention, DecodedRowsOverLongCaches) {
   const auto backend = backend_under_test();
   for (const DType type : kFloats) {
-    const Held q(drawn_matrix(1, 4, 4 * 64, type, 2), type, 8), k(drawn_matrix(2, 3 * 1600, 2 * 64, type, 2), type, 16), v(drawn_matrix(3, 3 * 1600, 2 * 64, type), type, 8),
-        o(drawn_matrix(4, 4, 4 * 64, type), type, 8), lse(drawn_matrix(5, 4, 4, DType::f32), DType::f32, 4);
+    const Held q(drawn_matrix(1, 4, 4 * 64, type, 2), type, 8), k(drawn_matrix(2, 3 * 1600, 2 * 64, type, 2), type, 16),
+        v(drawn_matrix(3, 3 * 1600, 2 * 64, type), type, 8), o(drawn_matrix(4, 4, 4 * 64, type), type, 8),
+        lse(drawn_matrix(5, 4, 4, DType::f32), DType::f32, 4);
     const AttentionShape shape{4, 2, 64, 0.125f};
     for (const auto& lengths : {std::vector<int64_t>{1500, 7, 1024}, {1600}, {1025, 1025}}) {
       SCOPED_TRACE(fmt::format("{} {}", name_of(type), fmt::join(lengths, " ")));
@@ -203,7 +213,8 @@ TEST(Attention, HeadsOfAnySize) {
   }
 }
 
-// A document of one token sees itself alone: o = v, dv = Σ dO over the heads of the group, and nothing else has a gradient.
+// A document of one token sees itself alone: o = v, dv = Σ dO over the heads of the group, and nothing else has a
+// gradient.
 TEST(Attention, SegmentsOfOneToken) {
   const auto backend = backend_under_test();
   for (const DType type : kFloats) {
@@ -230,10 +241,16 @@ TEST(Attention, DecodingManySequencesEqualsEachAlone) {
       std::vector<Segment> segments;
       const int32_t* table = rows.data();
       for (int64_t i = 0; i < std::ssize(lengths); ++i) {
-        segments.push_back({.q0 = 13 - i, .nq = 1, .k0 = 0, .nk = lengths[i], .offset = lengths[i] - 1, .block_table = table});
+        segments.push_back(
+            {.q0 = 13 - i, .nq = 1, .k0 = 0, .nk = lengths[i], .offset = lengths[i] - 1, .block_table = table});
         table += (lengths[i] + block - 1) / block;
       }
-      segments.push_back({.q0 = 1, .nq = 3, .k0 = 0, .nk = 9, .offset = 6, .block_table = rows.data()});  // a prompt's chunk comes along
+      segments.push_back({.q0 = 1,
+                          .nq = 3,
+                          .k0 = 0,
+                          .nk = 9,
+                          .offset = 6,
+                          .block_table = rows.data()});  // a prompt's chunk comes along
       KvView view = p.view(), alone_view = alone.view();
       view.block_size = alone_view.block_size = block;
       auto expected = attention(bounded(p.q), bounded(p.k), bounded(p.v), block, segments, p.shape);
@@ -242,7 +259,8 @@ TEST(Attention, DecodingManySequencesEqualsEachAlone) {
       backend->attention(p.q, view, segments, p.shape, p.o, p.lse);
       EXPECT_TRUE(as_expected(p.o, expected.o));
       EXPECT_TRUE(as_expected(p.lse, expected.lse));
-      for (const Segment& s : segments) backend->attention(alone.q, alone_view, {&s, 1}, alone.shape, alone.o, alone.lse);
+      for (const Segment& s : segments)
+        backend->attention(alone.q, alone_view, {&s, 1}, alone.shape, alone.o, alone.lse);
       EXPECT_TRUE(exactly(alone.o, p.o.values()));
       EXPECT_TRUE(exactly(alone.lse, p.lse.values()));
     }

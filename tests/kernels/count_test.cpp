@@ -1,17 +1,19 @@
 // The counting backend: addresses nobody reads, FLOPs by formula, shapes in words.
+#include "kernels/count/count.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
 #include "kernels/base/error.h"
-#include "kernels/count/count.h"
 
 namespace drover {
 namespace {
 
 TEST(Count, MemoryIsNowhereAndDistinct) {
   CountBackend b;
-  void *first = b.memory().allocate(int64_t{1} << 44), *second = b.memory().allocate(1), *third = b.memory().allocate(1);
+  void *first = b.memory().allocate(int64_t{1} << 44), *second = b.memory().allocate(1),
+       *third = b.memory().allocate(1);
   EXPECT_NE(first, nullptr);
   EXPECT_GE(static_cast<char*>(second) - static_cast<char*>(first), int64_t{1} << 44);
   EXPECT_NE(second, third);

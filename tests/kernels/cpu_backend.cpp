@@ -1,6 +1,7 @@
+#include "kernels/cpu/cpu_backend.h"
+
 #include <cstdlib>
 
-#include "kernels/cpu/cpu_backend.h"
 #include "tests/reference/backend_under_test.h"
 
 namespace drover::reference {

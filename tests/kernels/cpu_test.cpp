@@ -37,7 +37,8 @@ TEST(Cpu, VectorsRoundAsScalarsDo) {
   for (uint64_t draw = 0; draw < 100000; draw += 8) {
     float values[8];
     bf16 got[8];
-    for (uint64_t i = 0; i < 8; ++i) values[i] = std::bit_cast<float>(philox({1, 2}, draw + i).lane[0]);  // NaN, infinities and denormals among them
+    for (uint64_t i = 0; i < 8; ++i)
+      values[i] = std::bit_cast<float>(philox({1, 2}, draw + i).lane[0]);  // NaN, infinities and denormals among them
     cpu::store(got, cpu::load(values));
     for (int i = 0; i < 8; ++i) ASSERT_EQ(got[i].bits, bf16(values[i]).bits) << values[i];
   }
@@ -66,10 +67,13 @@ TEST(Cpu, PrimitivesAgreeInEveryOrientation) {
     const Trans ta = which & 1 ? Trans::yes : Trans::no, tb = which & 2 ? Trans::yes : Trans::no;
     const float beta = which & 4 ? 1.0f : 0.0f;
     const int64_t m = 19, n = 35, k = 67;
-    const Held a(ta == Trans::no ? drawn_matrix(1, m, k, DType::f32) : drawn_matrix(1, k, m, DType::f32), DType::f32, 3);
-    const Held b(tb == Trans::no ? drawn_matrix(2, k, n, DType::f32) : drawn_matrix(2, n, k, DType::f32), DType::f32, 5);
+    const Held a(ta == Trans::no ? drawn_matrix(1, m, k, DType::f32) : drawn_matrix(1, k, m, DType::f32), DType::f32,
+                 3);
+    const Held b(tb == Trans::no ? drawn_matrix(2, k, n, DType::f32) : drawn_matrix(2, n, k, DType::f32), DType::f32,
+                 5);
     const Held c(drawn_matrix(3, m, n, DType::f32), DType::f32, 2);
-    const auto expected = product(ta, tb, 0.25, as<Bounded>(a.values()), as<Bounded>(b.values()), static_cast<double>(beta), as<Bounded>(c.values()));
+    const auto expected = product(ta, tb, 0.25, as<Bounded>(a.values()), as<Bounded>(b.values()),
+                                  static_cast<double>(beta), as<Bounded>(c.values()));
     ASSERT_TRUE(gemm.multiply_primitive(ta, tb, 0.25f, a, b, beta, c));
     EXPECT_TRUE(as_expected(c, expected)) << which;
   }
@@ -104,15 +108,19 @@ TEST(Cpu, ProductsOfManyShapesStayWithinTheWorkspace) {
 
 // One thread takes attention's backward in one pass; with more threads than (segment, kv head) pairs it runs in two.
 TEST(Cpu, BitsDoNotDependOnTheThreads) {
-  const Segment segments[] = {{.q0 = 0, .nq = 150, .k0 = 0, .nk = 150, .offset = 0}, {.q0 = 150, .nq = 50, .k0 = 150, .nk = 70, .offset = 20}};
+  const Segment segments[] = {{.q0 = 0, .nq = 150, .k0 = 0, .nk = 150, .offset = 0},
+                              {.q0 = 150, .nq = 50, .k0 = 150, .nk = 70, .offset = 20}};
   const AttentionShape shape{6, 2, 16, 0.25f};
-  const Held q(drawn_matrix(1, 220, 96, DType::bf16, 2), DType::bf16, 3), k(drawn_matrix(2, 220, 32, DType::bf16, 2), DType::bf16, 5),
-      v(drawn_matrix(3, 220, 32, DType::bf16), DType::bf16, 1), d_o(drawn_matrix(4, 220, 96, DType::bf16), DType::bf16, 4),
+  const Held q(drawn_matrix(1, 220, 96, DType::bf16, 2), DType::bf16, 3),
+      k(drawn_matrix(2, 220, 32, DType::bf16, 2), DType::bf16, 5),
+      v(drawn_matrix(3, 220, 32, DType::bf16), DType::bf16, 1),
+      d_o(drawn_matrix(4, 220, 96, DType::bf16), DType::bf16, 4),
       x(drawn_matrix(5, 70001, 1, DType::f32, 1e3), DType::f32);
   std::vector<std::vector<double>> results;
   for (const int threads : {1, 7}) {
     const auto backend = make_cpu_backend(threads);
-    const Held o(220, 96, DType::bf16), lse(220, 6, DType::f32), dq(220, 96, DType::bf16), dk(220, 32, DType::bf16), dv(220, 32, DType::bf16), sum(1, 1, DType::f64);
+    const Held o(220, 96, DType::bf16), lse(220, 6, DType::f32), dq(220, 96, DType::bf16), dk(220, 32, DType::bf16),
+        dv(220, 32, DType::bf16), sum(1, 1, DType::f64);
     backend->attention(q, {k, v}, segments, shape, o, lse);
     backend->attention_backward(q, {k, v}, segments, shape, o, lse, d_o, dq, dk, dv);
     backend->sum_squares(x, sum);

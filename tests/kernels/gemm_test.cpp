@@ -44,7 +44,8 @@ TEST(Gemm, BetaZeroForgetsNaN) {
     for (double& x : poison.values) x = std::nan("");
     const Held a(drawn_matrix(1, 3, 4, type), type), b(drawn_matrix(2, 4, 5, type), type), c(poison, type);
     backend->gemm(Trans::no, Trans::no, 1, a, b, 0, c);
-    EXPECT_TRUE(as_expected(c, product(Trans::no, Trans::no, 1, bounded(a), bounded(b), 0, as<Bounded>(Doubles(3, 5)))));
+    EXPECT_TRUE(
+        as_expected(c, product(Trans::no, Trans::no, 1, bounded(a), bounded(b), 0, as<Bounded>(Doubles(3, 5)))));
   }
 }
 
@@ -60,14 +61,16 @@ struct LinearCase {
 
 TEST(Linear, LowRankTermsAndOneRounding) {
   const auto backend = backend_under_test();
-  const LinearCase cases[] = {{1, 1, 1, 1}, {1, 129, 65, 3}, {3, 65, 17, 8}, {5, 33, 63, 1}, {8, 70, 40, 4}, {9, 70, 40, 4}, {130, 63, 129, 16}};
+  const LinearCase cases[] = {{1, 1, 1, 1},   {1, 129, 65, 3}, {3, 65, 17, 8},    {5, 33, 63, 1},
+                              {8, 70, 40, 4}, {9, 70, 40, 4},  {130, 63, 129, 16}};
   for (const LinearCase& c : cases) {
     for (int which = 0; which < 32; ++which) {
       const DType dx = kFloats[which & 1], dw = kFloats[which >> 1 & 1], dy = kFloats[which >> 2 & 1];
       const bool accumulate = which & 8;
       const SumOrder order = which & 16 ? SumOrder::by_row : SumOrder::fastest;
       SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", c.t, c.in, c.out, c.rank, which));
-      const Held x(drawn_matrix(1, c.t, c.in, dx), dx, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1), y(drawn_matrix(3, c.t, c.out, dy), dy, 7);
+      const Held x(drawn_matrix(1, c.t, c.in, dx), dx, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1),
+          y(drawn_matrix(3, c.t, c.out, dy), dy, 7);
       // Two members side by side with a gap between them, as a fused linear with one target unadapted has.
       const int64_t first = (c.out + 2) / 3, second = c.out - 2 * first;
       const int64_t rank = c.rank + (second > 0 ? 2 * c.rank : 0);
@@ -105,10 +108,12 @@ TEST(Linear, BackwardWithAndWithoutLowRank) {
     for (int which = 0; which < 16; ++which) {
       const DType ddy = kFloats[which & 1], dw = kFloats[which >> 1 & 1], ddx = kFloats[which >> 2 & 1];
       SCOPED_TRACE(fmt::format("T {} in {} out {} rank {} case {}", c.t, c.in, c.out, c.rank, which));
-      const Held dy(drawn_matrix(1, c.t, c.out, ddy), ddy, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1), dx(drawn_matrix(3, c.t, c.in, ddx), ddx, 7);
+      const Held dy(drawn_matrix(1, c.t, c.out, ddy), ddy, 3), w(drawn_matrix(2, c.out, c.in, dw), dw, 1),
+          dx(drawn_matrix(3, c.t, c.in, ddx), ddx, 7);
       const Held v(drawn_matrix(4, c.t, c.rank, ddy), ddy, 2), a(drawn_matrix(5, c.rank, c.in, dw), dw, 4);
       const bool low = which & 8;
-      const auto expected = reference::linear_dx(bounded(dy), bounded(w), low ? bounded(v) : Matrix<Bounded>(), low ? bounded(a) : Matrix<Bounded>());
+      const auto expected = reference::linear_dx(bounded(dy), bounded(w), low ? bounded(v) : Matrix<Bounded>(),
+                                                 low ? bounded(a) : Matrix<Bounded>());
       backend->linear_dx(dy, DenseWeight(w), low ? Tensor(v) : Tensor{}, low ? Tensor(a) : Tensor{}, dx);
       EXPECT_TRUE(as_expected(dx, expected));
     }
@@ -121,8 +126,8 @@ struct LowRankCase {
   int64_t margin;                               // columns of v
 };
 
-// v beside dy, where its columns are a strip of the same memory. A whole step of a tiled kernel and pieces of one, members of unequal widths and ranks, gaps
-// between them, ranks and widths that no tile takes.
+// v beside dy, where its columns are a strip of the same memory. A whole step of a tiled kernel and pieces of one,
+// members of unequal widths and ranks, gaps between them, ranks and widths that no tile takes.
 TEST(Linear, LowRankPartOfTheBackward) {
   const auto backend = backend_under_test();
   const LowRankCase cases[] = {{1, {{0, 8, 8}}, 8},
@@ -166,7 +171,8 @@ TEST(Linear, LowRankPartOfTheBackward) {
         for (int64_t i = 0; i < c.t; ++i) {
           for (int64_t j = 0; j < r; ++j) expected_v(i, rank_column + j) = v_m(i, j);
         }
-        expected_gradients.push_back(product(Trans::yes, Trans::no, 1, dy_m, as<Bounded>(values_of(terms.back().u)), 1, bounded(grad_b.back())));
+        expected_gradients.push_back(
+            product(Trans::yes, Trans::no, 1, dy_m, as<Bounded>(values_of(terms.back().u)), 1, bounded(grad_b.back())));
         column += columns;
         rank_column += r;
       }
@@ -174,16 +180,19 @@ TEST(Linear, LowRankPartOfTheBackward) {
       EXPECT_TRUE(close(values_of(v), expected_v, type));
       EXPECT_TRUE(close(values_of(dy), dy_before, type)) << "dy is kept";
       EXPECT_TRUE(whole.guard_intact());
-      for (size_t m = 0; m < terms.size(); ++m) EXPECT_TRUE(as_expected(grad_b[m], expected_gradients[m])) << "member " << m;
+      for (size_t m = 0; m < terms.size(); ++m)
+        EXPECT_TRUE(as_expected(grad_b[m], expected_gradients[m])) << "member " << m;
     }
   }
 }
 
-// A tensor core cuts off what lies below its accumulator's last bit, after every 16 products: up to 2u of the sum so far, always towards zero. Over k products
-// these add up to u·k/8 of the result, not to √k as roundings do; products are also cut when they are aligned to each other, so the bound is u·k. One product
-// that is missing or taken twice is about 1/√k of the result: at k = 8300 still 20 times the bound.
+// A tensor core cuts off what lies below its accumulator's last bit, after every 16 products: up to 2u of the sum so
+// far, always towards zero. Over k products these add up to u·k/8 of the result, not to √k as roundings do; products
+// are also cut when they are aligned to each other, so the bound is u·k. One product that is missing or taken twice is
+// about 1/√k of the result: at k = 8300 still 20 times the bound.
 Matrix<Bounded> cut_sums(Matrix<Bounded> expected, int64_t k) {
-  for (Bounded& x : expected.values) x.error = root(x.error, static_cast<double>(k) * std::abs(x.value) / 3);  // close() takes errors three times
+  for (Bounded& x : expected.values)
+    x.error = root(x.error, static_cast<double>(k) * std::abs(x.value) / 3);  // close() takes errors three times
   return expected;
 }
 
@@ -201,10 +210,13 @@ TEST(Linear, PanelsJoinWithoutSeams) {
       const Held y(c.t, c.out, type, 3), dx(c.t, c.in, type, 3);
       backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, false, y);
       backend->linear_dx(y, DenseWeight(w), {}, {}, dx);
-      const auto one_row = [](const Held& from, int64_t row) { return as<Bounded>(values_of(Tensor(from).rows_from(row, 1))); };
+      const auto one_row = [](const Held& from, int64_t row) {
+        return as<Bounded>(values_of(Tensor(from).rows_from(row, 1)));
+      };
       for (const int64_t row : {int64_t{0}, c.t / 2, c.t - 1}) {
         SCOPED_TRACE(fmt::format("T {} in {} out {} {} row {}", c.t, c.in, c.out, name_of(type), row));
-        const auto expected = reference::linear<Bounded>(one_row(x, row), bounded(w), {{one_row(u, row), bounded(b), 1}}, Matrix<Bounded>(1, c.out));
+        const auto expected = reference::linear<Bounded>(one_row(x, row), bounded(w),
+                                                         {{one_row(u, row), bounded(b), 1}}, Matrix<Bounded>(1, c.out));
         EXPECT_TRUE(close(values_of(Tensor(y).rows_from(row, 1)), cut_sums(expected, c.in), type));
         const auto back = reference::linear_dx(one_row(y, row), bounded(w), Matrix<Bounded>(), Matrix<Bounded>());
         EXPECT_TRUE(close(values_of(Tensor(dx).rows_from(row, 1)), cut_sums(back, c.out), type));
@@ -214,17 +226,19 @@ TEST(Linear, PanelsJoinWithoutSeams) {
   }
 }
 
-// Rounding twice (the base product, then the sum with its low-rank term) would change about a third of the results; two orders of
-// an fp32 sum change one in hundreds.
+// Rounding twice (the base product, then the sum with its low-rank term) would change about a third of the results; two
+// orders of an fp32 sum change one in hundreds.
 TEST(Linear, RoundsOnce) {
   const auto backend = backend_under_test();
   for (const int64_t t : {2, 40}) {
-    const Held x(drawn_matrix(1, t, 64, DType::bf16), DType::bf16), w(drawn_matrix(2, 96, 64, DType::bf16), DType::bf16);
+    const Held x(drawn_matrix(1, t, 64, DType::bf16), DType::bf16),
+        w(drawn_matrix(2, 96, 64, DType::bf16), DType::bf16);
     const Held a(drawn_matrix(6, 8, 64, DType::bf16), DType::bf16), b(drawn_matrix(4, 96, 8, DType::bf16), DType::bf16);
     const Held u(t, 8, DType::bf16), v(drawn_matrix(3, t, 8, DType::bf16), DType::bf16);
     const Doubles old = drawn_matrix(5, t, 96, DType::bf16);
     const LowRank term{.a = a, .b = b};
-    const Held wide(old, DType::f32), narrow(old, DType::bf16), dx(t, 64, DType::bf16), dx_wide(t, 64, DType::f32), dy(old, DType::bf16);
+    const Held wide(old, DType::f32), narrow(old, DType::bf16), dx(t, 64, DType::bf16), dx_wide(t, 64, DType::f32),
+        dy(old, DType::bf16);
     backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, true, wide);
     backend->linear(x, DenseWeight(w), {{&term, 1}, u, {}}, true, narrow);
     backend->linear_dx(dy, DenseWeight(w), v, a, dx_wide);
@@ -232,7 +246,8 @@ TEST(Linear, RoundsOnce) {
     for (const auto& [exact, got] : {std::pair{&wide, &narrow}, std::pair{&dx_wide, &dx}}) {
       const Doubles truth = exact->values(), values = got->values();
       size_t different = 0;
-      for (size_t i = 0; i < values.values.size(); ++i) different += values.values[i] != rounded(truth.values[i], DType::bf16);
+      for (size_t i = 0; i < values.values.size(); ++i)
+        different += values.values[i] != rounded(truth.values[i], DType::bf16);
       EXPECT_LE(different, values.values.size() / 50);
     }
   }

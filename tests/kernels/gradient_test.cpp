@@ -1,4 +1,5 @@
-// The reference backward ops against central differences of the reference forward ops, in double; and proof that the check can fail.
+// The reference backward ops against central differences of the reference forward ops, in double; and proof that the
+// check can fail.
 #include <gtest/gtest.h>
 
 #include "tests/reference/compare.h"
@@ -19,7 +20,8 @@ Doubles minus(Doubles x) {
 }
 
 TEST(ReferenceGradient, LinearDx) {
-  const Doubles x = drawn64(1, 3, 5), w = drawn64(2, 7, 5), a = drawn64(3, 2, 5), b = drawn64(4, 7, 2), dy = drawn64(5, 3, 7);
+  const Doubles x = drawn64(1, 3, 5), w = drawn64(2, 7, 5), a = drawn64(3, 2, 5), b = drawn64(4, 7, 2),
+                dy = drawn64(5, 3, 7);
   const auto forward = [&](const Doubles& at) {  // y = x·wᵀ + (x·aᵀ)·bᵀ
     const Doubles u = product(Trans::no, Trans::yes, 1, at, a, 0, Doubles(3, 2));
     return reference::linear<double>(at, w, {{u, b, 0}}, Doubles(3, 7));
@@ -71,7 +73,8 @@ TEST(ReferenceGradient, Swiglu) {
 
 TEST(ReferenceGradient, Attention) {
   const AttentionShape shape{6, 2, 4, 0.5f};
-  const Segment segments[] = {{.q0 = 0, .nq = 4, .k0 = 0, .nk = 5, .offset = 1}, {.q0 = 4, .nq = 3, .k0 = 5, .nk = 3, .offset = 0}};
+  const Segment segments[] = {{.q0 = 0, .nq = 4, .k0 = 0, .nk = 5, .offset = 1},
+                              {.q0 = 4, .nq = 3, .k0 = 5, .nk = 3, .offset = 0}};
   const Doubles q = drawn64(1, 7, 24), k = drawn64(2, 8, 8), v = drawn64(3, 8, 8), d_o = drawn64(4, 7, 24);
   const Doubles o = attention(q, k, v, 0, segments, shape).o;
   const auto right = attention_backward(q, k, v, segments, shape, o, d_o);

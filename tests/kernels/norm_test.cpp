@@ -23,8 +23,8 @@ TEST(RmsNorm, ForwardAgainAndBackward) {
       const DType type = kFloats[which & 1], weight = kFloats[which >> 1];
       for (const double scale : {1e-4, 1.0, 1e4}) {
         SCOPED_TRACE(fmt::format("({},{}) {} weight {} scale {}", rows, cols, name_of(type), name_of(weight), scale));
-        const Held x(drawn_matrix(1, rows, cols, type, scale), type, 3), w(drawn_matrix(2, cols, 1, weight), weight), y(rows, cols, type, 5),
-            rstd(rows, 1, DType::f32), again(rows, cols, type);
+        const Held x(drawn_matrix(1, rows, cols, type, scale), type, 3), w(drawn_matrix(2, cols, 1, weight), weight),
+            y(rows, cols, type, 5), rstd(rows, 1, DType::f32), again(rows, cols, type);
         backend->rms_norm(x, w, eps, y, rstd);
         const auto expected_rstd = inverse_rms(bounded(x), static_cast<double>(eps));
         EXPECT_TRUE(as_expected(rstd, expected_rstd));
@@ -45,7 +45,8 @@ TEST(RmsNorm, NotANumberStaysInItsRow) {
   const auto backend = backend_under_test();
   Doubles values = drawn_matrix(1, 3, 9, DType::f32);
   values(1, 4) = std::nan("");
-  const Held x(values, DType::f32), w(drawn_matrix(2, 9, 1, DType::f32), DType::f32), y(3, 9, DType::f32), rstd(3, 1, DType::f32);
+  const Held x(values, DType::f32), w(drawn_matrix(2, 9, 1, DType::f32), DType::f32), y(3, 9, DType::f32),
+      rstd(3, 1, DType::f32);
   backend->rms_norm(x, w, 1e-5f, y, rstd);
   for (int64_t j = 0; j < 9; ++j) {
     EXPECT_TRUE(std::isfinite(get(y, 0, j)) && std::isfinite(get(y, 2, j)));

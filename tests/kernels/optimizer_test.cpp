@@ -103,7 +103,8 @@ TEST(AdamW, FirstStepByHand) {
   Doubles one(1, 1);
   one(0, 0) = 1;
   const Held p(one, DType::f32), g(one, DType::f32), m(1, 1, DType::f32), v(1, 1, DType::f32), factor(one, DType::f32);
-  backend->adamw({.learning_rate = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 0, .weight_decay = 0.5, .step = 1}, factor, g, p, m, v);
+  backend->adamw({.learning_rate = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 0, .weight_decay = 0.5, .step = 1}, factor,
+                 g, p, m, v);
   EXPECT_NEAR(get(p, 0, 0), 1 - 0.05 - 0.1, 4 * 0x1p-24);
   EXPECT_EQ(get(m, 0, 0), static_cast<double>(static_cast<float>(1 - 0.9)));
   EXPECT_EQ(get(v, 0, 0), static_cast<double>(static_cast<float>(1 - 0.999)));

@@ -21,10 +21,12 @@ Held indices(const std::vector<int32_t>& values) {
   return {m, DType::i32};
 }
 
-// As an adapter's parameters become the factors beside their weights: many shapes at once, some in the columns of wider tensors, again with other values.
+// As an adapter's parameters become the factors beside their weights: many shapes at once, some in the columns of wider
+// tensors, again with other values.
 TEST(Copy, ManyAtOnce) {
   const auto backend = backend_under_test();
-  constexpr int64_t kShapes[][3] = {{16, 40, 0}, {40, 16, 48}, {1, 1, 0}, {24, 8, 8}, {7, 9001, 0}};  // rows, columns, gap behind a row of the copy
+  constexpr int64_t kShapes[][3] = {
+      {16, 40, 0}, {40, 16, 48}, {1, 1, 0}, {24, 8, 8}, {7, 9001, 0}};  // rows, columns, gap behind a row of the copy
   for (const bool odd : {false, true}) {
     for (const DType from : {DType::f32, DType::bf16}) {
       for (const DType to : {DType::f32, DType::bf16}) {
@@ -34,7 +36,8 @@ TEST(Copy, ManyAtOnce) {
           std::vector<CopyPair> pairs;
           for (const auto& [rows, cols, gap] : kShapes) {
             if (!odd && cols % 8 != 0) continue;
-            sources.push_back(std::make_unique<Held>(drawn_matrix(seed * 10 + static_cast<int64_t>(pairs.size()), rows, cols, to), from));
+            sources.push_back(std::make_unique<Held>(
+                drawn_matrix(seed * 10 + static_cast<int64_t>(pairs.size()), rows, cols, to), from));
             copies.push_back(std::make_unique<Held>(drawn_matrix(99, rows, cols, to), to, gap));
             pairs.push_back({*sources.back(), *copies.back()});
           }
@@ -146,7 +149,8 @@ TEST(Pointwise, ScaleRows) {
   const auto backend = backend_under_test();
   for (const auto& [rows, cols] : kSizes) {
     for (const DType type : kFloats) {
-      const Held x(drawn_matrix(1, rows, cols, type), type, 3), weights(drawn_matrix(2, rows, 1, DType::f32), DType::f32);
+      const Held x(drawn_matrix(1, rows, cols, type), type, 3),
+          weights(drawn_matrix(2, rows, 1, DType::f32), DType::f32);
       Matrix<Bounded> expected = bounded(x);
       for (int64_t i = 0; i < rows; ++i) {
         for (int64_t j = 0; j < cols; ++j) expected(i, j) = expected(i, j) * Bounded(get(weights, i, 0));
@@ -190,7 +194,8 @@ TEST(Pointwise, RopeTurnsAndTurnsBack) {
     Doubles c(last + 1, half), s(last + 1, half);
     for (int64_t p = 0; p <= last; ++p) {
       for (int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(p) * std::pow(500000.0, -static_cast<double>(i) / static_cast<double>(half));
+        const double angle =
+            static_cast<double>(p) * std::pow(500000.0, -static_cast<double>(i) / static_cast<double>(half));
         c(p, i) = std::cos(angle);
         s(p, i) = std::sin(angle);
       }
@@ -217,7 +222,11 @@ TEST(Dropout, DecidesByDocumentPositionAndColumn) {
     for (const DType to : kFloats) {
       for (const int64_t offset : {int64_t{0}, int64_t{1}, int64_t{6}, (int64_t{1} << 34) - 7}) {
         for (const int64_t cols : {1, 3, 37, 100}) {
-          const DropoutMask mask{.key = 0x1234567890abcdef, .p = 0.25f, .documents = documents_held, .positions = positions, .column_offset = offset};
+          const DropoutMask mask{.key = 0x1234567890abcdef,
+                                 .p = 0.25f,
+                                 .documents = documents_held,
+                                 .positions = positions,
+                                 .column_offset = offset};
           const Held x(drawn_matrix(1, 5, cols, from), from, 2), y(drawn_matrix(2, 5, cols, to), to, 3);
           Matrix<Bounded> expected(5, cols), sum = bounded(y);
           for (int64_t t = 0; t < 5; ++t) {

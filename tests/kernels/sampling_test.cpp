@@ -17,7 +17,8 @@ constexpr float kLargest = 0x1.fffffep127f;
 
 Doubles rows_of(const std::vector<std::vector<double>>& rows) {
   Doubles m(static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.front().size()));
-  for (size_t i = 0; i < rows.size(); ++i) std::copy(rows[i].begin(), rows[i].end(), m.values.begin() + static_cast<std::ptrdiff_t>(i) * m.cols);
+  for (size_t i = 0; i < rows.size(); ++i)
+    std::copy(rows[i].begin(), rows[i].end(), m.values.begin() + static_cast<std::ptrdiff_t>(i) * m.cols);
   return m;
 }
 
@@ -75,7 +76,10 @@ std::vector<int32_t> choose_at(Backend& backend, const std::vector<double>& row,
 
 TEST(Sample, GreedyTakesTheLargestAndOfEqualsTheFirst) {
   const auto backend = backend_under_test();
-  EXPECT_EQ(choose(*backend, rows_of({{1, 3, 2, 3, -5}, {-2, -1, -7, -1, -9}, {-0.0, 0.0, -1, 0.0, -2}, {-kLargest, -kLargest, -kLargest, -kLargest, -kLargest}})),
+  EXPECT_EQ(choose(*backend, rows_of({{1, 3, 2, 3, -5},
+                                      {-2, -1, -7, -1, -9},
+                                      {-0.0, 0.0, -1, 0.0, -2},
+                                      {-kLargest, -kLargest, -kLargest, -kLargest, -kLargest}})),
             (std::vector<int32_t>{1, 1, 0, 0}));
   EXPECT_EQ(choose(*backend, rows_of({{4}})), std::vector<int32_t>{0});
   Doubles wide = drawn_matrix(3, 2, 4999, DType::f32, 5);
@@ -85,11 +89,13 @@ TEST(Sample, GreedyTakesTheLargestAndOfEqualsTheFirst) {
 
 TEST(Sample, WhatIsNotFiniteIsSaid) {
   const auto backend = backend_under_test();
-  for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}) {
+  for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
+                           -std::numeric_limits<double>::infinity()}) {
     for (const int64_t at : {0, 7, 1500}) {
       Doubles logits = drawn_matrix(1, 3, 1501, DType::f32, 4);
       logits(1, at) = bad;
-      const std::vector<int32_t> greedy = choose(*backend, logits), drawn = choose(*backend, logits, {.top_p = 0.9f}, {0.5, 0.5, 0.5});
+      const std::vector<int32_t> greedy = choose(*backend, logits),
+                                 drawn = choose(*backend, logits, {.top_p = 0.9f}, {0.5, 0.5, 0.5});
       for (const std::vector<int32_t>& ids : {greedy, drawn}) {
         EXPECT_GE(ids[0], 0);
         EXPECT_EQ(ids[1], -1) << bad << " at " << at;
@@ -115,7 +121,8 @@ TEST(Sample, ATinyNucleusAndATinyTemperatureAreGreedy) {
   const std::vector<double> row = {0, 3, 1, 3, 2.9, -4, 0.5};
   const std::vector<double> uniform = {0, 0.3, 0.7, 1 - 0x1p-24};
   EXPECT_EQ(choose_at(*backend, row, 1, 1e-30f, uniform), std::vector<int32_t>(4, 1));
-  EXPECT_EQ(choose_at(*backend, row, 1e-30f, 1, uniform), (std::vector<int32_t>{1, 1, 3, 3}));  // both largest stay equal
+  EXPECT_EQ(choose_at(*backend, row, 1e-30f, 1, uniform),
+            (std::vector<int32_t>{1, 1, 3, 3}));  // both largest stay equal
   EXPECT_EQ(choose_at(*backend, row, kLargest, 1, {0, 0.5, 0.999}), (std::vector<int32_t>{1, 2, 5}));
   EXPECT_EQ(choose_at(*backend, {-3}, 0.7f, 0.9f, uniform), std::vector<int32_t>(4, 0));
   EXPECT_EQ(choose_at(*backend, {kLargest, -kLargest}, 1e-30f, 1, uniform), std::vector<int32_t>(4, 0));
@@ -142,8 +149,12 @@ TEST(Sample, ChoosesWhatPlainLoopsChoose) {
   constexpr int64_t kRows = 6;
   for (const int64_t columns : {1, 2, 16, 17, 101, 1025, 2999}) {
     for (const float temperature : {0.05f, 0.7f, 30.0f}) {
-      for (const SamplingRow limits : {SamplingRow{.top_p = 0.1f}, {.top_p = 0.95f}, {}, {.top_p = 0.9f, .top_k = 20},
-                                       {.min_p = 0.2f}, {.top_p = 0.6f, .top_k = 7, .min_p = 0.01f}}) {
+      for (const SamplingRow limits : {SamplingRow{.top_p = 0.1f},
+                                       {.top_p = 0.95f},
+                                       {},
+                                       {.top_p = 0.9f, .top_k = 20},
+                                       {.min_p = 0.2f},
+                                       {.top_p = 0.6f, .top_k = 7, .min_p = 0.01f}}) {
         const uint64_t seed = static_cast<uint64_t>(columns) * 100 + static_cast<uint64_t>(temperature * 10);
         Doubles logits = drawn_matrix(seed, kRows, columns, DType::f32, 8);
         for (int64_t r = 0; r < kRows; r += 3) {  // many equals, of both signs
@@ -160,9 +171,9 @@ TEST(Sample, ChoosesWhatPlainLoopsChoose) {
           const Choice expected = sampled(std::span(logits.values).subspan(r * n, n), rows[r]);
           // Rounding may decide where two fp64 sums over the row meet.
           if (expected.margin <= static_cast<double>(columns) * 0x1p-46) continue;
-          EXPECT_EQ(got[r], expected.column) << columns << " columns, temperature " << rows[r].temperature << ", top_p "
-                                             << limits.top_p << ", top_k " << limits.top_k << ", min_p "
-                                             << limits.min_p << ", row " << r;
+          EXPECT_EQ(got[r], expected.column)
+              << columns << " columns, temperature " << rows[r].temperature << ", top_p " << limits.top_p << ", top_k "
+              << limits.top_k << ", min_p " << limits.min_p << ", row " << r;
         }
       }
     }
@@ -176,10 +187,10 @@ TEST(Penalize, ChangesWhatIsNamedOnly) {
   const Held places(rows_of({{0, 0}, {1, 3}, {1, 2}, {0, 1}}), DType::i32, 1);
   const Held changes(rows_of({{0, 2, 0}, {0, 2, 0.25}, {1.5, 3, 0}, {4, 4, 1}}), DType::f32);
   backend->penalize(held, places, changes);
-  logits(0, 0) = 0.5;              // a positive one is divided
-  logits(1, 3) = -3 * 2 - 0.25;    // a negative one multiplied
-  logits(1, 2) = 0.5;              // the bias is first
-  logits(0, 1) = 2.0 / 4 - 1;      // and may change the sign
+  logits(0, 0) = 0.5;            // a positive one is divided
+  logits(1, 3) = -3 * 2 - 0.25;  // a negative one multiplied
+  logits(1, 2) = 0.5;            // the bias is first
+  logits(0, 1) = 2.0 / 4 - 1;    // and may change the sign
   EXPECT_TRUE(exactly(held, logits));
   backend->penalize(held, Tensor(places).rows_from(0, 0), Tensor(changes).rows_from(0, 0));
   EXPECT_TRUE(exactly(held, logits));
@@ -231,9 +242,11 @@ TEST(Sample, DrawsFollowTheDistribution) {
   constexpr int64_t kDraws = 400;
   constexpr double kTemperature = 0.8, kTopP = 0.95;
   std::vector<double> uniform;
-  for (uint64_t i = 0; i < kDraws; ++i) uniform.push_back(static_cast<double>(philox_uniform(PhiloxKey::of(42), i * 4, 3)));
+  for (uint64_t i = 0; i < kDraws; ++i)
+    uniform.push_back(static_cast<double>(philox_uniform(PhiloxKey::of(42), i * 4, 3)));
   std::map<int32_t, int64_t> seen;
-  for (int32_t id : choose_at(*backend, row, static_cast<float>(kTemperature), static_cast<float>(kTopP), uniform)) ++seen[id];
+  for (int32_t id : choose_at(*backend, row, static_cast<float>(kTemperature), static_cast<float>(kTopP), uniform))
+    ++seen[id];
   std::map<int32_t, double> p;
   double all = 0, mass = 0;
   for (double l : row) all += std::exp(l / kTemperature);

@@ -13,8 +13,8 @@ TEST(StartUpload, IsSeenByWhatComesAfterItsWait) {
   const auto backend = reference::backend_under_test();
   Arena arena("upload", backend->memory(), int64_t{1} << 20);
   constexpr int64_t kRows = 300, kColumns = 33;
-  const Tensor wide = arena.tensor(kRows, kColumns, DType::f32, kColumns + 7), before = arena.tensor(kRows, kColumns, DType::f32),
-               after = arena.tensor(kRows, kColumns, DType::f32);
+  const Tensor wide = arena.tensor(kRows, kColumns, DType::f32, kColumns + 7),
+               before = arena.tensor(kRows, kColumns, DType::f32), after = arena.tensor(kRows, kColumns, DType::f32);
   std::vector<float> old(static_cast<size_t>(kRows * kColumns)), fresh(old.size()), got(old.size());
   std::iota(old.begin(), old.end(), 1.0f);
   std::iota(fresh.begin(), fresh.end(), -5000.0f);

@@ -1,4 +1,5 @@
-// launch/cluster/mpijob.yaml against what kubeflow.org/v2beta1 asks of an MPIJob, and against itself: ranks, slots, GPUs, mounts.
+// launch/cluster/mpijob.yaml against what kubeflow.org/v2beta1 asks of an MPIJob, and against itself: ranks, slots,
+// GPUs, mounts.
 #include <gmock/gmock.h>
 #include <yaml-cpp/yaml.h>
 
@@ -30,8 +31,10 @@ TEST(MpiJob, HasTheFieldsOfV2beta1) {
   EXPECT_EQ(job()["kind"].as<std::string>(), "MPIJob");
   EXPECT_FALSE(job()["metadata"]["name"].as<std::string>().empty());
   const YAML::Node spec = job()["spec"];
-  EXPECT_THAT(keys(spec), IsSubsetOf({"slotsPerWorker", "runPolicy", "mpiReplicaSpecs", "mpiImplementation", "sshAuthMountPath", "launcherCreationPolicy"}));
-  EXPECT_THAT(keys(spec["runPolicy"]), IsSubsetOf({"cleanPodPolicy", "ttlSecondsAfterFinished", "activeDeadlineSeconds", "backoffLimit", "schedulingPolicy", "suspend", "managedBy"}));
+  EXPECT_THAT(keys(spec), IsSubsetOf({"slotsPerWorker", "runPolicy", "mpiReplicaSpecs", "mpiImplementation",
+                                      "sshAuthMountPath", "launcherCreationPolicy"}));
+  EXPECT_THAT(keys(spec["runPolicy"]), IsSubsetOf({"cleanPodPolicy", "ttlSecondsAfterFinished", "activeDeadlineSeconds",
+                                                   "backoffLimit", "schedulingPolicy", "suspend", "managedBy"}));
   EXPECT_THAT(spec["runPolicy"]["cleanPodPolicy"].as<std::string>(), AnyOf("None", "Running", "All"));
   EXPECT_GE(spec["runPolicy"]["backoffLimit"].as<int>(), 0);
   EXPECT_EQ(spec["mpiImplementation"].as<std::string>(), "OpenMPI");  // others: MPICH, Intel
@@ -40,9 +43,11 @@ TEST(MpiJob, HasTheFieldsOfV2beta1) {
     EXPECT_THAT(keys(replicas(role)), IsSubsetOf({"replicas", "template", "restartPolicy"}));
     EXPECT_GE(replicas(role)["replicas"].as<int>(), 1);
     EXPECT_EQ(keys(replicas(role)["template"]), (std::set<std::string>{"spec"}));
-    EXPECT_THAT(keys(replicas(role)["template"]["spec"]), IsSubsetOf({"containers", "volumes", "terminationGracePeriodSeconds"}));
+    EXPECT_THAT(keys(replicas(role)["template"]["spec"]),
+                IsSubsetOf({"containers", "volumes", "terminationGracePeriodSeconds"}));
     ASSERT_EQ(replicas(role)["template"]["spec"]["containers"].size(), 1);
-    EXPECT_THAT(keys(container(role)), IsSubsetOf({"name", "image", "command", "args", "env", "resources", "volumeMounts"}));
+    EXPECT_THAT(keys(container(role)),
+                IsSubsetOf({"name", "image", "command", "args", "env", "resources", "volumeMounts"}));
     EXPECT_FALSE(container(role)["name"].as<std::string>().empty());
     EXPECT_FALSE(container(role)["image"].as<std::string>().empty());
     EXPECT_FALSE(strings(container(role)["command"]).empty());
@@ -75,12 +80,14 @@ TEST(MpiJob, HasARankForEveryGpu) {
 TEST(MpiJob, WorkersListenAndShareMemory) {
   EXPECT_EQ(strings(container("Worker")["command"]).front(), "/usr/sbin/sshd");
   std::map<std::string, YAML::Node> volumes;
-  for (const YAML::Node& volume : replicas("Worker")["template"]["spec"]["volumes"]) volumes.emplace(volume["name"].as<std::string>(), volume);
+  for (const YAML::Node& volume : replicas("Worker")["template"]["spec"]["volumes"])
+    volumes.emplace(volume["name"].as<std::string>(), volume);
   bool shared_memory = false;
   for (const auto& mount : container("Worker")["volumeMounts"]) {
     const auto volume = volumes.find(mount["name"].as<std::string>());
     ASSERT_NE(volume, volumes.end());
-    if (mount["mountPath"].as<std::string>() == "/dev/shm") shared_memory = volume->second["emptyDir"]["medium"].as<std::string>() == "Memory";
+    if (mount["mountPath"].as<std::string>() == "/dev/shm")
+      shared_memory = volume->second["emptyDir"]["medium"].as<std::string>() == "Memory";
   }
   EXPECT_TRUE(shared_memory);
 }

@@ -1,4 +1,5 @@
-// A run whose device is a step behind its host: the same numbers and files as one that waits, and what has to come first still comes first.
+// A run whose device is a step behind its host: the same numbers and files as one that waits, and what has to come
+// first still comes first.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -22,8 +23,8 @@ namespace fs = std::filesystem;
 struct Diary {
   std::vector<std::string> lines;
   int64_t updates = 0;
-  int64_t spoilt = 0;  // the update whose norm shall be infinite
-  int64_t stop = 0;    // the update behind which a signal comes
+  int64_t spoilt = 0;                                // the update whose norm shall be infinite
+  int64_t stop = 0;                                  // the update behind which a signal comes
   std::map<int64_t, std::vector<float>> parameters;  // after each update
 };
 
@@ -53,7 +54,8 @@ class Behind : public cpu::CpuBackend {
   }
 
   struct Noted : Reading {
-    Noted(std::unique_ptr<Reading> inner, Diary& diary, int64_t update) : inner_(std::move(inner)), diary_(diary), update_(update) {}
+    Noted(std::unique_ptr<Reading> inner, Diary& diary, int64_t update)
+        : inner_(std::move(inner)), diary_(diary), update_(update) {}
     void wait() override { inner_->wait(); }
     std::span<const double> values() override {
       diary_.lines.push_back(fmt::format("read {}", update_));
@@ -74,9 +76,17 @@ class RunAhead : public testing::Test {
     fs::create_directories(home_);
     make_tiny_model(home_ / "model", 1);
     std::ofstream rows(home_ / "train.jsonl");
-    for (int i = 0; i < 20; ++i) rows << nlohmann::json{{"messages", {{{"role", "user"}, {"content", fmt::format("parcel {}?", i)}}, {{"role", "assistant"}, {"content", fmt::format("depot {}", i * 7)}}}}} << '\n';
-    std::ofstream(home_ / "recipe.yaml") << fmt::format("model:\n  path: {0}/model\nlora:\n  r: 4\ndata:\n  train: {0}/train.jsonl\n  validation: {0}/train.jsonl\n  max_length: 128\n  packing: false\ntrain:\n  dtype: fp32\n"
-                                                        "  global_batch_size: 4\n  max_steps: 7\noptim:\n  learning_rate: 5.0e-3\n  warmup_steps: 0\noutput:\n  dir: {0}/none\n", home_.string());
+    for (int i = 0; i < 20; ++i)
+      rows << nlohmann::json{{"messages",
+                              {{{"role", "user"}, {"content", fmt::format("parcel {}?", i)}},
+                               {{"role", "assistant"}, {"content", fmt::format("depot {}", i * 7)}}}}}
+           << '\n';
+    std::ofstream(home_ / "recipe.yaml") << fmt::format(
+        "model:\n  path: {0}/model\nlora:\n  r: 4\ndata:\n  train: {0}/train.jsonl\n  validation: {0}/train.jsonl\n  "
+        "max_length: 128\n  packing: false\ntrain:\n  dtype: fp32\n"
+        "  global_batch_size: 4\n  max_steps: 7\noptim:\n  learning_rate: 5.0e-3\n  warmup_steps: 0\noutput:\n  dir: "
+        "{0}/none\n",
+        home_.string());
   }
   ~RunAhead() override { fs::remove_all(home_); }
 
@@ -86,7 +96,12 @@ class RunAhead : public testing::Test {
     return train(read_recipe(home_ / "recipe.yaml", overrides), mesh, open_device);
   }
   StopReason run_behind(const std::string& name, Diary& diary, const std::vector<std::string>& overrides = {}) {
-    return run(name, [&](const Mesh& host) { return Device{std::make_unique<Behind>(diary), host}; }, overrides);
+    return run(
+        name,
+        [&](const Mesh& host) {
+          return Device{std::make_unique<Behind>(diary), host};
+        },
+        overrides);
   }
   // Every line, without what a clock or the process's memory says.
   std::vector<std::string> metrics(const std::string& name) const {
@@ -123,7 +138,9 @@ TEST_F(RunAhead, GivesTheSameRun) {
   EXPECT_FALSE(adapter("plain").empty());
   EXPECT_EQ(adapter("behind"), adapter("plain"));
   // A step ahead, but not past a validation, a checkpoint and the end.
-  EXPECT_EQ(diary.lines, (std::vector<std::string>{"update 1", "update 2", "read 1", "update 3", "read 2", "read 3", "update 4", "update 5", "read 4", "read 5", "update 6", "read 6", "update 7", "read 7"}));
+  EXPECT_EQ(diary.lines,
+            (std::vector<std::string>{"update 1", "update 2", "read 1", "update 3", "read 2", "read 3", "update 4",
+                                      "update 5", "read 4", "read 5", "update 6", "read 6", "update 7", "read 7"}));
 }
 
 TEST_F(RunAhead, ABadStepIsNamedAndLeavesTheParametersAlone) {

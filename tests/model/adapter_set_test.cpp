@@ -37,7 +37,9 @@ std::map<std::string, std::vector<float>> drawn_by(int tp, uint64_t seed) {
       values.resize(static_cast<size_t>(f.rows * f.cols), NAN);
       const Tensor part = view(set.parameters, f);
       for (int64_t r = 0; r < f.row_count; ++r) {
-        for (int64_t k = 0; k < f.col_count; ++k) values[static_cast<size_t>((f.row_begin + r) * f.cols + f.col_begin + k)] = part.as<float>()[r * part.pitch + k];
+        for (int64_t k = 0; k < f.col_count; ++k)
+          values[static_cast<size_t>((f.row_begin + r) * f.cols + f.col_begin + k)] =
+              part.as<float>()[r * part.pitch + k];
       }
     }
   }
@@ -82,7 +84,8 @@ TEST(AdapterSet, BeginsAsPeftDraws) {  // Kaiming uniform with a = √5: uniform
     const double n = static_cast<double>(values.size()), fan_in = n / 16, bound = 1 / std::sqrt(fan_in);
     EXPECT_LE(largest, bound * (1 + 1e-6)) << name;
     EXPECT_GT(largest, 0.99 * bound) << name;
-    EXPECT_NEAR(squares / n, bound * bound / 3, 4 * bound * bound / std::sqrt(n) * std::sqrt(4.0 / 45)) << name;  // four standard deviations
+    EXPECT_NEAR(squares / n, bound * bound / 3, 4 * bound * bound / std::sqrt(n) * std::sqrt(4.0 / 45))
+        << name;  // four standard deviations
     EXPECT_NEAR(sum / n, 0, 4 * bound / std::sqrt(3 * n)) << name;
   }
 }

@@ -1,4 +1,5 @@
-// What Hugging Face's libraries said (tests/golden), and the same models here: drawn weights, PEFT adapter directories, whole-sequence logits.
+// What Hugging Face's libraries said (tests/golden), and the same models here: drawn weights, PEFT adapter directories,
+// whole-sequence logits.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -96,7 +97,8 @@ class ChangedWeights : public WeightSource {
   ChangedWeights(WeightSource& inner, Change change) : inner_(inner), change_(std::move(change)) {}
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
     inner_.read(spec, row, col, to, backend);
-    require(to.rows == spec.rows && to.cols == spec.cols && to.dtype == DType::f32, "changes are made to whole fp32 matrices");
+    require(to.rows == spec.rows && to.cols == spec.cols && to.dtype == DType::f32,
+            "changes are made to whole fp32 matrices");
     std::vector<float> values(static_cast<size_t>(to.size()));
     backend.download(to, values.data());
     change_(spec, values);
@@ -114,9 +116,14 @@ class Runner {
   static constexpr int64_t kPositions = 256;
 
   // `adapter`: a PEFT directory; `layout` (when not empty) replaces the layout that its configuration means.
-  Runner(const ModelConfig& config, WeightSource& source, DType dtype, const std::optional<fs::path>& adapter = {}, AdapterLayout layout = {})
-      : mesh_(make_self_mesh()), backend_(make_cpu_backend(1)), weights_("weights", backend_->memory(), 8 << 20),
-        factors_("adapter", backend_->memory(), 4 << 20), cache_("cache", backend_->memory(), 8 << 20), scratch_("scratch", backend_->memory(), 32 << 20) {
+  Runner(const ModelConfig& config, WeightSource& source, DType dtype, const std::optional<fs::path>& adapter = {},
+         AdapterLayout layout = {})
+      : mesh_(make_self_mesh()),
+        backend_(make_cpu_backend(1)),
+        weights_("weights", backend_->memory(), 8 << 20),
+        factors_("adapter", backend_->memory(), 4 << 20),
+        cache_("cache", backend_->memory(), 8 << 20),
+        scratch_("scratch", backend_->memory(), 32 << 20) {
     const Placement placement{.layer_end = config.layers};
     if (adapter) {
       if (layout.empty()) layout = adapter_layout_of(config, adapter_config_in(*adapter));
@@ -132,7 +139,8 @@ class Runner {
 
   // (positions, vocab) of one document, without a cache.
   std::vector<float> logits(const std::vector<int32_t>& ids, const std::vector<int32_t>& positions) {
-    const int64_t tokens = static_cast<int64_t>(ids.size()), rows = static_cast<int64_t>(positions.size()), vocab = stage_->config().vocab;
+    const int64_t tokens = static_cast<int64_t>(ids.size()), rows = static_cast<int64_t>(positions.size()),
+                  vocab = stage_->config().vocab;
     std::vector<int32_t> counted(ids.size());
     for (size_t i = 0; i < ids.size(); ++i) counted[i] = static_cast<int32_t>(i);
     Frame frame(scratch_);

@@ -36,11 +36,13 @@ TEST(GoldenAdapterFiles, MeanWhatPeftMeans) {
     }
     std::vector<LinearSize> linears;
     for (int64_t layer = 0; layer < model.layers; ++layer) {
-      for (Projection p : kAllProjections) linears.push_back({module_path(layer, p), shape_of(model, p).out, shape_of(model, p).in});
+      for (Projection p : kAllProjections)
+        linears.push_back({module_path(layer, p), shape_of(model, p).out, shape_of(model, p).in});
     }
     check_adapter(adapter.config, shapes_of(adapter.matrices), linears, name);
     EXPECT_EQ(adapter.matrices.size(), expected.at("shapes").size());
-    for (const auto& [factor, m] : adapter.matrices) EXPECT_EQ(expected.at("shapes").at(stored_name(factor)), (Json{m.rows, m.cols})) << factor;
+    for (const auto& [factor, m] : adapter.matrices)
+      EXPECT_EQ(expected.at("shapes").at(stored_name(factor)), (Json{m.rows, m.cols})) << factor;
   }
 }
 
@@ -53,7 +55,9 @@ TEST(GoldenAdapterFiles, HoldTheDrawnNumbers) {
     for (const auto& [factor, m] : adapter.matrices) {
       const Json& rule = spec.at("weights").at(factor.ends_with("lora_A") ? "lora_A" : "lora_B");
       for (size_t i = 0; i < m.values.size(); ++i) {
-        ASSERT_EQ(m.values[i], drawn(seed, stored_name(factor), static_cast<int64_t>(i), rule.at("offset"), rule.at("scale"))) << factor << " " << i;
+        ASSERT_EQ(m.values[i],
+                  drawn(seed, stored_name(factor), static_cast<int64_t>(i), rule.at("offset"), rule.at("scale")))
+            << factor << " " << i;
       }
     }
   }
@@ -65,16 +69,20 @@ TEST(GoldenAdapterFiles, ComeBackAsPeftWroteThem) {
     const fs::path theirs = directory() / "adapters" / name;
     const Adapter adapter = read_adapter(theirs);
     ScratchDirectory scratch;
-    write_adapter(scratch / "adapter", adapter.config, shapes_of(adapter.matrices), [&](const std::string& factor) { return adapter.matrices.at(factor); }, DType::f32);
+    write_adapter(
+        scratch / "adapter", adapter.config, shapes_of(adapter.matrices),
+        [&](const std::string& factor) { return adapter.matrices.at(factor); }, DType::f32);
     const char* const file = "adapter_model.safetensors";
-    EXPECT_TRUE(read_text(scratch / "adapter" / file, 1 << 24) == read_text(theirs / file, 1 << 24)) << "not byte for byte";
+    EXPECT_TRUE(read_text(scratch / "adapter" / file, 1 << 24) == read_text(theirs / file, 1 << 24))
+        << "not byte for byte";
 
     const Adapter back = read_adapter(scratch / "adapter");
     EXPECT_EQ(back.config, adapter.config);
     const Json written = parse_json(read_text(scratch / "adapter" / "adapter_config.json", 1 << 20), "written");
     const Json original = parse_json(read_text(theirs / "adapter_config.json", 1 << 20), "original");
-    for (const char* key : {"peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "bias", "rank_pattern", "alpha_pattern",
-                            "base_model_name_or_path", "inference_mode", "fan_in_fan_out", "modules_to_save"}) {
+    for (const char* key :
+         {"peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "bias", "rank_pattern",
+          "alpha_pattern", "base_model_name_or_path", "inference_mode", "fan_in_fan_out", "modules_to_save"}) {
       ASSERT_TRUE(written.contains(key)) << key;
       EXPECT_EQ(written.at(key), original.at(key)) << key;
     }

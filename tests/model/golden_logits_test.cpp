@@ -43,8 +43,9 @@ TEST_P(GoldenLogits, AreAsCloseToDoubleInBf16) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenLogits,
-                         testing::Values(Case{"tiny", "tiny"}, Case{"tied", "tied"}, Case{"tiny-all", "tiny", true}, Case{"tied-all", "tied", true},
-                                         Case{"tiny-patterns", "tiny", true}, Case{"tiny-regex", "tiny", true}),
+                         testing::Values(Case{"tiny", "tiny"}, Case{"tied", "tied"}, Case{"tiny-all", "tiny", true},
+                                         Case{"tied-all", "tied", true}, Case{"tiny-patterns", "tiny", true},
+                                         Case{"tiny-regex", "tiny", true}),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -76,7 +77,9 @@ TEST_P(GoldenDecoding, CacheEqualsFullForward) {
   std::vector<int32_t> every(tokens.size());
   for (size_t i = 0; i < every.size(); ++i) every[i] = static_cast<int32_t>(i);
   const std::vector<float> full = runner.logits(tokens, every);
-  const auto row = [&](size_t i) { return std::span(full).subspan(i * static_cast<size_t>(vocab), static_cast<size_t>(vocab)); };
+  const auto row = [&](size_t i) {
+    return std::span(full).subspan(i * static_cast<size_t>(vocab), static_cast<size_t>(vocab));
+  };
   CachedSequence one, other;
   runner.decoder().pool().reserve(one, static_cast<int64_t>(tokens.size()));
   size_t done = 0;
@@ -98,26 +101,30 @@ TEST_P(GoldenDecoding, CacheEqualsFullForward) {
   EXPECT_GT(largest_difference(forgetful, row(tokens.size() - 1)), 100 * kLogitBound);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenDecoding, testing::Values("tiny", "tied"), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(All, GoldenDecoding, testing::Values("tiny", "tied"),
+                         [](const auto& info) { return info.param; });
 
 // --- each of these mistakes would be seen --------------------------------------------------------
 
 struct Mistake {
   std::string name;
   std::function<void(ModelConfig&)> config = [](ModelConfig&) {};
-  std::function<void(const ModelConfig&, const ParamSpec&, std::vector<float>&)> weights = [](const ModelConfig&, const ParamSpec&, std::vector<float>&) {};
+  std::function<void(const ModelConfig&, const ParamSpec&, std::vector<float>&)> weights =
+      [](const ModelConfig&, const ParamSpec&, std::vector<float>&) {};
 };
 void PrintTo(const Mistake& m, std::ostream* out) { *out << m.name; }
 
 // Row r of the changed matrix is row from(r) of the true one.
 void reorder_rows(const ParamSpec& spec, std::vector<float>& values, const std::function<int64_t(int64_t)>& from) {
   const std::vector<float> old = values;
-  for (int64_t r = 0; r < spec.rows; ++r) std::copy_n(old.begin() + from(r) * spec.cols, spec.cols, values.begin() + r * spec.cols);
+  for (int64_t r = 0; r < spec.rows; ++r)
+    std::copy_n(old.begin() + from(r) * spec.cols, spec.cols, values.begin() + r * spec.cols);
 }
 void reorder_columns(const ParamSpec& spec, std::vector<float>& values, const std::function<int64_t(int64_t)>& from) {
   const std::vector<float> old = values;
   for (int64_t r = 0; r < spec.rows; ++r) {
-    for (int64_t c = 0; c < spec.cols; ++c) values[static_cast<size_t>(r * spec.cols + c)] = old[static_cast<size_t>(r * spec.cols + from(c))];
+    for (int64_t c = 0; c < spec.cols; ++c)
+      values[static_cast<size_t>(r * spec.cols + c)] = old[static_cast<size_t>(r * spec.cols + from(c))];
   }
 }
 
@@ -125,12 +132,15 @@ std::vector<Mistake> mistakes() {
   std::vector<Mistake> all;
   all.push_back({.name = "no_rope_scaling", .config = [](ModelConfig& c) { c.rope_scaling.reset(); }});
   all.push_back({.name = "another_rope_theta", .config = [](ModelConfig& c) { c.rope_theta = 500000; }});
-  all.push_back({.name = "attention_without_scale", .weights = [](const ModelConfig& c, const ParamSpec& spec, std::vector<float>& values) {
+  all.push_back({.name = "attention_without_scale",
+                 .weights = [](const ModelConfig& c, const ParamSpec& spec, std::vector<float>& values) {
                    if (!spec.name.ends_with("q_proj.weight")) return;
                    for (float& v : values) v *= std::sqrt(static_cast<float>(c.head_dim));
                  }});
-  // Query head h reading key head h % K: heads put in such an order that h / (H/K) does just that, and back again before Wo.
-  all.push_back({.name = "interleaved_head_groups", .weights = [](const ModelConfig& c, const ParamSpec& spec, std::vector<float>& values) {
+  // Query head h reading key head h % K: heads put in such an order that h / (H/K) does just that, and back again
+  // before Wo.
+  all.push_back({.name = "interleaved_head_groups",
+                 .weights = [](const ModelConfig& c, const ParamSpec& spec, std::vector<float>& values) {
                    const auto from = [&c](int64_t i) {
                      const int64_t group = c.heads / c.kv_heads, head = i / c.head_dim;
                      return (head % group * c.kv_heads + head / group) * c.head_dim + i % c.head_dim;
@@ -139,17 +149,20 @@ std::vector<Mistake> mistakes() {
                    if (spec.name.ends_with("o_proj.weight")) reorder_columns(spec, values, from);
                  }});
   // Pairs (i, i+E/2) as Meta's files have them: side by side.
-  all.push_back({.name = "interleaved_rope_rows", .weights = [](const ModelConfig& c, const ParamSpec& spec, std::vector<float>& values) {
+  all.push_back({.name = "interleaved_rope_rows",
+                 .weights = [](const ModelConfig& c, const ParamSpec& spec, std::vector<float>& values) {
                    if (!spec.name.ends_with("q_proj.weight") && !spec.name.ends_with("k_proj.weight")) return;
                    const int64_t e = c.head_dim;
                    reorder_rows(spec, values, [e](int64_t r) { return r / e * e + r % e % 2 * (e / 2) + r % e / 2; });
                  }});
-  for (const char* which : {"model.layers.1.input_layernorm.weight", "model.layers.2.post_attention_layernorm.weight", "model.norm.weight"}) {
+  for (const char* which : {"model.layers.1.input_layernorm.weight", "model.layers.2.post_attention_layernorm.weight",
+                            "model.norm.weight"}) {
     std::string name = "ones_in_" + std::string(which);
     std::replace(name.begin(), name.end(), '.', '_');
-    all.push_back({.name = name, .weights = [which](const ModelConfig&, const ParamSpec& spec, std::vector<float>& values) {
-                     if (spec.name == which) std::fill(values.begin(), values.end(), 1.0f);
-                   }});
+    all.push_back(
+        {.name = name, .weights = [which](const ModelConfig&, const ParamSpec& spec, std::vector<float>& values) {
+           if (spec.name == which) std::fill(values.begin(), values.end(), 1.0f);
+         }});
   }
   return all;
 }
@@ -161,13 +174,16 @@ TEST_P(GoldenMistakes, MoveTheLogits) {
   ModelConfig config = model.config;
   GetParam().config(config);
   DrawnWeights weights = model.weights();
-  ChangedWeights changed(weights, [&](const ParamSpec& spec, std::vector<float>& values) { GetParam().weights(config, spec, values); });
+  ChangedWeights changed(
+      weights, [&](const ParamSpec& spec, std::vector<float>& values) { GetParam().weights(config, spec, values); });
   const Json expected = json("tiny.json");
-  const std::vector<float> got = Runner(config, changed, DType::f32).logits(expected.at("tokens"), expected.at("positions"));
+  const std::vector<float> got =
+      Runner(config, changed, DType::f32).logits(expected.at("tokens"), expected.at("positions"));
   EXPECT_GE(largest_difference(got, Tensors("tiny.safetensors").at("logits.fp32")), 100 * kLogitBound);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenMistakes, testing::ValuesIn(mistakes()), [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, GoldenMistakes, testing::ValuesIn(mistakes()),
+                         [](const auto& info) { return info.param.name; });
 
 TEST(GoldenAdapters, AScaleOfOneMovesTheLogits) {
   const Model model("tiny");
@@ -181,8 +197,10 @@ TEST(GoldenAdapters, AScaleOfOneMovesTheLogits) {
     }
     DrawnWeights weights = model.weights();
     const Json expected = json(std::string(name) + ".json");
-    const std::vector<float> got = Runner(model.config, weights, DType::f32, adapter, layout).logits(expected.at("tokens"), expected.at("positions"));
-    EXPECT_GE(largest_difference(got, Tensors(std::string(name) + ".safetensors").at("logits.fp32")), 100 * kLogitBound) << name;
+    const std::vector<float> got = Runner(model.config, weights, DType::f32, adapter, layout)
+                                       .logits(expected.at("tokens"), expected.at("positions"));
+    EXPECT_GE(largest_difference(got, Tensors(std::string(name) + ".safetensors").at("logits.fp32")), 100 * kLogitBound)
+        << name;
   }
 }
 

@@ -1,4 +1,5 @@
-// The real SmolLM2-135M-Instruct against transformers: the way `drover generate` answers, from the directory's files to text.
+// The real SmolLM2-135M-Instruct against transformers: the way `drover generate` answers, from the directory's files to
+// text.
 #include "data/prompts.h"
 #include "data/tokenizer.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -27,7 +28,8 @@ class GoldenSmolLM2 : public testing::Test {
     return inference_.emplace(settings, mesh_, [](const Mesh& host) { return Device{make_cpu_backend(1), host}; });
   }
 
-  // Of the golden prompt, the stored positions and columns. The cache gives a piece's last logits only: a piece ends at each position.
+  // Of the golden prompt, the stored positions and columns. The cache gives a piece's last logits only: a piece ends at
+  // each position.
   std::vector<float> logits(DType dtype) {
     const std::vector<int32_t> ids = expected_.at("ids");
     const size_t column_step = expected_.at("column_step");
@@ -59,7 +61,8 @@ TEST_F(GoldenSmolLM2, LogitsEqualTransformersInFp32) {
   EXPECT_GE(norm(got), 100);
 }
 
-// Most of either error is one shift of all columns at a position, and three positions are few: the closer bound is on a passage, in tests/e2e.
+// Most of either error is one shift of all columns at a position, and three positions are few: the closer bound is on a
+// passage, in tests/e2e.
 TEST_F(GoldenSmolLM2, LogitsAreAboutAsCloseToDoubleInBf16) {
   const std::vector<float> exact = tensors_.at("logits.fp64");
   const double theirs = distance(tensors_.at("logits.bf16"), exact), ours = distance(logits(DType::bf16), exact);
@@ -71,7 +74,8 @@ TEST_F(GoldenSmolLM2, AnswersAQuestion) {
   const Json chat = expected_.at("chat");
   ASSERT_GE(chat.at("min_top2_margin").get<double>(), 1e-3);
   const Tokenizer tokenizer = Tokenizer::open(*directory_);
-  EXPECT_EQ(tokenizer.encode(expected_.at("prompt").get<std::string>()), expected_.at("ids").get<std::vector<int32_t>>());
+  EXPECT_EQ(tokenizer.encode(expected_.at("prompt").get<std::string>()),
+            expected_.at("ids").get<std::vector<int32_t>>());
   const std::optional<ChatTemplate> chat_template = ChatTemplate::find(*directory_);
   ASSERT_TRUE(chat_template);
   const Request request{

@@ -99,7 +99,8 @@ TEST_P(GoldenGradients, EqualPyTorchInFp32) {
   for (bool packed : {true, false}) {
     SCOPED_TRACE(packed ? "packed" : "separate");
     Trainer trainer(GetParam().model, adapter(), DType::f32, !packed);
-    const Batch batch = packed ? batch_of({micro_batch(documents_, 0)}) : batch_of({micro_batch({documents_[0]}, 0), micro_batch({documents_[1]}, 1)});
+    const Batch batch = packed ? batch_of({micro_batch(documents_, 0)})
+                               : batch_of({micro_batch({documents_[0]}, 0), micro_batch({documents_[1]}, 1)});
     EXPECT_EQ(batch.trained_tokens, expected_.at("trained_tokens").get<int64_t>());
     const double loss = trainer.engine().accumulate_gradients(batch, 1);
     EXPECT_NEAR(loss, expected_.at("loss").at("fp64").get<double>(), 1e-6 * loss);
@@ -129,7 +130,8 @@ TEST_P(GoldenGradients, AreAsCloseToDoubleInBf16) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenGradients,
-                         testing::Values(Case{"tiny-all", "tiny"}, Case{"tied-all", "tied"}, Case{"tiny-patterns", "tiny"}, Case{"tiny-regex", "tiny"}),
+                         testing::Values(Case{"tiny-all", "tiny"}, Case{"tied-all", "tied"},
+                                         Case{"tiny-patterns", "tiny"}, Case{"tiny-regex", "tiny"}),
                          [](const auto& info) {
                            std::string name = info.param.adapter;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -192,7 +194,8 @@ TEST(GoldenCurve, EqualsPyTorchInFp32) {
   ASSERT_EQ(golden.at("schedule"), "linear");
   ASSERT_GE(golden.at("clipped_steps").size(), 2u);
   const Curve curve = train(golden, DType::f32);
-  const LearningRate rate{LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"), golden.at("steps")};
+  const LearningRate rate{LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"),
+                          golden.at("steps")};
   for (const char* dtype : {"fp32", "fp64"}) {
     const Json& expected = golden.at("curves").at(dtype);
     ASSERT_EQ(expected.size(), curve.steps.size());
@@ -200,7 +203,8 @@ TEST(GoldenCurve, EqualsPyTorchInFp32) {
       const double loss = expected[i].at("loss"), grad_norm = expected[i].at("grad_norm");
       EXPECT_NEAR(curve.steps[i].loss, loss, 1e-5 * loss) << dtype << ", step " << i + 1;
       EXPECT_NEAR(curve.steps[i].grad_norm, grad_norm, 1e-4 * grad_norm) << dtype << ", step " << i + 1;
-      EXPECT_DOUBLE_EQ(rate.at(static_cast<int64_t>(i)), expected[i].at("learning_rate").get<double>()) << "step " << i + 1;
+      EXPECT_DOUBLE_EQ(rate.at(static_cast<int64_t>(i)), expected[i].at("learning_rate").get<double>())
+          << "step " << i + 1;
     }
   }
   const Tensors expected("curve.safetensors");
@@ -226,8 +230,12 @@ TEST(GoldenCurve, IsAsCloseToDoubleInBf16) {
 TEST(GoldenCurve, MistakesMoveTheLosses) {
   const Json golden = json("curve.json");
   std::vector<std::pair<std::string, Json>> mistakes;
-  for (const auto& [path, value] : std::vector<std::pair<const char*, double>>{
-           {"/max_grad_norm", 0}, {"/weight_decay", 0}, {"/betas/0", 0.8}, {"/betas/1", 0.99}, {"/eps", 1e-4}, {"/learning_rate", 4.99e-3}}) {
+  for (const auto& [path, value] : std::vector<std::pair<const char*, double>>{{"/max_grad_norm", 0},
+                                                                               {"/weight_decay", 0},
+                                                                               {"/betas/0", 0.8},
+                                                                               {"/betas/1", 0.99},
+                                                                               {"/eps", 1e-4},
+                                                                               {"/learning_rate", 4.99e-3}}) {
     Json changed = golden;
     changed[Json::json_pointer(path)] = value;
     mistakes.emplace_back(path, changed);
@@ -240,7 +248,8 @@ TEST(GoldenCurve, MistakesMoveTheLosses) {
     const Curve curve = train(changed, DType::f32);
     double worst = 0;
     for (size_t i = 0; i < curve.steps.size(); ++i) {
-      worst = std::max(worst, std::abs(curve.steps[i].loss / golden.at("curves").at("fp64").at(i).at("loss").get<double>() - 1));
+      worst = std::max(
+          worst, std::abs(curve.steps[i].loss / golden.at("curves").at("fp64").at(i).at("loss").get<double>() - 1));
     }
     EXPECT_GE(worst, 1e-4) << name;
   }

@@ -1,5 +1,5 @@
-// The loss of many rows, taken in chunks, against each row by itself in double; and the gradient against differences of that loss.
-#include "kernels/cpu/cpu_backend.h"
+// The loss of many rows, taken in chunks, against each row by itself in double; and the gradient against differences of
+// that loss.
 #include "model/head.h"
 
 #include <gtest/gtest.h>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/cpu/cpu_backend.h"
 
 namespace drover {
 namespace {
@@ -40,7 +41,8 @@ struct Problem {
     const double scale = 1 / std::sqrt(squares / kHidden + 1e-5);
     for (int64_t token = 0; token < kVocab; ++token) {
       double logit = 0;
-      for (int64_t j = 0; j < kHidden; ++j) logit += row[static_cast<size_t>(j)] * scale * static_cast<double>(w[static_cast<size_t>(token * kHidden + j)]);
+      for (int64_t j = 0; j < kHidden; ++j)
+        logit += row[static_cast<size_t>(j)] * scale * static_cast<double>(w[static_cast<size_t>(token * kHidden + j)]);
       sum += std::exp(logit);
       if (token == labels[static_cast<size_t>(i)]) own = logit;
     }
@@ -79,7 +81,8 @@ TEST(Head, EveryRowOfEveryChunk) {
                 .segments = {},
                 .dropout = {},
                 .cache_rows = {}};
-    const Tensor x = put(p.x, p.rows, kHidden, DType::f32), dx = arena.tensor(p.rows, kHidden, DType::f32), logprob = arena.tensor(n, 1, DType::f32);
+    const Tensor x = put(p.x, p.rows, kHidden, DType::f32), dx = arena.tensor(p.rows, kHidden, DType::f32),
+                 logprob = arena.tensor(n, 1, DType::f32);
     head.loss(ctx, x, put(p.index, n, 1, DType::i32), put(p.labels, n, 1, DType::i32), put(p.weights, n, 1, DType::f32),
               logprob, dx);
 
@@ -96,7 +99,9 @@ TEST(Head, EveryRowOfEveryChunk) {
         const double below = p.logprob(i, row);
         row[j] = at;
         const double weight = static_cast<double>(p.weights[static_cast<size_t>(i)]);
-        EXPECT_NEAR(gradient[(i + 2) * kHidden + static_cast<int64_t>(j)], -weight * (above - below) / (2 * kStep), 2e-5 * (1 + std::abs(weight))) << "row " << i << " column " << j;
+        EXPECT_NEAR(gradient[(i + 2) * kHidden + static_cast<int64_t>(j)], -weight * (above - below) / (2 * kStep),
+                    2e-5 * (1 + std::abs(weight)))
+            << "row " << i << " column " << j;
       }
     }
     for (const int64_t untrained : {int64_t{0}, int64_t{1}, p.rows - 1}) {

@@ -1,4 +1,5 @@
-// RoPE's angles are computed in fp32, as transformers does: off double by what that costs at long positions, no less and no more.
+// RoPE's angles are computed in fp32, as transformers does: off double by what that costs at long positions, no less
+// and no more.
 #include "model/rope.h"
 
 #include <gtest/gtest.h>
@@ -37,7 +38,8 @@ double largest_error(int64_t position) {
   double largest = 0;
   for (int64_t pair = 0; pair < c.head_dim / 2; ++pair) {
     const size_t at = static_cast<size_t>(position * c.head_dim / 2 + pair);
-    largest = std::max({largest, std::abs(static_cast<double>(values.cosine[at]) - exact(c, position, pair, false)), std::abs(static_cast<double>(values.sine[at]) - exact(c, position, pair, true))});
+    largest = std::max({largest, std::abs(static_cast<double>(values.cosine[at]) - exact(c, position, pair, false)),
+                        std::abs(static_cast<double>(values.sine[at]) - exact(c, position, pair, true))});
   }
   return largest;
 }

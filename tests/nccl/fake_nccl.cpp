@@ -45,7 +45,8 @@ struct ncclComm {
   int64_t calls = 0, splits = 0;
   bool aborted = false;
   std::shared_ptr<Hub> parent;  // of a split that is not complete yet
-  ncclComm_t* late = nullptr;   // where the handle of a split child will be written, when the state has been asked for late_by times
+  ncclComm_t* late =
+      nullptr;  // where the handle of a split child will be written, when the state has been asked for late_by times
   ncclComm_t late_handle = nullptr;
   int late_by = 0;
   int64_t split_number = 0;
@@ -86,7 +87,8 @@ bool wait(ncclComm_t comm, std::unique_lock<std::mutex>& lock, Ready&& ready) {
 }
 
 // The call of this number on all ranks; `work` sees where everyone reads and writes.
-void collective(ncclComm_t comm, cudaStream_t stream, const std::string& what, const void* from, void* to, std::function<void(const std::vector<const void*>&, const std::vector<void*>&)> work) {
+void collective(ncclComm_t comm, cudaStream_t stream, const std::string& what, const void* from, void* to,
+                std::function<void(const std::vector<const void*>&, const std::vector<void*>&)> work) {
   ++calls;
   const int64_t number = comm->calls++;
   cuda::emulation::enqueue(stream, [=] {
@@ -114,7 +116,8 @@ void sum_all(size_t count, const std::vector<const void*>& from, const std::vect
   for (size_t i = 0; i < count; ++i) {
     Sum sum = 0;
     // Backwards and rounded at every rank, as a ring may do it.
-    for (size_t r = from.size(); r-- > 0;) sum = static_cast<Sum>(T(sum + static_cast<Sum>(static_cast<const T*>(from[r])[i])));
+    for (size_t r = from.size(); r-- > 0;)
+      sum = static_cast<Sum>(T(sum + static_cast<Sum>(static_cast<const T*>(from[r])[i])));
     result[i] = T(sum);
   }
   for (void* out : to) std::memcpy(out, result.data(), count * sizeof(T));
@@ -144,7 +147,8 @@ ncclResult_t split(ncclComm_t parent, int color, int key, ncclComm_t* comm, nccl
   parent->hub->members[number][color].emplace_back(key, parent->rank);
   ++parent->hub->split_calls[number];
   parent->late = comm;
-  parent->late_handle = new ncclComm{.parent = parent->hub, .split_number = number, .color = color, .key = key, .parent_rank = parent->rank};
+  parent->late_handle = new ncclComm{
+      .parent = parent->hub, .split_number = number, .color = color, .key = key, .parent_rank = parent->rank};
   parent->late_by = 3;
   return ncclInProgress;
 }
@@ -167,7 +171,8 @@ ncclResult_t async_error(ncclComm_t comm, ncclResult_t* error) {
       hub->came = hub->size;
     }
     comm->hub = hub;
-    comm->rank = static_cast<int>(std::find(members.begin(), members.end(), std::pair(comm->key, comm->parent_rank)) - members.begin());
+    comm->rank = static_cast<int>(std::find(members.begin(), members.end(), std::pair(comm->key, comm->parent_rank)) -
+                                  members.begin());
     comm->parent.reset();
   } else if (comm->hub->came < comm->hub->size) {
     *error = ncclInProgress;
@@ -186,30 +191,38 @@ ncclResult_t abort_comm(ncclComm_t comm) {
   changed.notify_all();
   return ncclSuccess;
 }
-const char* error_string(ncclResult_t result) { return result == ncclRemoteError ? "remote process exited" : "an error of the stand-in"; }
+const char* error_string(ncclResult_t result) {
+  return result == ncclRemoteError ? "remote process exited" : "an error of the stand-in";
+}
 const char* last_error(ncclComm_t) { return ""; }
 
-ncclResult_t all_reduce(const void* from, void* to, size_t count, ncclDataType_t type, ncclRedOp_t, ncclComm_t comm, cudaStream_t stream) {
-  collective(comm, stream, "all_reduce " + std::to_string(count) + " " + std::to_string(type), from, to, [=](const auto& all_from, const auto& all_to) {
-    if (type == ncclBfloat16) sum_all<bf16, float>(count, all_from, all_to);
-    if (type == ncclFloat32) sum_all<float, float>(count, all_from, all_to);
-    if (type == ncclFloat64) sum_all<double, double>(count, all_from, all_to);
-  });
+ncclResult_t all_reduce(const void* from, void* to, size_t count, ncclDataType_t type, ncclRedOp_t, ncclComm_t comm,
+                        cudaStream_t stream) {
+  collective(comm, stream, "all_reduce " + std::to_string(count) + " " + std::to_string(type), from, to,
+             [=](const auto& all_from, const auto& all_to) {
+               if (type == ncclBfloat16) sum_all<bf16, float>(count, all_from, all_to);
+               if (type == ncclFloat32) sum_all<float, float>(count, all_from, all_to);
+               if (type == ncclFloat64) sum_all<double, double>(count, all_from, all_to);
+             });
   return ncclInProgress;
 }
-ncclResult_t all_gather(const void* from, void* to, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream) {
+ncclResult_t all_gather(const void* from, void* to, size_t count, ncclDataType_t type, ncclComm_t comm,
+                        cudaStream_t stream) {
   const size_t bytes = count * bytes_of(type);
-  collective(comm, stream, "all_gather " + std::to_string(bytes), from, to, [=](const auto& all_from, const auto& all_to) {
-    for (size_t r = 0; r < all_from.size(); ++r) {
-      for (void* out : all_to) std::memmove(static_cast<char*>(out) + r * bytes, all_from[r], bytes);
-    }
-  });
+  collective(comm, stream, "all_gather " + std::to_string(bytes), from, to,
+             [=](const auto& all_from, const auto& all_to) {
+               for (size_t r = 0; r < all_from.size(); ++r) {
+                 for (void* out : all_to) std::memmove(static_cast<char*>(out) + r * bytes, all_from[r], bytes);
+               }
+             });
   return ncclSuccess;
 }
-ncclResult_t broadcast(const void* from, void* to, size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream) {
-  collective(comm, stream, "broadcast " + std::to_string(count) + " from " + std::to_string(root), from, to, [=](const auto& all_from, const auto& all_to) {
-    for (void* out : all_to) std::memmove(out, all_from[static_cast<size_t>(root)], count * bytes_of(type));
-  });
+ncclResult_t broadcast(const void* from, void* to, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
+                       cudaStream_t stream) {
+  collective(comm, stream, "broadcast " + std::to_string(count) + " from " + std::to_string(root), from, to,
+             [=](const auto& all_from, const auto& all_to) {
+               for (void* out : all_to) std::memmove(out, all_from[static_cast<size_t>(root)], count * bytes_of(type));
+             });
   return ncclSuccess;
 }
 
@@ -258,7 +271,8 @@ ncclResult_t group_end() {
   group.parts.clear();
   return ncclInProgress;
 }
-ncclResult_t point_to_point(bool sends, const void* from, void* to, size_t bytes, int peer, ncclComm_t comm, cudaStream_t stream) {
+ncclResult_t point_to_point(bool sends, const void* from, void* to, size_t bytes, int peer, ncclComm_t comm,
+                            cudaStream_t stream) {
   group_start();
   group.comm = comm;
   group.stream = stream;
@@ -275,7 +289,9 @@ ncclResult_t receive(void* data, size_t count, ncclDataType_t type, int peer, nc
 }  // namespace
 
 const Api& fake_api() {
-  static const Api api{get_version, get_unique_id, init, split, async_error, finalize, destroy, abort_comm, error_string, last_error, all_reduce, all_gather, broadcast, send, receive, group_start, group_end};
+  static const Api api{get_version, get_unique_id, init,         split,       async_error, finalize,
+                       destroy,     abort_comm,    error_string, last_error,  all_reduce,  all_gather,
+                       broadcast,   send,          receive,      group_start, group_end};
   return api;
 }
 const Api& api_under_test() { return fake_api(); }

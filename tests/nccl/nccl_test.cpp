@@ -1,4 +1,5 @@
-// The NCCL communicator over a stand-in (fake_nccl.h) whose streams are asynchronous: results, order, splits, whole training steps, lost and silent ranks.
+// The NCCL communicator over a stand-in (fake_nccl.h) whose streams are asynchronous: results, order, splits, whole
+// training steps, lost and silent ranks.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -52,7 +53,8 @@ TEST_F(Nccl, SumsOfAllSizesPitchesAndTypes) {
     for (int ranks : {2, 3}) {
       on_ranks({{Axis::tp, ranks}}, deterministic, [&](Mesh& mesh, cuda::CudaBackend& backend) {
         for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
-          for (auto [rows, cols, margin] : {std::array<int64_t, 3>{1, 1, 0}, {5, 7, 0}, {5, 8, 8}, {1, 1, 3}, {200, 33, 7}}) {
+          for (auto [rows, cols, margin] :
+               {std::array<int64_t, 3>{1, 1, 0}, {5, 7, 0}, {5, 8, 8}, {1, 1, 3}, {200, 33, 7}}) {
             OnDevice x(backend, rows, cols, dtype, margin);
             x.set(drawn_values(mesh.tp().rank(), rows * cols));
             mesh.tp().all_reduce(x.tensor);
@@ -107,7 +109,8 @@ TEST_F(Nccl, GathersAndBroadcasts) {
   });
 }
 
-// A message reads what was enqueued before it, and what is enqueued after its wait sees it arrive, without the host waiting.
+// A message reads what was enqueued before it, and what is enqueued after its wait sees it arrive, without the host
+// waiting.
 TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
   on_ranks({{Axis::pp, 2}}, false, [](Mesh& mesh, cuda::CudaBackend& backend) {
     const int me = mesh.pp().rank(), other = 1 - me;
@@ -118,7 +121,8 @@ TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
     const int64_t before = waits.downloads;
     for (int i = 0; i < 20; ++i) {
       backend.add(out.tensor, out.tensor);  // ×2
-      const PeerMessage both[] = {{PeerMessage::Way::send, out.tensor, other, 0}, {PeerMessage::Way::receive, in.tensor, other, 0}};
+      const PeerMessage both[] = {{PeerMessage::Way::send, out.tensor, other, 0},
+                                  {PeerMessage::Way::receive, in.tensor, other, 0}};
       mesh.pp().exchange(both)->wait();
       backend.copy(in.tensor, sum.tensor);
       if (i % 7 == 6) backend.copy(in.tensor, out.tensor), out.set(drawn_values(me, 300 * 64));
@@ -130,7 +134,8 @@ TEST_F(Nccl, MessagesKeepTheQueuesOrder) {
   });
 }
 
-// Rank 1 joins the sum only when rank 0's device is already busy with what was enqueued behind its start: one queue for both would never get there.
+// Rank 1 joins the sum only when rank 0's device is already busy with what was enqueued behind its start: one queue for
+// both would never get there.
 TEST_F(Nccl, AStartedSumRunsBesideWhatIsEnqueuedNext) {
   std::promise<void> computing;
   const std::shared_future<void> seen = computing.get_future().share();

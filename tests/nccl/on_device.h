@@ -1,4 +1,5 @@
-// Tensors on a device for the tests of communicators, set and read as doubles, and the table of NCCL's functions that a test program uses.
+// Tensors on a device for the tests of communicators, set and read as doubles, and the table of NCCL's functions that a
+// test program uses.
 #pragma once
 #include <vector>
 
@@ -14,7 +15,10 @@ const Api& api_under_test();  // the stand-in's over the emulation, the library'
 class OnDevice {
  public:
   OnDevice(Backend& backend, int64_t rows, int64_t cols, DType dtype, int64_t margin = 0)
-      : backend_(backend), arena_("test", backend.memory(), Arena::bytes_of(rows, cols, dtype, cols + margin) + Arena::bytes_of(rows, cols, DType::f64)), tensor(arena_.tensor(rows, cols, dtype, cols + margin)) {
+      : backend_(backend),
+        arena_("test", backend.memory(),
+               Arena::bytes_of(rows, cols, dtype, cols + margin) + Arena::bytes_of(rows, cols, DType::f64)),
+        tensor(arena_.tensor(rows, cols, dtype, cols + margin)) {
     if (margin > 0) {
       const std::vector<double> marks(static_cast<size_t>(rows * (cols + margin)), 77);
       wide_ = tensor.columns(0, tensor.pitch);
@@ -32,7 +36,10 @@ class OnDevice {
     backend_.upload(bytes.data(), x);
   }
   static void append(std::vector<char>& bytes, DType dtype, double v) {
-    const auto put = [&](auto value) { bytes.insert(bytes.end(), reinterpret_cast<const char*>(&value), reinterpret_cast<const char*>(&value) + sizeof value); };
+    const auto put = [&](auto value) {
+      bytes.insert(bytes.end(), reinterpret_cast<const char*>(&value),
+                   reinterpret_cast<const char*>(&value) + sizeof value);
+    };
     dtype == DType::bf16 ? put(bf16(static_cast<float>(v))) : dtype == DType::f32 ? put(static_cast<float>(v)) : put(v);
   }
   std::vector<double> get_all(Tensor x) {
@@ -41,7 +48,9 @@ class OnDevice {
     std::vector<double> values;
     for (int64_t i = 0; i < x.size(); ++i) {
       const char* at = bytes.data() + i * size_of(x.dtype);
-      values.push_back(x.dtype == DType::bf16 ? static_cast<float>(*reinterpret_cast<const bf16*>(at)) : x.dtype == DType::f32 ? *reinterpret_cast<const float*>(at) : *reinterpret_cast<const double*>(at));
+      values.push_back(x.dtype == DType::bf16  ? static_cast<float>(*reinterpret_cast<const bf16*>(at))
+                       : x.dtype == DType::f32 ? *reinterpret_cast<const float*>(at)
+                                               : *reinterpret_cast<const double*>(at));
     }
     return values;
   }
@@ -55,7 +64,8 @@ class OnDevice {
 
 inline std::vector<double> drawn_values(int rank, int64_t n) {
   std::vector<double> v;
-  for (int64_t i = 0; i < n; ++i) v.push_back((rank + 1) * 0.25 + static_cast<double>(i % 31) / 8);  // exact in every dtype, and so are the sums
+  for (int64_t i = 0; i < n; ++i)
+    v.push_back((rank + 1) * 0.25 + static_cast<double>(i % 31) / 8);  // exact in every dtype, and so are the sums
   return v;
 }
 inline std::vector<double> sum_of(int ranks, int64_t n) {

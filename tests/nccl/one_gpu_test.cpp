@@ -1,4 +1,5 @@
-// What one GPU can show of NCCL: every collective on a communicator of one rank, and ranks that share the GPU being refused.
+// What one GPU can show of NCCL: every collective on a communicator of one rank, and ranks that share the GPU being
+// refused.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -42,7 +42,8 @@ double expected() {
 }
 
 TEST(GradNorm, IsOneNumberOnEveryMesh) {
-  const MeshShape tp{{Axis::tp, 2}}, pp{{Axis::pp, 3}}, dp{{Axis::dp, 2}}, all{{Axis::tp, 2}, {Axis::pp, 2}, {Axis::dp, 2}};
+  const MeshShape tp{{Axis::tp, 2}}, pp{{Axis::pp, 3}}, dp{{Axis::dp, 2}},
+      all{{Axis::tp, 2}, {Axis::pp, 2}, {Axis::dp, 2}};
   for (const MeshShape& shape : {MeshShape{}, tp, pp, dp, all}) {
     const std::vector<double> squares = on_mesh(shape);
     for (double s : squares) {

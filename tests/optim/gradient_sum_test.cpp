@@ -1,6 +1,5 @@
 // Micro-batches' gradients summed over accumulation, dp and tp: what adds up, and when the bits do not depend on who
 // had which.
-#include "kernels/cpu/cpu_backend.h"
 #include "optim/gradient_sum.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +7,7 @@
 #include <cmath>
 
 #include "kernels/comm/threads.h"
+#include "kernels/cpu/cpu_backend.h"
 
 namespace drover {
 namespace {

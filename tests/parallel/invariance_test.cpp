@@ -1,5 +1,6 @@
-// Every mesh, packing, accumulation and recomputation against the plain run of the same made-up model, by real mpirun with synchronous sends
-// (bounds of the table "what equals what"); and for each invariant a run that breaks it on purpose and must be noticed.
+// Every mesh, packing, accumulation and recomputation against the plain run of the same made-up model, by real mpirun
+// with synchronous sends (bounds of the table "what equals what"); and for each invariant a run that breaks it on
+// purpose and must be noticed.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -50,17 +51,22 @@ std::string given_or(const char* variable, const char* built) {
   return given ? given : built;
 }
 
-// Runs mesh_run and returns what it wrote. Results are kept per arguments, for the plain runs that many tests compare with.
+// Runs mesh_run and returns what it wrote. Results are kept per arguments, for the plain runs that many tests compare
+// with.
 const Result& run(const MeshSize& mesh, const std::string& arguments) {
   static std::map<std::string, Result> cache;
-  const std::string key = std::to_string(mesh.tp) + "-" + std::to_string(mesh.pp) + "-" + std::to_string(mesh.dp) + " " + arguments;
+  const std::string key =
+      std::to_string(mesh.tp) + "-" + std::to_string(mesh.pp) + "-" + std::to_string(mesh.dp) + " " + arguments;
   const auto found = cache.find(key);
   if (found != cache.end()) return found->second;
-  const std::string out = (std::filesystem::temp_directory_path() / ("drover-mesh-" + std::to_string(getpid()) + "-" + std::to_string(cache.size()))).string();
+  const std::string out = (std::filesystem::temp_directory_path() /
+                           ("drover-mesh-" + std::to_string(getpid()) + "-" + std::to_string(cache.size())))
+                              .string();
   std::ostringstream command;
   command << "DROVER_COMM_SYNCHRONOUS=1 OMP_NUM_THREADS=1 ";
   command << given_or("DROVER_TEST_MPIRUN", MPIRUN) << " -n " << mesh.size() << ' ';
-  command << given_or("DROVER_MESH_RUN", MESH_RUN) << " tp=" << mesh.tp << " pp=" << mesh.pp << " dp=" << mesh.dp << ' ' << arguments << " out=" << out << " >&2";
+  command << given_or("DROVER_MESH_RUN", MESH_RUN) << " tp=" << mesh.tp << " pp=" << mesh.pp << " dp=" << mesh.dp << ' '
+          << arguments << " out=" << out << " >&2";
   EXPECT_EQ(std::system(command.str().c_str()), 0) << command.str();
   Result result = read_result(out);
   std::filesystem::remove(out);
@@ -101,7 +107,8 @@ Difference difference(const Result& plain, const Result& other) {
   for (const auto& [name, values] : plain.gradients) {
     EXPECT_GT(norm(values), 0) << name;
     const auto found = other.gradients.find(name);
-    d.gradient = std::max(d.gradient, found == other.gradients.end() ? INFINITY : distance(values, found->second) / norm(values));
+    d.gradient = std::max(d.gradient,
+                          found == other.gradients.end() ? INFINITY : distance(values, found->second) / norm(values));
   }
   return d;
 }
@@ -145,12 +152,15 @@ TEST_P(EveryMesh, MovesBAtItsOwnRate) {
   }
 }
 TEST_P(EveryMesh, EqualsOneRankWithAdaptersInSomeLayers) {
-  const std::string arguments = "targets=upper documents=3 tied=1 dropout=0.1";  // micro-batches fewer than stages and not divisible by dp
+  const std::string arguments =
+      "targets=upper documents=3 tied=1 dropout=0.1";  // micro-batches fewer than stages and not divisible by dp
   expect_equal(run({}, arguments), run(GetParam(), arguments));
 }
-// In bf16 the meshes round at other places; their distance to the fp32 run may not exceed 1.2 times that of one rank in bf16.
+// In bf16 the meshes round at other places; their distance to the fp32 run may not exceed 1.2 times that of one rank in
+// bf16.
 TEST_P(EveryMesh, IsAsCloseToFp32InBf16AsOneRank) {
-  const Result &exact = run({}, "dtype=fp32 steps=1"), &one = run({}, "dtype=bf16 steps=1"), &other = run(GetParam(), "dtype=bf16 steps=1");
+  const Result &exact = run({}, "dtype=fp32 steps=1"), &one = run({}, "dtype=bf16 steps=1"),
+               &other = run(GetParam(), "dtype=bf16 steps=1");
   double one_error = 0, other_error = 0, size = 0;
   for (const auto& [name, values] : exact.gradients) {
     one_error += std::pow(distance(values, one.gradients.at(name)), 2);
@@ -162,23 +172,30 @@ TEST_P(EveryMesh, IsAsCloseToFp32InBf16AsOneRank) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Meshes, EveryMesh,
-                         testing::Values(MeshSize{2, 1, 1}, MeshSize{1, 2, 1}, MeshSize{1, 1, 2}, MeshSize{2, 2, 1}, MeshSize{2, 1, 2}, MeshSize{1, 2, 2},
-                                         MeshSize{4, 1, 1}, MeshSize{1, 3, 1}, MeshSize{2, 2, 2}),
+                         testing::Values(MeshSize{2, 1, 1}, MeshSize{1, 2, 1}, MeshSize{1, 1, 2}, MeshSize{2, 2, 1},
+                                         MeshSize{2, 1, 2}, MeshSize{1, 2, 2}, MeshSize{4, 1, 1}, MeshSize{1, 3, 1},
+                                         MeshSize{2, 2, 2}),
                          [](const auto& info) {
-                           return "tp" + std::to_string(info.param.tp) + "pp" + std::to_string(info.param.pp) + "dp" + std::to_string(info.param.dp);
+                           return "tp" + std::to_string(info.param.tp) + "pp" + std::to_string(info.param.pp) + "dp" +
+                                  std::to_string(info.param.dp);
                          });
 
 TEST(Parallel, ManyNarrowLayers) {
-  const std::string arguments = "layers=126 hidden=32 heads=4 kv_heads=2 head_dim=8 ffn=48 vocab=97 documents=5 longest=9 steps=1 std=0.05";
+  const std::string arguments =
+      "layers=126 hidden=32 heads=4 kv_heads=2 head_dim=8 ffn=48 vocab=97 documents=5 longest=9 steps=1 std=0.05";
   expect_equal(run({}, arguments), run({2, 4, 1}, arguments));
 }
 
-TEST(Parallel, MessagesOverOneMegabyte) {  // two micro-batches of 366 and 392 tokens × 1024 × 4 bytes between the stages
-  const std::string arguments = "hidden=1024 heads=8 kv_heads=4 head_dim=16 ffn=64 layers=2 documents=32 longest=47 micro_batch_size=16 steps=1 message_bytes=1500000";
+TEST(Parallel,
+     MessagesOverOneMegabyte) {  // two micro-batches of 366 and 392 tokens × 1024 × 4 bytes between the stages
+  const std::string arguments =
+      "hidden=1024 heads=8 kv_heads=4 head_dim=16 ffn=64 layers=2 documents=32 longest=47 micro_batch_size=16 steps=1 "
+      "message_bytes=1500000";
   expect_equal(run({}, arguments), run({1, 2, 1}, arguments));
 }
 
-// A micro-batch in two parts that take turns at the sums over tp. That it was divided shows in the bits: gradients are added in another order.
+// A micro-batch in two parts that take turns at the sums over tp. That it was divided shows in the bits: gradients are
+// added in another order.
 TEST(Parallel, TwoPartsOfAMicroBatchEqualTheWhole) {
   for (const char* with : {"dtype=fp32", "dropout=0.1", "recompute=1", "targets=upper tied=1"}) {
     const std::string arguments = std::string(with) + " micro_batch_size=4 steps=3";
@@ -197,12 +214,16 @@ TEST(Parallel, FewerMicroBatchesThanStagesOrReplicas) {
 TEST(Deterministic, SameMicroBatchesSplitOtherwiseGiveTheSameBits) {
   const std::string arguments = "deterministic=1 documents=7 steps=3";
   const Result& plain = run({}, arguments);
-  for (MeshSize mesh : {MeshSize{1, 1, 2}, MeshSize{1, 1, 3}, MeshSize{1, 2, 1}, MeshSize{1, 2, 2}, MeshSize{1, 3, 1}}) expect_same_bits(plain, run(mesh, arguments));
+  for (MeshSize mesh : {MeshSize{1, 1, 2}, MeshSize{1, 1, 3}, MeshSize{1, 2, 1}, MeshSize{1, 2, 2}, MeshSize{1, 3, 1}})
+    expect_same_bits(plain, run(mesh, arguments));
   const std::string rounded = "deterministic=1 documents=7 steps=2 dtype=bf16 dropout=0.1";
-  for (MeshSize mesh : {MeshSize{1, 1, 2}, MeshSize{1, 2, 2}, MeshSize{1, 3, 1}}) expect_same_bits(run({}, rounded), run(mesh, rounded));
+  for (MeshSize mesh : {MeshSize{1, 1, 2}, MeshSize{1, 2, 2}, MeshSize{1, 3, 1}})
+    expect_same_bits(run({}, rounded), run(mesh, rounded));
 }
 
-TEST(Deterministic, WithoutTheSettingBitsDiffer) { EXPECT_NE(run({}, "documents=7 steps=3").parameters, run({1, 1, 2}, "documents=7 steps=3").parameters); }
+TEST(Deterministic, WithoutTheSettingBitsDiffer) {
+  EXPECT_NE(run({}, "documents=7 steps=3").parameters, run({1, 1, 2}, "documents=7 steps=3").parameters);
+}
 
 TEST(Deterministic, TwoRunsGiveTheSameBits) {
   expect_same_bits(run({2, 2, 1}, "steps=2"), run({2, 2, 1}, "steps=2 again=1"));
@@ -214,7 +235,8 @@ TEST(Plain, RecomputeGivesTheSameBits) {
 }
 
 TEST(Plain, MicroBatchSizeAndPackingDoNotMatter) {
-  for (const char* size : {"2", "3", "8"}) expect_equal(run({}, "dropout=0.1"), run({}, std::string("dropout=0.1 micro_batch_size=") + size));
+  for (const char* size : {"2", "3", "8"})
+    expect_equal(run({}, "dropout=0.1"), run({}, std::string("dropout=0.1 micro_batch_size=") + size));
 }
 
 struct Breakage {
@@ -225,16 +247,22 @@ struct Breakage {
 class Broken : public testing::TestWithParam<Breakage> {};
 
 TEST_P(Broken, IsNoticed) {
-  const Difference d = difference(run({}, "steps=2 dropout=0.1"), run(GetParam().mesh, std::string("steps=2 dropout=0.1 ") + GetParam().arguments + " break=" + GetParam().name));
+  const Difference d = difference(
+      run({}, "steps=2 dropout=0.1"),
+      run(GetParam().mesh, std::string("steps=2 dropout=0.1 ") + GetParam().arguments + " break=" + GetParam().name));
   EXPECT_GT(std::max({d.gradient, d.loss, d.grad_norm}), 1e-3);
 }
 
 INSTANTIATE_TEST_SUITE_P(OnPurpose, Broken,
-                         testing::Values(Breakage{"tp_reduction", {2, 1, 1}}, Breakage{"whole_factor_sum", {2, 1, 1}}, Breakage{"norm_twice", {2, 1, 1}},
-                                         Breakage{"swapped_blocks", {2, 1, 1}}, Breakage{"dp_sum", {1, 1, 2}}, Breakage{"mean_of_means", {1, 1, 2}},
-                                         Breakage{"lost_micro_batch", {1, 1, 2}}, Breakage{"norm_of_one_stage", {1, 2, 1}},
-                                         Breakage{"empty_backward", {1, 2, 1}}, Breakage{"leaky_packing", {}, "micro_batch_size=2"},
-                                         Breakage{"running_positions", {}, "micro_batch_size=2"}, Breakage{"dropout_by_row", {}, "micro_batch_size=2"}),
+                         testing::Values(Breakage{"tp_reduction", {2, 1, 1}}, Breakage{"whole_factor_sum", {2, 1, 1}},
+                                         Breakage{"norm_twice", {2, 1, 1}}, Breakage{"swapped_blocks", {2, 1, 1}},
+                                         Breakage{"dp_sum", {1, 1, 2}}, Breakage{"mean_of_means", {1, 1, 2}},
+                                         Breakage{"lost_micro_batch", {1, 1, 2}},
+                                         Breakage{"norm_of_one_stage", {1, 2, 1}},
+                                         Breakage{"empty_backward", {1, 2, 1}},
+                                         Breakage{"leaky_packing", {}, "micro_batch_size=2"},
+                                         Breakage{"running_positions", {}, "micro_batch_size=2"},
+                                         Breakage{"dropout_by_row", {}, "micro_batch_size=2"}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -1,6 +1,6 @@
-// A short training run of a made-up model on any mesh, started under mpirun by invariance_test.cpp: key=value arguments in, losses, gradients of the
-// first step and parameters after the last one out (by global tensor name, gathered to rank 0).
-// `break=…` breaks one invariant on purpose, so that the test can show that it would notice.
+// A short training run of a made-up model on any mesh, started under mpirun by invariance_test.cpp: key=value arguments
+// in, losses, gradients of the first step and parameters after the last one out (by global tensor name, gathered to
+// rank 0). `break=…` breaks one invariant on purpose, so that the test can show that it would notice.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -20,9 +20,15 @@ namespace {
 
 struct Arguments {
   std::map<std::string, std::string> values;
-  std::string text(const std::string& key, const std::string& otherwise) const { return values.count(key) ? values.at(key) : otherwise; }
-  int64_t number(const std::string& key, int64_t otherwise) const { return values.count(key) ? std::stoll(values.at(key)) : otherwise; }
-  double real(const std::string& key, double otherwise) const { return values.count(key) ? std::stod(values.at(key)) : otherwise; }
+  std::string text(const std::string& key, const std::string& otherwise) const {
+    return values.count(key) ? values.at(key) : otherwise;
+  }
+  int64_t number(const std::string& key, int64_t otherwise) const {
+    return values.count(key) ? std::stoll(values.at(key)) : otherwise;
+  }
+  double real(const std::string& key, double otherwise) const {
+    return values.count(key) ? std::stod(values.at(key)) : otherwise;
+  }
 };
 
 // A communicator whose reductions of one kind go wrong.
@@ -34,19 +40,23 @@ class Broken : public Communicator {
   int size() const override { return inner_->size(); }
   const std::string& axis() const override { return inner_->axis(); }
   void all_reduce(Tensor x) override {
-    if (what_ == What::skip_reductions && x.cols > 1) return;                            // activations
+    if (what_ == What::skip_reductions && x.cols > 1) return;                             // activations
     if (what_ == What::skip_f32_vectors && x.cols == 1 && x.dtype == DType::f32) return;  // gradients
     if (what_ == What::skip_f64_vectors && x.cols == 1 && x.dtype == DType::f64) return;  // norms
     inner_->all_reduce(x);
-    if (what_ == What::double_f64 && x.dtype == DType::f64) x.as<double>()[0] *= 2;       // the norm of split factors counted twice
+    if (what_ == What::double_f64 && x.dtype == DType::f64)
+      x.as<double>()[0] *= 2;  // the norm of split factors counted twice
   }
   void all_gather(Tensor part, Tensor whole) override { inner_->all_gather(part, whole); }
   void broadcast(Tensor x, int root) override { inner_->broadcast(x, root); }
   void barrier() override { inner_->barrier(); }
-  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return inner_->roll_call(mine, seconds); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override {
+    return inner_->roll_call(mine, seconds);
+  }
   std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
     for (const PeerMessage& m : messages) {
-      if (what_ == What::empty_backward && m.way == PeerMessage::Way::send && m.peer < inner_->rank()) std::memset(m.x.data, 0, static_cast<size_t>(m.x.bytes()));
+      if (what_ == What::empty_backward && m.way == PeerMessage::Way::send && m.peer < inner_->rank())
+        std::memset(m.x.data, 0, static_cast<size_t>(m.x.bytes()));
     }
     return inner_->exchange(messages);
   }
@@ -69,15 +79,20 @@ class InParts : public Communicator {
   void all_gather(Tensor part, Tensor whole) override { inner_->all_gather(part, whole); }
   void broadcast(Tensor x, int root) override { inner_->broadcast(x, root); }
   void barrier() override { inner_->barrier(); }
-  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override { return inner_->roll_call(mine, seconds); }
-  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override { return inner_->exchange(messages); }
+  std::vector<std::optional<std::string>> roll_call(const std::string& mine, double seconds) override {
+    return inner_->roll_call(mine, seconds);
+  }
+  std::unique_ptr<Transfer> exchange(std::span<const PeerMessage> messages) override {
+    return inner_->exchange(messages);
+  }
   std::vector<std::string> gather_strings(const std::string& mine) override { return inner_->gather_strings(mine); }
 
  private:
   std::shared_ptr<Communicator> inner_;
 };
 
-// Weights of which every rank gets its neighbour's slice of layer 1's down projection: a block that lies on the wrong rank.
+// Weights of which every rank gets its neighbour's slice of layer 1's down projection: a block that lies on the wrong
+// rank.
 class SwappedWeights : public WeightSource {
  public:
   SwappedWeights(WeightSource& inner, const Mesh& mesh) : inner_(inner), mesh_(mesh) {}
@@ -114,7 +129,8 @@ AdapterLayout layout_of(const ModelConfig& c, const std::string& targets) {
       bool on = targets == "all";
       if (targets == "upper") on = l >= c.layers / 2 && l % 2 == 0 && p != Projection::q;
       if (targets == "down_only") on = l >= 1 && p == Projection::down;
-      if (on) layout[static_cast<size_t>(l)][static_cast<size_t>(p)] = LowRankSpec{3 + static_cast<int64_t>(p) % 2, 1.5f};
+      if (on)
+        layout[static_cast<size_t>(l)][static_cast<size_t>(p)] = LowRankSpec{3 + static_cast<int64_t>(p) % 2, 1.5f};
     }
   }
   return layout;
@@ -126,8 +142,10 @@ Batch batch_of(const Arguments& a, const Mesh& mesh, const ModelConfig& c, int64
   std::vector<MicroBatch> all;
   for (int64_t first = 0; first < documents; first += size) {
     std::vector<int64_t> lengths;
-    for (int64_t d = first; d < std::min(first + size, documents); ++d) lengths.push_back(1 + (d * 37 + step * 11) % a.number("longest", 47));
-    all.push_back(made_up_micro_batch(7, lengths, static_cast<int>(step * documents + first), vocab, static_cast<int64_t>(all.size())));
+    for (int64_t d = first; d < std::min(first + size, documents); ++d)
+      lengths.push_back(1 + (d * 37 + step * 11) % a.number("longest", 47));
+    all.push_back(made_up_micro_batch(7, lengths, static_cast<int>(step * documents + first), vocab,
+                                      static_cast<int64_t>(all.size())));
   }
   Batch batch;
   batch.total = static_cast<int64_t>(all.size());
@@ -168,8 +186,10 @@ Named gathered(const Replica& replica, Tensor flat) {
       if (f.whole && mesh.position.tp() != 0) continue;
       values.resize(static_cast<size_t>(f.size()));
       replica.backend().download(view(flat, f), values.data());
-      mine << f.name << ' ' << f.rows << ' ' << f.cols << ' ' << f.row_begin << ' ' << f.row_count << ' ' << f.col_begin << ' ' << f.col_count << '\n';
-      mine.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+      mine << f.name << ' ' << f.rows << ' ' << f.cols << ' ' << f.row_begin << ' ' << f.row_count << ' ' << f.col_begin
+           << ' ' << f.col_count << '\n';
+      mine.write(reinterpret_cast<const char*>(values.data()),
+                 static_cast<std::streamsize>(values.size() * sizeof(float)));
     }
   }
   Named result;
@@ -182,7 +202,8 @@ Named gathered(const Replica& replica, Tensor flat) {
       std::vector<float>& global = result[name];
       global.resize(static_cast<size_t>(rows * cols));
       for (int64_t r = 0; r < row_count; ++r) {
-        in.read(reinterpret_cast<char*>(global.data() + (row_begin + r) * cols + col_begin), static_cast<std::streamsize>(col_count * 4));
+        in.read(reinterpret_cast<char*>(global.data() + (row_begin + r) * cols + col_begin),
+                static_cast<std::streamsize>(col_count * 4));
       }
     }
   }
@@ -252,7 +273,9 @@ int run(int argc, char** argv) {
   Engine engine(s, replica, planned.saved);
   replica.adapter->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
     for (int64_t r = 0; r < f.row_count; ++r) {
-      for (int64_t c = 0; c < f.col_count; ++c) *values++ = drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
+      for (int64_t c = 0; c < f.col_count; ++c)
+        *values++ =
+            drawn(5, f.name, (f.row_begin + r) * f.cols + f.col_begin + c, 0, f.factor == Factor::b ? 0.3f : 0.5f);
     }
   });
 
@@ -268,7 +291,8 @@ int run(int argc, char** argv) {
   const Named parameters = gathered(replica, replica.adapter->parameters);
   require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");
   if (shape.dp() == 1 && broken.empty()) {  // with dp the largest micro-batch may be another rank's
-    for (int64_t step = 0; step < steps; ++step) engine.evaluate(batch_of(a, mesh, s.model, step));  // a plan is for training and evaluation
+    for (int64_t step = 0; step < steps; ++step)
+      engine.evaluate(batch_of(a, mesh, s.model, step));  // a plan is for training and evaluation
     require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(planned.total()),
             "the arenas reach what was planned within 1 %");
   }
@@ -277,11 +301,14 @@ int run(int argc, char** argv) {
 
   if (mesh.world->rank() == 0) {
     std::ofstream out(a.text("out", "/dev/stdout"), std::ios::binary);
-    for (size_t i = 0; i < losses.size(); ++i) out << fmt::format("step {} {:.17g} {:.17g}\n", i + 1, losses[i], norms[i]);
-    for (const auto& [kind, named] : {std::pair<const char*, const Named*>{"gradient", &gradients}, {"parameter", &parameters}}) {
+    for (size_t i = 0; i < losses.size(); ++i)
+      out << fmt::format("step {} {:.17g} {:.17g}\n", i + 1, losses[i], norms[i]);
+    for (const auto& [kind, named] :
+         {std::pair<const char*, const Named*>{"gradient", &gradients}, {"parameter", &parameters}}) {
       for (const auto& [name, values] : *named) {
         out << kind << ' ' << name << ' ' << values.size() << '\n';
-        out.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(float)));
+        out.write(reinterpret_cast<const char*>(values.data()),
+                  static_cast<std::streamsize>(values.size() * sizeof(float)));
         out << '\n';
       }
     }

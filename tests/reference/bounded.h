@@ -1,6 +1,7 @@
-// A number that carries an estimate of its own rounding error, so that the reference ops, run on it, say how far an fp32 implementation may be off.
-// Each operation rounds by at most |result|·u and inherits its operands' errors to first order; errors add as independent ones do:
-// error² = Σ (∂f/∂xᵢ·errorᵢ)² + f², in units of u = 2⁻²⁴. Source: Wilkinson's running error analysis; Higham & Mary 2019 for the √n.
+// A number that carries an estimate of its own rounding error, so that the reference ops, run on it, say how far an
+// fp32 implementation may be off. Each operation rounds by at most |result|·u and inherits its operands' errors to
+// first order; errors add as independent ones do: error² = Σ (∂f/∂xᵢ·errorᵢ)² + f², in units of u = 2⁻²⁴. Source:
+// Wilkinson's running error analysis; Higham & Mary 2019 for the √n.
 #pragma once
 #include <cmath>
 

@@ -1,5 +1,6 @@
-// How close is close enough: ‖got - truth‖₂ <= u_out·‖truth‖₂ + 3·u·‖errors‖₂, where u_out is the output dtype's rounding, u = 2⁻²⁴ and
-// `errors` the estimate that the reference carries. Three times a root of summed squares is three standard deviations or more.
+// How close is close enough: ‖got - truth‖₂ <= u_out·‖truth‖₂ + 3·u·‖errors‖₂, where u_out is the output dtype's
+// rounding, u = 2⁻²⁴ and `errors` the estimate that the reference carries. Three times a root of summed squares is
+// three standard deviations or more.
 #pragma once
 #include <gtest/gtest.h>
 
@@ -9,9 +10,12 @@
 
 namespace drover::reference {
 
-inline double unit_roundoff(DType type) { return type == DType::bf16 ? 0x1p-8 : type == DType::f32 ? 0x1p-24 : 0x1p-53; }
+inline double unit_roundoff(DType type) {
+  return type == DType::bf16 ? 0x1p-8 : type == DType::f32 ? 0x1p-24 : 0x1p-53;
+}
 
-// `errors` holds what an fp32 evaluation may be off by, in units of u; what it has rounded last is counted in it for f32 outputs.
+// `errors` holds what an fp32 evaluation may be off by, in units of u; what it has rounded last is counted in it for
+// f32 outputs.
 inline testing::AssertionResult close(const Doubles& got, const Doubles& truth, const Doubles& errors, DType out) {
   if (got.rows != truth.rows || got.cols != truth.cols) return testing::AssertionFailure() << "shapes differ";
   double difference = 0, size = 0, allowed = 0, worst = 0;
@@ -23,7 +27,8 @@ inline testing::AssertionResult close(const Doubles& got, const Doubles& truth, 
     }
     const double d = got.values[i] - truth.values[i];
     if (!std::isfinite(d)) {
-      return testing::AssertionFailure() << "element " << i << " is " << got.values[i] << " and should be " << truth.values[i];
+      return testing::AssertionFailure() << "element " << i << " is " << got.values[i] << " and should be "
+                                         << truth.values[i];
     }
     difference += d * d;
     size += truth.values[i] * truth.values[i];
@@ -35,8 +40,9 @@ inline testing::AssertionResult close(const Doubles& got, const Doubles& truth, 
   }
   const double bound = unit_roundoff(out) * std::sqrt(size) + 3 * 0x1p-24 * std::sqrt(allowed);
   if (std::sqrt(difference) <= bound) return testing::AssertionSuccess();
-  return testing::AssertionFailure() << "error " << std::sqrt(difference) << " exceeds " << bound << " (‖truth‖ " << std::sqrt(size) << "); worst at ("
-                                     << worst_at / truth.cols << "," << worst_at % truth.cols << "): " << got.values[static_cast<size_t>(worst_at)]
+  return testing::AssertionFailure() << "error " << std::sqrt(difference) << " exceeds " << bound << " (‖truth‖ "
+                                     << std::sqrt(size) << "); worst at (" << worst_at / truth.cols << ","
+                                     << worst_at % truth.cols << "): " << got.values[static_cast<size_t>(worst_at)]
                                      << " for " << truth.values[static_cast<size_t>(worst_at)];
 }
 
@@ -60,7 +66,8 @@ inline testing::AssertionResult exactly(const Held& held, const Doubles& expecte
   const Doubles got = held.values();
   for (size_t i = 0; i < got.values.size(); ++i) {
     if (got.values[i] != expected.values[i]) {
-      return testing::AssertionFailure() << "element " << i << " is " << got.values[i] << " and should be " << expected.values[i];
+      return testing::AssertionFailure() << "element " << i << " is " << got.values[i] << " and should be "
+                                         << expected.values[i];
     }
   }
   return testing::AssertionSuccess();

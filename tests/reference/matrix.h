@@ -1,4 +1,5 @@
-// A plain matrix for the reference ops, and its passage to and from a backend's tensors: pitched, guarded, in any float dtype.
+// A plain matrix for the reference ops, and its passage to and from a backend's tensors: pitched, guarded, in any float
+// dtype.
 #pragma once
 #include <cstring>
 #include <span>
@@ -33,11 +34,13 @@ inline double rounded(double value, DType type) {
   return type == DType::f32 ? static_cast<double>(static_cast<float>(value)) : value;
 }
 
-// Values drawn evenly from [-scale, scale), rounded to `type` so that the reference and the backend see the same numbers.
+// Values drawn evenly from [-scale, scale), rounded to `type` so that the reference and the backend see the same
+// numbers.
 inline Doubles drawn_matrix(uint64_t seed, int64_t rows, int64_t cols, DType type, double scale = 1) {
   Doubles m(rows, cols);
   const PhiloxKey key = PhiloxKey::of(seed);
-  for (size_t i = 0; i < m.values.size(); ++i) m.values[i] = rounded((2.0 * static_cast<double>(philox_uniform(key, i)) - 1) * scale, type);
+  for (size_t i = 0; i < m.values.size(); ++i)
+    m.values[i] = rounded((2.0 * static_cast<double>(philox_uniform(key, i)) - 1) * scale, type);
   return m;
 }
 
@@ -76,9 +79,10 @@ inline Doubles values_of(const Tensor& t) {
   return m;
 }
 
-// Memory behind a tensor whose rows lie `gap` elements apart. What is not the tensor's is filled with a pattern, to see that nobody writes there.
-// Where pitch or length is a multiple of 8 the tensor begins on a 16-byte boundary, as tensors of a model do and as packed access needs; every
-// other one begins one element late, so that no op relies on alignment.
+// Memory behind a tensor whose rows lie `gap` elements apart. What is not the tensor's is filled with a pattern, to see
+// that nobody writes there. Where pitch or length is a multiple of 8 the tensor begins on a 16-byte boundary, as
+// tensors of a model do and as packed access needs; every other one begins one element late, so that no op relies on
+// alignment.
 class Held {
  public:
   Held(const Doubles& values, DType type, int64_t gap = 0) {

@@ -1,5 +1,5 @@
-// Every op of kernels/backend.h as plain loops over any number type: double is the truth, Bounded says how far fp32 may be off,
-// and perturbed doubles give the central differences that judge the backward ops. Used by tests only.
+// Every op of kernels/backend.h as plain loops over any number type: double is the truth, Bounded says how far fp32 may
+// be off, and perturbed doubles give the central differences that judge the backward ops. Used by tests only.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -16,13 +16,15 @@ namespace drover::reference {
 
 // alpha·op(a)·op(b) + beta·c
 template <typename Real>
-Matrix<Real> product(Trans ta, Trans tb, double alpha, const Matrix<Real>& a, const Matrix<Real>& b, double beta, const Matrix<Real>& c) {
+Matrix<Real> product(Trans ta, Trans tb, double alpha, const Matrix<Real>& a, const Matrix<Real>& b, double beta,
+                     const Matrix<Real>& c) {
   Matrix<Real> out(c.rows, c.cols);
   const int64_t k = ta == Trans::no ? a.cols : a.rows;
   for (int64_t i = 0; i < c.rows; ++i) {
     for (int64_t j = 0; j < c.cols; ++j) {
       Real sum(0);
-      for (int64_t l = 0; l < k; ++l) sum += (ta == Trans::no ? a(i, l) : a(l, i)) * (tb == Trans::no ? b(l, j) : b(j, l));
+      for (int64_t l = 0; l < k; ++l)
+        sum += (ta == Trans::no ? a(i, l) : a(l, i)) * (tb == Trans::no ? b(l, j) : b(j, l));
       out(i, j) = Real(alpha) * sum;
       if (beta != 0) out(i, j) += Real(beta) * c(i, j);
     }
@@ -38,7 +40,8 @@ struct LowRankTerm {
 
 // x·wᵀ + Σ u·bᵀ + y
 template <typename Real>
-Matrix<Real> linear(const Matrix<Real>& x, const Matrix<Real>& w, const std::vector<LowRankTerm<Real>>& terms, const Matrix<Real>& y) {
+Matrix<Real> linear(const Matrix<Real>& x, const Matrix<Real>& w, const std::vector<LowRankTerm<Real>>& terms,
+                    const Matrix<Real>& y) {
   Matrix<Real> out = product(Trans::no, Trans::yes, 1.0, x, w, 1.0, y);
   for (const LowRankTerm<Real>& term : terms) {
     for (int64_t i = 0; i < x.rows; ++i) {
@@ -53,7 +56,8 @@ Matrix<Real> linear(const Matrix<Real>& x, const Matrix<Real>& w, const std::vec
 // dy·w + v·a
 template <typename Real>
 Matrix<Real> linear_dx(const Matrix<Real>& dy, const Matrix<Real>& w, const Matrix<Real>& v, const Matrix<Real>& a) {
-  const Matrix<Real> low = v.rows == 0 ? Matrix<Real>(dy.rows, w.cols) : product(Trans::no, Trans::no, 1.0, v, a, 0.0, Matrix<Real>(dy.rows, w.cols));
+  const Matrix<Real> low = v.rows == 0 ? Matrix<Real>(dy.rows, w.cols)
+                                       : product(Trans::no, Trans::no, 1.0, v, a, 0.0, Matrix<Real>(dy.rows, w.cols));
   return product(Trans::no, Trans::no, 1.0, dy, w, 1.0, low);
 }
 
@@ -80,7 +84,8 @@ Matrix<Real> rms_norm(const Matrix<Real>& x, const Matrix<Real>& w, const Matrix
 
 // dx + the gradient that dy sends through the norm
 template <typename Real>
-Matrix<Real> rms_norm_backward(const Matrix<Real>& dy, const Matrix<Real>& x, const Matrix<Real>& rstd, const Matrix<Real>& w, const Matrix<Real>& dx) {
+Matrix<Real> rms_norm_backward(const Matrix<Real>& dy, const Matrix<Real>& x, const Matrix<Real>& rstd,
+                               const Matrix<Real>& w, const Matrix<Real>& dx) {
   Matrix<Real> out = dx;
   for (int64_t t = 0; t < x.rows; ++t) {
     Real mean(0);
@@ -92,7 +97,8 @@ Matrix<Real> rms_norm_backward(const Matrix<Real>& dy, const Matrix<Real>& x, co
 }
 
 template <typename Real>
-Matrix<Real> rope(const Matrix<Real>& x, std::span<const int32_t> positions, const Matrix<Real>& cosine, const Matrix<Real>& sine, bool inverse) {
+Matrix<Real> rope(const Matrix<Real>& x, std::span<const int32_t> positions, const Matrix<Real>& cosine,
+                  const Matrix<Real>& sine, bool inverse) {
   Matrix<Real> y(x.rows, x.cols);
   const int64_t half = cosine.cols;
   for (int64_t t = 0; t < x.rows; ++t) {
@@ -155,8 +161,8 @@ struct Attended {
 
 // The weights of one query over the keys it sees, and ln Σ exp of its scores.
 template <typename Real>
-std::vector<Real> softmax_row(const Matrix<Real>& q, const Matrix<Real>& k, const Segment& s, const AttentionShape& shape, int64_t block_size, int64_t head,
-                              int64_t i, Real& lse) {
+std::vector<Real> softmax_row(const Matrix<Real>& q, const Matrix<Real>& k, const Segment& s,
+                              const AttentionShape& shape, int64_t block_size, int64_t head, int64_t i, Real& lse) {
   using std::exp;
   using std::log;
   const int64_t e = shape.head_dim, kv_head = head / (shape.heads / shape.kv_heads);
@@ -180,8 +186,8 @@ std::vector<Real> softmax_row(const Matrix<Real>& q, const Matrix<Real>& k, cons
 }
 
 template <typename Real>
-Attended<Real> attention(const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v, int64_t block_size, std::span<const Segment> segments,
-                         const AttentionShape& shape) {
+Attended<Real> attention(const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v, int64_t block_size,
+                         std::span<const Segment> segments, const AttentionShape& shape) {
   Attended<Real> out{Matrix<Real>(q.rows, q.cols), Matrix<Real>(q.rows, shape.heads)};
   const int64_t e = shape.head_dim, group = shape.heads / shape.kv_heads;
   for (const Segment& s : segments) {
@@ -189,7 +195,8 @@ Attended<Real> attention(const Matrix<Real>& q, const Matrix<Real>& k, const Mat
       for (int64_t i = 0; i < s.nq; ++i) {
         const std::vector<Real> p = softmax_row(q, k, s, shape, block_size, h, i, out.lse(s.q0 + i, h));
         for (size_t j = 0; j < p.size(); ++j) {
-          for (int64_t l = 0; l < e; ++l) out.o(s.q0 + i, h * e + l) += p[j] * v(key_row(s, block_size, static_cast<int64_t>(j)), h / group * e + l);
+          for (int64_t l = 0; l < e; ++l)
+            out.o(s.q0 + i, h * e + l) += p[j] * v(key_row(s, block_size, static_cast<int64_t>(j)), h / group * e + l);
         }
       }
     }
@@ -204,9 +211,11 @@ struct AttentionGradients {
 
 // ds = p∘(dO·Vᵀ - Σ_j dO·O), dq = scale·ds·K, dk = scale·dsᵀ·Q, dv = pᵀ·dO
 template <typename Real>
-AttentionGradients<Real> attention_backward(const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v, std::span<const Segment> segments,
-                                            const AttentionShape& shape, const Matrix<Real>& o, const Matrix<Real>& d_o) {
-  AttentionGradients<Real> out{Matrix<Real>(q.rows, q.cols), Matrix<Real>(k.rows, k.cols), Matrix<Real>(v.rows, v.cols)};
+AttentionGradients<Real> attention_backward(const Matrix<Real>& q, const Matrix<Real>& k, const Matrix<Real>& v,
+                                            std::span<const Segment> segments, const AttentionShape& shape,
+                                            const Matrix<Real>& o, const Matrix<Real>& d_o) {
+  AttentionGradients<Real> out{Matrix<Real>(q.rows, q.cols), Matrix<Real>(k.rows, k.cols),
+                               Matrix<Real>(v.rows, v.cols)};
   const int64_t e = shape.head_dim, group = shape.heads / shape.kv_heads;
   const Real scale(static_cast<double>(shape.scale));
   for (const Segment& s : segments) {
@@ -250,11 +259,13 @@ Matrix<Real> log_sum_exp(const Matrix<Real>& logits, int64_t valid) {
 }
 
 template <typename Real>
-Matrix<Real> cross_entropy_backward(const Matrix<Real>& logits, std::span<const int32_t> labels, int64_t begin, int64_t valid, const Matrix<Real>& lse) {
+Matrix<Real> cross_entropy_backward(const Matrix<Real>& logits, std::span<const int32_t> labels, int64_t begin,
+                                    int64_t valid, const Matrix<Real>& lse) {
   using std::exp;
   Matrix<Real> d(logits.rows, logits.cols);
   for (int64_t r = 0; r < d.rows; ++r) {
-    for (int64_t j = 0; j < valid; ++j) d(r, j) = exp(logits(r, j) - lse(r, 0)) - Real(labels[static_cast<size_t>(r)] == begin + j ? 1 : 0);
+    for (int64_t j = 0; j < valid; ++j)
+      d(r, j) = exp(logits(r, j) - lse(r, 0)) - Real(labels[static_cast<size_t>(r)] == begin + j ? 1 : 0);
   }
   return d;
 }
@@ -270,9 +281,11 @@ inline Choice sampled(std::span<const double> logits, const SamplingRow& how) {
   std::vector<int32_t> order(logits.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
   const auto logit = [&](int32_t i) { return logits[static_cast<size_t>(i)]; };
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logit(a) != logit(b) ? logit(a) > logit(b) : a < b; });
+  std::sort(order.begin(), order.end(),
+            [&](int32_t a, int32_t b) { return logit(a) != logit(b) ? logit(a) > logit(b) : a < b; });
   std::vector<double> reached;  // mass of a column with all before it
-  for (int32_t i : order) reached.push_back((reached.empty() ? 0 : reached.back()) + std::exp((logit(i) - logit(order[0])) / temperature));
+  for (int32_t i : order)
+    reached.push_back((reached.empty() ? 0 : reached.back()) + std::exp((logit(i) - logit(order[0])) / temperature));
   size_t kept = how.top_k > 0 ? std::min(order.size(), static_cast<size_t>(how.top_k)) : order.size();
   while (kept > 1 && std::exp((logit(order[kept - 1]) - logit(order[0])) / temperature) < how.min_p) --kept;
   reached.resize(kept);

@@ -1,4 +1,5 @@
-// Made-up models and batches for tests: weights drawn element by element from (seed, name), as tests/golden/philox.py draws them.
+// Made-up models and batches for tests: weights drawn element by element from (seed, name), as tests/golden/philox.py
+// draws them.
 #pragma once
 #include <cmath>
 #include <vector>
@@ -21,7 +22,10 @@ inline float drawn(uint64_t seed, const std::string& name, int64_t index, float 
 class DrawnWeights : public WeightSource {
  public:
   DrawnWeights(uint64_t seed, float linear_std, float embedding_std, float norm_scale = 0.8f)
-      : seed_(seed), linear_scale_(linear_std * std::sqrt(12.0f)), embedding_scale_(embedding_std * std::sqrt(12.0f)), norm_scale_(norm_scale) {}
+      : seed_(seed),
+        linear_scale_(linear_std * std::sqrt(12.0f)),
+        embedding_scale_(embedding_std * std::sqrt(12.0f)),
+        norm_scale_(norm_scale) {}
 
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
     const bool norm = spec.cols == 1, vocabulary = spec.split == Split::vocabulary;
@@ -46,8 +50,8 @@ class DrawnWeights : public WeightSource {
 };
 
 // A micro-batch of documents laid end to end; token ids and the mask of trained tokens are drawn from (seed, document).
-inline MicroBatch made_up_micro_batch(uint64_t seed, std::span<const int64_t> lengths, int first_document, int64_t vocab, int64_t index,
-                                      float trained_share = 0.6f) {
+inline MicroBatch made_up_micro_batch(uint64_t seed, std::span<const int64_t> lengths, int first_document,
+                                      int64_t vocab, int64_t index, float trained_share = 0.6f) {
   MicroBatch m;
   m.index = index;
   for (size_t d = 0; d < lengths.size(); ++d) {

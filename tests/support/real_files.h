@@ -10,13 +10,19 @@
 
 namespace drover {
 
-// $variable, else `name` in the cache. Nothing where it is not there and DROVER_OFFLINE=1 allows that; else the test fails.
+// $variable, else `name` in the cache. Nothing where it is not there and DROVER_OFFLINE=1 allows that; else the test
+// fails.
 inline std::optional<fs::path> real_path(const char* variable, const std::string& name) {
-  const auto setting = [](const char* key) { const char* value = std::getenv(key); return std::string(value == nullptr ? "" : value); };
-  const fs::path cache = setting("DROVER_CACHE").empty() ? fs::path(DROVER_BINARY_DIR) / "cache" : fs::path(setting("DROVER_CACHE"));
+  const auto setting = [](const char* key) {
+    const char* value = std::getenv(key);
+    return std::string(value == nullptr ? "" : value);
+  };
+  const fs::path cache =
+      setting("DROVER_CACHE").empty() ? fs::path(DROVER_BINARY_DIR) / "cache" : fs::path(setting("DROVER_CACHE"));
   const fs::path path = setting(variable).empty() ? cache / name : fs::path(setting(variable));
   if (fs::exists(path)) return path;
-  if (setting("DROVER_OFFLINE") != "1") ADD_FAILURE() << path << " is not there; run tests/run, set " << variable << ", or set DROVER_OFFLINE=1";
+  if (setting("DROVER_OFFLINE") != "1")
+    ADD_FAILURE() << path << " is not there; run tests/run, set " << variable << ", or set DROVER_OFFLINE=1";
   return std::nullopt;
 }
 

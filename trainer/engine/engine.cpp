@@ -7,7 +7,8 @@
 
 namespace drover {
 
-// Rows of a micro-batch that pass through the blocks together: all of them, or one of two parts, of which each computes while the other is summed over tp.
+// Rows of a micro-batch that pass through the blocks together: all of them, or one of two parts, of which each computes
+// while the other is summed over tp.
 struct Engine::Part {
   int64_t begin = 0, rows = 0;
   std::vector<Segment> segments;  // counted from `begin`
@@ -19,10 +20,10 @@ struct Engine::Slot {
   Arena arena;
   std::optional<Frame> frame;
   const MicroBatch* micro_batch = nullptr;
-  Tensor ids, positions, documents;     // (T) i32
-  Tensor rows, labels, weights;         // (N) trained rows, their targets, w / Σw
-  std::vector<Part> parts;              // one or two
-  Tensor stream;                        // (T,D): x on the way forward, dx on the way back; the first rows of its Stream
+  Tensor ids, positions, documents;  // (T) i32
+  Tensor rows, labels, weights;      // (N) trained rows, their targets, w / Σw
+  std::vector<Part> parts;           // one or two
+  Tensor stream;                     // (T,D): x on the way forward, dx on the way back; the first rows of its Stream
   Stage::Saved saved;
 };
 
@@ -35,7 +36,9 @@ int stage_of_layer(const std::vector<LayerRange>& partition, int64_t layer) {
   return static_cast<int>(partition.size());
 }
 
-int64_t lowest_layer(const EngineSettings& s) { return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter); }
+int64_t lowest_layer(const EngineSettings& s) {
+  return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter);
+}
 
 Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_batches, bool train) {
   ScheduleShape shape = schedule_shape(s, mesh.shape, micro_batches, train);
@@ -43,7 +46,8 @@ Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_ba
   return one_f_one_b(shape);
 }
 
-// Where two parts of whole documents are cut that are as equal as they can be; 0 where one of them would have fewer rows than it should.
+// Where two parts of whole documents are cut that are as equal as they can be; 0 where one of them would have fewer
+// rows than it should.
 int64_t cut_in_two(const MicroBatch& m, int64_t least_rows) {
   const int64_t tokens = static_cast<int64_t>(m.tokens.size());
   int64_t cut = 0;
@@ -102,7 +106,8 @@ Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_b
     streams_.push_back({.x = stream_arena_->tensor(tokens, width, settings_.dtype, pitch)});
   }
   for (int64_t i = 0; i < slot_count; ++i) {
-    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend_.memory(), (saved_bytes - stream_bytes) / slot_count));
+    slots_.push_back(std::make_unique<Slot>(fmt::format("saved[{}]", i), backend_.memory(),
+                                            (saved_bytes - stream_bytes) / slot_count));
   }
 }
 
@@ -185,7 +190,9 @@ void Engine::run_parts(Slot& slot, const Pass& pass, const Walk& walk) {
 }
 
 void Engine::forward(Slot& slot, const Pass& pass, Tensor loss) {
-  const Part all{.begin = 0, .rows = slot.stream.rows, .segments = {}};  // for the embedding and the head, which ask for no segments
+  const Part all{.begin = 0,
+                 .rows = slot.stream.rows,
+                 .segments = {}};  // for the embedding and the head, which ask for no segments
   Context ctx = context_of(slot, all, scratch_, pass);
   if (stage_.placement().first) stage_.embed(ctx, slot.stream);
   run_parts(slot, pass, [&](Context& part, Tensor x) { return stage_.forward(part, x, slot.saved); });

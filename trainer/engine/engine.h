@@ -1,5 +1,6 @@
-// The step on a replica: micro-batches pass forward and back as the pipeline's schedule says, and the optimizer updates.
-// The same class runs for real and on Count: the arenas' sizes of the one come from a dry run of the other (see plan.h).
+// The step on a replica: micro-batches pass forward and back as the pipeline's schedule says, and the optimizer
+// updates. The same class runs for real and on Count: the arenas' sizes of the one come from a dry run of the other
+// (see plan.h).
 #pragma once
 #include <functional>
 #include <memory>
@@ -69,8 +70,8 @@ class Engine {
   double accumulate_gradients(const Batch& batch, int64_t step);
   double apply_gradients(int64_t step);
 
-  // Σ w·nll over the global batch, no gradients. `per_micro_batch`, when given, gets every local micro-batch's log-probabilities of its
-  // trained tokens in order (on the ranks of the last stage).
+  // Σ w·nll over the global batch, no gradients. `per_micro_batch`, when given, gets every local micro-batch's
+  // log-probabilities of its trained tokens in order (on the ranks of the last stage).
   using LogprobSink = std::function<void(const MicroBatch&, std::span<const float> logprobs)>;
   double evaluate(const Batch& batch, const LogprobSink& per_micro_batch = {});
 
@@ -84,7 +85,8 @@ class Engine {
  private:
   struct Slot;
   struct Part;
-  // The residual stream of a micro-batch at the stage's edge, which may still be on its way out when the next micro-batch takes over the slot.
+  // The residual stream of a micro-batch at the stage's edge, which may still be on its way out when the next
+  // micro-batch takes over the slot.
   struct Stream {
     Tensor x;                           // (most tokens, D)
     std::shared_ptr<Transfer> sending;  // reads x until it was waited for

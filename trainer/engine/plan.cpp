@@ -16,10 +16,14 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
   batch.tokens = tokens * batch.total;
   batch.trained_tokens = trained * batch.total;
   const size_t n = static_cast<size_t>(tokens);
-  MicroBatch m{.tokens = std::vector<int32_t>(n), .labels = std::vector<int32_t>(n), .weights = std::vector<float>(n, 1.0f),
-               .positions = std::vector<int32_t>(n), .documents = std::vector<int32_t>(n)};
+  MicroBatch m{.tokens = std::vector<int32_t>(n),
+               .labels = std::vector<int32_t>(n),
+               .weights = std::vector<float>(n, 1.0f),
+               .positions = std::vector<int32_t>(n),
+               .documents = std::vector<int32_t>(n)};
   std::fill(m.labels.begin() + trained, m.labels.end(), -1);
-  for (int64_t begin = 0; begin < tokens; begin += longest) m.spans.push_back({begin, std::min(longest, tokens - begin)});
+  for (int64_t begin = 0; begin < tokens; begin += longest)
+    m.spans.push_back({begin, std::min(longest, tokens - begin)});
   for (int64_t i = 0; i < local_micro_batches; ++i) {
     m.index = i;
     batch.micro_batches.push_back(m);
@@ -76,8 +80,8 @@ std::vector<Schedule> schedule_of_run(const EngineSettings& s, const MeshShape& 
 
 std::string print_plan(const std::vector<RankPlan>& plans) {
   const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", drover::mib(bytes)); };
-  std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp", "layers", "weights", "adapter", "optimizer", "saved", "scratch",
-                                 "total MiB");
+  std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp",
+                                 "layers", "weights", "adapter", "optimizer", "saved", "scratch", "total MiB");
   for (const RankPlan& p : plans) {
     text +=
         fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", p.rank,

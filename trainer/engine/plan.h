@@ -1,4 +1,5 @@
-// What a run will hold, before it starts: the real engine runs one step on the Count backend, and its arenas' high-water marks are the plan.
+// What a run will hold, before it starts: the real engine runs one step on the Count backend, and its arenas'
+// high-water marks are the plan.
 #pragma once
 #include "trainer/engine/engine.h"
 

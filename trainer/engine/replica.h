@@ -20,16 +20,16 @@ struct ReplicaSettings {
   AdapterLayout adapter;              // empty vector: no adapter
   std::vector<LayerRange> partition;  // layers of every pipeline stage
   DType dtype = DType::f32;
-  int64_t max_positions = 0;          // of the longest document, or of a prompt with its answer
-  bool train = true;                  // false: the adapter has no gradients and no moments
+  int64_t max_positions = 0;  // of the longest document, or of a prompt with its answer
+  bool train = true;          // false: the adapter has no gradients and no moments
 };
 
 // Bytes of every arena.
 struct ArenaBytes {
   int64_t weights = 0, adapter = 0, optimizer = 0;
-  int64_t saved = 0;    // the micro-batches in flight, and their streams between the stages
+  int64_t saved = 0;  // the micro-batches in flight, and their streams between the stages
   int64_t scratch = 0;
-  int64_t cache = 0;    // keys and values of generation
+  int64_t cache = 0;  // keys and values of generation
   int64_t total() const { return weights + adapter + optimizer + saved + scratch + cache; }
   bool operator==(const ArenaBytes&) const = default;
 };
@@ -53,8 +53,9 @@ struct Replica {
   Replica(const Replica&) = delete;
   Replica& operator=(const Replica&) = delete;
 
-  void load(const Checkpoint& checkpoint);  // into the adapter, its moments and its compute copies; bad_data for other tensors
-  ArenaBytes peak() const;                  // without `saved`, which is the engine's
+  void load(const Checkpoint&
+                checkpoint);  // into the adapter, its moments and its compute copies; bad_data for other tensors
+  ArenaBytes peak() const;    // without `saved`, which is the engine's
   Backend& backend() const { return *device.backend; }
 
   Device device;

@@ -14,7 +14,8 @@ namespace {
 void check(const ScheduleShape& s) {
   require(s.stages >= 1 && s.stage >= 0 && s.stage < s.stages, "a schedule is for one of its stages");
   require(s.micro_batches >= 0, "a schedule has a number of micro-batches");
-  require(s.first_trained_stage >= 0 && s.first_trained_stage <= s.stages, "the first trained stage is a stage, or none is");
+  require(s.first_trained_stage >= 0 && s.first_trained_stage <= s.stages,
+          "the first trained stage is a stage, or none is");
 }
 
 }  // namespace
@@ -68,12 +69,14 @@ size_t group_end(const Schedule& schedule, size_t begin) {
 
 namespace {
 
-// The most micro-batches alive at once, at least 1: from their first action to their last of those that `counts`, and with messages to the end of their group.
+// The most micro-batches alive at once, at least 1: from their first action to their last of those that `counts`, and
+// with messages to the end of their group.
 template <typename Counts>
 int64_t most_alive(const Schedule& schedule, Counts&& counts) {
   std::map<int, size_t> last;
   for (size_t i = 0; i < schedule.actions.size(); ++i) {
-    if (counts(schedule.actions[i].kind)) last[schedule.actions[i].micro_batch] = std::max(i + 1, group_end(schedule, i));
+    if (counts(schedule.actions[i].kind))
+      last[schedule.actions[i].micro_batch] = std::max(i + 1, group_end(schedule, i));
   }
   std::set<int> alive;
   size_t most = 1;
@@ -90,7 +93,8 @@ int64_t most_alive(const Schedule& schedule, Counts&& counts) {
 }  // namespace
 
 int64_t slots(const Schedule& schedule) {
-  // From its first action here to its backward, or to its forward where it has none. What leaves does not need the slot.
+  // From its first action here to its backward, or to its forward where it has none. What leaves does not need the
+  // slot.
   return most_alive(schedule, [](ActionKind kind) { return !is_send(kind); });
 }
 
@@ -101,7 +105,9 @@ int64_t streams(const Schedule& schedule) {
 std::vector<LayerRange> partition_layers(int64_t layers, int stages, double head_cost_in_layers) {
   require(stages >= 1 && head_cost_in_layers >= 0, "layers are split over at least one stage");
   if (stages > layers) {
-    fail(Fault::bad_recipe, "parallel.pp is {}, but the model has {} layers and every stage needs at least one; set parallel.pp to {} or less",
+    fail(Fault::bad_recipe,
+         "parallel.pp is {}, but the model has {} layers and every stage needs at least one; set parallel.pp to {} or "
+         "less",
          stages, layers, layers);
   }
   struct Cost {

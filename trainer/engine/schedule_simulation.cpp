@@ -1,4 +1,5 @@
-// Schedules on paper: printed, checked for completeness and order, and run against each other with sends that wait for their receive.
+// Schedules on paper: printed, checked for completeness and order, and run against each other with sends that wait for
+// their receive.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -55,7 +56,8 @@ void check_list(const Schedule& schedule, std::vector<std::string>& problems) {
     const bool opens = a.kind == (s.stage == 0 ? ActionKind::forward : ActionKind::recv_forward);
     if (opens && holder.contains(slot)) complain(fmt::format("its slot still holds micro-batch {}", holder[slot]));
     if (opens) holder[slot] = a.micro_batch;
-    const bool closes = a.kind == (expected[static_cast<size_t>(ActionKind::backward)] ? ActionKind::backward : ActionKind::forward);
+    const bool closes =
+        a.kind == (expected[static_cast<size_t>(ActionKind::backward)] ? ActionKind::backward : ActionKind::forward);
     if (closes) holder.erase(slot);
     if (i >= group) {
       for (int64_t buffer : leaving) streaming.erase(buffer);
@@ -63,7 +65,8 @@ void check_list(const Schedule& schedule, std::vector<std::string>& problems) {
       group = std::max(i + 1, group_end(schedule, i));
     }
     const int64_t buffer = a.micro_batch % stream_ring;
-    if (opens && streaming.contains(buffer)) complain(fmt::format("its stream's buffer still holds micro-batch {}", streaming[buffer]));
+    if (opens && streaming.contains(buffer))
+      complain(fmt::format("its stream's buffer still holds micro-batch {}", streaming[buffer]));
     if (opens) streaming[buffer] = a.micro_batch;
     if (kind == last) leaving.push_back(buffer);
   }
@@ -85,7 +88,8 @@ struct Meeting {
 
 class Run {
  public:
-  Run(const std::vector<Schedule>& stages, const SimulationCosts& costs) : stages_(stages), costs_(costs), ranks_(stages.size()) {}
+  Run(const std::vector<Schedule>& stages, const SimulationCosts& costs)
+      : stages_(stages), costs_(costs), ranks_(stages.size()) {}
 
   void finish(Simulation& result) {
     for (bool moved = true; moved;) {
@@ -99,14 +103,16 @@ class Run {
       busy += ranks_[r].busy;
       result.makespan = std::max(result.makespan, ranks_[r].clock);
       if (ranks_[r].next < stages_[r].actions.size()) {
-        result.problems.push_back(fmt::format("deadlock: stage {} waits for ever in action {}", r, ranks_[r].waiting_for));
+        result.problems.push_back(
+            fmt::format("deadlock: stage {} waits for ever in action {}", r, ranks_[r].waiting_for));
       }
     }
     for (const auto& [key, message] : messages_) {
       if (message.sent && !message.received) {
-        result.problems.push_back(fmt::format("stage {} sends {}{} to stage {}, which never receives it", std::get<0>(key),
-                                              std::get<1>(key) > std::get<0>(key) ? "x of micro-batch " : "dx of micro-batch ",
-                                              std::get<2>(key), std::get<1>(key)));
+        result.problems.push_back(
+            fmt::format("stage {} sends {}{} to stage {}, which never receives it", std::get<0>(key),
+                        std::get<1>(key) > std::get<0>(key) ? "x of micro-batch " : "dx of micro-batch ",
+                        std::get<2>(key), std::get<1>(key)));
       }
     }
     if (result.makespan > 0) result.idle_fraction = 1 - busy / (static_cast<double>(ranks_.size()) * result.makespan);
@@ -148,7 +154,9 @@ class Run {
       if (message.complete()) {
         ended = std::max(ended, message.time());
       } else if (rank.waiting_for.empty()) {
-        rank.waiting_for = fmt::format("{} ({}): stage {} does not {} it", i, text_of(a), is_send(a.kind) ? std::get<1>(key) : std::get<0>(key), is_send(a.kind) ? "receive" : "send");
+        rank.waiting_for =
+            fmt::format("{} ({}): stage {} does not {} it", i, text_of(a),
+                        is_send(a.kind) ? std::get<1>(key) : std::get<0>(key), is_send(a.kind) ? "receive" : "send");
       }
     }
     if (!rank.waiting_for.empty()) return false;
@@ -172,14 +180,16 @@ std::string print(const std::vector<Schedule>& stages) {
     for (const Action& a : schedule.actions) text += " " + text_of(a);
     text += "\n";
   }
-  return text + "F forward, B backward, <F receive x, >F send x, <B receive dx, >B send dx; the number is the micro-batch\n";
+  return text +
+         "F forward, B backward, <F receive x, >F send x, <B receive dx, >B send dx; the number is the micro-batch\n";
 }
 
 Simulation simulate(const std::vector<Schedule>& stages, const SimulationCosts& costs) {
   Simulation result;
   for (size_t r = 0; r < stages.size(); ++r) {
     const ScheduleShape& s = stages[r].shape;
-    require(s.stage == static_cast<int>(r) && s.stages == static_cast<int>(stages.size()), "a simulation has one schedule per stage, in order");
+    require(s.stage == static_cast<int>(r) && s.stages == static_cast<int>(stages.size()),
+            "a simulation has one schedule per stage, in order");
     check_list(stages[r], result.problems);
   }
   Run(stages, costs).finish(result);
@@ -188,7 +198,9 @@ Simulation simulate(const std::vector<Schedule>& stages, const SimulationCosts& 
 
 std::vector<Schedule> validated(std::vector<Schedule> stages) {
   const Simulation simulation = simulate(stages);
-  if (!simulation.problems.empty()) fail(Fault::internal, "internal error: the pipeline's schedule would not end: {}", fmt::join(simulation.problems, "; "));
+  if (!simulation.problems.empty())
+    fail(Fault::internal, "internal error: the pipeline's schedule would not end: {}",
+         fmt::join(simulation.problems, "; "));
   return stages;
 }
 

@@ -28,7 +28,9 @@ void check_some_b_counts(const Checkpoint& checkpoint) {
       if (v != 0) return;
     }
   }
-  fail(Fault::bad_data, "{}: every B of the adapter is zero, so that it changes nothing; train more than the first step at a learning rate above 0 (with warm-up the first step has rate 0). "
+  fail(Fault::bad_data,
+       "{}: every B of the adapter is zero, so that it changes nothing; train more than the first step at a learning "
+       "rate above 0 (with warm-up the first step has rate 0). "
        "Nothing was written",
        checkpoint.directory().string());
 }
@@ -41,16 +43,22 @@ void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& o
   check_some_b_counts(checkpoint);
   FactorShapes shapes;
   for (const std::string& name : checkpoint.factor_names()) shapes[name] = checkpoint.shape(name);
-  write_adapter(out, checkpoint.state().adapter, shapes, [&](const std::string& name) { return whole_matrix(checkpoint, name); }, dtype);
+  write_adapter(
+      out, checkpoint.state().adapter, shapes, [&](const std::string& name) { return whole_matrix(checkpoint, name); },
+      dtype);
 
   const AdapterFile back(out);
-  if (back.shapes() != shapes) fail(Fault::corruption, "{}: read back, the adapter's {} tensors have other names or shapes than the {} that were written", out.string(), back.shapes().size(), shapes.size());
+  if (back.shapes() != shapes)
+    fail(Fault::corruption,
+         "{}: read back, the adapter's {} tensors have other names or shapes than the {} that were written",
+         out.string(), back.shapes().size(), shapes.size());
   for (const auto& [name, shape] : shapes) {
     AdapterMatrix written = whole_matrix(checkpoint, name);
     if (dtype == DType::bf16) {
       for (float& v : written.values) v = static_cast<float>(bf16(v));
     }
-    if (back.read(name) != written) fail(Fault::corruption, "{}: read back, {} is not what was written", out.string(), name);
+    if (back.read(name) != written)
+      fail(Fault::corruption, "{}: read back, {} is not what was written", out.string(), name);
   }
 }
 
@@ -82,8 +90,10 @@ std::vector<float> on_probe(Backend& backend, Tensor w, std::vector<float>& x) {
   return y;
 }
 
-// One tensor of the merged model, rows by rows. Returns how far the merged weight is off on the probe: ‖y_merged − (y_base + y_adapter)‖ / ‖…‖.
-double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& tensor, double scale, AdapterMatrix a, AdapterMatrix b, MergedWriter& writer) {
+// One tensor of the merged model, rows by rows. Returns how far the merged weight is off on the probe: ‖y_merged −
+// (y_base + y_adapter)‖ / ‖…‖.
+double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& tensor, double scale, AdapterMatrix a,
+                    AdapterMatrix b, MergedWriter& writer) {
   const int64_t rows = tensor.shape[0], cols = tensor.shape.size() > 1 ? tensor.shape[1] : 1;
   const bool bf16_stored = tensor.dtype == StoredType::bf16;
   std::vector<float> x(static_cast<size_t>(cols)), ax, w;
@@ -102,7 +112,8 @@ double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& te
       expected = on_probe(backend, whole, x);
       const std::vector<float> from_adapter = on_probe(backend, some_b, ax);
       for (size_t i = 0; i < expected.size(); ++i) expected[i] += static_cast<float>(scale) * from_adapter[i];
-      backend.gemm(Trans::no, Trans::no, static_cast<float>(scale), some_b, matrix(a.values.data(), a.rows, a.cols), 1, whole);
+      backend.gemm(Trans::no, Trans::no, static_cast<float>(scale), some_b, matrix(a.values.data(), a.rows, a.cols), 1,
+                   whole);
     }
     const void* bytes = w.data();
     if (bf16_stored) {
@@ -120,10 +131,13 @@ double write_merged(Backend& backend, ModelDirectory& base, const TensorSpec& te
 
 }  // namespace
 
-void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend, const std::function<void(const fs::path& staged)>& check) {
+void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend,
+                   const std::function<void(const fs::path& staged)>& check) {
   check_weights(base);
   check_some_b_counts(checkpoint);
-  const std::set<std::string> ours = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"};
+  const std::set<std::string> ours = {"config.json",        "generation_config.json", "tokenizer.json",
+                                      "tokenizer.model",    "tokenizer_config.json",  "special_tokens_map.json",
+                                      "chat_template.jinja"};
   StagedDirectory staged(out);
   std::vector<TensorSpec> tensors;
   for (const ParamSpec& spec : weight_table(base.config())) {
@@ -134,10 +148,12 @@ void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs:
   double worst = 0;
   for (const TensorSpec& tensor : writer.order()) {
     if (tensor.dtype != StoredType::f32 && tensor.dtype != StoredType::bf16) {
-      fail(Fault::bad_data, "{} is stored as {}; merged models are written from bf16 or fp32 checkpoints", tensor.name, name_of(tensor.dtype));
+      fail(Fault::bad_data, "{} is stored as {}; merged models are written from bf16 or fp32 checkpoints", tensor.name,
+           name_of(tensor.dtype));
     }
     const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));  // without ".weight"
-    const auto target = tensor.shape.size() == 2 && path.find(".layers.") != std::string::npos ? matcher.match(path) : std::nullopt;
+    const auto target =
+        tensor.shape.size() == 2 && path.find(".layers.") != std::string::npos ? matcher.match(path) : std::nullopt;
     if (!target) {
       write_merged(backend, base, tensor, 0, {}, {}, writer);
       continue;
@@ -149,7 +165,9 @@ void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs:
         std::max(worst, write_merged(backend, base, tensor, target->scale, whole(Factor::a), whole(Factor::b), writer));
   }
   // One rounding to bf16 is off by at most 2⁻⁹ of a weight, and errors of a row partly cancel.
-  if (!(worst <= 0x1p-7)) fail(Fault::corruption, "a merged weight is off by {:.2e} from base and adapter together; nothing was written", worst);
+  if (!(worst <= 0x1p-7))
+    fail(Fault::corruption, "a merged weight is off by {:.2e} from base and adapter together; nothing was written",
+         worst);
   writer.commit();
   for (const std::string& name : ours) {
     if (fs::exists(base.path() / name)) fs::copy_file(base.path() / name, staged.path() / name);
@@ -164,7 +182,9 @@ void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs:
       values.resize(static_cast<size_t>(count * spec.cols));
       back.read(spec.name, row, count, 0, spec.cols, DType::f32, values.data());
       for (float v : values) {
-        if (!std::isfinite(v)) fail(Fault::corruption, "read back, the merged {} holds a value that is not finite; nothing was written", spec.name);
+        if (!std::isfinite(v))
+          fail(Fault::corruption, "read back, the merged {} holds a value that is not finite; nothing was written",
+               spec.name);
       }
     }
   }

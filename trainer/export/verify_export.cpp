@@ -1,9 +1,9 @@
 #include "trainer/export/verify_export.h"
 
 #include "kernels/cpu/cpu_backend.h"
+#include "trainer/export/relative_distance.h"
 #include "trainer/generation/inference.h"
 #include "trainer/run/process_memory.h"
-#include "trainer/export/relative_distance.h"
 
 namespace drover {
 
@@ -12,7 +12,8 @@ namespace {
 constexpr int64_t kPromptTokens = 16;
 constexpr double kMemoryForModel = 1.3;  // × its fp32 bytes
 
-std::vector<float> logits_of(const fs::path& model, const std::optional<fs::path>& adapter, int64_t vocab, int threads) {
+std::vector<float> logits_of(const fs::path& model, const std::optional<fs::path>& adapter, int64_t vocab,
+                             int threads) {
   Mesh mesh = make_self_mesh();
   const InferenceSettings settings{.model = model,
                                    .adapter = adapter,

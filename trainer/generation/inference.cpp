@@ -2,11 +2,11 @@
 
 #include "kernels/base/hash.h"
 #include "kernels/comm/agree.h"
+#include "trainer/engine/plan.h"
+#include "trainer/export/export.h"
 #include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/engine_settings.h"
-#include "trainer/export/export.h"
 #include "trainer/setup/model_check.h"
-#include "trainer/engine/plan.h"
 
 namespace drover {
 

@@ -12,11 +12,11 @@ namespace drover {
 
 struct InferenceSettings {
   fs::path model;
-  std::optional<fs::path> adapter;  // PEFT
+  std::optional<fs::path> adapter;            // PEFT
   std::vector<fs::path> named_adapters = {};  // PEFT; requests choose among them by slot
   DType dtype = DType::bf16;
   BatcherSettings batcher;
-  int64_t capacity_tokens = 0;      // prompt and answer; 0: as much as the model's positions allow, at most 4096
+  int64_t capacity_tokens = 0;  // prompt and answer; 0: as much as the model's positions allow, at most 4096
 };
 
 class Inference {

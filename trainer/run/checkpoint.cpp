@@ -24,7 +24,8 @@ std::string dataset(const std::string& kind, const std::string& factor) { return
 
 void save_checkpoint(const fs::path& run, const CheckpointState& state, const Trainables& trainables, Backend& backend,
                      const Mesh& mesh) {
-  const fs::path final = run / fmt::format("step-{}", state.step), temporary = run / fmt::format("step-{}.tmp", state.step);
+  const fs::path final = run / fmt::format("step-{}", state.step),
+                 temporary = run / fmt::format("step-{}.tmp", state.step);
   const int rank = mesh.world->rank();
   together(*mesh.world, [&] {
     if (rank != 0) return;
@@ -46,7 +47,11 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Tr
         backend.download(view(flats[kind], f), values.data());
         file.write(dataset(kKinds[kind], f.name), values, f.col_count);
       }
-      pieces.push_back({{"name", f.name}, {"shape", {f.rows, f.cols}}, {"rows", {f.row_begin, f.row_count}}, {"cols", {f.col_begin, f.col_count}}, {"file", file_name}});
+      pieces.push_back({{"name", f.name},
+                        {"shape", {f.rows, f.cols}},
+                        {"rows", {f.row_begin, f.row_count}},
+                        {"cols", {f.col_begin, f.col_count}},
+                        {"file", file_name}});
     }
     file.close();
     sync_file(temporary / file_name);
@@ -55,16 +60,23 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Tr
   std::string mine;
   if (mesh.position.dp() == 0) {
     const fs::path path = temporary / file_name;
-    mine = json{{"file", {{"name", file_name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}}}, {"pieces", pieces}}.dump();
+    mine = json{{"file", {{"name", file_name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}}},
+                {"pieces", pieces}}
+               .dump();
   }
   const std::vector<std::string> all = mesh.world->gather_strings(mine);
   together(*mesh.world, [&] {
     if (rank != 0) return;
-    json manifest = {{"format", "drover checkpoint"}, {"version", kVersion},           {"step", state.step},
-                     {"epoch", state.epoch},          {"step_in_epoch", state.step_in_epoch}, {"identity", state.identity},
+    json manifest = {{"format", "drover checkpoint"},
+                     {"version", kVersion},
+                     {"step", state.step},
+                     {"epoch", state.epoch},
+                     {"step_in_epoch", state.step_in_epoch},
+                     {"identity", state.identity},
                      {"adapter_config", write_adapter_config(state.adapter)},
                      {"mesh", {{"tp", mesh.shape.tp()}, {"pp", mesh.shape.pp()}, {"dp", mesh.shape.dp()}}},
-                     {"files", json::array()},        {"tensors", json::array()}};
+                     {"files", json::array()},
+                     {"tensors", json::array()}};
     for (const std::string& text : all) {
       if (text.empty()) continue;
       const json part = json::parse(text);
@@ -85,13 +97,17 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
   c.hold_ = std::make_shared<FileHold>(FileHold::shared(path));
   try {
     json manifest = json::parse(read_text(path, size_t{256} << 20));
-    if (manifest.at("format") != "drover checkpoint") fail(Fault::bad_data, "{} is not a checkpoint's manifest", path.string());
+    if (manifest.at("format") != "drover checkpoint")
+      fail(Fault::bad_data, "{} is not a checkpoint's manifest", path.string());
     if (manifest.at("version") != kVersion) {
-      fail(Fault::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(), manifest["version"].dump(), kVersion);
+      fail(Fault::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(),
+           manifest["version"].dump(), kVersion);
     }
     const std::string hash = manifest.at("hash");
     manifest.erase("hash");
-    if (sha256_hex(manifest.dump()) != hash) fail(Fault::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged", path.string());
+    if (sha256_hex(manifest.dump()) != hash)
+      fail(Fault::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged",
+           path.string());
     c.state_ = {manifest.at("step"), manifest.at("identity"), manifest.at("epoch"), manifest.at("step_in_epoch"),
                 parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string())};
     for (const json& file : manifest.at("files")) {
@@ -101,9 +117,11 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
         fail(Fault::bad_data, "{} is missing from the checkpoint", at.string());
       }
       if (fs::file_size(at) != file.at("bytes").get<uint64_t>()) {
-        fail(Fault::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(), fs::file_size(at), file["bytes"].dump());
+        fail(Fault::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(),
+             fs::file_size(at), file["bytes"].dump());
       }
-      if (sha256_file(at) != file.at("sha256").get<std::string>()) fail(Fault::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
+      if (sha256_file(at) != file.at("sha256").get<std::string>())
+        fail(Fault::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
     }
     for (const json& t : manifest.at("tensors")) {
       Factor& f = c.factors_[t.at("name").get<std::string>()];
@@ -117,7 +135,8 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
   for (const auto& [name, f] : c.factors_) {
     int64_t covered = 0;
     for (const Piece& p : f.pieces) covered += p.rows * p.cols;
-    if (covered != f.rows * f.cols) fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), name);
+    if (covered != f.rows * f.cols)
+      fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), name);
   }
   return c;
 }
@@ -127,7 +146,9 @@ std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path&
   std::error_code code;
   for (const fs::directory_entry& entry : fs::directory_iterator(run, code)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with("step-") || name.size() == 5 || name.size() > 5 + kMostDigits || name.find_first_not_of("0123456789", 5) != std::string::npos) continue;
+    if (!name.starts_with("step-") || name.size() == 5 || name.size() > 5 + kMostDigits ||
+        name.find_first_not_of("0123456789", 5) != std::string::npos)
+      continue;
     found.emplace_back(std::stoll(name.substr(5)), entry.path());
   }
   std::sort(found.begin(), found.end());
@@ -165,9 +186,12 @@ std::vector<std::string> Checkpoint::factor_names() const {
   return names;
 }
 
-std::pair<int64_t, int64_t> Checkpoint::shape(const std::string& factor) const { return {factors_.at(factor).rows, factors_.at(factor).cols}; }
+std::pair<int64_t, int64_t> Checkpoint::shape(const std::string& factor) const {
+  return {factors_.at(factor).rows, factors_.at(factor).cols};
+}
 
-void Checkpoint::read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, float* out) const {
+void Checkpoint::read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows,
+                      int64_t col_begin, int64_t cols, float* out) const {
   for (const Piece& p : factors_.at(factor).pieces) {
     const int64_t r0 = std::max(row_begin, p.row_begin), r1 = std::min(row_begin + rows, p.row_begin + p.rows);
     const int64_t c0 = std::max(col_begin, p.col_begin), c1 = std::min(col_begin + cols, p.col_begin + p.cols);
@@ -186,9 +210,11 @@ void Checkpoint::load(Trainables& trainables, Backend& backend) const {
   std::vector<float> values;
   for (const Slice& f : trainables.slices()) {
     const auto found = factors_.find(f.name);
-    if (found == factors_.end()) fail(Fault::bad_data, "{}: the checkpoint has no tensor {}", directory_.string(), f.name);
+    if (found == factors_.end())
+      fail(Fault::bad_data, "{}: the checkpoint has no tensor {}", directory_.string(), f.name);
     if (found->second.rows != f.rows || found->second.cols != f.cols) {
-      fail(Fault::bad_data, "{}: {} has the shape ({}, {}), the run needs ({}, {})", directory_.string(), f.name, found->second.rows, found->second.cols, f.rows, f.cols);
+      fail(Fault::bad_data, "{}: {} has the shape ({}, {}), the run needs ({}, {})", directory_.string(), f.name,
+           found->second.rows, found->second.cols, f.rows, f.cols);
     }
     values.resize(static_cast<size_t>(f.size()));
     const Tensor flats[] = {trainables.parameters, trainables.moment1, trainables.moment2};
@@ -216,7 +242,8 @@ SetAside set_aside(const fs::path& run, int64_t last_step) {
   if (last_step < 0) {
     for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
       const std::string name = entry.path().filename().string();
-      if (name == "metrics.jsonl" || name == "adapter" || name.starts_with("answers-step-")) moved.names.push_back(name);
+      if (name == "metrics.jsonl" || name == "adapter" || name.starts_with("answers-step-"))
+        moved.names.push_back(name);
     }
   }
   if (moved.names.empty()) return moved;

@@ -1,7 +1,8 @@
-// Checkpoints: output.dir/step-N/ with one HDF5 file per writing rank and manifest.json. Everything is written under a temporary name, fsynced and
-// renamed, so a directory called step-N is whole; what counts as the latest is the newest one whose manifest and hashes verify.
-// A checkpoint holds named global tensors (parameters and both moments of all that trains, each with the slice that a
-// file has), the stream position and the run's identity: any mesh reads any mesh's.
+// Checkpoints: output.dir/step-N/ with one HDF5 file per writing rank and manifest.json. Everything is written under a
+// temporary name, fsynced and renamed, so a directory called step-N is whole; what counts as the latest is the newest
+// one whose manifest and hashes verify. A checkpoint holds named global tensors (parameters and both moments of all
+// that trains, each with the slice that a file has), the stream position and the run's identity: any mesh reads any
+// mesh's.
 #pragma once
 #include <map>
 #include <memory>
@@ -15,17 +16,19 @@
 namespace drover {
 
 struct CheckpointState {
-  int64_t step = 0;                             // optimizer steps done
-  std::map<std::string, std::string> identity;  // recipe keys that must not change, plus "model" and "data" fingerprints
-  int64_t epoch = 0, step_in_epoch = 0;         // the next batch
-  AdapterConfig adapter;                        // what is trained: a checkpoint can be exported without its recipe
+  int64_t step = 0;  // optimizer steps done
+  std::map<std::string, std::string>
+      identity;                          // recipe keys that must not change, plus "model" and "data" fingerprints
+  int64_t epoch = 0, step_in_epoch = 0;  // the next batch
+  AdapterConfig adapter;                 // what is trained: a checkpoint can be exported without its recipe
 };
 
 // Collective over mesh.world. io when it cannot be written, also because a directory of that step is there.
 void save_checkpoint(const fs::path& run, const CheckpointState& state, const Trainables& trainables, Backend& backend,
                      const Mesh& mesh);
 
-// A checkpoint that verified: every file has the size and SHA-256 that the manifest states. As long as it is open it is not pruned.
+// A checkpoint that verified: every file has the size and SHA-256 that the manifest states. As long as it is open it is
+// not pruned.
 class Checkpoint {
  public:
   // bad_data or corruption (a hash differs) with the file that is wrong; io where the checkpoint is removed meanwhile.
@@ -38,8 +41,10 @@ class Checkpoint {
   std::vector<std::string> factor_names() const;
   std::pair<int64_t, int64_t> shape(const std::string& factor) const;  // global
   // kind: "parameters", "moment1" or "moment2". The slice of the global matrix, row-major.
-  void read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, float* out) const;
-  // Fills this rank's slices: parameters, and the moments where there are any. bad_data when the tensors are not the same.
+  void read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin,
+            int64_t cols, float* out) const;
+  // Fills this rank's slices: parameters, and the moments where there are any. bad_data when the tensors are not the
+  // same.
   void load(Trainables& trainables, Backend& backend) const;
 
  private:
@@ -60,8 +65,9 @@ class Checkpoint {
 // run/step-N directories by step, ascending; temporary ones of a save that was cut off are removed by `clean_up`.
 std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run);
 void clean_up(const fs::path& run);
-// Moves run/step-N for all N > `last_step` into run/set-aside, so that they are not taken for those of the run that begins or goes on; for last_step < 0
-// all of them, and what else an earlier run wrote (metrics, answers, adapter). Where there is a set-aside from before, into set-aside-2, and so on.
+// Moves run/step-N for all N > `last_step` into run/set-aside, so that they are not taken for those of the run that
+// begins or goes on; for last_step < 0 all of them, and what else an earlier run wrote (metrics, answers, adapter).
+// Where there is a set-aside from before, into set-aside-2, and so on.
 struct SetAside {
   std::vector<std::string> names;  // what was moved
   fs::path to;

@@ -17,9 +17,12 @@ MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) 
     std::ifstream in(file);
     for (std::string text; std::getline(in, text) && !in.eof();) {  // a last line without its end is half
       const auto j = nlohmann::json::parse(text, nullptr, false);
-      if (!j.is_object() || !j.contains("step") || !j["step"].is_number_integer() || j["step"].get<int64_t>() > last_step) continue;
+      if (!j.is_object() || !j.contains("step") || !j["step"].is_number_integer() ||
+          j["step"].get<int64_t>() > last_step)
+        continue;
       kept += text + "\n";
-      validated_last_step_ = validated_last_step_ || (j["step"].get<int64_t>() == last_step && j.contains("validation_loss"));
+      validated_last_step_ =
+          validated_last_step_ || (j["step"].get<int64_t>() == last_step && j.contains("validation_loss"));
     }
   }
   write_text(file, kept);
@@ -48,7 +51,8 @@ void MetricsFile::validation(int64_t step, double loss, int64_t tokens) {
   line(nlohmann::ordered_json{{"step", step}, {"validation_loss", loss}, {"tokens", tokens}}.dump());
 }
 
-Progress::Progress(int64_t every_steps) : terminal_(isatty(STDERR_FILENO) != 0 || std::getenv("DROVER_TERMINAL") != nullptr), every_(every_steps) {}
+Progress::Progress(int64_t every_steps)
+    : terminal_(isatty(STDERR_FILENO) != 0 || std::getenv("DROVER_TERMINAL") != nullptr), every_(every_steps) {}
 
 void Progress::step(const StepMetrics& m) {
   const auto now = std::chrono::steady_clock::now();
@@ -61,8 +65,9 @@ void Progress::step(const StepMetrics& m) {
   const double per_step = m.step > first_step_ ? elapsed / static_cast<double>(m.step - first_step_) : m.step_seconds;
   const int64_t eta = static_cast<int64_t>(per_step * static_cast<double>(m.total_steps - m.step));
   const std::string text =
-      fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tok/s  {:.2f} GiB  ETA {}:{:02}", m.step, m.total_steps, m.loss, m.learning_rate, m.grad_norm,
-                  static_cast<double>(m.tokens) / m.step_seconds, static_cast<double>(m.peak_bytes) / (1 << 30), eta / 60, eta % 60);
+      fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.3f}  {:.0f} tok/s  {:.2f} GiB  ETA {}:{:02}", m.step,
+                  m.total_steps, m.loss, m.learning_rate, m.grad_norm, static_cast<double>(m.tokens) / m.step_seconds,
+                  static_cast<double>(m.peak_bytes) / (1 << 30), eta / 60, eta % 60);
   if (terminal_) {
     log::put("\r\033[K" + text);
     open_ = true;

@@ -16,7 +16,8 @@ namespace drover {
 namespace {
 
 // What libraries grow by after the inputs are open: generated kernels and packing buffers of oneDNN. Both figures are
-// fitted to the cases of tests/e2e/real_test.py, on AVX2 and AVX-512-BF16; why ranks under MPI grow by less is not known.
+// fitted to the cases of tests/e2e/real_test.py, on AVX2 and AVX-512-BF16; why ranks under MPI grow by less is not
+// known.
 int64_t library_bytes() { return int64_t{launched_by_mpi() ? 2 : 8} << 20; }
 
 struct Need {  // of one rank
@@ -47,11 +48,15 @@ int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend) {
 }
 
 void check_fits_memory(const ArenaBytes& arenas, Backend& backend) {
-  const int64_t needed = arenas.total() + backend.workspace_bytes() - backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
+  const int64_t needed = arenas.total() + backend.workspace_bytes() -
+                         backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
   const int64_t there_is = backend.memory().free_bytes();
   if (needed <= there_is) return;
-  fail(Fault::bad_recipe, "this rank needs {:.1f} GiB of its GPU's memory, and {:.1f} GiB are free; shard further (parallel.tp, parallel.pp), lower train.micro_batch_size or data.max_length, or "
-       "set memory.activation_checkpointing: full", static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
+  fail(Fault::bad_recipe,
+       "this rank needs {:.1f} GiB of its GPU's memory, and {:.1f} GiB are free; shard further (parallel.tp, "
+       "parallel.pp), lower train.micro_batch_size or data.max_length, or "
+       "set memory.activation_checkpointing: full",
+       static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
 }
 
 int64_t peak_bytes(Backend& backend) {

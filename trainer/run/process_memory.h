@@ -5,12 +5,12 @@
 
 namespace drover {
 
-int64_t peak_process_bytes();     // VmHWM
-int64_t current_process_bytes();  // VmRSS
+int64_t peak_process_bytes();       // VmHWM
+int64_t current_process_bytes();    // VmRSS
 int64_t available_machine_bytes();  // MemAvailable
 
-// The peak of a process whose arenas are still to come: what it holds now (program, tokenizer, data), the arenas, the backend's workspace, and
-// what the libraries take once they work.
+// The peak of a process whose arenas are still to come: what it holds now (program, tokenizer, data), the arenas, the
+// backend's workspace, and what the libraries take once they work.
 int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend);
 
 // bad_recipe where a device's own memory cannot hold the arenas and the workspace.
@@ -19,7 +19,8 @@ void check_fits_memory(const ArenaBytes& arenas, Backend& backend);
 // What metrics call peak_bytes: of the device's memory where the backend has one of its own, else of the process.
 int64_t peak_bytes(Backend& backend);
 
-// Collective. bad_recipe where the ranks of this machine would together need more memory than it has, naming both; a run would otherwise be killed on the way.
+// Collective. bad_recipe where the ranks of this machine would together need more memory than it has, naming both; a
+// run would otherwise be killed on the way.
 void check_fits_machine(Communicator& world, int64_t predicted_bytes);
 
 }  // namespace drover

@@ -20,8 +20,8 @@ std::string print_profile(const std::map<std::string_view, OpTime>& times, doubl
                        seconds > 0 ? 100 * t.seconds / seconds : 0, t.product ? rate(t.flops, t.seconds) : "",
                        rate(t.bytes, t.seconds));
   };
-  std::string text = fmt::format("{:<24} {:>9} {:>10} {:>9} {:>10} {:>10}\n", "op", "calls", "seconds", "share",
-                                 "GFLOP/s", "GB/s");
+  std::string text =
+      fmt::format("{:<24} {:>9} {:>10} {:>9} {:>10} {:>10}\n", "op", "calls", "seconds", "share", "GFLOP/s", "GB/s");
   OpTime products{.product = true}, rest{.seconds = seconds};
   for (const auto& [name, t] : ops) {
     text += line(name, t);

@@ -8,8 +8,8 @@
 
 namespace drover {
 
-// Ops by their share of `seconds`, the most expensive first; then the matrix products together, and what lies outside the ops (waiting for other
-// ranks, reading data, writing files).
+// Ops by their share of `seconds`, the most expensive first; then the matrix products together, and what lies outside
+// the ops (waiting for other ranks, reading data, writing files).
 std::string print_profile(const std::map<std::string_view, OpTime>& times, double seconds);
 
 }  // namespace drover

@@ -4,7 +4,8 @@
 
 namespace drover {
 
-std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model, const std::string& data) {
+std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model,
+                                                const std::string& data) {
   std::map<std::string, std::string> id = identity(recipe);
   id.erase("data.train");
   id["model"] = model;
@@ -34,7 +35,9 @@ std::string differences_of(const Checkpoint& checkpoint, const std::map<std::str
 void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now, const fs::path& run) {
   const std::string differences = differences_of(checkpoint, now);
   if (differences.empty()) return;
-  fail(Fault::bad_recipe, "{} was made by another run than this recipe describes:{}\nEither choose a new output.dir (now {}), or start over with checkpoint.resume: never",
+  fail(Fault::bad_recipe,
+       "{} was made by another run than this recipe describes:{}\nEither choose a new output.dir (now {}), or start "
+       "over with checkpoint.resume: never",
        checkpoint.directory().string(), differences, run.string());
 }
 
@@ -45,7 +48,9 @@ void check_same_adapter(const Checkpoint& checkpoint, const Recipe& recipe, cons
   }
   now["model"] = model;
   const std::string differences = differences_of(checkpoint, now);
-  if (!differences.empty()) fail(Fault::bad_recipe, "{} was made by another recipe than this one:{}", checkpoint.directory().string(), differences);
+  if (!differences.empty())
+    fail(Fault::bad_recipe, "{} was made by another recipe than this one:{}", checkpoint.directory().string(),
+         differences);
 }
 
 }  // namespace drover

@@ -8,8 +8,10 @@
 
 namespace drover {
 
-// Key → value: the recipe's keys that shape the result, the model's fingerprint, and the data by its content, not by where it lies.
-std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model, const std::string& data);
+// Key → value: the recipe's keys that shape the result, the model's fingerprint, and the data by its content, not by
+// where it lies.
+std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model,
+                                                const std::string& data);
 
 // bad_recipe listing what differs between a checkpoint's run and this one, and the two ways on.
 void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now, const fs::path& run);

@@ -30,23 +30,28 @@ Holder holder_in(const fs::path& path) {
   const std::string text = read_text(path, 4096);
   if (text.empty()) return {};
   const auto j = nlohmann::json::parse(text, nullptr, false);
-  if (!j.is_object() || !j.contains("host") || !j["host"].is_string() || !j.contains("pid") || !j["pid"].is_number_integer()) {
-    fail(Fault::bad_recipe, "{} is no lock of this program; choose another output.dir, or remove the file", path.string());
+  if (!j.is_object() || !j.contains("host") || !j["host"].is_string() || !j.contains("pid") ||
+      !j["pid"].is_number_integer()) {
+    fail(Fault::bad_recipe, "{} is no lock of this program; choose another output.dir, or remove the file",
+         path.string());
   }
   return {true, j["host"], j["pid"]};
 }
 
 bool same_file(int descriptor, const fs::path& path) {
-  struct stat open {}, named {};
-  return fstat(descriptor, &open) == 0 && stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+  struct stat open {
+  }, named{};
+  return fstat(descriptor, &open) == 0 && stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev &&
+         open.st_ino == named.st_ino;
 }
 
 std::mutex holding;
 RunLock* held = nullptr;  // this process's, if it has one
 
 [[noreturn]] void refuse(const fs::path& path, const Holder& holder) {
-  fail(Fault::bad_recipe, "{} is in use by {}; wait for it, choose another output.dir, or remove the file if that run is gone", path.string(),
-       holder.known ? fmt::format("process {} on {}", holder.pid, holder.host) : "another process");
+  fail(Fault::bad_recipe,
+       "{} is in use by {}; wait for it, choose another output.dir, or remove the file if that run is gone",
+       path.string(), holder.known ? fmt::format("process {} on {}", holder.pid, holder.host) : "another process");
 }
 
 }  // namespace
@@ -69,7 +74,8 @@ RunLock::RunLock(const fs::path& run) : path_(run / "lock") {
     const bool alive_here = !held && holder.pid != getpid() && kill(static_cast<pid_t>(holder.pid), 0) == 0;
     if (holder.known && (holder.host != host_name() || alive_here)) refuse(path_, holder);
     const std::string text = nlohmann::json{{"host", host_name()}, {"pid", getpid()}}.dump();
-    if (ftruncate(descriptor_, 0) != 0 || pwrite(descriptor_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
+    if (ftruncate(descriptor_, 0) != 0 ||
+        pwrite(descriptor_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
       fail(Fault::io, "cannot write {}: {}", path_.string(), std::strerror(errno));
     }
   } catch (...) {

@@ -4,8 +4,8 @@
 
 namespace drover {
 
-// Holds flock(2) on the file as long as it lives, so that the kernel lets go of it when the process dies; the text (host, pid) is for people, and for
-// hosts that share the directory on a file system without locks.
+// Holds flock(2) on the file as long as it lives, so that the kernel lets go of it when the process dies; the text
+// (host, pid) is for people, and for hosts that share the directory on a file system without locks.
 class RunLock {
  public:
   // bad_recipe naming process and host where another run is at work, or where the file is not a lock of this program.

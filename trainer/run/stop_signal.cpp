@@ -30,16 +30,11 @@ sigset_t stop_signals() {
 
 const char* name_of(int number) {
   switch (number) {
-    case SIGTERM:
-      return "TERM";
-    case SIGUSR1:
-      return "USR1";
-    case SIGHUP:
-      return "HUP";
-    case SIGINT:
-      return "INT";
-    default:
-      return "USR2";
+    case SIGTERM: return "TERM";
+    case SIGUSR1: return "USR1";
+    case SIGHUP: return "HUP";
+    case SIGINT: return "INT";
+    default: return "USR2";
   }
 }
 

@@ -30,14 +30,10 @@ fs::path tokenizer_directory(const Recipe& recipe) { return recipe.model.tokeniz
 std::optional<ChatTemplate> chat_template(const Recipe& recipe) {
   using Family = ChatTemplate::Family;
   switch (recipe.data.chat_template) {
-    case TemplateChoice::automatic:
-      return ChatTemplate::find(tokenizer_directory(recipe));
-    case TemplateChoice::llama3_1:
-      return ChatTemplate{Family::llama3_1};
-    case TemplateChoice::llama3:
-      return ChatTemplate{Family::llama3};
-    case TemplateChoice::chatml:
-      return ChatTemplate{Family::chatml};
+    case TemplateChoice::automatic: return ChatTemplate::find(tokenizer_directory(recipe));
+    case TemplateChoice::llama3_1: return ChatTemplate{Family::llama3_1};
+    case TemplateChoice::llama3: return ChatTemplate{Family::llama3};
+    case TemplateChoice::chatml: return ChatTemplate{Family::chatml};
   }
   return std::nullopt;
 }
@@ -133,10 +129,11 @@ void read_sample_prompts(const Recipe& recipe, const Tokenizer& tokenizer, Prepa
   const std::optional<ChatTemplate> chat = chat_template(recipe);
   for (const Prompt& prompt : read_prompts(*recipe.eval.prompts)) {
     if (!prompt.adapter.empty()) {
-      fail(Fault::bad_data,
-           "{}: the row asks for the adapter {}, and eval.prompts are answered by the one that trains; take \"adapter\" "
-           "out, or use drover generate --adapter NAME=DIR",
-           prompt.where, prompt.adapter);
+      fail(
+          Fault::bad_data,
+          "{}: the row asks for the adapter {}, and eval.prompts are answered by the one that trains; take \"adapter\" "
+          "out, or use drover generate --adapter NAME=DIR",
+          prompt.where, prompt.adapter);
     }
     data.prompts.push_back({prompt, prompt_ids(prompt, tokenizer, chat, recipe.data.template_date)});
   }

@@ -34,7 +34,8 @@ PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Comm
 PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& tokenizer);
 // What was skipped, cut and left out.
 void warn_about(const PrepareReport& report, const std::string& what, int64_t max_length);
-// bad_data where a tokenizer gives ids that the model has no embedding for. `what`: "the training data", "recipe.jsonl:3".
+// bad_data where a tokenizer gives ids that the model has no embedding for. `what`: "the training data",
+// "recipe.jsonl:3".
 void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what);
 
 struct RunInputs {

@@ -13,7 +13,9 @@ namespace {
 
 void check_names(const ModelDirectory& model, std::span<const ExpectedTensor> expected) {
   const std::vector<std::string> surplus = model.check_names(expected);
-  if (!surplus.empty()) log::warn("{} holds {} tensors that a Llama model does not use, {} first; they are ignored", model.path().string(), surplus.size(), surplus.front());
+  if (!surplus.empty())
+    log::warn("{} holds {} tensors that a Llama model does not use, {} first; they are ignored", model.path().string(),
+              surplus.size(), surplus.front());
 }
 
 }  // namespace
@@ -40,7 +42,8 @@ std::string check_weights_together(ModelDirectory& model, LayerRange mine, Commu
     check_names(model, all);
     model.check_shapes(own);
     files = model.fingerprints(names);
-    files["config.json"] = sha256_hex(nlohmann::json::parse(read_text(model.path() / "config.json")).dump());  // what it says, not how it is laid out
+    files["config.json"] = sha256_hex(
+        nlohmann::json::parse(read_text(model.path() / "config.json")).dump());  // what it says, not how it is laid out
   });
 
   std::map<std::string, std::string> whole;
@@ -48,7 +51,10 @@ std::string check_weights_together(ModelDirectory& model, LayerRange mine, Commu
   for (size_t rank = 0; rank < parts.size(); ++rank) {
     for (const auto& [file, hash] : nlohmann::json::parse(parts[rank]).get<std::map<std::string, std::string>>()) {
       if (whole.emplace(file, hash).first->second == hash) continue;
-      fail(Fault::bad_recipe, "the ranks see different models: {} of {} is not the same on rank {} as on a lower one; give every machine the same directory", file, model.path().string(), rank);
+      fail(Fault::bad_recipe,
+           "the ranks see different models: {} of {} is not the same on rank {} as on a lower one; give every machine "
+           "the same directory",
+           file, model.path().string(), rank);
     }
   }
   return sha256_hex(nlohmann::json(whole).dump());

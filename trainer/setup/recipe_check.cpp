@@ -60,10 +60,15 @@ void check_targets(const ReadRecipe& read, const ModelConfig& model, Problems& p
   for (int64_t layer = 0; layer < model.layers; ++layer) {
     for (Projection p : kAllProjections) paths.push_back(module_path(layer, p));
   }
-  const auto matches_none = [&](const std::function<bool(const std::string&)>& matches) { return std::none_of(paths.begin(), paths.end(), matches); };
+  const auto matches_none = [&](const std::function<bool(const std::string&)>& matches) {
+    return std::none_of(paths.begin(), paths.end(), matches);
+  };
   for (const std::string& name : lora.target_modules.names) {
-    if (matches_none([&](const std::string& path) { return path == name || path.ends_with("." + name); }) && name != "lm_head" && name != "embed_tokens") {
-      problems.add("lora.target_modules", fmt::format("lora.target_modules: {} is no linear of this model; allowed are {}{}", name, fmt::join(kNames, ", "), did_you_mean(name, kNames)));
+    if (matches_none([&](const std::string& path) { return path == name || path.ends_with("." + name); }) &&
+        name != "lm_head" && name != "embed_tokens") {
+      problems.add("lora.target_modules",
+                   fmt::format("lora.target_modules: {} is no linear of this model; allowed are {}{}", name,
+                               fmt::join(kNames, ", "), did_you_mean(name, kNames)));
     }
   }
   if (problems.empty()) problems.of("lora.target_modules", [&] { adapter_layout_of(model, adapter_config(read)); });
@@ -73,7 +78,8 @@ void check_targets(const ReadRecipe& read, const ModelConfig& model, Problems& p
         AdapterConfig only;
         only.target_modules = R"((.*\.)?()" + pattern + ")";  // PEFT's rule for the keys of a pattern, as a target
         const AdapterMatcher matcher(only, key);
-        if (matches_none([&](const std::string& path) { return matcher.match(path).has_value(); })) fail(Fault::bad_recipe, "{}: {} matches no linear of this model", key, pattern);
+        if (matches_none([&](const std::string& path) { return matcher.match(path).has_value(); }))
+          fail(Fault::bad_recipe, "{}: {} matches no linear of this model", key, pattern);
       });
     }
   };
@@ -89,7 +95,9 @@ void check_inputs(const Recipe& recipe, Problems& problems) {
   if (recipe.model.tokenizer) problems.path("model.tokenizer", *recipe.model.tokenizer);
   const std::string& resume = recipe.checkpoint.resume;
   if (resume != "auto" && resume != "never" && !fs::exists(fs::path(resume) / "manifest.json")) {
-    problems.add("checkpoint.resume", fmt::format("checkpoint.resume: {} is no checkpoint; allowed are auto, never, or a directory that holds a manifest.json", resume));
+    problems.add("checkpoint.resume", fmt::format("checkpoint.resume: {} is no checkpoint; allowed are auto, never, or "
+                                                  "a directory that holds a manifest.json",
+                                                  resume));
   }
 }
 
@@ -100,10 +108,15 @@ MeshShape check_recipe(const ReadRecipe& read, const ModelConfig& model, int ran
   Problems problems(read);
   MeshShape shape;
   problems.of("parallel.tp", [&] { shape = check_mesh(recipe, ranks); });
-  if (const std::string why = why_not_tp(model, static_cast<int>(recipe.parallel.tp)); !why.empty()) problems.add("parallel.tp", why);
-  problems.of("parallel.pp", [&] { partition_layers(model.layers, static_cast<int>(recipe.parallel.pp), head_cost_in_layers(model)); });
+  if (const std::string why = why_not_tp(model, static_cast<int>(recipe.parallel.tp)); !why.empty())
+    problems.add("parallel.tp", why);
+  problems.of("parallel.pp", [&] {
+    partition_layers(model.layers, static_cast<int>(recipe.parallel.pp), head_cost_in_layers(model));
+  });
   if (recipe.data.max_length > model.max_positions) {
-    problems.add("data.max_length", fmt::format("data.max_length {} is more than the model's max_position_embeddings {}", recipe.data.max_length, model.max_positions));
+    problems.add("data.max_length",
+                 fmt::format("data.max_length {} is more than the model's max_position_embeddings {}",
+                             recipe.data.max_length, model.max_positions));
   }
   Problems targets(read);
   check_targets(read, model, targets);

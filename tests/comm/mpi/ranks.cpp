@@ -1,6 +1,6 @@
-// Ranks under mpirun: `ranks` runs all exchanges on the world and on every axis of a mesh; `ranks hang` wants a silent rank to be named;
-// `ranks mismatch` wants messages of another size to be refused; `ranks large` sends more than 2 GiB; `ranks speed` prints times.
-// Exit 0 when all is right on all ranks; of `ranks hang` 80.
+// Ranks under mpirun: `ranks` runs all exchanges on the world and on every axis of a mesh; `ranks hang` wants a silent
+// rank to be named; `ranks mismatch` wants messages of another size to be refused; `ranks large` sends more than 2 GiB;
+// `ranks speed` prints times. Exit 0 when all is right on all ranks; of `ranks hang` 80.
 #include <chrono>
 #include <functional>
 #include <string_view>
@@ -16,10 +16,10 @@ namespace drover {
 namespace {
 
 void exchanges(int size) {
-  for (const MeshShape& shape : {MeshShape{{Axis::tp, size}}, MeshShape{{Axis::pp, size}}, MeshShape{{Axis::dp, size}},
-                                 MeshShape{{Axis::tp, 2}, {Axis::pp, 2}, {Axis::dp, size / 4}},
-                                 MeshShape{{Axis::tp, 2}, {Axis::dp, size / 2}},
-                                 MeshShape{{Axis::cp, 2}, {Axis::dp, size / 2}}}) {
+  for (const MeshShape& shape :
+       {MeshShape{{Axis::tp, size}}, MeshShape{{Axis::pp, size}}, MeshShape{{Axis::dp, size}},
+        MeshShape{{Axis::tp, 2}, {Axis::pp, 2}, {Axis::dp, size / 4}}, MeshShape{{Axis::tp, 2}, {Axis::dp, size / 2}},
+        MeshShape{{Axis::cp, 2}, {Axis::dp, size / 2}}}) {
     if (shape.size() != size) continue;
     Mesh mesh = make_mpi_mesh(shape);
     if (shape.tp() == size) {
@@ -80,7 +80,8 @@ void hang(int size) {
   must_hang("world: all_reduce", [&] { mesh.world->all_reduce(matrix(x.data(), 1 << 20, 1)); });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   expect(seconds < comm_deadline_seconds() * 3.5, mesh.tp(), "the deadline");
-  // What was sent to the silent rank is still under way, and MPI_Finalize might wait for it: when all have seen the hang, it ends as in the program.
+  // What was sent to the silent rank is still under way, and MPI_Finalize might wait for it: when all have seen the
+  // hang, it ends as in the program.
   for (int other = 1; other < silent; ++other) {
     if (mesh.position.tp() == other) mesh.tp().send(matrix(x.data(), 1, 1), 0, 4)->wait();
     if (mesh.position.tp() == 0) mesh.tp().receive(matrix(x.data(), 1, 1), other, 4)->wait();
@@ -101,7 +102,9 @@ void mismatch(int size) {
     mesh.tp().receive(matrix(x.data(), 100, 1), 0, 0)->wait();
   } catch (const Error& error) {
     const std::string words = error.what();
-    if (error.fault() == Fault::internal && words.find("expects 400 bytes from rank 0 of tp") != std::string::npos && words.find("sent 200") != std::string::npos) return;
+    if (error.fault() == Fault::internal && words.find("expects 400 bytes from rank 0 of tp") != std::string::npos &&
+        words.find("sent 200") != std::string::npos)
+      return;
     throw;
   }
   expect(false, mesh.tp(), "receiving a message of another size");
@@ -134,8 +137,10 @@ void speed(int size) {
     const auto start = std::chrono::steady_clock::now();
     const int repeats = n < (1 << 18) ? 200 : 10;
     for (int i = 0; i < repeats; ++i) mesh.tp().all_reduce(matrix(x.data(), n, 1));
-    const double us = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / repeats;
-    log::info("all_reduce of {} f32 over {} ranks: {:.1f} us, {:.2f} GB/s", n, size, us, static_cast<double>(n) * 4 / us / 1e3);
+    const double us =
+        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / repeats;
+    log::info("all_reduce of {} f32 over {} ranks: {:.1f} us, {:.2f} GB/s", n, size, us,
+              static_cast<double>(n) * 4 / us / 1e3);
   }
 }
 
@@ -147,7 +152,8 @@ int main(int argc, char** argv) {
   try {
     const MpiWorld world = start_mpi(&argc, &argv);
     log::set_rank(world.rank, world.size);
-    require(launched_by_mpi() && world.local_size == world.size && world.local_rank == world.rank, "all ranks run on this machine");
+    require(launched_by_mpi() && world.local_size == world.size && world.local_rank == world.rank,
+            "all ranks run on this machine");
     const std::string_view mode = argc > 1 ? argv[1] : "exchanges";
     if (mode == "exchanges") exchanges(world.size);
     if (mode == "hang") hang(world.size);

@@ -1,5 +1,6 @@
-// The part of cuBLASLt that the backend calls, as plain loops by columns. It refuses what the library refuses: leading dimensions below the rows, dtypes
-// that do not go together, operands less aligned than the algorithm needs, workspaces too small. Split sums round as their reduction scheme does.
+// The part of cuBLASLt that the backend calls, as plain loops by columns. It refuses what the library refuses: leading
+// dimensions below the rows, dtypes that do not go together, operands less aligned than the algorithm needs, workspaces
+// too small. Split sums round as their reduction scheme does.
 #include <cublasLt.h>
 #include <fmt/core.h>
 
@@ -67,18 +68,20 @@ int64_t cols_of(const Layout& l, cublasOperation_t op) { return op == CUBLAS_OP_
 
 cublasStatus_t fits(const Operation& o, const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
   if (o.compute != CUBLAS_COMPUTE_32F || o.scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-  const bool wide = a.type == CUDA_R_32F && d.type == CUDA_R_32F, narrow = a.type == CUDA_R_16BF && (d.type == CUDA_R_32F || d.type == CUDA_R_16BF);
+  const bool wide = a.type == CUDA_R_32F && d.type == CUDA_R_32F,
+             narrow = a.type == CUDA_R_16BF && (d.type == CUDA_R_32F || d.type == CUDA_R_16BF);
   if (a.type != b.type || c.type != d.type || !(wide || narrow)) return CUBLAS_STATUS_NOT_SUPPORTED;
   for (const Layout* l : {&a, &b, &c, &d}) {
     if (l->ld < l->rows || l->rows <= 0 || l->cols <= 0) return CUBLAS_STATUS_INVALID_VALUE;
   }
-  const bool shapes = rows_of(a, o.transpose_a) == d.rows && cols_of(b, o.transpose_b) == d.cols && cols_of(a, o.transpose_a) == rows_of(b, o.transpose_b) &&
-                      c.rows == d.rows && c.cols == d.cols;
+  const bool shapes = rows_of(a, o.transpose_a) == d.rows && cols_of(b, o.transpose_b) == d.cols &&
+                      cols_of(a, o.transpose_a) == rows_of(b, o.transpose_b) && c.rows == d.rows && c.cols == d.cols;
   return shapes ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 
 float load(const void* data, cudaDataType_t type, int64_t at) {
-  return type == CUDA_R_16BF ? static_cast<float>(static_cast<const bf16*>(data)[at]) : static_cast<const float*>(data)[at];
+  return type == CUDA_R_16BF ? static_cast<float>(static_cast<const bf16*>(data)[at])
+                             : static_cast<const float*>(data)[at];
 }
 void store(void* data, cudaDataType_t type, int64_t at, float value) {
   if (type == CUDA_R_16BF) {
@@ -94,11 +97,15 @@ float load(const void* data, const Layout& l, cublasOperation_t op, int64_t i, i
 
 constexpr int64_t kPanel = 16;  // rows of op(A) that are multiplied side by side
 
-void multiply(const Operation& o, float alpha, const void* a, const Layout& la, const void* b, const Layout& lb, float beta, const void* c, void* d,
-              const Layout& ld, const Algorithm& algorithm) {
-  const int64_t m = ld.rows, n = ld.cols, k = cols_of(la, o.transpose_a), part = (k + algorithm.splits - 1) / algorithm.splits;
-  const bool rounds = algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_INPLACE || algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
-  const auto scheme_rounds = [&](float v) { return rounds && ld.type == CUDA_R_16BF ? static_cast<float>(bf16(v)) : v; };
+void multiply(const Operation& o, float alpha, const void* a, const Layout& la, const void* b, const Layout& lb,
+              float beta, const void* c, void* d, const Layout& ld, const Algorithm& algorithm) {
+  const int64_t m = ld.rows, n = ld.cols, k = cols_of(la, o.transpose_a),
+                part = (k + algorithm.splits - 1) / algorithm.splits;
+  const bool rounds = algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_INPLACE ||
+                      algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  const auto scheme_rounds = [&](float v) {
+    return rounds && ld.type == CUDA_R_16BF ? static_cast<float>(bf16(v)) : v;
+  };
   std::vector<float> right(static_cast<size_t>(n * k)), left(static_cast<size_t>(kPanel * k));
   for (int64_t j = 0; j < n; ++j) {
     for (int64_t l = 0; l < k; ++l) right[static_cast<size_t>(j * k + l)] = load(b, lb, o.transpose_b, l, j);
@@ -106,7 +113,8 @@ void multiply(const Operation& o, float alpha, const void* a, const Layout& la, 
   for (int64_t i = 0; i < m; i += kPanel) {
     const int64_t rows = std::min(kPanel, m - i);
     for (int64_t l = 0; l < k; ++l) {
-      for (int64_t r = 0; r < kPanel; ++r) left[static_cast<size_t>(l * kPanel + r)] = r < rows ? load(a, la, o.transpose_a, i + r, l) : 0.0f;
+      for (int64_t r = 0; r < kPanel; ++r)
+        left[static_cast<size_t>(l * kPanel + r)] = r < rows ? load(a, la, o.transpose_a, i + r, l) : 0.0f;
     }
     for (int64_t j = 0; j < n; ++j) {
       float total[kPanel] = {};
@@ -167,14 +175,17 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t operation) {
   delete operation;
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, const void* value, size_t size) {
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+                                              const void* value, size_t size) {
   if (size != sizeof(cublasOperation_t)) return CUBLAS_STATUS_INVALID_VALUE;
-  if (attribute != CUBLASLT_MATMUL_DESC_TRANSA && attribute != CUBLASLT_MATMUL_DESC_TRANSB) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (attribute != CUBLASLT_MATMUL_DESC_TRANSA && attribute != CUBLASLT_MATMUL_DESC_TRANSB)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   Operation& o = as<Operation>(operation);
   std::memcpy(attribute == CUBLASLT_MATMUL_DESC_TRANSA ? &o.transpose_a : &o.transpose_b, value, size);
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaDataType type, uint64_t rows, uint64_t cols, int64_t ld) {
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaDataType type, uint64_t rows, uint64_t cols,
+                                          int64_t ld) {
   *made = new cublasLtMatrixLayoutOpaque_t{};
   as<Layout>(*made) = {type, static_cast<int64_t>(rows), static_cast<int64_t>(cols), ld};
   return CUBLAS_STATUS_SUCCESS;
@@ -192,7 +203,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
   delete preference;
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
                                                     size_t size) {
   Preference& p = as<Preference>(preference);
   const auto set = [&](auto& to) {
@@ -211,10 +223,13 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   }
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference, int wanted,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t operation,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
                                               cublasLtMatmulHeuristicResult_t results[], int* found) {
-  const cublasStatus_t status = fits(as<Operation>(operation), as<Layout>(a), as<Layout>(b), as<Layout>(c), as<Layout>(d));
+  const cublasStatus_t status =
+      fits(as<Operation>(operation), as<Layout>(a), as<Layout>(b), as<Layout>(c), as<Layout>(d));
   if (status != CUBLAS_STATUS_SUCCESS) return status;
   const Preference& p = as<Preference>(preference);
   ++lt_record.heuristics;
@@ -224,7 +239,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   lt_record.alignment = alignment;
   *found = 0;
   for (const Algorithm& algorithm : kLtAlgorithms) {
-    const bool allowed = algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_NONE || (p.reductions & algorithm.reduction) != 0;
+    const bool allowed =
+        algorithm.reduction == CUBLASLT_REDUCTION_SCHEME_NONE || (p.reductions & algorithm.reduction) != 0;
     if (*found == wanted || !allowed || algorithm.alignment > alignment || algorithm.workspace > p.workspace) continue;
     cublasLtMatmulHeuristicResult_t& result = results[(*found)++];
     result = {};
@@ -234,37 +250,45 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   }
   return *found > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
-                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t* algo,
-                                       cublasLtMatmulHeuristicResult_t* result) {
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t operation, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algo, cublasLtMatmulHeuristicResult_t* result) {
   const Algorithm* algorithm = known(algo);
   if (algorithm == nullptr) return CUBLAS_STATUS_NOT_SUPPORTED;
   result->workspaceSize = algorithm->workspace;
   return result->state = fits(as<Operation>(operation), as<Layout>(a), as<Layout>(b), as<Layout>(c), as<Layout>(d));
 }
-cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algo, cublasLtMatmulAlgoConfigAttributes_t attribute, void* value,
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algo,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute, void* value,
                                                     size_t size, size_t* written) {
   const Algorithm* algorithm = known(algo);
-  if (algorithm == nullptr || attribute != CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME || size != sizeof(uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (algorithm == nullptr || attribute != CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME || size != sizeof(uint32_t))
+    return CUBLAS_STATUS_INVALID_VALUE;
   std::memcpy(value, &algorithm->reduction, size);
   *written = size;
   return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout,
-                              const void* b, cublasLtMatrixLayout_t b_layout, const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
+                              cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout,
+                              const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo, void* workspace,
+                              size_t workspace_bytes, cudaStream_t stream) {
   const Operation& o = as<Operation>(operation);
-  const Layout &la = as<Layout>(a_layout), &lb = as<Layout>(b_layout), &lc = as<Layout>(c_layout), &ld = as<Layout>(d_layout);
+  const Layout &la = as<Layout>(a_layout), &lb = as<Layout>(b_layout), &lc = as<Layout>(c_layout),
+               &ld = as<Layout>(d_layout);
   const cublasStatus_t status = fits(o, la, lb, lc, ld);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
   const Algorithm* algorithm = known(algo);
   if (algorithm == nullptr) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (algorithm->workspace > workspace_bytes || (algorithm->workspace > 0 && workspace == nullptr)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (algorithm->workspace > workspace_bytes || (algorithm->workspace > 0 && workspace == nullptr))
+    return CUBLAS_STATUS_INVALID_VALUE;
   if (c == d && lc.ld != ld.ld) return CUBLAS_STATUS_INVALID_VALUE;
-  for (const auto& [data, layout] : {std::pair{a, &la}, std::pair{b, &lb}, std::pair{c, &lc}, std::pair{static_cast<const void*>(d), &ld}}) {
+  for (const auto& [data, layout] :
+       {std::pair{a, &la}, std::pair{b, &lb}, std::pair{c, &lc}, std::pair{static_cast<const void*>(d), &ld}}) {
     const uintptr_t bits = reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>(layout->ld * layout->element());
-    if (data == nullptr || bits % std::max<uintptr_t>(algorithm->alignment, static_cast<uintptr_t>(layout->element())) != 0) {
+    if (data == nullptr ||
+        bits % std::max<uintptr_t>(algorithm->alignment, static_cast<uintptr_t>(layout->element())) != 0) {
       return CUBLAS_STATUS_INVALID_VALUE;
     }
   }

@@ -1,5 +1,6 @@
-// CUDA's device side on the host, for tests: the threads of a block are fibers of one host thread, run in turn; a barrier or a shuffle gives the
-// turn away until all threads of the block or warp have come. Blocks run one after another. What it cannot show: races between warps, and speed.
+// CUDA's device side on the host, for tests: the threads of a block are fibers of one host thread, run in turn; a
+// barrier or a shuffle gives the turn away until all threads of the block or warp have come. Blocks run one after
+// another. What it cannot show: races between warps, and speed.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -55,7 +56,9 @@ T exchange_as(unsigned mask, T mine, int from) {
 inline void __syncthreads() { drover::cuda::emulation::barrier(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { drover::cuda::emulation::vote(mask, true); }
 inline int __any_sync(unsigned mask, int predicate) { return drover::cuda::emulation::vote(mask, predicate != 0) != 0; }
-inline unsigned __ballot_sync(unsigned mask, int predicate) { return drover::cuda::emulation::vote(mask, predicate != 0); }
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  return drover::cuda::emulation::vote(mask, predicate != 0);
+}
 template <typename T>
 T __shfl_sync(unsigned mask, T v, int from, int width = 32) {
   const int lane = drover::cuda::emulation::lane();
@@ -80,7 +83,9 @@ T __ldcg(const T* p) {
   return *p;
 }
 inline void __threadfence() {}
-inline unsigned atomicAdd(unsigned* at, unsigned by) { return std::exchange(*at, *at + by); }  // a kernel's blocks run one after another
+inline unsigned atomicAdd(unsigned* at, unsigned by) {
+  return std::exchange(*at, *at + by);
+}  // a kernel's blocks run one after another
 template <typename T>
 T __ldcs(const T* p) {
   return *p;

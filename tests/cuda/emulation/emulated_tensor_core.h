@@ -1,5 +1,6 @@
-// The tensor cores' tiles (kernels/cuda/tensor_core.h) and asynchronous copies to shared memory (cuda_pipeline.h) on the host. A lane holds what its own half
-// row of the result needs. A copy is made only when its thread waits for it, so that a kernel that reads before it has waited finds what lay there before.
+// The tensor cores' tiles (kernels/cuda/tensor_core.h) and asynchronous copies to shared memory (cuda_pipeline.h) on
+// the host. A lane holds what its own half row of the result needs. A copy is made only when its thread waits for it,
+// so that a kernel that reads before it has waited finds what lay there before.
 #pragma once
 #include "emulated_device.h"
 #include "kernels/tensor.h"
@@ -8,7 +9,8 @@ namespace drover::cuda {
 
 namespace emulation {
 
-void copy_later(void* to, const void* from, size_t bytes, size_t zeros);  // of the running thread; `zeros` of the bytes, the last, are not read
+void copy_later(void* to, const void* from, size_t bytes,
+                size_t zeros);  // of the running thread; `zeros` of the bytes, the last, are not read
 void commit_copies();
 void wait_for_copies(size_t but_the_last);
 
@@ -40,7 +42,9 @@ void clear(SumTile& sum);
 void add_product(SumTile& sum, const LeftTile& a, const RightTile& b);
 void store(const SumTile& sum, float* to, int pitch);
 inline void copy_16_bytes(bf16* to, const bf16* from) { emulation::copy_later(to, from, 16, 0); }
-inline void copy_16_bytes_or_zeros(bf16* to, const bf16* from, bool exists) { emulation::copy_later(to, from, 16, exists ? 0 : 16); }
+inline void copy_16_bytes_or_zeros(bf16* to, const bf16* from, bool exists) {
+  emulation::copy_later(to, from, 16, exists ? 0 : 16);
+}
 
 }  // namespace drover::cuda
 

@@ -1,4 +1,5 @@
-// Fibers: stacks and a switch of the callee-saved registers (System V x86-64), because ucontext makes two system calls a switch.
+// Fibers: stacks and a switch of the callee-saved registers (System V x86-64), because ucontext makes two system calls
+// a switch.
 #include <fmt/core.h>
 #include <sys/mman.h>
 
@@ -47,9 +48,9 @@ enum class Waits { no, block, warp, done };
 struct Fiber {
   void* stack_pointer = nullptr;
   Waits waits = Waits::no;
-  unsigned mask = 0;       // of the warp operation it waits in
-  uint64_t value = 0;      // left there
-  uint64_t answers[32];    // copied when the operation completes
+  unsigned mask = 0;     // of the warp operation it waits in
+  uint64_t value = 0;    // left there
+  uint64_t answers[32];  // copied when the operation completes
 };
 
 struct Block {
@@ -65,7 +66,8 @@ struct Block {
 Block* block() {
   static Block* b = [] {
     Block* made = new Block;
-    made->stacks = static_cast<char*>(mmap(nullptr, kStack * kMostThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    made->stacks = static_cast<char*>(mmap(nullptr, kStack * kMostThreads, PROT_READ | PROT_WRITE,
+                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     return made;
   }();
   return b;
@@ -145,7 +147,8 @@ void run_block() {
     for (size_t i = 0; i < b.fibers.size(); ++i) {
       if (b.fibers[i].waits != Waits::no) continue;
       b.running = i;
-      place.thread = {static_cast<unsigned>(i % b.shape.x), static_cast<unsigned>(i / b.shape.x % b.shape.y), static_cast<unsigned>(i / b.shape.x / b.shape.y)};
+      place.thread = {static_cast<unsigned>(i % b.shape.x), static_cast<unsigned>(i / b.shape.x % b.shape.y),
+                      static_cast<unsigned>(i / b.shape.x / b.shape.y)};
       drover_fiber_switch(&b.scheduler, b.fibers[i].stack_pointer);
       ran = true;
     }
@@ -183,7 +186,8 @@ void run(const char* name, dim3 grid, dim3 block_dim, size_t shared_bytes, const
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
         place.block = {x, y, z};
-        std::fill(b.shared, b.shared + shared_bytes, static_cast<char>(0xff));  // NaN: what is read must have been written
+        std::fill(b.shared, b.shared + shared_bytes,
+                  static_cast<char>(0xff));  // NaN: what is read must have been written
         run_block();
       }
     }

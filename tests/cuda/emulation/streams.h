@@ -1,5 +1,6 @@
-// Streams of the emulated runtime. Those made while `asynchronous` is set are queues with a thread of their own that lingers now and then, so that work that
-// does not wait for what it needs is likely to meet it unfinished; the others do everything at once.
+// Streams of the emulated runtime. Those made while `asynchronous` is set are queues with a thread of their own that
+// lingers now and then, so that work that does not wait for what it needs is likely to meet it unfinished; the others
+// do everything at once.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -1,10 +1,10 @@
-#include "emulated_tensor_core.h"
-
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <vector>
+
+#include "emulated_tensor_core.h"
 
 namespace drover::cuda {
 
@@ -25,7 +25,8 @@ struct Pending {
 
 Pending& pending() {
   static std::vector<Pending> of_thread(1024);
-  Pending& mine = of_thread.at(place.thread.x + place.block_dim.x * (place.thread.y + place.block_dim.y * place.thread.z));
+  Pending& mine =
+      of_thread.at(place.thread.x + place.block_dim.x * (place.thread.y + place.block_dim.y * place.thread.z));
   const uint3 block = place.block;
   if (block.x != mine.block.x || block.y != mine.block.y || block.z != mine.block.z) mine = {block, {}, {}};
   return mine;
@@ -40,7 +41,8 @@ Pending& pending() {
 
 void copy_later(void* to, const void* from, size_t bytes, size_t zeros) {
   if (bytes != 4 && bytes != 8 && bytes != 16) wrong("an asynchronous copy has 4, 8 or 16 bytes");
-  if (zeros > bytes || reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0) wrong("an asynchronous copy is aligned as it is long");
+  if (zeros > bytes || reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0)
+    wrong("an asynchronous copy is aligned as it is long");
   pending().open.push_back({to, from, bytes, zeros});
 }
 
@@ -68,7 +70,8 @@ int own_row() { return emulation::lane() / 2; }
 int own_column() { return emulation::lane() % 2 * 8; }
 
 void check_aligned(const void* at, int64_t pitch_bytes, int64_t bytes) {
-  if (reinterpret_cast<uintptr_t>(at) % static_cast<uintptr_t>(bytes) != 0 || pitch_bytes % bytes != 0) emulation::wrong("a tile of the tensor cores and its rows are aligned");
+  if (reinterpret_cast<uintptr_t>(at) % static_cast<uintptr_t>(bytes) != 0 || pitch_bytes % bytes != 0)
+    emulation::wrong("a tile of the tensor cores and its rows are aligned");
 }
 
 }  // namespace

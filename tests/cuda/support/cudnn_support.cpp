@@ -1,7 +1,8 @@
-// Asks cuDNN, without a GPU, whether it has an engine on an H100 for every attention graph that training and decoding build: Llama 3.1's shapes, full-length and
-// packed batches up to 131 072 rows, the strides that the model's buffers have; one to eight sequences over caches up to 131 072 rows. Some of them are compiled,
-// which tells their workspace. Exit 1 when one is refused.
-// Usage: cudnn_support DEVICE_JSON      (libcuda.so.1 must be found; a stand-in does: stand_in_driver.cpp)
+// Asks cuDNN, without a GPU, whether it has an engine on an H100 for every attention graph that training and decoding
+// build: Llama 3.1's shapes, full-length and packed batches up to 131 072 rows, the strides that the model's buffers
+// have; one to eight sequences over caches up to 131 072 rows. Some of them are compiled, which tells their workspace.
+// Exit 1 when one is refused. Usage: cudnn_support DEVICE_JSON      (libcuda.so.1 must be found; a stand-in does:
+// stand_in_driver.cpp)
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -32,11 +33,18 @@ struct Problem {
 
   Problem(const Model& m, const Batch& b, int64_t strip) {
     const int64_t q = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim, rows = b.documents * b.longest;
-    const auto tensor = [&](int64_t cols, int64_t pitch, DType type = DType::bf16) { return Tensor{nullptr, rows, cols, pitch, type}; };
+    const auto tensor = [&](int64_t cols, int64_t pitch, DType type = DType::bf16) {
+      return Tensor{nullptr, rows, cols, pitch, type};
+    };
     const int64_t qkv = q + 2 * kv + strip;
-    for (int64_t i = 0; i < b.documents; ++i) segments.push_back({.q0 = i * b.longest, .nq = b.longest, .k0 = i * b.longest, .nk = b.longest});
-    call = {.q = tensor(q, qkv), .kv = {.k = tensor(kv, qkv), .v = tensor(kv, qkv)}, .segments = segments,
-            .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f}, .o = tensor(q, q + strip), .lse = tensor(m.heads, m.heads, DType::f32)};
+    for (int64_t i = 0; i < b.documents; ++i)
+      segments.push_back({.q0 = i * b.longest, .nq = b.longest, .k0 = i * b.longest, .nk = b.longest});
+    call = {.q = tensor(q, qkv),
+            .kv = {.k = tensor(kv, qkv), .v = tensor(kv, qkv)},
+            .segments = segments,
+            .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f},
+            .o = tensor(q, q + strip),
+            .lse = tensor(m.heads, m.heads, DType::f32)};
     gradients = {.d_o = tensor(q, q), .dq = tensor(q, qkv), .dk = tensor(kv, qkv), .dv = tensor(kv, qkv)};
   }
 };
@@ -48,20 +56,29 @@ struct Decoding {
 
   Decoding(const Model& m, int64_t sequences, int64_t keys) {
     const int64_t q = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim, capacity = keys + 64;
-    const auto tensor = [](int64_t rows, int64_t cols, int64_t pitch, DType type = DType::bf16) { return Tensor{nullptr, rows, cols, pitch, type}; };
-    for (int64_t i = 0; i < sequences; ++i) segments.push_back({.q0 = i, .nq = 1, .k0 = i * capacity, .nk = keys, .offset = keys - 1});
+    const auto tensor = [](int64_t rows, int64_t cols, int64_t pitch, DType type = DType::bf16) {
+      return Tensor{nullptr, rows, cols, pitch, type};
+    };
+    for (int64_t i = 0; i < sequences; ++i)
+      segments.push_back({.q0 = i, .nq = 1, .k0 = i * capacity, .nk = keys, .offset = keys - 1});
     const Tensor cache = tensor(sequences * capacity, kv, kv);
-    call = {.q = tensor(sequences, q, q + 2 * kv), .kv = {.k = cache, .v = cache}, .segments = segments, .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f},
-            .o = tensor(sequences, q, q + 64), .lse = tensor(sequences, m.heads, m.heads, DType::f32)};
+    call = {.q = tensor(sequences, q, q + 2 * kv),
+            .kv = {.k = cache, .v = cache},
+            .segments = segments,
+            .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f},
+            .o = tensor(sequences, q, q + 64),
+            .lse = tensor(sequences, m.heads, m.heads, DType::f32)};
   }
 };
 
 }  // namespace
 
 int check_support(const std::string& device) {
-  const Model models[] = {{"SmolLM2-135M", 9, 3, 64, 8192},        {"Llama 3.2 1B", 32, 8, 64, 131072},       {"Llama 3.1 8B", 32, 8, 128, 131072},
-                          {"Llama 3.1 70B", 64, 8, 128, 131072},   {"Llama 3.1 70B tp8", 8, 1, 128, 131072}, {"Llama 3.1 405B tp8", 16, 1, 128, 131072}};
-  const Batch batches[] = {{1, 64}, {1, 512}, {4, 512}, {1, 4096, true}, {4, 4096}, {64, 128, true}, {1, 8192}, {1, 32768}, {1, 131072}};
+  const Model models[] = {{"SmolLM2-135M", 9, 3, 64, 8192},         {"Llama 3.2 1B", 32, 8, 64, 131072},
+                          {"Llama 3.1 8B", 32, 8, 128, 131072},     {"Llama 3.1 70B", 64, 8, 128, 131072},
+                          {"Llama 3.1 70B tp8", 8, 1, 128, 131072}, {"Llama 3.1 405B tp8", 16, 1, 128, 131072}};
+  const Batch batches[] = {{1, 64},         {1, 512},  {4, 512},   {1, 4096, true}, {4, 4096},
+                           {64, 128, true}, {1, 8192}, {1, 32768}, {1, 131072}};
   int refused = 0, asked = 0;
   for (const Model& m : models) {
     for (const Batch& b : batches) {
@@ -82,8 +99,12 @@ int check_support(const std::string& device) {
             std::string why_not;
             const bool compile = b.compiled && strip > 0;
             const auto graph = CudnnGraph::build_for(shape, device, compile, why_not);
-            fmt::print("{:<20} {:>3} × {:<6} strip {:>2} {:<6} {:<8} {}\n", m.name, b.documents, b.longest, strip, shape.equal ? "equal" : "ragged", direction,
-                       !graph ? "REFUSED: " + why_not : compile ? fmt::format("compiled, workspace {:.1f} MiB", static_cast<double>(graph->workspace_bytes()) / (1 << 20)) : "supported");
+            fmt::print("{:<20} {:>3} × {:<6} strip {:>2} {:<6} {:<8} {}\n", m.name, b.documents, b.longest, strip,
+                       shape.equal ? "equal" : "ragged", direction,
+                       !graph    ? "REFUSED: " + why_not
+                       : compile ? fmt::format("compiled, workspace {:.1f} MiB",
+                                               static_cast<double>(graph->workspace_bytes()) / (1 << 20))
+                                 : "supported");
             refused += !graph;
             ++asked;
             std::fflush(stdout);
@@ -102,7 +123,10 @@ int check_support(const std::string& device) {
         const bool compile = sequences == 3 && keys == 5000;
         const auto graph = shape ? CudnnGraph::build_for(*shape, device, compile, why_not) : nullptr;
         fmt::print("{:<20} {:>3} × {:<6} decoding          {}\n", m.name, sequences, keys,
-                   !graph ? "REFUSED: " + (shape ? why_not : "not taken as decoding") : compile ? fmt::format("compiled, workspace {:.1f} MiB", static_cast<double>(graph->workspace_bytes()) / (1 << 20)) : "supported");
+                   !graph    ? "REFUSED: " + (shape ? why_not : "not taken as decoding")
+                   : compile ? fmt::format("compiled, workspace {:.1f} MiB",
+                                           static_cast<double>(graph->workspace_bytes()) / (1 << 20))
+                             : "supported");
         refused += !graph;
         ++asked;
       }

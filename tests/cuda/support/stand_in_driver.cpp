@@ -1,6 +1,6 @@
-// A libcuda.so.1 for machines without a GPU, so that cuDNN compiles an attention's code and says what workspace it takes (cudnn_support.cpp): code is
-// "loaded", nothing runs. Whoever asks for more gets CUDA_ERROR_STUB_LIBRARY, as from the toolkit's own stub. Without cuda.h, whose macros rename what
-// cuDNN looks up by its old names.
+// A libcuda.so.1 for machines without a GPU, so that cuDNN compiles an attention's code and says what workspace it
+// takes (cudnn_support.cpp): code is "loaded", nothing runs. Whoever asks for more gets CUDA_ERROR_STUB_LIBRARY, as
+// from the toolkit's own stub. Without cuda.h, whose macros rename what cuDNN looks up by its old names.
 #include <cstdint>
 
 namespace {
@@ -20,7 +20,9 @@ int text(const char** to) {
 
 extern "C" {
 
-int cuLibraryLoadData(void** library, const void*, void*, void**, unsigned, void*, void**, unsigned) { return some_handle(library); }
+int cuLibraryLoadData(void** library, const void*, void*, void**, unsigned, void*, void**, unsigned) {
+  return some_handle(library);
+}
 int cuLibraryGetKernel(void** kernel, void*, const char*) { return some_handle(kernel); }
 int cuKernelGetFunction(void** function, void*) { return some_handle(function); }
 int cuKernelSetAttribute(int, int, void*, int) { return kSuccess; }

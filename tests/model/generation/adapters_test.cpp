@@ -36,8 +36,7 @@ class Adapters : public testing::TestWithParam<DType> {};
 TEST_P(Adapters, LeaveEachOthersAnswersAsTheyAreAlone) {
   std::vector<Request> requests = made_up_requests(24);
   for (Request& r : requests) r.sampling.logprobs = 3;
-  const RoomSettings settings{.dtype = GetParam(),
-                              .batcher = {.sequences = 6, .pass_rows = 160, .dearest = dearest()}};
+  const RoomSettings settings{.dtype = GetParam(), .batcher = {.sequences = 6, .pass_rows = 160, .dearest = dearest()}};
   std::vector<Answer> alone;
   for (size_t i = 0; i < requests.size(); ++i) {
     Room room(settings);  // with this one adapter, or none

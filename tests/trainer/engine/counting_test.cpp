@@ -1,5 +1,6 @@
-// What runs and what is held, read off the counting backend: no gradient GEMM for a frozen weight, nothing below the lowest adapter, memory linear in
-// the tokens and nearly flat in the vocabulary, and the shipped recipes inside their GPUs.
+// What runs and what is held, read off the counting backend: no gradient GEMM for a frozen weight, nothing below the
+// lowest adapter, memory linear in the tokens and nearly flat in the vocabulary, and the shipped recipes inside their
+// GPUs.
 #include <gtest/gtest.h>
 
 #include "kernels/base/error.h"
@@ -23,11 +24,14 @@ EngineSettings settings_of(ModelConfig model, int64_t tokens) {
   return s;
 }
 
-void adapt(EngineSettings& s, int64_t layer, Projection p) { s.adapter[static_cast<size_t>(layer)][static_cast<size_t>(p)] = LowRankSpec{7, 1}; }
+void adapt(EngineSettings& s, int64_t layer, Projection p) {
+  s.adapter[static_cast<size_t>(layer)][static_cast<size_t>(p)] = LowRankSpec{7, 1};
+}
 
 ModelConfig tiny() {
   ModelConfig c;
-  c.hidden = 64, c.layers = 6, c.heads = 4, c.kv_heads = 2, c.head_dim = 16, c.ffn = 96, c.vocab = 100, c.max_positions = 4096;
+  c.hidden = 64, c.layers = 6, c.heads = 4, c.kv_heads = 2, c.head_dim = 16, c.ffn = 96, c.vocab = 100,
+  c.max_positions = 4096;
   return c;
 }
 
@@ -51,9 +55,9 @@ TEST(Counting, AllLinearsOfAllLayers) {
     for (Projection p : kAllProjections) adapt(s, l, p);
   }
   Counted c(s);
-  EXPECT_EQ(c.backend.calls("linear"), 6 * 4 + 1);                 // four groups a layer, and the head's one block
-  EXPECT_EQ(c.backend.calls("linear_dx"), 6 * 4 - 1 + 1);          // every group but the lowest qkv, and the head
-  EXPECT_EQ(c.backend.calls("gemm"), 6 * (4 + 7 * 2));             // dA of each group, v and dB of each linear
+  EXPECT_EQ(c.backend.calls("linear"), 6 * 4 + 1);         // four groups a layer, and the head's one block
+  EXPECT_EQ(c.backend.calls("linear_dx"), 6 * 4 - 1 + 1);  // every group but the lowest qkv, and the head
+  EXPECT_EQ(c.backend.calls("gemm"), 6 * (4 + 7 * 2));     // dA of each group, v and dB of each linear
   EXPECT_EQ(c.backend.calls("attention_backward"), 6);
 }
 
@@ -63,15 +67,21 @@ TEST(Counting, NoGradientGemmHasTheShapeOfAFrozenWeight) {
     for (Projection p : kAllProjections) adapt(s, l, p);
   }
   Counted c(s);
-  // dW would multiply two (33, ·) operands of the width of a weight; every gemm here has a side of the rank of one, two or three adapters of rank 7, which no weight has.
+  // dW would multiply two (33, ·) operands of the width of a weight; every gemm here has a side of the rank of one, two
+  // or three adapters of rank 7, which no weight has.
   for (const std::string& shape : c.backend.shapes()) {
     if (!shape.starts_with("gemm")) continue;
-    const auto has_side = [&](int n) { return shape.find(fmt::format(",{})", n)) != std::string::npos || shape.find(fmt::format("({},", n)) != std::string::npos; };
+    const auto has_side = [&](int n) {
+      return shape.find(fmt::format(",{})", n)) != std::string::npos ||
+             shape.find(fmt::format("({},", n)) != std::string::npos;
+    };
     EXPECT_TRUE(has_side(7) || has_side(14) || has_side(21)) << shape;
   }
   // And what is held for training is the adapters' own: gradients and two moments of fp32, and the clip factor.
   EXPECT_EQ(c.replica.adapter->gradients.rows, trainable_parameters(s.model, s.adapter));
-  EXPECT_EQ(c.engine.peak().optimizer, 3 * ((trainable_parameters(s.model, s.adapter) * 4 + Arena::kAlign - 1) / Arena::kAlign * Arena::kAlign) + Arena::kAlign);
+  EXPECT_EQ(c.engine.peak().optimizer,
+            3 * ((trainable_parameters(s.model, s.adapter) * 4 + Arena::kAlign - 1) / Arena::kAlign * Arena::kAlign) +
+                Arena::kAlign);
 }
 
 TEST(Counting, NothingRunsOrIsKeptBelowTheLowestAdapter) {
@@ -136,7 +146,8 @@ TEST_P(Shipped, EveryRankFitsAnEightyGigabyteGpu) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, Shipped,
-                         testing::Values(std::pair{"llama3.1-8b-lora.yaml", 1}, std::pair{"llama3.1-70b-lora.yaml", 8}, std::pair{"llama3.1-405b-lora.yaml", 32}),
+                         testing::Values(std::pair{"llama3.1-8b-lora.yaml", 1}, std::pair{"llama3.1-70b-lora.yaml", 8},
+                                         std::pair{"llama3.1-405b-lora.yaml", 32}),
                          [](const auto& info) { return "ranks" + std::to_string(info.param.second); });
 
 }  // namespace

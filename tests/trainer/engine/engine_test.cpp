@@ -1,4 +1,5 @@
-// The engine's gradients against differences of its loss, under dropout and with weighted rows, and what dropout is keyed by.
+// The engine's gradients against differences of its loss, under dropout and with weighted rows, and what dropout is
+// keyed by.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -14,7 +15,8 @@ namespace {
 
 EngineSettings settings_of(float dropout) {
   EngineSettings s;
-  s.model.hidden = 48, s.model.layers = 3, s.model.heads = 4, s.model.kv_heads = 2, s.model.head_dim = 12, s.model.ffn = 80, s.model.vocab = 101, s.model.max_positions = 128;
+  s.model.hidden = 48, s.model.layers = 3, s.model.heads = 4, s.model.kv_heads = 2, s.model.head_dim = 12,
+  s.model.ffn = 80, s.model.vocab = 101, s.model.max_positions = 128;
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{3, 1.5f}; });
   s.partition = {{0, s.model.layers}};
   s.max_positions = 64;
@@ -76,7 +78,8 @@ double squares(const std::vector<double>& x) {
   return s;
 }
 
-// For each factor of each projection, over all layers: the slope of the loss along the gradient is the gradient's square.
+// For each factor of each projection, over all layers: the slope of the loss along the gradient is the gradient's
+// square.
 TEST(Engine, GradientsAreTheSlopesOfTheLossUnderDropout) {
   const Batch batch = batch_of({{23, 9}, {31}});
   for (const float dropout : {0.0f, 0.1f}) {

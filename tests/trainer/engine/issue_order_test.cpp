@@ -1,6 +1,6 @@
-// Every rank's communication of a step, recorded from the real engine (on Count), run against all the others' as one queue a rank would run it: a collective
-// ends when all its members have come to it, a group of messages when each has met its other end, and nothing overtakes. So no order of issue can deadlock
-// NCCL, however its calls are serialised.
+// Every rank's communication of a step, recorded from the real engine (on Count), run against all the others' as one
+// queue a rank would run it: a collective ends when all its members have come to it, a group of messages when each has
+// met its other end, and nothing overtakes. So no order of issue can deadlock NCCL, however its calls are serialised.
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -29,7 +29,9 @@ using Calls = std::vector<Call>;
 class Recorder : public CountCommunicator {
  public:
   Recorder(std::string axis, int rank, std::vector<int> members, Calls& calls)
-      : CountCommunicator(std::move(axis), rank, static_cast<int>(members.size())), members_(std::move(members)), calls_(calls) {}
+      : CountCommunicator(std::move(axis), rank, static_cast<int>(members.size())),
+        members_(std::move(members)),
+        calls_(calls) {}
   void all_reduce(Tensor x) override { note("all_reduce", x.bytes()); }
   bool overlaps_sums() const override { return true; }  // as over NCCL: a micro-batch's two parts take turns
   void all_gather(Tensor part, Tensor) override { note("all_gather", part.bytes()); }
@@ -64,7 +66,8 @@ std::vector<int> members_of(const MeshShape& shape, MeshPosition p, Axis axis) {
   return members;
 }
 
-// A training step and an evaluation of `total` micro-batches, dealt to dp as the loader does it: some replicas get one more.
+// A training step and an evaluation of `total` micro-batches, dealt to dp as the loader does it: some replicas get one
+// more.
 Calls calls_of(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& p, int64_t total) {
   Calls calls;
   std::vector<int> all;
@@ -94,9 +97,9 @@ struct Stuck {
 std::vector<Stuck> run(const std::vector<Calls>& ranks) {
   std::vector<size_t> next(ranks.size());
   std::vector<bool> posted(ranks.size());
-  std::map<std::vector<int>, std::pair<std::string, int>> meetings;        // group → what it does now, how many have come
-  std::map<std::pair<int, int>, std::pair<int64_t, int64_t>> met;          // (from, to) → messages sent, received
-  std::vector<std::vector<int64_t>> numbers(ranks.size());                 // of the parts of a rank's group, in its pair
+  std::map<std::vector<int>, std::pair<std::string, int>> meetings;  // group → what it does now, how many have come
+  std::map<std::pair<int, int>, std::pair<int64_t, int64_t>> met;    // (from, to) → messages sent, received
+  std::vector<std::vector<int64_t>> numbers(ranks.size());           // of the parts of a rank's group, in its pair
   std::deque<int> ready;
   for (size_t r = 0; r < ranks.size(); ++r) ready.push_back(static_cast<int>(r));
   const auto finish = [&](int r) {
@@ -147,7 +150,8 @@ std::vector<Stuck> run(const std::vector<Calls>& ranks) {
 EngineSettings settings_of(const MeshShape& shape, int64_t micro_batches, bool deterministic) {
   EngineSettings s;
   s.model.layers = shape.pp() > 4 ? 126 : 8;
-  s.model.hidden = 64, s.model.heads = 16, s.model.kv_heads = 8, s.model.head_dim = 4, s.model.ffn = 128, s.model.vocab = 160, s.model.max_positions = 32;
+  s.model.hidden = 64, s.model.heads = 16, s.model.kv_heads = 8, s.model.head_dim = 4, s.model.ffn = 128,
+  s.model.vocab = 160, s.model.max_positions = 32;
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{4, 1.0f}; });
   s.partition = partition_layers(s.model.layers, shape.pp(), 0.7);
   s.dtype = DType::bf16;
@@ -163,7 +167,8 @@ EngineSettings settings_of(const MeshShape& shape, int64_t micro_batches, bool d
 std::vector<Calls> record(const MeshShape& shape, int64_t micro_batches, bool deterministic = false) {
   const EngineSettings settings = settings_of(shape, micro_batches, deterministic);
   std::vector<Calls> ranks;
-  for (int rank = 0; rank < shape.size(); ++rank) ranks.push_back(calls_of(settings, shape, position_of(rank, shape), micro_batches));
+  for (int rank = 0; rank < shape.size(); ++rank)
+    ranks.push_back(calls_of(settings, shape, position_of(rank, shape), micro_batches));
   return ranks;
 }
 
@@ -174,7 +179,9 @@ TEST_P(IssueOrder, CannotDeadlock) {
   for (const int64_t micro_batches : {shape.dp() * (2 * shape.pp() + 1) + 1, shape.dp() + 1}) {
     const std::vector<Calls> ranks = record(shape, micro_batches, shape.size() <= 8);
     for (const Calls& calls : ranks) EXPECT_FALSE(calls.empty());
-    for (const Stuck& s : run(ranks)) ADD_FAILURE() << "rank " << s.rank << " waits for ever in call " << s.call << ": " << ranks[static_cast<size_t>(s.rank)][s.call].what;
+    for (const Stuck& s : run(ranks))
+      ADD_FAILURE() << "rank " << s.rank << " waits for ever in call " << s.call << ": "
+                    << ranks[static_cast<size_t>(s.rank)][s.call].what;
   }
 }
 

@@ -37,11 +37,12 @@ class Watched : public CountCommunicator {
 
 constexpr int64_t kLayers = 3;
 constexpr int kForward = 2 * kLayers, kBackward = 2 * kLayers - 1;  // o and down; gate_up and qkv, but for the lowest
-constexpr int64_t kMostTensors = 24;  // of one part in scratch
+constexpr int64_t kMostTensors = 24;                                // of one part in scratch
 
 EngineSettings settings_of(bool recompute) {
   EngineSettings s;
-  s.model.layers = kLayers, s.model.hidden = 64, s.model.heads = 8, s.model.kv_heads = 4, s.model.head_dim = 8, s.model.ffn = 128, s.model.vocab = 160, s.model.max_positions = 64;
+  s.model.layers = kLayers, s.model.hidden = 64, s.model.heads = 8, s.model.kv_heads = 4, s.model.head_dim = 8,
+  s.model.ffn = 128, s.model.vocab = 160, s.model.max_positions = 64;
   s.adapter = adapter_layout(s.model, [](const std::string&) { return LowRankSpec{4, 1.0f}; });
   s.partition = {{0, kLayers}};
   s.dtype = DType::bf16;

@@ -15,18 +15,20 @@ ScheduleShape shape(int stages, int micro_batches, int first_trained = 0) {
 }
 
 TEST(Schedule, OneStageIsGradientAccumulation) {
-  const std::vector<Action> expected = {{ActionKind::forward, 0},  {ActionKind::backward, 0}, {ActionKind::forward, 1},
-                                        {ActionKind::backward, 1}, {ActionKind::forward, 2},  {ActionKind::backward, 2}};
+  const std::vector<Action> expected = {{ActionKind::forward, 0}, {ActionKind::backward, 0},
+                                        {ActionKind::forward, 1}, {ActionKind::backward, 1},
+                                        {ActionKind::forward, 2}, {ActionKind::backward, 2}};
   const Schedule schedule = one_f_one_b(shape(1, 3));
   EXPECT_EQ(schedule.actions, expected);
   EXPECT_EQ(slots(schedule), 1);
 }
 
 TEST(Schedule, PrintsWhatRuns) {
-  EXPECT_EQ(print(all_stages(shape(2, 3))),
-            "rank 0: F0 >F0 F1 >F1 <B0 B0 F2 >F2 <B1 B1 <B2 B2\n"
-            "rank 1: <F0 F0 B0 >B0 <F1 F1 B1 >B1 <F2 F2 B2 >B2\n"
-            "F forward, B backward, <F receive x, >F send x, <B receive dx, >B send dx; the number is the micro-batch\n");
+  EXPECT_EQ(
+      print(all_stages(shape(2, 3))),
+      "rank 0: F0 >F0 F1 >F1 <B0 B0 F2 >F2 <B1 B1 <B2 B2\n"
+      "rank 1: <F0 F0 B0 >B0 <F1 F1 B1 >B1 <F2 F2 B2 >B2\n"
+      "F forward, B backward, <F receive x, >F send x, <B receive dx, >B send dx; the number is the micro-batch\n");
 }
 
 TEST(Schedule, EveryShapeEndsAndIsComplete) {
@@ -35,9 +37,12 @@ TEST(Schedule, EveryShapeEndsAndIsComplete) {
       for (int f = 0; f <= p; ++f) {
         const auto stages = all_stages(shape(p, m, f));
         const Simulation run = simulate(stages);
-        EXPECT_TRUE(run.problems.empty()) << "p " << p << " m " << m << " f " << f << ": " << run.problems.front() << "\n" << print(stages);
+        EXPECT_TRUE(run.problems.empty())
+            << "p " << p << " m " << m << " f " << f << ": " << run.problems.front() << "\n"
+            << print(stages);
         for (int s = 0; s < p; ++s) {
-          EXPECT_EQ(slots(stages[static_cast<size_t>(s)]), s >= f ? std::max(1, std::min(m, p - s)) : 1) << "p " << p << " m " << m << " f " << f;
+          EXPECT_EQ(slots(stages[static_cast<size_t>(s)]), s >= f ? std::max(1, std::min(m, p - s)) : 1)
+              << "p " << p << " m " << m << " f " << f;
         }
       }
     }
@@ -56,16 +61,21 @@ TEST(Schedule, MessagesThatFollowOneAnotherStartTogether) {
   const Schedule first = all_stages(shape(2, 1))[0];
   EXPECT_EQ(group_end(first, 1), 2u);
   EXPECT_EQ(streams(first), 1);
-  for (const Schedule& s : all_stages(shape(4, 9))) EXPECT_EQ(streams(s), slots(s) + (s.shape.stage > 0 ? 1 : 0)) << s.shape.stage;
-  for (const Schedule& s : all_stages(shape(4, 9, 4))) EXPECT_EQ(streams(s), s.shape.stage == 1 || s.shape.stage == 2 ? 2 : 1) << s.shape.stage;
+  for (const Schedule& s : all_stages(shape(4, 9)))
+    EXPECT_EQ(streams(s), slots(s) + (s.shape.stage > 0 ? 1 : 0)) << s.shape.stage;
+  for (const Schedule& s : all_stages(shape(4, 9, 4)))
+    EXPECT_EQ(streams(s), s.shape.stage == 1 || s.shape.stage == 2 ? 2 : 1) << s.shape.stage;
 }
 
 TEST(Schedule, IdleFractionIsThatOf1F1B) {
   for (int p : {1, 2, 3, 4, 8}) {
     for (int m : {1, 2, 3, 8, 16, 32}) {
-      EXPECT_NEAR(simulate(all_stages(shape(p, m))).idle_fraction, (p - 1.0) / (m + p - 1.0), 1e-12) << "p " << p << " m " << m;
-      EXPECT_NEAR(simulate(all_stages(shape(p, m)), {1, 2}).idle_fraction, (p - 1.0) / (m + p - 1.0), 1e-12) << "p " << p << " m " << m;
-      EXPECT_NEAR(simulate(all_stages(shape(p, m, p))).idle_fraction, (p - 1.0) / (m + p - 1.0), 1e-12) << "p " << p << " m " << m;
+      EXPECT_NEAR(simulate(all_stages(shape(p, m))).idle_fraction, (p - 1.0) / (m + p - 1.0), 1e-12)
+          << "p " << p << " m " << m;
+      EXPECT_NEAR(simulate(all_stages(shape(p, m)), {1, 2}).idle_fraction, (p - 1.0) / (m + p - 1.0), 1e-12)
+          << "p " << p << " m " << m;
+      EXPECT_NEAR(simulate(all_stages(shape(p, m, p))).idle_fraction, (p - 1.0) / (m + p - 1.0), 1e-12)
+          << "p " << p << " m " << m;
     }
   }
 }
@@ -92,11 +102,15 @@ void expect_caught(int stage, const std::string& words, Break&& breaking) {
 TEST(Simulation, FindsWhatIsWrong) {
   using Actions = std::vector<Action>;
   expect_caught(0, "stage 0: B2 is missing", [](Actions& a) { a.pop_back(); });
-  expect_caught(1, "deadlock: stage 0 waits for ever in action 4 (<B0): stage 1 does not send it", [](Actions& a) { a.erase(a.begin() + 3); });
-  expect_caught(1, "stage 0 sends x of micro-batch 2 to stage 1, which never receives it", [](Actions& a) { a.erase(a.begin() + 8); });
+  expect_caught(1, "deadlock: stage 0 waits for ever in action 4 (<B0): stage 1 does not send it",
+                [](Actions& a) { a.erase(a.begin() + 3); });
+  expect_caught(1, "stage 0 sends x of micro-batch 2 to stage 1, which never receives it",
+                [](Actions& a) { a.erase(a.begin() + 8); });
   expect_caught(0, "stage 0, action 1 (F0): comes after >F0", [](Actions& a) { std::swap(a[0], a[1]); });
   expect_caught(0, "stage 0, action 1 (F0): done twice", [](Actions& a) { a.insert(a.begin(), a[0]); });
-  expect_caught(0, "(<F0): this stage has no such action", [](Actions& a) { a.insert(a.begin(), {ActionKind::recv_forward, 0}); });
+  expect_caught(0, "(<F0): this stage has no such action", [](Actions& a) {
+    a.insert(a.begin(), {ActionKind::recv_forward, 0});
+  });
   expect_caught(0, "(F9): there is no such micro-batch", [](Actions& a) { a.push_back({ActionKind::forward, 9}); });
 }
 
@@ -116,16 +130,20 @@ TEST(Simulation, FindsSendsThatCross) {
   a.insert(a.begin() + 4, a[6]), a.erase(a.begin() + 7);
   auto& b = stages[1].actions;  // <F0 F0 B0 >B0 <F1 F1 B1 >B1 <F2 F2 B2 >B2
   b.insert(b.begin() + 4, {ActionKind::forward, 2});
-  EXPECT_THAT(simulate(stages).problems, Contains(HasSubstr("deadlock: stage 0 waits for ever in action 3 (>F1): stage 1 does not receive it")));
-  EXPECT_THAT(simulate(stages).problems, Contains(HasSubstr("deadlock: stage 1 waits for ever in action 3 (>B0): stage 0 does not receive it")));
+  EXPECT_THAT(simulate(stages).problems,
+              Contains(HasSubstr("deadlock: stage 0 waits for ever in action 3 (>F1): stage 1 does not receive it")));
+  EXPECT_THAT(simulate(stages).problems,
+              Contains(HasSubstr("deadlock: stage 1 waits for ever in action 3 (>B0): stage 0 does not receive it")));
 }
 
 TEST(Simulation, FindsASlotTakenTooEarly) {
   // 2 in flight in a ring of 2, but micro-batch 2 opens before micro-batch 0 has left.
   Schedule s = one_f_one_b(shape(1, 4));
   using enum ActionKind;
-  s.actions = {{forward, 0}, {forward, 1}, {backward, 1}, {forward, 2}, {backward, 0}, {backward, 2}, {forward, 3}, {backward, 3}};
-  EXPECT_THAT(simulate({s}).problems, Contains(HasSubstr("stage 0, action 3 (F2): its slot still holds micro-batch 0")));
+  s.actions = {{forward, 0},  {forward, 1},  {backward, 1}, {forward, 2},
+               {backward, 0}, {backward, 2}, {forward, 3},  {backward, 3}};
+  EXPECT_THAT(simulate({s}).problems,
+              Contains(HasSubstr("stage 0, action 3 (F2): its slot still holds micro-batch 0")));
 }
 
 std::vector<int64_t> sizes(const std::vector<LayerRange>& ranges) {

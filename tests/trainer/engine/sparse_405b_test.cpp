@@ -1,5 +1,6 @@
-// Llama 3.1 405B by its shape: 191 files with holes, 812 GB by their sizes and nothing on the disk. A rank of tp 8 reads its own slices of them,
-// counted byte by byte, through the code that trains; the Count backend keeps nothing of what it is given.
+// Llama 3.1 405B by its shape: 191 files with holes, 812 GB by their sizes and nothing on the disk. A rank of tp 8
+// reads its own slices of them, counted byte by byte, through the code that trains; the Count backend keeps nothing of
+// what it is given.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <unistd.h>
@@ -24,7 +25,8 @@ namespace drover {
 namespace {
 
 // Stated here and not asked of known_model or weight_table: what the published model is.
-constexpr int64_t kHidden = 16384, kFfn = 53248, kKeys = 8 * 128, kVocab = 128256, kLayers = 126, kTp = 8, kBf16Bytes = 2;
+constexpr int64_t kHidden = 16384, kFfn = 53248, kKeys = 8 * 128, kVocab = 128256, kLayers = 126, kTp = 8,
+                  kBf16Bytes = 2;
 constexpr int64_t kFiles = 191;
 constexpr int64_t kFileBytes = 5'000'000'000;  // as transformers deals tensors to files
 
@@ -33,10 +35,11 @@ struct Linear {
   int64_t rows, cols;
   bool rows_dealt;
 };
-constexpr Linear kLinears[] = {{"self_attn.q_proj", kHidden, kHidden, true},  {"self_attn.k_proj", kKeys, kHidden, true},
-                               {"self_attn.v_proj", kKeys, kHidden, true},    {"self_attn.o_proj", kHidden, kHidden, false},
-                               {"mlp.gate_proj", kFfn, kHidden, true},        {"mlp.up_proj", kFfn, kHidden, true},
-                               {"mlp.down_proj", kHidden, kFfn, false}};
+constexpr Linear kLinears[] = {
+    {"self_attn.q_proj", kHidden, kHidden, true}, {"self_attn.k_proj", kKeys, kHidden, true},
+    {"self_attn.v_proj", kKeys, kHidden, true},   {"self_attn.o_proj", kHidden, kHidden, false},
+    {"mlp.gate_proj", kFfn, kHidden, true},       {"mlp.up_proj", kFfn, kHidden, true},
+    {"mlp.down_proj", kHidden, kFfn, false}};
 constexpr const char* kNorms[] = {"input_layernorm", "post_attention_layernorm"};
 
 std::string in_layer(int64_t layer, const char* name) { return fmt::format("model.layers.{}.{}.weight", layer, name); }
@@ -104,7 +107,9 @@ struct Slice {
   int64_t bytes() const { return rows * cols * kBf16Bytes; }
   bool operator==(const Slice&) const = default;
 };
-void PrintTo(const Slice& s, std::ostream* out) { *out << fmt::format("rows {}+{} columns {}+{}", s.row, s.rows, s.col, s.cols); }
+void PrintTo(const Slice& s, std::ostream* out) {
+  *out << fmt::format("rows {}+{} columns {}+{}", s.row, s.rows, s.col, s.cols);
+}
 using Slices = std::map<std::string, Slice>;
 
 class Noting : public WeightSource {
@@ -126,7 +131,8 @@ constexpr Slice kWholeNorm{0, kHidden, 0, 1};
 Slices with_layers(Slices slices, LayerRange layers, int64_t tp) {
   for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
     for (const Linear& l : kLinears) {
-      slices[in_layer(layer, l.name)] = l.rows_dealt ? Slice{l.rows / kTp * tp, l.rows / kTp, 0, l.cols} : Slice{0, l.rows, l.cols / kTp * tp, l.cols / kTp};
+      slices[in_layer(layer, l.name)] = l.rows_dealt ? Slice{l.rows / kTp * tp, l.rows / kTp, 0, l.cols}
+                                                     : Slice{0, l.rows, l.cols / kTp * tp, l.cols / kTp};
     }
     for (const char* norm : kNorms) slices[in_layer(layer, norm)] = kWholeNorm;
   }
@@ -134,7 +140,8 @@ Slices with_layers(Slices slices, LayerRange layers, int64_t tp) {
 }
 Slice vocabulary_slice(int64_t tp) { return {kVocab / kTp * tp, kVocab / kTp, 0, kHidden}; }
 constexpr int64_t kVocabularyBytes = kVocab / kTp * kHidden * kBf16Bytes;
-constexpr int64_t kLayerBytes = (2 * kHidden + (2 * kHidden * kHidden + 2 * kKeys * kHidden + 3 * kFfn * kHidden) / kTp) * kBf16Bytes;
+constexpr int64_t kLayerBytes =
+    (2 * kHidden + (2 * kHidden * kHidden + 2 * kKeys * kHidden + 3 * kFfn * kHidden) / kTp) * kBf16Bytes;
 
 // The model's files that this process has mapped.
 std::set<std::string> mapped(const fs::path& directory) {
@@ -189,8 +196,10 @@ class Sparse405b : public testing::Test {
 
   EngineSettings settings_of(const ModelConfig& model) const {
     const std::string overrides[] = {"parallel.pp=16", "model.path=" + model_.path().string()};
-    const ReadRecipe read = read_recipe(fs::path(DROVER_SOURCE_DIR) / "configs" / "recipes" / "llama3.1-405b-lora.yaml", overrides);
-    return engine_settings(read.recipe, model, adapter_layout_of(model, adapter_config(read)), check_mesh(read.recipe, kShape.size()), nullptr);
+    const ReadRecipe read =
+        read_recipe(fs::path(DROVER_SOURCE_DIR) / "configs" / "recipes" / "llama3.1-405b-lora.yaml", overrides);
+    return engine_settings(read.recipe, model, adapter_layout_of(model, adapter_config(read)),
+                           check_mesh(read.recipe, kShape.size()), nullptr);
   }
 
  private:
@@ -207,8 +216,9 @@ class Sparse405b : public testing::Test {
   SparseModel model_;
 };
 
-// All that a rank does before its first step, without its weights' bytes: the directory opened and its stage's tensors checked and fingerprinted, the plan of all
-// 128 ranks, the schedule proven, and its share of the adapter made and drawn (on the CPU backend, which stands in for the device).
+// All that a rank does before its first step, without its weights' bytes: the directory opened and its stage's tensors
+// checked and fingerprinted, the plan of all 128 ranks, the schedule proven, and its share of the adapter made and
+// drawn (on the CPU backend, which stands in for the device).
 TEST_F(Sparse405b, StartingWithoutTheWeightsTakesSeconds) {
   using Clock = std::chrono::steady_clock;
   constexpr double kMostSeconds = 10;
@@ -234,7 +244,8 @@ TEST_F(Sparse405b, StartingWithoutTheWeightsTakesSeconds) {
   lap("schedule");
   const ArenaBytes bytes = plans[static_cast<size_t>(rank_of(position, kShape))].bytes;
   const auto backend = make_cpu_backend(1);
-  Arena adapter("adapter", backend->memory(), bytes.adapter), optimizer("optimizer", backend->memory(), bytes.optimizer);
+  Arena adapter("adapter", backend->memory(), bytes.adapter),
+      optimizer("optimizer", backend->memory(), bytes.optimizer);
   const LayerRange layers = settings.partition[static_cast<size_t>(position.pp())];
   const Placement placement{position.tp(), kTp, layers.begin, layers.end, false, false};
   const std::vector<FactorSlice> factors = factor_slices(settings.model, settings.adapter, placement);

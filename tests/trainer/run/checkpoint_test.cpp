@@ -1,10 +1,12 @@
-// Which checkpoints stay: pruning never takes the last one that verifies, nor one that is open; what is set aside is kept.
+// Which checkpoints stay: pruning never takes the last one that verifies, nor one that is open; what is set aside is
+// kept.
+#include "trainer/run/checkpoint.h"
+
 #include <gtest/gtest.h>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "model/adapter.h"
 #include "tests/base/scratch_directory.h"
-#include "trainer/run/checkpoint.h"
 
 namespace drover {
 namespace {

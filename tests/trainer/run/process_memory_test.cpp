@@ -1,4 +1,5 @@
-// A run that its machine cannot hold is refused before it starts. (The prediction itself is compared with a real run in tests/e2e.)
+// A run that its machine cannot hold is refused before it starts. (The prediction itself is compared with a real run in
+// tests/e2e.)
 #include "trainer/run/process_memory.h"
 
 #include <gmock/gmock.h>

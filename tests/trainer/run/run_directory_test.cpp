@@ -49,9 +49,8 @@ TEST_F(RunDirectories, WhatCannotBeWrittenIsKeptAndEndsTheRecords) {
 TEST_F(RunDirectories, AnotherFaultIsNotOfTheRecords) {
   RunDirectory directory(home_ / "run", *world_);
   directory.accept(recipe(), 0, -1);
-  expect_error(Fault::internal, {"a bug"}, [&] {
-    directory.record([](MetricsFile&) { fail(Fault::internal, "a bug"); });
-  });
+  expect_error(Fault::internal, {"a bug"},
+               [&] { directory.record([](MetricsFile&) { fail(Fault::internal, "a bug"); }); });
   EXPECT_FALSE(directory.unrecorded());
 }
 

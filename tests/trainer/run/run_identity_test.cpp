@@ -1,10 +1,11 @@
 // What a checkpoint's run and the one that would go on from it must share, and keys that its program did not know yet.
+#include "trainer/run/run_identity.h"
+
 #include <gtest/gtest.h>
 
 #include "kernels/base/error.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/base/scratch_directory.h"
-#include "trainer/run/run_identity.h"
 
 namespace drover {
 namespace {

@@ -21,11 +21,13 @@ void write_model(const fs::path& directory, float value, int64_t rows_missing = 
   std::map<std::string, std::vector<std::pair<TensorSpec, std::vector<float>>>> files;
   std::string map;
   for (const ParamSpec& spec : weight_table(config)) {
-    const std::string file = spec.layer < 0 ? "ends.safetensors" : "layer" + std::to_string(spec.layer) + ".safetensors";
+    const std::string file =
+        spec.layer < 0 ? "ends.safetensors" : "layer" + std::to_string(spec.layer) + ".safetensors";
     const int64_t rows = spec.layer == 2 && spec.name.ends_with("k_proj.weight") ? spec.rows - rows_missing : spec.rows;
     std::vector<int64_t> shape = {rows};
     if (spec.cols > 1) shape.push_back(spec.cols);
-    files[file].push_back({{spec.name, StoredType::f32, shape}, std::vector<float>(static_cast<size_t>(rows * spec.cols), value)});
+    files[file].push_back(
+        {{spec.name, StoredType::f32, shape}, std::vector<float>(static_cast<size_t>(rows * spec.cols), value)});
     map += fmt::format("{}\"{}\":\"{}\"", map.empty() ? "" : ",", spec.name, file);
   }
   for (const auto& [file, tensors] : files) write_safetensors(directory / file, tensors);
