@@ -49,18 +49,19 @@ void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionS
   const Segment& s = *task.segment;
   const int64_t e = shape.head_dim, ld = padded(e), group = shape.heads / shape.kv_heads,
                 first_head = task.kv_head * group;
-  const int64_t qn = std::min(kTile, s.nq - task.q_begin);
-  TileBuffers buffers({group * kTile * ld, group * kTile * ld, kTile * ld, ld * kTile, kTile * ld, kTile * kTile,
-                       group * kTile, group * kTile});
+  const int64_t qn = std::min(kTile, s.nq - task.q_begin);  // row g·qn + i is query i of head g
+  const int64_t heads_at_once = std::min(kTile / qn, group);
+  TileBuffers buffers(
+      {group * qn * ld, group * qn * ld, kTile * ld, ld * kTile, kTile * ld, kTile * kTile, group * qn, group * qn});
   float *qs = buffers[0], *acc = buffers[1], *ks = buffers[2], *kt = buffers[3], *vs = buffers[4], *scores = buffers[5],
         *highest = buffers[6], *total = buffers[7];
   for (int64_t g = 0; g < group; ++g) {
-    load_tile(q.as<T>(), q.pitch, (first_head + g) * e, qn, e, ld, shape.scale, qs + g * kTile * ld,
+    load_tile(q.as<T>(), q.pitch, (first_head + g) * e, qn, e, ld, shape.scale, qs + g * qn * ld,
               [&](int64_t i) { return s.q0 + task.q_begin + i; });
   }
-  std::fill_n(acc, group * kTile * ld, 0.0f);
-  std::fill_n(highest, group * kTile, kMinusInfinity);
-  std::fill_n(total, group * kTile, 0.0f);
+  std::fill_n(acc, group * qn * ld, 0.0f);
+  std::fill_n(highest, group * qn, kMinusInfinity);
+  std::fill_n(total, group * qn, 0.0f);
 
   for (int64_t k0 = 0; k0 < task.k_end; k0 += kTile) {
     const int64_t kn = std::min(kTile, task.k_end - k0);
@@ -68,11 +69,12 @@ void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionS
     load_tile(kv.k.as<T>(), kv.k.pitch, task.kv_head * e, kn, e, ld, 1.0f, ks, row);
     load_tile(kv.v.as<T>(), kv.v.pitch, task.kv_head * e, kn, e, ld, 1.0f, vs, row);
     transpose_tile(ks, kn, ld, kt);
-    for (int64_t g = 0; g < group; ++g) {
-      std::fill_n(scores, qn * kTile, 0.0f);
-      tile_product(qn, kTile, e, {qs + g * kTile * ld, ld, 1}, kt, kTile, scores, kTile);
-      for (int64_t i = 0; i < qn; ++i) {
-        const int64_t at = g * kTile + i, n = visible(s, task.q_begin + i, k0, kn);
+    for (int64_t g = 0; g < group; g += heads_at_once) {
+      const int64_t begin = g * qn, rows = std::min(heads_at_once, group - g) * qn;
+      std::fill_n(scores, rows * kTile, 0.0f);
+      tile_product(rows, padded(kn), e, {qs + begin * ld, ld, 1}, kt, kTile, scores, kTile);
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t at = begin + i, n = visible(s, task.q_begin + i % qn, k0, kn);
         if (n == 0) {
           std::fill_n(scores + i * kTile, kTile, 0.0f);
           continue;
@@ -82,18 +84,18 @@ void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionS
         total[at] = total[at] * keep + added;
         if (keep != 1.0f) scale_row(acc + at * ld, ld, keep);
       }
-      tile_product(qn, ld, kn, {scores, kTile, 1}, vs, ld, acc + g * kTile * ld, ld);
+      tile_product(rows, ld, kn, {scores, kTile, 1}, vs, ld, acc + begin * ld, ld);
     }
   }
   for (int64_t g = 0; g < group; ++g) {
     for (int64_t i = 0; i < qn; ++i) {
       const int64_t at = s.q0 + task.q_begin + i;
-      const float l = total[g * kTile + i];  // 0 where nothing was seen; NaN passes through
+      const float l = total[g * qn + i];  // 0 where nothing was seen; NaN passes through
       const Vec factor = _mm256_set1_ps(l != 0 ? 1.0f / l : 0.0f);
       map_row(
           e, [&](Vec v) { return _mm256_mul_ps(v, factor); }, o.as<T>() + at * o.pitch + (first_head + g) * e,
-          acc + (g * kTile + i) * ld);
-      lse.as<float>()[at * lse.pitch + first_head + g] = l != 0 ? highest[g * kTile + i] + std::log(l) : kMinusInfinity;
+          acc + (g * qn + i) * ld);
+      lse.as<float>()[at * lse.pitch + first_head + g] = l != 0 ? highest[g * qn + i] + std::log(l) : kMinusInfinity;
     }
   }
 }

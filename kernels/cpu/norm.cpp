@@ -29,7 +29,7 @@ float sum_row(int64_t n, F&& f, const In*... x) {
 
 void CpuBackend::do_rms_norm(Tensor x, Tensor w, float eps, Tensor y, Tensor rstd) {
   with_type(x, [&](const auto* xs) {
-#pragma omp parallel for num_threads(threads_) schedule(static)
+#pragma omp parallel for num_threads(threads_) schedule(static) if (x.rows > 1)
     for (int64_t r = 0; r < x.rows; ++r) {
       const float squares = sum_row(
           x.cols, [](Vec v) { return _mm256_mul_ps(v, v); }, xs + r * x.pitch);
@@ -43,7 +43,7 @@ void CpuBackend::do_rms_norm_again(Tensor x, Tensor rstd, Tensor w, Tensor y) {
   with_type(x, [&](const auto* xs) {
     with_type(w, [&](const auto* ws) {
       with_type(y, [&](auto* ys) {
-#pragma omp parallel for num_threads(threads_) schedule(static)
+#pragma omp parallel for num_threads(threads_) schedule(static) if (x.rows > 1)
         for (int64_t r = 0; r < x.rows; ++r) {
           const Vec scale = _mm256_set1_ps(rstd.as<float>()[r]);
           map_row(

@@ -20,7 +20,7 @@ bool same_shape(Tensor a, Tensor b) { return a.rows == b.rows && a.cols == b.col
 // as rows.
 template <typename F>
 void for_rows(int64_t rows, int threads, F&& f) {
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static) if (rows > 1)
   for (int64_t r = 0; r < rows; ++r) f(r);
 }
 

@@ -42,8 +42,10 @@ struct RowsTimesRows {
 // One fused multiply-add at a time; w is f32 or bf16, widened. The two sets give the same bits.
 namespace avx2 {
 void add_cached(const RowsTimesRows<float, float>& p);  // k <= kDepth
+// Two products with the same x, side by side: from memory, two streams of weights come faster than one. `q` may have
+// fewer outputs than `p`, or none.
 template <typename W>
-void add_streamed(const RowsTimesRows<float, W>& p);
+void add_streamed(const RowsTimesRows<float, W>& p, const RowsTimesRows<float, W>& q);
 }  // namespace avx2
 namespace avx512 {
 void add_cached(const RowsTimesRows<float, float>& p);
@@ -52,7 +54,7 @@ void add_cached(const RowsTimesRows<float, float>& p);
 // Two products at a time (VDPBF16PS).
 namespace avx512_bf16 {
 void add_cached(const RowsTimesRows<bf16, bf16>& p);
-void add_streamed(const RowsTimesRows<bf16, bf16>& p);
+void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q);
 }  // namespace avx512_bf16
 
 // Of a sum's index, at once: 3 KiB of a row, so that what a tile reads stays in the first-level cache.

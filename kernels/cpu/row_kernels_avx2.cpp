@@ -37,10 +37,10 @@ using Streamed = StreamedTile<Set, R>;
 void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 3>(p); }
 
 template <typename W>
-void add_streamed(const RowsTimesRows<float, W>& p) {
-  add_tiles_along_w<Streamed, 4>(p);
+void add_streamed(const RowsTimesRows<float, W>& p, const RowsTimesRows<float, W>& q) {
+  add_tiles_along_w<Streamed, 4>(p, q);
 }
-template void add_streamed(const RowsTimesRows<float, float>&);
-template void add_streamed(const RowsTimesRows<float, bf16>&);
+template void add_streamed(const RowsTimesRows<float, float>&, const RowsTimesRows<float, float>&);
+template void add_streamed(const RowsTimesRows<float, bf16>&, const RowsTimesRows<float, bf16>&);
 
 }  // namespace drover::cpu::avx2

@@ -44,7 +44,9 @@ using Streamed = StreamedTile<Set, R>;
 }  // namespace
 
 void add_cached(const RowsTimesRows<bf16, bf16>& p) { add_tiles_along_x<Cached, 6>(p); }
-void add_streamed(const RowsTimesRows<bf16, bf16>& p) { add_tiles_along_w<Streamed, 4>(p); }
+void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q) {
+  add_tiles_along_w<Streamed, 4>(p, q);
+}
 
 }  // namespace drover::cpu::avx512_bf16
 

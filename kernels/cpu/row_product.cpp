@@ -45,9 +45,21 @@ void copy_rows(Tensor from, Tensor to) {
   }
 }
 
+int64_t groups_of(int64_t outputs) { return (outputs + kGroup - 1) / kGroup; }
+
 template <typename T>
 Rows<T> rows_of(Tensor t) {
   return {static_cast<const T*>(t.data), t.pitch};
+}
+
+// sums (T, outputs of w) += x·wᵀ.
+template <typename X, typename W>
+RowsTimesRows<X, W> product_of(Tensor x, Tensor w, float* sums) {
+  return {x.rows, w.rows, x.cols, rows_of<X>(x), rows_of<W>(w), sums, kPanel};
+}
+
+void clear(float* sums, int64_t rows, int64_t width) {
+  for (int64_t t = 0; t < rows; ++t) std::fill_n(sums + t * kPanel, width, 0.0f);
 }
 
 void finish(Tensor sums, float alpha, bool accumulate, Tensor y) {
@@ -92,11 +104,20 @@ DType RowProduct::read_dtype(Tensor x, Tensor w) const {
   return isa_ == Isa::avx512_bf16 && x.dtype == DType::bf16 && w.dtype == DType::bf16 ? DType::bf16 : DType::f32;
 }
 
+// x in the dtype in which it is multiplied, and for many rows at a pitch that suits the cache: a copy in `free`, unless
+// it lies so already.
 Tensor RowProduct::as_read(Tensor x, Tensor w, std::byte*& free) const {
-  Tensor copied = matrix(free, x.rows, x.cols, read_dtype(x, w));
-  copied.pitch = copy_pitch(x.cols, copied.dtype);
-  free += x.rows * copied.pitch * size_of(copied.dtype);
-#pragma omp parallel for num_threads(threads_) schedule(static) if (x.size() > 1 << 15)
+  const DType dtype = read_dtype(x, w);
+  const bool few = x.rows <= kFewRows;
+  if (few && dtype == x.dtype) return x;
+  Tensor copied = matrix(free, x.rows, x.cols, dtype);
+  copied.pitch = copy_pitch(x.cols, dtype);
+  free += x.rows * copied.pitch * size_of(dtype);
+  if (few) {  // a thread's start would cost more
+    copy_rows(x, copied);
+    return copied;
+  }
+#pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t t = 0; t < x.rows; ++t) copy_rows(x.rows_from(t, 1), copied.rows_from(t, 1));
   return copied;
 }
@@ -114,60 +135,85 @@ void RowProduct::linear(float alpha, Tensor x, Tensor w, std::span<const LowRank
     const Tensor rows = as_read(x.rows_from(t, n), w, free);
     std::vector<LowRankProduct> terms(low_rank.begin(), low_rank.end());
     for (LowRankProduct& term : terms) term.u = as_read(term.u.rows_from(t, n), term.b, free);
-    panels(alpha, rows, w, terms, accumulate, y.rows_from(t, n));
+    panels({alpha, rows, w, terms, accumulate, y.rows_from(t, n)});
   }
 }
 
-void RowProduct::panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate,
-                        Tensor y) const {
-  const bool few = x.rows <= kFewRows;
+void RowProduct::panels(const Call& call) const {
 #pragma omp parallel num_threads(threads_)
   {
-    const int64_t thread = omp_get_thread_num(), groups = (w.rows + kGroup - 1) / kGroup,
-                  threads = omp_get_num_threads();
-    const int64_t mine = groups * thread / threads * kGroup,
-                  end = std::min(groups * (thread + 1) / threads * kGroup, w.rows);
+    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads(), groups = groups_of(call.w.rows);
+    const int64_t begin = groups * thread / threads * kGroup,
+                  end = std::min(groups * (thread + 1) / threads * kGroup, call.w.rows);
     std::byte* scratch = scratch_.get() + thread * kThreadBytes;
-    float* sums = reinterpret_cast<float*>(scratch);
-    std::byte* panel = few ? nullptr : scratch + kSumsBytes;
-    for (int64_t begin = mine; begin < end; begin += kPanel) {
-      const int64_t width = std::min(kPanel, end - begin);
-      for (int64_t t = 0; t < x.rows; ++t) std::fill_n(sums + t * kPanel, width, 0.0f);
-      add_product(x, w.rows_from(begin, width), sums, panel);
-      for (const LowRankProduct& term : low_rank) {
-        const int64_t from = std::max(begin, term.column), to = std::min(begin + width, term.column + term.b.rows);
-        if (from < to) add_product(term.u, term.b.rows_from(from - term.column, to - from), sums + from - begin, panel);
-      }
-      finish(matrix(sums, x.rows, kPanel, DType::f32), alpha, accumulate, y.columns(begin, width));
-    }
+    call.x.rows <= kFewRows ? streamed(call, begin, end, scratch) : copied(call, begin, end, scratch);
   }
 }
 
-// sums (T, outputs of w) += x·wᵀ, x as `as_read` gives it. For many rows a block of the weights is copied to `panel`
-// first, for few they are read where they lie.
-void RowProduct::add_product(Tensor x, Tensor w, float* sums, std::byte* panel) const {
-  const auto product = [&]<typename X, typename W>(Rows<X> xs, Rows<W> ws, int64_t k) {
-    return RowsTimesRows<X, W>{x.rows, w.rows, k, xs, ws, sums, kPanel};
-  };
-  if (panel == nullptr) {
-    if (x.dtype == DType::bf16) {
-      return avx512_bf16::add_streamed(product(rows_of<bf16>(x), rows_of<bf16>(w), x.cols));
-    }
-    return with_type(w, [&](auto* typed) {
-      using W = std::remove_pointer_t<decltype(typed)>;
-      avx2::add_streamed(product(rows_of<float>(x), rows_of<W>(w), x.cols));
-    });
+// The outputs [begin, end) for few rows, the weights read where they lie: in two streams, since two come faster from
+// memory than one.
+void RowProduct::streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {
+  float* sums = reinterpret_cast<float*>(scratch);
+  float* far_sums = sums + kFewRows * kPanel;
+  const int64_t middle = std::min(begin + (groups_of(end - begin) + 1) / 2 * kGroup, end);
+  for (int64_t at = begin; at < middle; at += kPanel) {
+    const int64_t far_at = std::min(middle + at - begin, end);
+    const Tensor near = call.w.rows_from(at, std::min(kPanel, middle - at)),
+                 far = call.w.rows_from(far_at, std::min(kPanel, end - far_at));
+    clear(sums, call.x.rows, near.rows);
+    clear(far_sums, call.x.rows, far.rows);
+    add_streamed(call.x, near, sums, far, far_sums);
+    complete(call, at, near.rows, sums, nullptr);
+    complete(call, far_at, far.rows, far_sums, nullptr);
   }
+}
+
+// The same for many rows: a block of the weights is copied to where every row finds it in the cache.
+void RowProduct::copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {
+  float* sums = reinterpret_cast<float*>(scratch);
+  std::byte* copy = scratch + kSumsBytes;
+  for (int64_t at = begin; at < end; at += kPanel) {
+    const Tensor w = call.w.rows_from(at, std::min(kPanel, end - at));
+    clear(sums, call.x.rows, w.rows);
+    add_copied(call.x, w, sums, copy);
+    complete(call, at, w.rows, sums, copy);
+  }
+}
+
+// Adds the terms to the sums of the outputs [begin, begin + width) and rounds them to y. `copy` is null for few rows.
+void RowProduct::complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const {
+  for (const LowRankProduct& term : call.low_rank) {
+    const int64_t from = std::max(begin, term.column), to = std::min(begin + width, term.column + term.b.rows);
+    if (from >= to) continue;
+    const Tensor b = term.b.rows_from(from - term.column, to - from);
+    float* at = sums + from - begin;
+    copy == nullptr ? add_streamed(term.u, b, at, {}, nullptr) : add_copied(term.u, b, at, copy);
+  }
+  finish(matrix(sums, call.x.rows, kPanel, DType::f32), call.alpha, call.accumulate, call.y.columns(begin, width));
+}
+
+// sums (T, outputs of w) += x·wᵀ, and the same for a second w, which may be empty.
+void RowProduct::add_streamed(Tensor x, Tensor w, float* sums, Tensor far, float* far_sums) const {
+  if (x.dtype == DType::bf16) {
+    return avx512_bf16::add_streamed(product_of<bf16, bf16>(x, w, sums), product_of<bf16, bf16>(x, far, far_sums));
+  }
+  with_type(w, [&](auto* typed) {
+    using W = std::remove_pointer_t<decltype(typed)>;
+    avx2::add_streamed(product_of<float, W>(x, w, sums), product_of<float, W>(x, far, far_sums));
+  });
+}
+
+void RowProduct::add_copied(Tensor x, Tensor w, float* sums, std::byte* copy) const {
   const int64_t depth = x.dtype == DType::bf16 ? kDepth<bf16> : kDepth<float>;
   for (int64_t i = 0; i < x.cols; i += depth) {
     const int64_t k = std::min(depth, x.cols - i);
-    const Tensor copied{panel, w.rows, k, copy_pitch(k, x.dtype), x.dtype};
-    copy_rows(w.columns(i, k), copied);
+    const Tensor block{copy, w.rows, k, copy_pitch(k, x.dtype), x.dtype};
+    copy_rows(w.columns(i, k), block);
     if (x.dtype == DType::bf16) {
-      avx512_bf16::add_cached(product(rows_of<bf16>(x).at(i), rows_of<bf16>(copied), k));
+      avx512_bf16::add_cached(product_of<bf16, bf16>(x.columns(i, k), block, sums));
     } else {
       const auto add = isa_ == Isa::avx2 ? avx2::add_cached : avx512::add_cached;
-      add(product(rows_of<float>(x).at(i), rows_of<float>(copied), k));
+      add(product_of<float, float>(x.columns(i, k), block, sums));
     }
   }
 }

@@ -26,9 +26,20 @@ class RowProduct {
   static Isa best_isa();
   DType read_dtype(Tensor x, Tensor w) const;
   Tensor as_read(Tensor x, Tensor w, std::byte*& free) const;
-  void panels(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate,
-              Tensor y) const;
-  void add_product(Tensor x, Tensor w, float* sums, std::byte* panel) const;
+  // A product for rows that fit the scratch, x and the terms' u as `as_read` gives them.
+  struct Call {
+    float alpha;
+    Tensor x, w;
+    std::span<const LowRankProduct> low_rank;
+    bool accumulate;
+    Tensor y;
+  };
+  void panels(const Call& call) const;
+  void streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
+  void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
+  void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;
+  void add_streamed(Tensor x, Tensor w, float* sums, Tensor far, float* far_sums) const;
+  void add_copied(Tensor x, Tensor w, float* sums, std::byte* copy) const;
 
   int threads_;
   Isa isa_;

@@ -16,7 +16,8 @@ struct Chain {
 
 // chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane.
 template <class Set, int R, int O, typename W>
-inline void sum_chains(Rows<typename Set::X> x, const W* const (&w)[O], int64_t k, Chain<Set> (&chains)[R][O]) {
+[[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const W* const (&w)[O], int64_t k,
+                                              Chain<Set> (&chains)[R][O]) {
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
@@ -90,49 +91,66 @@ struct CachedTile {
   }
 };
 
-// All blocks for R rows and four outputs, a row of w after the other.
+// All blocks for R rows and four outputs of each of two products, a row of w after the other. `q` may have no outputs.
 template <class Set, int R>
 struct StreamedTile {
   static constexpr int64_t kDepth = cpu::kDepth<typename Set::X>;
   // Of a row of w before the next one's turn: long runs come faster from memory, unless x no longer stays in the cache.
   static constexpr int64_t kBlocks = R <= 2 ? 8 : 2;
-  template <typename W>
-  static void add(const RowsTimesRows<typename Set::X, W>& p) {
-    __m256 lanes[kBlocks][R][4];
+  static constexpr int kStreams = R * Set::kVectors <= 4 ? 2 : 1;  // at once, as far as there are registers
+  template <typename P>
+  static void add(const P& p, const P& q) {
+    __m256 lanes[2][kBlocks][R][4];
     for (int64_t begin = 0; begin < p.k; begin += kBlocks * kDepth) {
       const int64_t end = std::min(begin + kBlocks * kDepth, p.k);
 #pragma GCC unroll 4
       for (int o = 0; o < 4; ++o) {
-        const W* row = p.w.row(std::min<int64_t>(o, p.outputs - 1));
-        for (int64_t i = begin; i < end; i += kDepth) {
-          Chain<Set> chains[R][1];
-          const W* const ws[1] = {row + i};
-          sum_chains<Set, R, 1>(p.x.at(i), ws, std::min(kDepth, end - i), chains);
+        const auto* near = p.w.row(std::min<int64_t>(o, p.outputs - 1));
+        const decltype(near) rows[2] = {near, q.outputs > 0 ? q.w.row(std::min<int64_t>(o, q.outputs - 1)) : near};
+#pragma GCC unroll 2
+        for (int s = 0; s < 2; s += kStreams) {
+          for (int64_t i = begin; i < end; i += kDepth) {
+            Chain<Set> chains[R][kStreams];
+            std::remove_const_t<decltype(near)> ws[kStreams];
+#pragma GCC unroll 2
+            for (int j = 0; j < kStreams; ++j) ws[j] = rows[s + j] + i;
+            sum_chains<Set, R, kStreams>(p.x.at(i), ws, std::min(kDepth, end - i), chains);
 #pragma GCC unroll 8
-          for (int r = 0; r < R; ++r) lanes[(i - begin) / kDepth][r][o] = Set::fold(chains[r][0].part);
+            for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+              for (int j = 0; j < kStreams; ++j) {
+                lanes[s + j][(i - begin) / kDepth][r][o] = Set::fold(chains[r][j].part);
+              }
+            }
+          }
         }
       }
       for (int64_t block = 0; begin + block * kDepth < end; ++block) {
-        for (int r = 0; r < R; ++r) add_lanes<Set>(lanes[block][r], p.outputs, p.sums + r * p.pitch);
+        for (int r = 0; r < R; ++r) {
+          add_lanes<Set>(lanes[0][block][r], p.outputs, p.sums + r * p.pitch);
+          if (q.outputs > 0) add_lanes<Set>(lanes[1][block][r], q.outputs, q.sums + r * q.pitch);
+        }
       }
     }
   }
 };
 
 // The tile for as many rows as there are, at most R.
-template <template <int> class Tile, int R, typename P>
-inline void add_tile(const P& p) {
+template <template <int> class Tile, int R, typename... P>
+inline void add_tile(int64_t rows, const P&... p) {
   if constexpr (R > 1) {
-    if (p.rows < R) return add_tile<Tile, R - 1>(p);
+    if (rows < R) return add_tile<Tile, R - 1>(rows, p...);
   }
-  Tile<R>::add(p);
+  Tile<R>::add(p...);
 }
 
-// All tiles, four rows of w after the other.
+// All tiles, four rows of each w after the other. `p` has at least as many outputs as `q`.
 template <template <int> class Tile, int R, typename P>
-inline void add_tiles_along_w(const P& p) {
+inline void add_tiles_along_w(const P& p, const P& q) {
   for (int64_t o = 0; o < p.outputs; o += 4) {
-    for (int64_t t = 0; t < p.rows; t += R) add_tile<Tile, R>(p.part(t, R, o, 4));
+    for (int64_t t = 0; t < p.rows; t += R) {
+      add_tile<Tile, R>(p.rows - t, p.part(t, R, o, 4), q.part(t, R, std::min(o, q.outputs), 4));
+    }
   }
 }
 
@@ -140,7 +158,7 @@ inline void add_tiles_along_w(const P& p) {
 template <template <int> class Tile, int R, typename P>
 inline void add_tiles_along_x(const P& p) {
   for (int64_t t = 0; t < p.rows; t += R) {
-    for (int64_t o = 0; o < p.outputs; o += 4) add_tile<Tile, R>(p.part(t, R, o, 4));
+    for (int64_t o = 0; o < p.outputs; o += 4) add_tile<Tile, R>(p.rows - t, p.part(t, R, o, 4));
   }
 }
 
