@@ -1,0 +1,80 @@
+"""What lint lets pass, by name, and why."""
+
+_LAUNCH = "a kernel's arguments are what a launch copies to the device"
+_FOREIGN = "another library's signature"
+_OP = "the op's operands (kernels/backend.h): q, k, v, o, lse, their gradients, segments and shape"
+_LOOP = "an inner loop whose state would be copied into a struct at every call"
+_PLACE = "settings, what trains, and the mesh, device and memory it works on"
+_KERNEL = "one kernel: loads, products and stores share registers and shared memory"
+_PROGRAM = "a program for measuring or for tests, read from top to bottom"
+
+PARAMETERS = {
+    "kernels/backend.h": {"attention_backward": _OP},
+    "kernels/backend.cpp": {"Backend::attention_backward": _OP},
+    "kernels/cpu/attention_backward.cpp": {"CpuBackend::do_attention_backward": _OP, "Backward": _OP},
+    "kernels/cuda/attention_plans.cpp": {"CudaBackend::do_attention_backward": _OP},
+    "kernels/cpu/attention_tile.h": {"load_tile": _LOOP},
+    "kernels/cpu/tile.h": {"tile_product": _LOOP},
+    "kernels/cuda/gemv.cu": {"gemv_kernel": _LAUNCH},
+    "kernels/cuda/loss.cu": {"backward_kernel": _LAUNCH},
+    "kernels/cuda/move.cu": {"move_kernel": _LAUNCH},
+    "kernels/cuda/norm.cu": {"norm_kernel": _LAUNCH, "norm_backward_kernel": _LAUNCH},
+    "kernels/cuda/pointwise.cu": {"rope_kernel": _LAUNCH, "swiglu_backward_kernel": _LAUNCH},
+    "kernels/cuda/sampling.cu": {"sample_kernel": _LAUNCH, "log_probability_kernel": _LAUNCH},
+    "optim/optimizer.cpp": {"Optimizer::Optimizer": _PLACE},
+    "optim/optimizer.h": {"Optimizer": _PLACE},
+    "tests/cuda/emulation/cublaslt.cpp": {
+        "multiply": _FOREIGN,
+        "cublasLtMatmulAlgoGetHeuristic": _FOREIGN,
+        "cublasLtMatmulAlgoCheck": _FOREIGN,
+        "cublasLtMatmul": _FOREIGN,
+    },
+    "tests/cuda/emulation/runtime.cpp": {"cudaMemcpy2DAsync": _FOREIGN},
+    "tests/cuda/support/stand_in_driver.cpp": {"cuLibraryLoadData": _FOREIGN},
+    "tests/reference/reference.h": {"softmax_row": "the plain loop that every attention test reads"},
+}
+
+FUNCTION_LINES = {
+    "kernels/cuda/attention.cu": {"attention_kernel": _KERNEL},
+    "kernels/cuda/attention_backward.cu": {"key_gradient_kernel": _KERNEL},
+    "kernels/cuda/attention_decode.cu": {"decode_kernel": _KERNEL},
+    "kernels/cuda/low_rank.cu": {"low_rank_kernel": _KERNEL},
+    "tests/gpu/bench.cpp": {"pointwise": _PROGRAM, "products": _PROGRAM},
+    "tests/parallel/mesh_run.cpp": {"run": _PROGRAM},
+    "tests/cuda/support/cudnn_support.cpp": {"check_support": _PROGRAM},
+    "tests/kernels/op_call_test.cpp": {"TEST_F": "one list: every op with operands that do not fit"},
+    "tests/data/tokenizer_test.cpp": {"TEST": "one list: every way a tokenizer.json is refused"},
+}
+
+FILE_LINES = {
+    "kernels/backend.cpp": "every op's check, FLOPs and bytes, in the order of backend.h",
+    "kernels/base/hdf5.cpp": "the whole of HDF5 that is used, behind one header",
+    "tests/data/tokenizer_test.cpp": "every case of the one format",
+    "tests/e2e/using_test.py": "one made-up model for all verbs",
+    "tests/gpu/run": "one script that a machine with a GPU gets",
+}
+
+# Headers of plain structs and enums, with nothing to link: anybody may include them.
+LEAVES = {"configs/choices.h", "configs/schema.h", "kernels/tensor.h", "model/config.h"}
+INCLUDES = {
+    "kernels/devices/devices.cpp": {"kernels/cuda/weight.h": "how weights lie on a GPU, for plans where there is none"},
+    "kernels/cuda_module/cuda_module.h": {
+        "kernels/devices/devices.h": "what the table of the shared object is made of"
+    },
+}
+
+LINE_LENGTH = {
+    "data/pre_tokenizer.cpp": "Unicode classes and patterns as the format states them",
+    "data/tokenizer_json.cpp": "a pattern as the format states it",
+    "model/files/gguf_tokenizer.cpp": "a pattern as the format states it",
+    "tests/files/config_test.cpp": "a config.json as it was published",
+    "tests/files/adapter_test.cpp": "an adapter_config.json as it was published",
+    "tests/files/safetensors_test.cpp": "a header's bytes in one string",
+}
+
+# Where a word that is banned elsewhere is a term of the code.
+WORDS = {
+    "kernels/cuda/": {"strip", "margin"},  # the layout of an adapted weight in a GPU's memory
+    "tests/": {"strip", "margin"},
+    "tests/lint/": None,  # the list of the words itself
+}

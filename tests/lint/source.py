@@ -1,0 +1,106 @@
+"""What lint reads of a C++ file: its functions, with their lines and parameters. No parser: braces, parentheses and the
+words before them, which is enough for a tree that clang-format has written."""
+
+import collections
+import re
+
+Function = collections.namedtuple("Function", "name line lines parameters")
+_NOT_NAMES = {"alignas", "decltype", "requires", "sizeof", "__launch_bounds__"}
+_SCOPE = re.compile(r"\b(namespace|struct|class|enum|union|extern)\b[^()=]*$")
+
+
+def blank(text):
+    """The text with comments, strings and preprocessor lines made spaces, so that only code is left."""
+    spaces = lambda match: re.sub(r"[^\n]", " ", match[0])
+    pattern = (
+        r'R"(\w*)\(.*?\)\1"'  # raw strings
+        r"|//[^\n]*|/\*.*?\*/"
+        r'|"(?:\\.|[^"\\\n])*"'
+        r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'"  # not a digit separator
+        r"|^[ \t]*#(?:[^\n]*\\\n)*[^\n]*"
+    )
+    return re.sub(pattern, spaces, text, flags=re.S | re.M)
+
+
+def _closing(code, at):
+    """The index behind the bracket that closes the one at `at`."""
+    depth = 0
+    for i in range(at, len(code)):
+        depth += (code[i] in "([{") - (code[i] in ")]}")
+        if depth == 0:
+            return i + 1
+    return len(code)
+
+
+def _line(code, start):
+    """The line on which the statement from `start` on begins."""
+    text = code[start:]
+    label = re.match(r"\s*(?:public|private|protected)\s*:", text)
+    skipped = label.end() if label else 0
+    return code.count("\n", 0, start + skipped + len(text[skipped:]) - len(text[skipped:].lstrip())) + 1
+
+
+def _parameters(inside):
+    """How many parameters a parenthesised list has; commas in nested brackets and templates are not its own."""
+    depth, commas = 0, 0
+    for before, char in zip(" " + inside, inside):
+        depth += (char in "([{<") - (char in ")]}" or char == ">" and before != "-")
+        commas += char == "," and depth == 0
+    return commas + 1 if inside.strip() not in ("", "void") else 0
+
+
+def _signature(statement):
+    """(name, parameters) where a statement declares or defines a function, else None."""
+    template = re.match(r"\s*template\s*<", statement)
+    if template:  # its own parentheses are none of the function's
+        depth = 0
+        for i in range(template.end() - 1, len(statement)):
+            depth += (statement[i] == "<") - (statement[i] == ">")
+            if depth == 0:
+                return _signature(statement[i + 1 :])
+    for match in re.finditer(r"((?:\w+::)*(?:operator\s*(?:\(\)|[^\s\w(]+|\w+)|~?\w+))\s*\(", statement):
+        name, before = match[1], statement[: match.start()]
+        if name in _NOT_NAMES or re.search(r"=|\busing\b", before) or name.startswith("DROVER_"):
+            continue
+        end = _closing(statement, match.end() - 1)
+        after = statement[end:].strip()
+        if re.fullmatch(
+            r"(const|noexcept|override|final|&|&&|->[^{;]*|= ?0|= ?default|= ?delete|:.*|\s)*", after, re.S
+        ):
+            return name, _parameters(statement[match.end() : end - 1])
+    return None
+
+
+def _scan(code, i, end, found):
+    """Adds the functions between i and end, which are a scope: a file's, a namespace's, a class's."""
+    start = i
+    while i < end:
+        if code[i] in "([":
+            i = _closing(code, i)
+            continue
+        if code[i] == ";":
+            signature = _signature(code[start:i])
+            if signature:
+                found.append(Function(signature[0], _line(code, start), 0, signature[1]))
+            start = i + 1
+        elif code[i] == "{":
+            statement, close = code[start:i], _closing(code, i)
+            signature = None if _SCOPE.search(statement) else _signature(statement)
+            if _SCOPE.search(statement) and "enum" not in statement:
+                _scan(code, i + 1, close - 1, found)
+                start = close
+            elif signature and code[close:].lstrip()[:1] not in (",", "{"):  # those follow a member's initialiser
+                lines = code.count("\n", 0, close) + 2 - _line(code, start)
+                found.append(Function(signature[0], _line(code, start), lines, signature[1]))
+                start = close
+            i = close
+            continue
+        i += 1
+
+
+def functions(text):
+    """Every function that is defined or declared; a declaration has 0 lines. Lambdas count with what holds them."""
+    found = []
+    code = blank(text)
+    _scan(code, 0, len(code), found)
+    return found
