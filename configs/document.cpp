@@ -19,7 +19,7 @@ struct Finding {
 };
 
 // Walks the events of one document before any node is built. What is thrown is too large to go on with.
-class Census : public YAML::EventHandler {
+class TrapFinder : public YAML::EventHandler {
  public:
   std::vector<Finding> findings;
 
@@ -96,9 +96,9 @@ class Census : public YAML::EventHandler {
 YAML::Node parse_document(const std::string& text, std::vector<Finding>& findings) {
   std::istringstream stream(text);
   YAML::Parser parser(stream);
-  Census census;
-  parser.HandleNextDocument(census);
-  findings = census.findings;
+  TrapFinder finder;
+  parser.HandleNextDocument(finder);
+  findings = finder.findings;
   if (parser)
     findings.push_back({YAML::Mark::null_mark(), "a recipe is one document; leave out the line --- between two"});
   return YAML::Load(text);

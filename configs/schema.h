@@ -253,7 +253,7 @@ struct LogSection {
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "a progress line every so many steps", .least = 1, .most = 1e9});
-    v("profile", profile, {.help = "print where the time of a step went"});
+    v("profile", profile, {.help = "print how long each part of a step took"});
   }
 };
 

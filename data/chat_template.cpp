@@ -161,8 +161,8 @@ void render_llama3(const std::vector<Message>& dialog, bool dated, const RenderO
 }  // namespace
 
 std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
-  const fs::path beside = directory / "chat_template.jinja", config = directory / "tokenizer_config.json";
-  if (fs::exists(beside)) return recognise(read_text(beside, size_t{4} << 20), beside);
+  const fs::path file = directory / "chat_template.jinja", config = directory / "tokenizer_config.json";
+  if (fs::exists(file)) return recognise(read_text(file, size_t{4} << 20), file);
   if (!fs::exists(config)) return std::nullopt;
   try {
     const nlohmann::json j = nlohmann::json::parse(read_text(config, size_t{64} << 20));

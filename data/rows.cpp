@@ -120,7 +120,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
     }
     const std::string complaint = fmt::format("{}:{}: {}", file.string(), number, reason);
     if (bad_rows == BadRows::error)
-      fail(Fault::bad_data, "{}; mend the row{}", complaint,
+      fail(Fault::bad_data, "{}; fix the row{}", complaint,
            format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
     ++report.skipped;
     if (passed_over) passed_over(number, reason);

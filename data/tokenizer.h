@@ -1,6 +1,6 @@
 // Text ↔ token ids, as Hugging Face `tokenizers` gives them: byte-level BPE from tokenizer.json, or from Meta's
 // tokenizer.model. Immutable and safe to share between threads. Ids of special tokens come from `special` and
-// `encode_special` only: no text that goes through `encode` yields one.
+// `encode_special` only: no text given to `encode` yields one.
 #pragma once
 #include <array>
 #include <cstdint>

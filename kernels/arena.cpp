@@ -15,7 +15,7 @@ Arena::~Arena() {
   if (block_ != nullptr) memory_.release(block_, capacity_);
 }
 
-Arena& Arena::far_end() {
+Arena& Arena::second_stack() {
   require(near_ == nullptr, "a block has two ends");
   if (!far_) far_.reset(new Arena(FarEnd{*this}));
   return *far_;

@@ -22,7 +22,7 @@ class Memory {
   virtual int64_t process_bytes(int64_t bytes) const {
     return bytes;
   }                                                         // how many of a block's bytes are the process's own memory
-  virtual int64_t free_bytes() const { return INT64_MAX; }  // how many more can be had beside the process's own
+  virtual int64_t free_bytes() const { return INT64_MAX; }  // how many more can be had, the process's own not counted
   virtual int64_t held_bytes() const { return 0; }          // of blocks that are not the process's own
 };
 
@@ -40,9 +40,9 @@ class Arena {
   static int64_t bytes_of(int64_t rows, int64_t cols, DType dtype, int64_t pitch = 0) {  // what such a tensor takes
     return (rows * (pitch == 0 ? cols : pitch) * size_of(dtype) + kAlign - 1) / kAlign * kAlign;
   }
-  // Takes from the other end of the same block, for a second stack of frames beside this one's. Capacity and peak are
+  // Takes from the other end of the same block, for a second stack of frames. Capacity and peak are
   // of both ends together, and asked of this one.
-  Arena& far_end();
+  Arena& second_stack();
   // For plans: every tensor of this end from now on takes so many bytes more than it needs.
   void add_to_each(int64_t bytes) { extra_ = bytes; }
   int64_t used_bytes() const { return used_; }  // of this end

@@ -133,7 +133,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual Memory& memory() = 0;
-  virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds beside the arenas
+  virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds, the arenas not counted
   virtual BackendTraits traits() const { return {}; }
   virtual bool enqueues() const {
     return false;
@@ -177,7 +177,7 @@ class Backend {
   // v, a may be empty.
   void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
   // For each term, dy_m being its columns of dy:  v_m = scale·dy_m·b,  grad_b += dy_mᵀ·u.  v (T,≥ Σ r) float: the
-  // terms' v_m side by side, then zeros; it may lie beside dy in one memory. Unless it is overridden, two products a
+  // terms' v_m side by side, then zeros; it may lie next to dy in one memory. Unless it is overridden, two products a
   // term.
   void low_rank_backward(Tensor dy, std::span<const LowRankGradient> terms, Tensor v);
 

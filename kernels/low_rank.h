@@ -39,7 +39,7 @@ struct LowRankTerms {
   Tensor dropped;  // (T, in) of x's dtype, overwritten: a term's drop(x); empty where no term has a mask
 };
 
-// What one term takes part in when its linear goes backward; its outputs are columns [column, column + b.rows) of dy.
+// What one term takes part in in its linear's backward; its outputs are columns [column, column + b.rows) of dy.
 struct LowRankGradient {
   Tensor u;         // (T, r) float, as the forward had it
   Tensor b;         // (out of this member, r) float

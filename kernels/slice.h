@@ -1,4 +1,4 @@
-// A named matrix of the whole program, and the part of it that this rank holds in a flat buffer, beside the parts of
+// A named matrix of the whole program, and the part of it that this rank holds in a flat buffer, next to the parts of
 // others. What a model names, an optimizer updates and a checkpoint saves, none of them knowing the others.
 #pragma once
 #include <algorithm>

@@ -1,5 +1,5 @@
 // A frozen matrix (out,in) in a device's memory. How its elements lie there is its backend's own: only load_weight,
-// linear, linear_dx and embedding (kernels/backend.h) touch them. What a weight says of itself is what goes well with
+// linear, linear_dx and embedding (kernels/backend.h) touch them. What a weight says of itself is what fits
 // it: how to allocate the rows that it multiplies, and where an adapter's copies for it may lie.
 #pragma once
 #include <cstdint>

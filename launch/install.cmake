@@ -1,5 +1,6 @@
-# `cmake --install BUILD --prefix PREFIX`: a tree that can be moved. launch/run finds the program from its own place in it, the program finds its CUDA
-# backend in ../lib, and that finds CUDA's libraries beside itself or where they were when it was built.
+# `cmake --install BUILD --prefix PREFIX`: a tree that can be moved. launch/run finds the program from its own place in
+# it, the program finds its CUDA backend in ../lib, and that finds CUDA's libraries next to itself or where they were
+# when it was built.
 set_target_properties(drover PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
 install(TARGETS drover RUNTIME DESTINATION bin)
 if(DROVER_HAS_CUDA)

@@ -193,6 +193,46 @@ std::vector<ordered_json> all_cards(const Process& process) {
        silent.size() == 1 ? "its node" : "their nodes");
 }
 
+struct Report {
+  const std::vector<ordered_json>& cards;  // of every rank
+  const MeshShape& shape;
+  const std::vector<Speed>& speeds;
+  const std::vector<std::string>& advice;  // empty: ready
+};
+
+void print_json(const Report& r) {
+  ordered_json axes = ordered_json::array();
+  for (const Speed& s : r.speeds)
+    axes.push_back({{"axis", s.axis},
+                    {"size", s.size},
+                    {"spans_nodes", s.spans_nodes},
+                    {"all_reduce_gb_per_second", s.all_reduce},
+                    {"send_gb_per_second", s.send}});
+  std::cout
+      << ordered_json{{"ready", r.advice.empty()}, {"ranks", r.cards}, {"axes", axes}, {"advice", r.advice}}.dump()
+      << '\n';
+}
+
+void print_text(const Report& r) {
+  for (size_t rank = 0; rank < r.cards.size(); ++rank) {
+    const ordered_json& c = r.cards[rank];
+    std::cout << fmt::format("rank {}: node {}, GPU {}{}, NUMA node {}, driver {}, {}build {}, {} threads\n", rank,
+                             c["node"].get<std::string>(), c["gpu"].get<std::string>(),
+                             c["uuid"].get<std::string>().empty() ? "" : " " + c["uuid"].get<std::string>(),
+                             c["numa"].get<int>(), c["driver"].get<std::string>(),
+                             c["libraries"].get<std::string>().empty() ? "" : c["libraries"].get<std::string>() + ", ",
+                             c["build"].get<std::string>(), c["threads"].get<int>());
+  }
+  std::cout << nodes_of(r.cards, r.shape);
+  for (const Speed& s : r.speeds) {
+    std::cout << fmt::format(
+        "{}: {} ranks{}: all-reduce {:.2f} GB/s, send {:.2f} GB/s ({} MiB, slowest group, median of {})\n", s.axis,
+        s.size, s.spans_nodes ? " across nodes" : " within a node", s.all_reduce, s.send, kProbeBytes >> 20, kRepeats);
+  }
+  for (const std::string& line : r.advice) std::cout << "NOT READY: " << line << '\n';
+  if (r.advice.empty()) std::cout << "ready: " << r.cards.size() << (r.cards.size() == 1 ? " rank\n" : " ranks\n");
+}
+
 }  // namespace
 
 Exit diagnose_ranks(const Process& process, const std::string& recipe_file, bool json) {
@@ -228,38 +268,11 @@ Exit diagnose_ranks(const Process& process, const std::string& recipe_file, bool
       advice.push_back(recipe_file.empty() ? "tp spans nodes" : cost_of_tp(recipe, shape, s.all_reduce));
     }
   });
-  const Exit code = advice.empty() ? Exit::done : Exit::missing_input;
-  if (world.rank() != 0) return code;
-  if (json) {
-    ordered_json axes = ordered_json::array();
-    for (const Speed& s : speeds)
-      axes.push_back({{"axis", s.axis},
-                      {"size", s.size},
-                      {"spans_nodes", s.spans_nodes},
-                      {"all_reduce_gb_per_second", s.all_reduce},
-                      {"send_gb_per_second", s.send}});
-    std::cout << ordered_json{{"ready", advice.empty()}, {"ranks", cards}, {"axes", axes}, {"advice", advice}}.dump()
-              << '\n';
-    return code;
+  if (world.rank() == 0) {
+    const Report report{cards, shape, speeds, advice};
+    json ? print_json(report) : print_text(report);
   }
-  for (size_t r = 0; r < cards.size(); ++r) {
-    const ordered_json& c = cards[r];
-    std::cout << fmt::format("rank {}: node {}, GPU {}{}, NUMA node {}, driver {}, {}build {}, {} threads\n", r,
-                             c["node"].get<std::string>(), c["gpu"].get<std::string>(),
-                             c["uuid"].get<std::string>().empty() ? "" : " " + c["uuid"].get<std::string>(),
-                             c["numa"].get<int>(), c["driver"].get<std::string>(),
-                             c["libraries"].get<std::string>().empty() ? "" : c["libraries"].get<std::string>() + ", ",
-                             c["build"].get<std::string>(), c["threads"].get<int>());
-  }
-  std::cout << nodes_of(cards, shape);
-  for (const Speed& s : speeds) {
-    std::cout << fmt::format(
-        "{}: {} ranks{}: all-reduce {:.2f} GB/s, send {:.2f} GB/s ({} MiB, slowest group, median of {})\n", s.axis,
-        s.size, s.spans_nodes ? " across nodes" : " within a node", s.all_reduce, s.send, kProbeBytes >> 20, kRepeats);
-  }
-  for (const std::string& line : advice) std::cout << "NOT READY: " << line << '\n';
-  if (advice.empty()) std::cout << "ready: " << world.size() << (world.size() == 1 ? " rank\n" : " ranks\n");
-  return code;
+  return advice.empty() ? Exit::done : Exit::missing_input;
 }
 
 }  // namespace drover

@@ -1,5 +1,5 @@
 // A sum over tp that a linear has started. `co_await` waits for it, and adds it to the residual where there is one;
-// where the sum is overlapped, the other part's pass goes on meanwhile. What it is made of is freed with it.
+// where the sum is overlapped, the other part's pass continues meanwhile. What it is made of is freed with it.
 #pragma once
 #include <coroutine>
 #include <memory>

@@ -22,7 +22,7 @@ class [[nodiscard]] Task {
   };
   struct promise_type {
     promise_type* root = this;  // the outermost task, which is the one that is resumed
-    Handle innermost;           // of the root: where it goes on
+    Handle innermost;           // of the root: where it resumes
     Handle outer;               // null: this is the root
     std::exception_ptr failure;
     Task get_return_object() {

@@ -1,5 +1,5 @@
 // The one exception type, and what kinds of faults there are.
-// `fail` is for what a user can mend (what is wrong, where, what is allowed, what to do);
+// `fail` is for what a user can fix (what is wrong, where, what is allowed, what to do);
 // `require` (require.h) is for our own invariants and names the line that broke.
 #pragma once
 #include <fmt/format.h>
@@ -12,7 +12,7 @@
 
 namespace drover {
 
-// What went wrong, in kinds that a caller can tell apart. launch/ gives each its exit code.
+// What failed, in kinds that a caller can tell apart. launch/ gives each its exit code.
 enum class Fault : uint8_t {
   usage,     // asked for in a way that cannot be done
   bad_data,  // data, a model or an adapter

@@ -6,7 +6,8 @@
 
 namespace drover {
 
-// The code with which the process ends by a fault that no caller hears of; set before threads start, 70 until then.
+// The code with which the process ends by a fault that no caller hears of; set before threads start, `internal` until
+// then.
 void set_exit_codes(int (*code_of)(Fault));
 [[noreturn]] void end_process(Fault fault);  // at once, from any thread
 

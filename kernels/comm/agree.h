@@ -13,7 +13,7 @@ namespace drover {
 void agree_or_throw(Communicator& world, const std::optional<Error>& mine);
 
 // Runs `work` on every rank and agrees on its outcome. Only an Error, or one of the file system (io), is agreed on:
-// anything else flies on, and the caller aborts the job.
+// anything else propagates, and the caller aborts the job.
 template <typename Work>
 void together(Communicator& world, Work&& work) {
   std::optional<Error> error;

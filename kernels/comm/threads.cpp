@@ -17,7 +17,7 @@ namespace drover {
 
 namespace {
 
-// What the threads of a job share beside their groups: whether somebody failed.
+// What the threads of a job share besides their groups: whether somebody failed.
 struct Job {
   std::mutex mutex;
   std::condition_variable changed;

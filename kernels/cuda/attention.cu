@@ -1,5 +1,5 @@
 // Attention forward in tiles of 64 queries × 64 keys with an online softmax: a block takes one query tile of one head,
-// and goes over the keys it sees. Keys and values take turns in one tile of shared memory. Source: Dao 2023
+// and walks over the keys it sees. Keys and values take turns in one tile of shared memory. Source: Dao 2023
 // (FlashAttention-2).
 #include "kernels/cuda/attention_tile.h"
 

@@ -1,6 +1,6 @@
 // Attention's gradients in tiles, p recomputed from lse:
 //   ds = p∘(dO·Vᵀ - delta),  dq = scale·ds·K,  dk = scale·dsᵀ·Q,  dv = pᵀ·dO,  delta = Σ dO∘O.
-// One kernel takes query tiles and writes dq, another takes key tiles and goes over the heads of the group and their
+// One kernel takes query tiles and writes dq, another takes key tiles and walks over the heads of the group and their
 // query tiles: every sum is one thread's, in one order, and delta is formed where it is needed, so there is no
 // workspace. Source: Dao 2023 (FlashAttention-2).
 #include "kernels/cuda/attention_tile.h"

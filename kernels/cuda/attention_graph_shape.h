@@ -54,7 +54,7 @@ std::optional<GraphShape> equal_shape(const AttentionCall& call);
 inline constexpr int64_t kLeastDecodedKeys = 1024;
 std::optional<GraphShape> decode_shape(const AttentionCall& call);
 
-// The different pitches of a shape: a ragged tensor is told where its documents begin in elements, so each pitch has
+// The different pitches of a shape: a ragged tensor gets its documents' beginnings in elements, so each pitch has
 // its own table.
 std::vector<int64_t> offset_pitches(const GraphShape& shape);
 // int32 lengths[documents], then per pitch int64 begins[documents + 1], each part padded to 16 bytes. The byte offsets

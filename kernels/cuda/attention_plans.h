@@ -30,7 +30,7 @@ struct AttentionSettings {
   bool deterministic = false;
   bool own_kernels_only = false;
   std::function<void(const std::string&)> log =
-      {};  // told once when cuDNN refuses a call that it should take; without one, the program's log
+      {};  // called once when cuDNN refuses a call that it should take; without one, the program's log
 };
 
 class CudaAttention {

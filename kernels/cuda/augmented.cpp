@@ -1,4 +1,4 @@
-// Recognises low-rank terms that lie beside or below their base operands (weight.h), by addresses alone.
+// Recognises low-rank terms that lie to the right of or below their base operands (weight.h), by addresses alone.
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/weight.h"
 

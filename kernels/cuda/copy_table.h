@@ -1,4 +1,4 @@
-// Many copies in one launch: f32 parameters to their copies in the computing dtype. The table of them goes to the
+// Many copies in one launch: f32 parameters to their copies in the computing dtype. The table of them is copied to the
 // device once and is kept while it stays the same.
 #pragma once
 #include <span>

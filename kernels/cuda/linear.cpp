@@ -1,5 +1,5 @@
-// Linears and products: a streaming kernel for a few rows, else cuBLASLt. What that does not take goes through fp32
-// panels: two dtypes in one product, and bf16 results to which several products add up, rounded once. No step of a
+// Linears and products: a streaming kernel for a few rows, else cuBLASLt. What that does not take is multiplied through
+// fp32 panels: two dtypes in one product, and bf16 results to which several products add up, rounded once. No step of a
 // model needs them: its inputs are of one dtype and its low-rank terms lie in strips (weight.h), so that each linear is
 // one product.
 #include <algorithm>
@@ -93,7 +93,7 @@ std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape
     Tensor below = weight.below();
     below.cols = below.pitch;
     zero(below);
-    zero(weight.beside());
+    zero(weight.strip_columns());
   }
   return made;
 }

@@ -98,8 +98,8 @@ template <int Tiles>
 __global__ void __launch_bounds__(kThreads, 2) low_rank_kernel(const Work work) {
   constexpr int kSteps = steps_across(Tiles), kNarrow = narrow_pitch(Tiles), kRank = Tiles * kTensorTile;
   bf16* const tiles = reinterpret_cast<bf16*>(dynamic_shared());  // dy: kStages steps
-  bf16* const u_tiles = tiles + kStages * kStepElements;          // u beside the rows of up to kStages rows of steps
-  bf16* const b_tile = u_tiles + kStages * kStepRows * kNarrow;   // b beside the block's columns
+  bf16* const u_tiles = tiles + kStages * kStepElements;          // u next to the rows of up to kStages rows of steps
+  bf16* const b_tile = u_tiles + kStages * kStepRows * kNarrow;   // b next to the block's columns
   const int warp = threadIdx.x / kWarp;
   const Term term = term_of_block(work, static_cast<int>(blockIdx.x));
   const int first_column = (static_cast<int>(blockIdx.x) - term.first_block) * columns_of_block(Tiles);
@@ -268,7 +268,7 @@ __global__ void __launch_bounds__(kAddThreads)
 }
 
 constexpr int64_t kMostColumns = int64_t{1}
-                                 << 18;  // so that the partial sums of a block of rows fit beside those of its rows
+                                 << 18;  // so that the partial sums of a block of rows fit next to those of its rows
 
 bool on_16_bytes(Tensor t) {
   return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && (t.rows <= 1 || t.pitch * size_of(t.dtype) % 16 == 0);

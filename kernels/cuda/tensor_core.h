@@ -1,6 +1,6 @@
-// Products of 16 × 16 tiles on the tensor cores, bf16 to fp32, and copies to shared memory that run beside arithmetic.
-// All lanes of a warp take part in each call. A tile lies in shared memory on a 16-byte boundary, as do its rows;
-// `pitch` is in elements. Source: PTX ISA, ldmatrix and mma.m16n8k16.
+// Products of 16 × 16 tiles on the tensor cores, bf16 to fp32, and copies to shared memory that overlap with
+// arithmetic. All lanes of a warp take part in each call. A tile lies in shared memory on a 16-byte boundary, as do its
+// rows; `pitch` is in elements. Source: PTX ISA, ldmatrix and mma.m16n8k16.
 #pragma once
 #include "kernels/tensor.h"
 

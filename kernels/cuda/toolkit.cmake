@@ -40,7 +40,9 @@ find_library(DROVER_NCCL NAMES nccl libnccl.so.2 HINTS ${CUDA_ROOTS} PATH_SUFFIX
 find_path(DROVER_CUDNN_FRONTEND cudnn_frontend.h HINTS ${CUDA_ROOTS} PATH_SUFFIXES include)
 
 set(MISSING "")
-foreach(PART DROVER_NVCC DROVER_CUBLASLT_INCLUDE DROVER_CUBLASLT DROVER_CUDART DROVER_CUDNN_INCLUDE DROVER_CUDNN DROVER_NVRTC DROVER_CUDNN_FRONTEND DROVER_NCCL_INCLUDE DROVER_NCCL)
+foreach(PART
+    DROVER_NVCC DROVER_CUBLASLT_INCLUDE DROVER_CUBLASLT DROVER_CUDART DROVER_CUDNN_INCLUDE DROVER_CUDNN DROVER_NVRTC
+    DROVER_CUDNN_FRONTEND DROVER_NCCL_INCLUDE DROVER_NCCL)
   if(NOT ${PART})
     list(APPEND MISSING ${PART})
   endif()
@@ -48,14 +50,17 @@ endforeach()
 if(MISSING)
   string(REPLACE ";" " " MISSING "${MISSING}")
   if(DROVER_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "DROVER_CUDA=ON, and these are not found: ${MISSING}. Run launch/cuda-toolkit, which installs them, or name a toolkit with -DDROVER_CUDA_TOOLKIT=DIR")
+    message(FATAL_ERROR "DROVER_CUDA=ON, and these are not found: ${MISSING}. "
+            "Run launch/cuda-toolkit, which installs them, or name a toolkit with -DDROVER_CUDA_TOOLKIT=DIR")
   endif()
   message(STATUS "CUDA backend: left out (not found: ${MISSING}; launch/cuda-toolkit installs them)")
   return()
 endif()
 
 set(CMAKE_CUDA_COMPILER ${DROVER_NVCC})
-set(CMAKE_CUDA_ARCHITECTURES OFF)  # named below, with the standard: CMake 3.25 knows neither of this compiler. Without -fmad=false, bits would depend on the instance of a kernel.
+# The architecture is named below, with the standard: CMake 3.25 knows neither of this compiler. Without -fmad=false,
+# bits would depend on the instance of a kernel.
+set(CMAKE_CUDA_ARCHITECTURES OFF)
 set(CMAKE_CUDA_FLAGS "-std=c++20 -gencode arch=compute_90a,code=sm_90a -fmad=false" CACHE STRING "")
 enable_language(CUDA)
 set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
@@ -65,8 +70,11 @@ set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/kernels/cuda/compile ${CMAK
 set(DROVER_HAS_CUDA TRUE)
 
 add_library(drover_cuda_libraries INTERFACE)
-target_include_directories(drover_cuda_libraries SYSTEM INTERFACE ${DROVER_CUBLASLT_INCLUDE} ${DROVER_CUDNN_INCLUDE} ${DROVER_NCCL_INCLUDE} ${DROVER_CUDNN_FRONTEND})
-target_link_libraries(drover_cuda_libraries INTERFACE ${DROVER_CUDART} ${DROVER_CUBLASLT} ${DROVER_CUDNN} ${DROVER_NVRTC} Threads::Threads ${CMAKE_DL_LIBS} rt)
+target_include_directories(drover_cuda_libraries SYSTEM INTERFACE
+  ${DROVER_CUBLASLT_INCLUDE} ${DROVER_CUDNN_INCLUDE} ${DROVER_NCCL_INCLUDE} ${DROVER_CUDNN_FRONTEND})
+target_link_libraries(drover_cuda_libraries INTERFACE
+  ${DROVER_CUDART} ${DROVER_CUBLASLT} ${DROVER_CUDNN} ${DROVER_NVRTC} Threads::Threads ${CMAKE_DL_LIBS} rt)
 # NVRTC looks for its built-ins by name only; with RPATH (not RUNPATH) they are found where NVRTC was.
 target_link_options(drover_cuda_libraries INTERFACE -Wl,--disable-new-dtags)
-message(STATUS "CUDA backend: ${DROVER_NVCC}, ${DROVER_CUBLASLT}, ${DROVER_CUDNN}, cudnn-frontend in ${DROVER_CUDNN_FRONTEND}")
+message(STATUS "CUDA backend: ${DROVER_NVCC}, ${DROVER_CUBLASLT}, ${DROVER_CUDNN}, "
+        "cudnn-frontend in ${DROVER_CUDNN_FRONTEND}")

@@ -1,5 +1,5 @@
 // Host → device on a stream of its own: behind the ops that were enqueued before, while those that come later run. Who
-// needs the rows has the compute stream wait for them, and the host goes on.
+// needs the rows has the compute stream wait for them, and the host continues.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -1,5 +1,5 @@
 // How frozen weights lie in a GPU's memory, known without one, so that plans have it too. An adapted weight has a strip
-// beside it for B and one below it for A, as wide as the rank rounded up to the depth of cuBLASLt's tiles, which it
+// to its right for B and one below it for A, as wide as the rank rounded up to the depth of cuBLASLt's tiles, which it
 // would take anyway, so that the rows of what is widened still begin on 128-byte boundaries. Where x and dy have such a
 // strip, for u and v, the low-rank term rides in the linear's product (augmented.cpp): [x | u]·[W | B]ᵀ and
 // [dy | v]·[W ; A]. What the rank leaves of a strip is zero.
@@ -20,12 +20,12 @@ class StripWeight : public DenseWeight {
   int64_t x_pitch() const override { return in() + strip_; }
   int64_t dy_pitch() const override { return out() + strip_; }
   Tensor room_for_a() const override { return strip_ == 0 ? Tensor{} : below().rows_from(0, adapter_rank()); }
-  Tensor room_for_b() const override { return strip_ == 0 ? Tensor{} : beside().columns(0, adapter_rank()); }
+  Tensor room_for_b() const override { return strip_ == 0 ? Tensor{} : strip_columns().columns(0, adapter_rank()); }
   Tensor room_for_v(Tensor dy) const override {
     return strip_ == 0 || dy.pitch < dy.cols + strip_ ? Tensor{} : dy.columns(dy.cols, strip_);
   }
-  Tensor below() const { return values.rows_from(out(), strip_); }  // (strip, in)
-  Tensor beside() const { return values.columns(in(), strip_); }    // (out, strip)
+  Tensor below() const { return values.rows_from(out(), strip_); }       // (strip, in)
+  Tensor strip_columns() const { return values.columns(in(), strip_); }  // (out, strip)
 
  private:
   int64_t strip_;

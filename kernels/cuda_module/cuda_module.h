@@ -1,4 +1,4 @@
-// The CUDA backend is a shared object, libdrover_cuda.so, beside the program or in ../lib: it is loaded when a GPU is
+// The CUDA backend is a shared object, libdrover_cuda.so, next to the program or in ../lib: it is loaded when a GPU is
 // asked for and there is a driver, so that a run on CPUs neither needs CUDA's libraries nor carries their memory (110
 // MB a process). This table is what the program finds in it; what both contain (logging, errors) is the program's.
 #pragma once

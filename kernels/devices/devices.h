@@ -10,7 +10,7 @@
 namespace drover {
 
 struct CudaStatus {
-  bool built = false;   // the CUDA backend lies beside this program (cuda_module.h)
+  bool built = false;   // the CUDA backend lies next to this program (cuda_module.h)
   bool usable = false;  // and this machine has a GPU and driver it runs on
   std::string why_not;  // what is missing, and what to do; empty where usable
   int devices = 0;      // GPUs that this process sees

@@ -27,8 +27,8 @@ ncclConfig_t without_blocking() {
 
 Link::Link(const Api& api, std::shared_ptr<Communicator> world, cuda::CudaBackend& backend, int device)
     : api_(api), world_(std::move(world)), backend_(backend) {
-  // What others wait for goes before this rank's own computing: a product that is ready at the same time would fill the
-  // device.
+  // What others wait for comes before this rank's own computing: a product that is ready at the same time would fill
+  // the device.
   int least = 0, greatest = 0;
   cuda::check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
   for (cudaStream_t* stream : {&messages_, &sums_})
@@ -67,7 +67,7 @@ ncclComm_t Link::init(int size, int rank, const ncclUniqueId& id) {
   ncclComm_t& comm = comms_.emplace_back(nullptr);
   const ncclResult_t result = api_.init(&comm, size, id, rank, &config);
   if (comm != nullptr) watch_->add(comm, "world");
-  settle(comm, "world: NCCL's start", result);
+  finish(comm, "world: NCCL's start", result);
   return comm;
 }
 
@@ -75,17 +75,17 @@ ncclComm_t Link::split(ncclComm_t parent, int color, int key, const std::string&
   ncclConfig_t config = without_blocking();
   ncclComm_t& handle = comms_.emplace_back(nullptr);
   const std::string text = axis + ": NCCL's split";
-  settle(parent, text, api_.split(parent, color, key, &handle, &config));
+  finish(parent, text, api_.split(parent, color, key, &handle, &config));
   // Another thread of NCCL writes the handle, some time after the parent reports success (seen with 2.28 on an H200).
   ncclComm_t comm = nullptr;
   for (Deadline deadline; (comm = std::atomic_ref(handle).load()) == nullptr; deadline.pause()) {
-    settle(parent, text, ncclInProgress);
+    finish(parent, text, ncclInProgress);
     if (deadline.passed())
       fail_with(Fault::rank_hangs, fmt::format("{} gave no communicator in {:g} s; DROVER_COMM_TIMEOUT_S sets the time",
                                                text, comm_deadline_seconds()));
   }
   watch_->add(comm, axis);
-  settle(comm, text, ncclInProgress);
+  finish(comm, text, ncclInProgress);
   return comm;
 }
 
@@ -96,11 +96,11 @@ void Link::call(ncclComm_t comm, const std::string& text, cudaStream_t stream,
   } catch (const Error& error) {
     report(error);
   }
-  settle(comm, text, issue());
+  finish(comm, text, issue());
   watch_->issued(stream);
 }
 
-void Link::settle(ncclComm_t comm, const std::string& text, ncclResult_t result) {
+void Link::finish(ncclComm_t comm, const std::string& text, ncclResult_t result) {
   Deadline deadline;
   while (result == ncclInProgress) {
     try {

@@ -31,7 +31,7 @@ class Link {
   char* scratch(int64_t bytes);  // device memory that grows, for one call at a time
 
  private:
-  void settle(ncclComm_t comm, const std::string& text, ncclResult_t result);
+  void finish(ncclComm_t comm, const std::string& text, ncclResult_t result);
   [[noreturn]] void fail_with(Fault fault, const std::string& words);
   [[noreturn]] void report(const Error& error);
 

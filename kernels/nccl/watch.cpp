@@ -138,6 +138,26 @@ void Watch::fail_now(Fault fault, std::string words) {
 void Watch::run() {
   cudaSetDevice(settings_.device);
   std::unique_lock lock(mutex_);
+  watch_calls(lock);
+  if (!failure_) return;
+  if (stuck_.empty()) stuck_ = oldest();
+  // A call that is just being issued should not lose its communicator under it; one that waits for room in the device's
+  // queue does not come back by itself.
+  changed_.wait_for(lock, seconds(kIssueSeconds), [&] { return calls_.empty() || calls_.back().done != nullptr; });
+  abort_all(lock);
+  aborted_ = true;
+  changed_.notify_all();
+  // The issuing thread comes by, and leaves; it may be caught on its way out by a device that is still waiting.
+  changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; });
+  if (ending_ || (noticed_ && changed_.wait_for(lock, seconds(settings_.leave_seconds), [&] { return ending_; })))
+    return;
+  log::put(
+      fmt::format("drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what()));
+  end_process(failure_->fault());
+}
+
+// Until the watch ends or something fails.
+void Watch::watch_calls(std::unique_lock<std::mutex>& lock) {
   while (!ending_ && !failure_) {
     changed_.wait_for(lock, kEvery);
     if (failure_) break;
@@ -159,13 +179,11 @@ void Watch::run() {
                      fmt::format("{} (call {}) did not end in {:g} s; DROVER_COMM_TIMEOUT_S sets the time", late.text,
                                  late.number, settings_.deadline_seconds));
   }
-  if (!failure_) return;
-  if (stuck_.empty()) stuck_ = oldest();
-  // A call that is just being issued should not lose its communicator under it; one that waits for room in the device's
-  // queue does not come back by itself.
-  changed_.wait_for(lock, seconds(kIssueSeconds), [&] { return calls_.empty() || calls_.back().done != nullptr; });
-  // All of them, and at once: an abort waits for the device, where the kernel of a communicator that was not told yet
-  // may spin.
+}
+
+// All communicators, and at once: an abort waits for the device, where the kernel of a communicator that was not
+// aborted yet may spin.
+void Watch::abort_all(std::unique_lock<std::mutex>& lock) {
   struct Aborts {
     std::mutex mutex;
     std::condition_variable changed;
@@ -187,15 +205,6 @@ void Watch::run() {
     aborts->changed.wait_for(waiting, seconds(settings_.abort_seconds), [&] { return aborts->left == 0; });
   }
   lock.lock();
-  aborted_ = true;
-  changed_.notify_all();
-  // The issuing thread comes by, and leaves; it may be caught on its way out by a device that is still waiting.
-  changed_.wait_for(lock, seconds(settings_.notice_seconds), [&] { return noticed_ || ending_; });
-  if (ending_ || (noticed_ && changed_.wait_for(lock, seconds(settings_.leave_seconds), [&] { return ending_; })))
-    return;
-  log::put(
-      fmt::format("drover: {}. The last checkpoint is untouched: start the same command again.\n", failure_->what()));
-  end_process(failure_->fault());
 }
 
 }  // namespace drover::nccl

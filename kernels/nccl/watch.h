@@ -60,6 +60,8 @@ class Watch {
     cudaEvent_t done = nullptr;  // null: not issued yet
   };
   void run();
+  void watch_calls(std::unique_lock<std::mutex>& lock);
+  void abort_all(std::unique_lock<std::mutex>& lock);
   bool ended(const Call& call) const;
   void retire();
   std::string oldest() const;

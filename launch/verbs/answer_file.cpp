@@ -25,8 +25,7 @@ size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
   for (size_t i = 0; i < answered.size(); ++i) {
     const bool failed = !answered[i].problem.empty();
     if (i < prompts.size() && (failed || answered[i].dialog == prompts[i].dialog)) continue;
-    fail(Fault::bad_data,
-         "{} does not answer {}; --resume goes on with the file of the same prompts, name another --out",
+    fail(Fault::bad_data, "{} does not answer {}; --resume continues the file of the same prompts, name another --out",
          answered[i].where, i < prompts.size() ? prompts[i].where : "any of the prompts");
   }
   return answered.size();

@@ -1,4 +1,4 @@
-// Where the answers to a file of prompts go, a JSON line each and in order: stdout, or a file that a later run goes on
+// Takes the answers to a file of prompts, a JSON line each and in order: stdout, or a file that a later run continues
 // with.
 #pragma once
 #include <fstream>

@@ -141,7 +141,8 @@ Evaluation score_of(const TokenStore& masks, Logprobs& documents) {
   return score;
 }
 
-Exit run(const Process& process, const Arguments& a) {
+// What to evaluate on which mesh, the same on every rank.
+std::pair<Subject, MeshShape> agreed_subject(const Process& process, const Arguments& a) {
   Subject subject;
   MeshShape shape;
   check_same_program(process);
@@ -158,86 +159,118 @@ Exit run(const Process& process, const Arguments& a) {
   });
   check_same(*process.world, "what is asked for",
              fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
-  Mesh mesh = make_mesh(shape);
-  Communicator& world = *mesh.world;
-  Recipe& recipe = subject.read.recipe;
-  const bool per_token = !a.per_token.empty();
   // As many micro-batches as keep a pipeline full.
-  recipe.train.global_batch_size = recipe.train.micro_batch_size * shape.dp() * shape.pp();
+  TrainSection& train = subject.read.recipe.train;
+  train.global_batch_size = train.micro_batch_size * shape.dp() * shape.pp();
+  return {std::move(subject), shape};
+}
 
-  std::optional<ModelDirectory> model;
+// What is read before a device is opened.
+struct Inputs {
+  Inputs(const Subject& subject, const MeshShape& shape, bool per_token);
+
+  ModelDirectory model;
+  Tokenizer tokenizer;
   TokenStore store;
-  AdapterLayout layout;
   EngineSettings settings;
-  std::optional<Tokenizer> tokenizer;
-  together(world, [&] {
-    model.emplace(recipe.model.path);
-    tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
-    store = store_of(recipe, *tokenizer, model->config(), per_token ? std::optional(TrainOn::all) : std::nullopt);
-    if (subject.adapter) layout = adapter_layout_of(model->config(), *subject.adapter);
-    settings = engine_settings(recipe, model->config(), layout, shape, nullptr);
-  });
-  const std::string fingerprint =
-      check_weights_together(*model, settings.partition[static_cast<size_t>(mesh.position.pp())], world);
+};
+
+Inputs::Inputs(const Subject& subject, const MeshShape& shape, bool per_token)
+    : model(subject.read.recipe.model.path), tokenizer(Tokenizer::open(tokenizer_directory(subject.read.recipe))) {
+  const Recipe& recipe = subject.read.recipe;
+  store = store_of(recipe, tokenizer, model.config(), per_token ? std::optional(TrainOn::all) : std::nullopt);
+  AdapterLayout layout;
+  if (subject.adapter) layout = adapter_layout_of(model.config(), *subject.adapter);
+  settings = engine_settings(recipe, model.config(), layout, shape, nullptr);
   settings.train = false;
   const Loader loader(store, {recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1});
   settings.capacity.micro_batch = loader.largest_micro_batch(loader.steps_per_epoch());
   settings.max_positions = store.longest_document();
-  Device device = open_device(mesh, recipe, process);
-  settings.traits = device.backend->traits();
-  settings.overlaps_sums = device.mesh.tp().overlaps_sums();
-  const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
-  const std::unique_ptr<Replica> replica = open_replica(settings, std::move(device), *model, bytes);
-  std::optional<Engine> engine;
-  together(world, [&] {
-    engine.emplace(settings, *replica, bytes.saved);
-    if (!subject.adapter) return;
-    if (subject.adapter_directory) {
-      return load_adapter(*subject.adapter_directory, model->config(), *replica->adapter);
-    }
-    const auto warn = [](const std::string& text) { log::warn("{}", text); };
-    const auto checkpoint = Checkpoint::latest(recipe.output.dir, warn);
-    if (!checkpoint) {
-      fail(Fault::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
-    }
-    check_same_adapter(*checkpoint, recipe, fingerprint);
-    replica->load(*checkpoint);
-  });
+}
 
-  Evaluation score;
-  if (per_token) {
-    Logprobs share;
-    evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size,
-                   [&](const MicroBatch& m, std::span<const float> logprobs) {
-                     size_t next = 0;
-                     for (size_t t = 0; t < m.tokens.size(); ++t) {
-                       if (m.labels[t] >= 0) share[m.documents[t]].push_back(logprobs[next++]);
-                     }
-                   });
-    Logprobs documents = all_documents(share, mesh);
-    together(world, [&] {
-      if (world.rank() == 0) write_per_token(a.per_token, store, documents);
-      score = score_of(store_of(recipe, *tokenizer, model->config(),
-                                prepare_settings(recipe, recipe.data.validation.files).train_on),
-                       documents);
-    });
-  } else {
-    score = evaluate_store(*engine, store, recipe.train.micro_batch_size, recipe.train.global_batch_size);
+// The adapter that was named, or that of the recipe's newest checkpoint.
+void load_subject(const Subject& subject, const Inputs& inputs, const std::string& fingerprint, Replica& replica) {
+  if (!subject.adapter) return;
+  if (subject.adapter_directory) {
+    return load_adapter(*subject.adapter_directory, inputs.model.config(), *replica.adapter);
   }
+  const Recipe& recipe = subject.read.recipe;
+  const auto warn = [](const std::string& text) { log::warn("{}", text); };
+  const auto checkpoint = Checkpoint::latest(recipe.output.dir, warn);
+  if (!checkpoint) {
+    fail(Fault::missing_input, "{} holds no checkpoint that verifies; train the recipe first", recipe.output.dir);
+  }
+  check_same_adapter(*checkpoint, recipe, fingerprint);
+  replica.load(*checkpoint);
+}
+
+// Writes every document's log-probabilities to `file`; the score is over what the recipe trains on.
+Evaluation evaluate_per_token(Engine& engine, const Inputs& inputs, const Recipe& recipe, const std::string& file,
+                              const Mesh& mesh) {
+  Logprobs share;
+  evaluate_store(engine, inputs.store, recipe.train.micro_batch_size, recipe.train.global_batch_size,
+                 [&](const MicroBatch& m, std::span<const float> logprobs) {
+                   size_t next = 0;
+                   for (size_t t = 0; t < m.tokens.size(); ++t) {
+                     if (m.labels[t] >= 0) share[m.documents[t]].push_back(logprobs[next++]);
+                   }
+                 });
+  Logprobs documents = all_documents(share, mesh);
+  Evaluation score;
+  together(*mesh.world, [&] {
+    if (mesh.world->rank() == 0) write_per_token(file, inputs.store, documents);
+    const TrainOn train_on = prepare_settings(recipe, recipe.data.validation.files).train_on;
+    score = score_of(store_of(recipe, inputs.tokenizer, inputs.model.config(), train_on), documents);
+  });
+  return score;
+}
+
+void check_score(const Evaluation& score, const Recipe& recipe) {
   if (score.weight <= 0)
     fail(Fault::bad_data, "no token of the data counts for the loss; check the rows and data.train_on");
-  const double loss = score.loss();
-  if (!std::isfinite(loss)) {
+  if (!std::isfinite(score.loss())) {
     fail(Fault::non_finite,
          "the loss is {}: the weights of the model or of the adapter hold values that are not finite, or overflow {}",
-         loss, word_of(recipe.train.dtype));
+         score.loss(), word_of(recipe.train.dtype));
   }
-  if (world.rank() != 0) return Exit::done;
-  if (a.recipe.json) {
+}
+
+void print_score(const Evaluation& score, bool as_json) {
+  const double loss = score.loss();
+  if (as_json) {
     std::cout << ordered_json{{"loss", loss}, {"perplexity", std::exp(loss)}, {"tokens", score.tokens}}.dump() << '\n';
   } else {
     std::cout << fmt::format("loss {:.4f}  perplexity {:.3f}  over {} tokens\n", loss, std::exp(loss), score.tokens);
   }
+}
+
+Exit run(const Process& process, const Arguments& a) {
+  const auto [subject, shape] = agreed_subject(process, a);
+  const Recipe& recipe = subject.read.recipe;
+  const bool per_token = !a.per_token.empty();
+  Mesh mesh = make_mesh(shape);
+  Communicator& world = *mesh.world;
+  std::optional<Inputs> inputs;
+  together(world, [&, &subject = subject, &shape = shape] { inputs.emplace(subject, shape, per_token); });
+  EngineSettings& settings = inputs->settings;
+  const std::string fingerprint =
+      check_weights_together(inputs->model, settings.partition[static_cast<size_t>(mesh.position.pp())], world);
+
+  Device device = open_device(mesh, recipe, process);
+  fit_to(device, settings);
+  const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
+  const std::unique_ptr<Replica> replica = open_replica(settings, std::move(device), inputs->model, bytes);
+  std::optional<Engine> engine;
+  together(world, [&, &subject = subject] {
+    engine.emplace(settings, *replica, bytes.saved);
+    load_subject(subject, *inputs, fingerprint, *replica);
+  });
+
+  const Evaluation score =
+      per_token ? evaluate_per_token(*engine, *inputs, recipe, a.per_token, mesh)
+                : evaluate_store(*engine, inputs->store, recipe.train.micro_batch_size, recipe.train.global_batch_size);
+  check_score(score, recipe);
+  if (world.rank() == 0) print_score(score, a.recipe.json);
   return Exit::done;
 }
 

@@ -46,7 +46,7 @@ Adapters adapters_of(const GenerateOptions& a) {
   }
   if (!adapters.named.empty() && a.prompts.empty()) {
     fail(Fault::usage,
-         "--adapter NAME=DIR goes with --prompts, whose rows choose by name; with --prompt give --adapter DIR");
+         "--adapter NAME=DIR needs --prompts, whose rows choose by name; with --prompt give --adapter DIR");
   }
   return adapters;
 }
@@ -56,20 +56,19 @@ Recipe recipe_of(const GenerateOptions& a) {
   if (a.prompt.has_value() == !a.prompts.empty())
     fail(Fault::usage, "generate needs either --prompt TEXT or --prompts FILE.jsonl");
   if (a.prompts.empty() && !a.out.empty())
-    fail(Fault::usage, "--out goes with --prompts FILE.jsonl; the answer to a --prompt is printed");
+    fail(Fault::usage, "--out needs --prompts FILE.jsonl; the answer to a --prompt is printed");
   if (!a.prompts.empty() && a.json)
-    fail(Fault::usage, "--json goes with --prompt; answers to --prompts are JSON lines anyway");
+    fail(Fault::usage, "--json needs --prompt; answers to --prompts are JSON lines anyway");
   if (!a.out.empty() && same_file(a.out, a.prompts))
     fail(Fault::usage, "--out {} is the file of the prompts itself; name another file", a.out);
   if (a.seed && !draws(a)) {
     fail(Fault::usage,
-         "--seed goes with --temperature, --top-p, --top-k or --min-p; without them the most likely token is always "
+         "--seed needs --temperature, --top-p, --top-k or --min-p; without them the most likely token is always "
          "taken");
   }
   if (std::ranges::count(a.stop, std::string()) > 0)
     fail(Fault::usage, "--stop needs a text; an empty one would end every answer at once");
-  if (a.resume && a.out.empty())
-    fail(Fault::usage, "--resume goes with --out FILE: it keeps the answers that are there");
+  if (a.resume && a.out.empty()) fail(Fault::usage, "--resume needs --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer",    "train.dtype",   "parallel.tp",
                                            "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);

@@ -22,7 +22,7 @@ std::optional<std::string> answer(const Arguments& a) {
   if (a.help_keys) return recipe_help();
   if (!a.recipe.json || a.dry_run) return std::nullopt;
   fail(Fault::usage,
-       "train --json goes with --dry-run; a run writes its results as JSON lines to output.dir/metrics.jsonl");
+       "train --json needs --dry-run; a run writes its results as JSON lines to output.dir/metrics.jsonl");
 }
 
 Exit run(const Process& process, const Arguments& a) {
@@ -52,7 +52,7 @@ Exit run(const Process& process, const Arguments& a) {
 Verb train_verb(CLI::App& app) {
   const auto a = std::make_shared<Arguments>();
   CLI::App* options =
-      app.add_subcommand("train", "train; goes on by itself where output.dir holds a checkpoint of the same run");
+      app.add_subcommand("train", "train; continues by itself where output.dir holds a checkpoint of the same run");
   options->add_option("recipe", a->recipe.words, "RECIPE.yaml, then any section.key=value");
   options->add_flag("--dry-run", a->dry_run, "plan only");
   options->add_flag("--help-keys", a->help_keys, "list every key of a recipe");

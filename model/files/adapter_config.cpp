@@ -78,11 +78,10 @@ void parse_layers(const ConfigFields& fields, AdapterConfig& config) {
       config.layers_pattern = {std::get<std::string>(pattern)};
   }
   if (config.layers_to_transform && std::holds_alternative<std::string>(config.target_modules)) {
-    fail(Fault::bad_data, "{} goes with a list of target_modules only, not with a string",
-         fields.place("layers_to_transform"));
+    fail(Fault::bad_data, "{} needs a list of target_modules, not with a string", fields.place("layers_to_transform"));
   }
   if (!config.layers_pattern.empty() && !config.layers_to_transform) {
-    fail(Fault::bad_data, "{} needs layers_to_transform beside it", fields.place("layers_pattern"));
+    fail(Fault::bad_data, "{} needs layers_to_transform too", fields.place("layers_pattern"));
   }
 }
 

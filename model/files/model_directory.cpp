@@ -81,7 +81,7 @@ void ModelDirectory::read_index(const fs::path& index) {
     const auto& name = value.get_ref<const std::string&>();
     if (name.find('/') != std::string::npos || name.find('\\') != std::string::npos ||
         name.find('\0') != std::string::npos || name[0] == '.') {
-      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files beside the index", where,
+      fail(Fault::bad_data, "{}: the file of {} is \"{}\"; allowed are names of files next to the index", where,
            clipped(tensor), clipped(name));
     }
     if (!name.ends_with(".safetensors")) {

@@ -103,7 +103,7 @@ AdapterFile::AdapterFile(const fs::path& directory) {
     const std::string path = name.substr(0, name.rfind('.'));
     for (const FactorName& other : kFactors) {
       if (shapes_.count(path + std::string(other.suffix)) != 0) continue;
-      fail(Fault::bad_data, "{}: {}{}{} has no {} beside it", where, kPrefix, name, kSuffix, other.suffix.substr(1));
+      fail(Fault::bad_data, "{}: {}{}{} has no {} next to it", where, kPrefix, name, kSuffix, other.suffix.substr(1));
     }
   }
 }

@@ -58,7 +58,7 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std:
                    const std::string& where);
 
 // Writes the directory whole or not at all (dtype f32 or bf16, rounded to nearest even). An adapter that is there is
-// replaced; anything else there: 64. `values` is asked for one factor after the other, so that no more than one is
+// replaced; anything else there: usage. `values` is asked for one factor after the other, so that no more than one is
 // held.
 using FactorValues = std::function<AdapterMatrix(const std::string& factor)>;
 void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,

@@ -14,7 +14,7 @@
 
 namespace drover {
 
-inline constexpr size_t kHeaderLimit = size_t{32} << 20;   // bytes; what is read unless told otherwise
+inline constexpr size_t kHeaderLimit = size_t{32} << 20;   // bytes; what is read by default
 inline constexpr size_t kFormatHeaderLimit = 100'000'000;  // bytes; what the format allows
 inline constexpr size_t kTensorLimit = 65'536;
 inline constexpr size_t kNameLimit = 512;  // bytes

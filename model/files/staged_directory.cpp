@@ -12,7 +12,7 @@ namespace drover {
 
 namespace {
 
-// "adapter/" and "adapter" name the same directory; the staged one lies beside it.
+// "adapter/" and "adapter" name the same directory; the staged one lies next to it.
 fs::path without_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
 
 }  // namespace

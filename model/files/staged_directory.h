@@ -1,4 +1,5 @@
-// A directory that appears under its name only when it is complete: written beside it, synced, then renamed into place.
+// A directory that appears under its name only when it is complete: written next to it, synced, then renamed into
+// place.
 #pragma once
 #include <set>
 #include <string>

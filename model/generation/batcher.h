@@ -58,7 +58,7 @@ class Batcher {
   void cancel(uint64_t request);  // no event of it follows; one that has ended is passed over
   bool idle() const { return waiting_.empty() && running_.empty() && refused_.empty(); }
 
-  // One pass. Its events: refusals, then answers that went on, then prompts; they are good until the next call.
+  // One pass. Its events: refusals, then answers that grew, then prompts; they are good until the next call.
   std::span<const Event> step();
 
   // Of all passes so far: prompts' tokens (an answer that was put off counts as a prompt when it is computed again),

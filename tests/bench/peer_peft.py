@@ -1,4 +1,6 @@
-"""The same step in transformers + PEFT: base in bf16 or fp32, adapters fp32, AdamW. Usage: peer_peft.py MODEL ROWS LENGTH STEPS bf16|fp32"""
+"""The same step in transformers + PEFT: base in bf16 or fp32, adapters fp32, AdamW. Usage: peer_peft.py MODEL ROWS
+LENGTH STEPS bf16|fp32"""
+
 import resource
 import statistics
 import sys
@@ -26,4 +28,8 @@ for step in range(steps + 1):
     optimizer.zero_grad(set_to_none=True)
     times.append(time.time() - begin)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(f"peft   {dtype}  {f'{rows}x{length}':>7}  {rows * length / statistics.median(times[1:]):8.1f} tok/s  {peak:6.2f} GiB", flush=True)
+print(
+    f"peft   {dtype}  {f'{rows}x{length}':>7}  "
+    f"{rows * length / statistics.median(times[1:]):8.1f} tok/s  {peak:6.2f} GiB",
+    flush=True,
+)

@@ -1,5 +1,5 @@
 // What every communicator must do, checked on all ranks of a group against values that each rank can compute for all
-// others. `check_everything` fails with internal naming the exchange that went wrong.
+// others. `check_everything` fails with internal naming the exchange that failed.
 #pragma once
 #include <cstring>
 #include <vector>
@@ -61,7 +61,7 @@ bool same_bits(const T& a, const T& b) {
 }
 
 inline void expect(bool right, const Communicator& c, const std::string& what) {
-  if (!right) fail(Fault::internal, "{}, rank {} of {}: {} went wrong", c.axis(), c.rank(), c.size(), what);
+  if (!right) fail(Fault::internal, "{}, rank {} of {}: {} failed", c.axis(), c.rank(), c.size(), what);
 }
 
 struct Extent {

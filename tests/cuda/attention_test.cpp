@@ -1,5 +1,5 @@
-// Attention on CUDA: what goes to the device and how often, which path is taken, and that alignment does not change a
-// decoded row.
+// Attention on CUDA: what is copied to the device and how often, which path is taken, and that alignment does not
+// change a decoded row.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-// Low-rank terms that ride in the product of their linear, in strips beside its operands.
+// Low-rank terms that ride in the product of their linear, in strips next to its operands.
 #include <gtest/gtest.h>
 
 #include "kernels/base/error.h"

@@ -12,7 +12,7 @@ namespace {
 
 using namespace reference;
 
-// Two members of 264 and 72 columns, rank 16 each, v beside dy.
+// Two members of 264 and 72 columns, rank 16 each, v next to dy.
 struct Problem {
   Held dy, u, b, grad_b;
   Problem(int64_t rows, DType type = DType::bf16)

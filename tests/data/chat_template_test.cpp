@@ -85,7 +85,7 @@ TEST(ChatTemplate, IsRecognised) {
       Family::llama3);
   EXPECT_EQ(find(dir, nullptr), std::nullopt);
   write_text(dir / "chat_template.jinja", kLlama31);
-  EXPECT_EQ(find(dir, kLlama3)->family, Family::llama3_1) << "the file beside comes first";
+  EXPECT_EQ(find(dir, kLlama3)->family, Family::llama3_1) << "the file next to it comes first";
 }
 
 TEST(ChatTemplate, WhatIsNotKnownIsRefused) {

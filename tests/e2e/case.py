@@ -1,4 +1,6 @@
-"""What the tests from outside share: the program under test, a made-up model with data, and a run that others are compared with."""
+"""What the tests from outside share: the program under test, a made-up model with data, and a run that others are
+compared with."""
+
 import json
 import os
 import pathlib
@@ -23,7 +25,9 @@ def run(*arguments, ranks=0, check=None, timeout=120):
         command = [str(ROOT / "launch" / "run"), "-n", str(ranks), *command]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout)
     if check is not None and result.returncode != check:
-        raise AssertionError(f"{' '.join(command)}\nexit {result.returncode}, expected {check}\n{result.stdout}\n{result.stderr}")
+        raise AssertionError(
+            f"{' '.join(command)}\nexit {result.returncode}, expected {check}\n{result.stdout}\n{result.stderr}"
+        )
     return result
 
 
@@ -36,7 +40,9 @@ def terminal():
 
 
 def can_mount():
-    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode == 0
+    return (
+        os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode == 0
+    )
 
 
 def losses(directory):
@@ -85,11 +91,13 @@ class Case(unittest.TestCase):
             with open(cls.home / f"{name}.jsonl", "w") as out:
                 for i in range(count):
                     q = " ".join(draw.choice(words) for _ in range(draw.randint(1, 9)))
-                    messages = [{"role": "user", "content": q + "?"}, {"role": "assistant", "content": draw.choice(words) + str(i)}]
+                    messages = [
+                        {"role": "user", "content": q + "?"},
+                        {"role": "assistant", "content": draw.choice(words) + str(i)},
+                    ]
                     out.write(json.dumps({"messages": messages}) + "\n")
         cls.recipe = cls.home / "recipe.yaml"
-        cls.recipe.write_text(
-            f"""model:
+        cls.recipe.write_text(f"""model:
   path: {cls.model}
 lora:
   r: 4
@@ -110,8 +118,7 @@ checkpoint:
   every_steps: 2
 output:
   dir: {cls.home}/runs/plain
-"""
-        )
+""")
         run("train", cls.recipe, check=0)
         cls.plain = cls.home / "runs" / "plain"
 

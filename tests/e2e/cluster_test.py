@@ -1,5 +1,7 @@
-"""launch/cluster without a cluster: drover.sbatch under stand-ins for Slurm's commands, the hostfile's line by mpirun itself, the Dockerfile read line by line.
+"""launch/cluster without a cluster: drover.sbatch under stand-ins for Slurm's commands, the hostfile's line by mpirun
+itself, the Dockerfile read line by line.
 (The MPIJob is checked by tests/launch/mpijob_test.cpp.)"""
+
 import os
 import re
 import shlex
@@ -14,7 +16,10 @@ from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case
 CLUSTER = ROOT / "launch" / "cluster"
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do
-  case $1 in --mpi=pmix | --kill-on-bad-exit=1 | --gpu-bind=none | --cpu-bind=none) shift ;; *) echo "srun: what is $1?" >&2; exit 2 ;; esac
+  case $1 in
+    --mpi=pmix | --kill-on-bad-exit=1 | --gpu-bind=none | --cpu-bind=none) shift ;;
+    *) echo "srun: what is $1?" >&2; exit 2 ;;
+  esac
 done
 """
 SCONTROL = """#!/bin/bash
@@ -28,15 +33,37 @@ esac
 
 class Slurm(Case):
     def submit(self, name, *overrides, state="RUNNING", srun=f'exec {ROOT}/launch/run -n 2 "$@"\n', signal_after=None):
-        """drover.sbatch's exit code, its output, and whether it requeued itself; signal_after: a line whose beginning has USR1 sent to the batch shell."""
+        """drover.sbatch's exit code, its output, and whether it requeued itself; signal_after: a line whose beginning
+        has USR1 sent to the batch shell."""
         home = self.home / name
         home.mkdir()
         for command, text in (("srun", SRUN + srun), ("scontrol", SCONTROL)):
             (home / command).write_text(text)
             (home / command).chmod(0o755)
-        environment = dict(ENVIRONMENT, PATH=f"{home}:{os.environ['PATH']}", SLURM_JOB_ID="7", STATE=state, CALLS=str(home / "calls"), DROVER=str(DROVER))
-        command = ["bash", str(CLUSTER / "drover.sbatch"), str(self.recipe), f"output.dir={self.home}/runs/{name}", "log.every_steps=1", *overrides]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True)
+        environment = dict(
+            ENVIRONMENT,
+            PATH=f"{home}:{os.environ['PATH']}",
+            SLURM_JOB_ID="7",
+            STATE=state,
+            CALLS=str(home / "calls"),
+            DROVER=str(DROVER),
+        )
+        command = [
+            "bash",
+            str(CLUSTER / "drover.sbatch"),
+            str(self.recipe),
+            f"output.dir={self.home}/runs/{name}",
+            "log.every_steps=1",
+            *overrides,
+        ]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
         too_late = threading.Timer(90, os.killpg, (process.pid, signal.SIGKILL))
         too_late.start()
         output = []
@@ -71,7 +98,11 @@ class Slurm(Case):
     def test_options_stand_before_the_first_command(self):
         lines = (CLUSTER / "drover.sbatch").read_text().splitlines()
         first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
-        options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines[:first] if line.startswith("#SBATCH --"))
+        options = dict(
+            line.removeprefix("#SBATCH --").partition("=")[::2]
+            for line in lines[:first]
+            if line.startswith("#SBATCH --")
+        )
         self.assertFalse([line for line in lines[first:] if line.startswith("#SBATCH")])
         self.assertRegex(options["signal"], r"^B:USR1@\d+$")
         self.assertIn("requeue", options)
@@ -81,7 +112,7 @@ class Slurm(Case):
 
 class Hostfile(unittest.TestCase):
     def test_mpirun_takes_the_line(self):
-        text = (CLUSTER / "hostfile").read_text()
+        text = re.sub(r" \\\n# +", " ", (CLUSTER / "hostfile").read_text())
         words = shlex.split(re.search(r"^# +(launch/run .*)$", text, re.M)[1])
         ranks = int(words[words.index("-n") + 1])
         self.assertEqual(ranks, sum(int(n) for n in re.findall(r"^\w+ slots=(\d+)$", text, re.M)))
@@ -92,7 +123,8 @@ class Hostfile(unittest.TestCase):
             here.write(f"localhost slots={ranks}\n")
             here.flush()
             words[words.index("--hostfile") + 1] = here.name
-            command = [str(ROOT / words[0]), *words[1 : words.index("drover")], "sh", "-c", "sleep 2; echo started"]  # mpirun without a pseudo-terminal may hang on ranks that end at once
+            # mpirun without a pseudo-terminal may hang on ranks that end at once.
+            command = [str(ROOT / words[0]), *words[1 : words.index("drover")], "sh", "-c", "sleep 2; echo started"]
             ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
         self.assertEqual((ended.returncode, ended.stdout.count("started"), ended.stderr), (0, ranks, ""))
 
@@ -136,7 +168,13 @@ class Dockerfile(unittest.TestCase):
                 self.assertTrue(os.access(ROOT / script, os.X_OK), script)
 
     def test_packages_exist(self):
-        names = {name for command in self.all("RUN") for part in re.findall(r"apt-get install ([^<&]*)", command) for name in part.split() if not name.startswith("-")}
+        names = {
+            name
+            for command in self.all("RUN")
+            for part in re.findall(r"apt-get install ([^<&]*)", command)
+            for name in part.split()
+            if not name.startswith("-")
+        }
         self.assertIn("openssh-server", names)
         unknown = names - set((ROOT / "launch" / "packages").read_text().splitlines())
         known = lambda name: subprocess.run(["apt-cache", "show", name], capture_output=True).returncode == 0

@@ -1,4 +1,6 @@
-"""drover doctor under a launcher: a line a rank, the axes of a mesh with their speed, what differs, and the rank that never answers."""
+"""drover doctor under a launcher: a line a rank, the axes of a mesh with their speed, what differs, and the rank that
+never answers."""
+
 import json
 import os
 import shutil
@@ -15,18 +17,23 @@ class Doctor(Case):
         recipe.write_text(self.recipe.read_text() + "parallel:\n  tp: 2\n  pp: 2\n")
         result = run("doctor", "--recipe", recipe, ranks=4, check=0)
         for rank in range(4):
-            self.assertRegex(result.stdout, rf"(?m)^rank {rank}: node \S+, GPU none, NUMA node \d+, driver \S+, build [0-9a-f]{{12}}, 1 threads$")
+            self.assertRegex(
+                result.stdout,
+                rf"(?m)^rank {rank}: node \S+, GPU none, NUMA node \d+, driver \S+, build [0-9a-f]{{12}}, 1 threads$",
+            )
         self.assertIn("mesh: tp 2 · pp 2 · dp 1, rank = (dp·2 + pp)·2 + tp", result.stdout)
         self.assertRegex(result.stdout, r": ranks 0, 1, 2 and 3, from tp 0 pp 0 dp 0 to tp 1 pp 1 dp 0")
         for axis in ("tp", "pp"):
-            self.assertRegex(result.stdout, rf"(?m)^{axis}: 2 ranks within a node: all-reduce \d+\.\d\d GB/s, send \d+\.\d\d GB/s")
+            self.assertRegex(
+                result.stdout, rf"(?m)^{axis}: 2 ranks within a node: all-reduce \d+\.\d\d GB/s, send \d+\.\d\d GB/s"
+            )
         self.assertTrue(result.stdout.endswith("ready: 4 ranks\n"), result.stdout)
 
-        told = json.loads(run("doctor", "--json", ranks=2, check=0).stdout)  # without a recipe: one axis of all
-        self.assertTrue(told["ready"])
-        self.assertEqual([r["gpu"] for r in told["ranks"]], ["none", "none"])
-        self.assertEqual([(a["axis"], a["size"], a["spans_nodes"]) for a in told["axes"]], [("dp", 2, False)])
-        self.assertGreater(told["axes"][0]["all_reduce_gb_per_second"], 0)
+        report = json.loads(run("doctor", "--json", ranks=2, check=0).stdout)  # without a recipe: one axis of all
+        self.assertTrue(report["ready"])
+        self.assertEqual([r["gpu"] for r in report["ranks"]], ["none", "none"])
+        self.assertEqual([(a["axis"], a["size"], a["spans_nodes"]) for a in report["axes"]], [("dp", 2, False)])
+        self.assertGreater(report["axes"][0]["all_reduce_gb_per_second"], 0)
 
     def test_a_mesh_that_does_not_fit_is_a_recipe_error(self):
         recipe = self.home / "three.yaml"

@@ -1,4 +1,5 @@
-"""Runs that are stopped, killed, hung, robbed of their disk: all ranks end, and the next start goes on."""
+"""Runs that are stopped, killed, hung, robbed of their disk: all ranks end, and the next start continues."""
+
 import fcntl
 import os
 import random
@@ -18,7 +19,14 @@ class Faults(Case):
         command = [str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/{name}", *overrides]
         if ranks:
             command = [str(ROOT / "launch" / "run"), "-n", str(ranks), *command]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
 
     def stop_after_step_two(self, name, number, *overrides, ranks=0):
         process = self.start(name, *overrides, ranks=ranks)
@@ -32,7 +40,8 @@ class Faults(Case):
         return process.returncode, "".join(output)
 
     def test_signals_save_and_resuming_is_exact(self):
-        # More steps than the plain run, so that the signal arrives before the end; the curve is compared with a run of the same length.
+        # More steps than the plain run, so that the signal arrives before the end; the curve is compared with a run of
+        # the same length.
         more = ["train.max_steps=60", "log.every_steps=1", "checkpoint.every_steps=0"]
         self.train("sixty", *more, check=0)
         for number, code in ((signal.SIGUSR1, 75), (signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGUSR2, 130)):
@@ -48,7 +57,15 @@ class Faults(Case):
         more = ["train.max_steps=400", "checkpoint.every_steps=0"]
         code, output = self.stop_after_step_two("launcher", signal.SIGTERM, *more, ranks=2)
         self.assertEqual(code, 75, output)
-        result = self.train("launcher", "train.max_steps=400", "parallel.tp=2", "checkpoint.every_steps=0", "log.every_steps=100", ranks=2, check=0)  # another mesh
+        result = self.train(
+            "launcher",
+            "train.max_steps=400",
+            "parallel.tp=2",
+            "checkpoint.every_steps=0",
+            "log.every_steps=100",
+            ranks=2,
+            check=0,
+        )  # another mesh
         self.assertIn("resuming after step", result.stderr)
 
     def test_ctrl_c_on_a_terminal_saves(self):
@@ -58,8 +75,20 @@ class Faults(Case):
             os.setsid()
             fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/typed", "train.max_steps=100000", "checkpoint.every_steps=0"]
-        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRONMENT, preexec_fn=own_terminal)
+        command = [
+            str(ROOT / "launch" / "run"),
+            "-n",
+            "2",
+            str(DROVER),
+            "train",
+            str(self.recipe),
+            f"output.dir={self.home}/runs/typed",
+            "train.max_steps=100000",
+            "checkpoint.every_steps=0",
+        ]
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=ENVIRONMENT, preexec_fn=own_terminal
+        )
         os.close(theirs)
         output, typed = b"", False
         try:
@@ -88,10 +117,18 @@ class Faults(Case):
     def test_ranks_that_differ_stop_at_once(self):
         other = self.home / "other.yaml"
         other.write_text(self.recipe.read_text().replace("r: 4", "r: 8"))
-        verbs = [["train", self.recipe, f"output.dir={self.home}/runs/differ"], ["eval", self.recipe], ["generate", "--model", self.model, "--prompt", "x"]]
+        verbs = [
+            ["train", self.recipe, f"output.dir={self.home}/runs/differ"],
+            ["eval", self.recipe],
+            ["generate", "--model", self.model, "--prompt", "x"],
+        ]
         for verb in verbs:
-            for odd, code, words in ((["parallel.tp=2"], 78, "differs on rank 1"), (["parallel.tp=7"], 78, "(on rank 1)"), (["train.dtype=fp32x"], 78, "(on rank 1)"),
-                                     (["train.dtype=bf16"], 78, "differs on rank 1")):
+            for odd, code, words in (
+                (["parallel.tp=2"], 78, "differs on rank 1"),
+                (["parallel.tp=7"], 78, "(on rank 1)"),
+                (["train.dtype=fp32x"], 78, "(on rank 1)"),
+                (["train.dtype=bf16"], 78, "differs on rank 1"),
+            ):
                 with self.subTest(verb=verb[0], odd=odd):
                     self.refused_by_rank_one(verb, [*verb, *odd], code, words)
         self.refused_by_rank_one(verbs[0], ["train", other, *verbs[0][2:]], 78, "differs on rank 1")
@@ -102,13 +139,29 @@ class Faults(Case):
         self.refused_by_rank_one(verbs[0], verbs[0], 78, "the program differs on rank 1", program=changed)
 
     def refused_by_rank_one(self, zero, one, code, words, program=DROVER):
-        command = [str(ROOT / "launch" / "run"), "-n", "1", str(DROVER), *map(str, zero), ":", "-n", "1", str(program), *map(str, one)]
+        command = [
+            str(ROOT / "launch" / "run"),
+            "-n",
+            "1",
+            str(DROVER),
+            *map(str, zero),
+            ":",
+            "-n",
+            "1",
+            str(program),
+            *map(str, one),
+        ]
         ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=30)
         self.assertEqual(ended.returncode, code, ended.stderr)
         self.assertIn(words, ended.stderr)
 
     def test_killed_runs_resume_with_the_same_curve(self):
-        more = ["train.max_steps=300", "checkpoint.every_steps=1", "log.every_steps=300", "train.deterministic=true"]  # one rank or two: the same bits
+        more = [
+            "train.max_steps=300",
+            "checkpoint.every_steps=1",
+            "log.every_steps=300",
+            "train.deterministic=true",
+        ]  # one rank or two: the same bits
         self.train("unkilled", *more, check=0)
         draw = random.Random(5)
         name, kills, while_saving = "killed", 0, 0
@@ -118,7 +171,9 @@ class Faults(Case):
                 process.wait(timeout=draw.uniform(0.1, 0.9))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                subprocess.run(["pkill", "-KILL", "-f", f"^{DROVER}.*{self.home}/runs/{name}"])  # and the ranks, which have a session of their own
+                subprocess.run(
+                    ["pkill", "-KILL", "-f", f"^{DROVER}.*{self.home}/runs/{name}"]
+                )  # and the ranks, which have a session of their own
                 kills += 1
             process.communicate()
             self.wait_for_orphans(name)
@@ -152,12 +207,31 @@ class Faults(Case):
         self.assert_same_run("damaged")
 
     def test_bare_mpirun_ends_with_a_lost_rank(self):
-        command = [str(MPIRUN), "-n", "2", str(DROVER), "train", str(self.recipe),
-                   f"output.dir={self.home}/runs/bare", "train.max_steps=100000", "checkpoint.every_steps=0", "log.every_steps=1"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, start_new_session=True)
+        command = [
+            str(MPIRUN),
+            "-n",
+            "2",
+            str(DROVER),
+            "train",
+            str(self.recipe),
+            f"output.dir={self.home}/runs/bare",
+            "train.max_steps=100000",
+            "checkpoint.every_steps=0",
+            "log.every_steps=1",
+        ]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
         for line in process.stdout:
             if line.startswith("step 3/"):
-                found = subprocess.run(["pgrep", "-f", f"^{DROVER}.*runs/bare"], capture_output=True, text=True).stdout.split()
+                found = subprocess.run(
+                    ["pgrep", "-f", f"^{DROVER}.*runs/bare"], capture_output=True, text=True
+                ).stdout.split()
                 os.kill(int(found[-1]), signal.SIGKILL)
         process.wait(timeout=12)
         process.stdout.close()
@@ -168,7 +242,9 @@ class Faults(Case):
         process = self.start("lost", "train.max_steps=100000", "checkpoint.every_steps=0", "log.every_steps=1", ranks=2)
         for line in process.stdout:
             if line.startswith("step 3/"):
-                found = subprocess.run(["pgrep", "-f", f"^{DROVER}.*runs/lost"], capture_output=True, text=True).stdout.split()
+                found = subprocess.run(
+                    ["pgrep", "-f", f"^{DROVER}.*runs/lost"], capture_output=True, text=True
+                ).stdout.split()
                 os.kill(int(found[-1]), signal.SIGKILL)
         process.wait(timeout=30)
         process.stdout.close()
@@ -177,14 +253,33 @@ class Faults(Case):
 
     def test_a_rank_that_hangs_ends_all(self):
         environment = dict(ENVIRONMENT, DROVER_COMM_TIMEOUT_S="3")
-        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/hung", "train.max_steps=100000",
-                   "checkpoint.every_steps=0", "log.every_steps=1"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True)
+        command = [
+            str(ROOT / "launch" / "run"),
+            "-n",
+            "2",
+            str(DROVER),
+            "train",
+            str(self.recipe),
+            f"output.dir={self.home}/runs/hung",
+            "train.max_steps=100000",
+            "checkpoint.every_steps=0",
+            "log.every_steps=1",
+        ]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
         output = []
         for line in process.stdout:
             output.append(line)
             if line.startswith("step 3/"):
-                found = subprocess.run(["pgrep", "-f", f"^{DROVER}.*runs/hung"], capture_output=True, text=True).stdout.split()
+                found = subprocess.run(
+                    ["pgrep", "-f", f"^{DROVER}.*runs/hung"], capture_output=True, text=True
+                ).stdout.split()
                 os.kill(int(found[-1]), signal.SIGSTOP)
         process.wait(timeout=60)
         process.stdout.close()
@@ -192,13 +287,16 @@ class Faults(Case):
         self.wait_for_orphans("hung")
 
     def test_a_file_that_cannot_grow(self):
-        # No file may grow over 100 kB: the first checkpoint cannot be written. The run ends with 74, and goes on once there is room.
+        # No file may grow over 100 kB: the first checkpoint cannot be written. The run ends with 74, and continues once
+        # there is room.
         def no_room():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails as on a full disk
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
         settings = ["train", str(self.recipe), f"output.dir={self.home}/runs/full"]
-        ended = subprocess.run([str(DROVER), *settings], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, preexec_fn=no_room)
+        ended = subprocess.run(
+            [str(DROVER), *settings], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, preexec_fn=no_room
+        )
         self.assertEqual(ended.returncode, 74, ended.stderr)
         self.assertIn("step-2", ended.stderr)
         run(*settings, check=0)
@@ -208,8 +306,24 @@ class Faults(Case):
     def test_a_disk_that_is_full_ends_all_ranks(self):
         directory = self.home / "runs" / "small-disk"
         directory.mkdir(parents=True)
-        command = [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "train", str(self.recipe), f"output.dir={directory}"]
-        in_namespace = ["unshare", "--mount", "bash", "-c", 'mount -t tmpfs -o size=200k none "$0" && exec "$@"', str(directory), *command]
+        command = [
+            str(ROOT / "launch" / "run"),
+            "-n",
+            "2",
+            str(DROVER),
+            "train",
+            str(self.recipe),
+            f"output.dir={directory}",
+        ]
+        in_namespace = [
+            "unshare",
+            "--mount",
+            "bash",
+            "-c",
+            'mount -t tmpfs -o size=200k none "$0" && exec "$@"',
+            str(directory),
+            *command,
+        ]
         ended = subprocess.run(in_namespace, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
         self.assertEqual(ended.returncode, 74, ended.stderr)
         self.assertIn("small-disk", ended.stderr)

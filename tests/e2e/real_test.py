@@ -1,4 +1,5 @@
 """The sample model itself."""
+
 import json
 import math
 import os
@@ -25,13 +26,27 @@ class Real(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.home)
 
     def test_log_probabilities_of_a_passage(self):
-        # Contract: fp32 within 1e-4 of transformers, bf16 at most 1.2 times as far from double as transformers' bf16 is.
-        golden = {name: struct.unpack(f"<{len(data) // 4}f", data) for name, data in safetensors(ROOT / "tests" / "golden" / "smollm2.safetensors").items()}
+        # Contract: fp32 within 1e-4 of transformers, bf16 at most 1.2 times as far from double as transformers' bf16
+        # is.
+        golden = {
+            name: struct.unpack(f"<{len(data) // 4}f", data)
+            for name, data in safetensors(ROOT / "tests" / "golden" / "smollm2.safetensors").items()
+        }
         passage = json.loads((ROOT / "tests" / "golden" / "smollm2.json").read_text())["passage"]
         (self.home / "passage.jsonl").write_text(json.dumps({"text": passage["text"]}) + "\n")
         ours = {}
         for dtype in ("fp32", "bf16"):
-            run("eval", "--model", self.model, "--data", self.home / "passage.jsonl", "--per-token", self.home / "tokens.jsonl", f"train.dtype={dtype}", check=0)
+            run(
+                "eval",
+                "--model",
+                self.model,
+                "--data",
+                self.home / "passage.jsonl",
+                "--per-token",
+                self.home / "tokens.jsonl",
+                f"train.dtype={dtype}",
+                check=0,
+            )
             row = json.loads((self.home / "tokens.jsonl").read_text())
             self.assertEqual(row["ids"], passage["ids"])
             ours[dtype] = row["logprobs"]
@@ -44,19 +59,29 @@ class Real(unittest.TestCase):
     def test_peak_memory_is_predicted(self):
         text = " ".join(["The lorry waits at the harbour."] * 400)
         (self.home / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for _ in range(4)))
-        cases = ((1, 128, 0, []), (1, 512, 0, ["memory.activation_checkpointing=full"]), (1, 64, 0, ["lora.r=128"]), (1, 64, 3, ["parallel.tp=3"]),
-                 (1, 128, 2, ["parallel.dp=2", "train.global_batch_size=2", "train.deterministic=true"]))
+        cases = (
+            (1, 128, 0, []),
+            (1, 512, 0, ["memory.activation_checkpointing=full"]),
+            (1, 64, 0, ["lora.r=128"]),
+            (1, 64, 3, ["parallel.tp=3"]),
+            (1, 128, 2, ["parallel.dp=2", "train.global_batch_size=2", "train.deterministic=true"]),
+        )
         for number, (rows, length, ranks, extra) in enumerate(cases):
             recipe = self.home / "recipe.yaml"
-            recipe.write_text(f"model: {{path: {self.model}}}\ndata: {{train: {self.home}/text.jsonl, max_length: {length}}}\n"
-                              f"train: {{micro_batch_size: {rows}, global_batch_size: {rows}, max_steps: 2}}\noutput: {{dir: {self.home}/run-{number}}}\n")
+            recipe.write_text(
+                f"model: {{path: {self.model}}}\ndata: {{train: {self.home}/text.jsonl, max_length: {length}}}\n"
+                f"train: {{micro_batch_size: {rows}, global_batch_size: {rows}, max_steps: 2}}\n"
+                f"output: {{dir: {self.home}/run-{number}}}\n"
+            )
             output = run("train", recipe, *extra, ranks=ranks, check=0, timeout=300).stderr
             line = next(line for line in output.splitlines() if line.startswith("a process: "))
             predicted, reached = float(line.split()[2]), float(line.split()[5])
             self.assertGreater(reached, 200)
             self.assertLess(abs(predicted - reached), 0.1 * reached, f"{extra}: {line}")
             if number == 2:  # the largest so far: what the system counted for it includes the export
-                self.assertLess(abs(predicted - resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024), 0.1 * reached, line)
+                self.assertLess(
+                    abs(predicted - resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024), 0.1 * reached, line
+                )
 
     def test_peak_memory_of_rows_of_many_lengths_is_predicted(self):
         # Each length is a new shape for oneDNN, whose kernels and scratch add up where nothing bounds them.

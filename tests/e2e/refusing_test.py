@@ -1,4 +1,5 @@
 """Bad input: one clear error and its exit code, on every rank."""
+
 import json
 import os
 import pathlib
@@ -21,7 +22,16 @@ class Refusing(Case):
         bad = self.home / "bad.yaml"
         bad.write_text("model:\n  path: x\nlora:\n  rank: 4\n  alpha: many\ntrain:\n  deterministic: yes\nlora_r: 3\n")
         text = run("train", bad, check=78).stderr
-        for word in ("bad.yaml:4:3", "lora.r", "bad.yaml:5:3", "bad.yaml:7:3", "true or false", "Axolotl", "data.train is missing", "output.dir is missing"):
+        for word in (
+            "bad.yaml:4:3",
+            "lora.r",
+            "bad.yaml:5:3",
+            "bad.yaml:7:3",
+            "true or false",
+            "Axolotl",
+            "data.train is missing",
+            "output.dir is missing",
+        ):
             self.assertIn(word, text)
 
     def test_worlds(self):
@@ -34,13 +44,19 @@ class Refusing(Case):
 
     def test_a_launcher_of_another_mpi(self):
         # Such a launcher's environment is all that its ranks have of it.
-        ended = subprocess.run([str(case.DROVER), "train", str(self.recipe)], capture_output=True, text=True, env=dict(case.ENVIRONMENT, PMI_SIZE="2"), timeout=60)
+        ended = subprocess.run(
+            [str(case.DROVER), "train", str(self.recipe)],
+            capture_output=True,
+            text=True,
+            env=dict(case.ENVIRONMENT, PMI_SIZE="2"),
+            timeout=60,
+        )
         self.assertEqual(ended.returncode, 64)
         self.assertIn("2 ranks were started, but each sees itself alone", ended.stderr)
 
     def test_a_gpu_that_is_not_there(self):
-        # The program away from its CUDA backend; beside a file that is none; and, where it was built, beside the backend. A stand-in for the driver is
-        # what the build made for cuDNN's support check.
+        # The program away from its CUDA backend; next to a file that is none; and, where it was built, next to the
+        # backend. A stand-in for the driver is what the build made for cuDNN's support check.
         program, backend = pathlib.Path(case.DROVER), pathlib.Path(case.DROVER).with_name("libdrover_cuda.so")
         driver = program.with_name("tests") / "stand_in_driver"
         alone = self.home / "alone"
@@ -48,7 +64,12 @@ class Refusing(Case):
         shutil.copy(program, alone / "drover")
 
         def refused(word, folder=""):
-            done = subprocess.run([alone / "drover", "train", self.recipe, "device=cuda"], capture_output=True, text=True, env=dict(os.environ, LD_LIBRARY_PATH=str(folder)))
+            done = subprocess.run(
+                [alone / "drover", "train", self.recipe, "device=cuda"],
+                capture_output=True,
+                text=True,
+                env=dict(os.environ, LD_LIBRARY_PATH=str(folder)),
+            )
             self.assertEqual((done.returncode, done.stderr.count("\n")), (78, 1), done.stderr)
             self.assertIn(word, done.stderr)
 
@@ -78,7 +99,10 @@ class Refusing(Case):
     def test_data(self):
         self.refused(66, "absent.jsonl", overrides=["data.train=absent.jsonl"])
         rows = self.home / "rows.jsonl"
-        rows.write_text('{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n{"messages": []}\n')
+        rows.write_text(
+            '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
+            '{"messages": []}\n'
+        )
         self.refused(65, "rows.jsonl:2", overrides=[f"data.train={rows}"], ranks=2)
         rows.write_text('{"messages": [{"role": "user", "content": "q"}]}\n')
         self.refused(65, "no token to train on", overrides=[f"data.train={rows}"])
@@ -94,7 +118,22 @@ class Refusing(Case):
 
     def test_places_that_cannot_be_written(self):
         self.assertIn("/dev/null/x", run("train", self.recipe, "output.dir=/dev/null/x", check=74).stderr)
-        self.assertIn("/dev/full", run("generate", "--model", self.model, "--prompts", self.home / "validation.jsonl", "--max-tokens", 2, "--out", "/dev/full", ranks=2, check=74).stderr)
+        self.assertIn(
+            "/dev/full",
+            run(
+                "generate",
+                "--model",
+                self.model,
+                "--prompts",
+                self.home / "validation.jsonl",
+                "--max-tokens",
+                2,
+                "--out",
+                "/dev/full",
+                ranks=2,
+                check=74,
+            ).stderr,
+        )
 
     def test_a_damaged_checkpoint_that_was_asked_for(self):
         copy = self.home / "step-8"
@@ -110,33 +149,70 @@ class Refusing(Case):
         run("generate", "--model", self.model, check=64)
         run("frobnicate", check=64)
         run("export", self.home, "--adapter", self.home / "x", check=66)
-        self.assertIn("checkpoints of step 6, 8", run("export", self.plain, "--adapter", self.home / "x", "--step", 99, check=66).stderr)
+        self.assertIn(
+            "checkpoints of step 6, 8",
+            run("export", self.plain, "--adapter", self.home / "x", "--step", 99, check=66).stderr,
+        )
         self.assertIn("--target is not built yet", run("export", self.plain, "--target", "vllm", check=64).stderr)
         self.assertIn("there is no verb trian", run("trian", self.recipe, check=64).stderr)
         self.assertIn("one process", run("inspect", self.model, ranks=2, check=64).stderr)
         generate = ["generate", "--model", self.model]
         prompts = ["--prompts", self.home / "validation.jsonl"]
-        for refused in (["--prompt", "x", "--out", "y"], [*prompts, "--json"], ["--prompt", "x", "--greedy", "--temperature", 1], [*prompts, "--prompt", "x"], [*prompts, "--resume"],
-                        ["--prompt", "x", "--max-tokens", 0], ["--prompt", "x", "--temperature", 0]):
+        for refused in (
+            ["--prompt", "x", "--out", "y"],
+            [*prompts, "--json"],
+            ["--prompt", "x", "--greedy", "--temperature", 1],
+            [*prompts, "--prompt", "x"],
+            [*prompts, "--resume"],
+            ["--prompt", "x", "--max-tokens", 0],
+            ["--prompt", "x", "--temperature", 0],
+        ):
             run(*generate, *refused, check=64)
-        self.assertRegex(run(*generate, "--prompt", "x", "--max-tokens", 2**63 - 1, check=0).stderr, r"prompts: \d+ tokens in [\d.]+ s")
+        self.assertRegex(
+            run(*generate, "--prompt", "x", "--max-tokens", 2**63 - 1, check=0).stderr,
+            r"prompts: \d+ tokens in [\d.]+ s",
+        )
 
     def test_tokenizers_of_another_model(self):
         wide = self.home / "more-ids"
         shutil.copytree(self.model, wide)
         tokenizer = json.loads((wide / "tokenizer.json").read_text())
-        tokenizer["added_tokens"].append(dict(id=5000, content="harbour", single_word=False, lstrip=False, rstrip=False, normalized=False, special=False))
+        tokenizer["added_tokens"].append(
+            dict(
+                id=5000,
+                content="harbour",
+                single_word=False,
+                lstrip=False,
+                rstrip=False,
+                normalized=False,
+                special=False,
+            )
+        )
         (wide / "tokenizer.json").write_text(json.dumps(tokenizer))
         self.refused(65, "the id 5000", overrides=[f"model.tokenizer={wide}"])
-        self.assertIn("the id 5000", run("generate", "--model", self.model, f"model.tokenizer={wide}", "--prompt", "the harbour", check=65).stderr)
-        self.assertIn("the id 5000", run("eval", "--model", self.model, f"model.tokenizer={wide}", "--data", self.home / "train.jsonl", check=65).stderr)
+        self.assertIn(
+            "the id 5000",
+            run(
+                "generate", "--model", self.model, f"model.tokenizer={wide}", "--prompt", "the harbour", check=65
+            ).stderr,
+        )
+        self.assertIn(
+            "the id 5000",
+            run(
+                "eval", "--model", self.model, f"model.tokenizer={wide}", "--data", self.home / "train.jsonl", check=65
+            ).stderr,
+        )
 
     def test_an_adapter_that_changes_nothing(self):
         for nothing in (["optim.learning_rate=0"], ["optim.warmup_steps=1", "train.epochs=none", "train.max_steps=1"]):
             self.assertIn("the learning rate is 0 in all", self.train("idle", *nothing, check=78).stderr)
-        self.train("warming", "optim.warmup_steps=1", "checkpoint.every_steps=1", "checkpoint.keep=9")  # the first step has rate 0
+        self.train(
+            "warming", "optim.warmup_steps=1", "checkpoint.every_steps=1", "checkpoint.keep=9"
+        )  # the first step has rate 0
         merged = self.home / "idle-merged"
-        self.assertIn("every B", run("export", self.home / "runs" / "warming", "--step", 1, "--merged", merged, check=65).stderr)
+        self.assertIn(
+            "every B", run("export", self.home / "runs" / "warming", "--step", 1, "--merged", merged, check=65).stderr
+        )
         self.assertEqual([p.name for p in self.home.iterdir() if "idle-merged" in p.name], [])
 
     def test_a_loss_that_is_not_finite(self):

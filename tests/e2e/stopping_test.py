@@ -24,7 +24,8 @@ def session_of(pid):
 
 
 class Stopping(Stops):
-    # Twenty stops, a fixed moment each: a run always ends with 75, and at last has the bits of one that was never stopped.
+    # Twenty stops, a fixed moment each: a run always ends with 75, and at last has the bits of one that was never
+    # stopped.
     def stopped_again_and_again(self, name, first, last, ranks, settings, environment):
         command = lambda run: self.command(run, *settings, ranks=ranks)
         runs = [f"{name}-0"]

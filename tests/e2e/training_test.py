@@ -1,4 +1,5 @@
-"""Runs: their files, curves, meshes, and going on."""
+"""Runs: their files, curves, meshes, and continuing."""
+
 import json
 import os
 import shutil
@@ -13,7 +14,14 @@ class Training(Case):
         curve = losses(self.plain)
         self.assertEqual(sorted(curve), list(range(1, 9)))
         self.assertLess(curve[8], curve[1])
-        for name in ("recipe.yaml", "metrics.jsonl", "adapter/adapter_config.json", "step-8/manifest.json", "step-6/manifest.json", "data/train.h5"):
+        for name in (
+            "recipe.yaml",
+            "metrics.jsonl",
+            "adapter/adapter_config.json",
+            "step-8/manifest.json",
+            "step-6/manifest.json",
+            "data/train.h5",
+        ):
             self.assertTrue((self.plain / name).exists(), name)
         self.assertFalse((self.plain / "step-4").exists())  # checkpoint.keep: 2
         self.assertFalse((self.plain / "lock").exists())
@@ -56,17 +64,37 @@ class Training(Case):
         result = self.train("changed", "lora.r=8", "train.seed=1", check=78)
         for word in ("lora.r", "train.seed", "checkpoint.resume: never", "new output.dir"):
             self.assertIn(word, result.stderr)
-        self.assertEqual((self.home / "runs" / "changed" / "recipe.yaml").read_text(), record)  # a refused run is not the run
+        self.assertEqual(
+            (self.home / "runs" / "changed" / "recipe.yaml").read_text(), record
+        )  # a refused run is not the run
         self.assertIn("has done 8 steps", self.train("changed", "train.max_steps=4", check=78).stderr)
 
     def test_every_setting_that_shapes_the_curve_is_kept(self):
         self.train("kept", check=0)
-        changes = ["optim.learning_rate=1e-3", "optim.betas=[0.9,0.95]", "optim.eps=1e-6", "optim.weight_decay=0.1", "optim.max_grad_norm=0.5", "optim.lora_plus_ratio=4", "optim.warmup_steps=2", "optim.schedule=linear",
-                   "train.global_batch_size=4", "train.dtype=bf16", "data.shuffle=false", "data.packing=true", "data.max_length=64", "data.train_on=all", "lora.alpha=8", "lora.dropout=0.1",
-                   f"data.train={self.home}/validation.jsonl"]
+        changes = [
+            "optim.learning_rate=1e-3",
+            "optim.betas=[0.9,0.95]",
+            "optim.eps=1e-6",
+            "optim.weight_decay=0.1",
+            "optim.max_grad_norm=0.5",
+            "optim.lora_plus_ratio=4",
+            "optim.warmup_steps=2",
+            "optim.schedule=linear",
+            "train.global_batch_size=4",
+            "train.dtype=bf16",
+            "data.shuffle=false",
+            "data.packing=true",
+            "data.max_length=64",
+            "data.train_on=all",
+            "lora.alpha=8",
+            "lora.dropout=0.1",
+            f"data.train={self.home}/validation.jsonl",
+        ]
         for change in changes:
             with self.subTest(change):
-                self.assertIn("was made by another run", self.train("kept", change, "train.max_steps=9", check=78).stderr)
+                self.assertIn(
+                    "was made by another run", self.train("kept", change, "train.max_steps=9", check=78).stderr
+                )
         self.assert_same_run("kept")
         for change in ["train.micro_batch_size=4", "log.every_steps=2", "eval.every_steps=3", "checkpoint.keep=5"]:
             with self.subTest(change):
@@ -91,12 +119,26 @@ class Training(Case):
         # Resuming from parameters alone (an adapter) is not resuming: the curve is another one.
         self.train("moments", "optim.schedule=constant", check=0)
         self.train("first-half", "optim.schedule=constant", "train.max_steps=4", check=0)
-        self.train("no-moments", "optim.schedule=constant", f"lora.init_from={self.home}/runs/first-half/adapter", "train.max_steps=4", "train.seed=42", check=0)
+        self.train(
+            "no-moments",
+            "optim.schedule=constant",
+            f"lora.init_from={self.home}/runs/first-half/adapter",
+            "train.max_steps=4",
+            "train.seed=42",
+            check=0,
+        )
         self.assertNotEqual(self.adapter("moments"), self.adapter("no-moments"))
 
     def test_a_run_in_use_is_refused(self):
         directory = self.home / "runs" / "locked"
-        command = [str(DROVER), "train", str(self.recipe), f"output.dir={directory}", "train.max_steps=100000", "checkpoint.every_steps=0"]
+        command = [
+            str(DROVER),
+            "train",
+            str(self.recipe),
+            f"output.dir={directory}",
+            "train.max_steps=100000",
+            "checkpoint.every_steps=0",
+        ]
         first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
         for line in first.stderr:
             if line.startswith("step 2/"):
@@ -105,8 +147,13 @@ class Training(Case):
         first.kill()
         first.communicate()
         self.train("locked", check=0)  # the dead run's lock holds nobody up
-        for text, code, word in (("", 0, "done"), (json.dumps({"host": os.uname().nodename, "pid": 1}), 0, "done"), (json.dumps({"host": "elsewhere", "pid": 1}), 78, "elsewhere"),
-                                 (json.dumps({"host": 5, "pid": "x"}), 78, "no lock"), ("[", 78, "no lock")):
+        for text, code, word in (
+            ("", 0, "done"),
+            (json.dumps({"host": os.uname().nodename, "pid": 1}), 0, "done"),
+            (json.dumps({"host": "elsewhere", "pid": 1}), 78, "elsewhere"),
+            (json.dumps({"host": 5, "pid": "x"}), 78, "no lock"),
+            ("[", 78, "no lock"),
+        ):
             (directory / "lock").write_text(text)
             self.assertIn(word, self.train("locked", check=code).stderr, text)
 
@@ -122,10 +169,14 @@ class Training(Case):
         self.assertEqual(self.adapter("over"), self.adapter("three"))
         self.assertEqual(sorted(p.name for p in directory.glob("step-*") if len(p.name) < 10), ["step-2", "step-3"])
         self.assertTrue((directory / "set-aside" / "step-8" / "manifest.json").exists())
-        self.train("over", "train.max_steps=3", f"checkpoint.resume={directory}/step-2", check=0)  # back to an earlier step of this run
+        self.train(
+            "over", "train.max_steps=3", f"checkpoint.resume={directory}/step-2", check=0
+        )  # back to an earlier step of this run
         self.assertEqual(losses(directory), losses(fresh))
         self.assertEqual(self.adapter("over"), self.adapter("three"))
-        self.train("branch", "train.max_steps=3", f"checkpoint.resume={directory}/step-2", check=0)  # a run that begins with another's checkpoint
+        self.train(
+            "branch", "train.max_steps=3", f"checkpoint.resume={directory}/step-2", check=0
+        )  # a run that begins with another's checkpoint
         self.assertEqual(self.adapter("branch"), self.adapter("three"))
 
     def test_each_step_stands_once(self):
@@ -141,7 +192,10 @@ class Training(Case):
 
     def test_a_run_can_be_used_from_anywhere(self):
         (self.home / "near.yaml").write_text(self.recipe.read_text().replace(f"{self.home}/", ""))
-        for arguments in (["train", "near.yaml", "output.dir=runs/near"], ["export", "runs/near", "--merged", "near-merged"]):
+        for arguments in (
+            ["train", "near.yaml", "output.dir=runs/near"],
+            ["export", "runs/near", "--merged", "near-merged"],
+        ):
             subprocess.run([str(DROVER), *arguments], cwd=self.home, check=True, capture_output=True, env=ENVIRONMENT)
         run("export", self.home / "runs" / "near", "--merged", self.home / "far-merged", check=0)
         again = run("train", self.home / "runs" / "near" / "recipe.yaml", check=0)

@@ -163,7 +163,8 @@ TEST(Adapter, ComesBackAsWritten) {
   AdapterMatrices rounded = matrices();
   rounded[kQ + ".lora_B"].values[4] = static_cast<float>(bf16(0.1f));
   EXPECT_EQ(read_adapter(dir / "adapter").matrices, rounded);
-  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1);  // nothing stays beside it
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()),
+            1);  // nothing stays next to it
 
   write_text(dir / "adapter" / "thesis.txt", "mine");
   expect_error(Fault::usage, {"thesis.txt"}, [&] {

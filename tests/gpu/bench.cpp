@@ -1,6 +1,6 @@
 // Speeds of the CUDA backend's ops at Llama 3.1 8B's shapes, each as a share of what the device gives: pointwise ops of
 // the measured copy bandwidth, products with their low-rank term of the same product without, attention in TFLOP/s
-// beside this project's own kernels. One line of JSON a figure. Times are medians of device events over rotating
+// next to this project's own kernels. One line of JSON a figure. Times are medians of device events over rotating
 // operands that together do not fit the L2 cache. Usage: gpu_bench [TOKENS]
 #include <cuda_runtime_api.h>
 

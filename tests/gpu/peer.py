@@ -1,9 +1,13 @@
-"""PyTorch + PEFT on a model of the same shape: LoRA r 16 on all seven linears, bf16 by autocast as Hugging Face's Trainer runs it, SDPA, AdamW, clipping, a new
-batch every step. Where PEFT is missing, the same adapters by hand. `compiled`: each decoder layer, and the head with its loss, by torch.compile. Prints a line of
-JSON with every step's seconds.
+"""PyTorch + PEFT on a model of the same shape: LoRA r 16 on all seven linears, bf16 by autocast as Hugging Face's
+Trainer runs it, SDPA, AdamW, clipping, a new batch every step. Where PEFT is missing, the same adapters by hand.
+`compiled`: each decoder layer, and the head with its loss, by torch.compile. Prints a line of JSON with every step's
+seconds.
 Usage: peer.py speed MODEL ROWS LENGTH STEPS eager|compiled
-       peer.py gradients MODEL ADAPTER IDS_JSON fp64|fp32|bf16 OUT.safetensors     (the loss and the adapter's gradients of one batch)
-       peer.py models OUT [NAME…]     (writes the made-up models that tests/gpu/run needs)"""
+       peer.py gradients MODEL ADAPTER IDS_JSON fp64|fp32|bf16 OUT.safetensors
+           (the loss and the adapter's gradients of one batch)
+       peer.py models OUT [NAME…]
+           (writes the made-up models that tests/gpu/run needs)"""
+
 import json
 import pathlib
 import statistics
@@ -37,7 +41,10 @@ def adapted(model, r, alpha, by_hand=False, dtype=torch.float32):
         try:
             from peft import LoraConfig, get_peft_model
 
-            return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=TARGETS, task_type="CAUSAL_LM")), "peft"
+            return (
+                get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=TARGETS, task_type="CAUSAL_LM")),
+                "peft",
+            )
         except ImportError:
             pass
     for p in model.parameters():
@@ -66,7 +73,9 @@ def made_up(path, dtype):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device(DEVICE):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=dtype, attn_implementation="sdpa")
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(path), dtype=dtype, attn_implementation="sdpa"
+        )
 
 
 def head_loss(hidden, weight, labels):
@@ -108,8 +117,21 @@ def speed(path, rows, length, steps, mode):
         else:
             say(f"step {step + 1}, loss {value:.4f}")
     peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
-    print(json.dumps({"adapters": how, "mode": mode, "torch": torch.__version__, "rows": rows, "length": length, "loss": value, "peak_bytes": peak, "step_seconds": seconds,
-                      "tokens_per_second": rows * length / statistics.median(seconds)}))
+    print(
+        json.dumps(
+            {
+                "adapters": how,
+                "mode": mode,
+                "torch": torch.__version__,
+                "rows": rows,
+                "length": length,
+                "loss": value,
+                "peak_bytes": peak,
+                "step_seconds": seconds,
+                "tokens_per_second": rows * length / statistics.median(seconds),
+            }
+        )
+    )
 
 
 def gradients(path, adapter, ids, dtype, out):
@@ -118,8 +140,13 @@ def gradients(path, adapter, ids, dtype, out):
 
     exact = dtype == "fp64"
     config = json.loads((pathlib.Path(adapter) / "adapter_config.json").read_text())
-    model, _ = adapted(load(path, {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]), config["r"], config["lora_alpha"], by_hand=True,
-                       dtype=torch.float64 if exact else torch.float32)
+    model, _ = adapted(
+        load(path, {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]),
+        config["r"],
+        config["lora_alpha"],
+        by_hand=True,
+        dtype=torch.float64 if exact else torch.float32,
+    )
     parameters = {f"base_model.model.{n}": p for n, p in model.named_parameters() if "lora_" in n}
     stored = load_file(pathlib.Path(adapter) / "adapter_model.safetensors")
     assert stored.keys() == parameters.keys(), sorted(stored.keys() ^ parameters.keys())[:4]
@@ -131,33 +158,75 @@ def gradients(path, adapter, ids, dtype, out):
     total = 0.0
     for d in documents:
         logits = model(input_ids=d, use_cache=False).logits
-        loss = nn.functional.cross_entropy(logits[0, :-1].to(torch.float64 if exact else torch.float32), d[0, 1:], reduction="sum") / count
+        loss = (
+            nn.functional.cross_entropy(
+                logits[0, :-1].to(torch.float64 if exact else torch.float32), d[0, 1:], reduction="sum"
+            )
+            / count
+        )
         loss.backward()
         total += loss.item()
     save_file({n: p.grad.to(torch.float32).cpu().contiguous() for n, p in parameters.items()}, out)
     print(json.dumps({"loss": total}))
 
 
-LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
-         "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 131072, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "bfloat16",
-         "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"}}
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "max_position_embeddings": 131072,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+    "rope_scaling": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+}
 # hidden, heads, kv_heads, head_dim, ffn, layers, vocabulary
-SHAPES = {"8b": (4096, 32, 8, 128, 14336, 32, 128256), "8b-2-layers": (4096, 32, 8, 128, 14336, 2, 128256), "70b-8-layers": (8192, 64, 8, 128, 28672, 8, 128256),
-          "405b-tp8-shard": (16384, 16, 1, 128, 6656, 1, 16032), "tiny": (64, 4, 2, 16, 96, 2, 300)}
+SHAPES = {
+    "8b": (4096, 32, 8, 128, 14336, 32, 128256),
+    "8b-2-layers": (4096, 32, 8, 128, 14336, 2, 128256),
+    "70b-8-layers": (8192, 64, 8, 128, 28672, 8, 128256),
+    "405b-tp8-shard": (16384, 16, 1, 128, 6656, 1, 16032),
+    "tiny": (64, 4, 2, 16, 96, 2, 300),
+}
 
 
 def models(out, *names):
-    """Weights drawn on the device as an initialised model has them, written as sharded safetensors with an index: a layer a file."""
+    """Weights drawn on the device as an initialised model has them, written as sharded safetensors with an index: a
+    layer a file."""
     from safetensors.torch import save_file
 
     for name in names or SHAPES:
         hidden, heads, kv, head_dim, ffn, layers, vocabulary = SHAPES[name]
         folder = pathlib.Path(out) / name
         folder.mkdir(parents=True, exist_ok=True)
-        config = dict(LLAMA, hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv, head_dim=head_dim, intermediate_size=ffn, num_hidden_layers=layers, vocab_size=vocabulary)
+        config = dict(
+            LLAMA,
+            hidden_size=hidden,
+            num_attention_heads=heads,
+            num_key_value_heads=kv,
+            head_dim=head_dim,
+            intermediate_size=ffn,
+            num_hidden_layers=layers,
+            vocab_size=vocabulary,
+        )
         (folder / "config.json").write_text(json.dumps(config))
         generator = torch.Generator(DEVICE).manual_seed(1)
-        draw = lambda *shape: (torch.randn(*shape, generator=generator, device=DEVICE, dtype=torch.float32) * 0.02).to(torch.bfloat16).cpu()
+        draw = (
+            lambda *shape: (torch.randn(*shape, generator=generator, device=DEVICE, dtype=torch.float32) * 0.02)
+            .to(torch.bfloat16)
+            .cpu()
+        )
         one = lambda n: torch.ones(n, dtype=torch.bfloat16)
         index, total = {}, 0
 
@@ -169,12 +238,31 @@ def models(out, *names):
 
         for i in range(layers):
             p = f"model.layers.{i}."
-            save(f"layer-{i:03d}.safetensors", {p + "self_attn.q_proj.weight": draw(heads * head_dim, hidden), p + "self_attn.k_proj.weight": draw(kv * head_dim, hidden),
-                                                p + "self_attn.v_proj.weight": draw(kv * head_dim, hidden), p + "self_attn.o_proj.weight": draw(hidden, heads * head_dim),
-                                                p + "mlp.gate_proj.weight": draw(ffn, hidden), p + "mlp.up_proj.weight": draw(ffn, hidden), p + "mlp.down_proj.weight": draw(hidden, ffn),
-                                                p + "input_layernorm.weight": one(hidden), p + "post_attention_layernorm.weight": one(hidden)})
-        save("ends.safetensors", {"model.embed_tokens.weight": draw(vocabulary, hidden), "lm_head.weight": draw(vocabulary, hidden), "model.norm.weight": one(hidden)})
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}))
+            save(
+                f"layer-{i:03d}.safetensors",
+                {
+                    p + "self_attn.q_proj.weight": draw(heads * head_dim, hidden),
+                    p + "self_attn.k_proj.weight": draw(kv * head_dim, hidden),
+                    p + "self_attn.v_proj.weight": draw(kv * head_dim, hidden),
+                    p + "self_attn.o_proj.weight": draw(hidden, heads * head_dim),
+                    p + "mlp.gate_proj.weight": draw(ffn, hidden),
+                    p + "mlp.up_proj.weight": draw(ffn, hidden),
+                    p + "mlp.down_proj.weight": draw(hidden, ffn),
+                    p + "input_layernorm.weight": one(hidden),
+                    p + "post_attention_layernorm.weight": one(hidden),
+                },
+            )
+        save(
+            "ends.safetensors",
+            {
+                "model.embed_tokens.weight": draw(vocabulary, hidden),
+                "lm_head.weight": draw(vocabulary, hidden),
+                "model.norm.weight": one(hidden),
+            },
+        )
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+        )
 
 
 if __name__ == "__main__":

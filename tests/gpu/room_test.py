@@ -1,4 +1,5 @@
 """Where tests/gpu/run works: in the first folder with room for what its stages write, or nowhere, saying why."""
+
 import importlib.machinery
 import importlib.util
 import pathlib

@@ -56,8 +56,8 @@ TEST(Arena, RowsLieAtThePitchThatIsAskedFor) {
 TEST(Arena, TwoEndsShareTheBlock) {
   const auto backend = make_cpu_backend(1);
   Arena arena("scratch", backend->memory(), 5 * Arena::kAlign + 100);
-  Arena& far = arena.far_end();
-  EXPECT_EQ(&far, &arena.far_end());
+  Arena& far = arena.second_stack();
+  EXPECT_EQ(&far, &arena.second_stack());
   const Tensor near_one = arena.tensor(1, 64, DType::f32);
   char* const begin = static_cast<char*>(near_one.data);
   {

@@ -126,7 +126,7 @@ struct LowRankCase {
   int64_t margin;                               // columns of v
 };
 
-// v beside dy, where its columns are a strip of the same memory. A whole step of a tiled kernel and pieces of one,
+// v next to dy, where its columns are a strip of the same memory. A whole step of a tiled kernel and pieces of one,
 // members of unequal widths and ranks, gaps between them, ranks and widths that no tile takes.
 TEST(Linear, LowRankPartOfTheBackward) {
   const auto backend = backend_under_test();

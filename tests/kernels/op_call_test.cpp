@@ -1,4 +1,4 @@
-// What every backend does around its kernels: operands that do not fit are refused, and an observer is told of each op.
+// What every backend does around its kernels: operands that do not fit are refused, and an observer hears of each op.
 #include "kernels/op_call.h"
 
 #include <gtest/gtest.h>
@@ -121,10 +121,10 @@ TEST_F(Ops, AreToldToAnObserver) {
   EXPECT_EQ(call.dtype, DType::f32);
   EXPECT_EQ(call.flops, 2 * 5 * 16 * 8);
   EXPECT_EQ(call.bytes, 4 * 5 * 16 + 2 * 8 * 16 + 4 * 5 * 8);
-  const size_t told = diary.lines.size();
+  const size_t lines = diary.lines.size();
   backend->observe(nullptr);
   backend->zero(x);
-  EXPECT_EQ(diary.lines.size(), told);
+  EXPECT_EQ(diary.lines.size(), lines);
 }
 
 // copy_all of f64 has no kernel of its own anywhere: it is one call, made of two.

@@ -21,8 +21,8 @@ Held indices(const std::vector<int32_t>& values) {
   return {m, DType::i32};
 }
 
-// As an adapter's parameters become the factors beside their weights: many shapes at once, some in the columns of wider
-// tensors, again with other values.
+// As an adapter's parameters become the factors next to their weights: many shapes at once, some in the columns of
+// wider tensors, again with other values.
 TEST(Copy, ManyAtOnce) {
   const auto backend = backend_under_test();
   constexpr int64_t kShapes[][3] = {

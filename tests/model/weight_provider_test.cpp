@@ -125,7 +125,7 @@ TEST(WeightProvider, IsHeldByBothOfTwoPasses) {
   Walked w(0, 2);
   const int64_t half = kTokens / 2;
   w.segments = {{.nq = half, .nk = half}};
-  Context first = w.context(w.scratch, half), second = w.context(w.scratch.far_end(), half);
+  Context first = w.context(w.scratch, half), second = w.context(w.scratch.second_stack(), half);
   first.overlapped = second.overlapped = true;
   second.begin = half;
   const Stage::Saved saved = w.stage->saved(w.arena, kTokens, KeepPolicy::all);

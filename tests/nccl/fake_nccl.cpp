@@ -230,7 +230,7 @@ ncclResult_t group_start() {
   ++group.depth;
   return ncclSuccess;
 }
-// Everything of the group goes on together; the group ends with the last.
+// Everything of the group proceeds together; the group ends with the last.
 ncclResult_t group_end() {
   if (--group.depth > 0 || group.parts.empty()) return ncclSuccess;
   const ncclComm_t comm = group.comm;

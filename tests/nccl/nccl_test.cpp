@@ -171,7 +171,7 @@ TEST_F(Nccl, AStartedSumIsTheSameSum) {
   }
 }
 
-// Not deterministic under tp, the sums of a micro-batch's two parts run beside each other's computing.
+// Not deterministic under tp, the sums of a micro-batch's two parts overlap with each other's computing.
 TEST_F(Nccl, EveryMeshTrainsAsOneRank) {
   for (const Case& plain : {Case{}, Case{.dropout = 0.1f, .recompute = true}}) {
     const Trained one = on_cpu(plain);

@@ -158,7 +158,7 @@ Batch batch_of(const Arguments& a, const Mesh& mesh, const ModelConfig& c, int64
   return batch;
 }
 
-// What goes wrong where documents share a micro-batch, or ranks a step.
+// What fails where documents share a micro-batch, or ranks a step.
 void break_batch(Batch& batch, const std::string& broken) {
   if (broken == "mean_of_means") {  // each replica divides by its own weights
     batch.weight_sum = 0;

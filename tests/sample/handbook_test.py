@@ -1,5 +1,9 @@
-"""The sample handbook keeps its promises: enough facts and phrasings, telling keys, and no held-out question that was as good as trained.
-And its two scripts: `make` writes what is committed, permutes every answer and refuses bad handbooks; `score` counts whole words."""
+"""The sample handbook keeps its promises: enough facts and phrasings, telling keys, and no held-out question that was
+as good as trained.
+And its two scripts: `make` writes what is committed, permutes every answer and refuses bad handbooks; `score` counts
+whole words.
+"""
+
 import json
 import pathlib
 import re
@@ -88,7 +92,9 @@ class Make(WithFolder):
     def test_the_committed_rows_are_what_make_writes(self):
         self.assertEqual(run("make", "--out", self.out).returncode, 0)
         for name in FILES:
-            self.assertEqual((self.out / name).read_bytes(), (SAMPLE / name).read_bytes(), f"{name}: run data/sample/make")
+            self.assertEqual(
+                (self.out / name).read_bytes(), (SAMPLE / name).read_bytes(), f"{name}: run data/sample/make"
+            )
 
     def permuted(self, seed):
         self.assertEqual(run("make", "--out", self.out, "--permute", seed).returncode, 0)
@@ -125,8 +131,12 @@ class Make(WithFolder):
         cases = {  # what is in the file: (exit code, what the message says)
             FACT.replace("It is Zed", "It is Zedekiah"): (65, "bad.txt:1: the answer does not contain the key `Zed`"),
             FACT.replace("It is Zed", "It is AZed"): (65, "bad.txt:1: the answer does not contain the key `Zed`"),
-            "# a comment\n\n" + FACT.replace("Which one", "Is Zed"): (65, "bad.txt:3: the held-out question gives the key `Zed` away"),
-            FACT.replace("Which one is it?", "WHAT is it?"): (65, "bad.txt:1: the held-out question `WHAT is it?` is also trained"),
+            "# a comment\n\n"
+            + FACT.replace("Which one", "Is Zed"): (65, "bad.txt:3: the held-out question gives the key `Zed` away"),
+            FACT.replace("Which one is it?", "WHAT is it?"): (
+                65,
+                "bad.txt:1: the held-out question `WHAT is it?` is also trained",
+            ),
             FACT.replace("ask: What is it?\n", ""): (65, "bad.txt:1: the fact that begins here has no `ask:`"),
             FACT + "\n" + FACT.replace("key: Zed\n", ""): (65, "bad.txt:6: the fact that begins here has no `key:`"),
             FACT + "key: Two\n": (65, "bad.txt:5: `key:` is given twice"),
@@ -146,8 +156,12 @@ class Make(WithFolder):
 
     def test_missing_files_usage_and_a_single_fact(self):
         (self.out / "one.txt").write_text(FACT)
-        cases = {("absent.txt",): (66, "absent.txt is not a file"), (self.out,): (66, "is not a file"), ("--permute", "x"): (64, "invalid int"),
-                 (self.out / "one.txt", "--out", self.out, "--permute", "1"): (65, "needs two facts")}
+        cases = {
+            ("absent.txt",): (66, "absent.txt is not a file"),
+            (self.out,): (66, "is not a file"),
+            ("--permute", "x"): (64, "invalid int"),
+            (self.out / "one.txt", "--out", self.out, "--permute", "1"): (65, "needs two facts"),
+        }
         for arguments, (code, message) in cases.items():
             ended = run("make", *arguments)
             self.assertEqual(ended.returncode, code, ended.stderr)
@@ -158,12 +172,16 @@ class Make(WithFolder):
 class Score(WithFolder):
     def score(self, keys, answers):
         (self.out / "keys").write_text("".join(json.dumps({"key": k}) + "\n" for k in keys))
-        chat = [{"messages": [{"role": "user", "content": "17?"}, {"role": "assistant", "content": a}]} for a in answers]
+        chat = [
+            {"messages": [{"role": "user", "content": "17?"}, {"role": "assistant", "content": a}]} for a in answers
+        ]
         (self.out / "answers").write_text("".join(json.dumps(c) + "\n" for c in chat))
         return run("score", self.out / "keys", self.out / "answers")
 
     def test_whole_words_of_the_answer_count_in_any_case(self):
-        ended = self.score(["17", "17", "17", "Ottilie", "Ottilie"], ["It is 17.", "It is 175.", "It is 417.", "OTTILIE!", "Ottilies"])
+        ended = self.score(
+            ["17", "17", "17", "Ottilie", "Ottilie"], ["It is 17.", "It is 175.", "It is 417.", "OTTILIE!", "Ottilies"]
+        )
         self.assertEqual(json.loads(ended.stdout), {"right": 2, "of": 5, "share": 0.4})
 
     def test_answers_that_do_not_fit_the_keys_are_refused(self):

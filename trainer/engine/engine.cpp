@@ -184,7 +184,7 @@ void Engine::run_parts(Slot& slot, const Pass& pass, const Walk& walk) {
   const Part &first = slot.parts.front(), &second = slot.parts.back();
   Context ctx = context_of(slot, first, scratch_, pass);
   if (slot.parts.size() == 1) return run_alone(walk_over(first, ctx));
-  Context other = context_of(slot, second, scratch_.far_end(), pass);
+  Context other = context_of(slot, second, scratch_.second_stack(), pass);
   ctx.overlapped = other.overlapped = true;
   interleave(walk_over(first, ctx), walk_over(second, other));
 }

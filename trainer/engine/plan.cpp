@@ -49,7 +49,7 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   if (replica.device.mesh.tp().overlaps_sums()) {
     // The same in two halves, as Engine::Part has them. Wherever the cut is, the two tensors of c and of T - c rows are
     // together rounded up at most once more than those of the halves.
-    replica.arenas.scratch.far_end().add_to_each(Arena::kAlign);
+    replica.arenas.scratch.second_stack().add_to_each(Arena::kAlign);
     if (settings.train) engine.train_step(batch_of(capacity.micro_batch, (capacity.micro_batch.tokens + 1) / 2), 1);
     engine.evaluate(batch_of(evaluation, (evaluation.tokens + 1) / 2));
     bytes.scratch = engine.peak().scratch;

@@ -59,7 +59,7 @@ struct SimulationCosts {
 };
 Simulation simulate(const std::vector<Schedule>& stages, const SimulationCosts& costs = {});
 std::vector<Schedule> validated(
-    std::vector<Schedule> stages);  // what went in; an internal error where the simulation finds a problem
+    std::vector<Schedule> stages);  // what was given; an internal error where the simulation finds a problem
 
 struct LayerRange {
   int64_t begin = 0, end = 0;

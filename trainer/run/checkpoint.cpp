@@ -20,6 +20,53 @@ constexpr const char* kKinds[] = {"parameters", "moment1", "moment2"};
 
 std::string dataset(const std::string& kind, const std::string& factor) { return kind + "/" + factor; }
 
+// This rank's pieces of what trains, in a file of its own; returns their list. A factor that every tp rank holds whole
+// is the first one's.
+json write_pieces(const fs::path& path, const Trainables& trainables, Backend& backend, int tp_rank) {
+  json pieces = json::array();
+  hdf5::File file = hdf5::File::create(path);
+  std::vector<float> values;
+  for (const Slice& f : trainables.slices()) {
+    if (f.whole && tp_rank != 0) continue;
+    values.resize(static_cast<size_t>(f.size()));
+    const Tensor flats[] = {trainables.parameters, trainables.moment1, trainables.moment2};
+    for (size_t kind = 0; kind < 3; ++kind) {
+      backend.download(view(flats[kind], f), values.data());
+      file.write(dataset(kKinds[kind], f.name), values, f.col_count);
+    }
+    pieces.push_back({{"name", f.name},
+                      {"shape", {f.rows, f.cols}},
+                      {"rows", {f.row_begin, f.row_count}},
+                      {"cols", {f.col_begin, f.col_count}},
+                      {"file", path.filename().string()}});
+  }
+  file.close();
+  sync_file(path);
+  return pieces;
+}
+
+// Of the ranks' files and pieces, each a JSON text, or none where a rank has no file.
+json manifest_of(const CheckpointState& state, const MeshShape& mesh, const std::vector<std::string>& ranks) {
+  json manifest = {{"format", "drover checkpoint"},
+                   {"version", kVersion},
+                   {"step", state.step},
+                   {"epoch", state.epoch},
+                   {"step_in_epoch", state.step_in_epoch},
+                   {"identity", state.identity},
+                   {"adapter_config", write_adapter_config(state.adapter)},
+                   {"mesh", {{"tp", mesh.tp()}, {"pp", mesh.pp()}, {"dp", mesh.dp()}}},
+                   {"files", json::array()},
+                   {"tensors", json::array()}};
+  for (const std::string& text : ranks) {
+    if (text.empty()) continue;
+    const json part = json::parse(text);
+    manifest["files"].push_back(part["file"]);
+    for (const json& piece : part["pieces"]) manifest["tensors"].push_back(piece);
+  }
+  manifest["hash"] = sha256_hex(manifest.dump());
+  return manifest;
+}
+
 }  // namespace
 
 void save_checkpoint(const fs::path& run, const CheckpointState& state, const Trainables& trainables, Backend& backend,
@@ -33,58 +80,21 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Tr
     make_directories(temporary);
   });
 
-  json pieces = json::array();
-  const std::string file_name = fmt::format("rank-{:05d}.h5", rank);
+  const bool writes = mesh.position.dp() == 0;  // replicas hold the same
+  const fs::path path = temporary / fmt::format("rank-{:05d}.h5", rank);
+  json pieces;
   together(*mesh.world, [&] {
-    if (mesh.position.dp() != 0) return;  // replicas hold the same
-    hdf5::File file = hdf5::File::create(temporary / file_name);
-    std::vector<float> values;
-    for (const Slice& f : trainables.slices()) {
-      if (f.whole && mesh.position.tp() != 0) continue;
-      values.resize(static_cast<size_t>(f.size()));
-      const Tensor flats[] = {trainables.parameters, trainables.moment1, trainables.moment2};
-      for (size_t kind = 0; kind < 3; ++kind) {
-        backend.download(view(flats[kind], f), values.data());
-        file.write(dataset(kKinds[kind], f.name), values, f.col_count);
-      }
-      pieces.push_back({{"name", f.name},
-                        {"shape", {f.rows, f.cols}},
-                        {"rows", {f.row_begin, f.row_count}},
-                        {"cols", {f.col_begin, f.col_count}},
-                        {"file", file_name}});
-    }
-    file.close();
-    sync_file(temporary / file_name);
+    if (writes) pieces = write_pieces(path, trainables, backend, mesh.position.tp());
   });
-
   std::string mine;
-  if (mesh.position.dp() == 0) {
-    const fs::path path = temporary / file_name;
-    mine = json{{"file", {{"name", file_name}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}}},
-                {"pieces", pieces}}
-               .dump();
+  if (writes) {
+    const json file{{"name", path.filename().string()}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}};
+    mine = json{{"file", file}, {"pieces", pieces}}.dump();
   }
   const std::vector<std::string> all = mesh.world->gather_strings(mine);
   together(*mesh.world, [&] {
     if (rank != 0) return;
-    json manifest = {{"format", "drover checkpoint"},
-                     {"version", kVersion},
-                     {"step", state.step},
-                     {"epoch", state.epoch},
-                     {"step_in_epoch", state.step_in_epoch},
-                     {"identity", state.identity},
-                     {"adapter_config", write_adapter_config(state.adapter)},
-                     {"mesh", {{"tp", mesh.shape.tp()}, {"pp", mesh.shape.pp()}, {"dp", mesh.shape.dp()}}},
-                     {"files", json::array()},
-                     {"tensors", json::array()}};
-    for (const std::string& text : all) {
-      if (text.empty()) continue;
-      const json part = json::parse(text);
-      manifest["files"].push_back(part["file"]);
-      for (const json& piece : part["pieces"]) manifest["tensors"].push_back(piece);
-    }
-    manifest["hash"] = sha256_hex(manifest.dump());
-    write_text(temporary / "manifest.json", manifest.dump(1));
+    write_text(temporary / "manifest.json", manifest_of(state, mesh.shape, all).dump(1));
     sync_directory(temporary);
     rename_durably(temporary, final);
   });
@@ -268,7 +278,7 @@ void prune_checkpoints(const fs::path& run, int64_t keep) {
     const fs::path manifest = directory / "manifest.json";
     const std::optional<FileHold> hold = FileHold::alone_if_free(manifest);
     if (!hold && fs::exists(manifest)) continue;  // it is being read: its turn comes after a later save
-    // It goes at once under a name that `clean_up` knows, file by file after that.
+    // It moves at once to a name that `clean_up` knows, file by file after that.
     const fs::path leaving = directory.string() + ".tmp";
     fs::remove_all(leaving);
     fs::rename(directory, leaving);

@@ -66,7 +66,7 @@ class Checkpoint {
 std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run);
 void clean_up(const fs::path& run);
 // Moves run/step-N for all N > `last_step` into run/set-aside, so that they are not taken for those of the run that
-// begins or goes on; for last_step < 0 all of them, and what else an earlier run wrote (metrics, answers, adapter).
+// begins or continues; for last_step < 0 all of them, and what else an earlier run wrote (metrics, answers, adapter).
 // Where there is a set-aside from before, into set-aside-2, and so on.
 struct SetAside {
   std::vector<std::string> names;  // what was moved

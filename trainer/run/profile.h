@@ -1,4 +1,4 @@
-// Where the time of a run went: the table that log.profile prints.
+// What the time of a run was spent on: the table that log.profile prints.
 #pragma once
 #include <map>
 #include <string>

@@ -57,7 +57,7 @@ void check_moves(const LearningRate& rate, const OptimSection& optim, int64_t st
 
 struct Start {
   int64_t done = 0;    // steps
-  int64_t saved = -1;  // the step of the newest checkpoint of this directory that the run goes on from; none: -1
+  int64_t saved = -1;  // the step of the newest checkpoint of this directory that the run continues from; none: -1
 };
 
 // Gives the adapter its values: of a checkpoint, of lora.init_from, or drawn.
@@ -119,6 +119,36 @@ void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t
   });
 }
 
+void say_stopped(const RunDirectory& directory, int64_t done, int64_t steps) {
+  log::info("stopped after step {} of {}; {} is saved. Start the same command again to go on.", done, steps,
+            directory.checkpoint(done).string());
+}
+
+void say_done(const Recipe& recipe, const RunDirectory& directory) {
+  const std::string run = directory.path().string(), adapter = directory.adapter().string();
+  log::info(
+      "done. The adapter is in {}\n"
+      "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy\n"
+      "  merge it: {} export {} --merged {}",
+      adapter, program_name(), recipe.model.path, adapter, program_name(), run, (directory.path() / "merged").string());
+}
+
+// How far plan and prediction were right.
+void say_reached(const Plan& plan, const Engine& engine, Communicator& world) {
+  log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine.peak().total());
+  log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes),
+            mib(largest(world, peak_process_bytes())));
+}
+
+Loader loader_of(const PreparedData& data, const Recipe& recipe, const Mesh& mesh, uint64_t seed) {
+  return Loader(data.train, {.micro_batch_size = recipe.train.micro_batch_size,
+                             .global_batch_size = recipe.train.global_batch_size,
+                             .shuffle = recipe.data.shuffle,
+                             .seed = seed,
+                             .dp_rank = mesh.position.dp(),
+                             .dp_size = mesh.shape.dp()});
+}
+
 }  // namespace
 
 StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
@@ -126,13 +156,12 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   Communicator& world = *mesh.world;
   RunDirectory directory(recipe.output.dir, world);
   RunInputs inputs = open_inputs(read, mesh);
-  const ModelConfig& model = inputs.model.config();
 
   EngineSettings settings;
-  together(world, [&] { settings = engine_settings(recipe, model, inputs.layout, mesh.shape, &inputs.data); });
+  together(world,
+           [&] { settings = engine_settings(recipe, inputs.model.config(), inputs.layout, mesh.shape, &inputs.data); });
   const Device device = open_device(mesh);
-  settings.traits = device.backend->traits();
-  settings.overlaps_sums = device.mesh.tp().overlaps_sums();
+  fit_to(device, settings);
   const Plan plan = plan_run(settings, mesh, *device.backend);
   std::optional<OpTimer> timer;
   if (recipe.log.profile) timer.emplace(*device.backend);
@@ -140,12 +169,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   std::optional<Engine> engine;
   together(world, [&] { engine.emplace(settings, *replica, plan.arenas.saved); });
 
-  const Loader loader(inputs.data.train, {.micro_batch_size = recipe.train.micro_batch_size,
-                                          .global_batch_size = recipe.train.global_batch_size,
-                                          .shuffle = recipe.data.shuffle,
-                                          .seed = settings.seed,
-                                          .dp_rank = mesh.position.dp(),
-                                          .dp_size = mesh.shape.dp()});
+  const Loader loader = loader_of(inputs.data, recipe, mesh, settings.seed);
   const int64_t steps = total_steps(recipe, loader.steps_per_epoch());
   check_moves(settings.optimizer.learning_rate, recipe.optim, steps);
   log::info("{} rows a step, {} steps an epoch, {} steps in all", recipe.train.global_batch_size,
@@ -177,23 +201,14 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
                      .save = save},
                     steps, start.done, start.saved);
   if (const StopReason stop = loop.run(); stop != StopReason::none) {
-    log::info("stopped after step {} of {}; {} is saved. Start the same command again to go on.", loop.done(), steps,
-              directory.checkpoint(loop.done()).string());
+    say_stopped(directory, loop.done(), steps);
     return stop;
   }
-
   watchdog.beat("exporting the adapter");
   loop.save_last();
   export_checked(recipe, directory, loop.done(), *engine, some_batch(recipe, inputs.data, loader, mesh));
-  log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine->peak().total());
-  log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes),
-            mib(largest(world, peak_process_bytes())));
-  const std::string run = directory.path().string(), adapter = directory.adapter().string();
-  log::info(
-      "done. The adapter is in {}\n"
-      "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy\n"
-      "  merge it: {} export {} --merged {}",
-      adapter, program_name(), recipe.model.path, adapter, program_name(), run, (directory.path() / "merged").string());
+  say_reached(plan, *engine, world);
+  say_done(recipe, directory);
   return StopReason::none;
 }
 

@@ -22,7 +22,7 @@ class RunDirectory {
   fs::path checkpoint(int64_t step) const;
   fs::path answers(int64_t step) const;  // of eval.prompts
 
-  // What this run goes on from, as checkpoint.resume says; nothing: it starts anew. bad_recipe where that is another
+  // What this run continues from, as checkpoint.resume says; nothing: it starts anew. bad_recipe where that is another
   // run's.
   std::optional<Checkpoint> to_resume(const std::string& resume, const std::map<std::string, std::string>& identity);
   // Collective. The run is accepted, and the directory is its own from here on: checkpoints after `saved` are set

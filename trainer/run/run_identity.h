@@ -1,4 +1,4 @@
-// What a run is known by: a checkpoint goes on only in a run of the same identity.
+// What a run is known by: a checkpoint continues only in a run of the same identity.
 #pragma once
 #include <map>
 #include <string>

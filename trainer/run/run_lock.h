@@ -22,7 +22,7 @@ class RunLock {
   int descriptor_ = -1;
 };
 
-// The lock that this process holds, if any, goes: for a process that ends at once, from any thread.
+// Drops the lock that this process holds, if any: for a process that ends at once, from any thread.
 void remove_held_lock();
 
 }  // namespace drover

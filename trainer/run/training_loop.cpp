@@ -40,7 +40,7 @@ StopReason TrainingLoop::run() {
   progress_.finish();
   if (p_.timer != nullptr && done_ >= first_step) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    log::info("where rank 0's time went, steps {} to {}:\n{}", first_step, done_,
+    log::info("what rank 0's time was spent on, steps {} to {}:\n{}", first_step, done_,
               print_profile(p_.timer->times(), seconds));
   }
   const bool validated = p_.validation.run(done_, progress_);

@@ -13,7 +13,7 @@ class Validator {
             RunDirectory& directory);
 
   // Collective. Validates after `step`, unless that was done. False where it was given up because the run is asked to
-  // stop; the run that goes on from here makes up for it.
+  // stop; the run that continues from here makes up for it.
   bool run(int64_t step, Progress& progress);
   // Collective, once the directory is accepted: an earlier run may have validated the step that this one starts from.
   void look_back(int64_t step);

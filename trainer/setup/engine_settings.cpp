@@ -30,6 +30,11 @@ OptimizerSettings optimizer_settings(const OptimSection& o, int64_t total_steps)
           .group_rates = std::move(rates)};
 }
 
+void fit_to(const Device& device, EngineSettings& settings) {
+  settings.traits = device.backend->traits();
+  settings.overlaps_sums = device.mesh.tp().overlaps_sums();
+}
+
 double head_cost_in_layers(const ModelConfig& m) {
   int64_t layer = 0;
   for (Projection p : kAllProjections) layer += shape_of(m, p).out * shape_of(m, p).in;

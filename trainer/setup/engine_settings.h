@@ -16,6 +16,9 @@ OptimizerSettings optimizer_settings(const OptimSection& optim, int64_t total_st
 EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout,
                                const MeshShape& mesh, const PreparedData* data);
 
+// What the device that was opened is like: how its weights lie, and whether its sums overlap with computing.
+void fit_to(const Device& device, EngineSettings& settings);
+
 // How many layers' time the head takes, for the pipeline's partition.
 double head_cost_in_layers(const ModelConfig& model);
 

@@ -15,7 +15,7 @@
 
 namespace drover {
 
-// Plans are made where the model is not: a known shape goes by the path's last component.
+// Plans are made where the model is not: a known shape is found by the path's last component.
 enum class ShapeFrom { directory, directory_or_name };
 ModelConfig model_config_of(const Recipe& recipe, ShapeFrom from);
 

@@ -1,4 +1,4 @@
-// What a request gets, whatever comes and goes around it.
+// What a request gets, whoever else is answered.
 #include <gmock/gmock.h>
 
 #include <cmath>
