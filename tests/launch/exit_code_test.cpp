@@ -1,4 +1,4 @@
-// Scripts rely on these numbers (README, "Exit codes").
+// Scripts rely on these numbers (launch/README.md, "Exit codes").
 #include "launch/exit_code.h"
 
 #include <gtest/gtest.h>
