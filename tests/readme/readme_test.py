@@ -38,7 +38,8 @@ def packages():
 
 
 def ctest_names(build):
-    with tempfile.TemporaryDirectory() as aside:  # ctest's log in the build tree is that of the run that this is part of
+    # Elsewhere than in the build tree, where ctest's log is that of the run that this is part of.
+    with tempfile.TemporaryDirectory() as aside:
         pathlib.Path(aside, "CTestTestfile.cmake").write_text(f'subdirs("{pathlib.Path(build).resolve()}")\n')
         listed = subprocess.run(["ctest", "-N"], cwd=aside, capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"Test +#\d+: (\S+)", listed))
