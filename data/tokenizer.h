@@ -58,6 +58,7 @@ class Tokenizer {
     std::optional<int32_t> bos, eos;
     bool adds_bos = false;
   };
+  class JsonReader;
   static Definition read_json(const fs::path& file, const std::string& text);
   static Definition read_ranks(const fs::path& file, const std::string& text);
   explicit Tokenizer(const Definition& definition);

@@ -131,83 +131,96 @@ void check_model(const json& j, const fs::path& file) {
 
 }  // namespace
 
-Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::string& text) {
-  Definition d;
-  try {
-    const json j = json::parse(text);
-    check_model(j, file);
+// A tokenizer.json on its way to a Definition: what its tokens are called, and which of them no text may give.
+class Tokenizer::JsonReader {
+ public:
+  explicit JsonReader(const fs::path& file) : file_(file) {}
+  Definition read(const json& j) {
+    check_model(j, file_);
     const json& model = j["model"];
-    d.kind = kind_of(j.value("pre_tokenizer", json()), file);
-    d.whole_first = given(model, "ignore_merges") && model["ignore_merges"].get<bool>();
-
-    std::unordered_map<std::string, int32_t> added_ids;
-    std::unordered_map<int32_t, std::string> spellings;  // by id
-    std::set<int32_t> special;
-    const auto take = [&](int32_t id, const std::string& spelling) {
-      const auto [place, fresh] = spellings.emplace(id, spelling);
-      if (!fresh && place->second != spelling) {
-        fail(Fault::bad_data, "{}: the tokens \"{}\" and \"{}\" both have the id {}; ids are unique", file.string(),
-             place->second, spelling, id);
-      }
-    };
-    for (const json& a : j.value("added_tokens", json::array())) {
-      const std::string spelling = a.at("content").get<std::string>();
-      Added added{spelling, checked_id(a.at("id"), spelling, file), a.value("special", false),
-                  a.value("normalized", false)};
-      if (spelling.empty())
-        fail(Fault::bad_data, "{}: the added token with id {} has no spelling", file.string(), added.id);
-      for (const char* key : {"single_word", "lstrip", "rstrip"}) {
-        if (a.value(key, false)) unsupported(file, std::string(key) + " of the added token " + spelling);
-      }
-      take(added.id, spelling);
-      if (!added_ids.emplace(spelling, added.id).second)
-        fail(Fault::bad_data, "{}: the added token \"{}\" stands twice", file.string(), spelling);
-      if (added.special) special.insert(added.id);
-      d.added.push_back(std::move(added));
-    }
-
-    std::unordered_map<std::string, int32_t> ids;
-    for (const auto& [spelling, value] : model["vocab"].items()) {
-      const int32_t id = checked_id(value, spelling, file);
-      const auto added = added_ids.find(spelling);
-      if (added != added_ids.end() && added->second != id) {
-        fail(Fault::bad_data, "{}: \"{}\" has the id {} in the vocabulary and {} among the added tokens", file.string(),
-             spelling, id, added->second);
-      }
-      take(id, spelling);
-      ids.emplace(spelling, id);
-      if (special.count(id)) continue;  // so that no text gives it
-      if (const auto bytes = bytes_of(spelling)) {
-        d.tokens.emplace_back(*bytes, id);
-      } else if (added == added_ids.end()) {
-        unsupported(file, "the token \"" + spelling + "\", which is not spelled in byte-level characters,");
-      }
-    }
-    const auto id_of = [&](const std::string& spelling) {
-      const auto found = ids.find(spelling);
-      if (found == ids.end())
-        fail(Fault::bad_data, "{}: a merge names or makes \"{}\", which is not in the vocabulary", file.string(),
-             spelling);
-      if (special.count(found->second))
-        fail(Fault::bad_data, "{}: a merge names or makes the special token \"{}\"; text must not give it",
-             file.string(), spelling);
-      return found->second;
-    };
+    d_.kind = kind_of(j.value("pre_tokenizer", json()), file_);
+    d_.whole_first = given(model, "ignore_merges") && model["ignore_merges"].get<bool>();
+    for (const json& added : j.value("added_tokens", json::array())) add(added);
+    for (const auto& [spelling, id] : model["vocab"].items()) add_word(spelling, checked_id(id, spelling, file_));
     for (const json& merge : model.at("merges")) {
-      const auto [left, right] = sides_of(merge, file);
-      d.merges.push_back({id_of(left), id_of(right), id_of(left + right)});
+      const auto [left, right] = sides_of(merge, file_);
+      d_.merges.push_back({merged_id(left), merged_id(right), merged_id(left + right)});
     }
     if (const auto token = leading_token(j.value("post_processor", json()))) {
-      d.adds_bos = true;
-      const auto found = added_ids.find(*token);
-      if (found != added_ids.end() && special.count(found->second)) d.bos = found->second;
+      d_.adds_bos = true;
+      const auto found = added_ids_.find(*token);
+      if (found != added_ids_.end() && special_.count(found->second)) d_.bos = found->second;
     }
-    if (given(model, "unk_token") && !Bpe(d.tokens, {}, false).knows_all_bytes())
-      unsupported(file, "model.unk_token with a vocabulary that lacks single bytes");
+    if (given(model, "unk_token") && !Bpe(d_.tokens, {}, false).knows_all_bytes())
+      unsupported(file_, "model.unk_token with a vocabulary that lacks single bytes");
+    return std::move(d_);
+  }
+
+ private:
+  void name(int32_t id, const std::string& spelling) {
+    const auto [place, fresh] = spellings_.emplace(id, spelling);
+    if (!fresh && place->second != spelling) {
+      fail(Fault::bad_data, "{}: the tokens \"{}\" and \"{}\" both have the id {}; ids are unique", file_.string(),
+           place->second, spelling, id);
+    }
+  }
+
+  void add(const json& a) {
+    const std::string spelling = a.at("content").get<std::string>();
+    Added added{spelling, checked_id(a.at("id"), spelling, file_), a.value("special", false),
+                a.value("normalized", false)};
+    if (spelling.empty())
+      fail(Fault::bad_data, "{}: the added token with id {} has no spelling", file_.string(), added.id);
+    for (const char* key : {"single_word", "lstrip", "rstrip"}) {
+      if (a.value(key, false)) unsupported(file_, std::string(key) + " of the added token " + spelling);
+    }
+    name(added.id, spelling);
+    if (!added_ids_.emplace(spelling, added.id).second)
+      fail(Fault::bad_data, "{}: the added token \"{}\" stands twice", file_.string(), spelling);
+    if (added.special) special_.insert(added.id);
+    d_.added.push_back(std::move(added));
+  }
+
+  void add_word(const std::string& spelling, int32_t id) {
+    const auto added = added_ids_.find(spelling);
+    if (added != added_ids_.end() && added->second != id) {
+      fail(Fault::bad_data, "{}: \"{}\" has the id {} in the vocabulary and {} among the added tokens", file_.string(),
+           spelling, id, added->second);
+    }
+    name(id, spelling);
+    ids_.emplace(spelling, id);
+    if (special_.count(id)) return;  // so that no text gives it
+    if (const auto bytes = bytes_of(spelling)) {
+      d_.tokens.emplace_back(*bytes, id);
+    } else if (added == added_ids_.end()) {
+      unsupported(file_, "the token \"" + spelling + "\", which is not spelled in byte-level characters,");
+    }
+  }
+
+  int32_t merged_id(const std::string& spelling) const {
+    const auto found = ids_.find(spelling);
+    if (found == ids_.end())
+      fail(Fault::bad_data, "{}: a merge names or makes \"{}\", which is not in the vocabulary", file_.string(),
+           spelling);
+    if (special_.count(found->second))
+      fail(Fault::bad_data, "{}: a merge names or makes the special token \"{}\"; text must not give it",
+           file_.string(), spelling);
+    return found->second;
+  }
+
+  const fs::path& file_;
+  Definition d_;
+  std::unordered_map<std::string, int32_t> added_ids_, ids_;  // of the added tokens, and of the vocabulary
+  std::unordered_map<int32_t, std::string> spellings_;
+  std::set<int32_t> special_;
+};
+
+Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::string& text) {
+  try {
+    return JsonReader(file).read(json::parse(text));
   } catch (const json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer of Hugging Face's form: {}", file.string(), error.what());
   }
-  return d;
 }
 
 }  // namespace drover

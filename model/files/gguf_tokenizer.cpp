@@ -103,75 +103,91 @@ Vocabulary read_vocabulary(const GgufFile& file, const ModelConfig& config) {
   return vocabulary;
 }
 
-}  // namespace
+// The text of a special token that the file names by id, or null.
+OrderedJson special_token(const GgufFile& file, const Vocabulary& vocabulary, const std::string& key) {
+  const int64_t id = file.integer("tokenizer.ggml." + key, -1);
+  if (id < 0 || id >= static_cast<int64_t>(vocabulary.tokens.size())) return nullptr;
+  return vocabulary.tokens[static_cast<size_t>(id)];
+}
 
-TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config) {
-  const std::string where = file.path().string();
-  const std::string model = file.text("tokenizer.ggml.model");
-  if (model != "gpt2") {
-    fail(Fault::bad_data, "{}: tokenizer.ggml.model is \"{}\"; allowed is gpt2 (byte-level BPE)", where,
-         clipped(model));
-  }
-  const std::string pre = file.text("tokenizer.ggml.pre", "default");
-  const OrderedJson pre_tokenizers = pre_tokenizer(pre, where);
-  const Vocabulary vocabulary = read_vocabulary(file, config);
-  const auto& merges = file.texts("tokenizer.ggml.merges");
+void check_merges(const Vocabulary& vocabulary, const std::vector<std::string>& merges, const std::string& where) {
   const std::set<std::string> known(vocabulary.tokens.begin(), vocabulary.tokens.end());
   if (known.size() != vocabulary.tokens.size())
     fail(Fault::bad_data, "{}: tokenizer.ggml.tokens has a token twice", where);
   for (const std::string& merge : merges) check_merge(merge, known, where);
+}
+
+std::string tokenizer_text(const GgufFile& file, const Vocabulary& vocabulary) {
+  const std::string where = file.path().string(), pre = file.text("tokenizer.ggml.pre", "default");
+  const OrderedJson pre_tokenizers = pre_tokenizer(pre, where);
+  const auto& merges = file.texts("tokenizer.ggml.merges");
+  check_merges(vocabulary, merges, where);
 
   // Added tokens at the end stand apart from the vocabulary, as in Llama 3's own file; elsewhere they must hold their
   // place in it.
   size_t own = vocabulary.tokens.size();
   while (own > 0 && vocabulary.added(own - 1)) --own;
-  OrderedJson added = OrderedJson::array(), decoder = OrderedJson::object();
+  OrderedJson added = OrderedJson::array();
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     if (!vocabulary.added(id)) continue;
-    const OrderedJson token = added_token(vocabulary, id);
     OrderedJson with_id = {{"id", id}};
-    with_id.update(token);
+    with_id.update(added_token(vocabulary, id));
     added.push_back(with_id);
-    decoder[std::to_string(id)] = token;
   }
 
-  const auto special = [&](const std::string& key) -> OrderedJson {
-    const int64_t id = file.integer("tokenizer.ggml." + key, -1);
-    if (id < 0 || id >= config.vocab) return nullptr;
-    return vocabulary.tokens[static_cast<size_t>(id)];
-  };
-  const OrderedJson bos = special("bos_token_id");
+  const OrderedJson bos = special_token(file, vocabulary, "bos_token_id");
   // Where the file does not say, llama.cpp puts the BOS before Llama 3's texts and not before SmolLM's.
   const bool add_bos = file.flag("tokenizer.ggml.add_bos_token", pre == "llama-bpe") && !bos.is_null();
   const OrderedJson post = add_bos ? bos_processor(bos.get<std::string>(), file.integer("tokenizer.ggml.bos_token_id"))
                                    : OrderedJson(nullptr);
-
-  TokenizerFiles files;
-  files.tokenizer = fmt::format(
+  return fmt::format(
       "{{\"version\":\"1.0\",\n\"truncation\":null,\n\"padding\":null,\n\"added_tokens\":{},\n\"normalizer\":null,"
       "\n\"pre_tokenizer\":{},\n"
       "\"post_processor\":{},\n\"decoder\":{},\n\"model\":{}}}\n",
       added.dump(), pre_tokenizers.dump(), post.dump(), byte_level(true, true, true).dump(),
       model_text(vocabulary, merges, pre == "llama-bpe", own));
+}
 
-  OrderedJson settings = {{"added_tokens_decoder", decoder}, {"add_prefix_space", false}, {"bos_token", bos}};
+std::string tokenizer_config_text(const GgufFile& file, const Vocabulary& vocabulary, const ModelConfig& config) {
+  OrderedJson decoder = OrderedJson::object();
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    if (vocabulary.added(id)) decoder[std::to_string(id)] = added_token(vocabulary, id);
+  }
+  OrderedJson settings = {{"added_tokens_decoder", decoder},
+                          {"add_prefix_space", false},
+                          {"bos_token", special_token(file, vocabulary, "bos_token_id")}};
   if (file.has("tokenizer.chat_template")) settings["chat_template"] = file.text("tokenizer.chat_template");
   settings["clean_up_tokenization_spaces"] = false;
-  settings["eos_token"] = special("eos_token_id");
+  settings["eos_token"] = special_token(file, vocabulary, "eos_token_id");
   settings["model_max_length"] = config.max_positions;
-  settings["pad_token"] = special("padding_token_id");
+  settings["pad_token"] = special_token(file, vocabulary, "padding_token_id");
   settings["tokenizer_class"] = "PreTrainedTokenizerFast";
-  settings["unk_token"] = special("unknown_token_id");
-  files.tokenizer_config = settings.dump(2) + "\n";
+  settings["unk_token"] = special_token(file, vocabulary, "unknown_token_id");
+  return settings.dump(2) + "\n";
+}
 
+std::string generation_config_text(const GgufFile& file, const Vocabulary& vocabulary, const ModelConfig& config) {
   OrderedJson generation = {{"_from_model_config", true}};
   if (config.bos >= 0) generation["bos_token_id"] = config.bos;
   if (config.eos.size() == 1) generation["eos_token_id"] = config.eos[0];
   if (config.eos.size() > 1) generation["eos_token_id"] = config.eos;
-  if (!special("padding_token_id").is_null())
+  if (!special_token(file, vocabulary, "padding_token_id").is_null())
     generation["pad_token_id"] = file.integer("tokenizer.ggml.padding_token_id");
-  files.generation_config = generation.dump(2) + "\n";
-  return files;
+  return generation.dump(2) + "\n";
+}
+
+}  // namespace
+
+TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config) {
+  const std::string model = file.text("tokenizer.ggml.model");
+  if (model != "gpt2") {
+    fail(Fault::bad_data, "{}: tokenizer.ggml.model is \"{}\"; allowed is gpt2 (byte-level BPE)", file.path().string(),
+         clipped(model));
+  }
+  const Vocabulary vocabulary = read_vocabulary(file, config);
+  return {.tokenizer = tokenizer_text(file, vocabulary),
+          .tokenizer_config = tokenizer_config_text(file, vocabulary, config),
+          .generation_config = generation_config_text(file, vocabulary, config)};
 }
 
 }  // namespace drover
