@@ -1,17 +1,17 @@
 // Reads Hugging Face's tokenizer.json, as far as it describes byte-level BPE with a pre-tokenizer that is known here.
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/tokenizer.h"
-#include "kernels/base/error.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr int64_t kLargestVocabulary = int64_t{1} << 24;
+constexpr size_t kMostUnusedIds = size_t{1} << 20;  // a table of all ids is kept
 constexpr const char* kLlama3Split =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
@@ -134,7 +134,7 @@ void check_model(const json& j, const fs::path& file) {
 Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::string& text) {
   Definition d;
   try {
-    const json j = json::parse(text);
+    const json j = parse_json(text, file.string());
     check_model(j, file);
     const json& model = j["model"];
     d.kind = kind_of(j.value("pre_tokenizer", json()), file);
@@ -182,6 +182,12 @@ Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::stri
       } else if (added == added_ids.end()) {
         unsupported(file, "the token \"" + spelling + "\", which is not spelled in byte-level characters,");
       }
+    }
+    for (const auto& [id, spelling] : spellings) {
+      if (static_cast<size_t>(id) < spellings.size() + kMostUnusedIds) continue;
+      fail(Fault::bad_data,
+           "{}: the token \"{}\" has the id {} where there are {} tokens; at most {} ids may be unused", file.string(),
+           spelling, id, spellings.size(), kMostUnusedIds);
     }
     const auto id_of = [&](const std::string& spelling) {
       const auto found = ids.find(spelling);
