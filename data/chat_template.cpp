@@ -1,10 +1,10 @@
 #include "data/chat_template.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "data/template_text.h"
 #include "kernels/base/error.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 
@@ -165,15 +165,15 @@ std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
   if (fs::exists(file)) return recognise(read_text(file, size_t{4} << 20), file);
   if (!fs::exists(config)) return std::nullopt;
   try {
-    const nlohmann::json j = nlohmann::json::parse(read_text(config, size_t{64} << 20));
+    const Json j = parse_json(read_text(config, size_t{64} << 20), config.string());
     if (!j.contains("chat_template") || j["chat_template"].is_null()) return std::nullopt;
-    const nlohmann::json& t = j["chat_template"];  // one, or a list of named ones
+    const Json& t = j["chat_template"];  // one, or a list of named ones
     if (t.is_string()) return recognise(t.get<std::string>(), config);
-    for (const nlohmann::json& entry : t) {
+    for (const Json& entry : t) {
       if (entry.value("name", "") == "default") return recognise(entry.at("template").get<std::string>(), config);
     }
     return std::nullopt;
-  } catch (const nlohmann::json::exception& error) {
+  } catch (const Json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", config.string(), error.what());
   }
 }

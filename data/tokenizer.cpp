@@ -1,10 +1,10 @@
 #include "data/tokenizer.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 
@@ -83,19 +83,19 @@ Tokenizer::Tokenizer(const Definition& d)
 
 void Tokenizer::read_config(const fs::path& file, const std::string& text) {
   try {
-    const nlohmann::json config = nlohmann::json::parse(text);
+    const Json config = parse_json(text, file.string());
     if (!config.is_object())
       fail(Fault::bad_data, "{} is not a tokenizer's configuration: it is no JSON object", file.string());
     const auto token = [&](const char* key, std::optional<int32_t> otherwise) {
       if (!config.contains(key) || config[key].is_null()) return otherwise;
-      const nlohmann::json& value = config[key];
+      const Json& value = config[key];
       return special(value.is_object() ? value.at("content").get<std::string>() : value.get<std::string>());
     };
     bos_ = token("bos_token", bos_);
     eos_ = token("eos_token", eos_);
     if (config.contains("add_bos_token") && !config["add_bos_token"].is_null())
       adds_bos_ = config["add_bos_token"].get<bool>();
-  } catch (const nlohmann::json::exception& error) {
+  } catch (const Json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", file.string(), error.what());
   }
 }

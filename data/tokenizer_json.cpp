@@ -1,17 +1,17 @@
 // Reads Hugging Face's tokenizer.json, as far as it describes byte-level BPE with a pre-tokenizer that is known here.
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/tokenizer.h"
-#include "kernels/base/error.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr int64_t kLargestVocabulary = int64_t{1} << 24;
+constexpr size_t kMostUnusedIds = size_t{1} << 20;  // a table of all ids is kept
 constexpr const char* kLlama3Split =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
@@ -142,6 +142,7 @@ class Tokenizer::JsonReader {
     d_.whole_first = given(model, "ignore_merges") && model["ignore_merges"].get<bool>();
     for (const json& added : j.value("added_tokens", json::array())) add(added);
     for (const auto& [spelling, id] : model["vocab"].items()) add_word(spelling, checked_id(id, spelling, file_));
+    check_ids();
     for (const json& merge : model.at("merges")) {
       const auto [left, right] = sides_of(merge, file_);
       d_.merges.push_back({merged_id(left), merged_id(right), merged_id(left + right)});
@@ -197,6 +198,15 @@ class Tokenizer::JsonReader {
     }
   }
 
+  void check_ids() const {
+    for (const auto& [id, spelling] : spellings_) {
+      if (static_cast<size_t>(id) < spellings_.size() + kMostUnusedIds) continue;
+      fail(Fault::bad_data,
+           "{}: the token \"{}\" has the id {} where there are {} tokens; at most {} ids may be unused", file_.string(),
+           spelling, id, spellings_.size(), kMostUnusedIds);
+    }
+  }
+
   int32_t merged_id(const std::string& spelling) const {
     const auto found = ids_.find(spelling);
     if (found == ids_.end())
@@ -217,7 +227,7 @@ class Tokenizer::JsonReader {
 
 Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::string& text) {
   try {
-    return JsonReader(file).read(json::parse(text));
+    return JsonReader(file).read(parse_json(text, file.string()));
   } catch (const json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer of Hugging Face's form: {}", file.string(), error.what());
   }

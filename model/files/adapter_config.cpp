@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/base/json.h"
 #include "model/files/config_fields.h"
-#include "model/files/json.h"
 
 namespace drover {
 

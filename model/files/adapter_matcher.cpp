@@ -67,10 +67,10 @@ bool AdapterMatcher::targeted(const std::string& path) const {
   if (!named(std::get<AdapterConfig::Names>(config_.target_modules), path)) return false;
   if (!config_.layers_to_transform) return true;
   for (const PathPattern& pattern : patterns_->layers) {
-    const auto index = pattern.group(path, "idx");
+    const auto index = pattern.number(path, "idx");
     if (!index) continue;
     const auto& layers = *config_.layers_to_transform;
-    return index->size() < 10 && std::find(layers.begin(), layers.end(), std::stoll(*index)) != layers.end();
+    return std::find(layers.begin(), layers.end(), *index) != layers.end();
   }
   return false;
 }

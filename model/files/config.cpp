@@ -6,12 +6,14 @@
 #include <limits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/json.h"
 #include "model/files/config_fields.h"
-#include "model/files/json.h"
 
 namespace drover {
 
 namespace {
+
+constexpr int64_t kWidestHeads = 1 << 24;  // H·E; with it no count of parameters or bytes overflows
 
 // Llama 3's rope fields, in rope_scaling or rope_parameters.
 RopeScaling parse_llama3(const ConfigFields& rope) {
@@ -90,6 +92,10 @@ void parse_sizes(const ConfigFields& fields, ModelConfig& config) {
   config.head_dim = fields.integer("head_dim", 2, 1 << 16, config.hidden / config.heads);
   if (config.head_dim % 2 != 0)
     fail(Fault::bad_data, "{} is {}; rotary positions need an even one", fields.place("head_dim"), config.head_dim);
+  if (config.heads * config.head_dim > kWidestHeads) {
+    fail(Fault::bad_data, "{} is {}; times num_attention_heads, {}, it may be {} at most", fields.place("head_dim"),
+         config.head_dim, config.heads, kWidestHeads);
+  }
   if (config.layers == 126 && config.hidden == 16384 && config.heads == 128 && config.kv_heads == 16) {
     fail(Fault::bad_data,
          "{} is 16 where Llama 3.1 405B has 8: this is the first upload of 405B, whose keys and values are stored "

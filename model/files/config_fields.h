@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 

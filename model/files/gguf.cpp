@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "kernels/base/error.h"
+#include "kernels/base/json.h"
 #include "model/files/gguf_types.h"
-#include "model/files/json.h"
 
 namespace drover {
 
@@ -230,6 +230,12 @@ T value_or(const T* value, const std::optional<T>& absent, const fs::path& path,
   fail(Fault::bad_data, "{}: the key {} is missing", path.string(), key);
 }
 
+void check_utf8(const std::string& text, const fs::path& path, const std::string& key) {
+  if (is_utf8(text)) return;
+  fail(Fault::bad_data, "{}: the key {} holds text that is not UTF-8, as the format has it; the file is damaged",
+       path.string(), key);
+}
+
 }  // namespace
 
 int64_t GgufFile::integer(const std::string& key, std::optional<int64_t> absent) const {
@@ -242,11 +248,14 @@ bool GgufFile::flag(const std::string& key, bool absent) const {
   return value_or(value<bool>(key, "true or false"), std::optional<bool>(absent), path(), key);
 }
 std::string GgufFile::text(const std::string& key, std::optional<std::string> absent) const {
-  return value_or(value<std::string>(key, "a string"), absent, path(), key);
+  const std::string text = value_or(value<std::string>(key, "a string"), absent, path(), key);
+  check_utf8(text, path(), key);
+  return text;
 }
 const std::vector<std::string>& GgufFile::texts(const std::string& key) const {
   const auto* found = value<std::vector<std::string>>(key, "a list of strings");
   if (found == nullptr) fail(Fault::bad_data, "{}: the key {} is missing", path().string(), key);
+  for (const std::string& text : *found) check_utf8(text, path(), key);
   return *found;
 }
 const std::vector<int64_t>& GgufFile::integers(const std::string& key) const {

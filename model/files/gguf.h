@@ -39,7 +39,7 @@ class GgufFile {
   void advise_done(const GgufTensor& tensor) const;
 
   bool has(const std::string& key) const { return values_.count(key) != 0; }
-  // bad_data when the key is missing (without a default) or of another type.
+  // bad_data when the key is missing (without a default) or of another type, and for text that is not UTF-8.
   int64_t integer(const std::string& key, std::optional<int64_t> absent = {}) const;
   double number(const std::string& key, std::optional<double> absent = {}) const;
   bool flag(const std::string& key, bool absent) const;

@@ -3,7 +3,7 @@
 #include <array>
 #include <set>
 
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 

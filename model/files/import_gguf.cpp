@@ -7,11 +7,11 @@
 #include <set>
 
 #include "kernels/base/hash.h"
+#include "kernels/base/json.h"
 #include "kernels/base/log.h"
 #include "model/config.h"
 #include "model/files/gguf.h"
 #include "model/files/gguf_tokenizer.h"
-#include "model/files/json.h"
 #include "model/files/safetensors.h"
 #include "model/files/safetensors_writer.h"
 #include "model/files/staged_directory.h"
@@ -25,6 +25,7 @@ constexpr const char* kRopeFactors = "rope_freqs.weight";
 
 // The shortest decimal of a float, as a double: 1e-05 and not 9.999999747378752e-06.
 double shortest(double value) {
+  if (!std::isfinite(value)) return value;
   char text[64];
   const auto end = std::to_chars(text, text + sizeof text, static_cast<float>(value)).ptr;
   double parsed = 0;
@@ -94,6 +95,11 @@ ModelConfig model_config(const GgufFile& file) {
   config.vocab = static_cast<int64_t>(file.texts("tokenizer.ggml.tokens").size());
   config.norm_eps = shortest(file.number("llama.attention.layer_norm_rms_epsilon"));
   config.rope_theta = shortest(file.number("llama.rope.freq_base", 10000.0));
+  if (!std::isfinite(config.norm_eps) || !std::isfinite(config.rope_theta)) {
+    fail(Fault::bad_data,
+         "{}: llama.attention.layer_norm_rms_epsilon is {} and llama.rope.freq_base {}; they must be finite", where,
+         config.norm_eps, config.rope_theta);
+  }
   if (config.heads < 1) fail(Fault::bad_data, "{}: llama.attention.head_count is {}", where, config.heads);
   config.head_dim = file.integer("llama.attention.key_length", config.hidden / config.heads);
   for (const char* key : {"llama.rope.dimension_count", "llama.attention.value_length"}) {

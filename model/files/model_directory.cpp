@@ -4,7 +4,7 @@
 #include <set>
 
 #include "kernels/base/hash.h"
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 

@@ -3,8 +3,10 @@
 
 #include <pcre2.h>
 
+#include <charconv>
+
 #include "kernels/base/error.h"
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 
@@ -50,15 +52,21 @@ bool PathPattern::run(const std::string& text, bool to_end) const {
 bool PathPattern::full_match(const std::string& text) const { return run(text, true); }
 bool PathPattern::match(const std::string& text) const { return run(text, false); }
 
-std::optional<std::string> PathPattern::group(const std::string& text, const std::string& name) const {
+std::optional<int64_t> PathPattern::number(const std::string& text, const std::string& name) const {
   if (!run(text, false)) return std::nullopt;
   PCRE2_UCHAR* value = nullptr;
   PCRE2_SIZE size = 0;
   if (pcre2_substring_get_byname(code_->found, reinterpret_cast<PCRE2_SPTR>(name.c_str()), &value, &size) != 0)
     return std::nullopt;
-  std::string copy(reinterpret_cast<const char*>(value), size);
+  const std::string digits(reinterpret_cast<const char*>(value), size);
   pcre2_substring_free(value);
-  return copy;
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  if (error != std::errc() || end != digits.data() + digits.size()) {
+    fail(Fault::bad_data, "{} finds \"{}\" in \"{}\" where a layer's number is expected", code_->where, clipped(digits),
+         clipped(text));
+  }
+  return number;
 }
 
 }  // namespace drover

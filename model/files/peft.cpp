@@ -3,8 +3,8 @@
 #include <cmath>
 #include <set>
 
+#include "kernels/base/json.h"
 #include "model/files/factor.h"
-#include "model/files/json.h"
 #include "model/files/safetensors.h"
 #include "model/files/safetensors_writer.h"
 #include "model/files/staged_directory.h"

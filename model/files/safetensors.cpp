@@ -3,22 +3,25 @@
 #include <algorithm>
 #include <cstring>
 
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 #include "model/files/safetensors_header.h"
 
 namespace drover {
 
 namespace {
 
-// The bytes of a tensor; bad_data when the product does not fit.
+// The bytes of a tensor; bad_data when a product of some of its dimensions does not fit: also beside a 0, so that
+// rows() and cols() do.
 uint64_t checked_bytes(const HeaderEntry& entry, const std::string& where) {
-  uint64_t bytes = static_cast<uint64_t>(size_of(entry.dtype));
+  int64_t bytes = size_of(entry.dtype);
+  bool empty = false;
   for (int64_t dimension : entry.shape) {
-    if (__builtin_mul_overflow(bytes, static_cast<uint64_t>(dimension), &bytes)) {
+    empty |= dimension == 0;
+    if (dimension != 0 && __builtin_mul_overflow(bytes, dimension, &bytes)) {
       fail(Fault::bad_data, "{}: the shape {} of {} is too large", where, shape_text(entry.shape), clipped(entry.name));
     }
   }
-  return bytes;
+  return empty ? 0 : static_cast<uint64_t>(bytes);
 }
 
 // The header's text; bad_data when its length cannot be.

@@ -3,7 +3,7 @@
 #include <limits>
 #include <unordered_set>
 
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 #include "model/files/safetensors.h"
 
 namespace drover {

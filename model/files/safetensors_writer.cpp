@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/base/json.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "model/files/json.h"
 #include "model/files/safetensors.h"
 #include "model/generation/answers.h"
 #include "tests/support/made_up.h"

@@ -1,24 +1,41 @@
 #include "trainer/run/checkpoint.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <set>
 
 #include "kernels/base/hash.h"
 #include "kernels/base/hdf5.h"
+#include "kernels/base/json.h"
 #include "kernels/comm/agree.h"
 
 namespace drover {
 
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr int kVersion = 2;
 constexpr size_t kMostDigits = 18;  // of a step in a directory's name
 constexpr int kAttempts = 100;
+constexpr uint64_t kMostSteps = uint64_t{1} << 53;
+constexpr uint64_t kLargestSide = (uint64_t{1} << 31) - 1;  // of a tensor; the product of two fits
 constexpr const char* kKinds[] = {"parameters", "moment1", "moment2"};
 
 std::string dataset(const std::string& kind, const std::string& factor) { return kind + "/" + factor; }
+
+// A number of the manifest: its hash says that nobody changed it by accident, not that it makes sense.
+int64_t whole_number(const json& value, uint64_t most, const fs::path& manifest) {
+  if (!value.is_number_unsigned() || value.get<uint64_t>() > most) {
+    fail(Fault::bad_data, "{}: {} stands where a whole number from 0 to {} is expected", manifest.string(),
+         clipped(value.dump()), most);
+  }
+  return value.get<int64_t>();
+}
+
+// A path that cannot lead out of the checkpoint.
+bool stays_inside(const fs::path& name) {
+  return !name.empty() && name.is_relative() && name.lexically_normal() == name && *name.begin() != "..";
+}
 
 // This rank's pieces of what trains, in a file of its own; returns their list. A factor that every tp rank holds whole
 // is the first one's.
@@ -106,23 +123,29 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
   c.directory_ = directory;
   c.hold_ = std::make_shared<FileHold>(FileHold::shared(path));
   try {
-    json manifest = json::parse(read_text(path, size_t{256} << 20));
+    json manifest = parse_json(read_text(path, size_t{256} << 20), path.string());
     if (manifest.at("format") != "drover checkpoint")
       fail(Fault::bad_data, "{} is not a checkpoint's manifest", path.string());
     if (manifest.at("version") != kVersion) {
       fail(Fault::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(),
-           manifest["version"].dump(), kVersion);
+           clipped(manifest["version"].dump()), kVersion);
     }
     const std::string hash = manifest.at("hash");
     manifest.erase("hash");
     if (sha256_hex(manifest.dump()) != hash)
       fail(Fault::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged",
            path.string());
-    c.state_ = {manifest.at("step"), manifest.at("identity"), manifest.at("epoch"), manifest.at("step_in_epoch"),
+    const auto steps = [&](const char* key) { return whole_number(manifest.at(key), kMostSteps, path); };
+    c.state_ = {steps("step"), manifest.at("identity"), steps("epoch"), steps("step_in_epoch"),
                 parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string())};
+    std::set<std::string> verified;
     for (const json& file : manifest.at("files")) {
-      const fs::path at = directory / file.at("name").get<std::string>();
-      if (!fs::exists(at)) {
+      const std::string name = file.at("name").get<std::string>();
+      if (!stays_inside(name))
+        fail(Fault::bad_data, "{}: \"{}\" is not the name of a file of the checkpoint", path.string(), clipped(name));
+      const fs::path at = directory / name;
+      std::error_code ignored;
+      if (!fs::is_regular_file(at, ignored)) {
         if (!fs::exists(path)) fail(Fault::io, "{} was removed while it was read", directory.string());
         fail(Fault::bad_data, "{} is missing from the checkpoint", at.string());
       }
@@ -132,21 +155,32 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
       }
       if (sha256_file(at) != file.at("sha256").get<std::string>())
         fail(Fault::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
+      verified.insert(name);
     }
     for (const json& t : manifest.at("tensors")) {
       Factor& f = c.factors_[t.at("name").get<std::string>()];
-      f.rows = t.at("shape")[0];
-      f.cols = t.at("shape")[1];
-      f.pieces.push_back({t.at("file"), t.at("rows")[0], t.at("rows")[1], t.at("cols")[0], t.at("cols")[1]});
+      const auto side = [&](const char* key, size_t i) { return whole_number(t.at(key).at(i), kLargestSide, path); };
+      f.rows = side("shape", 0);
+      f.cols = side("shape", 1);
+      f.pieces.push_back({t.at("file"), side("rows", 0), side("rows", 1), side("cols", 0), side("cols", 1)});
+      if (verified.count(f.pieces.back().file) == 0) {
+        fail(Fault::bad_data, "{}: {} lies in \"{}\", which is not one of the checkpoint's files", path.string(),
+             clipped(t["name"].get<std::string>()), clipped(f.pieces.back().file));
+      }
     }
   } catch (const json::exception& error) {
     fail(Fault::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), error.what());
   }
   for (const auto& [name, f] : c.factors_) {
     int64_t covered = 0;
-    for (const Piece& p : f.pieces) covered += p.rows * p.cols;
+    for (const Piece& p : f.pieces) {
+      const bool inside = p.row_begin + p.rows <= f.rows && p.col_begin + p.cols <= f.cols;
+      covered += p.rows * p.cols;
+      if (!inside || covered > f.rows * f.cols) covered = -1;
+      if (covered < 0) break;
+    }
     if (covered != f.rows * f.cols)
-      fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), name);
+      fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), clipped(name));
   }
   return c;
 }
@@ -209,6 +243,10 @@ void Checkpoint::read(const std::string& kind, const std::string& factor, int64_
     if (!fs::exists(directory_ / p.file)) fail(Fault::io, "{} was removed while it was read", directory_.string());
     const hdf5::File file = hdf5::File::open(directory_ / p.file);
     const std::vector<float> values = file.read_rows<float>(dataset(kind, factor), r0 - p.row_begin, r1 - r0);
+    if (static_cast<int64_t>(values.size()) != (r1 - r0) * p.cols) {
+      fail(Fault::bad_data, "{}: {} does not have the {} columns that the manifest says",
+           (directory_ / p.file).string(), dataset(kind, factor), p.cols);
+    }
     for (int64_t r = r0; r < r1; ++r) {
       const float* from = values.data() + (r - r0) * p.cols + (c0 - p.col_begin);
       std::copy(from, from + (c1 - c0), out + (r - row_begin) * cols + (c0 - col_begin));

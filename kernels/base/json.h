@@ -22,6 +22,8 @@ OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
 // At most `limit` bytes of a stranger's text, cut at a character, for messages.
 std::string clipped(std::string_view text, size_t limit = 120);
 
+bool is_utf8(std::string_view text);  // so that it can stand in JSON
+
 const char* type_name(const Json& value);  // "a number", "a list", … for messages
 
 }  // namespace drover

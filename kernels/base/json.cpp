@@ -1,4 +1,4 @@
-#include "model/files/json.h"
+#include "kernels/base/json.h"
 
 #include <unordered_set>
 #include <vector>
@@ -9,6 +9,15 @@ std::string clipped(std::string_view text, size_t limit) {
   if (text.size() <= limit) return std::string(text);
   while (limit > 0 && (static_cast<unsigned char>(text[limit]) & 0xc0) == 0x80) --limit;
   return std::string(text.substr(0, limit)) + "…";
+}
+
+bool is_utf8(std::string_view text) {
+  try {
+    Json(text).dump();
+    return true;
+  } catch (const Json::type_error&) {
+    return false;
+  }
 }
 
 const char* type_name(const Json& value) {
