@@ -62,7 +62,7 @@ class Descriptor {
   int value_;
 };
 
-// The last page of a map reaches beyond the file; AddressSanitizer is told that nobody may read there.
+// The last page of a map reaches beyond the file; AddressSanitizer learns that nobody may read there.
 void forbid_beyond_end([[maybe_unused]] const std::byte* data, [[maybe_unused]] size_t size,
                        [[maybe_unused]] bool forbidden) {
 #ifdef DROVER_ADDRESS_SANITIZER

@@ -10,7 +10,7 @@ namespace drover {
 
 namespace {
 
-// The bytes of a tensor; bad_data when a product of some of its dimensions does not fit: also beside a 0, so that
+// The bytes of a tensor; bad_data when a product of some of its dimensions does not fit: also next to a 0, so that
 // rows() and cols() do.
 uint64_t checked_bytes(const HeaderEntry& entry, const std::string& where) {
   int64_t bytes = size_of(entry.dtype);

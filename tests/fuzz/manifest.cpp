@@ -1,5 +1,5 @@
-// A checkpoint's manifest, beside the file of one rank. Its hashes would refuse nearly every input: where the text is
-// JSON, they are mended first. What is taken is read, tensor by tensor.
+// A checkpoint's manifest, with the file of one rank. Its hashes would refuse nearly every input: where the text is
+// JSON, they are made right first. What is taken is read, tensor by tensor.
 #include "kernels/base/hash.h"
 #include "kernels/base/hdf5.h"
 #include "kernels/base/json.h"

@@ -84,6 +84,27 @@ json manifest_of(const CheckpointState& state, const MeshShape& mesh, const std:
   return manifest;
 }
 
+// The name of a file that is as the manifest describes it.
+std::string verify_file(const fs::path& directory, const json& file) {
+  const fs::path manifest = directory / "manifest.json";
+  const std::string name = file.at("name").get<std::string>();
+  if (!stays_inside(name))
+    fail(Fault::bad_data, "{}: \"{}\" is not the name of a file of the checkpoint", manifest.string(), clipped(name));
+  const fs::path at = directory / name;
+  std::error_code ignored;
+  if (!fs::is_regular_file(at, ignored)) {
+    if (!fs::exists(manifest)) fail(Fault::io, "{} was removed while it was read", directory.string());
+    fail(Fault::bad_data, "{} is missing from the checkpoint", at.string());
+  }
+  if (fs::file_size(at) != file.at("bytes").get<uint64_t>()) {
+    fail(Fault::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(),
+         fs::file_size(at), file["bytes"].dump());
+  }
+  if (sha256_file(at) != file.at("sha256").get<std::string>())
+    fail(Fault::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
+  return name;
+}
+
 }  // namespace
 
 void save_checkpoint(const fs::path& run, const CheckpointState& state, const Trainables& trainables, Backend& backend,
@@ -117,6 +138,15 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Tr
   });
 }
 
+bool Checkpoint::is_whole(const Factor& f) {
+  int64_t covered = 0;
+  for (const Piece& p : f.pieces) {
+    covered += p.rows * p.cols;
+    if (p.row_begin + p.rows > f.rows || p.col_begin + p.cols > f.cols || covered > f.rows * f.cols) return false;
+  }
+  return covered == f.rows * f.cols;
+}
+
 Checkpoint Checkpoint::open(const fs::path& directory) {
   const fs::path path = directory / "manifest.json";
   Checkpoint c;
@@ -139,24 +169,7 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
     c.state_ = {steps("step"), manifest.at("identity"), steps("epoch"), steps("step_in_epoch"),
                 parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string())};
     std::set<std::string> verified;
-    for (const json& file : manifest.at("files")) {
-      const std::string name = file.at("name").get<std::string>();
-      if (!stays_inside(name))
-        fail(Fault::bad_data, "{}: \"{}\" is not the name of a file of the checkpoint", path.string(), clipped(name));
-      const fs::path at = directory / name;
-      std::error_code ignored;
-      if (!fs::is_regular_file(at, ignored)) {
-        if (!fs::exists(path)) fail(Fault::io, "{} was removed while it was read", directory.string());
-        fail(Fault::bad_data, "{} is missing from the checkpoint", at.string());
-      }
-      if (fs::file_size(at) != file.at("bytes").get<uint64_t>()) {
-        fail(Fault::bad_data, "{} has {} bytes, the manifest says {}; the file was cut off or changed", at.string(),
-             fs::file_size(at), file["bytes"].dump());
-      }
-      if (sha256_file(at) != file.at("sha256").get<std::string>())
-        fail(Fault::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
-      verified.insert(name);
-    }
+    for (const json& file : manifest.at("files")) verified.insert(verify_file(directory, file));
     for (const json& t : manifest.at("tensors")) {
       Factor& f = c.factors_[t.at("name").get<std::string>()];
       const auto side = [&](const char* key, size_t i) { return whole_number(t.at(key).at(i), kLargestSide, path); };
@@ -172,14 +185,7 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
     fail(Fault::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), error.what());
   }
   for (const auto& [name, f] : c.factors_) {
-    int64_t covered = 0;
-    for (const Piece& p : f.pieces) {
-      const bool inside = p.row_begin + p.rows <= f.rows && p.col_begin + p.cols <= f.cols;
-      covered += p.rows * p.cols;
-      if (!inside || covered > f.rows * f.cols) covered = -1;
-      if (covered < 0) break;
-    }
-    if (covered != f.rows * f.cols)
+    if (!is_whole(f))
       fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), clipped(name));
   }
   return c;

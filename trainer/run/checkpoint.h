@@ -56,6 +56,7 @@ class Checkpoint {
     int64_t rows = 0, cols = 0;
     std::vector<Piece> pieces;
   };
+  static bool is_whole(const Factor& factor);  // whether its pieces make it up
   fs::path directory_;
   std::shared_ptr<FileHold> hold_;  // of the manifest
   CheckpointState state_;
