@@ -51,6 +51,7 @@ FILE_LINES = {
     "kernels/base/hdf5.cpp": "the whole of HDF5 that is used, behind one header",
     "tests/data/tokenizer_test.cpp": "every case of the one format",
     "tests/e2e/using_test.py": "one made-up model for all verbs",
+    "tests/fuzz/make_seeds": "the seeds of every format, a list",
     "tests/gpu/run": "one script that a machine with a GPU gets",
 }
 
