@@ -1,17 +1,14 @@
 #include "data/rows.h"
 
-#include <nlohmann/json.hpp>
-
-#include "kernels/base/error.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 
 namespace {
 
-using nlohmann::json;
+using json = Json;
 
 constexpr size_t kLongestLine = size_t{64} << 20;
-constexpr int kDeepest = 64;
 
 std::string content_of(const json& content) {
   if (content.is_string()) return content.get<std::string>();
@@ -29,14 +26,9 @@ std::string content_of(const json& content) {
 
 // Empty for a row that is only {"error": …}.
 std::optional<Row> row_of(std::string_view line, RowFormat format) {
-  int depth = 0;
-  const auto limit = [&](int, json::parse_event_t event, json&) {
-    if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) ++depth;
-    if (event == json::parse_event_t::object_end || event == json::parse_event_t::array_end) --depth;
-    if (depth > kDeepest) throw std::invalid_argument("it is nested more than 64 deep");
-    return true;
-  };
-  const json j = json::parse(line, limit);
+  if (json_depth(line) > kJsonDepth)
+    throw std::invalid_argument(fmt::format("it is nested more than {} deep", kJsonDepth));
+  const json j = json::parse(line);
   if (!j.is_object()) throw std::invalid_argument("a row is an object with \"messages\" or \"text\"");
   const bool messages = j.contains("messages"), text = j.contains("text");
   if (j.size() == 1 && j.contains("error") && j["error"].is_object()) return {};

@@ -1,5 +1,6 @@
 #include "kernels/base/json.h"
 
+#include <algorithm>
 #include <unordered_set>
 #include <vector>
 
@@ -31,38 +32,80 @@ const char* type_name(const Json& value) {
   }
 }
 
+size_t json_depth(std::string_view text) {
+  size_t depth = 0, deepest = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
 namespace {
+
+// What must hold before a value is built. (The parser's own callback would do, but with it a list of n objects takes
+// n² steps.)
+class Guard : public nlohmann::json_sax<Json> {
+ public:
+  Guard(const std::string& where, size_t limit) : where_(where), limit_(limit) {}
+
+  bool null() override { return count(); }
+  bool boolean(bool) override { return count(); }
+  bool number_integer(number_integer_t) override { return count(); }
+  bool number_unsigned(number_unsigned_t) override { return count(); }
+  bool number_float(number_float_t, const string_t&) override { return count(); }
+  bool string(string_t&) override { return count(); }
+  bool binary(binary_t&) override { return count(); }
+  bool start_object(size_t) override {
+    keys_.emplace_back();
+    return count();
+  }
+  bool key(string_t& key) override {
+    if (!keys_.back().insert(key).second)
+      fail(Fault::bad_data, "{}: the key \"{}\" stands twice in one object", where_, clipped(key));
+    return count();
+  }
+  bool end_object() override {
+    keys_.pop_back();
+    return true;
+  }
+  bool start_array(size_t) override { return count(); }
+  bool end_array() override { return true; }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& error) override {
+    const std::string_view message = error.what();
+    const size_t prefix = message.find("] ");
+    fail(Fault::bad_data, "{}: not valid JSON: {}", where_,
+         clipped(prefix == std::string_view::npos ? message : message.substr(prefix + 2), 240));
+  }
+
+ private:
+  bool count() {
+    if (++values_ > limit_) fail(Fault::bad_data, "{}: JSON of more than {} values", where_, limit_);
+    return true;
+  }
+
+  const std::string& where_;
+  size_t limit_, values_ = 0;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the objects that are open
+};
 
 template <typename Any>
 Any parse(std::string_view text, const std::string& where, size_t limit) {
-  std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
-  size_t values = 0;
-  const auto guard = [&](int depth, typename Any::parse_event_t event, Any& parsed) {
-    using Event = typename Any::parse_event_t;
-    if (event == Event::object_start || event == Event::array_start) {
-      if (depth >= static_cast<int>(kJsonDepth)) {
-        fail(Fault::bad_data, "{}: JSON nested more than {} levels deep", where, kJsonDepth);
-      }
-      if (event == Event::object_start) keys.emplace_back();
-    } else if (event == Event::object_end) {
-      keys.pop_back();
-    } else if (event == Event::key) {
-      const auto& key = parsed.template get_ref<const std::string&>();
-      if (!keys.back().insert(key).second) {
-        fail(Fault::bad_data, "{}: the key \"{}\" stands twice in one object", where, clipped(key));
-      }
-    }
-    if (++values > limit) fail(Fault::bad_data, "{}: JSON of more than {} values", where, limit);
-    return true;
-  };
-  try {
-    return Any::parse(text.begin(), text.end(), guard);
-  } catch (const typename Any::exception& error) {
-    const std::string_view message = error.what();
-    const size_t prefix = message.find("] ");
-    fail(Fault::bad_data, "{}: not valid JSON: {}", where,
-         clipped(prefix == std::string_view::npos ? message : message.substr(prefix + 2), 240));
-  }
+  if (json_depth(text) > kJsonDepth)
+    fail(Fault::bad_data, "{}: JSON nested more than {} levels deep", where, kJsonDepth);
+  Guard guard(where, limit);
+  Json::sax_parse(text.begin(), text.end(), &guard);
+  return Any::parse(text.begin(), text.end());
 }
 
 }  // namespace

@@ -19,6 +19,10 @@ inline constexpr size_t kOrderedJsonValues = 10'000;
 Json parse_json(std::string_view text, const std::string& where);
 OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
 
+// The levels of lists and objects in a text that need not be JSON. Values that are nested deeply are copied and printed
+// by recursion, which ends at the stack's end: whoever parses by other means looks at this first.
+size_t json_depth(std::string_view text);
+
 // At most `limit` bytes of a stranger's text, cut at a character, for messages.
 std::string clipped(std::string_view text, size_t limit = 120);
 
