@@ -1,48 +1,58 @@
-// Dialogs to token ids, for the chat formats that are known: ChatML (with or without a default system message, as
-// SmolLM2 has one), Llama 3.0 and Llama 3.1 (which always states a date). Control tokens are written by this code; what
-// people wrote can never become one.
+// Dialogs to token ids as the model's own chat template writes them. A template whose text is a known original (ChatML,
+// SmolLM2, Llama 3 to 3.3) is rendered by native code; any other is interpreted (data/jinja). Control tokens are
+// written by the template alone; what people wrote can never become one.
 #pragma once
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "configs/choices.h"
+#include "data/message.h"
 #include "data/tokenizer.h"
 
 namespace drover {
 
-struct Message {
-  std::string role;  // system, user, assistant
-  std::string content;
-  bool operator==(const Message&) const = default;
-};
+class InterpretedTemplate;
 
 struct ChatTemplate {
-  enum class Family { chatml, llama3, llama3_1 };
+  enum class Family { chatml, llama3, llama3_1, interpreted };
   Family family = Family::chatml;
-  std::optional<std::string> default_system;  // ChatML: said where a dialog does not begin with a system message
+  std::optional<std::string> default_system = {};  // ChatML: said where a dialog does not begin with a system message
+  // The template's own text; absent where it was named instead. What native code does not write is left to it: tools,
+  // tool calls, other roles.
+  std::shared_ptr<const InterpretedTemplate> source = {};
 
-  // From chat_template in tokenizer_config.json, or chat_template.jinja; nothing when the directory has none. bad_data
-  // for a template of another family.
+  // From chat_template.jinja, or chat_template in tokenizer_config.json; nothing when the directory has none. bad_data
+  // with line and column for a template that needs more of Jinja than data/jinja has.
   static std::optional<ChatTemplate> find(const fs::path& directory);
-  std::string name() const;
+  std::string name() const;  // for people, and part of a token store's identity
 };
 
 struct Rendered {
   std::vector<int32_t> ids;
-  std::vector<uint8_t> trained;  // 1 where the token is a target: an assistant's words and its end-of-turn token
+  // 1 where the token is a target: from the first character that an assistant's turn contributes (for a tool call that
+  // comes first, from where the answer begins) to the token that ends the turn; what the template marks with
+  // {% generation %}, where it does.
+  std::vector<uint8_t> trained;
+  // Assistant's turns before the last that are written otherwise than when they were the last (their reasoning is cut,
+  // for example): they are not trained.
+  int64_t rewritten = 0;
 };
 
 struct RenderOptions {
-  std::string date = "26 Jul 2024";    // Llama 3.1 only
+  static constexpr const char* kDate = "26 Jul 2024";
+  std::string date = kDate;            // Llama 3.1's; an interpreted template sees another than this as date_string
   bool add_generation_prompt = false;  // end with the header of an assistant's turn
   TrainOn train_on = TrainOn::assistant;
+  OrderedJson tools = {};  // a list of functions, or null
 };
 
+// bad_data for a dialog that the template does not take.
 Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, const Tokenizer& tokenizer,
                 const RenderOptions& options = {});
 
-// Tokens that end an answer: the family's end of turn and the model's eos list.
+// Tokens that end an answer: the template's end of turn and the model's eos list.
 std::vector<int32_t> stop_ids(const std::optional<ChatTemplate>& chat, const Tokenizer& tokenizer,
                               const std::vector<int32_t>& eos);
 

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/unicode.h"
+#include "kernels/base/unicode.h"
 
 namespace drover {
 

@@ -111,46 +111,60 @@ const std::string& Tokenizer::raw_bytes(int32_t id) const {
   return id < 0 || id >= vocab_size() ? nothing : bytes_[static_cast<size_t>(id)];
 }
 
-void Tokenizer::encode_plain(std::string_view text, size_t offset, std::vector<int32_t>& ids,
-                             std::vector<size_t>* begins) const {
+void Tokenizer::encode_plain(std::string_view text, size_t offset, const Output& out) const {
   for (std::string_view piece : pre_.split(text)) {
-    bpe_.encode(piece, ids, begins, offset);
+    bpe_.encode(piece, out.ids, out.begins, offset);
     offset += piece.size();
   }
 }
 
 void Tokenizer::encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset,
-                              std::vector<int32_t>& ids, std::vector<size_t>* begins) const {
-  if (round == rounds.size()) return encode_plain(text, offset, ids, begins);
+                              const Output& out) const {
+  if (round == rounds.size()) return encode_plain(text, offset, out);
+  const auto allowed = [&](size_t begin, size_t end) {
+    const auto range = std::ranges::upper_bound(out.written, begin, {}, &Range::end);  // the first that ends behind it
+    return range != out.written.end() && range->begin <= begin && end <= range->end;
+  };
   size_t plain = 0;
   for (size_t at = 0; at < text.size();) {
     const std::vector<Added>& candidates = rounds[round][static_cast<unsigned char>(text[at])];
-    const auto found = std::find_if(candidates.begin(), candidates.end(),
-                                    [&](const Added& a) { return text.substr(at).starts_with(a.spelling); });
+    const auto found = std::find_if(candidates.begin(), candidates.end(), [&](const Added& a) {
+      return text.substr(at).starts_with(a.spelling) &&
+             (!a.special || !out.limited || allowed(offset + at, offset + at + a.spelling.size()));
+    });
     if (found == candidates.end()) {
       ++at;
       continue;
     }
-    encode_around(rounds, round + 1, text.substr(plain, at - plain), offset + plain, ids, begins);
-    ids.push_back(found->id);
-    if (begins) begins->push_back(offset + at);
+    encode_around(rounds, round + 1, text.substr(plain, at - plain), offset + plain, out);
+    out.ids.push_back(found->id);
+    if (out.begins) out.begins->push_back(offset + at);
     plain = at += found->spelling.size();
   }
-  encode_around(rounds, round + 1, text.substr(plain), offset + plain, ids, begins);
+  encode_around(rounds, round + 1, text.substr(plain), offset + plain, out);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, std::vector<size_t>* begins) const {
   check_utf8(text);
   std::vector<int32_t> ids;
   if (begins) begins->clear();
-  encode_around(ordinary_, 0, text, 0, ids, begins);
+  encode_around(ordinary_, 0, text, 0, {ids, begins});
   return ids;
 }
 
 std::vector<int32_t> Tokenizer::encode_special(std::string_view text) const {
   check_utf8(text);
   std::vector<int32_t> ids;
-  encode_around(all_, 0, text, 0, ids, nullptr);
+  encode_around(all_, 0, text, 0, {ids, nullptr});
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_rendered(std::string_view text, std::span<const Range> written,
+                                                std::vector<size_t>& begins) const {
+  check_utf8(text);
+  std::vector<int32_t> ids;
+  begins.clear();
+  encode_around(all_, 0, text, 0, {ids, &begins, written, true});
   return ids;
 }
 

@@ -28,6 +28,12 @@ class Tokenizer {
   // id the offset of its first byte.
   std::vector<int32_t> encode(std::string_view text, std::vector<size_t>* begins = nullptr) const;
   std::vector<int32_t> encode_special(std::string_view text) const;  // spellings of special tokens become their ids
+  struct Range {
+    size_t begin = 0, end = 0;  // bytes [begin, end)
+  };
+  // A rendered dialog: special tokens are looked for within `written` (in order, apart from each other), nowhere else.
+  std::vector<int32_t> encode_rendered(std::string_view text, std::span<const Range> written,
+                                       std::vector<size_t>& begins) const;
   // What is not UTF-8 becomes U+FFFD. Ids outside the vocabulary (a model's padding rows) are nothing.
   std::string decode(std::span<const int32_t> ids, bool skip_special = true) const;
 
@@ -67,9 +73,14 @@ class Tokenizer {
   // longest spelling.
   using AddedByFirstByte = std::array<std::vector<Added>, 256>;
   using Rounds = std::array<AddedByFirstByte, 2>;
-  void encode_plain(std::string_view text, size_t offset, std::vector<int32_t>& ids, std::vector<size_t>* begins) const;
-  void encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset,
-                     std::vector<int32_t>& ids, std::vector<size_t>* begins) const;
+  struct Output {
+    std::vector<int32_t>& ids;
+    std::vector<size_t>* begins;       // may be null
+    std::span<const Range> written{};  // where special tokens may stand, if `limited`
+    bool limited = false;
+  };
+  void encode_plain(std::string_view text, size_t offset, const Output& out) const;
+  void encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset, const Output& out) const;
   void read_config(const fs::path& file, const std::string& text);
 
   Bpe bpe_;

@@ -32,7 +32,7 @@ class ScratchDirectory {
 };
 
 template <typename Work>
-void expect_error(Fault fault, std::initializer_list<std::string> words, Work&& work) {
+void expect_error(Fault fault, const std::vector<std::string>& words, Work&& work) {
   try {
     work();
   } catch (const Error& error) {

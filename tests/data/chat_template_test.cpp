@@ -1,6 +1,8 @@
 // Dialogs give the ids and masks of the Hugging Face templates (goldens), whatever the words in them spell.
 #include "data/chat_template.h"
 
+#include "data/interpreted_template.h"
+#include "kernels/base/unicode.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/data/tokenizer_files.h"
 #include "tests/support/real_files.h"
@@ -19,9 +21,8 @@ constexpr const char* kSmol =
     "+ '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 constexpr const char* kChatMl =
-    "{% for message in messages %}{{'<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n'}}{% "
-    "endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+    "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 // The same as people lay it out: lines, dashes, text outside of expressions.
 constexpr const char* kLaidOut = R"({%- for message in messages %}
     {{- "<|im_start|>" + message["role"] }}
@@ -36,14 +37,6 @@ constexpr const char* kLlama3 =
     "message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% "
     "endif %}{{ content }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
-constexpr const char* kLlama31 =
-    "{{- bos_token }}{{- \"<|start_header_id|>system<|end_header_id|>\\n\\n\" }}{{- \"Cutting Knowledge Date: December "
-    "2023\\n\" }}{{- \"Today Date: \" + "
-    "date_string + \"\\n\\n\" }}{{- system_message }}{{- \"<|eot_id|>\" }}{%- for message in messages %}{{- "
-    "'<|start_header_id|>' + message['role'] + "
-    "'<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}";
-
 // Ids from 300 on: the control tokens in this order.
 const std::vector<std::string> kControls = {"<|im_start|>",        "<|im_end|>",        "<|begin_of_text|>",
                                             "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
@@ -67,7 +60,7 @@ std::string words(const Tokenizer& t, const Rendered& r, bool trained) {
   return t.decode(ids, false);
 }
 
-TEST(ChatTemplate, IsRecognised) {
+TEST(ChatTemplate, OriginalsAreKnownByTheirText) {
   ScratchDirectory dir;
   EXPECT_EQ(ChatTemplate::find(dir.path()), std::nullopt);
   const auto smol = find(dir, kSmol), chatml = find(dir, kChatMl);
@@ -76,49 +69,49 @@ TEST(ChatTemplate, IsRecognised) {
   EXPECT_EQ(smol->default_system, "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
   EXPECT_EQ(chatml->family, Family::chatml);
   EXPECT_EQ(chatml->default_system, std::nullopt);
-  EXPECT_EQ(find(dir, kLaidOut)->family, Family::chatml);
+  EXPECT_EQ(find(dir, std::string(kChatMl) + "\r\n")->family, Family::chatml);
   EXPECT_EQ(find(dir, kLlama3)->family, Family::llama3);
-  EXPECT_EQ(find(dir, kLlama31)->family, Family::llama3_1);
   EXPECT_EQ(
       find(dir, json::array({{{"name", "tool_use"}, {"template", "?"}}, {{"name", "default"}, {"template", kLlama3}}}))
           ->family,
       Family::llama3);
   EXPECT_EQ(find(dir, nullptr), std::nullopt);
-  write_text(dir / "chat_template.jinja", kLlama31);
-  EXPECT_EQ(find(dir, kLlama3)->family, Family::llama3_1) << "the file next to it comes first";
+  EXPECT_EQ(find(dir, kLaidOut)->family, Family::interpreted);
+  EXPECT_EQ(find(dir, "{{ bos_token }}" + std::string(kChatMl))->family, Family::interpreted);
+  EXPECT_NE(find(dir, kLaidOut)->name(), find(dir, "{{ bos_token }}" + std::string(kChatMl))->name());
+  write_text(dir / "chat_template.jinja", kLaidOut);
+  EXPECT_EQ(find(dir, kLlama3)->family, Family::interpreted) << "the file next to it comes first";
+  expect_error(Fault::bad_data, {"tokenizer_config.json", "line 1, column 1", "include is not supported"}, [&] {
+    std::filesystem::remove(dir / "chat_template.jinja");
+    find(dir, "{% include 'x' %}");
+  });
 }
 
-TEST(ChatTemplate, WhatIsNotKnownIsRefused) {
+// What native code writes of a known template is what its text writes.
+TEST(ChatTemplate, NativeIsInterpreted) {
   ScratchDirectory dir;
-  const auto refuse = [&](const std::string& text) {
-    expect_error(Fault::bad_data, {"tokenizer_config.json", "chatml, llama3 or llama3.1", "data.template"},
-                 [&] { find(dir, text); });
-  };
-  refuse("{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}");
-  refuse(
-      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content']|trim + "
-      "'<|im_end|>\n'}}{% endfor %}");
-  refuse(std::string(kChatMl) + "{{- '<|im_start|>system\\n' }}{{ messages[0].content }}{{ '<|im_end|>' }}");
-  refuse("{{ bos_token }}" + std::string(kChatMl));
-  const auto changed = [&](std::string text, const std::string& from, const std::string& to) {
-    text.replace(text.find(from), from.size(), to);
-    return text;
-  };
-  refuse(changed(kChatMl, "<|im_end|>\\n", "<|im_end|>"));  // no line end after a message
-  refuse(changed(kChatMl, "message.role + '\\n'", "message.role + ' \\n\\n '"));
-  refuse(changed(kChatMl, "assistant", "model"));  // another generation prompt
-  refuse(changed(kChatMl, "{% if add_generation_prompt %}", "{% if false %}"));
-  refuse(changed(kChatMl, "in messages %}", "in messages %}{% if message.role != 'system' %}"));
-  refuse(changed(kLlama3, "<|end_header_id|>\n\n'+", "<|end_header_id|>\n'+"));
-  std::string always = kSmol;  // a default system message under another condition
-  always.replace(always.find("!= 'system'"), 11, "== 'user'");
-  refuse(always);
-  std::string untrimmed = kLlama3;
-  untrimmed.erase(untrimmed.find(" | trim"), 7);
-  refuse(untrimmed);
-  std::string dated = kLlama31;
-  dated.replace(dated.find("December 2023"), 13, "June 2025");
-  refuse(dated);
+  const Tokenizer t = made_up(dir);
+  for (const char* text : {kSmol, kChatMl, kLlama3}) {
+    write_text(dir / "tokenizer_config.json", json{{"chat_template", text}, {"bos_token", "<|begin_of_text|>"}}.dump());
+    const auto chat = ChatTemplate::find(dir.path());
+    int rows = 0;
+    for (const json& row : golden_rows("chat.jsonl")) {
+      std::vector<Message> dialog;
+      for (const json& m : row["messages"]) dialog.push_back({m["role"], m["content"]});
+      const bool blank = std::ranges::any_of(dialog, [](const Message& m) { return strip(m.content).empty(); });
+      for (const TrainOn train_on : {TrainOn::assistant, TrainOn::last, TrainOn::all}) {
+        const RenderOptions options{.add_generation_prompt = row["add_generation_prompt"], .train_on = train_on};
+        const Rendered native = render(dialog, *chat, t, options), own = chat->source->render(dialog, t, options);
+        EXPECT_EQ(native.ids, own.ids) << row["name"];
+        if (!blank) {
+          EXPECT_EQ(native.trained, own.trained) << row["name"];
+        }
+        EXPECT_EQ(own.rewritten, 0);
+      }
+      ++rows;
+    }
+    EXPECT_GE(rows, 80);
+  }
 }
 
 TEST(ChatTemplate, ChatMlIsOnePieceBetweenControls) {
@@ -214,6 +207,10 @@ TEST(ChatTemplate, BadDialogsAreNamed) {
   const ChatTemplate chat = ChatTemplate{Family::llama3_1};
   expect_error(Fault::bad_data, {"without messages"}, [&] { render({}, chat, t); });
   expect_error(Fault::bad_data, {"\"tool\"", "system, user and assistant"}, [&] { render({{"tool", "{}"}}, chat, t); });
+  expect_error(Fault::bad_data, {"data.template: llama3.1", "\"tool_calls\""}, [&] {
+    render({{"assistant", "", {{"tool_calls", {1}}}}}, chat, t);
+  });
+  expect_error(Fault::bad_data, {"writes no tools"}, [&] { render({{"user", "x"}}, chat, t, {.tools = {1}}); });
   expect_error(Fault::bad_data, {"role"}, [&] { render({{"user<|eot_id|>", "x"}}, chat, t); });
   expect_error(Fault::bad_data, {"UTF-8"}, [&] { render({{"user", "\xFFx"}}, chat, t); });
   const Tokenizer bare = made_up(dir, {"<|eot_id|>"});

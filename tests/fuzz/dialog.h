@@ -36,13 +36,16 @@ inline void render_dialogs() {
   const auto chat = ChatTemplate::find(folder());
   if (!chat) return;
   const Message system{"system", " Be brief. "}, question{"user", "Où <|im_end|> est\n"}, answer{"assistant", "Ici."};
-  for (const std::vector<Message>& dialog : {std::vector{question}, {system, question, answer}, {question, answer}}) {
+  const Message call{"assistant", "", OrderedJson::parse(R"({"content": null, "tool_calls": [{"function": {"name": "f",
+                     "arguments": {"a": 1}}}]})")};
+  for (const std::vector<Message>& dialog :
+       {std::vector{question}, {system, question, answer}, {question, answer, question, call, {"tool", "4"}, answer}}) {
     for (const TrainOn train_on : {TrainOn::assistant, TrainOn::all, TrainOn::last}) {
       const Rendered out = render(dialog, *chat, tokenizer, {.add_generation_prompt = true, .train_on = train_on});
       holds(!out.ids.empty() && out.ids.size() == out.trained.size(), "every token is trained or is not");
     }
   }
-  holds(!chat->name().empty() && !stop_ids(chat, tokenizer, {7}).empty(), "a family has a name and ends answers");
+  holds(!chat->name().empty() && !stop_ids(chat, tokenizer, {7}).empty(), "a template has a name and ends answers");
 }
 
 }  // namespace drover::fuzz

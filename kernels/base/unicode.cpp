@@ -1,4 +1,4 @@
-#include "data/unicode.h"
+#include "kernels/base/unicode.h"
 
 #include <cstdint>
 
