@@ -1,6 +1,7 @@
 #include "data/chat_template.h"
 
 #include <algorithm>
+#include <set>
 
 #include "data/interpreted_template.h"
 #include "data/known_templates.h"
@@ -76,32 +77,51 @@ std::string ChatTemplate::name() const {
   }
 }
 
+bool ChatTemplate::reads(const std::string& field) const { return source && source->names(field); }
+
+std::vector<Message> as_read(const std::vector<Message>& dialog, const OrderedJson& tools, const ChatTemplate& chat,
+                             std::vector<std::string>* ignored) {
+  const auto lost = [&](const char* what) {
+    fail(Fault::bad_data,
+         "there are {}, and the chat template ({}) does not write them; take the model's own template (data.template: "
+         "auto) if it does, or leave them out",
+         what, chat.name());
+  };
+  if (!tools.empty() && !chat.reads("tools")) lost("\"tools\"");
+  std::vector<Message> messages = dialog;
+  std::set<std::string> unread;
+  for (Message& m : messages) {
+    OrderedJson kept = OrderedJson::object();
+    for (const auto& [field, value] : m.more.items()) {
+      if (field == "content" || chat.reads(field)) {
+        kept[field] = value;
+      } else if (field == "tool_calls") {
+        lost("\"tool_calls\"");
+      } else if (!value.is_null()) {
+        unread.insert("messages." + field);
+      }
+    }
+    m.more = kept.empty() ? OrderedJson() : std::move(kept);
+  }
+  if (ignored != nullptr) ignored->insert(ignored->end(), unread.begin(), unread.end());
+  return messages;
+}
+
 Rendered render(const std::vector<Message>& dialog, const ChatTemplate& chat, const Tokenizer& tokenizer,
                 const RenderOptions& options) {
   if (dialog.empty()) fail(Fault::bad_data, "a dialog without messages cannot be rendered");
   const bool known = chat.family != ChatTemplate::Family::interpreted;
   if (known && is_plain(dialog, options)) return render_native(dialog, chat, tokenizer, options);
   if (chat.source) return chat.source->render(dialog, tokenizer, options);
-  if (!options.tools.empty()) {
-    fail(Fault::bad_data,
-         "data.template: {} writes no tools; take the model's own template (data.template: auto), or rows without "
-         "\"tools\"",
-         chat.name());
-  }
+  as_read(dialog, options.tools, chat);
   for (const Message& m : dialog) {
     if (m.role != "system" && m.role != "user" && m.role != "assistant") {
       fail(Fault::bad_data,
            "the role \"{}\" is not supported by data.template: {}; allowed are system, user and assistant",
            clipped(m.role), chat.name());
     }
-    if (!m.more.empty()) {
-      fail(Fault::bad_data,
-           "data.template: {} does not write the message's field \"{}\"; take the model's own template "
-           "(data.template: auto), or leave the field out",
-           chat.name(), clipped(m.more.begin().key()));
-    }
   }
-  fail(Fault::internal, "a dialog is plain, and it is not");
+  return render_native(as_read(dialog, options.tools, chat), chat, tokenizer, options);
 }
 
 std::vector<int32_t> stop_ids(const std::optional<ChatTemplate>& chat, const Tokenizer& tokenizer,

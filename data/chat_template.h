@@ -27,7 +27,14 @@ struct ChatTemplate {
   // with line and column for a template that needs more of Jinja than data/jinja has.
   static std::optional<ChatTemplate> find(const fs::path& directory);
   std::string name() const;  // for people, and part of a token store's identity
+  // Whether the template's text has the word: a message's field that it does not name changes nothing.
+  bool reads(const std::string& field) const;
 };
+
+// The dialog without the fields that the template does not read; their names ("messages.FIELD", once each) are added to
+// `ignored`, where given. bad_data where something would be lost with them: tools, tool calls.
+std::vector<Message> as_read(const std::vector<Message>& dialog, const OrderedJson& tools, const ChatTemplate& chat,
+                             std::vector<std::string>* ignored = nullptr);
 
 struct Rendered {
   std::vector<int32_t> ids;

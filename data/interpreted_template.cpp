@@ -190,7 +190,17 @@ class InterpretedTemplate::Training {
 
 InterpretedTemplate::InterpretedTemplate(const std::string& text, SpecialTokens special_tokens,
                                          const std::string& where)
-    : program_(text, where), special_tokens_(std::move(special_tokens)), hash_(hash_of(text)) {}
+    : text_(text), program_(text, where), special_tokens_(std::move(special_tokens)), hash_(hash_of(text)) {}
+
+bool InterpretedTemplate::names(const std::string& word) const {
+  const auto part_of_word = [&](size_t i) {
+    return i < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[i])) != 0 || text_[i] == '_');
+  };
+  for (size_t at = 0; (at = text_.find(word, at)) != std::string::npos; ++at) {
+    if (!(at > 0 && part_of_word(at - 1)) && !part_of_word(at + word.size())) return true;
+  }
+  return false;
+}
 
 std::string InterpretedTemplate::hash_of(const std::string& text) {
   std::string plain = text;

@@ -21,6 +21,7 @@ class InterpretedTemplate {
   // The control token with which the template ends an assistant's turn; nothing where it writes none.
   std::optional<int32_t> end_of_turn(const Tokenizer& tokenizer) const;
   const std::string& hash() const { return hash_; }
+  bool names(const std::string& word) const;  // whether the text has it
 
   // SHA-256 of a template's text, whose lines may end in CRLF and which may end in white space.
   static std::string hash_of(const std::string& text);
@@ -29,6 +30,7 @@ class InterpretedTemplate {
   class Training;
   jinja::Text text_of(std::span<const Message> dialog, const RenderOptions& options, bool generation_prompt) const;
 
+  std::string text_;
   jinja::Template program_;
   SpecialTokens special_tokens_;
   std::string hash_;

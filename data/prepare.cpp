@@ -7,7 +7,8 @@ namespace drover {
 
 std::string store_identity(const PrepareSettings& s, const Tokenizer& tokenizer) {
   std::string text = fmt::format(
-      "tokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows {}\n",
+      "rows 2\ntokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows "
+      "{}\n",
       tokenizer.fingerprint(), s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length,
       s.packing, static_cast<int>(s.bad_rows), s.whole_rows);
   for (const DataSource& source : s.sources) {
@@ -25,13 +26,14 @@ class Preparer {
       : settings_(settings), tokenizer_(tokenizer), store_(store), report_(report) {}
 
   void add(const Row& row, const DataSource& source) {
-    const float weight = static_cast<float>(source.weight);
+    // Whole rows are evaluated: each of their tokens counts once.
+    const float weight = static_cast<float>(source.weight) * (settings_.whole_rows ? 1 : row.weight);
     if (row.messages.empty()) {
       add_text(row.text, weight);
       return;
     }
     check_template(source.path, row.line);
-    add_dialog(row.messages, weight);
+    add_dialog(row, weight);
   }
 
  private:
@@ -44,6 +46,10 @@ class Preparer {
            "chatml, llama3 or llama3.1",
            file.string(), line);
     }
+    if (settings_.chat->family == ChatTemplate::Family::interpreted) {  // it may demand other turns
+      template_checked_ = true;
+      return;
+    }
     try {
       render({{"user", "a"}, {"assistant", "b"}}, *settings_.chat, tokenizer_,
              {settings_.date, false, settings_.train_on});
@@ -53,8 +59,13 @@ class Preparer {
     template_checked_ = true;
   }
 
-  void add_dialog(const std::vector<Message>& messages, float weight) {
-    Rendered r = render(messages, *settings_.chat, tokenizer_, {settings_.date, false, settings_.train_on});
+  void add_dialog(const Row& row, float weight) {
+    const RenderOptions options{.date = settings_.date, .train_on = settings_.train_on, .tools = row.tools};
+    std::vector<std::string> ignored;
+    const std::vector<Message> messages = as_read(row.messages, row.tools, *settings_.chat, &ignored);
+    Rendered r = render(messages, *settings_.chat, tokenizer_, options);
+    for (const std::string& field : ignored) ++report_.ignored[field];
+    report_.rewritten += r.rewritten;
     if (settings_.whole_rows) return keep_whole(r.ids, r.trained, weight);
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (r.ids.size() > limit) {
@@ -95,7 +106,7 @@ class Preparer {
   void keep(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
     bool any = false;
     for (size_t i = 1; i < trained.size(); ++i) any = any || trained[i] != 0;
-    if (!any) {
+    if (!any || weight == 0) {
       ++report_.dropped;
       return;
     }
@@ -123,6 +134,7 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
     report.rows_read += read.rows;
     report.rows_skipped += read.skipped;
     report.rows_failed += read.failed;
+    for (const auto& [field, rows] : read.ignored) report.ignored[field] += rows;
     report.complaints.insert(report.complaints.end(), read.complaints.begin(), read.complaints.end());
   }
   if (store_identity(settings, tokenizer) != store.identity())

@@ -31,6 +31,8 @@ struct PrepareReport {
   int64_t cut = 0;          // dialogs longer than max_length, cut at the end
   int64_t split = 0;        // texts longer than max_length, split
   int64_t dropped = 0;      // shorter than two tokens, or without a trained token after the cut
+  int64_t rewritten = 0;    // assistant's turns that the template writes otherwise once others follow: not trained
+  std::map<std::string, int64_t> ignored;  // fields that mean nothing here, and how many rows have them
   std::vector<std::string> complaints;
 };
 

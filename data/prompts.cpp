@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/rows.h"
+#include "data/row_reader.h"
 #include "data/tokenizer.h"
 #include "kernels/base/error.h"
 
@@ -12,7 +12,7 @@ std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows) {
   std::vector<Prompt> prompts;
   const auto where = [&](int64_t line) { return fmt::format("{}:{}", file.string(), line); };
   const auto use = [&](const Row& row) {
-    Prompt p{row.messages, where(row.line), {}, row.adapter};
+    Prompt p{row.messages, where(row.line), {}, row.tools, row.adapter};
     if (p.dialog.back().role == "assistant") p.dialog.pop_back();
     if (p.dialog.empty()) throw std::invalid_argument("it has no message to answer");
     prompts.push_back(std::move(p));
@@ -29,7 +29,8 @@ std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer
                                 const std::optional<ChatTemplate>& chat, const std::string& date) {
   if (chat) {
     try {
-      return render(prompt.dialog, *chat, tokenizer, {.date = date, .add_generation_prompt = true}).ids;
+      const RenderOptions options{.date = date, .add_generation_prompt = true, .tools = prompt.tools};
+      return render(as_read(prompt.dialog, prompt.tools, *chat), *chat, tokenizer, options).ids;
     } catch (const Error& error) {
       throw Error(error.fault(), fmt::format("{}: {}", prompt.where, error.what()));
     }
@@ -45,10 +46,11 @@ std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer
 }
 
 std::string answered_row(const Prompt& prompt, const std::string& answer) {
-  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  for (const Message& m : prompt.dialog) messages.push_back({{"role", m.role}, {"content", m.content}});
-  messages.push_back({{"role", "assistant"}, {"content", answer}});
-  return nlohmann::ordered_json{{"messages", messages}}.dump();
+  OrderedJson row{{"messages", OrderedJson::array()}};
+  for (const Message& m : prompt.dialog) row["messages"].push_back(to_json(m));
+  row["messages"].push_back({{"role", "assistant"}, {"content", answer}});
+  if (!prompt.tools.is_null()) row["tools"] = prompt.tools;
+  return row.dump();
 }
 
 std::string failed_row(size_t row, const std::string& message) {

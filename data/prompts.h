@@ -14,6 +14,7 @@ struct Prompt {
   std::vector<Message> dialog;  // what is to be answered: its last message is not the assistant's
   std::string where;            // "file:line", for messages about it
   std::string problem;          // why the row holds no prompt; empty where it does
+  OrderedJson tools = {};       // functions that the answer may call, or null
   std::string adapter = {};     // by which it is to be answered; empty: it names none
 };
 

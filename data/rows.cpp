@@ -1,5 +1,6 @@
 #include "data/rows.h"
 
+#include "data/row_reader.h"
 #include "kernels/base/json.h"
 
 namespace drover {
@@ -9,65 +10,6 @@ namespace {
 using json = Json;
 
 constexpr size_t kLongestLine = size_t{64} << 20;
-
-std::string content_of(const json& content) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array())
-    throw std::invalid_argument("\"content\" must be a string, or a list of {\"type\": \"text\", \"text\": …}");
-  std::string text;
-  for (const json& part : content) {
-    if (!part.is_object() || part.value("type", "") != "text" || !part.contains("text") || !part["text"].is_string()) {
-      throw std::invalid_argument("a part of \"content\" is not {\"type\": \"text\", \"text\": …}");
-    }
-    text += part["text"].get<std::string>();
-  }
-  return text;
-}
-
-// Empty for a row that is only {"error": …}.
-std::optional<Row> row_of(std::string_view line, RowFormat format) {
-  if (json_depth(line) > kJsonDepth)
-    throw std::invalid_argument(fmt::format("it is nested more than {} deep", kJsonDepth));
-  const json j = json::parse(line);
-  if (!j.is_object()) throw std::invalid_argument("a row is an object with \"messages\" or \"text\"");
-  const bool messages = j.contains("messages"), text = j.contains("text");
-  if (j.size() == 1 && j.contains("error") && j["error"].is_object()) return {};
-  Row row;
-  if (format == RowFormat::prompt) {
-    if (j.contains("adapter")) {
-      if (!j["adapter"].is_string() || j["adapter"].get<std::string>().empty()) {
-        throw std::invalid_argument("\"adapter\" must be the name of one");
-      }
-      row.adapter = j["adapter"].get<std::string>();
-    }
-    if (j.contains("prompt")) {
-      if (!j["prompt"].is_string()) throw std::invalid_argument("\"prompt\" must be a string");
-      row.messages = {{"user", j["prompt"].get<std::string>()}};
-      return row;
-    }
-    if (!messages) throw std::invalid_argument("it has neither \"prompt\" nor \"messages\"");
-  }
-  if (format == RowFormat::messages && !messages)
-    throw std::invalid_argument("it has no \"messages\", which data.format: messages asks for");
-  if (format == RowFormat::text && !text)
-    throw std::invalid_argument("it has no \"text\", which data.format: text asks for");
-  if (!messages && !text) throw std::invalid_argument("it has neither \"messages\" nor \"text\"");
-  if (messages && format != RowFormat::text) {
-    const json& list = j["messages"];
-    if (!list.is_array() || list.empty())
-      throw std::invalid_argument("\"messages\" must be a list with at least one message");
-    for (const json& m : list) {
-      if (!m.is_object() || !m.contains("role") || !m["role"].is_string() || !m.contains("content")) {
-        throw std::invalid_argument("a message needs \"role\" and \"content\"");
-      }
-      row.messages.push_back({m["role"].get<std::string>(), content_of(m["content"])});
-    }
-  } else {
-    if (!j["text"].is_string()) throw std::invalid_argument("\"text\" must be a string");
-    row.text = j["text"].get<std::string>();
-  }
-  return row;
-}
 
 }  // namespace
 
@@ -92,7 +34,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
       if (nul != std::string_view::npos) throw std::invalid_argument(fmt::format("byte {} of the line is NUL", nul));
       const size_t bad = first_invalid_utf8(line);
       if (bad != line.size()) throw std::invalid_argument(fmt::format("byte {} of the line is not valid UTF-8", bad));
-      std::optional<Row> row = row_of(line, format);
+      std::optional<Row> row = read_row(line, format);
       if (!row) {
         ++report.failed;
         if (passed_over) passed_over(number, "it says {\"error\": …}, where an answer could not be given");
@@ -100,6 +42,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
       }
       row->line = number;
       use(*row);
+      for (const std::string& field : row->ignored) ++report.ignored[field];
       ++report.rows;
       continue;
     } catch (const Error& error) {

@@ -57,7 +57,7 @@ namespace {
 // n² steps.)
 class Guard : public nlohmann::json_sax<Json> {
  public:
-  Guard(const std::string& where, size_t limit) : where_(where), limit_(limit) {}
+  Guard(const std::string& where, size_t keys) : where_(where), limit_(keys) {}
 
   bool null() override { return count(); }
   bool boolean(bool) override { return count(); }
@@ -73,6 +73,7 @@ class Guard : public nlohmann::json_sax<Json> {
   bool key(string_t& key) override {
     if (!keys_.back().insert(key).second)
       fail(Fault::bad_data, "{}: the key \"{}\" stands twice in one object", where_, clipped(key));
+    if (keys_.back().size() > limit_) fail(Fault::bad_data, "{}: an object of more than {} keys", where_, limit_);
     return count();
   }
   bool end_object() override {
@@ -90,7 +91,7 @@ class Guard : public nlohmann::json_sax<Json> {
 
  private:
   bool count() {
-    if (++values_ > limit_) fail(Fault::bad_data, "{}: JSON of more than {} values", where_, limit_);
+    if (++values_ > kJsonValues) fail(Fault::bad_data, "{}: JSON of more than {} values", where_, kJsonValues);
     return true;
   }
 
@@ -100,10 +101,10 @@ class Guard : public nlohmann::json_sax<Json> {
 };
 
 template <typename Any>
-Any parse(std::string_view text, const std::string& where, size_t limit) {
+Any parse(std::string_view text, const std::string& where, size_t keys) {
   if (json_depth(text) > kJsonDepth)
     fail(Fault::bad_data, "{}: JSON nested more than {} levels deep", where, kJsonDepth);
-  Guard guard(where, limit);
+  Guard guard(where, keys);
   Json::sax_parse(text.begin(), text.end(), &guard);
   return Any::parse(text.begin(), text.end());
 }
@@ -113,7 +114,7 @@ Any parse(std::string_view text, const std::string& where, size_t limit) {
 Json parse_json(std::string_view text, const std::string& where) { return parse<Json>(text, where, kJsonValues); }
 
 OrderedJson parse_ordered_json(std::string_view text, const std::string& where) {
-  return parse<OrderedJson>(text, where, kOrderedJsonValues);
+  return parse<OrderedJson>(text, where, kOrderedJsonKeys);
 }
 
 }  // namespace drover

@@ -13,7 +13,7 @@ using OrderedJson = nlohmann::ordered_json;  // finds a key by walking all of th
 
 inline constexpr size_t kJsonDepth = 64;
 inline constexpr size_t kJsonValues = 2'000'000;
-inline constexpr size_t kOrderedJsonValues = 10'000;
+inline constexpr size_t kOrderedJsonKeys = 1'000;  // of one object
 
 // bad_data with `where` (a file's name) and the place in the text.
 Json parse_json(std::string_view text, const std::string& where);

@@ -20,8 +20,11 @@ Exit run(const RecipeArguments& a) {
   const auto world = make_self_communicator("world");
   const PreparedData data = prepare_data(read.recipe, tokenizer, *world);
   const bool colour = isatty(STDOUT_FILENO) != 0;
+  const std::optional<ChatTemplate> chat = chat_template(read.recipe);
+  const std::string template_name = chat ? chat->name() : "none";
   if (a.json) {
-    std::cout << ordered_json{{"documents", data.train.documents()},
+    std::cout << ordered_json{{"template", template_name},
+                              {"documents", data.train.documents()},
                               {"rows", data.train.rows()},
                               {"tokens", data.train.tokens()},
                               {"trained_tokens", data.train.trained_tokens(0, data.train.documents())}}
@@ -29,7 +32,8 @@ Exit run(const RecipeArguments& a) {
               << '\n';
     return Exit::done;
   }
-  std::cout << "The first document, its trained tokens " << (colour ? "coloured" : "in [[ ]]") << ":\n"
+  std::cout << "Chat template: " << template_name << "\nThe first document, its trained tokens "
+            << (colour ? "coloured" : "in [[ ]]") << ":\n"
             << show(data.train.document(0), tokenizer, colour ? "\033[32m" : "[[", colour ? "\033[0m" : "]]") << '\n';
   return Exit::done;
 }

@@ -207,10 +207,12 @@ TEST(ChatTemplate, BadDialogsAreNamed) {
   const ChatTemplate chat = ChatTemplate{Family::llama3_1};
   expect_error(Fault::bad_data, {"without messages"}, [&] { render({}, chat, t); });
   expect_error(Fault::bad_data, {"\"tool\"", "system, user and assistant"}, [&] { render({{"tool", "{}"}}, chat, t); });
-  expect_error(Fault::bad_data, {"data.template: llama3.1", "\"tool_calls\""}, [&] {
+  expect_error(Fault::bad_data, {"llama3.1", "\"tool_calls\""}, [&] {
     render({{"assistant", "", {{"tool_calls", {1}}}}}, chat, t);
   });
-  expect_error(Fault::bad_data, {"writes no tools"}, [&] { render({{"user", "x"}}, chat, t, {.tools = {1}}); });
+  expect_error(Fault::bad_data, {"there are \"tools\"", "does not write them"}, [&] {
+    render({{"user", "x"}}, chat, t, {.tools = {1}});
+  });
   expect_error(Fault::bad_data, {"role"}, [&] { render({{"user<|eot_id|>", "x"}}, chat, t); });
   expect_error(Fault::bad_data, {"UTF-8"}, [&] { render({{"user", "\xFFx"}}, chat, t); });
   const Tokenizer bare = made_up(dir, {"<|eot_id|>"});

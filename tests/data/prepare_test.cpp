@@ -219,5 +219,48 @@ TEST_F(Prepare, ASampleShowsItsTrainedTokens) {
             "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[[é<|im_end|>]]\n");
 }
 
+// What a row says of its weight, of turns that are not to be learnt and of calls is obeyed, or refused.
+TEST_F(Prepare, RowsAreObeyed) {
+  settings.sources[0].weight = 2;
+  const std::string row = R"({"weight": 0.5, "id": 1, "messages": [{"role": "user", "content": "q", "name": "ann"},)"
+                          R"( {"role": "assistant", "content": "bad", "weight": 0},)"
+                          R"( {"role": "assistant", "content": "good"}]})";
+  const std::string unwanted = R"({"weight": 0, "messages": [{"role": "user", "content": "q"},)"
+                               R"( {"role": "assistant", "content": "x"}]})";
+  const TokenStore store = prepared(row + "\n" + unwanted);
+  ASSERT_EQ(store.documents(), 1);
+  EXPECT_EQ(targets(store, 0), "good<|im_end|>");
+  EXPECT_EQ(store.document(0).weight, 1.0f);
+  EXPECT_EQ(report.dropped, 1);
+  EXPECT_EQ(report.ignored, (std::map<std::string, int64_t>{{"id", 1}, {"messages.name", 1}}));
+  const std::string call = R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls":)"
+                           R"( [{"function": {"name": "f", "arguments": {}}}]}]})";
+  expect_error(Fault::bad_data, {"rows.jsonl:1", "\"tool_calls\"", "chatml"}, [&] { prepared(call); });
+  const std::string tools = R"({"tools": [{"type": "function"}], "messages": [{"role": "user", "content": "q"},)"
+                            R"( {"role": "assistant", "content": "x"}]})";
+  expect_error(Fault::bad_data, {"rows.jsonl:1", "\"tools\"", "chatml"}, [&] { prepared(tools); });
+}
+
+TEST_F(Prepare, TheModelsOwnTemplateWritesCalls) {
+  write_text(scratch / "tokenizer" / "chat_template.jinja",
+             "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+             "{% if loop.last %}{{ m.thinking }}{% endif %}{{ m.content or '' }}"
+             "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}"
+             "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+  settings.chat = ChatTemplate::find(scratch / "tokenizer");
+  const TokenStore store = prepared(
+      R"({"tools": [{"name": "f"}], "messages": [{"role": "user", "content": "q"}, {"role": "assistant",)"
+      R"( "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]}, {"role": "tool", "content": "2"},)"
+      R"( {"role": "assistant", "content": "two", "thinking": "hm "}]})");
+  EXPECT_EQ(tokenizer.decode(ids_of(store, 0), false),
+            "{\"name\": \"f\"}<|im_start|>user\nq<|im_end|><|im_start|>assistant\nf({\"x\": 1})<|im_end|>"
+            "<|im_start|>tool\n2<|im_end|><|im_start|>assistant\nhm two<|im_end|>");
+  EXPECT_EQ(targets(store, 0), "f({\"x\": 1})<|im_end|>hm two<|im_end|>");
+  EXPECT_EQ(report.rewritten, 0);
+  prepared(R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "thinking": "t"},)"
+           R"( {"role": "user", "content": "r"}, {"role": "assistant", "content": "b", "thinking": "u"}]})");
+  EXPECT_EQ(report.rewritten, 1) << "its thinking is cut once a turn follows";
+}
+
 }  // namespace
 }  // namespace drover

@@ -52,6 +52,54 @@ TEST_F(Rows, BadOnesAreNamedOrSkipped) {
   }
 }
 
+// OpenAI's rows: what they say is kept, or refused by name.
+TEST_F(Rows, CallsToolsAndWeights) {
+  const std::string text =
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null, "tool_calls": [)"
+      R"({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"b\": 1, \"a\": [2]}"}}]}, )"
+      R"({"role": "tool", "tool_call_id": "c1", "content": "3"}, {"role": "assistant", "content": "so", "weight": 0}],)"
+      R"( "tools": [{"type": "function"}], "weight": 2.5, "id": 7, "source": "x", "tags": null})";
+  const std::vector<Row> rows = read(text + "\n" + text);
+  ASSERT_EQ(rows.size(), 2u);
+  const std::vector<Message>& m = rows[0].messages;
+  EXPECT_EQ(m[1].more["tool_calls"][0]["function"]["arguments"].dump(), R"({"b":1,"a":[2]})") << "in the row's order";
+  EXPECT_TRUE(m[1].more["content"].is_null() && m[1].train);
+  EXPECT_EQ(m[2].more.dump(), R"({"tool_call_id":"c1"})");
+  EXPECT_FALSE(m[3].train);
+  EXPECT_TRUE(m[3].more.is_null());
+  EXPECT_EQ(rows[0].tools.dump(), R"([{"type":"function"}])");
+  EXPECT_EQ(rows[0].weight, 2.5f);
+  EXPECT_EQ(report.ignored, (std::map<std::string, int64_t>{{"id", 2}, {"source", 2}}));
+  EXPECT_FALSE(
+      read(R"({"messages": [{"role": "assistant", "content": "x", "train": false}]})").at(0).messages[0].train);
+  EXPECT_FALSE(read(R"({"messages": [{"role": "assistant", "content": "x", "loss": false}]})").at(0).messages[0].train);
+}
+
+TEST_F(Rows, WhatCannotBeHonouredIsRefusedByName) {
+  const auto refuse = [&](const std::string& row, const std::string& field) {
+    expect_error(Fault::bad_data, {file.string() + ":1: ", field}, [&] { read(row); });
+  };
+  const auto message = [](const std::string& role, const std::string& more) {
+    return R"({"messages": [{"role": ")" + role + R"(", "content": "x", )" + more + "}]}";
+  };
+  refuse(message("assistant", R"("function_call": {"name": "f"})"), "\"function_call\" is not supported; write");
+  refuse(message("user", R"("images": ["a.png"])"), "\"images\" is not supported");
+  refuse(message("assistant", R"("weight": 0.5)"), "the \"weight\" of a message may be 0 or 1");
+  refuse(message("assistant", R"("weight": "1")"), "\"weight\" must be a number");
+  refuse(message("assistant", R"("train": 1)"), "\"train\" of a message must be true or false");
+  refuse(message("user", R"("train": true)"), "only the assistant's are learnt");
+  refuse(message("assistant", R"("tool_calls": 3)"), "\"tool_calls\" must be a list");
+  refuse(message("assistant", R"("tool_calls": [{"name": "f"}])"), "a call of \"tool_calls\" is not");
+  refuse(message("assistant", R"("tool_calls": [{"function": {"name": "f", "arguments": "{"}}])"), "\"arguments\"");
+  refuse(message("assistant", R"("tool_calls": [{"function": {"name": "f", "arguments": "3"}}])"), "\"arguments\"");
+  refuse(R"({"text": "x", "functions": [{"name": "f"}]})", "\"functions\" is not supported; write \"tools\"");
+  refuse(R"({"text": "x", "chat_template_kwargs": {"enable_thinking": false}})", "\"chat_template_kwargs\"");
+  refuse(R"({"text": "x", "weight": 11})", "from 0 to 10");
+  refuse(R"({"text": "x", "weight": -1})", "from 0 to 10");
+  refuse(R"({"text": "x", "tools": {}})", "\"tools\" must be a list");
+  refuse(R"({"text": "x", "text": "y"})", "stands twice");
+}
+
 TEST_F(Rows, FailedAnswersArePassedOver) {
   const std::string failed = "{\"error\": {\"row\": 2, \"message\": \"too long\"}}";
   write_text(file, kGood + "\n" + failed + "\n{\"text\": \"x\", \"error\": {}}\n");

@@ -62,6 +62,14 @@ void warn_about(const PrepareReport& report, const std::string& what, int64_t ma
   }
   if (report.cut > 0)
     log::warn("{} {} dialogs are longer than data.max_length {} and were cut at the end", report.cut, what, max_length);
+  if (report.rewritten > 0) {
+    log::warn(
+        "{} {} answers are not trained: the chat template writes them otherwise once other turns follow (it cuts their "
+        "reasoning, for example)",
+        report.rewritten, what);
+  }
+  for (const auto& [field, rows] : report.ignored)
+    log::warn("{} {} rows have \"{}\", which means nothing here", rows, what, field);
   if (report.dropped > 0) log::warn("{} {} rows hold no trained token and were left out", report.dropped, what);
 }
 
