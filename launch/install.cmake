@@ -20,4 +20,11 @@ endif()
 install(PROGRAMS launch/run launch/rank-output DESTINATION share/drover/launch)
 install(DIRECTORY launch/cluster DESTINATION share/drover/launch)
 install(DIRECTORY configs/recipes DESTINATION share/drover)
-install(FILES LICENSE README.md DESTINATION share/doc/drover)
+# The README and the pages that it leads to, in their folders.
+install(FILES LICENSE DESTINATION share/doc/drover)
+file(GLOB PAGES CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} README.md */README.md */*/README.md .github/*.md
+     .github/*.svg)
+foreach(PAGE ${PAGES})
+  get_filename_component(FOLDER ${PAGE} DIRECTORY)
+  install(FILES ${PAGE} DESTINATION share/doc/drover/${FOLDER})
+endforeach()

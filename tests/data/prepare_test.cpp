@@ -248,10 +248,11 @@ TEST_F(Prepare, TheModelsOwnTemplateWritesCalls) {
              "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}"
              "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
   settings.chat = ChatTemplate::find(scratch / "tokenizer");
-  const TokenStore store = prepared(
-      R"({"tools": [{"name": "f"}], "messages": [{"role": "user", "content": "q"}, {"role": "assistant",)"
-      R"( "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]}, {"role": "tool", "content": "2"},)"
-      R"( {"role": "assistant", "content": "two", "thinking": "hm "}]})");
+  const TokenStore store =
+      prepared(R"({"tools": [{"name": "f"}], "messages": [{"role": "user", "content": "q"}, {"role": "assistant",)"
+               R"( "content": null, "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]},)"
+               R"( {"role": "tool", "content": "2"},)"
+               R"( {"role": "assistant", "content": "two", "thinking": "hm "}]})");
   EXPECT_EQ(tokenizer.decode(ids_of(store, 0), false),
             "{\"name\": \"f\"}<|im_start|>user\nq<|im_end|><|im_start|>assistant\nf({\"x\": 1})<|im_end|>"
             "<|im_start|>tool\n2<|im_end|><|im_start|>assistant\nhm two<|im_end|>");

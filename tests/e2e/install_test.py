@@ -55,8 +55,13 @@ class Installed(Case):
             check=True,
         ).stdout
         self.assertIn("tp 8 · pp 4 · dp 1", plan)
+        pages = self.tree / "share" / "doc" / "drover"
         for name in ("LICENSE", "README.md"):
-            self.assertEqual((self.tree / "share" / "doc" / "drover" / name).read_text(), (ROOT / name).read_text())
+            self.assertEqual((pages / name).read_text(), (ROOT / name).read_text())
+        links = re.findall(r"\]\(([^)#h][^)#]*)", (pages / "README.md").read_text())
+        self.assertGreater(len(links), 10)
+        for link in links:
+            self.assertTrue((pages / link).is_file(), f"the installed README leads to {link}, which is not there")
 
     def test_two_ranks_train(self):
         path = self.home / "decoy"
