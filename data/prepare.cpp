@@ -70,6 +70,9 @@ class Preparer {
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (r.ids.size() > limit) {
       ++report_.cut;
+      const auto trained = std::ranges::find(r.trained, uint8_t{1});
+      if (trained != r.trained.end() && trained - r.trained.begin() >= settings_.max_length)
+        ++report_.cut_before_answers;
       r.ids.resize(limit);
       r.trained.resize(limit);
     }
@@ -140,6 +143,11 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
   if (store_identity(settings, tokenizer) != store.identity())
     fail(Fault::io, "{}: the data changed while it was read; start again once it is written", names);
   if (store.documents() == 0) {
+    if (report.cut_before_answers > 0) {
+      fail(Fault::bad_data,
+           "{}: no token to train on: in {} of {} rows the answer begins behind data.max_length, {}; raise it", names,
+           report.cut_before_answers, report.rows_read, settings.max_length);
+    }
     fail(Fault::bad_data,
          "{}: no token to train on ({} rows read, {} skipped, {} without a trained token); check the rows and "
          "data.train_on",

@@ -27,11 +27,12 @@ struct PrepareSettings {
 
 struct PrepareReport {
   int64_t rows_read = 0, rows_skipped = 0;
-  int64_t rows_failed = 0;  // answers that `drover generate` could not give, passed over
-  int64_t cut = 0;          // dialogs longer than max_length, cut at the end
-  int64_t split = 0;        // texts longer than max_length, split
-  int64_t dropped = 0;      // shorter than two tokens, or without a trained token after the cut
-  int64_t rewritten = 0;    // assistant's turns that the template writes otherwise once others follow: not trained
+  int64_t rows_failed = 0;         // answers that `drover generate` could not give, passed over
+  int64_t cut = 0;                 // dialogs longer than max_length, cut at the end
+  int64_t cut_before_answers = 0;  // of these, with all their trained tokens behind the cut
+  int64_t split = 0;               // texts longer than max_length, split
+  int64_t dropped = 0;             // shorter than two tokens, or without a trained token after the cut
+  int64_t rewritten = 0;  // assistant's turns that the template writes otherwise once others follow: not trained
   std::map<std::string, int64_t> ignored;  // fields that mean nothing here, and how many rows have them
   std::vector<std::string> complaints;
 };

@@ -1,5 +1,6 @@
 #include "data/rows.h"
 
+#include "data/file_kind.h"
 #include "data/row_reader.h"
 #include "kernels/base/json.h"
 
@@ -19,6 +20,7 @@ ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
   const MappedFile mapped(file);
   std::string_view rest(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
   if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
+  refuse_other_kinds(file, rest);
   ReadReport report;
   for (int64_t number = 1; !rest.empty(); ++number) {
     const size_t end = std::min(rest.find('\n'), rest.size());

@@ -30,16 +30,17 @@ struct ModelConfig {
   double norm_eps = 1e-5;
   double rope_theta = 10000;
   std::optional<RopeScaling> rope_scaling;
-  bool tied_head = false;  // lm_head.weight is model.embed_tokens.weight
-  int32_t bos = -1;        // -1: none
-  std::vector<int32_t> eos;
+  bool tied_head = false;                  // lm_head.weight is model.embed_tokens.weight
+  int32_t bos = -1;                        // -1: none
+  std::vector<int32_t> eos;                // of config.json, and what generation_config.json has more
   std::string storage_dtype = "bfloat16";  // torch_dtype / dtype of the checkpoint
   bool operator==(const ModelConfig&) const = default;
 };
 
 ModelConfig parse_model_config(const std::string& json_text,
-                               const std::string& where);   // bad_data with the field and what is allowed
-ModelConfig read_model_config(const fs::path& directory);   // DIR/config.json; missing_input when absent
+                               const std::string& where);  // bad_data with the field and what is allowed
+// DIR/config.json, missing_input when absent, with the eos ids of DIR/generation_config.json where there is one.
+ModelConfig read_model_config(const fs::path& directory);
 std::string write_model_config(const ModelConfig& config);  // config.json as transformers v4 spells it (v5 reads it)
 
 int64_t parameter_count(const ModelConfig& config);

@@ -15,7 +15,6 @@ void Target::assign(Interpreter& run, const Value& value) const {
   const Value* held = run.scope()->find(name);
   Namespace* space = held != nullptr ? held->space() : nullptr;
   if (space == nullptr) throw Refusal(fmt::format("{} is no namespace, so that its fields cannot be set", name));
-  if (value.space() != nullptr) throw Refusal("a namespace cannot be a field of a namespace");
   space->fields.set(written(field), value);
 }
 

@@ -162,27 +162,21 @@ Value item_of(const Value& of, const Value& index) {
 Value slice_of(const Value& of, const std::array<std::optional<int64_t>, 3>& begin_end_step) {
   if (of.undefined()) undefined(of);
   if (of.list() == nullptr && of.text() == nullptr) throw Refusal(fmt::format("{} cannot be sliced", kind(of)));
-  const std::vector<size_t> begins = of.text() != nullptr ? characters(of.text()->bytes()) : std::vector<size_t>{};
-  const auto size = static_cast<int64_t>(of.list() != nullptr ? of.list()->items.size() : begins.size() - 1);
+  const std::vector<Value> items = iterated(of);
+  const auto size = static_cast<int64_t>(items.size());
   const int64_t step = begin_end_step[2].value_or(1);
   if (step == 0) throw Refusal("a slice's step is zero");
   const bool forward = step > 0;
   const int64_t low = forward ? 0 : -1, high = forward ? size : size - 1;
   const int64_t begin = clamped(begin_end_step[0], forward ? 0 : size - 1, size, low, high);
   const int64_t end = clamped(begin_end_step[1], forward ? size : -1, size, low, high);
-  const auto character = [&](int64_t i) { return begins[static_cast<size_t>(i)]; };
-  if (of.text() != nullptr && step == 1) return of.text()->slice(character(begin), character(std::max(begin, end)));
-  List items{{}, of.list() != nullptr && of.list()->tuple};
-  Text text;
-  for (int64_t i = begin; forward ? i < end : i > end; i += std::clamp(step, -size - 1, size + 1)) {
-    if (of.list() != nullptr) {
-      items.items.push_back(of.list()->items[static_cast<size_t>(i)]);
-    } else {
-      text.append(of.text()->slice(character(i), character(i + 1)));
-    }
-  }
-  if (of.list() != nullptr) return items;
-  return text;
+  std::vector<Value> kept;
+  for (int64_t i = begin; forward ? i < end : i > end; i += std::clamp(step, -size - 1, size + 1))
+    kept.push_back(items[static_cast<size_t>(i)]);
+  if (const List* list = of.list()) return List{std::move(kept), list->tuple};
+  Text out;
+  for (const Value& item : kept) out.append(*item.text());
+  return out;
 }
 
 }  // namespace drover::jinja

@@ -26,30 +26,6 @@ void Dict::set(const Value& key, const Value& value) {
   items.emplace_back(key, value);
 }
 
-namespace {
-
-constexpr int kDeepestValue = 200;
-constexpr size_t kLongestIterated = size_t{1} << 20;  // each character becomes a value
-
-int depth_around(const Value& item, int depth) {
-  if (item.space() != nullptr) throw Refusal("a namespace cannot be a part of a list or mapping");
-  const int inner = item.list() != nullptr ? item.list()->depth : item.dict() != nullptr ? item.dict()->depth : 0;
-  if (inner >= kDeepestValue) throw Refusal(fmt::format("a value is nested more than {} deep", kDeepestValue));
-  return std::max(depth, inner + 1);
-}
-
-}  // namespace
-
-Value::Value(List list) {
-  for (const Value& item : list.items) list.depth = depth_around(item, list.depth);
-  held_ = std::make_shared<const List>(std::move(list));
-}
-
-Value::Value(Dict dict) {
-  for (const auto& [key, item] : dict.items) dict.depth = depth_around(item, depth_around(key, dict.depth));
-  held_ = std::make_shared<const Dict>(std::move(dict));
-}
-
 std::optional<int64_t> Value::integer() const {
   if (const bool* b = std::get_if<bool>(&held_)) return *b ? 1 : 0;
   if (const int64_t* i = std::get_if<int64_t>(&held_)) return *i;
@@ -166,8 +142,6 @@ std::vector<Value> iterated(const Value& value) {
     return items;
   }
   if (const Text* text = value.text()) {
-    if (text->size() > kLongestIterated)
-      throw Refusal(fmt::format("a string of more than {} bytes cannot be iterated over", kLongestIterated));
     const std::vector<size_t> at = characters(text->bytes());
     for (size_t i = 0; i + 1 < at.size(); ++i) items.emplace_back(text->slice(at[i], at[i + 1]));
     return items;

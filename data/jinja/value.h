@@ -33,7 +33,6 @@ struct None {};
 struct List {
   std::vector<Value> items;
   bool tuple = false;
-  int depth = 1;  // set by Value
 };
 
 struct Dict {
@@ -41,7 +40,6 @@ struct Dict {
   const Value* find(const Value& key) const;
   const Value* find(std::string_view key) const;
   void set(const Value& key, const Value& value);
-  int depth = 1;  // set by Value
 };
 
 struct Namespace {  // what namespace() makes: its fields can be set from inner scopes
@@ -68,10 +66,8 @@ class Value {
   Value(double d) : held_(d) {}
   Value(Text text) : held_(std::make_shared<const Text>(std::move(text))) {}
   Value(const char*) = delete;  // would be a bool
-  // Refusal for what is nested too deeply to be walked by recursion, and for a namespace within it, which might hold
-  // it.
-  Value(List list);
-  Value(Dict dict);
+  Value(List list) : held_(std::make_shared<const List>(std::move(list))) {}
+  Value(Dict dict) : held_(std::make_shared<const Dict>(std::move(dict))) {}
   Value(std::shared_ptr<Namespace> space) : held_(std::move(space)) {}
   Value(Callable function) : held_(std::make_shared<const Callable>(std::move(function))) {}
 

@@ -11,6 +11,9 @@
 
 namespace drover {
 
+// How a Git LFS pointer begins, which stands in the place of a file that was not fetched.
+inline constexpr std::string_view kLfsPointer = "version https://git-lfs.github.com/spec/";
+
 namespace fs = std::filesystem;
 
 std::string read_text(

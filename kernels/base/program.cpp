@@ -22,6 +22,14 @@ std::string program_name() {
   return name.empty() ? "drover" : name;
 }
 
+std::string shell_quoted(const std::string& text) {
+  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+=:,@%";
+  if (!text.empty() && text.find_first_not_of(kPlain) == std::string::npos) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
 void open_standard_descriptors() {
   for (int descriptor : {0, 1, 2}) {
     // The lowest free number is the one that is missing: those below it are open by now.

@@ -99,7 +99,7 @@ Exit run(const Process& process, const Arguments& a) {
     log::info(
         "the merged model of step {} is in {}, read back and checked\n  try it: {} generate --model {} --prompt \"…\" "
         "--greedy",
-        checkpoint->state().step, a.merged, program_name(), a.merged);
+        checkpoint->state().step, a.merged, shell_quoted(program_name()), shell_quoted(a.merged));
   }
   if (a.json)
     std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter},

@@ -15,7 +15,7 @@ struct Arguments {
 Exit run(const Arguments& a) {
   import_gguf(a.gguf, a.directory);
   log::info("{} is a Hugging Face model directory now\n  try it: {} generate --model {} --prompt \"…\" --greedy",
-            a.directory, program_name(), a.directory);
+            a.directory, shell_quoted(program_name()), shell_quoted(a.directory));
   return Exit::done;
 }
 

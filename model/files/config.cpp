@@ -1,6 +1,7 @@
 // config.json ↔ ModelConfig. Fields are those of transformers' LlamaConfig; absent ones take its defaults.
 #include "model/config.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -105,8 +106,8 @@ void parse_sizes(const ConfigFields& fields, ModelConfig& config) {
   }
 }
 
-void parse_tokens(const ConfigFields& fields, ModelConfig& config) {
-  config.bos = static_cast<int32_t>(fields.integer("bos_token_id", -1, config.vocab - 1, -1));
+// Adds those of a file's eos_token_id that are not there yet.
+void parse_eos(const ConfigFields& fields, ModelConfig& config) {
   const Json* eos = fields.find("eos_token_id");
   if (eos == nullptr) return;
   const std::string what = fmt::format("{} must be an id below vocab_size, {}, or a list of such",
@@ -114,7 +115,8 @@ void parse_tokens(const ConfigFields& fields, ModelConfig& config) {
   const auto add = [&](const Json& id) {
     if (!id.is_number_integer() || id.get<double>() < 0 || id.get<double>() >= static_cast<double>(config.vocab))
       fail(Fault::bad_data, "{}", what);
-    config.eos.push_back(id.get<int32_t>());
+    const auto token = id.get<int32_t>();
+    if (std::ranges::find(config.eos, token) == config.eos.end()) config.eos.push_back(token);
   };
   if (eos->is_array()) {
     if (eos->size() > 1000) fail(Fault::bad_data, "{}", what);
@@ -122,6 +124,11 @@ void parse_tokens(const ConfigFields& fields, ModelConfig& config) {
   } else {
     add(*eos);
   }
+}
+
+void parse_tokens(const ConfigFields& fields, ModelConfig& config) {
+  config.bos = static_cast<int32_t>(fields.integer("bos_token_id", -1, config.vocab - 1, -1));
+  parse_eos(fields, config);
 }
 
 // Fields of Llama's relatives that change the arithmetic: only their neutral value is allowed.
@@ -194,7 +201,15 @@ ModelConfig read_model_config(const fs::path& directory) {
          "no {}; a model is a Hugging Face directory with config.json, tokenizer.json and *.safetensors",
          path.string());
   }
-  return parse_model_config(read_text(path, size_t{4} << 20), path.string());
+  ModelConfig config = parse_model_config(read_text(path, size_t{4} << 20), path.string());
+  const fs::path generation = directory / "generation_config.json";
+  if (fs::exists(generation, ignored)) {
+    const Json json = parse_json(read_text(generation, size_t{4} << 20), generation.string());
+    if (!json.is_object())
+      fail(Fault::bad_data, "{}: holds {} where an object is expected", generation.string(), type_name(json));
+    parse_eos(ConfigFields(json, generation.string()), config);
+  }
+  return config;
 }
 
 std::string write_model_config(const ModelConfig& config) {

@@ -1,6 +1,7 @@
 #include "model/files/model_directory.h"
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 
 #include "kernels/base/hash.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr const char *kHead = "lm_head.weight", *kEmbedding = "model.embed_tokens.weight";
 constexpr size_t kNamesShown = 20;
 constexpr int64_t kReleaseBytes = int64_t{16} << 20;  // how much is read before its pages are released
 
@@ -48,9 +50,26 @@ std::string listed(const std::vector<std::string>& lines) {
 
 }  // namespace
 
+void fail_no_model(const fs::path& path) {
+  const std::string name = path.string();
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
+  };
+  const size_t slash = name.find('/');
+  if (slash != std::string::npos && slash > 0 && name[0] != '.' && slash + 1 < name.size() &&
+      std::ranges::all_of(name.substr(0, slash), plain) && std::ranges::all_of(name.substr(slash + 1), plain)) {
+    fail(
+        Fault::missing_input,
+        "no model directory {0}; nothing is fetched from a hub: download it, hf download {0} --local-dir {1}, and give "
+        "{1}",
+        name, name.substr(slash + 1));
+  }
+  fail(Fault::missing_input, "no model directory {}", name);
+}
+
 ModelDirectory::ModelDirectory(const fs::path& path) : path_(path) {
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) fail(Fault::missing_input, "no model directory {}", path.string());
+  if (!fs::is_directory(path, ignored)) fail_no_model(path);
   config_ = read_model_config(path);
   find_weights();
 }
@@ -156,7 +175,8 @@ std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTen
          missing.size(), whole_model.size(), listed(missing));
   }
   for (const auto& [name, file] : file_of_) {
-    if (expected.count(name) == 0 && !name.ends_with("rotary_emb.inv_freq")) surplus.push_back(name);
+    const bool tied = config_.tied_head && name == kHead;  // check_shapes compares it
+    if (expected.count(name) == 0 && !name.ends_with("rotary_emb.inv_freq") && !tied) surplus.push_back(name);
   }
   return surplus;
 }
@@ -186,6 +206,24 @@ void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
     }
   }
   if (!wrong.empty()) fail(Fault::bad_data, "{}: the weights do not fit config.json:{}", path_.string(), listed(wrong));
+  const auto is_embedding = [](const ExpectedTensor& expected) { return expected.name == kEmbedding; };
+  if (config_.tied_head && has(kHead) && std::ranges::any_of(mine, is_embedding)) check_tied_head();
+}
+
+void ModelDirectory::check_tied_head() {
+  const StoredTensor &head = tensor(kHead), &embedding = tensor(kEmbedding);
+  bool same = head.dtype == embedding.dtype && head.bytes.size() == embedding.bytes.size();
+  for (size_t at = 0; same && at < head.bytes.size(); at += static_cast<size_t>(kReleaseBytes)) {
+    const size_t count = std::min<size_t>(kReleaseBytes, head.bytes.size() - at);
+    same = std::memcmp(head.bytes.data() + at, embedding.bytes.data() + at, count) == 0;
+    for (const StoredTensor* read : {&head, &embedding})
+      file(file_of_.at(read->name)).advise_done(read->offset + at, count);
+  }
+  if (same) return;
+  fail(Fault::bad_data,
+       "{}: config.json says tie_word_embeddings: true, and {} is stored with other values than {}; set "
+       "tie_word_embeddings to false for the head that is stored, or take the tensor out",
+       path_.string(), kHead, kEmbedding);
 }
 
 void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols,

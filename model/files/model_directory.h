@@ -18,6 +18,9 @@ struct ExpectedTensor {
   int64_t rows = 0, cols = 1;  // a vector has one column; stored as [rows]
 };
 
+// missing_input for a path that is no directory; for what looks like a hub's name, how to download it.
+[[noreturn]] void fail_no_model(const fs::path& path);
+
 class ModelDirectory {
  public:
   // Reads config.json, and the index or the single file's header. missing_input: nothing there, or a shard is missing;
@@ -37,7 +40,8 @@ class ModelDirectory {
   // passed over). Opens no shard.
   std::vector<std::string> check_names(std::span<const ExpectedTensor> whole_model) const;
   // bad_data naming every tensor whose shape or dtype is not as expected, with the reason where keys and values are
-  // stored twice. Opens their files.
+  // stored twice; and for a head that is tied to the embeddings, if these are expected, and stored with other values.
+  // Opens their files.
   void check_shapes(std::span<const ExpectedTensor> mine);
 
   // Rows [row_begin, row_begin + rows) × columns [col_begin, col_begin + cols) of a matrix, or of a vector (one
@@ -55,6 +59,7 @@ class ModelDirectory {
   std::map<std::string, std::string> fingerprints(std::span<const std::string> tensors);
 
  private:
+  void check_tied_head();
   void find_weights();
   void read_index(const fs::path& index);
   const SafetensorsFile& file(const std::string& name);

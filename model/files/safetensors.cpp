@@ -29,6 +29,11 @@ std::string_view header_text(std::span<const std::byte> file, size_t limit, cons
   if (file.size() < 8) {
     fail(Fault::bad_data, "{}: only {} bytes; not a safetensors file, or cut off: fetch it again", where, file.size());
   }
+  const std::string_view begins(reinterpret_cast<const char*>(file.data()), file.size());
+  if (begins.starts_with(kLfsPointer)) {
+    fail(Fault::bad_data,
+         "{}: is a Git LFS pointer, not the weights themselves; in the model's repository: git lfs pull", where);
+  }
   uint64_t length;
   std::memcpy(&length, file.data(), 8);
   if (length > kFormatHeaderLimit) {

@@ -241,6 +241,14 @@ TEST_F(Prepare, RowsAreObeyed) {
   expect_error(Fault::bad_data, {"rows.jsonl:1", "\"tools\"", "chatml"}, [&] { prepared(tools); });
 }
 
+TEST_F(Prepare, AnswersBehindTheLimitNameIt) {
+  settings.max_length = 12;
+  expect_error(Fault::bad_data, {"2 of 2 rows", "data.max_length, 12"}, [&] { prepared(kDialog + kDialog); });
+  prepared(kDialog + text_row(5));
+  EXPECT_EQ(report.cut_before_answers, 1);
+  EXPECT_EQ(report.dropped, 1);
+}
+
 TEST_F(Prepare, TheModelsOwnTemplateWritesCalls) {
   write_text(scratch / "tokenizer" / "chat_template.jinja",
              "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"

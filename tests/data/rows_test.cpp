@@ -100,6 +100,24 @@ TEST_F(Rows, WhatCannotBeHonouredIsRefusedByName) {
   refuse(R"({"text": "x", "text": "y"})", "stands twice");
 }
 
+// A file that is no file of rows is said to be what it is, whatever data.bad_rows says.
+TEST_F(Rows, OtherKindsOfFilesAreNamed) {
+  const auto refuse = [&](const std::string& bytes, const std::vector<std::string>& words) {
+    for (const BadRows bad : {BadRows::error, BadRows::skip}) {
+      std::vector<std::string> all = words;
+      all.push_back(file.string() + ": is ");
+      expect_error(Fault::bad_data, all, [&] { read(bytes, RowFormat::automatic, bad); });
+    }
+  };
+  refuse("\x1F\x8B\x08\x00", {"compressed by gzip", "gunzip --keep"});
+  refuse("PAR1xxxx", {"a Parquet table", "read_parquet", "lines=True"});
+  refuse("\xFF\xFE{\0", {"UTF-16", "iconv -f UTF-16"});
+  refuse(std::string("{\0\"\0", 4), {"UTF-16", "UTF-16LE"});
+  refuse("PK\x03\x04", {"a zip archive"});
+  refuse(" \n[{\"text\": \"x\"}]", {"one JSON list", "jq -c '.[]'"});
+  refuse("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", {"a Git LFS pointer", "git lfs pull"});
+}
+
 TEST_F(Rows, FailedAnswersArePassedOver) {
   const std::string failed = "{\"error\": {\"row\": 2, \"message\": \"too long\"}}";
   write_text(file, kGood + "\n" + failed + "\n{\"text\": \"x\", \"error\": {}}\n");

@@ -83,6 +83,7 @@ class Refusing(Case):
 
     def test_models(self):
         self.refused(66, "no model directory", overrides=[f"model.path={self.home}/nothing"])
+        self.refused(66, "hf download meta-llama/Llama-3.1-8B", overrides=["model.path=meta-llama/Llama-3.1-8B"])
         broken = self.home / "truncated"
         shutil.copytree(self.model, broken)
         data = (broken / "model.safetensors").read_bytes()

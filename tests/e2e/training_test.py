@@ -36,6 +36,16 @@ class Training(Case):
             self.train(name, *[f"parallel.{k}={v}" for k, v in mesh.items()], ranks=2, check=0)
             self.assert_close_run(name)
 
+    def test_the_printed_command_can_be_pasted(self):
+        result = self.train("it's a run", "train.max_steps=1", "data.template=chatml", check=0)
+        command = next(line for line in result.stderr.splitlines() if "try it:" in line).split("try it:")[1]
+        self.assertIn("data.template=chatml", command)
+        self.assertIn("'\\''", command)
+        asked = subprocess.run(
+            ["sh", "-c", f"{command} --max-tokens 2"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+        )
+        self.assertEqual(asked.returncode, 0, asked.stderr)
+
     def test_raising_max_steps_goes_on(self):
         self.train("longer", "optim.schedule=constant", "train.max_steps=4", check=0)
         result = self.train("longer", "optim.schedule=constant", "train.max_steps=6", check=0)

@@ -134,6 +134,19 @@ TEST(ModelConfig, RefusesBadJson) {
   expect_error(Fault::bad_data, {"\"a\" stands twice"}, [&] { parse_model_config("{\"a\":1,\"a\":2}", "c.json"); });
   ScratchDirectory dir;
   expect_error(Fault::missing_input, {"config.json"}, [&] { read_model_config(dir.path()); });
+  write_text(dir / "config.json", write_model_config(*known_model("llama3.1-8b")));
+  const std::vector<int32_t> own = read_model_config(dir.path()).eos;
+  const auto with_generation = [&](const std::string& text) {
+    write_text(dir / "generation_config.json", text);
+    return read_model_config(dir.path()).eos;
+  };
+  std::vector<int32_t> more = own;
+  more.push_back(5);
+  EXPECT_EQ(with_generation(R"({"eos_token_id": [128009, 5], "temperature": 0.6})"), more);
+  EXPECT_EQ(with_generation(R"({"eos_token_id": 128009})"), own);
+  EXPECT_EQ(with_generation(R"({"eos_token_id": null})"), own);
+  for (const char* text : {R"({"eos_token_id": 128256})", R"({"eos_token_id": "x"})", "[]", "{"})
+    expect_error(Fault::bad_data, {"generation_config.json"}, [&] { with_generation(text); });
 }
 
 }  // namespace

@@ -62,6 +62,28 @@ TEST(ModelDirectory, ChecksNamesAndShapes) {
                [&] { model.check_shapes(wrong); });
 }
 
+// What merging modules_to_save leaves: a head of its own in a model that says it has none.
+TEST(ModelDirectory, AHeadThatIsStoredAndTiedMustBeTheEmbeddings) {
+  const std::vector<ExpectedTensor> expected = {{"model.embed_tokens.weight", 6, 2}};
+  for (const float off : {0.0f, 1.0f}) {
+    ScratchDirectory dir;
+    ModelConfig config = small_config();
+    config.tied_head = true;
+    write_text(dir / "config.json", write_model_config(config));
+    write_safetensors(dir / "model.safetensors",
+                      {{{"model.embed_tokens.weight", StoredType::bf16, {6, 2}}, counted(12)},
+                       {{"lm_head.weight", StoredType::bf16, {6, 2}}, counted(12, off)}});
+    ModelDirectory model(dir.path());
+    EXPECT_TRUE(model.check_names(expected).empty());
+    if (off == 0) {
+      model.check_shapes(expected);
+    } else {
+      expect_error(Fault::bad_data, {"tie_word_embeddings", "lm_head.weight", "to false"},
+                   [&] { model.check_shapes(expected); });
+    }
+  }
+}
+
 TEST(ModelDirectory, SaysWhatIsThereInsteadOfWeights) {
   ScratchDirectory dir;
   expect_error(Fault::missing_input, {"none"}, [&] { ModelDirectory model(dir / "none"); });

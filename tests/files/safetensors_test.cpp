@@ -40,6 +40,8 @@ TEST(Safetensors, RefusesEveryBrokenRule) {
   for (size_t size : {0u, 1u, 7u}) expect_refused(std::string(size, 'x'), {"only", "bytes"});
   expect_refused(bytes_of(uint64_t{1} << 63), {"9223372036854775808", "format allows"});
   expect_refused(bytes_of(uint64_t{100}) + "{}", {"does not fit", "cut off"});
+  expect_refused("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+                 {"Git LFS pointer", "git lfs pull"});
   expect_refused(safetensors_text("[]", 0), {"does not begin"});
   expect_refused(safetensors_text("", 0), {"does not begin"});
   expect_refused(safetensors_text("{", 0), {"not valid JSON"});

@@ -115,7 +115,7 @@ void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t
     fail(Fault::corruption,
          "{}: read back, the adapter's log-probabilities are off by {:.1e} from those of the one that was trained; the "
          "checkpoint {} is untouched: try drover export {} --adapter DIR",
-         adapter.string(), off, checkpoint.string(), directory.path().string());
+         adapter.string(), off, checkpoint.string(), shell_quoted(directory.path().string()));
   });
 }
 
@@ -125,12 +125,21 @@ void say_stopped(const RunDirectory& directory, int64_t done, int64_t steps) {
 }
 
 void say_done(const Recipe& recipe, const RunDirectory& directory) {
-  const std::string run = directory.path().string(), adapter = directory.adapter().string();
+  const std::string adapter = directory.adapter().string(), program = shell_quoted(program_name());
+  const auto quoted = [](const fs::path& path) { return shell_quoted(path.string()); };
+  // What generate would not know from the two directories.
+  std::string settings;
+  if (recipe.model.tokenizer) settings += " " + shell_quoted("model.tokenizer=" + *recipe.model.tokenizer);
+  if (recipe.data.chat_template != TemplateChoice::automatic)
+    settings += fmt::format(" data.template={}", word_of(recipe.data.chat_template));
+  if (recipe.data.template_date != DataSection{}.template_date)
+    settings += " " + shell_quoted("data.template_date=" + recipe.data.template_date);
   log::info(
       "done. The adapter is in {}\n"
-      "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy\n"
+      "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy{}\n"
       "  merge it: {} export {} --merged {}",
-      adapter, program_name(), recipe.model.path, adapter, program_name(), run, (directory.path() / "merged").string());
+      adapter, program, shell_quoted(recipe.model.path), quoted(adapter), settings, program, quoted(directory.path()),
+      quoted(directory.path() / "merged"));
 }
 
 // How far plan and prediction were right.

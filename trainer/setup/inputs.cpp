@@ -15,7 +15,7 @@ namespace drover {
 ModelConfig model_config_of(const Recipe& recipe, ShapeFrom from) {
   const fs::path path = recipe.model.path;
   if (from == ShapeFrom::directory) {
-    if (!fs::is_directory(path)) fail(Fault::missing_input, "no model directory {}", path.string());
+    if (!fs::is_directory(path)) fail_no_model(path);
   } else if (!fs::exists(path / "config.json")) {
     const std::string name = path.filename().string();
     if (const auto known = known_model(name)) return *known;
@@ -62,6 +62,10 @@ void warn_about(const PrepareReport& report, const std::string& what, int64_t ma
   }
   if (report.cut > 0)
     log::warn("{} {} dialogs are longer than data.max_length {} and were cut at the end", report.cut, what, max_length);
+  if (report.cut_before_answers > 0) {
+    log::warn("of these, {} begin their answers behind it and train nothing: raise data.max_length",
+              report.cut_before_answers);
+  }
   if (report.rewritten > 0) {
     log::warn(
         "{} {} answers are not trained: the chat template writes them otherwise once other turns follow (it cuts their "
