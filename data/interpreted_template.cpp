@@ -211,7 +211,13 @@ std::string InterpretedTemplate::hash_of(const std::string& text) {
 
 jinja::Text InterpretedTemplate::text_of(std::span<const Message> dialog, const RenderOptions& options,
                                          bool generation_prompt) const {
-  return program_.render(template_variables(dialog, options, generation_prompt, special_tokens_));
+  jinja::Template::Variables variables;
+  try {
+    variables = template_variables(dialog, options, generation_prompt, special_tokens_);
+  } catch (const jinja::Refusal& refusal) {
+    fail(Fault::bad_data, "the dialog is too large for a chat template: {}", refusal.what());
+  }
+  return program_.render(variables);
 }
 
 Rendered InterpretedTemplate::render(const std::vector<Message>& dialog, const Tokenizer& tokenizer,

@@ -43,6 +43,15 @@ Interpreter::Interpreter(std::vector<std::pair<std::string, Value>> globals, con
   scope_->names = std::move(globals);
 }
 
+Interpreter::~Interpreter() {
+  for (const auto& space : spaces_) space->fields = {};
+}
+
+void Interpreter::keep(const std::shared_ptr<Namespace>& space) {
+  spend(20);  // each stays until the end
+  spaces_.push_back(space);
+}
+
 Value Interpreter::evaluate(const Expression& expression) {
   try {
     spend(1);

@@ -241,8 +241,10 @@ Dict fields_of(const Arguments& arguments) {
   return fields;
 }
 
-Value make_namespace(Interpreter&, const Arguments& arguments) {
-  return std::make_shared<Namespace>(Namespace{fields_of(arguments)});
+Value make_namespace(Interpreter& run, const Arguments& arguments) {
+  auto space = std::make_shared<Namespace>(Namespace{fields_of(arguments)});
+  run.keep(space);
+  return space;
 }
 Value make_dict(Interpreter&, const Arguments& arguments) { return fields_of(arguments); }
 

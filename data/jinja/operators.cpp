@@ -156,14 +156,15 @@ Value item_of(const Value& of, const Value& index) {
         return text->slice(begins[static_cast<size_t>(at)], begins[static_cast<size_t>(at) + 1]);
     }
   }
-  return Undefined{index.text() != nullptr ? fmt::format("the item '{}'", index.text()->bytes()) : "an item"};
+  return Undefined{index.text() != nullptr ? fmt::format("the item '{}'", clipped(index.text()->bytes())) : "an item"};
 }
 
 Value slice_of(const Value& of, const std::array<std::optional<int64_t>, 3>& begin_end_step) {
   if (of.undefined()) undefined(of);
   if (of.list() == nullptr && of.text() == nullptr) throw Refusal(fmt::format("{} cannot be sliced", kind(of)));
-  const std::vector<Value> items = iterated(of);
-  const auto size = static_cast<int64_t>(items.size());
+  const List* list = of.list();
+  const std::vector<size_t> at = list == nullptr ? characters(of.text()->bytes()) : std::vector<size_t>{};
+  const auto size = static_cast<int64_t>(list != nullptr ? list->items.size() : at.size() - 1);
   const int64_t step = begin_end_step[2].value_or(1);
   if (step == 0) throw Refusal("a slice's step is zero");
   const bool forward = step > 0;
@@ -171,12 +172,16 @@ Value slice_of(const Value& of, const std::array<std::optional<int64_t>, 3>& beg
   const int64_t begin = clamped(begin_end_step[0], forward ? 0 : size - 1, size, low, high);
   const int64_t end = clamped(begin_end_step[1], forward ? size : -1, size, low, high);
   std::vector<Value> kept;
-  for (int64_t i = begin; forward ? i < end : i > end; i += std::clamp(step, -size - 1, size + 1))
-    kept.push_back(items[static_cast<size_t>(i)]);
-  if (const List* list = of.list()) return List{std::move(kept), list->tuple};
   Text out;
-  for (const Value& item : kept) out.append(*item.text());
-  return out;
+  for (int64_t i = begin; forward ? i < end : i > end; i += std::clamp(step, -size - 1, size + 1)) {
+    const auto place = static_cast<size_t>(i);
+    if (list != nullptr) {
+      kept.push_back(list->items[place]);
+    } else {
+      out.append(of.text()->slice(at[place], at[place + 1]));
+    }
+  }
+  return list != nullptr ? Value(List{std::move(kept), list->tuple}) : Value(std::move(out));
 }
 
 }  // namespace drover::jinja

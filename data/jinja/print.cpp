@@ -100,6 +100,7 @@ class JsonPrinter {
     } else {
       for (const auto& [key, item] : sorted(*value.dict())) {
         Text part = key.text() != nullptr ? string(*key.text()) : string(Text(bare_key(key)));
+        take(style_.key.size());
         part.append(style_.key, {});
         part.append(print(item, depth + 1));
         parts.push_back(std::move(part));
@@ -121,7 +122,7 @@ class JsonPrinter {
       std::ranges::stable_sort(items, [](const auto& a, const auto& b) { return order(a.first, b.first) < 0; });
     return items;
   }
-  Text enclosed(const std::vector<Text>& parts, const char* open, const char* close, int64_t depth) const {
+  Text enclosed(const std::vector<Text>& parts, const char* open, const char* close, int64_t depth) {
     Text out(open);
     std::string separator = style_.item;
     if (style_.indent && !parts.empty()) {
@@ -131,6 +132,7 @@ class JsonPrinter {
       out.append(line(depth + 1), {});
       separator = style_.item + line(depth + 1);
     }
+    take(separator.size() * (parts.size() + 1));
     for (size_t i = 0; i < parts.size(); ++i) {
       if (i > 0) out.append(separator, {});
       out.append(parts[i]);
@@ -141,7 +143,14 @@ class JsonPrinter {
     return out;
   }
 
+  // The bytes of separators and indents; those of the values are bounded (kLargestValue).
+  void take(size_t bytes) {
+    between_ += bytes;
+    if (between_ > kLargestValue) throw Refusal(fmt::format("it makes a text of more than {} bytes", kLargestValue));
+  }
+
   const JsonStyle& style_;
+  size_t between_ = 0;
 };
 
 }  // namespace

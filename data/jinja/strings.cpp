@@ -46,6 +46,7 @@ std::vector<Text> split_blanks(const Text& text, int64_t limit) {
     size_t end = i;
     while (end + 1 < at.size() && !is_blank(end)) ++end;
     parts.push_back(text.slice(at[i], at[end]));
+    check_parts(parts.size());
     i = end;
   }
   return parts;
@@ -75,6 +76,7 @@ Text replaced(const Text& text, const std::string& what, const Text& by, int64_t
     out.append(text.slice(from, at));
     out.append(by);
     from = at + what.size();
+    if (out.size() > kLargestValue) throw Refusal(fmt::format("it makes a text of more than {} bytes", kLargestValue));
   }
   out.append(text.slice(from, text.size()));
   return out;
@@ -109,6 +111,7 @@ std::vector<Text> split(const Text& text, const std::string* separator, int64_t 
     cuts = from_right ? std::vector<size_t>(cuts.end() - keep, cuts.end())
                       : std::vector<size_t>(cuts.begin(), cuts.begin() + keep);
   }
+  check_parts(cuts.size());
   std::vector<Text> parts;
   size_t from = 0;
   for (const size_t cut : cuts) {
@@ -126,6 +129,7 @@ std::vector<Text> lines_of(const Text& text) {
   while (from < bytes.size()) {
     const size_t end = std::min(bytes.find_first_of("\n\r\v\f\x1c\x1d\x1e", from), bytes.size());
     lines.push_back(text.slice(from, end));
+    check_parts(lines.size());
     from = end + 1 + (end + 1 < bytes.size() && bytes[end] == '\r' && bytes[end + 1] == '\n');
   }
   return lines;

@@ -4,6 +4,45 @@
 
 namespace drover::jinja {
 
+namespace {
+
+void add(Extent& whole, const Value& item) {
+  size_t bytes = 8;
+  if (const Text* text = item.text()) bytes += text->size();
+  const Extent* inner = item.list() != nullptr   ? &item.list()->extent
+                        : item.dict() != nullptr ? &item.dict()->extent
+                                                 : nullptr;
+  if (inner != nullptr) {
+    bytes += inner->bytes;
+    whole.depth = std::max(whole.depth, inner->depth + 1);
+  }
+  whole.bytes += bytes;
+  if (whole.depth > kDeepestValue)
+    throw Refusal(fmt::format("it makes a list or mapping of more than {} levels", kDeepestValue));
+  if (whole.bytes > kLargestValue)
+    throw Refusal(fmt::format("it makes a list or mapping of more than {} bytes", kLargestValue));
+}
+
+List measured(List list) {
+  list.extent = {};
+  for (const Value& item : list.items) add(list.extent, item);
+  return list;
+}
+
+Dict measured(Dict dict) {
+  dict.extent = {};
+  for (const auto& [key, item] : dict.items) {
+    add(dict.extent, key);
+    add(dict.extent, item);
+  }
+  return dict;
+}
+
+}  // namespace
+
+Value::Value(List list) : held_(std::make_shared<const List>(measured(std::move(list)))) {}
+Value::Value(Dict dict) : held_(std::make_shared<const Dict>(measured(std::move(dict)))) {}
+
 const Value* Dict::find(const Value& key) const {
   const auto at = std::ranges::find_if(items, [&](const auto& item) { return equal(item.first, key); });
   return at == items.end() ? nullptr : &at->second;
@@ -133,6 +172,10 @@ bool contains(const Value& container, const Value& item) {
   return std::ranges::any_of(items, [&](const Value& other) { return equal(other, item); });
 }
 
+void check_parts(size_t parts) {
+  if (parts > kMostParts) throw Refusal(fmt::format("a string falls into more than {} parts", kMostParts));
+}
+
 std::vector<Value> iterated(const Value& value) {
   if (value.undefined()) return {};
   if (const List* list = value.list()) return list->items;
@@ -143,6 +186,7 @@ std::vector<Value> iterated(const Value& value) {
   }
   if (const Text* text = value.text()) {
     const std::vector<size_t> at = characters(text->bytes());
+    check_parts(at.size());
     for (size_t i = 0; i + 1 < at.size(); ++i) items.emplace_back(text->slice(at[i], at[i + 1]));
     return items;
   }

@@ -25,6 +25,17 @@ class Refusal : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// What a value may be, so that printing, comparing and freeing it ends: a template can make lists of lists in a loop,
+// and hold one list a thousand times in another.
+inline constexpr int kDeepestValue = 200;                  // lists and mappings in one another
+inline constexpr size_t kLargestValue = size_t{64} << 20;  // bytes, each counted as often as it would be printed
+inline constexpr size_t kMostParts = 1'000'000;            // that one string is taken apart into
+
+struct Extent {
+  int depth = 1;
+  size_t bytes = 0;
+};
+
 struct Undefined {
   std::string what;  // is undefined: 'x', or "an attribute 'x'"
 };
@@ -33,16 +44,18 @@ struct None {};
 struct List {
   std::vector<Value> items;
   bool tuple = false;
+  Extent extent;  // of the items, from when it became a Value
 };
 
 struct Dict {
   std::vector<std::pair<Value, Value>> items;  // in the order of insertion; a key stands once
+  Extent extent;
   const Value* find(const Value& key) const;
   const Value* find(std::string_view key) const;
   void set(const Value& key, const Value& value);
 };
 
-struct Namespace {  // what namespace() makes: its fields can be set from inner scopes
+struct Namespace {  // what namespace() makes: its fields can be set from inner scopes; Interpreter ends its life
   Dict fields;
 };
 
@@ -66,8 +79,9 @@ class Value {
   Value(double d) : held_(d) {}
   Value(Text text) : held_(std::make_shared<const Text>(std::move(text))) {}
   Value(const char*) = delete;  // would be a bool
-  Value(List list) : held_(std::make_shared<const List>(std::move(list))) {}
-  Value(Dict dict) : held_(std::make_shared<const Dict>(std::move(dict))) {}
+  // Refusal for what is nested too deeply or too large.
+  Value(List list);
+  Value(Dict dict);
   Value(std::shared_ptr<Namespace> space) : held_(std::move(space)) {}
   Value(Callable function) : held_(std::make_shared<const Callable>(std::move(function))) {}
 
@@ -105,6 +119,8 @@ bool equal(const Value& a, const Value& b);
 int order(const Value& a, const Value& b);
 // Whether `item` is in a string, list or dict. Refusal for other containers.
 bool contains(const Value& container, const Value& item);
+
+void check_parts(size_t parts);  // Refusal for more than kMostParts
 
 // What iterating over it yields: characters, items or keys; nothing for undefined. Refusal for what cannot be iterated.
 std::vector<Value> iterated(const Value& value);

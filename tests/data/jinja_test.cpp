@@ -160,6 +160,28 @@ TEST(Jinja, NothingRunsWithoutEnd) {
   expect_error(Fault::bad_data, {"the tag is too long"}, [&] { Template(sum + " }}", "t"); });
 }
 
+// Printing, comparing and freeing a value are recursions, and a value may hold another a thousand times.
+TEST(Jinja, ValuesStaySmall) {
+  const auto refuse = [](const std::string& text, const std::vector<std::string>& words) {
+    expect_error(Fault::bad_data, words, [&] { rendered(text); });
+  };
+  const std::string begin = "{% set n = namespace(v=[0]) %}{% for i in range(100000) %}";
+  refuse(begin + "{% set n.v = [n.v] %}{% endfor %}{{ n.v }}", {"column 73", "more than 200 levels"});
+  refuse(begin + "{% set n.v = {i: n.v} %}{% endfor %}{{ n.v == 1 }}", {"more than 200 levels"});
+  refuse(begin + "{% set n.v = [n.v, n.v] %}{% endfor %}{{ n.v }}", {"more than 67108864 bytes"});
+  refuse("{% set x = 'a' * 60000000 %}{{ [x, x]|length }}", {"list or mapping of more than 67108864 bytes"});
+  refuse("{% set x = 'a' * 100000 %}{{ x.replace('a', x)|length }}", {"text of more than 67108864 bytes"});
+  refuse("{% for c in 'a' * 2000000 %}{% endfor %}", {"more than 1000000 parts"});
+  refuse("{{ ('a ' * 2000000).split()|length }}", {"more than 1000000 parts"});
+  refuse("{{ ('a,' * 2000000).split(',')|length }}", {"more than 1000000 parts"});
+  refuse("{{ ('\\n' * 2000000).splitlines()|length }}", {"more than 1000000 parts"});
+  refuse("{{ range(1000000)|list|tojson(separators=['a' * 1000, ':']) }}", {"text of more than 67108864 bytes"});
+  EXPECT_EQ(rendered("{% set x = 'ab' * 2000000 %}{{ x[:3] }}{{ x[-3::2] }}{{ x[1] }}"), "ababbb");
+  const std::string chain = "{% set n = namespace(v=0) %}{% for i in range(500000) %}{% set n.v = namespace(v=n.v) %}";
+  EXPECT_EQ(rendered(chain + "{% endfor %}{{ n.v.v.v is defined }}"), "True");
+  EXPECT_EQ(rendered("{% set n = namespace() %}{% set n.self = [n] %}{{ n.self|length }}"), "1");
+}
+
 TEST(Jinja, AMacroMayLeaveItsLoop) {
   expect_error(Fault::bad_data, {"has left its loop"}, [] {
     rendered(
