@@ -37,7 +37,7 @@ class Training(Case):
             self.assert_close_run(name)
 
     def test_the_printed_command_can_be_pasted(self):
-        result = self.train("it's a run", "train.max_steps=1", "data.template=chatml", check=0)
+        result = self.train("it's a run", "train.max_steps=2", "data.template=chatml", check=0)
         command = next(line for line in result.stderr.splitlines() if "try it:" in line).split("try it:")[1]
         self.assertIn("data.template=chatml", command)
         self.assertIn("'\\''", command)
