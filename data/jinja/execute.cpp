@@ -86,27 +86,30 @@ Flow Set::execute(Interpreter& run) const {
   return Flow::next_statement;
 }
 
-Flow SetBlock::execute(Interpreter& run) const {
-  Flow flow = Flow::next_statement;
+namespace {
+
+// What a body writes, within its own scope, through filters.
+Value filtered(Interpreter& run, const Body& body, const std::vector<FilterCall>& filters, Flow& flow) {
   Value value;
   {
     const Interpreter::Inside inside(run, run.scope());
     value = run.captured(body, flow);
   }
   for (const FilterCall& filter : filters) value = filter.apply(run, value);
-  target.assign(run, value);
+  return value;
+}
+
+}  // namespace
+
+Flow SetBlock::execute(Interpreter& run) const {
+  Flow flow = Flow::next_statement;
+  target.assign(run, filtered(run, body, filters, flow));
   return flow;
 }
 
 Flow FilterBlock::execute(Interpreter& run) const {
   Flow flow = Flow::next_statement;
-  Value value;
-  {
-    const Interpreter::Inside inside(run, run.scope());
-    value = run.captured(body, flow);
-  }
-  for (const FilterCall& filter : filters) value = filter.apply(run, value);
-  run.write(str(value));
+  run.write(str(filtered(run, body, filters, flow)));
   return flow;
 }
 
