@@ -1,5 +1,7 @@
 #include "data/prepare.h"
 
+#include <algorithm>
+
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 
@@ -61,6 +63,12 @@ class Preparer {
 
   void add_dialog(const Row& row, float weight) {
     const RenderOptions options{.date = settings_.date, .train_on = settings_.train_on, .tools = row.tools};
+    const auto is_left_out = [](const Message& m) { return !m.train; };
+    if (settings_.train_on == TrainOn::all && !settings_.whole_rows && std::ranges::any_of(row.messages, is_left_out)) {
+      fail(Fault::bad_data,
+           "a message is not to be learnt (weight 0, train or loss false), and data.train_on: all trains every token; "
+           "set data.train_on: assistant, or take it out");
+    }
     std::vector<std::string> ignored;
     const std::vector<Message> messages = as_read(row.messages, row.tools, *settings_.chat, &ignored);
     Rendered r = render(messages, *settings_.chat, tokenizer_, options);

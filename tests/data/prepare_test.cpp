@@ -233,6 +233,9 @@ TEST_F(Prepare, RowsAreObeyed) {
   EXPECT_EQ(store.document(0).weight, 1.0f);
   EXPECT_EQ(report.dropped, 1);
   EXPECT_EQ(report.ignored, (std::map<std::string, int64_t>{{"id", 1}, {"messages.name", 1}}));
+  settings.train_on = TrainOn::all;
+  expect_error(Fault::bad_data, {"rows.jsonl:1", "data.train_on: all"}, [&] { prepared(row); });
+  settings.train_on = TrainOn::assistant;
   const std::string call = R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls":)"
                            R"( [{"function": {"name": "f", "arguments": {}}}]}]})";
   expect_error(Fault::bad_data, {"rows.jsonl:1", "\"tool_calls\"", "chatml"}, [&] { prepared(call); });
