@@ -126,7 +126,7 @@ AdapterConfig parse_adapter_config(const std::string& json_text, const std::stri
         config.alpha_pattern.emplace_back(item.key(), pattern.number(item.key(), 1e-9, kLargestAlpha));
     }
   }
-  AdapterMatcher(config, where);
+  static_cast<void>(AdapterMatcher(config, where));
   return config;
 }
 

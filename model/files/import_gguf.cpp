@@ -217,7 +217,7 @@ bool imported_before(const fs::path& directory, const std::string& sha256) {
   for (const std::string& name : written_files()) {
     if (!fs::exists(directory / name, ignored)) return false;
   }
-  SafetensorsFile(directory / "model.safetensors");  // bad_data when it was damaged since
+  static_cast<void>(SafetensorsFile(directory / "model.safetensors"));  // bad_data when it was damaged since
   const Json record = parse_json(read_text(directory / kRecord, 1 << 20), (directory / kRecord).string());
   return record.is_object() && record.value("sha256", Json()) == sha256;
 }

@@ -166,7 +166,7 @@ TEST(Tokenizer, BothSpellingsOfMergesAreRead) {
     merge = {both.substr(0, both.find(' ')), both.substr(both.find(' ') + 1)};
   }
   const Tokenizer a = open_with(dir, small_tokenizer({"<|end|>"}));
-  const std::string first = a.fingerprint();
+  const std::string& first = a.fingerprint();
   const Tokenizer b = open_with(dir, pairs);
   const std::string text = "the then in\n\nthin 42 h\xC3\xA9";
   EXPECT_EQ(a.encode("the then"), Ids({257, 258, 'n'}));
@@ -414,7 +414,7 @@ TEST(Golden, Llama3Ids) {
   EXPECT_EQ(t.special("<|reserved_special_token_247|>"), 128255);
   EXPECT_EQ(t.encode("This is a test sentence."), Ids({2028, 374, 264, 1296, 11914, 13}));
   for (int32_t id = 128000; id < 128256; ++id) {
-    const std::string spelling = t.raw_bytes(id);
+    const std::string& spelling = t.raw_bytes(id);
     for (const std::string& text : {spelling, "a" + spelling + "\n", spelling + spelling}) {
       const Ids ids = t.encode(text);
       EXPECT_TRUE(std::all_of(ids.begin(), ids.end(), [](int32_t i) { return i < 128000; })) << spelling;

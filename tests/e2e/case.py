@@ -16,7 +16,14 @@ import unittest
 DROVER = pathlib.Path(sys.argv.pop(1)).resolve()  # TEST.py DROVER [unittest arguments]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MPIRUN = DROVER.parent / "tests" / "mpirun"  # of the MPI that the program is linked with
-ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1", DROVER_COMM_SYNCHRONOUS="1", DROVER_MPIRUN=str(MPIRUN))
+ENVIRONMENT = dict(
+    os.environ,
+    OMP_NUM_THREADS="1",
+    DROVER_COMM_SYNCHRONOUS="1",
+    DROVER_MPIRUN=str(MPIRUN),
+    # Open MPI waits a second, often twice, before it kills what is left after a rank's exit code; the tests do not.
+    OMPI_MCA_odls_base_sigkill_timeout="0",
+)
 
 
 def run(*arguments, ranks=0, check=None, timeout=120):
@@ -97,7 +104,8 @@ class Case(unittest.TestCase):
                     ]
                     out.write(json.dumps({"messages": messages}) + "\n")
         cls.recipe = cls.home / "recipe.yaml"
-        cls.recipe.write_text(f"""model:
+        cls.recipe.write_text(
+            f"""model:
   path: {cls.model}
 lora:
   r: 4
@@ -118,7 +126,8 @@ checkpoint:
   every_steps: 2
 output:
   dir: {cls.home}/runs/plain
-""")
+"""
+        )
         run("train", cls.recipe, check=0)
         cls.plain = cls.home / "runs" / "plain"
 

@@ -91,7 +91,13 @@ class Output(Stops):
                 directory = self.home / "runs" / name
                 steps = 600
                 # The checkpoint has room where the metrics have none.
-                small = ["lora.r=1", "lora.target_modules=[q_proj]", f"train.max_steps={steps}"]
+                small = [
+                    "lora.r=1",
+                    "lora.target_modules=[q_proj]",
+                    f"train.max_steps={steps}",
+                    "train.micro_batch_size=1",
+                ]
+                small += ["train.global_batch_size=2"]
                 process = self.start(self.command(name, *small, ranks=ranks))
                 output = []
                 for line in process.stdout:
