@@ -27,8 +27,7 @@ TEST(Log, OnlyRankZeroTalksUnlessAsked) {
 }
 
 // Standard error is a pipe of one page for the time of a test.
-class LogIntoAPipe : public testing::Test {
- protected:
+struct LogIntoAPipe : testing::Test {
   LogIntoAPipe() {
     EXPECT_EQ(pipe(ends_), 0);
     fcntl(ends_[1], F_SETPIPE_SZ, 4096);

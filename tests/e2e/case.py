@@ -25,12 +25,19 @@ ENVIRONMENT = dict(
     OMPI_MCA_odls_base_sigkill_timeout="0",
 )
 
+PATIENCE = float(os.environ.get("DROVER_TEST_PATIENCE", "1"))  # more in builds with sanitizers (tests/slow/sanitize)
+
+
+def within(seconds):
+    """What a program is given to end, before it counts as hung."""
+    return seconds * PATIENCE
+
 
 def run(*arguments, ranks=0, check=None, timeout=120):
     command = [str(DROVER), *map(str, arguments)]
     if ranks:
         command = [str(ROOT / "launch" / "run"), "-n", str(ranks), *command]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout)
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=within(timeout))
     if check is not None and result.returncode != check:
         raise AssertionError(
             f"{' '.join(command)}\nexit {result.returncode}, expected {check}\n{result.stdout}\n{result.stderr}"

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import unittest
 
-from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case
+from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, within
 
 CLUSTER = ROOT / "launch" / "cluster"
 SRUN = """#!/bin/bash
@@ -125,7 +125,9 @@ class Hostfile(unittest.TestCase):
             words[words.index("--hostfile") + 1] = here.name
             # mpirun without a pseudo-terminal may hang on ranks that end at once.
             command = [str(ROOT / words[0]), *words[1 : words.index("drover")], "sh", "-c", "sleep 2; echo started"]
-            ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+            ended = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=within(60)
+            )
         self.assertEqual((ended.returncode, ended.stdout.count("started"), ended.stderr), (0, ranks, ""))
 
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, run
+from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, run, within
 
 
 class Doctor(Case):
@@ -45,7 +45,7 @@ class Doctor(Case):
         # A small wrapper of the same name: mpirun starts two kinds of ranks, doctor by doctor.
         command = [str(MPIRUN), "-n", "2", str(DROVER), "doctor", ":", "-n", "1", str(others / "drover"), "doctor"]
         begin = time.monotonic()
-        result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=timeout)
+        result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=within(timeout))
         return result, time.monotonic() - begin
 
     def test_what_differs_is_named(self):

@@ -11,7 +11,7 @@ import termios
 import time
 import unittest
 
-from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, can_mount, losses, run, terminal
+from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, can_mount, losses, run, terminal, within
 
 
 class Faults(Case):
@@ -35,7 +35,7 @@ class Faults(Case):
             output.append(line)
             if line.startswith("step 2/"):
                 process.send_signal(number)
-        process.wait(timeout=60)
+        process.wait(timeout=within(60))
         process.stdout.close()
         return process.returncode, "".join(output)
 
@@ -101,7 +101,7 @@ class Faults(Case):
             pass
         os.close(ours)
         text = output.decode()
-        self.assertEqual(process.wait(timeout=60), 130, text)
+        self.assertEqual(process.wait(timeout=within(60)), 130, text)
         self.assertIn("Start the same command again", text)
         self.assertEqual(len(list((self.home / "runs" / "typed").glob("step-*/manifest.json"))), 1)
 
@@ -151,7 +151,7 @@ class Faults(Case):
             str(program),
             *map(str, one),
         ]
-        ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=30)
+        ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=within(30))
         self.assertEqual(ended.returncode, code, ended.stderr)
         self.assertIn(words, ended.stderr)
 
@@ -233,7 +233,7 @@ class Faults(Case):
                     ["pgrep", "-f", f"^{DROVER}.*runs/bare"], capture_output=True, text=True
                 ).stdout.split()
                 os.kill(int(found[-1]), signal.SIGKILL)
-        process.wait(timeout=12)
+        process.wait(timeout=within(12))
         process.stdout.close()
         self.assertNotEqual(process.returncode, 0)
         self.wait_for_orphans("bare")
@@ -246,7 +246,7 @@ class Faults(Case):
                     ["pgrep", "-f", f"^{DROVER}.*runs/lost"], capture_output=True, text=True
                 ).stdout.split()
                 os.kill(int(found[-1]), signal.SIGKILL)
-        process.wait(timeout=30)
+        process.wait(timeout=within(30))
         process.stdout.close()
         self.assertEqual(process.returncode, 83)
         self.wait_for_orphans("lost")
@@ -281,7 +281,7 @@ class Faults(Case):
                     ["pgrep", "-f", f"^{DROVER}.*runs/hung"], capture_output=True, text=True
                 ).stdout.split()
                 os.kill(int(found[-1]), signal.SIGSTOP)
-        process.wait(timeout=60)
+        process.wait(timeout=within(60))
         process.stdout.close()
         self.assertEqual(process.returncode, 80, "".join(output[-5:]))
         self.wait_for_orphans("hung")
@@ -295,7 +295,12 @@ class Faults(Case):
 
         settings = ["train", str(self.recipe), f"output.dir={self.home}/runs/full"]
         ended = subprocess.run(
-            [str(DROVER), *settings], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, preexec_fn=no_room
+            [str(DROVER), *settings],
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT,
+            timeout=within(60),
+            preexec_fn=no_room,
         )
         self.assertEqual(ended.returncode, 74, ended.stderr)
         self.assertIn("step-2", ended.stderr)
@@ -324,7 +329,7 @@ class Faults(Case):
             str(directory),
             *command,
         ]
-        ended = subprocess.run(in_namespace, capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+        ended = subprocess.run(in_namespace, capture_output=True, text=True, env=ENVIRONMENT, timeout=within(60))
         self.assertEqual(ended.returncode, 74, ended.stderr)
         self.assertIn("small-disk", ended.stderr)
         self.assertIn("No space left on device", ended.stderr)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import unittest
 
-from case import DROVER, ENVIRONMENT, ROOT, Case
+from case import DROVER, ENVIRONMENT, ROOT, Case, within
 
 
 class Installed(Case):
@@ -27,7 +27,7 @@ class Installed(Case):
             capture_output=True,
             text=True,
             cwd=self.home,
-            timeout=120,
+            timeout=within(120),
             **keywords,
         )
 

@@ -9,13 +9,13 @@ import signal
 import time
 import unittest
 
-from case import DROVER, losses, terminal
+from case import DROVER, losses, terminal, within
 from stops import Stops, processes_of
 
 
 class Output(Stops):
     def ends_well(self, name, process, timeout=60):
-        self.assertEqual(process.wait(timeout=timeout), 0)
+        self.assertEqual(process.wait(timeout=within(timeout)), 0)
         self.assertTrue((self.home / "runs" / name / "adapter" / "adapter_model.safetensors").exists())
         self.assertEqual(len(losses(self.home / "runs" / name)), self.STEPS)
 
@@ -108,7 +108,7 @@ class Output(Stops):
                                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
                 process.stdout.close()
                 output = "".join(output)
-                self.assertEqual(process.wait(timeout=60), 74, output)
+                self.assertEqual(process.wait(timeout=within(60)), 74, output)
                 self.assertIn("metrics.jsonl", output)
                 step = int(re.search(r"saved after step (\d+)", output)[1])
                 self.assertTrue((directory / f"step-{step}" / "manifest.json").exists())

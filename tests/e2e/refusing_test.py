@@ -9,7 +9,7 @@ import subprocess
 import unittest
 
 import case
-from case import Case, run
+from case import Case, run, within
 
 
 class Refusing(Case):
@@ -49,7 +49,7 @@ class Refusing(Case):
             capture_output=True,
             text=True,
             env=dict(case.ENVIRONMENT, PMI_SIZE="2"),
-            timeout=60,
+            timeout=within(60),
         )
         self.assertEqual(ended.returncode, 64)
         self.assertIn("2 ranks were started, but each sees itself alone", ended.stderr)

@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from case import DROVER, ENVIRONMENT, MPIRUN, losses
+from case import DROVER, ENVIRONMENT, MPIRUN, losses, within
 from stops import LAUNCH, NARROW, Stops, processes_of
 
 # Large products in fp32, which go through kernels that point the stack register into the heap: where a handler ran on
@@ -69,7 +69,7 @@ class Stopping(Stops):
             if int(status["SigBlk"], 16) & bits != bits:
                 waiting += 1  # the thread that waits for them, in sigwait
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=within(60))
         self.assertEqual(process.returncode, 75)
         self.assertGreater(threads, 3)
         self.assertLessEqual(waiting, 1)
@@ -166,11 +166,11 @@ class Stopping(Stops):
         process = self.start(command)
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
-        output = process.communicate(timeout=60)[0]
+        output = process.communicate(timeout=within(60))[0]
         self.assertEqual(process.returncode, 75, output)
         self.assertIn("before the ranks had started", output)
         self.assert_gone("a-node-that-does-not-answer")
-        end = time.monotonic() + 15
+        end = time.monotonic() + within(15)
         while left := [pid for pid in processes_of("") if session_of(pid) == process.pid]:
             self.assertLess(time.monotonic(), end, left)
             time.sleep(0.1)
@@ -189,7 +189,7 @@ class Stopping(Stops):
                     "bash",
                     *self.command(f"files-{files}", "train.max_steps=2", ranks=12),
                 ]
-                ended = subprocess.run(limited, capture_output=True, text=True, env=NARROW, timeout=60)
+                ended = subprocess.run(limited, capture_output=True, text=True, env=NARROW, timeout=within(60))
                 self.assertLess(time.monotonic() - begin, 30)
                 self.assertEqual(ended.returncode, 74, ended.stderr)
                 self.assertIn("ulimit", ended.stderr)
@@ -216,7 +216,7 @@ class Exporting(Stops):
                 )
             )
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=within(60))
         self.assertEqual([r.returncode for r in results], [0] * 12, [r.stderr for r in results if r.returncode])
         self.assertGreater(
             len({(self.home / f"exported-{i}" / "adapter_model.safetensors").read_bytes() for i in range(12)}), 1

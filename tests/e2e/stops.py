@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import time
 
-from case import DROVER, ENVIRONMENT, ROOT, Case
+from case import DROVER, ENVIRONMENT, ROOT, Case, within
 
 LAUNCH = ROOT / "launch" / "run"
 # As a CPU with AVX2 only computes.
@@ -55,15 +55,15 @@ class Stops(Case):
                     os.kill(pid, number)
         else:
             process.send_signal(number)
-        output = process.communicate(timeout=60)[0]
+        output = process.communicate(timeout=within(60))[0]
         return process.returncode, output
 
     def finish(self, command, environment=NARROW):
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=within(120))
         self.assertEqual(ended.returncode, 0, ended.stderr)
 
     def assert_gone(self, word):
-        end = time.monotonic() + 15
+        end = time.monotonic() + within(15)
         while processes_of(word):
             self.assertLess(
                 time.monotonic(),

@@ -6,7 +6,7 @@ import os
 import subprocess
 import unittest
 
-from case import DROVER, ENVIRONMENT, Case, run, safetensors, terminal, validations, widened
+from case import DROVER, ENVIRONMENT, Case, run, safetensors, terminal, validations, widened, within
 
 
 class Using(Case):
@@ -65,7 +65,7 @@ class Using(Case):
         except OSError:  # Linux's end of a terminal
             pass
         os.close(ours)
-        self.assertEqual(process.wait(timeout=60), 0)
+        self.assertEqual(process.wait(timeout=within(60)), 0)
         text = output.decode()
         self.assertEqual(text.count("\r\033[Kstep "), 8)
         for part in ("step 8/8", "loss ", "lr ", "tok/s", "GiB", "ETA "):
