@@ -199,7 +199,27 @@ void RecipeDocument::read(const fs::path& path) {
   }
 }
 
-void RecipeDocument::apply_override(const std::string& text) {
+namespace {
+
+bool is_brackets(const std::string& value) {
+  const bool list = value.starts_with('[') && value.ends_with(']');
+  if (!list && !(value.starts_with('{') && value.ends_with('}'))) return false;
+  try {
+    return !YAML::Load(value).IsScalar();
+  } catch (const YAML::Exception&) {
+    return false;
+  }
+}
+
+bool is_text(const std::string& value, Spelling spelling) {
+  if (value.empty() || spelling == Spelling::yaml) return false;
+  if (spelling == Spelling::text) return true;
+  return value != "none" && value != "null" && (spelling == Spelling::optional_text || !is_brackets(value));
+}
+
+}  // namespace
+
+void RecipeDocument::apply_override(const std::string& text, const std::map<std::string, Spelling>& spellings) {
   const size_t equals = text.find('=');
   Entry entry;
   entry.place = "command line: " + shown(text, 160);
@@ -208,15 +228,23 @@ void RecipeDocument::apply_override(const std::string& text) {
     complain(entry, "an override has the form section.key=value");
     return;
   }
+  const std::string key = text.substr(0, equals), value = text.substr(equals + 1);
+  const auto spelling = spellings.find(key);
+  if (spelling != spellings.end() && is_text(value, spelling->second)) {
+    entry.node = YAML::Node(value);
+    entry.node.SetTag("!");  // as if quoted
+    entries[key] = entry;
+    return;
+  }
   try {
     std::vector<Finding> findings;
-    entry.node = parse_document(text.substr(equals + 1), findings);
+    entry.node = parse_document(value, findings);
     for (const Finding& f : findings) complain(entry, f.message);
   } catch (const YAML::Exception& error) {
     complain(entry, fmt::format("the value cannot be read: {}", error.msg));
     return;
   }
-  entries[text.substr(0, equals)] = entry;
+  entries[key] = entry;
 }
 
 }  // namespace drover

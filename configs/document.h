@@ -24,6 +24,10 @@ struct Entry {
   int line = 0, column = 0;   // of the key, from 1; 0: the command line
 };
 
+// What the text after `key=` on the command line is. A text is that text, whatever YAML would make of it; an optional
+// one may be `none` or `null`; where a list or mapping may stand, what YAML reads as one in brackets is that.
+enum class Spelling : uint8_t { yaml, text, optional_text, text_or_brackets };
+
 struct RecipeDocument {
   std::string file;
   std::map<std::string, Entry> entries;
@@ -31,7 +35,8 @@ struct RecipeDocument {
   std::vector<std::string> lines;
 
   void read(const fs::path& path);
-  void apply_override(const std::string& text);  // section.key=value
+  // `section.key=value`; keys that are not in `spellings` are read as YAML.
+  void apply_override(const std::string& text, const std::map<std::string, Spelling>& spellings);
   void complain(const Entry& entry, const std::string& message);
   void complain(const YAML::Mark& mark, const std::string& message);
   Entry entry_at(const YAML::Mark& mark) const;

@@ -67,7 +67,7 @@ std::string type_name(const Info& info) {
   if constexpr (std::is_same_v<T, TargetModules>) return "text or list";
   if constexpr (std::is_same_v<T, std::vector<DataFile>> || std::is_same_v<T, Validation>)
     return "path, list or mapping";
-  if (!info.allowed.empty()) return fmt::format("{}", fmt::join(info.allowed, " | "));
+  if (!info.allowed.empty()) return fmt::format("{}{}", fmt::join(info.allowed, " | "), info.path ? " | path" : "");
   return info.path ? "path" : "text";
 }
 

@@ -7,6 +7,7 @@
 #include "configs/document.h"
 #include "configs/foreign.h"
 #include "configs/value.h"
+#include "kernels/base/hub_cache.h"
 
 namespace drover {
 
@@ -17,8 +18,7 @@ constexpr size_t kMostProblemsShown = 100;
 // Reads every field from the document's entries; what cannot be read is a problem and leaves the default.
 class Reader {
  public:
-  Reader(RecipeDocument& document, std::map<std::string, std::string>& origins, bool whole)
-      : document_(document), origins_(origins), whole_(whole) {}
+  Reader(RecipeDocument& document, ReadRecipe& read, bool whole) : document_(document), read_(read), whole_(whole) {}
 
   void section(const std::string& name) {
     prefix_ = name.empty() ? "" : name + ".";
@@ -40,8 +40,9 @@ class Reader {
     ValueReader reader(info);
     const std::string wrong = reader.read(entry.node, parsed);
     if (wrong.empty()) {
+      if (info.hub) look_up(key, parsed);
       value = parsed;
-      origins_[key] = entry.origin;
+      read_.origins[key] = entry.origin;
       return;
     }
     const bool inside_file = entry.line != 0 && !reader.wrong_at().is_null();
@@ -62,12 +63,48 @@ class Reader {
   }
 
  private:
+  template <typename T>
+  void look_up(const std::string& key, T& value) {
+    if constexpr (std::is_same_v<T, std::optional<std::string>>) {
+      if (value) look_up(key, *value);
+    } else if constexpr (std::is_same_v<T, std::string>) {
+      const std::optional<std::string> cached = cached_model(value);
+      if (!cached) return;
+      read_.notes.push_back(fmt::format("{} {} is {} in the local hub cache", key, value, *cached));
+      value = *cached;
+    }
+  }
+
   RecipeDocument& document_;
-  std::map<std::string, std::string>& origins_;
+  ReadRecipe& read_;
   bool whole_;  // required keys must be there
   std::string prefix_;
   std::set<std::string> keys_, sections_;
 };
+
+// How the command line spells every key's value.
+struct Speller {
+  std::map<std::string, Spelling> spellings;
+  std::string prefix;
+
+  void section(const std::string& name) { prefix = name.empty() ? "" : name + "."; }
+  template <typename T>
+  void operator()(const char* name, T&, const Info&) {
+    constexpr bool either =
+        std::is_same_v<T, std::vector<DataFile>> || std::is_same_v<T, Validation> || std::is_same_v<T, TargetModules>;
+    spellings[prefix + name] = std::is_same_v<T, std::string>                  ? Spelling::text
+                               : std::is_same_v<T, std::optional<std::string>> ? Spelling::optional_text
+                               : either                                        ? Spelling::text_or_brackets
+                                                                               : Spelling::yaml;
+  }
+};
+
+void apply(RecipeDocument& document, std::span<const std::string> overrides) {
+  Recipe recipe;
+  Speller speller;
+  recipe.fields(speller);
+  for (const std::string& text : overrides) document.apply_override(text, speller.spellings);
+}
 
 constexpr std::pair<const char*, const char*> kPairs[] = {{"train.epochs", "train.max_steps"},
                                                           {"optim.warmup_ratio", "optim.warmup_steps"}};
@@ -130,11 +167,11 @@ ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overri
   RecipeDocument document;
   document.read(file);
   const bool readable = document.problems.empty() || !document.entries.empty();
-  for (const std::string& text : overrides) document.apply_override(text);
+  apply(document, overrides);
   let_command_line_choose(document);
   ReadRecipe result;
   if (readable) {
-    Reader reader(document, result.origins, true);
+    Reader reader(document, result, true);
     result.recipe.fields(reader);
     reader.report_unknown();
     check_together(document, result.recipe);
@@ -148,19 +185,18 @@ ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overri
 Recipe read_overrides(std::span<const std::string> overrides, std::span<const std::string_view> allowed) {
   RecipeDocument document;
   document.file = "the command line";
-  for (const std::string& text : overrides) document.apply_override(text);
-  Recipe recipe;
-  std::map<std::string, std::string> origins;
-  Reader reader(document, origins, false);
-  recipe.fields(reader);
+  apply(document, overrides);
+  ReadRecipe read;
+  Reader reader(document, read, false);
+  read.recipe.fields(reader);
   reader.report_unknown();
-  for (const auto& [key, origin] : origins) {
+  for (const auto& [key, origin] : read.origins) {
     if (std::find(allowed.begin(), allowed.end(), key) != allowed.end()) continue;
     document.complain(document.entries.at(key),
                       fmt::format("{} has no effect here; what may be set is {}", key, fmt::join(allowed, ", ")));
   }
   if (!document.problems.empty()) fail_with(document.problems, document.file);
-  return recipe;
+  return read.recipe;
 }
 
 namespace {
@@ -174,10 +210,13 @@ struct PathMaker {
     } else if constexpr (std::is_same_v<T, Validation>) {
       for (DataFile& file : value.files) make(file.path);
     } else if constexpr (std::is_same_v<T, std::string>) {
-      if (info.path) make(value);
+      if (info.path && !is_word(value, info)) make(value);
     } else if constexpr (std::is_same_v<T, std::optional<std::string>>) {
       if (info.path && value) make(*value);
     }
+  }
+  static bool is_word(const std::string& value, const Info& info) {
+    return std::any_of(info.allowed.begin(), info.allowed.end(), [&](const char* word) { return value == word; });
   }
   static void make(std::string& path) { path = fs::absolute(path).lexically_normal().string(); }
 };
@@ -187,8 +226,6 @@ struct PathMaker {
 ReadRecipe with_absolute_paths(ReadRecipe read) {
   PathMaker maker;
   read.recipe.fields(maker);
-  std::string& resume = read.recipe.checkpoint.resume;
-  if (resume != "auto" && resume != "never") PathMaker::make(resume);
   return read;
 }
 

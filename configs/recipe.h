@@ -3,6 +3,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "configs/schema.h"
 #include "kernels/base/file.h"
@@ -13,6 +14,7 @@ namespace drover {
 struct ReadRecipe {
   Recipe recipe;
   std::map<std::string, std::string> origins;  // "lora.r" → "recipe.yaml:12" or "command line"; absent: default
+  std::vector<std::string> notes;              // what was read otherwise than it was written; for people
 };
 
 // One Error (bad_recipe) with all problems, each with its place, what is allowed and the nearest key; missing_input

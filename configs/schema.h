@@ -21,7 +21,8 @@ struct Info {
   bool required = false;
   bool identity = false;    // must not change when a run is resumed
   bool whole = false;       // a pattern's numbers are whole
-  bool path = false;        // relative ones start at the current directory
+  bool path = false;        // relative ones start at the current directory; `allowed`: words that are no path
+  bool hub = false;         // a directory that may be in the local hub cache under a hub's name
   bool of_adapter = false;  // supplied by lora.init_from where that is given and the key is not
 };
 
@@ -57,8 +58,10 @@ struct ModelSection {
   bool operator==(const ModelSection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("path", path, {.help = "the model's directory, in Hugging Face's layout", .required = true, .path = true});
-    v("tokenizer", tokenizer, {.help = "the tokenizer's directory, where it is not the model's", .path = true});
+    v("path", path,
+      {.help = "the model's directory, in Hugging Face's layout", .required = true, .path = true, .hub = true});
+    v("tokenizer", tokenizer,
+      {.help = "the tokenizer's directory, where it is not the model's", .path = true, .hub = true});
   }
 };
 
@@ -95,7 +98,8 @@ struct LoraSection {
        .most = 1e6,
        .identity = true,
        .of_adapter = true});
-    v("init_from", init_from, {.help = "continue from the adapter in this directory", .identity = true, .path = true});
+    v("init_from", init_from,
+      {.help = "continue from the adapter in this directory", .identity = true, .path = true, .hub = true});
   }
 };
 
@@ -241,8 +245,9 @@ struct CheckpointSection {
     v("every_steps", every_steps, {.help = "save every so many steps; 0: at the end", .least = 0, .most = 1e9});
     v("keep", keep, {.help = "checkpoints that stay", .least = 1, .most = 1e6});
     v("resume", resume,
-      {.help =
-           "auto: from output.dir where it holds a checkpoint of the same run; never; or a checkpoint's directory"});
+      {.help = "auto: from output.dir where it holds a checkpoint of the same run; never; or a checkpoint's directory",
+       .allowed = {"auto", "never"},
+       .path = true});
   }
 };
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "configs/document.h"
+#include "configs/paths.h"
 
 namespace drover {
 
@@ -110,8 +111,9 @@ std::string ValueReader::read(const YAML::Node& node, double& value) {
 }
 
 std::string ValueReader::read(const YAML::Node& node, std::string& value) {
-  const std::string wrong = read_text_of(node, value);
-  return wrong.empty() && value.empty() ? "the text is empty" : wrong;
+  if (const std::string wrong = read_text_of(node, value); !wrong.empty()) return wrong;
+  if (value.empty()) return "the text is empty";
+  return info_->path && !contains(info_->allowed, value) ? expand_path(value) : "";
 }
 
 std::string ValueReader::read_choice(const YAML::Node& node, std::string& word) {
@@ -165,17 +167,14 @@ std::string ValueReader::read(const YAML::Node& node, Pattern& value) {
 }
 
 std::string ValueReader::read(const YAML::Node& node, DataFile& value) {
-  if (node.IsScalar()) {
-    value.path = node.Scalar();
-    return value.path.empty() ? "the path is empty" : "";
-  }
+  static const Info kPath = {.path = true}, kWeight = {.least = 1e-6, .most = 1e6};
+  if (node.IsScalar()) return ValueReader(kPath).read(node, value.path);
   if (!node.IsMap()) return fmt::format("expected a file or {{path, format, weight}}, got {}", got(node));
-  static const Info kText, kWeight = {.least = 1e-6, .most = 1e6};
   for (const auto& pair : node) {
     const std::string key = pair.first.IsScalar() ? pair.first.Scalar() : "?";
     std::string wrong;
     if (key == "path") {
-      wrong = ValueReader(kText).read(pair.second, value.path);
+      wrong = ValueReader(kPath).read(pair.second, value.path);
     } else if (key == "format") {
       wrong = ValueReader(kRowFormat).read(pair.second, value.format);
     } else if (key == "weight") {

@@ -32,8 +32,9 @@ namespace {
 fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 [[noreturn]] void fail_to_read(const char* what, const fs::path& path, int reason) {
-  fail(reason == ENOENT || reason == ENOTDIR ? Fault::missing_input : Fault::io, "cannot {} {}: {}", what,
-       path.string(), std::strerror(reason));
+  const bool missing = reason == ENOENT || reason == ENOTDIR;
+  fail(missing ? Fault::missing_input : Fault::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason),
+       missing ? from_here(path) : "");
 }
 
 [[noreturn]] void fail_to_write(const char* what, const fs::path& path, int reason, size_t needed_bytes = 0) {
@@ -80,6 +81,11 @@ int synced(int descriptor) {
 }
 
 }  // namespace
+
+std::string from_here(const fs::path& path) {
+  std::error_code ignored;
+  return path.is_absolute() ? "" : fmt::format(" (from {})", fs::current_path(ignored).string());
+}
 
 std::string read_text(const fs::path& path, size_t limit_bytes) {
   Descriptor file(path, O_RDONLY);

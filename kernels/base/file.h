@@ -16,6 +16,8 @@ inline constexpr std::string_view kLfsPointer = "version https://git-lfs.github.
 
 namespace fs = std::filesystem;
 
+std::string from_here(const fs::path& path);  // " (from DIRECTORY)", where a relative path starts; else nothing
+
 std::string read_text(
     const fs::path& path,
     size_t limit_bytes = size_t{1} << 30);  // missing_input when absent, io when unreadable, bad_data when larger

@@ -10,6 +10,7 @@
 #include "kernels/comm/gather.h"
 #include "launch/open_device.h"
 #include "launch/verbs/arguments.h"
+#include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "trainer/engine/evaluation.h"
 #include "trainer/engine/plan.h"
@@ -46,7 +47,7 @@ Subject subject_of(const Arguments& a) {
       fail(Fault::usage,
            "give a recipe, or --model DIR with --data and --adapter: a recipe names its own model and data, and its "
            "run the adapter");
-    s.read = read_recipe(a.recipe.recipe(), a.recipe.overrides());
+    s.read = read_run_recipe(a.recipe);
     const Validation& validation = s.read.recipe.data.validation;
     if (validation.files.empty() && validation.share <= 0)
       fail(Fault::bad_recipe, "eval needs data.validation in the recipe, or --model and --data");
@@ -65,14 +66,14 @@ Subject subject_of(const Arguments& a) {
       "data.max_length", "data.bad_rows"};
   Recipe& recipe = s.read.recipe;
   recipe = read_overrides(a.recipe.words, kAllowed);
-  recipe.model.path = a.model.model;
+  recipe.model.path = model_directory(a.model.model);
   recipe.data.validation.files = {{a.data, RowFormat::automatic, 1}};
   const bool stated = std::any_of(a.recipe.words.begin(), a.recipe.words.end(),
                                   [](const std::string& text) { return text.starts_with("data.max_length="); });
-  if (!stated) recipe.data.max_length = read_model_config(a.model.model).max_positions;
+  if (!stated) recipe.data.max_length = read_model_config(recipe.model.path).max_positions;
   if (!a.model.adapter.empty()) {
-    s.adapter_directory = a.model.adapter;
-    s.adapter = adapter_config_in(a.model.adapter);
+    s.adapter_directory = model_directory(a.model.adapter);
+    s.adapter = adapter_config_in(*s.adapter_directory);
   }
   return s;
 }

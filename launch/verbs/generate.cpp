@@ -112,7 +112,7 @@ Session::Session(const GenerateOptions& a, const Recipe& recipe) {
   const Adapters adapters = adapters_of(a);
   inference.adapter = adapters.of_all;
   for (const auto& [name, directory] : adapters.named) inference.named_adapters.push_back(directory);
-  const ModelConfig config = read_model_config(a.model);
+  const ModelConfig config = read_model_config(recipe.model.path);
   tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
   const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
   stop_ids = drover::stop_ids(chat, *tokenizer, config.eos);
@@ -124,7 +124,7 @@ Session::Session(const GenerateOptions& a, const Recipe& recipe) {
     if (q.error && a.prompts.empty()) throw *q.error;
     if (!q.error) longest = std::max(longest, static_cast<int64_t>(q.ids.size()));
   }
-  inference.model = a.model;
+  inference.model = recipe.model.path;
   inference.dtype = dtype_of(recipe.train.dtype);
   inference.batcher.dearest = sampling_of(a);
   inference.batcher.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));

@@ -5,6 +5,7 @@
 #include <ranges>
 
 #include "launch/verbs/arguments.h"
+#include "launch/verbs/run_recipe.h"
 #include "trainer/setup/inputs.h"
 
 namespace drover {
@@ -37,10 +38,10 @@ Adapters adapters_of(const GenerateOptions& a) {
              "--prompts choose by {{\"adapter\": NAME}}",
              text);
       }
-      adapters.of_all = text;
+      adapters.of_all = model_directory(text);
     } else if (end == 0 || end + 1 == text.size()) {
       fail(Fault::usage, "--adapter {} is neither DIR nor NAME=DIR", text);
-    } else if (!adapters.named.emplace(text.substr(0, end), text.substr(end + 1)).second) {
+    } else if (!adapters.named.emplace(text.substr(0, end), model_directory(text.substr(end + 1))).second) {
       fail(Fault::usage, "--adapter gives the name {} twice", text.substr(0, end));
     }
   }
@@ -72,7 +73,7 @@ Recipe recipe_of(const GenerateOptions& a) {
   constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer",    "train.dtype",   "parallel.tp",
                                            "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
-  recipe.model.path = a.model;
+  recipe.model.path = model_directory(a.model);
   return recipe;
 }
 

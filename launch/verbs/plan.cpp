@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "kernels/devices/devices.h"
+#include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "trainer/engine/plan.h"
 #include "trainer/setup/adapter_setup.h"
@@ -42,7 +43,7 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
 }  // namespace
 
 Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
-  const ReadRecipe read = read_recipe(a.recipe(), a.overrides());
+  const ReadRecipe read = read_run_recipe(a);
   const Recipe& recipe = read.recipe;
   const ModelConfig model = model_config_of(recipe, ShapeFrom::directory_or_name);
   const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);

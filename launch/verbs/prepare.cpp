@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/verbs/arguments.h"
+#include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "trainer/setup/inputs.h"
 
@@ -15,7 +16,7 @@ namespace {
 using nlohmann::ordered_json;
 
 Exit run(const RecipeArguments& a) {
-  const ReadRecipe read = read_recipe(a.recipe(), a.overrides());
+  const ReadRecipe read = read_run_recipe(a);
   const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(read.recipe));
   const auto world = make_self_communicator("world");
   const PreparedData data = prepare_data(read.recipe, tokenizer, *world);

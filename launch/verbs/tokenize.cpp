@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/tokenizer.h"
+#include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 
 namespace drover {
@@ -16,7 +17,7 @@ struct Arguments {
 
 Exit run(const Arguments& a) {
   if (!a.has_text && a.file.empty()) fail(Fault::usage, "tokenize needs --text TEXT or --file FILE");
-  const Tokenizer tokenizer = Tokenizer::open(a.model);
+  const Tokenizer tokenizer = Tokenizer::open(model_directory(a.model));
   const std::string text = a.has_text ? a.text : read_text(a.file);
   const std::vector<int32_t> ids = a.special ? tokenizer.encode_special(text) : tokenizer.encode(text);
   std::cout << nlohmann::ordered_json{{"ids", ids}}.dump() << '\n';

@@ -4,6 +4,7 @@
 #include "kernels/comm/agree.h"
 #include "launch/open_device.h"
 #include "launch/verbs/plan.h"
+#include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "trainer/run/run.h"
 #include "trainer/setup/inputs.h"
@@ -36,7 +37,7 @@ Exit run(const Process& process, const Arguments& a) {
   MeshShape shape;
   check_same_program(process);
   together(*process.world, [&] {
-    read = read_recipe(a.recipe.recipe(), a.recipe.overrides());
+    read = read_run_recipe(a.recipe);
     device_of(read.recipe);
     shape = check_recipe(read, model_config_of(read.recipe, ShapeFrom::directory), ranks, Inputs::must_exist);
   });

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "kernels/base/hash.h"
+#include "kernels/base/hub_cache.h"
 #include "kernels/base/json.h"
 
 namespace drover {
@@ -52,19 +53,11 @@ std::string listed(const std::vector<std::string>& lines) {
 
 void fail_no_model(const fs::path& path) {
   const std::string name = path.string();
-  const auto plain = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.';
-  };
-  const size_t slash = name.find('/');
-  if (slash != std::string::npos && slash > 0 && name[0] != '.' && slash + 1 < name.size() &&
-      std::ranges::all_of(name.substr(0, slash), plain) && std::ranges::all_of(name.substr(slash + 1), plain)) {
-    fail(
-        Fault::missing_input,
-        "no model directory {0}; nothing is fetched from a hub: download it, hf download {0} --local-dir {1}, and give "
-        "{1}",
-        name, name.substr(slash + 1));
-  }
-  fail(Fault::missing_input, "no model directory {}", name);
+  if (!is_hub_name(name)) fail(Fault::missing_input, "no model directory {}{}", name, from_here(path));
+  fail(Fault::missing_input,
+       "no model directory {0}, and none of that name in the local hub cache {1}; nothing is fetched from a hub: "
+       "download it, hf download {0}, or with --local-dir {2} and give {2}",
+       name, hub_cache().string(), name.substr(name.find('/') + 1));
 }
 
 ModelDirectory::ModelDirectory(const fs::path& path) : path_(path) {

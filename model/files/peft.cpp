@@ -59,7 +59,8 @@ void check_matrix(const StoredTensor& tensor, Factor factor, int64_t r, const st
 
 std::string read_config_text(const fs::path& directory) {
   std::error_code ignored;
-  if (!fs::is_directory(directory, ignored)) fail(Fault::missing_input, "no adapter directory {}", directory.string());
+  if (!fs::is_directory(directory, ignored))
+    fail(Fault::missing_input, "no adapter directory {}{}", directory.string(), from_here(directory));
   if (!fs::exists(directory / kConfig, ignored)) {
     fail(Fault::missing_input, "no {} in {}; an adapter is a directory as PEFT saves it", kConfig, directory.string());
   }

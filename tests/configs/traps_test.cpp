@@ -88,9 +88,9 @@ TEST(Traps, AnchorsAliasesMergesAndTags) {
   EXPECT_THAT(file.refused(),
               AllOf(HasSubstr(file.at(1, 8) + "anchors (&name)"), HasSubstr(file.at(4, 3) + "merge keys (<<)"),
                     HasSubstr("aliases (*name)"), HasSubstr("tags (tag:yaml.org,2002:str)")));
-  EXPECT_THAT(refusal_of(kLeast, {"lora.target_modules=*q_proj"}),
-              HasSubstr("command line: lora.target_modules=*q_proj: the value cannot be read"));
-  EXPECT_THAT(refusal_of(kLeast, {"lora.target_modules=&a [*a]"}), HasSubstr("aliases (*name)"));
+  EXPECT_THAT(refusal_of(kLeast, {"lora.rank_pattern=*q_proj"}),
+              HasSubstr("command line: lora.rank_pattern=*q_proj: the value cannot be read"));
+  EXPECT_THAT(refusal_of(kLeast, {"lora.rank_pattern=&a [*a]"}), HasSubstr("aliases (*name)"));
 }
 
 TEST(Traps, BombsAndCycles) {
@@ -233,9 +233,33 @@ TEST(Overrides, AreLocatedAsCommandLine) {
                                                         {"lora={r: 1}", "is a section"},
                                                         {"lora.r=[", "cannot be read"},
                                                         {"lora.r=", "got nothing"},
-                                                        {"data.train.0.path=a", "has no parts"}}) {
+                                                        {"data.train.0.path=a", "has no parts"},
+                                                        {"output.dir=", "got nothing"},
+                                                        {"output.dir=~bob/a", "~bob is not expanded"}}) {
     EXPECT_THAT(refusal_of(kLeast, {text}), AllOf(HasSubstr("command line: " + text + ": "), HasSubstr(says))) << text;
   }
+}
+
+// YAML would cut a comment off, or see a list, a null, a mapping, a tag.
+TEST(Overrides, ATextIsThatText) {
+  for (const std::string text : {"run #3", "- x", "[v2] a", "a: b", "!x", "*a", "'q'", "true", "1e3", "{a", " b "}) {
+    const Recipe r = recipe_of(kLeast, {"output.dir=" + text, "data.train=" + text, "data.validation=" + text,
+                                        "model.tokenizer=" + text, "data.template_date=" + text});
+    EXPECT_EQ(r.output.dir, text);
+    EXPECT_EQ(r.model.tokenizer, text);
+    EXPECT_EQ(r.data.template_date, text);
+    ASSERT_EQ(r.data.train.size(), 1u) << text;
+    EXPECT_EQ(r.data.train[0].path, text);
+    ASSERT_EQ(r.data.validation.files.size(), 1u) << text;
+    EXPECT_EQ(r.data.validation.files[0].path, text);
+  }
+  const Recipe r = recipe_of(kLeast, {"data.train=[a, {path: b, weight: 2}]", "data.validation=none",
+                                      "model.tokenizer=null", "lora.target_modules=[q_proj]"});
+  EXPECT_EQ(r.data.train.size(), 2u);
+  EXPECT_EQ(r.data.validation, Validation());
+  EXPECT_FALSE(r.model.tokenizer);
+  EXPECT_EQ(r.lora.target_modules.names, std::vector<std::string>{"q_proj"});
+  EXPECT_EQ(recipe_of(kLeast, {"lora.target_modules=[qv]_proj"}).lora.target_modules.pattern, "[qv]_proj");
 }
 
 TEST(Overrides, PairsExcludeEachOther) {

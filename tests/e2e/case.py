@@ -33,11 +33,12 @@ def within(seconds):
     return seconds * PATIENCE
 
 
-def run(*arguments, ranks=0, check=None, timeout=120):
+def run(*arguments, ranks=0, check=None, timeout=120, cwd=None, **variables):
     command = [str(DROVER), *map(str, arguments)]
     if ranks:
         command = [str(ROOT / "launch" / "run"), "-n", str(ranks), *command]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=within(timeout))
+    environment = ENVIRONMENT | variables
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=within(timeout), cwd=cwd)
     if check is not None and result.returncode != check:
         raise AssertionError(
             f"{' '.join(command)}\nexit {result.returncode}, expected {check}\n{result.stdout}\n{result.stderr}"

@@ -15,6 +15,22 @@ std::map<std::string, std::string> run_identity(const Recipe& recipe, const std:
 
 namespace {
 
+// A path as a recipe prints it, without its quotes.
+fs::path path_of(const std::string& printed) {
+  if (!printed.starts_with('"')) return printed;
+  std::string path;
+  for (size_t i = 1; i + 1 < printed.size(); ++i) path += printed[i] == '\\' ? printed[++i] : printed[i];
+  return path;
+}
+
+// One directory may be written relative or absolute, or through a link.
+bool same_value(const std::string& key, const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  if (key != "lora.init_from") return false;
+  std::error_code ignored;
+  return fs::equivalent(path_of(a), path_of(b), ignored);
+}
+
 std::string differences_of(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now) {
   const std::map<std::string, std::string> defaults = identity(Recipe{});
   std::string differences;
@@ -25,7 +41,8 @@ std::string differences_of(const Checkpoint& checkpoint, const std::map<std::str
       return found == values.end() ? otherwise : found->second;
     };
     const std::string before = in(checkpoint.state().identity, in(defaults, "(absent)"));
-    if (before != value) differences += fmt::format("\n  {}: {} in the checkpoint, {} now", key, before, value);
+    if (!same_value(key, before, value))
+      differences += fmt::format("\n  {}: {} in the checkpoint, {} now", key, before, value);
   }
   return differences;
 }
