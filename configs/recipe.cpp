@@ -140,6 +140,13 @@ void check_together(RecipeDocument& document, const Recipe& recipe) {
   };
   exclude(recipe.train.epochs && recipe.train.max_steps, kPairs[0]);
   exclude(recipe.optim.warmup_ratio && recipe.optim.warmup_steps, kPairs[1]);
+  const bool validates = !recipe.data.validation.files.empty() || recipe.data.validation.share > 0;
+  const auto needs = [&](bool used, const char* key, bool there, const char* what) {
+    if (used && !there) document.complain(document.entries.at(key), fmt::format("{} needs {}", key, what));
+  };
+  needs(recipe.checkpoint.keep_best, "checkpoint.keep_best", validates, "data.validation, whose loss it looks at");
+  needs(recipe.eval.stop_after > 0, "eval.stop_after", validates && recipe.eval.every_steps > 0,
+        "data.validation and eval.every_steps: it counts validations");
   const std::string wrong = batch_wrong(recipe, recipe.parallel.dp.value_or(1));
   if (wrong.empty()) return;
   for (const char* key : {"train.global_batch_size", "train.micro_batch_size", "parallel.dp"}) {

@@ -107,7 +107,7 @@ struct DataSection {
   std::vector<DataFile> train;
   Validation validation;
   RowFormat format = RowFormat::automatic;
-  TemplateChoice chat_template = TemplateChoice::automatic;
+  std::string chat_template = word_of(TemplateChoice::automatic);
   std::string template_date = "26 Jul 2024";
   TrainOn train_on = TrainOn::assistant;
   BadRows bad_rows = BadRows::error;
@@ -120,9 +120,10 @@ struct DataSection {
     v("validation", validation, {.help = "a file, a list of them, or {share: 0.05} of the training rows"});
     v("format", format, kRowFormat);
     v("template", chat_template,
-      {.help = "the chat format; auto: the model directory's own",
+      {.help = "the chat format; auto: the tokenizer directory's own; or a file or directory with a Jinja template",
        .allowed = words_of<TemplateChoice>(),
-       .identity = true});
+       .identity = true,
+       .path = true});
     v("template_date", template_date, {.help = "the date that Llama 3.1's system block states", .identity = true});
     v("train_on", train_on, {.help = "which tokens are targets", .allowed = words_of<TrainOn>(), .identity = true});
     v("max_length", max_length,
@@ -167,7 +168,7 @@ struct TrainSection {
 };
 
 struct OptimSection {
-  double learning_rate = 2e-4, lora_plus_ratio = 1, eps = 1e-8, weight_decay = 0, max_grad_norm = 1;
+  double learning_rate = 2e-4, lora_plus_ratio = 1, eps = 1e-8, weight_decay = 0, max_grad_norm = 1, min_lr_ratio = 0;
   LearningRateShape schedule = LearningRateShape::cosine;
   std::optional<double> warmup_ratio;
   std::optional<int64_t> warmup_steps;
@@ -180,6 +181,11 @@ struct OptimSection {
       {.help = "LoRA+: the learning rate of B is this times that of A", .least = 1, .most = 1e4, .identity = true});
     v("schedule", schedule,
       {.help = "of the learning rate after warm-up", .allowed = words_of<LearningRateShape>(), .identity = true});
+    v("min_lr_ratio", min_lr_ratio,
+      {.help = "the schedule ends at this share of learning_rate instead of 0",
+       .least = 0,
+       .most = 1,
+       .identity = true});
     v("warmup_ratio", warmup_ratio,
       {.help = "share of the steps that warm up (0.03 where warmup_steps is not given either)",
        .least = 0,
@@ -224,13 +230,17 @@ struct MemorySection {
 };
 
 struct EvalSection {
-  int64_t every_steps = 0;
+  int64_t every_steps = 0, stop_after = 0;
   std::optional<std::string> prompts;
   bool operator==(const EvalSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps,
       {.help = "validation loss every so many steps; 0: at the end", .least = 0, .most = 1e9});
+    v("stop_after", stop_after,
+      {.help = "the run ends after so many validations in a row without a lower loss; 0: never",
+       .least = 0,
+       .most = 1e9});
     v("prompts", prompts,
       {.help = "a file of {\"prompt\"} rows that are answered before and after training", .path = true});
   }
@@ -238,12 +248,15 @@ struct EvalSection {
 
 struct CheckpointSection {
   int64_t every_steps = 0, keep = 2;
+  bool keep_best = false;
   std::string resume = "auto";
   bool operator==(const CheckpointSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "save every so many steps; 0: at the end", .least = 0, .most = 1e9});
     v("keep", keep, {.help = "checkpoints that stay", .least = 1, .most = 1e6});
+    v("keep_best", keep_best,
+      {.help = "the checkpoint of the lowest validation loss stays too, and the adapter is made from it"});
     v("resume", resume,
       {.help = "auto: from output.dir where it holds a checkpoint of the same run; never; or a checkpoint's directory",
        .allowed = {"auto", "never"},

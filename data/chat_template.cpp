@@ -13,6 +13,7 @@ namespace drover {
 
 namespace {
 
+constexpr const char *kTemplate = "chat_template.jinja", *kConfig = "tokenizer_config.json";
 constexpr size_t kLargestTemplate = size_t{4} << 20, kLargestConfig = size_t{64} << 20;
 
 std::string spelling_of(const Json& token) {
@@ -44,14 +45,27 @@ std::optional<std::string> template_text(const Json& config) {
   return std::nullopt;
 }
 
-}  // namespace
+Json config_in(const fs::path& directory) {
+  const fs::path file = directory / kConfig;
+  return fs::exists(file) ? parse_json(read_text(file, kLargestConfig), file.string()) : Json();
+}
 
-std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
-  const fs::path file = directory / "chat_template.jinja", config = directory / "tokenizer_config.json";
+ChatTemplate template_of(const std::string& text, const fs::path& file, const Json& config) {
+  if (!is_utf8(text)) fail(Fault::bad_data, "{}: the chat template is not UTF-8", file.string());
+  auto source = std::make_shared<const InterpretedTemplate>(
+      text, config.is_object() ? special_tokens(config) : InterpretedTemplate::SpecialTokens{}, file.string());
+  ChatTemplate chat = known_template(source->hash()).value_or(ChatTemplate{ChatTemplate::Family::interpreted});
+  chat.source = std::move(source);
+  return chat;
+}
+
+// `tokens`: the directory whose configuration names the special tokens.
+std::optional<ChatTemplate> find_template(const fs::path& directory, const fs::path& tokens) {
+  const fs::path file = directory / kTemplate, config = directory / kConfig;
   Json j;
   std::optional<std::string> text;
   try {
-    if (fs::exists(config)) j = parse_json(read_text(config, kLargestConfig), config.string());
+    j = config_in(directory);
     if (j.is_object()) text = template_text(j);
   } catch (const Json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", config.string(), error.what());
@@ -59,20 +73,39 @@ std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
   const bool own_file = fs::exists(file);
   if (own_file) text = read_text(file, kLargestTemplate);
   if (!text) return std::nullopt;
-  if (!is_utf8(*text)) fail(Fault::bad_data, "{}: the chat template is not UTF-8", (own_file ? file : config).string());
-  auto source = std::make_shared<const InterpretedTemplate>(
-      *text, j.is_object() ? special_tokens(j) : InterpretedTemplate::SpecialTokens{},
-      (own_file ? file : config).string());
-  ChatTemplate chat = known_template(source->hash()).value_or(ChatTemplate{Family::interpreted});
-  chat.source = std::move(source);
-  return chat;
+  return template_of(*text, own_file ? file : config, directory == tokens ? j : config_in(tokens));
 }
+
+}  // namespace
+
+std::optional<ChatTemplate> ChatTemplate::find(const fs::path& directory) {
+  return find_template(directory, directory);
+}
+
+ChatTemplate ChatTemplate::read(const fs::path& path, const fs::path& tokenizer) {
+  std::optional<ChatTemplate> chat;
+  if (fs::is_directory(path)) {
+    chat = find_template(path, tokenizer);
+    if (!chat) {
+      fail(Fault::bad_data, "data.template: {} holds no chat template: neither {} nor a chat_template in {}",
+           path.string(), kTemplate, kConfig);
+    }
+  } else {
+    chat = template_of(read_text(path, kLargestTemplate), path, config_in(tokenizer));
+  }
+  chat->named = true;
+  return *chat;
+}
+
+std::string ChatTemplate::text() const { return source ? source->text() : template_text_of(*this); }
 
 std::string ChatTemplate::name() const {
   switch (family) {
     case Family::llama3: return "llama3";
     case Family::llama3_1: return "llama3.1";
-    case Family::interpreted: return "the model's own, interpreted (" + source->hash().substr(0, 16) + ")";
+    case Family::interpreted:
+      return fmt::format("{}, interpreted ({})", named ? "data.template's" : "the model's own",
+                         source->hash().substr(0, 16));
     default: return default_system ? "chatml with the system message \"" + *default_system + "\"" : "chatml";
   }
 }

@@ -22,10 +22,15 @@ struct ChatTemplate {
   // The template's own text; absent where it was named instead. What native code does not write is left to it: tools,
   // tool calls, other roles.
   std::shared_ptr<const InterpretedTemplate> source = {};
+  bool named = false;  // by the recipe
 
   // From chat_template.jinja, or chat_template in tokenizer_config.json; nothing when the directory has none. bad_data
   // with line and column for a template that needs more of Jinja than data/jinja has.
   static std::optional<ChatTemplate> find(const fs::path& directory);
+  // From a file of Jinja, or a directory as above, which must have one; the special tokens that it names are those of
+  // `tokenizer`'s directory.
+  static ChatTemplate read(const fs::path& path, const fs::path& tokenizer);
+  std::string text() const;  // Jinja: its own, or one that renders the same
   std::string name() const;  // for people, and part of a token store's identity
   // Whether the template's text has the word: a message's field that it does not name changes nothing.
   bool reads(const std::string& field) const;

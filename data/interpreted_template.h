@@ -21,6 +21,7 @@ class InterpretedTemplate {
   // The control token with which the template ends an assistant's turn; nothing where it writes none.
   std::optional<int32_t> end_of_turn(const Tokenizer& tokenizer) const;
   const std::string& hash() const { return hash_; }
+  const std::string& text() const { return text_; }
   bool names(const std::string& word) const;  // whether the text has it
 
   // SHA-256 of a template's text, whose lines may end in CRLF and which may end in white space.

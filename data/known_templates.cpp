@@ -1,7 +1,10 @@
 #include "data/known_templates.h"
 
 #include <array>
+#include <stdexcept>
 #include <string_view>
+
+#include "data/interpreted_template.h"
 
 namespace drover {
 
@@ -33,9 +36,60 @@ constexpr std::array kKnown{
     // SmolLM2
     Known{"de9cde7d1b0ca0cc87459a6673e0d12fb89c070bdb24e4a30b6e4d187b226221", Family::chatml, kSmolSystem}};
 
+// Written for Drover. An adapter that was trained with a named template carries one of them.
+constexpr std::string_view kChatml =
+    R"({%- for message in messages %}
+{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\n' }}
+{%- endif %}
+)";
+constexpr std::string_view kLlama3 =
+    R"({{- '<|begin_of_text|>' }}
+{%- for message in messages %}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}
+)";
+constexpr std::string_view kLlama31 =
+    R"({%- if not date_string is defined %}
+{%- set date_string = '26 Jul 2024' %}
+{%- endif %}
+{{- '<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n' }}
+{{- 'Cutting Knowledge Date: December 2023\nToday Date: ' + date_string + '\n\n' }}
+{%- set turns = messages %}
+{%- if messages[0]['role'] == 'system' %}
+{{- messages[0]['content'] | trim }}
+{%- set turns = messages[1:] %}
+{%- endif %}
+{{- '<|eot_id|>' }}
+{%- for message in turns %}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}
+)";
+
+constexpr std::array kOurs{std::pair{Family::chatml, kChatml}, std::pair{Family::llama3, kLlama3},
+                           std::pair{Family::llama3_1, kLlama31}};
+
 }  // namespace
 
+std::string template_text_of(const ChatTemplate& chat) {
+  for (const auto& [family, text] : kOurs) {
+    if (family == chat.family) return std::string(text);
+  }
+  throw std::logic_error("an interpreted template has its own text");
+}
+
 std::optional<ChatTemplate> known_template(const std::string& hash) {
+  for (const auto& [family, text] : kOurs) {
+    if (InterpretedTemplate::hash_of(std::string(text)) == hash) return ChatTemplate{family};
+  }
   for (const Known& known : kKnown) {
     if (known.hash != hash) continue;
     ChatTemplate chat{known.family};

@@ -1,5 +1,6 @@
 #include "data/prompts.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "data/row_reader.h"
@@ -38,11 +39,29 @@ std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer
   std::vector<int32_t> ids;
   if (tokenizer.adds_bos() && tokenizer.bos()) ids.push_back(*tokenizer.bos());
   std::string text;
-  for (const Message& m : prompt.dialog) text += m.content;
+  for (const Message& m : prompt.dialog) text += (&m == &prompt.dialog.front() ? "" : "\n\n") + m.content;
   const std::vector<int32_t> words = tokenizer.encode(text);
   ids.insert(ids.end(), words.begin(), words.end());
   if (ids.empty()) fail(Fault::bad_data, "{}: the prompt has no tokens; give it some text", prompt.where);
   return ids;
+}
+
+std::vector<int32_t> rendered_ids(const Prompt& prompt, const Tokenizer& tokenizer) {
+  if (prompt.dialog.size() != 1) {
+    fail(Fault::bad_data, "{}: a prompt that is rendered already is one text ({{\"prompt\": …}}), not {} messages",
+         prompt.where, prompt.dialog.size());
+  }
+  std::vector<int32_t> ids = tokenizer.encode_special(prompt.dialog.front().content);
+  if (ids.empty()) fail(Fault::bad_data, "{}: the prompt has no tokens; give it some text", prompt.where);
+  if (tokenizer.adds_bos() && tokenizer.bos() && ids.front() != *tokenizer.bos())
+    ids.insert(ids.begin(), *tokenizer.bos());
+  return ids;
+}
+
+bool spells_control_tokens(const Prompt& prompt, const Tokenizer& tokenizer) {
+  return std::ranges::any_of(prompt.dialog, [&](const Message& m) {
+    return tokenizer.encode(m.content) != tokenizer.encode_special(m.content);
+  });
 }
 
 std::string answered_row(const Prompt& prompt, const std::string& answer) {

@@ -26,9 +26,16 @@ enum class PromptRows : uint8_t { good, good_and_failed, all };
 std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows = PromptRows::good);
 
 // The ids of a prompt: through the chat template, or without one its plain text (behind a BOS where the tokenizer adds
-// it). bad_data naming the prompt's place for one without tokens, or that the template does not take.
+// it; blank lines between messages). bad_data naming the prompt's place for one without tokens, or that the template
+// does not take.
 std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer,
                                 const std::optional<ChatTemplate>& chat, const std::string& date);
+
+// The ids of a prompt that is rendered already: spellings of control tokens are those. A BOS as above, unless the
+// prompt begins with it. bad_data for a dialog of several messages.
+std::vector<int32_t> rendered_ids(const Prompt& prompt, const Tokenizer& tokenizer);
+// Whether a message spells a control token, which is letters to `prompt_ids`.
+bool spells_control_tokens(const Prompt& prompt, const Tokenizer& tokenizer);
 
 // {"messages": […, {"role": "assistant", "content": answer}]}
 std::string answered_row(const Prompt& prompt, const std::string& answer);

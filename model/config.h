@@ -41,6 +41,8 @@ ModelConfig parse_model_config(const std::string& json_text,
                                const std::string& where);  // bad_data with the field and what is allowed
 // DIR/config.json, missing_input when absent, with the eos ids of DIR/generation_config.json where there is one.
 ModelConfig read_model_config(const fs::path& directory);
+// Adds the eos ids of DIR/generation_config.json, where there is one, that are not there yet.
+void add_stop_ids(const fs::path& directory, ModelConfig& config);
 std::string write_model_config(const ModelConfig& config);  // config.json as transformers v4 spells it (v5 reads it)
 
 int64_t parameter_count(const ModelConfig& config);

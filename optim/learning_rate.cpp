@@ -11,13 +11,12 @@ double LearningRate::at(int64_t step) const {
     return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
   };
   if (step < warmup_steps) return peak * ratio(step, warmup_steps);
+  const auto decayed = [&](double share) { return peak * (floor + (1 - floor) * std::max(0.0, share)); };
   switch (shape) {
     case LearningRateShape::constant: return peak;
-    case LearningRateShape::linear: return peak * std::max(0.0, ratio(total_steps - step, total_steps - warmup_steps));
+    case LearningRateShape::linear: return decayed(ratio(total_steps - step, total_steps - warmup_steps));
     case LearningRateShape::cosine:
-      return peak *
-             std::max(0.0,
-                      0.5 * (1 + std::cos(std::numbers::pi * ratio(step - warmup_steps, total_steps - warmup_steps))));
+      return decayed(0.5 * (1 + std::cos(std::numbers::pi * ratio(step - warmup_steps, total_steps - warmup_steps))));
   }
   return peak;
 }

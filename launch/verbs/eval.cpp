@@ -14,7 +14,9 @@
 #include "launch/verbs/verb.h"
 #include "trainer/engine/evaluation.h"
 #include "trainer/engine/plan.h"
+#include "trainer/export/adapter_effect.h"
 #include "trainer/export/export.h"
+#include "trainer/export/text_files.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/run_identity.h"
 #include "trainer/setup/adapter_setup.h"
@@ -74,6 +76,8 @@ Subject subject_of(const Arguments& a) {
   if (!a.model.adapter.empty()) {
     s.adapter_directory = model_directory(a.model.adapter);
     s.adapter = adapter_config_in(*s.adapter_directory);
+    say_effect(*s.adapter_directory);
+    take_tokenizer(recipe, *s.adapter_directory);
   }
   return s;
 }

@@ -1,9 +1,7 @@
 // drover generate: one prompt, or a file of them in groups, answered in order.
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <ranges>
 
-#include "data/prompts.h"
 #include "data/stop_texts.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
@@ -11,6 +9,7 @@
 #include "launch/open_device.h"
 #include "launch/verbs/answer_file.h"
 #include "launch/verbs/generate_options.h"
+#include "launch/verbs/questions.h"
 #include "model/generation/answers.h"
 #include "trainer/generation/inference.h"
 #include "trainer/run/process_memory.h"
@@ -56,74 +55,36 @@ MeshShape mesh_of(const ParallelSection& parallel, int ranks) {
   return {{Axis::tp, static_cast<int>(tp)}, {Axis::pp, static_cast<int>(pp)}};
 }
 
-// A prompt as the model gets it, or why it cannot be answered.
-struct Question {
-  Prompt prompt;
-  std::vector<int32_t> ids;
-  std::optional<Error> error;
-  std::optional<size_t> adapter;  // of the named ones
-};
-
-Question question_of(const Prompt& prompt, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat,
-                     const Recipe& recipe, const ModelConfig& config) {
-  Question q{prompt, {}, {}, {}};
-  try {
-    if (!prompt.problem.empty()) fail(Fault::bad_data, "{}: {}", prompt.where, prompt.problem);
-    q.ids = prompt_ids(prompt, tokenizer, chat, recipe.data.template_date);
-    check_ids(q.ids, config, prompt.where);
-    if (static_cast<int64_t>(q.ids.size()) >= config.max_positions) {
-      fail(Fault::bad_data, "{}: the prompt has {} tokens; prompt and answer together may have {}", prompt.where,
-           q.ids.size(), config.max_positions);
-    }
-  } catch (const Error& error) {
-    if (error.fault() != Fault::bad_data) throw;
-    q.error = error;
-  }
-  return q;
-}
-
-// Which of the named adapters a prompt asks for.
-size_t named(const Adapters& adapters, const Prompt& prompt) {
-  const auto found = adapters.named.find(prompt.adapter);
-  if (found != adapters.named.end()) return static_cast<size_t>(std::distance(adapters.named.begin(), found));
-  std::string known = "no --adapter NAME=DIR gives it";
-  if (!adapters.named.empty())
-    known = fmt::format("those of --adapter are {}", fmt::join(std::views::keys(adapters.named), ", "));
-  fail(Fault::bad_data, "{}: there is no adapter {}: {}", prompt.where, prompt.adapter, known);
-}
-
 // Everything that is asked, and how to read the answers.
 struct Session {
   Session(const GenerateOptions& a, const Recipe& recipe);
 
-  std::optional<Tokenizer> tokenizer;
+  const Tokenizer& tokenizer() const { return questioner.tokenizer(); }
+
+  ModelConfig config;
+  Questioner questioner;
   std::vector<Question> questions;
-  std::vector<int32_t> stop_ids;
   InferenceSettings inference;
 };
 
-Session::Session(const GenerateOptions& a, const Recipe& recipe) {
+Session::Session(const GenerateOptions& a, const Recipe& recipe)
+    : config(read_model_config(recipe.model.path)), questioner(a, recipe, config) {
   std::vector<Prompt> prompts;
   if (a.prompts.empty()) {
     prompts.push_back({{{"user", *a.prompt}}, "--prompt", {}});
   } else {
     prompts = read_prompts(a.prompts, PromptRows::all);
   }
-  const Adapters adapters = adapters_of(a);
-  inference.adapter = adapters.of_all;
-  for (const auto& [name, directory] : adapters.named) inference.named_adapters.push_back(directory);
-  const ModelConfig config = read_model_config(recipe.model.path);
-  tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
-  const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
-  stop_ids = drover::stop_ids(chat, *tokenizer, config.eos);
+  inference.adapter = questioner.adapters().of_all;
+  for (const auto& [name, directory] : questioner.adapters().named) inference.named_adapters.push_back(directory);
   int64_t longest = 1;
   for (const Prompt& p : prompts) {
-    questions.push_back(question_of(p, *tokenizer, chat, recipe, config));
-    Question& q = questions.back();
-    if (!p.adapter.empty()) q.adapter = named(adapters, p);
+    questions.push_back(questioner.question_of(p));
+    const Question& q = questions.back();
     if (q.error && a.prompts.empty()) throw *q.error;
     if (!q.error) longest = std::max(longest, static_cast<int64_t>(q.ids.size()));
   }
+  questioner.warn();
   inference.model = recipe.model.path;
   inference.dtype = dtype_of(recipe.train.dtype);
   inference.batcher.dearest = sampling_of(a);
@@ -145,7 +106,7 @@ Request request_of(const Session& session, const Inference& inference, const Que
   const int others = session.inference.named_adapters.empty() ? kOwnSlot : kBaseModel;
   return {.ids = question.ids,
           .sampling = sampling_of(a),
-          .stop_ids = session.stop_ids,
+          .stop_ids = question.stop_ids,
           .max_tokens = a.max_tokens,
           .number = number,
           .slot = question.adapter ? inference.slot_of(*question.adapter) : others};
@@ -172,7 +133,7 @@ class Texts {
 void answer_one(const Session& session, Inference& inference, const GenerateOptions& a, bool first) {
   Batcher& batcher = inference.batcher();
   const Question& question = session.questions.front();
-  Texts texts(*session.tokenizer, a.stop, 1);
+  Texts texts(session.tokenizer(), a.stop, 1);
   const auto stops = [&](size_t i, const Answer& answer) { return texts.stops(i, answer); };
   const Answer answer = answer_all(batcher, {request_of(session, inference, question, 0, a)}, {.stops = stops}).front();
   if (answer.error) throw *answer.error;
@@ -208,7 +169,7 @@ Exit answer_file(const Session& session, Inference& inference, const GenerateOpt
     asked.push_back(i);
     requests.push_back(request_of(session, inference, session.questions[i], i, a));
   }
-  Texts texts(*session.tokenizer, a.stop, requests.size());
+  Texts texts(session.tokenizer(), a.stop, requests.size());
   const auto stops = [&](size_t i, const Answer& answer) { return texts.stops(i, answer); };
   const auto known = [&](size_t i, const Answer& answer) {
     write_errors_before(asked[i]);

@@ -89,10 +89,10 @@ Sampling sampling_of(const GenerateOptions& a) {
 
 std::string command_line(const Recipe& recipe, const GenerateOptions& a) {
   const Sampling s = sampling_of(a);
-  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
                      fmt::join(a.overrides, " "), fmt::join(a.adapters, " "), a.prompt.value_or(""), a.prompts, a.out,
-                     a.raw, a.max_tokens, s.greedy, s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty,
-                     s.seed, fmt::join(a.stop, "\n"));
+                     a.raw, a.special, a.max_tokens, s.greedy, s.temperature, s.top_p, s.top_k, s.min_p,
+                     s.repetition_penalty, s.seed, fmt::join(a.stop, "\n"));
 }
 
 void add_generate_options(CLI::App* verb, GenerateOptions& a) {
@@ -108,7 +108,10 @@ void add_generate_options(CLI::App* verb, GenerateOptions& a) {
                    "half of the free memory)");
   verb->add_option("--prompt", a.prompt, "the prompt");
   verb->add_option("--prompts", a.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
-  verb->add_flag("--raw", a.raw, "no chat template");
+  auto* raw = verb->add_flag("--raw", a.raw, "no chat template");
+  verb->add_flag("--special", a.special,
+                 "prompts are rendered already: no chat template, and what spells a control token is one")
+      ->excludes(raw);
   auto* greedy =
       verb->add_flag("--greedy", a.greedy, "always the most likely token; so it is without the next four too");
   verb->add_option("--temperature", a.temperature, "above 0, at most 100")

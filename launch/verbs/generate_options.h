@@ -18,7 +18,7 @@ struct GenerateOptions {
   std::vector<std::string> overrides;
   std::optional<std::string> prompt;
   std::string prompts, out;
-  bool raw = false, greedy = false, json = false, resume = false;
+  bool raw = false, special = false, greedy = false, json = false, resume = false;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int32_t> top_k;
   std::optional<uint64_t> seed;

@@ -202,14 +202,18 @@ ModelConfig read_model_config(const fs::path& directory) {
          path.string());
   }
   ModelConfig config = parse_model_config(read_text(path, size_t{4} << 20), path.string());
-  const fs::path generation = directory / "generation_config.json";
-  if (fs::exists(generation, ignored)) {
-    const Json json = parse_json(read_text(generation, size_t{4} << 20), generation.string());
-    if (!json.is_object())
-      fail(Fault::bad_data, "{}: holds {} where an object is expected", generation.string(), type_name(json));
-    parse_eos(ConfigFields(json, generation.string()), config);
-  }
+  add_stop_ids(directory, config);
   return config;
+}
+
+void add_stop_ids(const fs::path& directory, ModelConfig& config) {
+  const fs::path generation = directory / "generation_config.json";
+  std::error_code ignored;
+  if (!fs::exists(generation, ignored)) return;
+  const Json json = parse_json(read_text(generation, size_t{4} << 20), generation.string());
+  if (!json.is_object())
+    fail(Fault::bad_data, "{}: holds {} where an object is expected", generation.string(), type_name(json));
+  parse_eos(ConfigFields(json, generation.string()), config);
 }
 
 std::string write_model_config(const ModelConfig& config) {

@@ -84,7 +84,7 @@ FactorShapes shapes_of(const AdapterMatrices& matrices) {
   return shapes;
 }
 
-AdapterFile::AdapterFile(const fs::path& directory) {
+AdapterFile::AdapterFile(const fs::path& directory) : directory_(directory) {
   config_ = parse_adapter_config(read_config_text(directory), (directory / kConfig).string());
   const AdapterMatcher matcher(config_, (directory / kConfig).string());
   file_ = std::make_shared<SafetensorsFile>(directory / kWeights);
@@ -162,8 +162,10 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std:
 }
 
 void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
-                   const FactorValues& values, DType dtype) {
-  StagedDirectory staged(directory, {kConfig, kWeights, "README.md"});
+                   const FactorValues& values, DType dtype, const MoreFiles& more) {
+  std::set<std::string> replaceable = more.names;
+  replaceable.insert({kConfig, kWeights, "README.md"});
+  StagedDirectory staged(directory, replaceable);
   std::vector<TensorSpec> specs;
   for (const auto& [factor, shape] : shapes)
     specs.push_back({fmt::format("{}{}{}", kPrefix, factor, kSuffix), stored_type(dtype), {shape.first, shape.second}});
@@ -182,6 +184,7 @@ void write_adapter(const fs::path& directory, const AdapterConfig& config, const
   }
   writer.commit();
   write_text(staged.path() / kConfig, write_adapter_config(config));
+  if (more.write) more.write(staged.path());
   staged.commit();
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,11 +33,13 @@ class AdapterFile {
   // missing_input when absent; bad_data naming the tensor: an A without its B, a rank other than the config's, a tensor
   // that the config does not mean.
   explicit AdapterFile(const fs::path& directory);
+  const fs::path& directory() const { return directory_; }
   const AdapterConfig& config() const { return config_; }
   const FactorShapes& shapes() const { return shapes_; }
   AdapterMatrix read(const std::string& factor) const;  // bad_data where it holds NaN or Inf
 
  private:
+  fs::path directory_;
   AdapterConfig config_;
   std::shared_ptr<SafetensorsFile> file_;
   FactorShapes shapes_;
@@ -58,10 +61,14 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& shapes, std:
                    const std::string& where);
 
 // Writes the directory whole or not at all (dtype f32 or bf16, rounded to nearest even). An adapter that is there is
-// replaced; anything else there: usage. `values` is asked for one factor after the other, so that no more than one is
-// held.
+// replaced, with `more`; anything else there: usage. `values` is asked for one factor after the other, so that no more
+// than one is held. Further files of the directory: their names, and who writes them into it before it appears.
+struct MoreFiles {
+  std::set<std::string> names;
+  std::function<void(const fs::path& directory)> write;
+};
 using FactorValues = std::function<AdapterMatrix(const std::string& factor)>;
 void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
-                   const FactorValues& values, DType dtype);
+                   const FactorValues& values, DType dtype, const MoreFiles& more = {});
 
 }  // namespace drover

@@ -37,7 +37,8 @@ const char* name_of(StoredType type);  // as the file spells it: "BF16"
 std::optional<StoredType> stored_type(std::string_view name);
 StoredType stored_type(DType type);  // f32, bf16, i32, f64
 
-float float_of_half(uint16_t bits);  // IEEE binary16, exact
+float float_of_half(uint16_t bits);   // IEEE binary16, exact
+uint16_t half_of_float(float value);  // to the nearest, ties to even; too large: infinite
 
 bool can_convert(StoredType from);  // f32, f16, bf16
 // `count` numbers, `in` of any alignment → bf16 (round to nearest even) or f32. internal where !can_convert.

@@ -266,5 +266,54 @@ TEST(Golden, Llama3Chat) {
   check_golden(*directory, "llama3");
 }
 
+// What an adapter carries for a template that was named: it is known again, and run as Jinja it writes the same.
+TEST(ChatTemplate, TheTextOfANamedTemplateRendersTheSame) {
+  ScratchDirectory dir;
+  const Tokenizer t = made_up(dir);
+  const std::vector<std::vector<Message>> dialogs = {
+      {{"user", " hi "}},
+      {{"system", "Be brief.\n"}, {"user", "hi"}, {"assistant", " yes\n"}},
+      {{"user", "a"}, {"assistant", "b"}, {"user", ""}, {"assistant", "c <|eot_id|> d"}},
+      {{"assistant", "first"}, {"system", "late"}, {"user", "x"}}};
+  for (const Family family : {Family::chatml, Family::llama3, Family::llama3_1}) {
+    const ChatTemplate named{family};
+    const auto source =
+        std::make_shared<const InterpretedTemplate>(named.text(), InterpretedTemplate::SpecialTokens{}, "text");
+    ChatTemplate run{Family::interpreted};
+    run.source = source;
+    for (const std::vector<Message>& dialog : dialogs) {
+      for (const bool prompt : {false, true}) {
+        for (const char* date : {RenderOptions::kDate, "1 Jan 2026"}) {
+          const RenderOptions options{.date = date, .add_generation_prompt = prompt};
+          const Rendered native = render(dialog, named, t, options), as_jinja = render(dialog, run, t, options);
+          EXPECT_EQ(native.ids, as_jinja.ids) << t.decode(as_jinja.ids, false);
+          EXPECT_EQ(native.trained, as_jinja.trained) << t.decode(as_jinja.ids, false);
+        }
+      }
+    }
+    write_text(dir / "chat_template.jinja", named.text());
+    const auto again = ChatTemplate::find(dir.path());
+    ASSERT_TRUE(again);
+    EXPECT_EQ(again->family, family);
+    EXPECT_EQ(again->name(), named.name());
+  }
+}
+
+TEST(ChatTemplate, IsReadFromAFileOrADirectory) {
+  ScratchDirectory dir, other;
+  const Tokenizer t = made_up(dir);
+  const std::string text = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}";
+  write_text(dir / "tokenizer_config.json", json{{"bos_token", "<|begin_of_text|>"}}.dump());
+  write_text(other / "mine.jinja", text);
+  write_text(other / "chat_template.jinja", text);
+  for (const fs::path& path : {other / "mine.jinja", other.path()}) {
+    const ChatTemplate chat = ChatTemplate::read(path, dir.path());
+    EXPECT_EQ(t.decode(render({{"user", "hi"}}, chat, t).ids, false), "<|begin_of_text|>[user] hi");
+    EXPECT_EQ(chat.text(), text);
+    EXPECT_TRUE(chat.name().starts_with("data.template's, interpreted (")) << chat.name();
+  }
+  EXPECT_THROW(ChatTemplate::read(dir.path(), dir.path()), Error);  // holds none
+}
+
 }  // namespace
 }  // namespace drover

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "model/files/safetensors_writer.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/files/made_up_files.h"
@@ -126,6 +129,22 @@ TEST(StoredType, HalvesAreExact) {
   EXPECT_TRUE(std::signbit(float_of_half(0x8000)));
   EXPECT_TRUE(std::isinf(float_of_half(0x7c00)));
   EXPECT_TRUE(std::isnan(float_of_half(0x7e01)));
+}
+
+TEST(StoredType, HalvesRoundToTheNearest) {
+  for (uint32_t bits = 0; bits < 0x7c00; ++bits) {
+    const auto half = static_cast<uint16_t>(bits), next = static_cast<uint16_t>(bits + 1);
+    const float value = float_of_half(half), above = next == 0x7c00 ? 65536.0f : float_of_half(next);
+    EXPECT_EQ(half_of_float(value), half);
+    EXPECT_EQ(half_of_float(-value), half | 0x8000);
+    const float middle = value + (above - value) / 2;  // exact in fp32
+    EXPECT_EQ(half_of_float(middle), bits % 2 == 0 ? half : next) << bits;
+    EXPECT_EQ(half_of_float(std::nextafter(middle, 0.0f)), half) << bits;
+    EXPECT_EQ(half_of_float(std::nextafter(middle, 1e9f)), next) << bits;
+  }
+  EXPECT_EQ(half_of_float(std::numeric_limits<float>::infinity()), 0x7c00);
+  EXPECT_EQ(half_of_float(-1e30f), 0xfc00);
+  EXPECT_TRUE(std::isnan(float_of_half(half_of_float(std::numeric_limits<float>::quiet_NaN()))));
 }
 
 }  // namespace

@@ -27,6 +27,20 @@ TEST(LearningRate, Cosine) {
     EXPECT_NEAR(rate.at(static_cast<int64_t>(i)), kPeak * expected[i], 1e-18) << i;
 }
 
+// transformers' get_cosine_with_min_lr_schedule_with_warmup, by hand; linear falls to the same floor.
+TEST(LearningRate, FallsToItsFloor) {
+  const std::vector<double> cosine = {0, 0.5, 1, 0.9330127018922194, 0.75, 0.5, 0.25, 0.0669872981077807, 0};
+  const LearningRate falling{LearningRateShape::cosine, kPeak, 2, 8, 0.1};
+  for (size_t i = 2; i < cosine.size(); ++i)
+    EXPECT_NEAR(falling.at(static_cast<int64_t>(i)), kPeak * (0.1 + 0.9 * cosine[i]), 1e-18) << i;
+  EXPECT_EQ(falling.at(1), kPeak * 0.5);  // the warm-up has no floor
+  const LearningRate linear{LearningRateShape::linear, kPeak, 0, 4, 0.2};
+  const std::vector<double> expected = {1, 0.8, 0.6, 0.4, 0.2, 0.2};
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(linear.at(static_cast<int64_t>(i)), kPeak * expected[i], 1e-18) << i;
+  EXPECT_EQ((LearningRate{LearningRateShape::constant, kPeak, 0, 4, 0.2}).at(3), kPeak);
+}
+
 TEST(LearningRate, ConstantWarmsUpToo) {
   const LearningRate rate{LearningRateShape::constant, kPeak, 4, 10};
   EXPECT_EQ(rate.at(0), 0);

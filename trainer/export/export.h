@@ -11,17 +11,17 @@ namespace drover {
 
 // PEFT's adapter directory from a checkpoint; read back: same keys and values, finite. bad_data where every B is zero:
 // it would change nothing.
-void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out);
+void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out, const MoreFiles& more = {});
+
+// bad_data naming the tensor that is missing, surplus or of another shape than the model's linears ask for.
+void check_fits(const AdapterFile& file, const ModelConfig& model);
 
 // Fills an adapter's parameters (and compute copies) from a PEFT directory; bad_data naming the tensor that is missing,
 // surplus or of another shape.
 void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter);
 
-// A whole model: W + scale·B·A in fp32 from the masters, rounded once to the base's dtype, tensor by tensor; everything
-// else is copied. On a probe x of each adapted linear the merged weight gives what base and adapter give together
-// (corruption); read back, every tensor is there and finite; then `check` sees the directory, and only when it does not
-// throw does the model appear under its name. bad_data where every B is zero.
+// A whole model of the checkpoint's adapter (merge.h). bad_data where every B is zero.
 void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend,
-                   const std::function<void(const fs::path& staged)>& check);
+                   const MoreFiles& more, const std::function<void(const fs::path& staged)>& check);
 
 }  // namespace drover

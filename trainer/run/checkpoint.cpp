@@ -62,6 +62,17 @@ json write_pieces(const fs::path& path, const Trainables& trainables, Backend& b
   return pieces;
 }
 
+json json_of(const BestValidation& best) {
+  return {{"step", best.step}, {"loss", best.loss}, {"last", best.last}, {"since", best.since}};
+}
+
+BestValidation read_best(const json& manifest, const fs::path& path) {
+  const auto found = manifest.find("best_validation");
+  if (found == manifest.end()) return {};  // from before there was one
+  const auto steps = [&](const char* key) { return whole_number(found->at(key), kMostSteps, path); };
+  return {steps("step"), found->at("loss").get<double>(), steps("last"), steps("since")};
+}
+
 // Of the ranks' files and pieces, each a JSON text, or none where a rank has no file.
 json manifest_of(const CheckpointState& state, const MeshShape& mesh, const std::vector<std::string>& ranks) {
   json manifest = {{"format", "drover checkpoint"},
@@ -72,6 +83,7 @@ json manifest_of(const CheckpointState& state, const MeshShape& mesh, const std:
                    {"identity", state.identity},
                    {"adapter_config", write_adapter_config(state.adapter)},
                    {"mesh", {{"tp", mesh.tp()}, {"pp", mesh.pp()}, {"dp", mesh.dp()}}},
+                   {"best_validation", json_of(state.best)},
                    {"files", json::array()},
                    {"tensors", json::array()}};
   for (const std::string& text : ranks) {
@@ -166,8 +178,12 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
       fail(Fault::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged",
            path.string());
     const auto steps = [&](const char* key) { return whole_number(manifest.at(key), kMostSteps, path); };
-    c.state_ = {steps("step"), manifest.at("identity"), steps("epoch"), steps("step_in_epoch"),
-                parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string())};
+    c.state_ = {steps("step"),
+                manifest.at("identity"),
+                steps("epoch"),
+                steps("step_in_epoch"),
+                parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string()),
+                read_best(manifest, path)};
     std::set<std::string> verified;
     for (const json& file : manifest.at("files")) verified.insert(verify_file(directory, file));
     for (const json& t : manifest.at("tensors")) {
@@ -308,7 +324,7 @@ SetAside set_aside(const fs::path& run, int64_t last_step) {
   return moved;
 }
 
-void prune_checkpoints(const fs::path& run, int64_t keep) {
+void prune_checkpoints(const fs::path& run, int64_t keep, int64_t best) {
   const auto all = checkpoint_directories(run);
   const int64_t surplus = static_cast<int64_t>(all.size()) - keep;
   if (surplus <= 0) return;
@@ -318,7 +334,8 @@ void prune_checkpoints(const fs::path& run, int64_t keep) {
     return;
   }
   for (int64_t i = 0; i < surplus; ++i) {
-    const fs::path& directory = all[static_cast<size_t>(i)].second;
+    const auto& [step, directory] = all[static_cast<size_t>(i)];
+    if (step == best) continue;
     const fs::path manifest = directory / "manifest.json";
     const std::optional<FileHold> hold = FileHold::alone_if_free(manifest);
     if (!hold && fs::exists(manifest)) continue;  // it is being read: its turn comes after a later save

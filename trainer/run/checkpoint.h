@@ -12,6 +12,7 @@
 #include "kernels/comm/mesh.h"
 #include "model/files/adapter_config.h"
 #include "optim/trainables.h"
+#include "trainer/run/best_validation.h"
 
 namespace drover {
 
@@ -21,6 +22,7 @@ struct CheckpointState {
       identity;                          // recipe keys that must not change, plus "model" and "data" fingerprints
   int64_t epoch = 0, step_in_epoch = 0;  // the next batch
   AdapterConfig adapter;                 // what is trained: a checkpoint can be exported without its recipe
+  BestValidation best;
 };
 
 // Collective over mesh.world. io when it cannot be written, also because a directory of that step is there.
@@ -74,7 +76,7 @@ struct SetAside {
   fs::path to;
 };
 SetAside set_aside(const fs::path& run, int64_t last_step);
-// Removes all but the newest `keep`, never the last that verifies, and none that is open.
-void prune_checkpoints(const fs::path& run, int64_t keep);
+// Removes all but the newest `keep` and that of the step `best`, never the last that verifies, and none that is open.
+void prune_checkpoints(const fs::path& run, int64_t keep, int64_t best = -1);
 
 }  // namespace drover

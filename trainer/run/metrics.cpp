@@ -21,8 +21,8 @@ MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) 
           j["step"].get<int64_t>() > last_step)
         continue;
       kept += text + "\n";
-      validated_last_step_ =
-          validated_last_step_ || (j["step"].get<int64_t>() == last_step && j.contains("validation_loss"));
+      if (j["step"].get<int64_t>() == last_step && j.contains("validation_loss"))
+        loss_at_last_step_ = j["validation_loss"].get<double>();
     }
   }
   write_text(file, kept);

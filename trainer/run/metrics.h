@@ -2,6 +2,7 @@
 #pragma once
 #include <chrono>
 #include <fstream>
+#include <optional>
 
 #include "kernels/base/file.h"
 
@@ -19,14 +20,14 @@ struct StepMetrics {
 class MetricsFile {
  public:
   MetricsFile(const fs::path& file, int64_t last_step);
-  bool validated_last_step() const { return validated_last_step_; }  // a line that was kept says so
+  std::optional<double> loss_at_last_step() const { return loss_at_last_step_; }  // of a validation that was kept
   void step(const StepMetrics& m);
   void validation(int64_t step, double loss, int64_t tokens);
 
  private:
   void line(const std::string& text);
   fs::path path_;
-  bool validated_last_step_ = false;
+  std::optional<double> loss_at_last_step_;
   std::ofstream out_;
 };
 

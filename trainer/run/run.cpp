@@ -11,6 +11,7 @@
 #include "trainer/engine/plan.h"
 #include "trainer/export/export.h"
 #include "trainer/export/export_check.h"
+#include "trainer/export/text_files.h"
 #include "trainer/run/process_memory.h"
 #include "trainer/run/run_identity.h"
 #include "trainer/run/training_loop.h"
@@ -58,7 +59,20 @@ void check_moves(const LearningRate& rate, const OptimSection& optim, int64_t st
 struct Start {
   int64_t done = 0;    // steps
   int64_t saved = -1;  // the step of the newest checkpoint of this directory that the run continues from; none: -1
+  BestValidation best;
 };
+
+// With checkpoint.keep_best only a best that `run` still holds counts.
+BestValidation best_of(const Checkpoint& checkpoint, const Recipe& recipe, const RunDirectory& run, bool of_this_run) {
+  BestValidation best = checkpoint.state().best;
+  if (!recipe.checkpoint.keep_best || best.step == 0) return best;
+  std::error_code ignored;
+  if (of_this_run && fs::exists(run.checkpoint(best.step) / "manifest.json", ignored)) return best;
+  log::warn("the checkpoint of the best validation so far, after step {}, was not kept; the best is looked for anew",
+            best.step);
+  best.step = 0;
+  return best;
+}
 
 // Gives the adapter its values: of a checkpoint, of lora.init_from, or drawn.
 Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>& identity, int64_t steps,
@@ -82,6 +96,7 @@ Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>
     std::error_code other;
     if (fs::equivalent(checkpoint->directory(), directory.checkpoint(start.done), other)) start.saved = start.done;
     log::info("resuming after step {} from {}", start.done, checkpoint->directory().string());
+    start.best = best_of(*checkpoint, recipe, directory, start.saved >= 0);
   } else if (recipe.lora.init_from) {
     together(world, [&] { load_adapter(*recipe.lora.init_from, replica.stage.config(), *replica.adapter); });
     log::info("starting from the adapter {}", *recipe.lora.init_from);
@@ -107,7 +122,8 @@ void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t
   const fs::path adapter = directory.adapter(), checkpoint = directory.checkpoint(step);
   together(world, [&] {
     if (world.rank() != 0) return;
-    export_adapter(Checkpoint::open(checkpoint), dtype_of(recipe.output.adapter_dtype), adapter);
+    export_adapter(Checkpoint::open(checkpoint), dtype_of(recipe.output.adapter_dtype), adapter,
+                   text_files(recipe, engine.settings().model));
   });
   const double off = exported_distance(engine, adapter, batch);
   together(world, [&] {
@@ -119,27 +135,35 @@ void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t
   });
 }
 
+// With checkpoint.keep_best the adapter is that of the lowest validation loss. The step it is of.
+int64_t take_best(const Recipe& recipe, const BestValidation& best, int64_t last, const RunDirectory& directory,
+                  Replica& replica) {
+  if (!recipe.checkpoint.keep_best || best.step == 0) return last;
+  log::info("the lowest validation loss is {:.4f}, after step {}: the adapter is that step's (checkpoint.keep_best)",
+            best.loss, best.step);
+  if (best.step != last)
+    together(*replica.device.mesh.world, [&] { replica.load(Checkpoint::open(directory.checkpoint(best.step))); });
+  return best.step;
+}
+
 void say_stopped(const RunDirectory& directory, int64_t done, int64_t steps) {
   log::info("stopped after step {} of {}; {} is saved. Start the same command again to go on.", done, steps,
             directory.checkpoint(done).string());
 }
 
-void say_done(const Recipe& recipe, const RunDirectory& directory) {
+// `step`: of a checkpoint that is not the newest.
+void say_done(const Recipe& recipe, const RunDirectory& directory, std::optional<int64_t> step) {
   const std::string adapter = directory.adapter().string(), program = shell_quoted(program_name());
   const auto quoted = [](const fs::path& path) { return shell_quoted(path.string()); };
-  // What generate would not know from the two directories.
-  std::string settings;
-  if (recipe.model.tokenizer) settings += " " + shell_quoted("model.tokenizer=" + *recipe.model.tokenizer);
-  if (recipe.data.chat_template != TemplateChoice::automatic)
-    settings += fmt::format(" data.template={}", word_of(recipe.data.chat_template));
+  std::string settings;  // what generate would not know from the two directories
   if (recipe.data.template_date != DataSection{}.template_date)
     settings += " " + shell_quoted("data.template_date=" + recipe.data.template_date);
   log::info(
       "done. The adapter is in {}\n"
       "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy{}\n"
-      "  merge it: {} export {} --merged {}",
+      "  merge it: {} export {} --merged {}{}",
       adapter, program, shell_quoted(recipe.model.path), quoted(adapter), settings, program, quoted(directory.path()),
-      quoted(directory.path() / "merged"));
+      quoted(directory.path() / "merged"), step ? fmt::format(" --step {}", *step) : "");
 }
 
 // How far plan and prediction were right.
@@ -165,7 +189,6 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   Communicator& world = *mesh.world;
   RunDirectory directory(recipe.output.dir, world);
   RunInputs inputs = open_inputs(read, mesh);
-
   EngineSettings settings;
   together(world,
            [&] { settings = engine_settings(recipe, inputs.model.config(), inputs.layout, mesh.shape, &inputs.data); });
@@ -188,7 +211,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   const Start start = set_adapter(recipe, identity, steps, directory, *replica);
   directory.accept(read, start.done, start.saved);
   Validator validation(recipe, inputs, *engine, world, directory);
-  validation.look_back(start.done);
+  validation.look_back(start.done, start.best);
 
   // Only from here on: reading large data and weights takes as long as it takes.
   Watchdog watchdog(fmt::format("rank {}", world.rank()),
@@ -196,8 +219,8 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   const auto save = [&](int64_t step) {
     watchdog.beat(fmt::format("saving after step {}", step));
     const StreamPosition next = loader.position_of(step);
-    directory.save({step, identity, next.epoch, next.step, inputs.adapter_config}, *replica->trainables,
-                   replica->backend(), mesh, recipe.checkpoint.keep);
+    directory.save({step, identity, next.epoch, next.step, inputs.adapter_config, validation.best()},
+                   *replica->trainables, replica->backend(), mesh, recipe.checkpoint);
   };
   TrainingLoop loop({.recipe = recipe,
                      .world = world,
@@ -215,9 +238,10 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   }
   watchdog.beat("exporting the adapter");
   loop.save_last();
-  export_checked(recipe, directory, loop.done(), *engine, some_batch(recipe, inputs.data, loader, mesh));
+  const int64_t exported = take_best(recipe, validation.best(), loop.done(), directory, *replica);
+  export_checked(recipe, directory, exported, *engine, some_batch(recipe, inputs.data, loader, mesh));
   say_reached(plan, *engine, world);
-  say_done(recipe, directory);
+  say_done(recipe, directory, exported == loop.done() ? std::nullopt : std::optional(exported));
   return StopReason::none;
 }
 

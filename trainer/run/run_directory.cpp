@@ -47,10 +47,10 @@ void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved)
 }
 
 void RunDirectory::save(const CheckpointState& state, const Trainables& trainables, Backend& backend, const Mesh& mesh,
-                        int64_t keep) {
+                        const CheckpointSection& settings) {
   save_checkpoint(path_, state, trainables, backend, mesh);
   together(world_, [&] {
-    if (world_.rank() == 0) prune_checkpoints(path_, keep);
+    if (world_.rank() == 0) prune_checkpoints(path_, settings.keep, settings.keep_best ? state.best.step : -1);
   });
 }
 

@@ -28,13 +28,13 @@ class RunDirectory {
   // Collective. The run is accepted, and the directory is its own from here on: checkpoints after `saved` are set
   // aside, the recipe is written, and the metrics go on after `step`.
   void accept(const ReadRecipe& recipe, int64_t step, int64_t saved);
-  // Of rank 0, once the run is accepted: an earlier run wrote the validation loss of the step that this one starts
-  // from.
-  bool validated_last_step() const { return metrics_->validated_last_step(); }
+  // Of rank 0, once the run is accepted: the validation loss that an earlier run wrote of the step that this one
+  // starts from.
+  std::optional<double> loss_at_last_step() const { return metrics_->loss_at_last_step(); }
 
-  // Collective. A checkpoint; all but the newest `keep` go.
+  // Collective. A checkpoint; all but the newest `keep` are removed, and with `keep_best` the best one stays too.
   void save(const CheckpointState& state, const Trainables& trainables, Backend& backend, const Mesh& mesh,
-            int64_t keep);
+            const CheckpointSection& settings);
 
   // Collective. Rank 0 writes to the run's records. What cannot be written ends the run, but with a checkpoint: it is
   // kept for the loop, and nothing is recorded after it.

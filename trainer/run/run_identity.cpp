@@ -8,6 +8,8 @@ std::map<std::string, std::string> run_identity(const Recipe& recipe, const std:
                                                 const std::string& data) {
   std::map<std::string, std::string> id = identity(recipe);
   id.erase("data.train");
+  TemplateChoice word{};
+  if (!read_word(recipe.data.chat_template, word)) id.erase("data.template");  // its text is in the data's identity
   id["model"] = model;
   id["data"] = data;
   return id;

@@ -27,7 +27,7 @@ StopReason TrainingLoop::run() {
   if (p_.timer != nullptr) p_.timer->start_over();
   const auto begin = std::chrono::steady_clock::now();
   const int64_t first_step = done_ + 1;
-  while (done_ < total_steps_) {
+  while (done_ < total_steps_ && !stalls()) {
     if (const StopReason stop = stop_here(); stop != StopReason::none) return stop;
     enqueue();
     const bool validates = due(enqueued(), recipe.eval.every_steps);
@@ -35,9 +35,15 @@ StopReason TrainingLoop::run() {
     // The device works on this step while the host prepares the next one, unless somebody waits for it.
     finish_steps(!backend().enqueues() || validates || saves || enqueued() == total_steps_ ? 0 : 1);
     if (validates) p_.validation.run(done_, progress_);
-    if (saves) save();
+    const bool best = recipe.checkpoint.keep_best && validates && p_.validation.best().step == done_;
+    if (saves || best) save();
   }
   progress_.finish();
+  if (done_ < total_steps_) {
+    const BestValidation& best = p_.validation.best();
+    log::info("{} validations have not improved on {:.4f} after step {} (eval.stop_after): the run ends after step {}",
+              best.since, best.loss, best.step, done_);
+  }
   if (p_.timer != nullptr && done_ >= first_step) {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     log::info("what rank 0's time was spent on, steps {} to {}:\n{}", first_step, done_,
@@ -46,6 +52,11 @@ StopReason TrainingLoop::run() {
   const bool validated = p_.validation.run(done_, progress_);
   const StopReason stop = stop_here();
   return validated ? StopReason::none : stop;
+}
+
+bool TrainingLoop::stalls() const {
+  const int64_t most = p_.recipe.eval.stop_after;
+  return most > 0 && p_.validation.best().since >= most;
 }
 
 void TrainingLoop::enqueue() {

@@ -32,7 +32,8 @@ class TrainingLoop {
   TrainingLoop(const TrainingLoop&) = delete;
   TrainingLoop& operator=(const TrainingLoop&) = delete;
 
-  // Collective. Why the run was stopped, after a save; none where all its steps are done and validated.
+  // Collective. Why the run was stopped, after a save; none where all its steps are done and validated, or
+  // eval.stop_after ended it.
   StopReason run();
   int64_t done() const { return done_; }
   void save_last();  // collective; a checkpoint after the last step that was done, unless there is one
@@ -52,6 +53,7 @@ class TrainingLoop {
   void write_down(const InFlight& step, const StepResult& result);
   void save();
   StopReason stop_here();
+  bool stalls() const;  // eval.stop_after validations have not improved on the best
 
   Parts p_;
   Progress progress_;

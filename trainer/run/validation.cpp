@@ -21,12 +21,18 @@ bool Validator::run(int64_t step, Progress& progress) {
   return true;
 }
 
-void Validator::look_back(int64_t step) {
-  const auto done = [&] {
-    return (!inputs_.data.validation || directory_.validated_last_step()) &&
-           (inputs_.data.prompts.empty() || fs::exists(directory_.answers(step)));
-  };
-  if (largest(world_, world_.rank() == 0 && done() ? 1 : 0) == 1) last_ = step;
+std::optional<double> Validator::loss_of_earlier_run() const {
+  std::optional<double> loss;
+  if (world_.rank() == 0) loss = directory_.loss_at_last_step();
+  return gather(world_, loss).front();
+}
+
+void Validator::look_back(int64_t step, const BestValidation& best) {
+  best_ = best;
+  const std::optional<double> loss = loss_of_earlier_run();
+  if (loss && inputs_.data.validation) best_.count(step, *loss);
+  const bool answered = inputs_.data.prompts.empty() || (world_.rank() == 0 && fs::exists(directory_.answers(step)));
+  if ((loss || !inputs_.data.validation) && largest(world_, answered ? 1 : 0) == 1) last_ = step;
 }
 
 // answers-step-N.jsonl, and the first of them to read.
@@ -58,6 +64,7 @@ bool Validator::evaluate(int64_t step, Progress& progress) {
          "untouched",
          step, e.loss(), word_of(recipe_.train.dtype));
   }
+  best_.count(step, e.loss());
   directory_.record([&](MetricsFile& metrics) {
     progress.note(fmt::format("step {}: validation loss {:.4f}", step, e.loss()));
     metrics.validation(step, e.loss(), rows.tokens());

@@ -21,7 +21,7 @@ OptimizerSettings optimizer_settings(const OptimSection& o, int64_t total_steps)
   std::vector<double> rates(kFactors.size(), 1);
   rates[static_cast<size_t>(Factor::b)] = o.lora_plus_ratio;
   const int64_t warmup = o.warmup_steps ? *o.warmup_steps : warmup_steps_of(o.warmup_ratio.value_or(0), total_steps);
-  return {.learning_rate = {o.schedule, o.learning_rate, warmup, total_steps},
+  return {.learning_rate = {o.schedule, o.learning_rate, warmup, total_steps, o.min_lr_ratio},
           .beta1 = o.betas[0],
           .beta2 = o.betas[1],
           .eps = o.eps,

@@ -29,7 +29,10 @@ fs::path tokenizer_directory(const Recipe& recipe) { return recipe.model.tokeniz
 
 std::optional<ChatTemplate> chat_template(const Recipe& recipe) {
   using Family = ChatTemplate::Family;
-  switch (recipe.data.chat_template) {
+  TemplateChoice choice{};
+  if (!read_word(recipe.data.chat_template, choice))
+    return ChatTemplate::read(recipe.data.chat_template, tokenizer_directory(recipe));
+  switch (choice) {
     case TemplateChoice::automatic: return ChatTemplate::find(tokenizer_directory(recipe));
     case TemplateChoice::llama3_1: return ChatTemplate{Family::llama3_1};
     case TemplateChoice::llama3: return ChatTemplate{Family::llama3};

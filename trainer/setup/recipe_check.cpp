@@ -92,6 +92,12 @@ void check_inputs(const Recipe& recipe, Problems& problems) {
   for (const DataFile& file : recipe.data.validation.files) problems.path("data.validation", file.path);
   if (recipe.eval.prompts) problems.path("eval.prompts", *recipe.eval.prompts);
   if (recipe.lora.init_from) problems.path("lora.init_from", fs::path(*recipe.lora.init_from) / "adapter_config.json");
+  TemplateChoice word{};
+  if (!read_word(recipe.data.chat_template, word) && !fs::exists(recipe.data.chat_template)) {
+    problems.add("data.template",
+                 fmt::format("data.template: {} does not exist; allowed are {}, or a file or directory with a template",
+                             recipe.data.chat_template, fmt::join(words_of<TemplateChoice>(), ", ")));
+  }
   if (recipe.model.tokenizer) problems.path("model.tokenizer", *recipe.model.tokenizer);
   const std::string& resume = recipe.checkpoint.resume;
   if (resume != "auto" && resume != "never" && !fs::exists(fs::path(resume) / "manifest.json")) {

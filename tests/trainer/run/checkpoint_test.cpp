@@ -56,6 +56,12 @@ TEST_F(CheckpointFiles, PruningKeepsTheLastThatVerifies) {
   EXPECT_EQ(steps(), (std::vector<int64_t>{2, 5}));  // 2 is open
 }
 
+TEST_F(CheckpointFiles, PruningLeavesTheBest) {
+  for (int64_t step : {1, 2, 3, 4}) save(step);
+  prune_checkpoints(dir_.path(), 1, 2);
+  EXPECT_EQ(steps(), (std::vector<int64_t>{2, 4}));
+}
+
 TEST_F(CheckpointFiles, PruningLeavesWhatIsOpen) {
   save(1);
   save(2);

@@ -1,0 +1,137 @@
+"""Merging: bases of every number type, weights that are nearly singular, adapters from elsewhere, a base that moved."""
+
+import json
+import shutil
+import struct
+import unittest
+
+from case import Case, run, safetensors
+
+SHORT = ["train.max_steps=3", "data.validation=none", "optim.warmup_steps=0"]
+
+
+def rewritten(source, target, change):
+    """A model directory whose tensors are what `change(name, dtype, values)` gives: a dtype and its bytes."""
+    shutil.copytree(source, target)
+    data = (source / "model.safetensors").read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    out, body = {}, b""
+    for name, tensor in header.items():
+        begin, end = (8 + size + offset for offset in tensor["data_offsets"])
+        values = struct.unpack(f"<{(end - begin) // 2}H", data[begin:end])
+        floats = struct.unpack(f"<{len(values)}f", b"".join(struct.pack("<HH", 0, v) for v in values))
+        dtype, packed = change(name, floats)
+        out[name] = dict(tensor, dtype=dtype, data_offsets=[len(body), len(body) + len(packed)])
+        body += packed
+    text = json.dumps(out).encode()
+    text += b" " * (-len(text) % 8)
+    (target / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return target
+
+
+def halves(name, floats):
+    return "F16", struct.pack(f"<{len(floats)}e", *floats)
+
+
+def bf16(floats):
+    return "BF16", b"".join(struct.pack("<f", v)[2:] for v in floats)
+
+
+def dtypes(directory):
+    data = (directory / "model.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    return {name: tensor["dtype"] for name, tensor in header.items() if name != "__metadata__"}
+
+
+class Merge(Case):
+    def answer(self, *arguments):
+        return json.loads(
+            run("generate", *arguments, "--prompt", "x", "--max-tokens", "8", "--json", check=0).stdout
+        )  # fmt: skip
+
+    def merged_as_trained(self, name, base, *overrides):
+        self.train(name, *SHORT, f"model.path={base}", *overrides, check=0)
+        merged = self.home / f"{name}-merged"
+        said = run("export", self.home / "runs" / name, "--merged", merged, check=0).stderr
+        self.assertEqual(dtypes(merged), dtypes(base))
+        adapter = self.home / "runs" / name / "adapter"
+        both = self.answer("--model", base, "--adapter", adapter)
+        self.assertEqual(both["ids"], self.answer("--model", merged)["ids"])
+        return said
+
+    def test_a_base_in_fp16_or_mixed_keeps_its_types(self):
+        self.merged_as_trained("half", rewritten(self.model, self.home / "half", halves))
+        mixed = lambda name, floats: (
+            ("F32", struct.pack(f"<{len(floats)}f", *floats)) if "q_proj" in name or "norm" in name
+            else halves(name, floats) if "mlp" in name else bf16(floats)
+        )  # fmt: skip
+        self.merged_as_trained("mixed", rewritten(self.model, self.home / "mixed", mixed))
+
+    def test_weights_that_are_zero_are_no_corruption(self):
+        empty = lambda name, floats: bf16([0.0] * len(floats) if "o_proj" in name or "down_proj" in name else floats)
+        base = rewritten(self.model, self.home / "empty", empty)
+        for r in (1, 2):
+            self.merged_as_trained(f"empty-{r}", base, f"lora.r={r}", "optim.learning_rate=0.05")
+
+    def test_what_fp16_cannot_hold_is_refused(self):
+        base = rewritten(self.model, self.home / "narrow", halves)
+        self.train("narrow", *SHORT, f"model.path={base}", check=0)
+        adapter = self.home / "narrow-adapter"
+        shutil.copytree(self.home / "runs" / "narrow" / "adapter", adapter)
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        (adapter / "adapter_config.json").write_text(json.dumps(dict(config, lora_alpha=1e9)))
+        said = run("export", "--model", base, "--from", adapter, "--merged", self.home / "never", check=65).stderr
+        self.assertIn("more than the base's number type can hold", said)
+        self.assertFalse((self.home / "never").exists())
+
+    def test_an_adapter_from_elsewhere(self):
+        adapter = self.plain / "adapter"
+        run("export", self.plain, "--merged", self.home / "of-the-run", check=0)
+        out = self.home / "from-elsewhere"
+        said = run("export", "--model", self.model, "--from", adapter, "--merged", out, check=0).stderr
+        self.assertRegex(said, r"28 linears, ‖ΔW‖ [0-9.]+")
+        names = lambda directory: sorted(p.name for p in directory.iterdir())
+        self.assertEqual(names(out), names(self.home / "of-the-run"))
+        ours, theirs = (safetensors(p / "model.safetensors") for p in (out, self.home / "of-the-run"))
+        self.assertEqual(ours, theirs)
+        for arguments, words in (
+            (["--from", adapter, "--merged", "x"], "--from needs --model"),
+            ([self.plain, "--from", adapter, "--merged", "x"], "or --model DIR --from ADAPTER"),
+            (["--model", self.model, "--from", adapter, "--merged", "x", "--step", "1"], "--step is of a run"),
+        ):
+            self.assertIn(words, run("export", *arguments, check=64).stderr)
+
+    def test_an_adapter_without_effect_is_refused(self):
+        adapter = self.home / "zero"
+        shutil.copytree(self.plain / "adapter", adapter)
+        file = adapter / "adapter_model.safetensors"
+        data = file.read_bytes()
+        size = struct.unpack("<Q", data[:8])[0]
+        body = bytearray(data[8 + size :])
+        for name, tensor in json.loads(data[8 : 8 + size]).items():
+            if "lora_B" in name:
+                begin, end = tensor["data_offsets"]
+                body[begin:end] = bytes(end - begin)
+        file.write_bytes(data[: 8 + size] + bytes(body))
+        with_it = ["--model", self.model, "--adapter", adapter]
+        for arguments in (
+            ["generate", *with_it, "--prompt", "x"],
+            ["eval", *with_it, "--data", self.home / "validation.jsonl"],
+            ["export", "--model", self.model, "--from", adapter, "--merged", self.home / "nothing"],
+        ):
+            self.assertIn("this adapter has no effect", run(*arguments, check=65).stderr)
+
+    def test_a_base_that_has_moved(self):
+        base = self.home / "here"
+        shutil.copytree(self.model, base)
+        self.train("moved", *SHORT, f"model.path={base}", check=0)
+        base.rename(self.home / "there")
+        command = ["export", self.home / "runs" / "moved", "--merged", self.home / "moved-merged"]
+        self.assertIn("say where it is now: --model DIR", run(*command, check=66).stderr)
+        run(*command, "--model", self.home / "there", check=0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

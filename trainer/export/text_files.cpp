@@ -1,0 +1,55 @@
+#include "trainer/export/text_files.h"
+
+#include "kernels/base/error.h"
+#include "kernels/base/json.h"
+#include "trainer/setup/inputs.h"
+
+namespace drover {
+
+namespace {
+
+constexpr const char *kTemplate = "chat_template.jinja", *kGeneration = "generation_config.json";
+const std::set<std::string> kNames = {"tokenizer.json",          "tokenizer.model", "tokenizer_config.json",
+                                      "special_tokens_map.json", kTemplate,         kGeneration};
+constexpr size_t kLargestSettings = size_t{1} << 20;
+
+bool has_tokenizer(const fs::path& directory) {
+  std::error_code ignored;
+  return fs::exists(directory / "tokenizer.json", ignored) || fs::exists(directory / "tokenizer.model", ignored);
+}
+
+void copy_tokenizer(const fs::path& from, const fs::path& to) {
+  for (const std::string& name : kNames) {
+    if (name != kTemplate && name != kGeneration && fs::exists(from / name)) fs::copy_file(from / name, to / name);
+  }
+}
+
+// The base's settings, with every id that ends an answer.
+std::string generation_settings(const fs::path& base, const std::vector<int32_t>& stops) {
+  const fs::path file = base / kGeneration;
+  OrderedJson settings = OrderedJson::object();
+  if (fs::exists(file)) settings = OrderedJson::parse(read_text(file, kLargestSettings));
+  settings["eos_token_id"] = stops;
+  return settings.dump(2) + "\n";
+}
+
+}  // namespace
+
+MoreFiles text_files(const Recipe& recipe, const ModelConfig& base) {
+  return {kNames, [&recipe, &base](const fs::path& directory) {
+            copy_tokenizer(tokenizer_directory(recipe), directory);
+            const std::optional<ChatTemplate> chat = chat_template(recipe);
+            if (chat) write_text(directory / kTemplate, chat->text());
+            const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
+            write_text(directory / kGeneration,
+                       generation_settings(recipe.model.path, stop_ids(chat, tokenizer, base.eos)));
+          }};
+}
+
+bool take_tokenizer(Recipe& recipe, const fs::path& adapter) {
+  if (recipe.model.tokenizer || !has_tokenizer(adapter)) return false;
+  recipe.model.tokenizer = adapter.string();
+  return true;
+}
+
+}  // namespace drover
