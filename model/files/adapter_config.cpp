@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "kernels/base/json.h"
 #include "model/files/config_fields.h"
@@ -35,19 +36,53 @@ bool is_empty(const Json& value) {
   return value.is_null() || value == false || ((value.is_array() || value.is_object()) && value.empty());
 }
 
+// Read here or by parse_adapter_config; or of no effect on a finished adapter: where it comes from, how it was begun.
+const std::set<std::string> kKnown = {"peft_type",
+                                      "task_type",
+                                      "bias",
+                                      "init_lora_weights",
+                                      "r",
+                                      "lora_alpha",
+                                      "lora_dropout",
+                                      "use_rslora",
+                                      "target_modules",
+                                      "exclude_modules",
+                                      "layers_to_transform",
+                                      "layers_pattern",
+                                      "rank_pattern",
+                                      "alpha_pattern",
+                                      "base_model_name_or_path",
+                                      "auto_mapping",
+                                      "corda_config",
+                                      "ensure_weight_tying",
+                                      "eva_config",
+                                      "inference_mode",
+                                      "loftq_config",
+                                      "megatron_core",
+                                      "peft_version",
+                                      "qalora_group_size",
+                                      "revision",
+                                      "runtime_config"};
+
+// A setting that is switched on and that nothing here knows may change the arithmetic.
+void refuse_unknown(const ConfigFields& fields) {
+  for (const auto& [name, value] : fields.items()) {
+    if (kKnown.count(name) != 0 || is_empty(value)) continue;
+    fail(
+        Fault::bad_data,
+        "{} is {}: this kind of adapter, or a setting of another PEFT, is not supported. Where it does not change what "
+        "the adapter computes, take it out of the file",
+        fields.place(name), clipped(value.dump()));
+  }
+}
+
 // What changes the adapter's arithmetic or needs parameters that Drover does not have.
 void refuse_other_adapters(const ConfigFields& fields) {
   if (!fields.has("peft_type")) fail(Fault::bad_data, "{} is missing; allowed is \"LORA\"", fields.place("peft_type"));
   fields.allow_text("peft_type", "LORA");
   fields.allow_text("task_type", "CAUSAL_LM");
   fields.allow_text("bias", "none");
-  for (const char* name : {"use_dora", "lora_bias", "fan_in_fan_out", "use_qalora"}) fields.allow_false(name);
-  for (const char* name :
-       {"modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "megatron_config",
-        "alora_invocation_tokens", "arrow_config", "kasa_config", "use_bdlora", "velora_config", "monteclora_config"}) {
-    const Json* value = fields.find(name);
-    if (value != nullptr && !is_empty(*value)) fields.allow_null(name);
-  }
+  refuse_unknown(fields);
   if (const Json* init = fields.find("init_lora_weights")) {
     // The other initialisations change the base weights too, so the adapter does not belong to the model as published.
     if (!init->is_boolean() && *init != "gaussian" && *init != "eva" && *init != "orthogonal") {

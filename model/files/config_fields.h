@@ -18,6 +18,7 @@ class ConfigFields {
   const Json* find(const std::string& name) const;  // nothing where absent or null
   bool has(const std::string& name) const { return find(name) != nullptr; }
   ConfigFields object(const std::string& name) const;
+  auto items() const { return json_.items(); }
 
   // bad_data when missing without a default, of another type, or out of range.
   int64_t integer(const std::string& name, int64_t least, int64_t most, std::optional<int64_t> absent = {}) const;

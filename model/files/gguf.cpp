@@ -131,9 +131,8 @@ TensorInfo take_tensor(Cursor& in, const std::string& where, uint64_t alignment)
   }
   const uint32_t type = in.take<uint32_t>();
   if (!gguf_supported(type)) {
-    fail(Fault::bad_data,
-         "{}: {} is stored as {}; allowed are F32, F16, BF16, Q4_0, Q4_1 and Q8_0: take such a file of the model",
-         where, name, gguf_type_name(type));
+    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are {}: take such a file of the model", where, name,
+         gguf_type_name(type), gguf_types_read());
   }
   tensor.type = static_cast<GgufType>(type);
   const GgufBlock block = gguf_block(tensor.type);

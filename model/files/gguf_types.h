@@ -1,4 +1,4 @@
-// Number types of GGUF tensors: blocks of 32 weights with their scale, or plain numbers.
+// Number types of GGUF tensors: plain numbers, or blocks of 32 or 256 weights with their scales.
 #pragma once
 #include <string>
 
@@ -11,6 +11,8 @@ struct GgufBlock {
 };
 
 bool gguf_supported(uint32_t type);
+std::string gguf_types_read();  // "F32, F16, …"
+bool is_quantised(GgufType type);
 std::string gguf_type_name(uint32_t type);  // "Q4_K"; "type 77" where unknown
 GgufBlock gguf_block(GgufType type);
 

@@ -12,6 +12,7 @@
 #include "model/config.h"
 #include "model/files/gguf.h"
 #include "model/files/gguf_tokenizer.h"
+#include "model/files/gguf_types.h"
 #include "model/files/safetensors.h"
 #include "model/files/safetensors_writer.h"
 #include "model/files/staged_directory.h"
@@ -180,11 +181,49 @@ int64_t interleaved_row(int64_t row, int64_t head_dim) {
   return head * head_dim + within % half * 2 + within / half;
 }
 
-void write_weights(const GgufFile& file, const std::map<std::string, Source>& table, int64_t head_dim,
-                   const fs::path& path) {
+bool is_exact_in_bf16(const GgufTensor& tensor) {
+  std::vector<float> row(static_cast<size_t>(tensor.row_size()));
+  for (int64_t at = 0; at < tensor.size(); at += tensor.row_size()) {
+    dequantise(tensor, at, tensor.row_size(), row.data());
+    for (const float v : row) {
+      if (static_cast<float>(bf16(v)) != v) return false;
+    }
+  }
+  return true;
+}
+
+// What holds a tensor's numbers: fp16 stays, fp32 does where bf16 would round it. Quantised ones are rounded to bf16.
+StoredType stored_type_of(const GgufTensor& tensor) {
+  if (tensor.type == GgufType::f16) return StoredType::f16;
+  return tensor.type == GgufType::f32 && !is_exact_in_bf16(tensor) ? StoredType::f32 : StoredType::bf16;
+}
+
+void append(std::vector<char>& bytes, StoredType type, float value) {
+  const auto add = [&](const auto& number) {
+    const char* from = reinterpret_cast<const char*>(&number);
+    bytes.insert(bytes.end(), from, from + sizeof number);
+  };
+  if (type == StoredType::f32) return add(value);
+  add(type == StoredType::f16 ? half_of_float(value) : bf16(value).bits);
+}
+
+std::vector<TensorSpec> specs_of(const GgufFile& file, const std::map<std::string, Source>& table) {
   std::vector<TensorSpec> specs;
-  for (const auto& [name, source] : table) specs.push_back({name, StoredType::bf16, shape_of(source)});
-  SafetensorsWriter writer(path, std::move(specs));
+  size_t quantised = 0;
+  for (const auto& [name, source] : table) {
+    const GgufTensor& tensor = *file.find(source.name);
+    specs.push_back({name, stored_type_of(tensor), shape_of(source)});
+    quantised += is_quantised(tensor.type) ? 1 : 0;
+  }
+  if (quantised > 0)
+    log::info("{} of {} tensors are quantised; their weights are written in bf16, rounded once", quantised,
+              specs.size());
+  return specs;
+}
+
+void write_weights(const GgufFile& file, const std::map<std::string, Source>& table, int64_t head_dim,
+                   const std::vector<TensorSpec>& specs, const fs::path& path) {
+  SafetensorsWriter writer(path, specs);
   for (const TensorSpec& spec : writer.order()) {
     const Source& source = table.at(spec.name);
     const GgufTensor& tensor = *file.find(source.name);
@@ -192,13 +231,14 @@ void write_weights(const GgufFile& file, const std::map<std::string, Source>& ta
     const int64_t at_once =
         source.order == Rows::plain ? std::clamp<int64_t>((int64_t{1} << 20) / row_size, 1, rows) : 1;
     std::vector<float> values(static_cast<size_t>(at_once * row_size));
-    std::vector<bf16> rounded(values.size());
+    std::vector<char> bytes;
     for (int64_t row = 0; row < rows; row += at_once) {
       const int64_t count = std::min(at_once, rows - row) * row_size;
       const int64_t from = source.order == Rows::plain ? row : interleaved_row(row, head_dim);
       dequantise(tensor, from * row_size, count, values.data());
-      for (int64_t i = 0; i < count; ++i) rounded[static_cast<size_t>(i)] = bf16(values[static_cast<size_t>(i)]);
-      writer.write(spec.name, rounded.data(), count * 2);
+      bytes.clear();
+      for (int64_t i = 0; i < count; ++i) append(bytes, spec.dtype, values[static_cast<size_t>(i)]);
+      writer.write(spec.name, bytes.data(), static_cast<int64_t>(bytes.size()));
     }
     file.advise_done(tensor);
   }
@@ -232,15 +272,18 @@ bool import_gguf(const fs::path& file, const fs::path& directory) {
     return false;
   }
   StagedDirectory staged(directory);
-  const ModelConfig config = model_config(gguf);
+  ModelConfig config = model_config(gguf);
   const auto table = sources(config);
   check_tensors(gguf, table);
+  const std::vector<TensorSpec> specs = specs_of(gguf, table);
+  const auto is_half = [](const TensorSpec& spec) { return spec.dtype == StoredType::f16; };
+  if (std::any_of(specs.begin(), specs.end(), is_half)) config.storage_dtype = "float16";
   const TokenizerFiles tokenizer = gguf_tokenizer(gguf, config);
   write_text(staged.path() / "config.json", write_model_config(config));
   write_text(staged.path() / "tokenizer.json", tokenizer.tokenizer);
   write_text(staged.path() / "tokenizer_config.json", tokenizer.tokenizer_config);
   write_text(staged.path() / "generation_config.json", tokenizer.generation_config);
-  write_weights(gguf, table, config.head_dim, staged.path() / "model.safetensors");
+  write_weights(gguf, table, config.head_dim, specs, staged.path() / "model.safetensors");
   const OrderedJson record = {{"source", file.filename().string()},
                               {"sha256", sha256},
                               {"name", gguf.text("general.name", "")},

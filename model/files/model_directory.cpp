@@ -126,20 +126,29 @@ std::vector<std::string> ModelDirectory::files() const {
 }
 
 const SafetensorsFile& ModelDirectory::file(const std::string& name) {
-  auto& slot = open_[name];
-  if (slot == nullptr) {
-    auto opened = std::make_unique<SafetensorsFile>(path_ / name);
-    for (const StoredTensor& tensor : opened->tensors()) {
-      const auto indexed = file_of_.find(tensor.name);
-      if (indexed != file_of_.end() && indexed->second != name) {
-        open_.erase(name);
-        fail(Fault::bad_data, "{}: the tensor {} stands in two files, {} and {}; fetch the model again", path_.string(),
-             clipped(tensor.name), indexed->second, name);
-      }
-    }
-    slot = std::move(opened);
+  if (const auto& opened = open_[name]; opened != nullptr) return *opened;
+  open_[name] = std::make_unique<SafetensorsFile>(path_ / name);
+  try {
+    check_doubles(name);
+  } catch (const Error&) {
+    open_.erase(name);
+    throw;
   }
-  return *slot;
+  return *open_[name];
+}
+
+// A tensor may stand in a second file too, where the two are equal.
+void ModelDirectory::check_doubles(const std::string& name) {
+  for (const StoredTensor& tensor : open_.at(name)->tensors()) {
+    const auto indexed = file_of_.find(tensor.name);
+    if (indexed == file_of_.end() || indexed->second == name) continue;
+    const StoredTensor* other = file(indexed->second).find(tensor.name);
+    if (other != nullptr && other->dtype == tensor.dtype && other->shape == tensor.shape &&
+        std::ranges::equal(other->bytes, tensor.bytes))
+      continue;
+    fail(Fault::bad_data, "{}: the tensor {} stands in two files, {} and {}, and they differ; fetch the model again",
+         path_.string(), clipped(tensor.name), indexed->second, name);
+  }
 }
 
 const StoredTensor& ModelDirectory::tensor(const std::string& name) {

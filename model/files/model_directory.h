@@ -63,6 +63,7 @@ class ModelDirectory {
   void find_weights();
   void read_index(const fs::path& index);
   const SafetensorsFile& file(const std::string& name);
+  void check_doubles(const std::string& name);
   const StoredTensor& tensor(const std::string& name);
 
   fs::path path_;

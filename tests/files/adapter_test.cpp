@@ -75,6 +75,8 @@ TEST(AdapterConfig, RefusesByName) {
       {R"("layer_replication": [[0, 4]])", "layer_replication"},
       {R"("fan_in_fan_out": true)", "fan_in_fan_out"},
       {R"("use_qalora": true)", "use_qalora"},
+      {R"("future_scale": 2)", "future_scale is 2"},
+      {R"("use_magic": true)", "use_magic is true"},
       {R"("alora_invocation_tokens": [1])", "alora_invocation_tokens"},
       {R"("init_lora_weights": "pissa")", "init_lora_weights"},
       {R"("task_type": "SEQ_CLS")", "task_type"},

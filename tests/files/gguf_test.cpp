@@ -59,6 +59,26 @@ TEST(Gguf, DequantisesEveryType) {
   }
 }
 
+TEST(Gguf, ReadsBlocksAsTheGgufPackageDoes) {
+  const nlohmann::json golden =
+      nlohmann::json::parse(read_text(fs::path(DROVER_SOURCE_DIR) / "tests" / "golden" / "gguf_blocks.json"));
+  EXPECT_EQ(golden.size(), 8u);
+  for (const auto& [name, block] : golden.items()) {
+    const std::string hex = block["bytes"];
+    std::string bytes;
+    for (size_t i = 0; i < hex.size(); i += 2) bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+    const std::vector<float> expected = block["values"];
+    GgufText text;
+    text.tensor("x", {static_cast<uint64_t>(expected.size())}, block["type"], bytes);
+    ScratchDirectory dir;
+    write_text(dir / "x", text.finished(3));
+    const GgufFile file(dir / "x");
+    std::vector<float> values(expected.size());
+    dequantise(*file.find("x"), 0, static_cast<int64_t>(values.size()), values.data());
+    EXPECT_EQ(values, expected) << name;
+  }
+}
+
 TEST(Gguf, RefusesEveryBrokenRule) {
   expect_refused("", {"not a GGUF file"});
   expect_refused("PK\3\4 a zip", {"not a GGUF file"});
@@ -91,7 +111,7 @@ TEST(Gguf, RefusesEveryBrokenRule) {
     text.tensor("blk.0.ffn_up.weight", std::move(shape), type, bytes);
     return text.finished();
   };
-  expect_refused(with_tensor({256}, 12, std::string(144, 'x')), {"blk.0.ffn_up.weight", "Q4_K", "Q8_0"});
+  expect_refused(with_tensor({256}, 10, std::string(84, 'x')), {"blk.0.ffn_up.weight", "Q2_K", "Q8_0, Q4_K"});
   expect_refused(with_tensor({256}, 77, ""), {"type 77"});
   expect_refused(with_tensor({uint64_t{1} << 40, uint64_t{1} << 40}, 0, ""), {"impossible shape"});
   expect_refused(with_tensor({uint64_t{1} << 63, 2}, 0, ""), {"impossible shape"});
@@ -163,8 +183,26 @@ TEST(ImportGguf, RestoresRowsAndConfig) {
   EXPECT_THAT(first_column("model.layers.0.self_attn.q_proj.weight"),
               testing::ElementsAre(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
   EXPECT_THAT(first_column("model.layers.0.self_attn.v_proj.weight"), testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
-  const auto norm = first_column("model.norm.weight");
-  EXPECT_EQ(norm[1], static_cast<float>(bf16(1.01f)));
+}
+
+TEST(ImportGguf, RoundsOnlyWhatIsQuantised) {
+  ScratchDirectory dir;
+  GgufText text = tiny_llama("smollm");
+  std::string halves;
+  for (uint16_t i = 0; i < 80; ++i) halves += bytes_of(static_cast<uint16_t>(0x3c00 + i));  // 1 + i/1024
+  text.tensor("output.weight", {8, 10}, 1, halves);
+  write_text(dir / "m.gguf", text.finished());
+  import_gguf(dir / "m.gguf", dir / "out");
+  ModelDirectory model(dir / "out");
+  EXPECT_EQ(model.dtype("lm_head.weight"), StoredType::f16);
+  EXPECT_EQ(model.config().storage_dtype, "float16");
+  std::vector<float> head(80), norm(8);
+  model.read("lm_head.weight", 0, 10, 0, 8, DType::f32, head.data());
+  for (size_t i = 0; i < head.size(); ++i) EXPECT_EQ(head[i], 1 + static_cast<float>(i) / 1024);
+  EXPECT_EQ(model.dtype("model.norm.weight"), StoredType::f32);  // bf16 would round 1.01
+  model.read("model.norm.weight", 0, 8, 0, 1, DType::f32, norm.data());
+  EXPECT_EQ(norm[1], 1.01f);
+  EXPECT_EQ(model.dtype("model.embed_tokens.weight"), StoredType::bf16);  // it would not
 }
 
 TEST(ImportGguf, WritesTokenizers) {

@@ -126,6 +126,25 @@ TEST(ModelDirectory, RefusesBadIndices) {
   expect_error(Fault::bad_data, {"index says", "b.safetensors"}, [&] { model.shape("v"); });
 }
 
+TEST(ModelDirectory, ATensorInTwoFilesIsOneWhereTheyAreEqual) {
+  const auto open = [](float v_in_b, std::vector<int64_t> shape) {
+    ScratchDirectory dir;
+    write_text(dir / "config.json", write_model_config(small_config()));
+    write_index(dir.path(), "\"w\":\"a.safetensors\",\"v\":\"b.safetensors\"");
+    write_safetensors(dir / "a.safetensors",
+                      {{{"w", StoredType::f32, {2}}, {1, 2}}, {{"v", StoredType::f32, {2}}, {3, 4}}});
+    write_safetensors(dir / "b.safetensors",
+                      {{{"w", StoredType::f32, {2}}, {1, 2}}, {{"v", StoredType::f32, shape}, {3, v_in_b}}});
+    ModelDirectory model(dir.path());
+    EXPECT_EQ(model.shape("w"), std::vector<int64_t>{2});
+    EXPECT_EQ(model.shape("v"), std::vector<int64_t>{2});
+  };
+  open(4, {2});
+  expect_error(Fault::bad_data, {"v stands in two files, b.safetensors and a.safetensors, and they differ"},
+               [&] { open(5, {2}); });
+  expect_error(Fault::bad_data, {"v stands in two files", "they differ"}, [&] { open(4, {2, 1}); });
+}
+
 TEST(ModelDirectory, FingerprintsSeeHeaderAndDataOfTheFilesAskedFor) {
   ScratchDirectory dir;
   write_text(dir / "config.json", write_model_config(small_config()));
