@@ -171,7 +171,15 @@ std::string show(const Document& document, const Tokenizer& tokenizer, const std
   for (size_t i = 0; i < document.ids.size();) {
     size_t end = i;
     while (end < document.ids.size() && (document.trained[end] != 0) == (document.trained[i] != 0)) ++end;
-    const std::string part = tokenizer.decode(document.ids.subspan(i, end - i), false);
+    std::string part;
+    for (size_t at = i; at < end;) {
+      size_t next = at + 1;
+      const bool control = tokenizer.is_special(document.ids[at]);
+      while (!control && next < end && !tokenizer.is_special(document.ids[next])) ++next;
+      const std::string words = tokenizer.decode(document.ids.subspan(at, next - at), false);
+      part += control ? "⟨" + words + "⟩" : words;
+      at = next;
+    }
     text += document.trained[i] != 0 ? open_mark + part + close_mark : part;
     i = end;
   }

@@ -45,7 +45,8 @@ std::string store_identity(const PrepareSettings& settings, const Tokenizer& tok
 // there is none; io when a source changes while it is read; bad_recipe for a dialog where no chat template is known.
 TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report);
 
-// A document as people read it, its trained tokens between the two marks.
+// A document as people read it, its trained tokens between the two marks and every control token in ⟨ ⟩, apart from
+// text that spells one.
 std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark,
                  const std::string& close_mark);
 

@@ -1,9 +1,11 @@
 // drover prepare: a recipe's data as tokens, and how the first document is trained.
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "data/statistics.h"
 #include "launch/verbs/arguments.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
@@ -15,6 +17,30 @@ namespace {
 
 using nlohmann::ordered_json;
 
+// Data may be prepared where only the tokenizer is.
+std::vector<int32_t> eos_of(const fs::path& model) {
+  return fs::exists(model / "config.json") ? read_model_config(model).eos : std::vector<int32_t>{};
+}
+
+// The documents' lengths as bars, how full the rows are and how the answers end.
+std::string report(const StoreStatistics& s) {
+  constexpr int64_t kWidest = 40;
+  std::string text =
+      fmt::format("Lengths in tokens: shortest {}, median {}, longest {}\n", s.shortest, s.median, s.longest);
+  const int64_t most = std::max<int64_t>(1, *std::ranges::max_element(s.lengths));
+  for (size_t i = 0; i < s.lengths.size(); ++i) {
+    if (s.lengths[i] == 0) continue;
+    std::string bar;
+    for (int64_t n = (s.lengths[i] * kWidest + most - 1) / most; n > 0; --n) bar += "▇";
+    text += fmt::format("  {:>7} to {:>7}  {} {}\n", int64_t{1} << i, (int64_t{2} << i) - 1, bar, s.lengths[i]);
+  }
+  text += fmt::format("Rows are {:.1f} % full\n", 100 * s.filled);
+  text += fmt::format("Answers: {}, {:.1f} % of them end in a trained token that ends an answer\n", s.answers,
+                      100.0 * static_cast<double>(s.ended) / static_cast<double>(std::max<int64_t>(1, s.answers)));
+  if (s.ended == 0) text += "warning: no answer ends in one: a model that is trained on this does not learn to stop\n";
+  return text;
+}
+
 Exit run(const RecipeArguments& a) {
   const ReadRecipe read = read_run_recipe(a);
   const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(read.recipe));
@@ -23,18 +49,26 @@ Exit run(const RecipeArguments& a) {
   const bool colour = isatty(STDOUT_FILENO) != 0;
   const std::optional<ChatTemplate> chat = chat_template(read.recipe);
   const std::string template_name = chat ? chat->name() : "none";
+  const StoreStatistics s =
+      statistics(data.train, read.recipe.data.max_length, stop_ids(chat, tokenizer, eos_of(read.recipe.model.path)));
   if (a.json) {
     std::cout << ordered_json{{"template", template_name},
                               {"documents", data.train.documents()},
                               {"rows", data.train.rows()},
                               {"tokens", data.train.tokens()},
-                              {"trained_tokens", data.train.trained_tokens(0, data.train.documents())}}
+                              {"trained_tokens", data.train.trained_tokens(0, data.train.documents())},
+                              {"lengths", {{"shortest", s.shortest}, {"median", s.median}, {"longest", s.longest}}},
+                              {"length_histogram", s.lengths},
+                              {"filled", s.filled},
+                              {"answers", s.answers},
+                              {"answers_that_end", s.ended}}
                      .dump()
               << '\n';
     return Exit::done;
   }
-  std::cout << "Chat template: " << template_name << "\nThe first document, its trained tokens "
-            << (colour ? "coloured" : "in [[ ]]") << ":\n"
+  std::cout << "Chat template: " << template_name << '\n'
+            << report(s) << "The first document, its trained tokens " << (colour ? "coloured" : "in [[ ]]")
+            << ", control tokens in ⟨ ⟩:\n"
             << show(data.train.document(0), tokenizer, colour ? "\033[32m" : "[[", colour ? "\033[0m" : "]]") << '\n';
   return Exit::done;
 }

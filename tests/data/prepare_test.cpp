@@ -216,7 +216,7 @@ TEST_F(Prepare, ASampleShowsItsTrainedTokens) {
   const TokenStore store =
       prepared(R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "é"}]})");
   EXPECT_EQ(show(store.document(0), tokenizer, "[[", "]]"),
-            "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[[é<|im_end|>]]\n");
+            "⟨<|im_start|>⟩user\nq⟨<|im_end|>⟩\n⟨<|im_start|>⟩assistant\n[[é⟨<|im_end|>⟩]]\n");
 }
 
 // What a row says of its weight, of turns that are not to be learnt and of calls is obeyed, or refused.

@@ -477,7 +477,9 @@ class Using(Case):
         for rank in plan["ranks"]:
             parts = ("weights_bytes", "adapter_bytes", "optimizer_bytes", "saved_bytes", "scratch_bytes")
             self.assertEqual(rank["total_bytes"], sum(rank[p] for p in parts))
-        self.assertIn("[[", run("prepare", self.recipe, f"output.dir={self.home}/runs/prepared", check=0).stdout)
+        prepared = run("prepare", self.recipe, f"output.dir={self.home}/runs/prepared", check=0).stdout
+        for part in ("[[", "⟨<|im_end|>⟩]]", "Lengths in tokens", "▇", "% full", "Answers: 40, 100.0 % of them end"):
+            self.assertIn(part, prepared)
         for path in (self.model, self.plain / "adapter", self.plain / "step-8", self.plain / "data" / "train.h5"):
             self.assertIn("kind", json.loads(run("inspect", path, "--json", check=0).stdout))
         self.assertTrue(json.loads(run("doctor", "--json", check=0).stdout)["ready"])
