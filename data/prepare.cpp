@@ -9,7 +9,7 @@ namespace drover {
 
 std::string store_identity(const PrepareSettings& s, const Tokenizer& tokenizer) {
   std::string text = fmt::format(
-      "rows 2\ntokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows "
+      "rows 3\ntokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows "
       "{}\n",
       tokenizer.fingerprint(), s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length,
       s.packing, static_cast<int>(s.bad_rows), s.whole_rows);
@@ -88,10 +88,7 @@ class Preparer {
   }
 
   void add_text(const std::string& text, float weight) {
-    std::vector<int32_t> ids;
-    if (tokenizer_.adds_bos() && tokenizer_.bos()) ids.push_back(*tokenizer_.bos());
-    const std::vector<int32_t> words = tokenizer_.encode(text);
-    ids.insert(ids.end(), words.begin(), words.end());
+    const std::vector<int32_t> ids = tokenizer_.encode_document(text);
     if (settings_.whole_rows) return keep_whole(ids, std::vector<uint8_t>(ids.size(), 1), weight);
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (ids.size() > limit) ++report_.split;
@@ -167,11 +164,14 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
 
 std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark,
                  const std::string& close_mark) {
+  StreamDecoder stream(tokenizer, false);
   std::string text;
   for (size_t i = 0; i < document.ids.size();) {
     size_t end = i;
-    while (end < document.ids.size() && (document.trained[end] != 0) == (document.trained[i] != 0)) ++end;
-    const std::string part = tokenizer.decode(document.ids.subspan(i, end - i), false);
+    std::string part;
+    while (end < document.ids.size() && (document.trained[end] != 0) == (document.trained[i] != 0))
+      part += stream.push(document.ids[end++]);
+    part += stream.finish();
     text += document.trained[i] != 0 ? open_mark + part + close_mark : part;
     i = end;
   }
