@@ -9,49 +9,53 @@ namespace drover {
 
 namespace {
 
-// Collects control tokens and text. What lies between two control tokens is encoded as one piece, as the tokenizer sees
-// it in the rendered string.
+// Collects the text with its control tokens, which is encoded as one: a control token may take white space next to it,
+// and some tokenizers write what follows one otherwise than the beginning of a text.
 class Writer {
  public:
   explicit Writer(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
   void control(const std::string& spelling, bool trained = false) {
-    flush();
-    const auto id = tokenizer_.special(spelling);
-    if (!id) {
+    end_piece();
+    if (!tokenizer_.special(spelling)) {
       fail(Fault::bad_data,
            "the tokenizer has no special token {}, which the chat template needs; set data.template to the one that "
            "this model was trained with",
            spelling);
     }
-    out_.ids.push_back(*id);
-    out_.trained.push_back(trained);
+    written_.push_back({text_.size(), text_.size() + spelling.size()});
+    if (trained) trained_.push_back(written_.back());
+    text_ += spelling;
   }
   // From the first trained text on, all of a piece is trained, and so is a token that reaches into it.
   void text(std::string_view words, bool trained = false) {
-    if (trained && !trained_from_) trained_from_ = piece_.size();
-    piece_ += words;
+    if (trained && !trained_from_) trained_from_ = text_.size();
+    text_ += words;
   }
   Rendered finish() {
-    flush();
-    return std::move(out_);
+    end_piece();
+    Rendered out;
+    std::vector<size_t> begins;
+    out.ids = tokenizer_.encode_rendered(text_, written_, begins);
+    out.trained.resize(out.ids.size());
+    auto range = trained_.begin();
+    for (size_t i = 0; i < out.ids.size(); ++i) {
+      const size_t end = i + 1 < begins.size() ? begins[i + 1] : text_.size();
+      while (range != trained_.end() && range->end <= begins[i]) ++range;
+      out.trained[i] = range != trained_.end() && end > range->begin;
+    }
+    return out;
   }
 
  private:
-  void flush() {
-    std::vector<size_t> begins;
-    const std::vector<int32_t> ids = tokenizer_.encode(piece_, &begins);
-    for (size_t i = 0; i < ids.size(); ++i) {
-      const size_t end = i + 1 < ids.size() ? begins[i + 1] : piece_.size();
-      out_.ids.push_back(ids[i]);
-      out_.trained.push_back(trained_from_ && end > *trained_from_);
-    }
-    piece_.clear();
+  void end_piece() {
+    if (trained_from_ && *trained_from_ < text_.size()) trained_.push_back({*trained_from_, text_.size()});
     trained_from_.reset();
   }
   const Tokenizer& tokenizer_;
-  Rendered out_;
-  std::string piece_;
+  std::string text_;
+  std::vector<Tokenizer::Range> written_;  // control tokens
+  std::vector<Tokenizer::Range> trained_;
   std::optional<size_t> trained_from_;
 };
 

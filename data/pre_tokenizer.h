@@ -1,9 +1,10 @@
 // Cuts text into the pieces that BPE works on, by regular expressions run by PCRE2.
 #pragma once
-#include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
+#include "data/text_pattern.h"
 #include "kernels/base/unicode.h"
 
 namespace drover {
@@ -17,16 +18,13 @@ class PreTokenizer {
     gpt2,
   };
   explicit PreTokenizer(Kind kind);
-  ~PreTokenizer();
-  PreTokenizer(PreTokenizer&&) noexcept;
-  PreTokenizer& operator=(PreTokenizer&&) noexcept;
 
   // The pieces of `text`, in order; together they are the text. Expects valid UTF-8.
   std::vector<std::string_view> split(std::string_view text) const;
 
  private:
-  class Pattern;
-  std::unique_ptr<Pattern> pattern_, digits_;  // digits_ only where digits are split off first
+  TextPattern pattern_;
+  std::optional<TextPattern> digits_;  // only where digits are split off first
 };
 
 }  // namespace drover

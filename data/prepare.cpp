@@ -9,7 +9,7 @@ namespace drover {
 
 std::string store_identity(const PrepareSettings& s, const Tokenizer& tokenizer) {
   std::string text = fmt::format(
-      "rows 2\ntokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows "
+      "rows 3\ntokenizer {}\ntemplate {}\ndate {}\ntrain_on {}\nmax_length {}\npacking {}\nbad_rows {}\nwhole_rows "
       "{}\n",
       tokenizer.fingerprint(), s.chat ? s.chat->name() : "none", s.date, static_cast<int>(s.train_on), s.max_length,
       s.packing, static_cast<int>(s.bad_rows), s.whole_rows);
@@ -88,10 +88,7 @@ class Preparer {
   }
 
   void add_text(const std::string& text, float weight) {
-    std::vector<int32_t> ids;
-    if (tokenizer_.adds_bos() && tokenizer_.bos()) ids.push_back(*tokenizer_.bos());
-    const std::vector<int32_t> words = tokenizer_.encode(text);
-    ids.insert(ids.end(), words.begin(), words.end());
+    const std::vector<int32_t> ids = tokenizer_.encode_document(text);
     if (settings_.whole_rows) return keep_whole(ids, std::vector<uint8_t>(ids.size(), 1), weight);
     const size_t limit = static_cast<size_t>(settings_.max_length);
     if (ids.size() > limit) ++report_.split;
@@ -167,19 +164,19 @@ TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, 
 
 std::string show(const Document& document, const Tokenizer& tokenizer, const std::string& open_mark,
                  const std::string& close_mark) {
+  StreamDecoder stream(tokenizer, false);
   std::string text;
   for (size_t i = 0; i < document.ids.size();) {
     size_t end = i;
-    while (end < document.ids.size() && (document.trained[end] != 0) == (document.trained[i] != 0)) ++end;
     std::string part;
-    for (size_t at = i; at < end;) {
-      size_t next = at + 1;
-      const bool control = tokenizer.is_special(document.ids[at]);
-      while (!control && next < end && !tokenizer.is_special(document.ids[next])) ++next;
-      const std::string words = tokenizer.decode(document.ids.subspan(at, next - at), false);
-      part += control ? "⟨" + words + "⟩" : words;
-      at = next;
+    for (; end < document.ids.size() && (document.trained[end] != 0) == (document.trained[i] != 0); ++end) {
+      const int32_t id = document.ids[end];
+      const bool control = tokenizer.is_special(id);
+      if (control) part += stream.finish() + "⟨";
+      part += stream.push(id);
+      if (control) part += stream.finish() + "⟩";
     }
+    part += stream.finish();
     text += document.trained[i] != 0 ? open_mark + part + close_mark : part;
     i = end;
   }

@@ -36,12 +36,9 @@ std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer
       throw Error(error.fault(), fmt::format("{}: {}", prompt.where, error.what()));
     }
   }
-  std::vector<int32_t> ids;
-  if (tokenizer.adds_bos() && tokenizer.bos()) ids.push_back(*tokenizer.bos());
   std::string text;
   for (const Message& m : prompt.dialog) text += (&m == &prompt.dialog.front() ? "" : "\n\n") + m.content;
-  const std::vector<int32_t> words = tokenizer.encode(text);
-  ids.insert(ids.end(), words.begin(), words.end());
+  std::vector<int32_t> ids = tokenizer.encode_document(text);
   if (ids.empty()) fail(Fault::bad_data, "{}: the prompt has no tokens; give it some text", prompt.where);
   return ids;
 }

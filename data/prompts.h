@@ -25,9 +25,9 @@ enum class PromptRows : uint8_t { good, good_and_failed, all };
 // where the file has no row.
 std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows = PromptRows::good);
 
-// The ids of a prompt: through the chat template, or without one its plain text (behind a BOS where the tokenizer adds
-// it; blank lines between messages). bad_data naming the prompt's place for one without tokens, or that the template
-// does not take.
+// The ids of a prompt: through the chat template, or without one its plain text (blank lines between messages) in the
+// frame that the tokenizer puts around a text. As transformers' tokenizer(text) does, that ends with an EOS where the
+// post_processor says so. bad_data naming the prompt's place for one without tokens, or that the template does not take.
 std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer,
                                 const std::optional<ChatTemplate>& chat, const std::string& date);
 

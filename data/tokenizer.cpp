@@ -1,10 +1,8 @@
 #include "data/tokenizer.h"
 
-#include <algorithm>
-
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
-#include "kernels/base/json.h"
+#include "kernels/base/unicode.h"
 
 namespace drover {
 
@@ -25,7 +23,7 @@ Tokenizer Tokenizer::open(const fs::path& directory) {
          directory.string());
   }
   const fs::path with_json = directory / "tokenizer.json", with_ranks = directory / "tokenizer.model",
-                 config = directory / "tokenizer_config.json";
+                 config_file = directory / "tokenizer_config.json";
   if (!fs::exists(with_json) && !fs::exists(with_ranks)) {
     fail(Fault::missing_input,
          "{} holds neither tokenizer.json nor tokenizer.model; copy the model's tokenizer there or set model.tokenizer",
@@ -34,18 +32,13 @@ Tokenizer Tokenizer::open(const fs::path& directory) {
   const bool json = fs::exists(with_json);
   const fs::path file = json ? with_json : with_ranks;
   const std::string text = read_text(file, kLargestFileBytes);
-  Tokenizer tokenizer(json ? read_json(file, text) : read_ranks(file, text));
+  Config config;
   std::string config_text;
-  if (fs::exists(config)) {
-    config_text = read_text(config, kLargestFileBytes);
-    tokenizer.read_config(config, config_text);
+  if (fs::exists(config_file)) {
+    config_text = read_text(config_file, kLargestFileBytes);
+    config = read_config(config_file, config_text);
   }
-  if (tokenizer.adds_bos_ && !tokenizer.bos_) {
-    fail(Fault::bad_data,
-         "{}: text is to begin with a BOS token, but no file names one; set bos_token in tokenizer_config.json to a "
-         "special token",
-         file.string());
-  }
+  Tokenizer tokenizer(json ? read_json(file, text, config) : read_ranks(file, text, config));
   Sha256 hash;
   hash.update(text.data(), text.size());
   hash.update(config_text.data(), config_text.size());
@@ -53,50 +46,26 @@ Tokenizer Tokenizer::open(const fs::path& directory) {
   return tokenizer;
 }
 
-Tokenizer::Tokenizer(const Definition& d)
-    : bpe_(d.tokens, d.merges, d.whole_first), pre_(d.kind), adds_bos_(d.adds_bos), bos_(d.bos), eos_(d.eos) {
-  size_t size = 0;
-  for (const auto& [bytes, id] : d.tokens) size = std::max(size, static_cast<size_t>(id) + 1);
-  for (const Added& a : d.added) size = std::max(size, static_cast<size_t>(a.id) + 1);
-  bytes_.resize(size);
-  for (const auto& [bytes, id] : d.tokens) bytes_[static_cast<size_t>(id)] = bytes;
-  for (const Added& a : d.added) {
-    bytes_[static_cast<size_t>(a.id)] = a.spelling;
-    const size_t first = static_cast<unsigned char>(a.spelling.front());
-    all_[a.normalized][first].push_back(a);
+Tokenizer::Tokenizer(Definition d)
+    : words_(std::move(d.words)),
+      texts_(std::move(d.texts)),
+      bos_(d.bos),
+      eos_(d.eos),
+      unknown_(d.unknown),
+      before_(std::move(d.before)),
+      after_(std::move(d.after)) {
+  for (const AddedToken& a : d.added) {
     if (a.special) {
       special_by_id_[a.id] = a.spelling;
       special_by_spelling_[a.spelling] = a.id;
-    } else {
-      ordinary_[a.normalized][first].push_back(a);
     }
-  }
-  for (Rounds* rounds : {&ordinary_, &all_}) {
-    for (AddedByFirstByte& table : *rounds) {
-      for (std::vector<Added>& same : table) {
-        std::sort(same.begin(), same.end(),
-                  [](const Added& a, const Added& b) { return a.spelling.size() > b.spelling.size(); });
-      }
+    const std::optional<Normalized> normalized = a.normalized ? words_->normalized({a.spelling}) : std::nullopt;
+    if (!normalized) {
+      rounds_[a.normalized].add(a, a.spelling);
+    } else if (!normalized->text.empty()) {
+      rounds_[1].add(a, normalized->text);
+      texts_.set(a.id, normalized->text);  // as Hugging Face's prints it
     }
-  }
-}
-
-void Tokenizer::read_config(const fs::path& file, const std::string& text) {
-  try {
-    const Json config = parse_json(text, file.string());
-    if (!config.is_object())
-      fail(Fault::bad_data, "{} is not a tokenizer's configuration: it is no JSON object", file.string());
-    const auto token = [&](const char* key, std::optional<int32_t> otherwise) {
-      if (!config.contains(key) || config[key].is_null()) return otherwise;
-      const Json& value = config[key];
-      return special(value.is_object() ? value.at("content").get<std::string>() : value.get<std::string>());
-    };
-    bos_ = token("bos_token", bos_);
-    eos_ = token("eos_token", eos_);
-    if (config.contains("add_bos_token") && !config["add_bos_token"].is_null())
-      adds_bos_ = config["add_bos_token"].get<bool>();
-  } catch (const Json::exception& error) {
-    fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", file.string(), error.what());
   }
 }
 
@@ -106,56 +75,52 @@ std::optional<int32_t> Tokenizer::special(const std::string& spelling) const {
   return found->second;
 }
 
-const std::string& Tokenizer::raw_bytes(int32_t id) const {
-  static const std::string nothing;
-  return id < 0 || id >= vocab_size() ? nothing : bytes_[static_cast<size_t>(id)];
-}
-
-void Tokenizer::encode_plain(std::string_view text, size_t offset, const Output& out) const {
-  for (std::string_view piece : pre_.split(text)) {
-    bpe_.encode(piece, out.ids, out.begins, offset);
-    offset += piece.size();
-  }
-}
-
-void Tokenizer::encode_around(const Rounds& rounds, size_t round, std::string_view text, size_t offset,
-                              const Output& out) const {
-  if (round == rounds.size()) return encode_plain(text, offset, out);
-  const auto allowed = [&](size_t begin, size_t end) {
+void Tokenizer::encode_around(size_t round, const Stretch& stretch, const Output& out) const {
+  if (stretch.text.empty()) return;
+  if (round == std::size(rounds_)) return words_->encode(stretch, out.ids, out.begins);
+  const std::optional<Normalized> normalized = round == 1 ? words_->normalized(stretch) : std::nullopt;
+  const Stretch here = normalized ? Stretch{normalized->text, normalized->origins.data()} : stretch;
+  // Where a token's spelling begins: a mark that the normalizer made of nothing, or of a space, is not its own.
+  const auto spelled = [&](const AddedTokens::Found& found) {
+    const size_t more = found.end - found.begin;
+    const size_t own = found.token->spelling.size();
+    return here.origin(normalized && more > own ? found.end - own : found.begin);
+  };
+  const auto may_stand = [&](const AddedTokens::Found& found) {
+    if (!found.token->special || out.specials != Output::Specials::within) return true;
+    const size_t begin = spelled(found), end = here.origin(found.end - 1) + 1;
     const auto range = std::ranges::upper_bound(out.written, begin, {}, &Range::end);  // the first that ends behind it
     return range != out.written.end() && range->begin <= begin && end <= range->end;
   };
-  size_t plain = 0;
-  for (size_t at = 0; at < text.size();) {
-    const std::vector<Added>& candidates = rounds[round][static_cast<unsigned char>(text[at])];
-    const auto found = std::find_if(candidates.begin(), candidates.end(), [&](const Added& a) {
-      return text.substr(at).starts_with(a.spelling) &&
-             (!a.special || !out.limited || allowed(offset + at, offset + at + a.spelling.size()));
-    });
-    if (found == candidates.end()) {
-      ++at;
-      continue;
-    }
-    encode_around(rounds, round + 1, text.substr(plain, at - plain), offset + plain, out);
-    out.ids.push_back(found->id);
-    if (out.begins) out.begins->push_back(offset + at);
-    plain = at += found->spelling.size();
-  }
-  encode_around(rounds, round + 1, text.substr(plain), offset + plain, out);
+  const auto passes = [&](const AddedToken& token) { return !token.special || out.specials != Output::Specials::text; };
+  const auto between = [&](size_t begin, size_t end) { encode_around(round + 1, here.part(begin, end), out); };
+  const auto on_found = [&](const AddedTokens::Found& found) {
+    out.ids.push_back(found.token->id);
+    if (out.begins) out.begins->push_back(spelled(found));
+  };
+  rounds_[round].split(here.text, may_stand, passes, between, on_found);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, std::vector<size_t>* begins) const {
   check_utf8(text);
   std::vector<int32_t> ids;
   if (begins) begins->clear();
-  encode_around(ordinary_, 0, text, 0, {ids, begins});
+  encode_around(0, {text}, {ids, begins});
   return ids;
 }
 
 std::vector<int32_t> Tokenizer::encode_special(std::string_view text) const {
   check_utf8(text);
   std::vector<int32_t> ids;
-  encode_around(all_, 0, text, 0, {ids, nullptr});
+  encode_around(0, {text}, {ids, nullptr, Output::Specials::everywhere});
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_document(std::string_view text) const {
+  const std::vector<int32_t> words = encode(text);
+  std::vector<int32_t> ids = before_;
+  ids.insert(ids.end(), words.begin(), words.end());
+  ids.insert(ids.end(), after_.begin(), after_.end());
   return ids;
 }
 
@@ -164,30 +129,17 @@ std::vector<int32_t> Tokenizer::encode_rendered(std::string_view text, std::span
   check_utf8(text);
   std::vector<int32_t> ids;
   begins.clear();
-  encode_around(all_, 0, text, 0, {ids, &begins, written, true});
+  encode_around(0, {text}, {ids, &begins, Output::Specials::within, written});
   return ids;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
-  std::string bytes;
+  TextBuilder text(texts_, true);
+  std::string whole;
   for (int32_t id : ids) {
-    if (!skip_special || !is_special(id)) bytes += raw_bytes(id);
+    if (!skip_special || !is_special(id)) whole += text.push(id);
   }
-  return repair_utf8(bytes);
-}
-
-std::string StreamDecoder::push(int32_t id) {
-  if (!tokenizer_.is_special(id)) pending_ += tokenizer_.raw_bytes(id);
-  const size_t certain = pending_.size() - unfinished_utf8(pending_);
-  const std::string text = repair_utf8(std::string_view(pending_).substr(0, certain));
-  pending_.erase(0, certain);
-  return text;
-}
-
-std::string StreamDecoder::finish() {
-  const std::string text = repair_utf8(pending_);
-  pending_.clear();
-  return text;
+  return whole + text.finish();
 }
 
 }  // namespace drover

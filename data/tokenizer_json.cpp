@@ -1,7 +1,8 @@
-// Reads Hugging Face's tokenizer.json, as far as it describes byte-level BPE with a pre-tokenizer that is known here.
+// Reads Hugging Face's tokenizer.json, as the tokenizers of 0.13 to 0.23 write it: BPE over bytes or over characters.
 #include <set>
 
 #include "data/tokenizer.h"
+#include "data/tokenizer_parts.h"
 #include "kernels/base/json.h"
 
 namespace drover {
@@ -12,8 +13,6 @@ using json = Json;
 
 constexpr int64_t kLargestVocabulary = int64_t{1} << 24;
 constexpr size_t kMostUnusedIds = size_t{1} << 20;  // a table of all ids is kept
-constexpr const char* kLlama3Split =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 // GPT-2's printable stand-ins: every byte is one character of a token's spelling.
 const std::unordered_map<std::string, char>& byte_of_character() {
@@ -46,56 +45,8 @@ std::optional<std::string> bytes_of(const std::string& spelling) {
   return bytes;
 }
 
-[[noreturn]] void unsupported(const fs::path& file, const std::string& what) {
-  fail(Fault::bad_data,
-       "{}: {} is not supported; Drover reads byte-level BPE with the pre-tokenizer of Llama 3, SmolLM2 or GPT-2",
-       file.string(), what);
-}
-
 bool given(const json& object, const char* key) { return object.contains(key) && !object[key].is_null(); }
-
-PreTokenizer::Kind kind_of(const json& pre, const fs::path& file) {
-  if (!pre.is_object()) unsupported(file, "a missing pre_tokenizer");
-  const json steps = pre.value("type", "") == "Sequence" ? pre.at("pretokenizers") : json::array({pre});
-  std::string shape;
-  for (const json& step : steps) {
-    const std::string type = step.at("type").get<std::string>();
-    if (type == "ByteLevel") {
-      if (step.value("add_prefix_space", true)) unsupported(file, "the pre_tokenizer ByteLevel with add_prefix_space");
-      shape += step.value("use_regex", true) ? "ByteLevel with regex, " : "ByteLevel, ";
-    } else if (type == "Digits") {
-      shape += step.value("individual_digits", false) ? "individual Digits, " : "Digits, ";
-    } else if (type == "Split") {
-      const json& pattern = step.at("pattern");
-      if (pattern.value("Regex", "") != kLlama3Split || step.value("behavior", "") != "Isolated" ||
-          step.value("invert", false)) {
-        unsupported(file, "the pre_tokenizer Split by " + pattern.dump());
-      }
-      shape += "Split, ";
-    } else {
-      unsupported(file, "the pre_tokenizer " + type);
-    }
-  }
-  if (shape == "Split, ByteLevel, ") return PreTokenizer::Kind::llama3;
-  if (shape == "individual Digits, ByteLevel with regex, ") return PreTokenizer::Kind::digits_gpt2;
-  if (shape == "ByteLevel with regex, ") return PreTokenizer::Kind::gpt2;
-  unsupported(file, "a pre_tokenizer made of " + shape.substr(0, shape.size() - std::min<size_t>(shape.size(), 2)));
-}
-
-// The special token that a post_processor puts before a single text.
-std::optional<std::string> leading_token(const json& processor) {
-  if (!processor.is_object()) return std::nullopt;
-  const std::string type = processor.value("type", "");
-  if (type == "Sequence") {
-    for (const json& step : processor.at("processors")) {
-      if (const auto token = leading_token(step)) return token;
-    }
-  } else if (type == "TemplateProcessing" && !processor.at("single").empty() &&
-             processor["single"].at(0).contains("SpecialToken")) {
-    return processor["single"].at(0)["SpecialToken"].at("id").get<std::string>();
-  }
-  return std::nullopt;
-}
+bool is_set(const json& object, const char* key) { return given(object, key) && object[key].get<bool>(); }
 
 // The two tokens of a merge: "a b" in older files, ["a", "b"] in newer ones.
 std::pair<std::string, std::string> sides_of(const json& merge, const fs::path& file) {
@@ -119,13 +70,21 @@ int32_t checked_id(const json& value, const std::string& spelling, const fs::pat
 }
 
 void check_model(const json& j, const fs::path& file) {
+  // How long a text may be and what fills it up are a caller's business: transformers sets both anew at every call.
+  check_fields(j,
+               {"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+                "decoder", "model"},
+               "the tokenizer", file);
+  if (given(j, "version") && j["version"] != "1.0") unsupported(file, "the version " + j["version"].dump());
   const json& model = j.at("model");
   if (given(model, "type") && model["type"] != "BPE") unsupported(file, "a model of type " + model["type"].dump());
-  if (given(model, "byte_fallback") && model["byte_fallback"] != false) unsupported(file, "model.byte_fallback");
+  check_fields(model,
+               {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                "byte_fallback", "ignore_merges", "vocab", "merges"},
+               "the model", file);
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
     if (given(model, key) && model[key] != "" && model[key] != 0) unsupported(file, std::string("model.") + key);
   }
-  if (given(j, "normalizer")) unsupported(file, "a normalizer");
   if (!model.at("vocab").is_object()) unsupported(file, "a vocabulary that is not a map from tokens to ids");
 }
 
@@ -134,26 +93,24 @@ void check_model(const json& j, const fs::path& file) {
 // A tokenizer.json on its way to a Definition: what its tokens are called, and which of them no text may give.
 class Tokenizer::JsonReader {
  public:
-  explicit JsonReader(const fs::path& file) : file_(file) {}
+  JsonReader(const fs::path& file, const Config& config) : file_(file), config_(config) {}
   Definition read(const json& j) {
     check_model(j, file_);
     const json& model = j["model"];
-    d_.kind = kind_of(j.value("pre_tokenizer", json()), file_);
-    d_.whole_first = given(model, "ignore_merges") && model["ignore_merges"].get<bool>();
+    const WordRules rules = word_rules(j, file_);
+    byte_level_ = rules.byte_level.has_value();
+    d_.texts = TokenTexts(decoder_rule(j, byte_level_, file_));
     for (const json& added : j.value("added_tokens", json::array())) add(added);
+    obey_config(model["vocab"]);
     for (const auto& [spelling, id] : model["vocab"].items()) add_word(spelling, checked_id(id, spelling, file_));
     check_ids();
-    for (const json& merge : model.at("merges")) {
-      const auto [left, right] = sides_of(merge, file_);
-      d_.merges.push_back({merged_id(left), merged_id(right), merged_id(left + right)});
-    }
-    if (const auto token = leading_token(j.value("post_processor", json()))) {
-      d_.adds_bos = true;
-      const auto found = added_ids_.find(*token);
-      if (found != added_ids_.end() && special_.count(found->second)) d_.bos = found->second;
-    }
-    if (given(model, "unk_token") && !Bpe(d_.tokens, {}, false).knows_all_bytes())
-      unsupported(file_, "model.unk_token with a vocabulary that lacks single bytes");
+    set_texts();
+    if (given(model, "unk_token")) read_unknown(model["unk_token"].get<std::string>());
+    make_words(model, rules);
+    const DocumentFrame frame = document_frame(j.value("post_processor", json()), file_);
+    d_.before = known(frame.before);
+    d_.after = known(frame.after);
+    if (!d_.bos && !d_.before.empty() && special_.count(d_.before.front())) d_.bos = d_.before.front();
     return std::move(d_);
   }
 
@@ -167,19 +124,59 @@ class Tokenizer::JsonReader {
   }
 
   void add(const json& a) {
+    check_fields(a, {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"}, "an added token",
+                 file_);
     const std::string spelling = a.at("content").get<std::string>();
-    Added added{spelling, checked_id(a.at("id"), spelling, file_), a.value("special", false),
-                a.value("normalized", false)};
+    AddedToken added{.spelling = spelling,
+                     .id = checked_id(a.at("id"), spelling, file_),
+                     .special = a.value("special", false),
+                     .normalized = a.value("normalized", false),
+                     .lstrip = a.value("lstrip", false),
+                     .rstrip = a.value("rstrip", false),
+                     .single_word = a.value("single_word", false)};
     if (spelling.empty())
       fail(Fault::bad_data, "{}: the added token with id {} has no spelling", file_.string(), added.id);
-    for (const char* key : {"single_word", "lstrip", "rstrip"}) {
-      if (a.value(key, false)) unsupported(file_, std::string(key) + " of the added token " + spelling);
-    }
     name(added.id, spelling);
     if (!added_ids_.emplace(spelling, added.id).second)
       fail(Fault::bad_data, "{}: the added token \"{}\" stands twice", file_.string(), spelling);
-    if (added.special) special_.insert(added.id);
     d_.added.push_back(std::move(added));
+  }
+
+  // What tokenizer_config.json says of added tokens holds, as in transformers.
+  void obey_config(const json& vocabulary) {
+    for (const AddedToken& said : config_.added) {
+      const auto a = std::ranges::find(d_.added, said.spelling, &AddedToken::spelling);
+      if (a == d_.added.end()) fail_unlisted(said.spelling);
+      *a = {said.spelling, a->id, said.special, said.normalized, said.lstrip, said.rstrip, said.single_word};
+    }
+    for (const auto& [key, spelling] : config_.named) {
+      const auto a = std::ranges::find(d_.added, spelling, &AddedToken::spelling);
+      if (a != d_.added.end()) a->special = true;
+    }
+    d_.bos = named("bos_token", vocabulary);
+    d_.eos = named("eos_token", vocabulary);
+    for (const AddedToken& a : d_.added) {
+      if (a.special) special_.insert(a.id);
+    }
+  }
+
+  // The id of a token that the configuration names; from then on it is a special one.
+  std::optional<int32_t> named(const char* key, const json& vocabulary) {
+    const auto name = config_.named.find(key);
+    if (name == config_.named.end()) return std::nullopt;
+    const std::string& spelling = name->second;
+    const auto listed = added_ids_.find(spelling);
+    if (listed != added_ids_.end()) return listed->second;
+    if (!vocabulary.contains(spelling)) fail_unlisted(spelling);
+    add({{"content", spelling}, {"id", vocabulary[spelling]}, {"special", true}});
+    return added_ids_.at(spelling);
+  }
+
+  [[noreturn]] void fail_unlisted(const std::string& spelling) const {
+    fail(Fault::bad_data,
+         "{}: tokenizer_config.json names the token \"{}\", which tokenizer.json does not have; save both anew with "
+         "transformers (AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)), or take it out",
+         file_.string(), clipped(spelling));
   }
 
   void add_word(const std::string& spelling, int32_t id) {
@@ -191,8 +188,9 @@ class Tokenizer::JsonReader {
     name(id, spelling);
     ids_.emplace(spelling, id);
     if (special_.count(id)) return;  // so that no text gives it
-    if (const auto bytes = bytes_of(spelling)) {
-      d_.tokens.emplace_back(*bytes, id);
+    const auto bytes = byte_level_ ? bytes_of(spelling) : spelling;
+    if (bytes) {
+      tokens_.emplace_back(*bytes, id);
     } else if (added == added_ids_.end()) {
       unsupported(file_, "the token \"" + spelling + "\", which is not spelled in byte-level characters,");
     }
@@ -207,6 +205,41 @@ class Tokenizer::JsonReader {
     }
   }
 
+  void set_texts() {
+    for (const auto& [id, spelling] : spellings_)
+      d_.texts.set(id, byte_level_ ? bytes_of(spelling).value_or(spelling) : spelling);
+  }
+
+  void read_unknown(const std::string& spelling) {
+    if (byte_level_) {
+      if (!Bpe(tokens_, {}, false).knows_all_bytes())
+        unsupported(file_, "model.unk_token with a vocabulary that lacks single bytes");
+      return;
+    }
+    const auto found = ids_.find(spelling);
+    if (found == ids_.end())
+      fail(Fault::bad_data, "{}: model.unk_token \"{}\" is not in the vocabulary", file_.string(), spelling);
+    d_.unknown = found->second;
+  }
+
+  void make_words(const json& model, const WordRules& rules) {
+    std::vector<Merge> merges;
+    for (const json& merge : model.at("merges")) {
+      const auto [left, right] = sides_of(merge, file_);
+      merges.push_back({merged_id(left), merged_id(right), merged_id(left + right)});
+    }
+    const bool whole_first = is_set(model, "ignore_merges"), byte_fallback = is_set(model, "byte_fallback");
+    if (byte_level_) {
+      Bpe bpe(tokens_, merges, whole_first);
+      if (byte_fallback && !bpe.knows_all_bytes())
+        unsupported(file_, "model.byte_fallback with a byte-level vocabulary that lacks single bytes");
+      d_.words = std::make_unique<ByteLevelWords>(*rules.byte_level, std::move(bpe));
+      return;
+    }
+    const CharacterBpe::Rules characters{whole_first, byte_fallback, is_set(model, "fuse_unk"), d_.unknown};
+    d_.words = std::make_unique<MarkedWords>(rules.steps, rules.metaspace, CharacterBpe(tokens_, merges, characters));
+  }
+
   int32_t merged_id(const std::string& spelling) const {
     const auto found = ids_.find(spelling);
     if (found == ids_.end())
@@ -218,16 +251,27 @@ class Tokenizer::JsonReader {
     return found->second;
   }
 
+  std::vector<int32_t> known(const std::vector<int64_t>& ids) const {
+    for (int64_t id : ids) {
+      if (id < 0 || id >= kLargestVocabulary || !spellings_.contains(static_cast<int32_t>(id)))
+        fail(Fault::bad_data, "{}: the post_processor writes the id {}, which is no token", file_.string(), id);
+    }
+    return {ids.begin(), ids.end()};
+  }
+
   const fs::path& file_;
+  const Config& config_;
+  bool byte_level_ = false;
   Definition d_;
+  std::vector<std::pair<std::string, int32_t>> tokens_;       // of the model, but for special ones
   std::unordered_map<std::string, int32_t> added_ids_, ids_;  // of the added tokens, and of the vocabulary
   std::unordered_map<int32_t, std::string> spellings_;
   std::set<int32_t> special_;
 };
 
-Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::string& text) {
+Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::string& text, const Config& config) {
   try {
-    return JsonReader(file).read(parse_json(text, file.string()));
+    return JsonReader(file, config).read(parse_json(text, file.string()));
   } catch (const json::exception& error) {
     fail(Fault::bad_data, "{} is not a tokenizer of Hugging Face's form: {}", file.string(), error.what());
   }

@@ -7,6 +7,7 @@
 
 #include "data/tokenizer.h"
 #include "kernels/base/error.h"
+#include "kernels/base/json.h"
 
 namespace drover {
 
@@ -44,8 +45,8 @@ std::vector<std::string> special_names() {
 
 }  // namespace
 
-Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::string& text) {
-  Definition d;
+Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::string& text, const Config& config) {
+  std::vector<std::pair<std::string, int32_t>> tokens;
   std::set<std::string> seen;
   int64_t line_number = 0;
   for (size_t at = 0; at < text.size();) {
@@ -60,7 +61,7 @@ Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::str
     int32_t rank = -1;
     const char* last = line.data() + line.size();
     const auto [stop, error] = std::from_chars(line.data() + space + 1, last, rank);
-    const int32_t expected = static_cast<int32_t>(d.tokens.size());
+    const int32_t expected = static_cast<int32_t>(tokens.size());
     if (!bytes || error != std::errc() || stop != last || rank != expected) {
       fail(Fault::bad_data,
            "{}:{}: expected \"BASE64 {}\", a token's bytes and its rank; only the tokenizer.model of Llama 3 is read "
@@ -69,20 +70,34 @@ Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::str
     }
     if (!seen.insert(*bytes).second)
       fail(Fault::bad_data, "{}:{}: this token stands on an earlier line already", file.string(), line_number);
-    d.tokens.emplace_back(*bytes, rank);
+    tokens.emplace_back(*bytes, rank);
   }
-  if (static_cast<int32_t>(d.tokens.size()) != kRanks) {
+  if (static_cast<int32_t>(tokens.size()) != kRanks) {
     fail(Fault::bad_data, "{}: it holds {} tokens, Llama 3's tokenizer.model has {}; copy the file again",
-         file.string(), d.tokens.size(), kRanks);
+         file.string(), tokens.size(), kRanks);
   }
-  for (const std::string& name : special_names())
-    d.added.push_back({name, kRanks + static_cast<int32_t>(d.added.size()), true, false});
-  d.merges = Bpe::implied_merges(d.tokens);
-  d.whole_first = true;
-  d.kind = PreTokenizer::Kind::llama3;
-  d.adds_bos = true;
-  d.bos = kRanks;
-  d.eos = kRanks + 1;
+  Definition d;
+  for (const auto& [bytes, rank] : tokens) d.texts.set(rank, bytes);
+  for (const std::string& name : special_names()) {
+    d.added.push_back({name, kRanks + static_cast<int32_t>(d.added.size())});
+    d.texts.set(d.added.back().id, name);
+  }
+  d.words =
+      std::make_unique<ByteLevelWords>(PreTokenizer::Kind::llama3, Bpe(tokens, Bpe::implied_merges(tokens), true));
+  const auto named = [&](const char* key, int32_t otherwise) {
+    const auto name = config.named.find(key);
+    if (name == config.named.end()) return otherwise;
+    const auto a = std::ranges::find(d.added, name->second, &AddedToken::spelling);
+    if (a == d.added.end()) {
+      fail(Fault::bad_data, "{}: {} \"{}\" is none of Llama 3's special tokens", file.string(), key,
+           clipped(name->second));
+    }
+    return a->id;
+  };
+  d.bos = named("bos_token", kRanks);
+  d.eos = named("eos_token", kRanks + 1);
+  if (config.adds_bos.value_or(true)) d.before = {*d.bos};
+  if (config.adds_eos.value_or(false)) d.after = {*d.eos};
   return d;
 }
 

@@ -32,7 +32,10 @@ inline Tokenizer made_up_tokenizer(const fs::path& directory, bool control_token
   if (!spare.empty()) add(258, spare);
   json post;
   if (bos)
-    post = {{"type", "TemplateProcessing"}, {"single", {{{"SpecialToken", {{"id", "<|im_start|>"}, {"type_id", 0}}}}}}};
+    post = {{"type", "TemplateProcessing"},
+            {"single", json::array({{{"SpecialToken", {{"id", "<|im_start|>"}, {"type_id", 0}}}},
+                                    {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}})},
+            {"special_tokens", {{"<|im_start|>", {{"id", "<|im_start|>"}, {"ids", {kImStart}}}}}}};
   const json whole = {{"added_tokens", added},
                       {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
                       {"post_processor", post},

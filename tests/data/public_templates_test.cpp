@@ -95,7 +95,8 @@ Tokenizer tokenizer_of(const ScratchDirectory& dir, const OrderedJson& controls)
                       {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
                       {"model", {{"type", "BPE"}, {"vocab", vocab}, {"merges", json::array()}}}};
   write_text(dir / "tokenizer.json", whole.dump());
-  write_text(dir / "tokenizer_config.json", R"({"eos_token": "</s>"})");
+  if (std::ranges::find(controls, "</s>") != controls.end())
+    write_text(dir / "tokenizer_config.json", R"({"eos_token": "</s>"})");
   return Tokenizer::open(dir.path());
 }
 

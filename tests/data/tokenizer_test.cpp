@@ -220,25 +220,65 @@ TEST(Tokenizer, BosIsWhatTheFilesSay) {
   const Tokenizer none = open_with(dir, j);
   EXPECT_FALSE(none.adds_bos());
   EXPECT_EQ(none.bos(), std::nullopt);
+  // What stands next to tokenizer.json does not decide, as in transformers.
   const Tokenizer configured =
       open_with(dir, j, {{"bos_token", {{"content", "<s>"}}}, {"eos_token", "</s>"}, {"add_bos_token", true}});
-  EXPECT_TRUE(configured.adds_bos());
+  EXPECT_FALSE(configured.adds_bos());
   EXPECT_EQ(configured.bos(), 300);
   EXPECT_EQ(configured.eos(), 301);
   EXPECT_NE(configured.fingerprint(), none.fingerprint());
-  j["post_processor"] = {
-      {"type", "Sequence"},
-      {"processors", json::array({{{"type", "ByteLevel"}},
-                                  {{"type", "TemplateProcessing"},
-                                   {"single", json::array({{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}},
-                                                           {{"Sequence", {{"id", "A"}}}}})}}})}};
-  const Tokenizer processed = open_with(dir, j);
+  const auto token = [](const char* name) { return json{{"SpecialToken", {{"id", name}, {"type_id", 0}}}}; };
+  const json text = {{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+  const json tokens = {{"<s>", {{"id", "<s>"}, {"ids", {300}}}}, {"</s>", {{"id", "</s>"}, {"ids", {301}}}}};
+  const auto with = [&](const json& single) {
+    j["post_processor"] = {
+        {"type", "Sequence"},
+        {"processors",
+         json::array({{{"type", "ByteLevel"}},
+                      {{"type", "TemplateProcessing"}, {"single", single}, {"special_tokens", tokens}}})}};
+    return j;
+  };
+  const Tokenizer processed = open_with(dir, with(json::array({token("<s>"), text})));
   EXPECT_TRUE(processed.adds_bos());
   EXPECT_EQ(processed.bos(), 300);
   EXPECT_EQ(processed.encode("in"), Ids({260})) << "encode itself adds nothing";
-  EXPECT_FALSE(open_with(dir, j, {{"add_bos_token", false}}).adds_bos());
-  expect_error(Fault::bad_data, {"BOS", "bos_token"}, [&] {
-    open_with(dir, small_tokenizer({}), {{"add_bos_token", true}});
+  EXPECT_EQ(processed.encode_document("in"), Ids({300, 260}));
+  EXPECT_TRUE(open_with(dir, j, {{"add_bos_token", false}}).adds_bos());
+  const Tokenizer both = open_with(dir, with(json::array({token("<s>"), text, token("</s>")})));
+  EXPECT_EQ(both.encode_document("in"), Ids({300, 260, 301}));
+  EXPECT_EQ(both.encode_document(""), Ids({300, 301}));
+  EXPECT_EQ(both.after(), Ids({301}));
+  const auto refused = [&](const json& single, const std::string& word) {
+    expect_error(Fault::bad_data, {"tokenizer.json", "post_processor", word}, [&] { open_with(dir, with(single)); });
+  };
+  refused(json::array({token("<s>")}), "0 times");
+  refused(json::array({text, token("<s>"), text}), "2 times");
+  refused(json::array({token("<x>"), text}), "\"<x>\", which is not among its special_tokens");
+  refused(json::array({text, {{"Sequence", {{"id", "B"}}}}}), "TemplateProcessing with");
+  j["post_processor"] = {{"type", "BertProcessing"}, {"cls", {"<s>", 300}}, {"sep", {"</s>", 3000}}};
+  expect_error(Fault::bad_data, {"the id 3000, which is no token"}, [&] { open_with(dir, j); });
+  j["post_processor"]["sep"] = {"</s>", 301};
+  EXPECT_EQ(open_with(dir, j).encode_document("in"), Ids({300, 260, 301}));
+  j["post_processor"] = {{"type", "Sequence"}, {"processors", json::array({j["post_processor"], j["post_processor"]})}};
+  expect_error(Fault::bad_data, {"BertProcessing behind another"}, [&] { open_with(dir, j); });
+  j["post_processor"] = {{"type", "PairProcessing"}};
+  expect_error(Fault::bad_data, {"the post_processor PairProcessing"}, [&] { open_with(dir, j); });
+}
+
+TEST(Tokenizer, TokensOfTheConfigurationAreSpecialOrRefused) {
+  ScratchDirectory dir;
+  json j = small_tokenizer({"<s>"});
+  j["model"]["vocab"]["<e>"] = 299;
+  const Tokenizer t = open_with(dir, j, {{"eos_token", "<e>"}, {"pad_token", "[PAD]"}});
+  EXPECT_EQ(t.eos(), 299);
+  EXPECT_TRUE(t.is_special(299)) << "as transformers makes a word of the vocabulary";
+  EXPECT_EQ(t.encode_special("<e>"), Ids({299}));
+  EXPECT_EQ(t.encode("<e>"), Ids({'<', 'e', '>'}));
+  expect_error(Fault::bad_data, {"tokenizer_config.json", "\"<x>\"", "save_pretrained"}, [&] {
+    open_with(dir, j, {{"eos_token", "<x>"}});
+  });
+  expect_error(Fault::bad_data, {"tokenizer_config.json", "\"<y>\""}, [&] {
+    open_with(dir, j, {{"added_tokens_decoder", {{"310", {{"content", "<y>"}, {"special", true}}}}}});
   });
 }
 
@@ -276,7 +316,11 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
   };
   const std::vector<Case> cases = {
       {[](json& j) { j["model"]["type"] = "Unigram"; }, "Unigram"},
-      {[](json& j) { j["model"]["byte_fallback"] = true; }, "byte_fallback"},
+      {[](json& j) { j["model"]["byte_fallback"] = true, j["model"]["vocab"].erase("!"); }, "byte_fallback"},
+      {[](json& j) { j["model"]["new_rule"] = 1; }, "the field new_rule of the model"},
+      {[](json& j) { j["new_part"] = 1; }, "the field new_part of the tokenizer"},
+      {[](json& j) { j["version"] = "2.0"; }, "the version \"2.0\""},
+      {[](json& j) { j["added_tokens"][0]["fuzzy"] = true; }, "the field fuzzy of an added token"},
       {[](json& j) { j["model"]["dropout"] = 0.1; }, "model.dropout"},
       {[](json& j) { j["model"]["continuing_subword_prefix"] = "##"; }, "continuing_subword_prefix"},
       {[](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }, "end_of_word_suffix"},
@@ -285,9 +329,15 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
       {[](json& j) {
          j["normalizer"] = {{"type", "NFC"}};
        },
-       "normalizer"},
+       "the normalizer NFC"},
+      {[](json& j) {
+         j["normalizer"] = {{"type", "Prepend"}, {"prepend", "_"}};
+       },
+       "a normalizer with the pre_tokenizer ByteLevel"},
       {[](json& j) { j["pre_tokenizer"] = nullptr; }, "missing pre_tokenizer"},
-      {[](json& j) { j["pre_tokenizer"]["type"] = "Metaspace"; }, "Metaspace"},
+      {[](json& j) { j["pre_tokenizer"]["type"] = "Whitespace"; }, "the pre_tokenizer Whitespace"},
+      {[](json& j) { j["pre_tokenizer"]["cut"] = true; }, "the field cut of the pre_tokenizer ByteLevel"},
+      {[](json& j) { j["decoder"]["type"] = "WordPiece"; }, "a decoder that is not ByteLevel"},
       {[](json& j) { j["pre_tokenizer"]["add_prefix_space"] = true; }, "add_prefix_space"},
       {[](json& j) { j["pre_tokenizer"]["use_regex"] = false; }, "made of ByteLevel"},
       {[](json& j) {
@@ -300,8 +350,6 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
          j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "\\d"}}}, {"behavior", "Isolated"}};
        },
        "Split by"},
-      {[](json& j) { j["added_tokens"][0]["lstrip"] = true; }, "lstrip of the added token <|end|>"},
-      {[](json& j) { j["added_tokens"][0]["single_word"] = true; }, "single_word"},
       {[](json& j) { j["model"]["vocab"]["\u4f60"] = 290; }, "not spelled in byte-level characters"},
       // Damaged.
       {[](json& j) { j["added_tokens"][0]["id"] = 257; }, "both have the id 257"},
@@ -335,6 +383,79 @@ TEST(Tokenizer, WhatIsNotSupportedIsNamed) {
   expect_error(Fault::bad_data, {"tokenizer.json"}, [&] { Tokenizer::open(dir.path()); });
   expect_error(Fault::bad_data, {"tokenizer_config.json"},
                [&] { open_with(dir, small_tokenizer({}), json::array({1})); });
+}
+
+// Llama 2's kind, with what is not supported of it.
+TEST(Tokenizer, WhatIsNotSupportedOfMarksIsNamed) {
+  const auto change = [](const char* part, const json& value) { return [part, value](json& j) { j[part] = value; }; };
+  const json metaspace = {{"type", "Metaspace"}, {"replacement", "\u2581"}};
+  const auto with = [](json object, const char* key, const json& value) {
+    object[key] = value;
+    return object;
+  };
+  const json back = {{"type", "Replace"}, {"pattern", {{"String", "\u2581"}}}, {"content", " "}};
+  const auto decoder = [&](const json& steps) { return json{{"type", "Sequence"}, {"decoders", steps}}; };
+  const json strip = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}, fuse = {{"type", "Fuse"}};
+  const std::vector<std::pair<std::function<void(json&)>, std::string>> cases = {
+      {change("normalizer", {{"type", "NFKC"}}), "the normalizer NFKC"},
+      {change("normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "Precompiled"}}}}}), "Precompiled"},
+      {change("normalizer", {{"type", "Replace"}, {"pattern", {{"Regex", " +"}}}, {"content", "_"}}),
+       "Replace of {\"Regex"},
+      {change("pre_tokenizer", with(metaspace, "replacement", "__")), "the replacement \"__\""},
+      {change("pre_tokenizer", with(metaspace, "prepend_scheme", "last")), "the prepend_scheme last"},
+      {change("pre_tokenizer", with(metaspace, "add_prefix_space", false)), "without add_prefix_space"},
+      {change("pre_tokenizer", with(metaspace, "words", 1)), "the field words of the pre_tokenizer Metaspace"},
+      {change("pre_tokenizer", nullptr), "missing pre_tokenizer"},
+      {change("decoder", nullptr), "a missing decoder"},
+      {change("decoder", {{"type", "ByteLevel"}}), "the decoder ByteLevel without"},
+      {change("decoder", decoder({back, fuse})), "a decoder made of Replace, Fuse"},
+      {change("decoder", decoder({back, {{"type", "ByteFallback"}}, fuse, with(strip, "stop", 1)})),
+       "the decoder Strip"},
+      {change("decoder", decoder({back, {{"type", "CTC"}}})), "the decoder CTC"},
+      {[](json& j) { j["model"]["unk_token"] = "<none>"; }, "model.unk_token \"<none>\""},
+  };
+  json whole = small_tokenizer({"<s>"});
+  whole["pre_tokenizer"] = metaspace;
+  whole["decoder"] = decoder({back, {{"type", "ByteFallback"}}, fuse, strip});
+  ScratchDirectory dir;
+  EXPECT_EQ(open_with(dir, whole).encode("in"), Ids({260})) << "whole as it is; \u2581 is no token here";
+  for (const auto& [change, word] : cases) {
+    json j = whole;
+    change(j);
+    SCOPED_TRACE(word);
+    expect_error(Fault::bad_data, {"tokenizer.json", word}, [&] { open_with(dir, j); });
+  }
+}
+
+TEST(Tokenizer, StreamsShowBytesThatAreTextAtOnce) {
+  ScratchDirectory dir;
+  json j = small_tokenizer({"<s>"});
+  const char* mark = "\u2581";
+  j["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", mark}};
+  j["decoder"] = {{"type", "Sequence"},
+                  {"decoders", json::array({{{"type", "Replace"}, {"pattern", {{"String", mark}}}, {"content", " "}},
+                                            {{"type", "ByteFallback"}},
+                                            {{"type", "Fuse"}},
+                                            {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}}})}};
+  j["model"]["vocab"] = {{mark, 0}, {"a", 1}, {"<0x0A>", 2}, {"<0xC3>", 3}, {"<0xA9>", 4}, {"<0xE2>", 5}};
+  j["model"]["merges"] = json::array();
+  const Tokenizer t = open_with(dir, j);
+  StreamDecoder stream(t);
+  EXPECT_EQ(stream.push(0), "") << "the first space is a mark of the beginning";
+  EXPECT_EQ(stream.push(0), " ");
+  EXPECT_EQ(stream.push(2), "\n") << "so that a stop text ends here";
+  EXPECT_EQ(stream.push(300), "");
+  EXPECT_EQ(stream.push(3), "");
+  EXPECT_EQ(stream.push(4), "\u00e9");
+  EXPECT_EQ(stream.push(5), "");
+  EXPECT_EQ(stream.push(3), "");
+  EXPECT_EQ(stream.push(1), "\uFFFD\uFFFDa");
+  EXPECT_EQ(stream.push(5), "");
+  EXPECT_EQ(stream.finish(), "\uFFFD");
+  std::string five;
+  for (int i = 0; i < 5; ++i) five += "\uFFFD";
+  EXPECT_EQ(t.decode(Ids({0, 0, 2, 300, 3, 4, 5, 3, 1, 5})), " " + five + "a\uFFFD") << "as Hugging Face's";
+  EXPECT_EQ(t.decode(Ids({0, 1, 300, 0, 1}), false), "a<s> a");
 }
 
 TEST(Tokenizer, MissingFilesAreNamed) {

@@ -57,6 +57,8 @@ def main():
         text.make(args.wheels, args.out)
         import jinja
         import templates
+        import tokenizer_kinds
+        tokenizer_kinds.main(args.out / "tokenizer_kinds.json")
         jinja.main(args.out / "jinja.json")
         templates.main(args.wheels / "trl" / "chat_templates", args.out / "templates.json")
     made = sorted(p for p in args.out.rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors") and p.name != "MANIFEST.json")
