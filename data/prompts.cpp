@@ -2,7 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/row_reader.h"
+#include "data/formats/messages.h"
+#include "data/rows.h"
 #include "data/tokenizer.h"
 #include "kernels/base/error.h"
 

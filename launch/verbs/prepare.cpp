@@ -24,7 +24,8 @@ Exit run(const RecipeArguments& a) {
   const std::optional<ChatTemplate> chat = chat_template(read.recipe);
   const std::string template_name = chat ? chat->name() : "none";
   if (a.json) {
-    std::cout << ordered_json{{"template", template_name},
+    std::cout << ordered_json{{"formats", data.train.formats()},
+                              {"template", template_name},
                               {"documents", data.train.documents()},
                               {"rows", data.train.rows()},
                               {"tokens", data.train.tokens()},
@@ -33,8 +34,8 @@ Exit run(const RecipeArguments& a) {
               << '\n';
     return Exit::done;
   }
-  std::cout << "Chat template: " << template_name << "\nThe first document, its trained tokens "
-            << (colour ? "coloured" : "in [[ ]]") << ":\n"
+  std::cout << "Rows: " << data.train.formats() << "\nChat template: " << template_name
+            << "\nThe first document, its trained tokens " << (colour ? "coloured" : "in [[ ]]") << ":\n"
             << show(data.train.document(0), tokenizer, colour ? "\033[32m" : "[[", colour ? "\033[0m" : "]]") << '\n';
   return Exit::done;
 }
