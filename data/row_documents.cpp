@@ -117,13 +117,13 @@ void RowDocuments::add_ids(const Row& row) {
       fail(Fault::bad_data, "the id {} is not in the tokenizer's vocabulary, of {} ids", id, tokenizer_.vocab_size());
   }
   if (!row.trained) return keep_split(row.ids);
-  if (settings_.train_on == TrainOn::all && !settings_.whole_rows &&
-      std::ranges::find(*row.trained, 0) != row.trained->end()) {
-    fail(Fault::bad_data,
-         "\"labels\" leaves tokens out, and data.train_on: all trains every token; set data.train_on: assistant, or "
-         "take \"labels\" out");
-  }
-  keep_cut(row.ids, *row.trained);
+  const bool leaves_out = std::ranges::find(*row.trained, 0) != row.trained->end();
+  if (settings_.train_on != TrainOn::all || !leaves_out) return keep_cut(row.ids, *row.trained);
+  // Of whole rows every token is asked for, as of a dialog.
+  if (settings_.whole_rows) return keep_whole(row.ids, std::vector<uint8_t>(row.ids.size(), 1));
+  fail(Fault::bad_data,
+       "\"labels\" leaves tokens out, and data.train_on: all trains every token; set data.train_on: assistant, or take "
+       "\"labels\" out");
 }
 
 // What has a beginning and an answer is cut at the end.

@@ -75,6 +75,33 @@ TEST_F(PrepareFormats, ACompletionMayBeginWithinAToken) {
   EXPECT_EQ(report.within_token, 0);
 }
 
+// Cut within words and between them, as Hugging Face tokenises the whole (tests/golden/completions.py).
+TEST_F(PrepareFormats, CompletionsAreTokenisedAsOneText) {
+  const auto directory = real_path("DROVER_LLAMA3_TOKENIZER", "llama3-tokenizer");
+  if (!directory) GTEST_SKIP() << "no real tokenizer";
+  tokenizer = Tokenizer::open(*directory);
+  const std::string golden = read_text(fs::path(DROVER_SOURCE_DIR) / "tests/golden/completions.jsonl");
+  const TokenStore store = prepared(golden);
+  int64_t within = 0, document = 0;
+  for (size_t at = 0; at < golden.size(); ++document) {
+    const size_t end = golden.find('\n', at);
+    const Json row = Json::parse(golden.substr(at, end - at));
+    at = end + 1;
+    std::vector<int32_t> ids = row["ids"];
+    const size_t given = row["given"];
+    within += given < ids.size() && !row["as_trl"].get<bool>() ? 1 : 0;
+    ids.insert(ids.begin(), *tokenizer.bos());
+    ids.push_back(*tokenizer.eos());
+    const Document d = store.document(document);
+    ASSERT_EQ(std::vector<int32_t>(d.ids.begin(), d.ids.end()), ids) << row["name"];
+    for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(d.trained[i], i > given ? 1 : 0) << row["name"] << " " << i;
+  }
+  EXPECT_EQ(document, store.documents());
+  EXPECT_GE(document, 100);
+  EXPECT_GT(report.within_token, 10);
+  EXPECT_LE(report.within_token, within);
+}
+
 TEST_F(PrepareFormats, OfAPromptOfMessagesNoAnswerIsTrained) {
   const std::string lists = R"({"prompt": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "q"}],)"
                             R"( "completion": [{"role": "assistant", "content": "b"}]})";

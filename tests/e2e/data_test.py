@@ -133,6 +133,27 @@ class Data(Case):
         refused = self.train("one-text", f"data.train={one}", "data.validation={share: 0.5}", check=65).stderr
         self.assertIn("a share needs at least two rows of training data", refused)
 
+    def test_eval_takes_every_format(self):
+        ids = [10, 20, 30, 40]
+        formats = {
+            "ids": ({"input_ids": ids, "labels": [-100, -100, 30, 40]}, 4, 2),
+            "completion": ({"prompt": "ab", "completion": "c"}, None, None),
+            "alpaca": (self.alpaca(1)[0], None, None),
+            "text": ({"body": "The harbour opens."}, None, None),
+        }
+        for name, (row, length, trained) in formats.items():
+            data, out = self.home / f"eval-{name}.json.gz", self.home / f"eval-{name}-tokens.jsonl"
+            data.write_bytes(gzip.compress(json.dumps([row]).encode()))
+            arguments = ["eval", "--json", "--model", self.model, "--data", data, "data.fields={text: body}"]
+            score = json.loads(run(*arguments, check=0).stdout)
+            each = json.loads(run(*arguments, "--per-token", out, check=0).stdout)
+            line = json.loads(out.read_text())
+            self.assertEqual(len(line["logprobs"]), len(line["ids"]) - 1)
+            self.assertEqual(score["tokens"], each["tokens"])
+            self.assertLess(abs(score["loss"] - each["loss"]), 1e-5)
+            if length:
+                self.assertEqual((line["ids"], score["tokens"]), (ids, trained))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=1)

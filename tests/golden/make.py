@@ -55,8 +55,10 @@ def main():
     if args.part in ("all", "text"):
         import text
         text.make(args.wheels, args.out)
+        import completions
         import jinja
         import templates
+        completions.make(args.wheels, args.out)
         jinja.main(args.out / "jinja.json")
         templates.main(args.wheels / "trl" / "chat_templates", args.out / "templates.json")
     made = sorted(p for p in args.out.rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors") and p.name != "MANIFEST.json")
