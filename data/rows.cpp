@@ -29,6 +29,7 @@ class FileReader {
     if (is_gzip(text)) text = unpacked = gunzip(file_, text);
     if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     refuse_other_kinds(file_, text);
+    text_ = text;
     if (!is_text_file(file_) || !take_text(text)) for_each_raw_row(file_, text, [&](const RawRow& raw) { take(raw); });
     return std::move(report_);
   }
@@ -106,11 +107,19 @@ class FileReader {
                                      "it is not valid JSON (at byte {} of the line); every line is a row of "
                                      "its own",
                                      error.byte);
+      if (is_one_object(raw))
+        reason += ". The file is one object over several lines: make it a list, [ … ], or one line";
       line += std::ranges::count(raw.text.substr(0, error.byte), '\n');
     } catch (const std::exception& error) {
       reason = error.what();
     }
     complain(line, raw, reason);
+  }
+
+  // Asked at the first row that cannot be read.
+  bool is_one_object(const RawRow& raw) const {
+    return raw.element == 0 && report_.rows + report_.skipped == 0 && text_.size() > raw.text.size() + 1 &&
+           text_.size() <= kLongestRow && json_depth(text_) <= kJsonDepth && Json::accept(text_);
   }
 
   void complain(int64_t line, const RawRow& raw, const std::string& reason) {
@@ -129,6 +138,7 @@ class FileReader {
   BadRows bad_rows_;
   const UseRow& use_;
   const PassedOver& passed_over_;
+  std::string_view text_;  // of the file, while it is read
   ReadReport report_;
 };
 

@@ -238,6 +238,20 @@ TEST_F(Rows, FailedAnswersArePassedOver) {
   expect_error(Fault::bad_data, {file.string() + ":1: "}, [&] { this->read("{\"error\": \"x\"}\n"); });
 }
 
+TEST_F(Rows, OneObjectOverSeveralLinesIsNamed) {
+  const char* const hint = "The file is one object over several lines";
+  expect_error(Fault::bad_data, {"rows.jsonl:1: it is not valid JSON", hint},
+               [&] { read("{\n  \"text\": \"x\"\n}\n"); });
+  for (const std::string text : {"{\"text\": \"x\"\n", "nonsense\n", "{\"text\":\n"}) {
+    try {
+      read(text + kGood);
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_EQ(std::string(error.what()).find(hint), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST_F(Rows, KeepTheLineTheyCameFrom) {
   const std::vector<Row> rows = read("\n\r\n" + kGood + "\r\n   \t\n" + kGood);
   ASSERT_EQ(rows.size(), 2u);
