@@ -28,12 +28,16 @@ std::string store_identity(const PrepareSettings& s, const Tokenizer& tokenizer)
 
 namespace {
 
+constexpr size_t kMostComplaints = 10;  // over all files
+
 void add(const ReadReport& read, PrepareReport& report) {
   report.rows_read += read.rows;
   report.rows_skipped += read.skipped;
   report.rows_failed += read.failed;
   for (const auto& [field, rows] : read.ignored) report.ignored[field] += rows;
-  report.complaints.insert(report.complaints.end(), read.complaints.begin(), read.complaints.end());
+  for (const std::string& complaint : read.complaints) {
+    if (report.complaints.size() < kMostComplaints) report.complaints.push_back(complaint);
+  }
 }
 
 // Reads all sources in order.

@@ -38,8 +38,8 @@ class FileReader {
   // The whole file as one row; false where its lines are rows.
   bool take_text(std::string_view text) {
     const RawRow whole{.text = text, .line = 1};
-    if (reader_.asks_for_rows()) return false;
-    if (reader_.format() == RowFormat::automatic) refuse_rows(text);
+    if (reader_.asked() != RowFormat::automatic && reader_.asked() != RowFormat::text) return false;
+    if (reader_.asked() == RowFormat::automatic) refuse_rows(text);
     attempt(whole, [&] {
       check_bytes(text, "text");
       return std::optional(reader_.text_file(with_line_feeds(text)));
@@ -56,11 +56,13 @@ class FileReader {
   }
 
   void refuse_rows(std::string_view text) {
-    const std::string_view line = text.substr(0, text.find('\n'));
-    const Json first = Json::parse(line.begin(), line.end(), nullptr, false);
-    if (!first.is_object()) return;
+    const size_t begin = text.find_first_not_of(" \t\r\n");
+    if (begin == std::string_view::npos || text.size() > kLongestRow) return;
+    const std::string_view first = text[begin] == '[' ? text : text.substr(0, text.find('\n', begin));
+    const Json json = Json::parse(first.begin(), first.end(), nullptr, false);
+    if (!json.is_object() && !(json.is_array() && !json.empty() && json[0].is_object())) return;
     fail(Fault::bad_data,
-         "{}: a .txt file is one text, and this one begins with a row of JSON; rename it to .jsonl, or set data.format "
+         "{}: a .txt file is one text, and this one holds rows of JSON; rename it to .jsonl, or set data.format "
          "(format of its source): text, where it is a text",
          file_.string());
   }

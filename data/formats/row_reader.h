@@ -14,11 +14,9 @@ class RowReader {
   // which is valid UTF-8; a row of another format than the first, where that decides, is wrong too.
   std::optional<Row> read(std::string_view json);
   Row text_file(std::string text);  // a whole file that is one text
-  // Of a format that is none of texts: the lines of a .txt file are rows, too.
-  bool asks_for_rows() const { return asked_ != RowFormat::automatic && asked_ != RowFormat::text; }
 
-  RowFormat format() const { return format_; }  // automatic: no row has shown it yet
-  const FieldNames& fields() const { return fields_; }
+  RowFormat asked() const { return asked_; }
+  RowFormat format() const { return format_; }          // automatic: no row has shown it yet
   bool met(size_t field) const { return met_[field]; }  // some row had the file's name of fields()[field]
 
  private:

@@ -192,6 +192,21 @@ TEST_F(PrepareFormats, DirectoriesAreReadInTheOrderOfTheirNames) {
   });
 }
 
+TEST_F(PrepareFormats, OfManyFilesTheFirstBadRowsAreSaid) {
+  make_directories(scratch / "s");
+  for (const char* name : {"a.jsonl", "b.jsonl"}) {
+    std::string rows = "{\"text\": \"good\"}\n";
+    for (int i = 0; i < 7; ++i) rows += "bad\n";
+    write_text(scratch / "s" / name, rows);
+  }
+  settings.sources[0].path = scratch / "s";
+  settings.bad_rows = BadRows::skip;
+  prepare(settings, tokenizer, report);
+  EXPECT_EQ(report.rows_skipped, 14);
+  ASSERT_EQ(report.complaints.size(), 10u);
+  EXPECT_NE(report.complaints[9].find("b.jsonl:4"), std::string::npos) << report.complaints[9];
+}
+
 TEST_F(PrepareFormats, NamesOfFieldsThatNoRowHasAreNoted) {
   settings.fields = {{"text", "body"}, {"weight", "w"}};
   settings.sources.push_back({scratch / "b.jsonl"});

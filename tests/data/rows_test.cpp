@@ -217,6 +217,8 @@ TEST_F(Rows, ATextFileIsOneDocument) {
   EXPECT_EQ(rows[0].text, "One.\n\n\"Two\"\r, {\n");
   expect_error(Fault::bad_data, {"a.txt:1: byte 1 of the text is not valid UTF-8"}, [&] { read("a\xFF"); });
   expect_error(Fault::bad_data, {"a.txt: a .txt file is one text", "rename it to .jsonl"}, [&] { read(kGood + "\n"); });
+  expect_error(Fault::bad_data, {"a.txt", "rename it"}, [&] { read("\n[\n" + kGood + "\n]\n"); });
+  EXPECT_EQ(read("[1, 2]\n").size(), 1u);
   EXPECT_EQ(read(kGood + "\n", RowFormat::text).at(0).text, kGood + "\n") << "as it is asked for";
   const std::string dialog = R"({"messages": [{"role": "user", "content": "q"}]})";
   EXPECT_EQ(read(dialog + "\n" + dialog, RowFormat::messages).size(), 2u) << "lines of another format are rows";
