@@ -3,8 +3,10 @@
 #pragma once
 #include <cstdint>
 #include <initializer_list>
+#include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace drover {
@@ -32,10 +34,20 @@ template <>
 inline constexpr std::initializer_list<Word<Method>> kWords<Method> = {{Method::lora, "lora"}};
 
 // data.format and the format of one file; prompt: {"prompt"} or {"messages"}, which only a file of prompts holds
-enum class RowFormat : uint8_t { automatic, messages, text, prompt };
+enum class RowFormat : uint8_t { automatic, messages, text, sharegpt, alpaca, prompt_completion, ids, prompt };
 template <>
 inline constexpr std::initializer_list<Word<RowFormat>> kWords<RowFormat> = {
-    {RowFormat::automatic, "auto"}, {RowFormat::messages, "messages"}, {RowFormat::text, "text"}};
+    {RowFormat::automatic, "auto"}, {RowFormat::messages, "messages"},
+    {RowFormat::text, "text"},      {RowFormat::sharegpt, "sharegpt"},
+    {RowFormat::alpaca, "alpaca"},  {RowFormat::prompt_completion, "prompt_completion"},
+    {RowFormat::ids, "ids"}};
+
+// data.fields: our name of a field, and the file's. Below: the names that there are, of a row and of a turn in it.
+using FieldNames = std::vector<std::pair<std::string, std::string>>;
+inline constexpr const char* kFieldsOfRows[] = {
+    "messages", "conversations",  "system",      "tools", "text",   "prompt",  "completion", "input_ids",
+    "labels",   "attention_mask", "instruction", "input", "output", "history", "weight"};
+inline constexpr const char* kFieldsOfTurns[] = {"role", "content", "from", "value"};
 
 // data.template
 enum class TemplateChoice : uint8_t { automatic, llama3_1, llama3, chatml };

@@ -35,15 +35,14 @@ struct TargetModules {
 using Pattern = std::vector<std::pair<std::string, double>>;  // in the file's order: the first that matches counts
 
 // What a row of a data file is; for data.format and for the format of one file.
-inline const Info kRowFormat = {.help = "what a row is",
+inline const Info kRowFormat = {.help = "what a row is; auto: what its fields say, and that is printed",
                                 .allowed = words_of<RowFormat>(),
-                                .later = {"sharegpt", "alpaca", "prompt_completion", "ids"},
                                 .identity = true};
 
 struct DataFile {
-  std::string path;
+  std::string path;  // a file, a directory of files, or a pattern such as shards/*.jsonl
   RowFormat format = RowFormat::automatic;
-  double weight = 1;
+  double weight = 1, repeat = 1;
   bool operator==(const DataFile&) const = default;
 };
 struct Validation {
@@ -107,6 +106,8 @@ struct DataSection {
   std::vector<DataFile> train;
   Validation validation;
   RowFormat format = RowFormat::automatic;
+  FieldNames fields_of_rows;
+  bool special = false;
   std::string chat_template = word_of(TemplateChoice::automatic);
   std::string template_date = "26 Jul 2024";
   TrainOn train_on = TrainOn::assistant;
@@ -116,9 +117,17 @@ struct DataSection {
   bool operator==(const DataSection&) const = default;
   template <typename V>
   void fields(V& v) {
-    v("train", train, {.help = "a file, or a list of {path, format, weight}", .required = true, .identity = true});
-    v("validation", validation, {.help = "a file, a list of them, or {share: 0.05} of the training rows"});
+    v("train", train,
+      {.help = "a file, a directory or a pattern (shards/*.jsonl), or a list of {path, format, weight, repeat}",
+       .required = true,
+       .identity = true});
+    v("validation", validation,
+      {.help = "paths as in data.train, without repeat, or {share: 0.05} of the training rows"});
     v("format", format, kRowFormat);
+    v("fields", fields_of_rows,
+      {.help = "our name of a field: the file's name, as in {text: content}", .identity = true});
+    v("special", special,
+      {.help = "control tokens that are written in texts are control tokens, not letters", .identity = true});
     v("template", chat_template,
       {.help = "the chat format; auto: the tokenizer directory's own; or a file or directory with a Jinja template",
        .allowed = words_of<TemplateChoice>(),

@@ -166,10 +166,31 @@ std::string ValueReader::read(const YAML::Node& node, Pattern& value) {
   return {};
 }
 
+std::string ValueReader::read(const YAML::Node& node, FieldNames& value) {
+  if (is_none(node)) return {};
+  if (!node.IsMap()) return fmt::format("expected a mapping such as {{text: content}}, got {}", got(node));
+  for (const auto& pair : node) {
+    const std::string ours = pair.first.IsScalar() ? pair.first.Scalar() : "?";
+    if (std::ranges::find(kFieldsOfRows, ours) == std::end(kFieldsOfRows) &&
+        std::ranges::find(kFieldsOfTurns, ours) == std::end(kFieldsOfTurns)) {
+      return at(pair.first, fmt::format("{} is no field of ours; allowed: {}, and in turns {}", shown(ours),
+                                        fmt::join(kFieldsOfRows, ", "), fmt::join(kFieldsOfTurns, ", ")));
+    }
+    std::string theirs;
+    if (const std::string wrong = read(pair.second, theirs); !wrong.empty())
+      return at(pair.second, ours + ": " + wrong);
+    const auto same = std::ranges::find(value, theirs, &FieldNames::value_type::second);
+    if (same != value.end())
+      return at(pair.second, fmt::format("{} is {} already; a field has one meaning", shown(theirs), same->first));
+    value.emplace_back(ours, theirs);
+  }
+  return {};
+}
+
 std::string ValueReader::read(const YAML::Node& node, DataFile& value) {
-  static const Info kPath = {.path = true}, kWeight = {.least = 1e-6, .most = 1e6};
+  static const Info kPath = {.path = true}, kWeight = {.least = 0, .most = 10}, kRepeat = {.least = 0.01, .most = 100};
   if (node.IsScalar()) return ValueReader(kPath).read(node, value.path);
-  if (!node.IsMap()) return fmt::format("expected a file or {{path, format, weight}}, got {}", got(node));
+  if (!node.IsMap()) return fmt::format("expected a file or {{path, format, weight, repeat}}, got {}", got(node));
   for (const auto& pair : node) {
     const std::string key = pair.first.IsScalar() ? pair.first.Scalar() : "?";
     std::string wrong;
@@ -179,8 +200,10 @@ std::string ValueReader::read(const YAML::Node& node, DataFile& value) {
       wrong = ValueReader(kRowFormat).read(pair.second, value.format);
     } else if (key == "weight") {
       wrong = ValueReader(kWeight).read(pair.second, value.weight);
+    } else if (key == "repeat") {
+      wrong = ValueReader(kRepeat).read(pair.second, value.repeat);
     } else {
-      return at(pair.first, fmt::format("{} is unknown here; allowed: path, format, weight", shown(key)));
+      return at(pair.first, fmt::format("{} is unknown here; allowed: path, format, weight, repeat", shown(key)));
     }
     if (!wrong.empty()) return at(pair.second, key + ": " + wrong);
   }
@@ -198,7 +221,11 @@ std::string ValueReader::read(const YAML::Node& node, std::vector<DataFile>& val
 
 std::string ValueReader::read(const YAML::Node& node, Validation& value) {
   if (is_none(node)) return {};
-  if (!node.IsMap() || !node["share"]) return read(node, value.files);
+  if (!node.IsMap() || !node["share"]) {
+    const std::string wrong = read(node, value.files);
+    const bool repeats = std::ranges::any_of(value.files, [](const DataFile& file) { return file.repeat != 1; });
+    return wrong.empty() && repeats ? "repeat is of epochs, which validation has not; take it out" : wrong;
+  }
   if (node.size() != 1) return at(node, "share stands alone: {share: 0.05}");
   const std::string wrong = read(node["share"], value.share);
   if (!wrong.empty()) return at(node["share"], "share: " + wrong);
@@ -212,7 +239,8 @@ std::string yaml(int64_t v) { return fmt::format("{}", v); }
 std::string yaml(double v) { return fmt::format("{}", v); }
 std::string yaml(const std::string& v) { return quoted(v); }
 std::string yaml(const DataFile& v) {
-  return fmt::format("{{path: {}, format: {}, weight: {}}}", quoted(v.path), word_of(v.format), v.weight);
+  return fmt::format("{{path: {}, format: {}, weight: {}, repeat: {}}}", quoted(v.path), word_of(v.format), v.weight,
+                     v.repeat);
 }
 
 namespace {
@@ -232,6 +260,11 @@ std::string yaml(const std::vector<DataFile>& v) { return yaml_list(v); }
 std::string yaml(const Pattern& v) {
   std::vector<std::string> parts;
   for (const auto& [name, number] : v) parts.push_back(fmt::format("{}: {}", quoted(name, true), number));
+  return fmt::format("{{{}}}", fmt::join(parts, ", "));
+}
+std::string yaml(const FieldNames& v) {
+  std::vector<std::string> parts;
+  for (const auto& [ours, theirs] : v) parts.push_back(fmt::format("{}: {}", ours, quoted(theirs, true)));
   return fmt::format("{{{}}}", fmt::join(parts, ", "));
 }
 std::string yaml(const Validation& v) {

@@ -23,6 +23,7 @@ class ValueReader {
   std::string read(const YAML::Node& node, std::vector<double>& value);
   std::string read(const YAML::Node& node, TargetModules& value);
   std::string read(const YAML::Node& node, Pattern& value);
+  std::string read(const YAML::Node& node, FieldNames& value);
   std::string read(const YAML::Node& node, DataFile& value);
   std::string read(const YAML::Node& node, std::vector<DataFile>& value);
   std::string read(const YAML::Node& node, Validation& value);
@@ -58,6 +59,7 @@ std::string yaml(const std::string& value);
 std::string yaml(const std::vector<double>& value);
 std::string yaml(const TargetModules& value);
 std::string yaml(const Pattern& value);
+std::string yaml(const FieldNames& value);
 std::string yaml(const DataFile& value);
 std::string yaml(const std::vector<DataFile>& value);
 std::string yaml(const Validation& value);

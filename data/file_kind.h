@@ -7,7 +7,7 @@
 namespace drover {
 
 // bad_data saying what `file`, whose bytes are given, is, and the command that makes rows of it. Nothing happens for
-// what may be lines of JSON in UTF-8.
+// what may be JSON or text in UTF-8.
 void refuse_other_kinds(const fs::path& file, std::string_view bytes);
 
 }  // namespace drover

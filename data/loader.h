@@ -19,11 +19,15 @@ struct LoaderSettings {
   int dp_rank = 0, dp_size = 1;
 };
 
+// The rows of an epoch in the store's order: of every source as often as it repeats, and for the fraction that remains
+// those with the smallest draws of (seed, epoch), one at least. The same number in every epoch.
+std::vector<int64_t> rows_in_epoch(const TokenStore& store, uint64_t seed, int64_t epoch);
+
 // Batches depend on the position alone; the order of the epoch last asked for is kept, so threads do not share a
 // loader.
 class Loader {
  public:
-  Loader(const TokenStore& store, const LoaderSettings& settings) : store_(store), settings_(settings) {}
+  Loader(const TokenStore& store, const LoaderSettings& settings);
 
   int64_t steps_per_epoch() const;
   StreamPosition position_of(int64_t step) const {
@@ -41,6 +45,7 @@ class Loader {
 
   const TokenStore& store_;
   LoaderSettings settings_;
+  int64_t rows_;  // of an epoch
   mutable int64_t ordered_epoch_ = -1;
   mutable std::vector<int64_t> order_;
 };

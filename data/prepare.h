@@ -1,21 +1,26 @@
-// From files of dialogs and texts to a token store: rendered, tokenised, cut to length, packed.
+// From files of rows to a token store: rendered, tokenised, cut to length, packed.
 #pragma once
+#include <map>
 #include <optional>
 
-#include "data/rows.h"
+#include "configs/choices.h"
+#include "data/chat_template.h"
 #include "data/token_store.h"
 
 namespace drover {
 
 struct DataSource {
-  fs::path path;
+  fs::path path;  // as data_files.h takes it
   RowFormat format = RowFormat::automatic;
-  double weight = 1;  // multiplies the loss weight of every token of the file
+  double weight = 1;  // multiplies the loss weight of every token of its rows
+  double repeat = 1;  // how often its rows come in an epoch
 };
 
 struct PrepareSettings {
   std::vector<DataSource> sources;
+  FieldNames fields;
   std::optional<ChatTemplate> chat;
+  bool special = false;  // control tokens that are written in texts are control tokens
   std::string date = "26 Jul 2024";
   TrainOn train_on = TrainOn::assistant;
   int64_t max_length = 2048;
@@ -26,6 +31,7 @@ struct PrepareSettings {
 };
 
 struct PrepareReport {
+  std::vector<RowFormat> formats;  // of each source; automatic: it has no row
   int64_t rows_read = 0, rows_skipped = 0;
   int64_t rows_failed = 0;         // answers that `drover generate` could not give, passed over
   int64_t cut = 0;                 // dialogs longer than max_length, cut at the end
@@ -34,6 +40,10 @@ struct PrepareReport {
   int64_t dropped = 0;             // shorter than two tokens, or without a trained token after the cut
   int64_t rewritten = 0;  // assistant's turns that the template writes otherwise once others follow: not trained
   std::map<std::string, int64_t> ignored;  // fields that mean nothing here, and how many rows have them
+  std::vector<std::string> unmet_fields;   // of data.fields: the file's names that no row has
+  int64_t rendered = 0;                    // texts with spellings of control tokens, which are read as letters
+  int64_t alpaca_prompts = 0;              // rows of alpaca that became Alpaca's own prompt for want of a chat template
+  int64_t within_token = 0;                // completions that begin within a token
   std::vector<std::string> complaints;
 };
 

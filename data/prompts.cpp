@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "data/row_reader.h"
+#include "data/formats/messages.h"
+#include "data/rows.h"
 #include "data/tokenizer.h"
 #include "kernels/base/error.h"
 

@@ -1,69 +1,160 @@
 #include "data/rows.h"
 
+#include <algorithm>
+
+#include "data/data_files.h"
 #include "data/file_kind.h"
-#include "data/row_reader.h"
+#include "data/gzip.h"
+#include "data/raw_rows.h"
 #include "kernels/base/json.h"
+#include "kernels/base/unicode.h"
 
 namespace drover {
 
 namespace {
 
-using json = Json;
+constexpr size_t kLongestRow = size_t{64} << 20;
 
-constexpr size_t kLongestLine = size_t{64} << 20;
+// Takes the rows of one file, and keeps count of what becomes of them.
+class FileReader {
+ public:
+  FileReader(const fs::path& file, RowReader& reader, BadRows bad_rows, const UseRow& use,
+             const PassedOver& passed_over)
+      : file_(file), reader_(reader), bad_rows_(bad_rows), use_(use), passed_over_(passed_over) {}
 
-}  // namespace
+  ReadReport read() {
+    const MappedFile mapped(file_);
+    std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+    std::string unpacked;
+    if (is_gzip(text)) text = unpacked = gunzip(file_, text);
+    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+    refuse_other_kinds(file_, text);
+    text_ = text;
+    if (!is_text_file(file_) || !take_text(text)) for_each_raw_row(file_, text, [&](const RawRow& raw) { take(raw); });
+    return std::move(report_);
+  }
 
-ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows,
-                     const std::function<void(const Row&)>& use,
-                     const std::function<void(int64_t line, const std::string& reason)>& passed_over) {
-  const MappedFile mapped(file);
-  std::string_view rest(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-  if (rest.starts_with("\xEF\xBB\xBF")) rest.remove_prefix(3);
-  refuse_other_kinds(file, rest);
-  ReadReport report;
-  for (int64_t number = 1; !rest.empty(); ++number) {
-    const size_t end = std::min(rest.find('\n'), rest.size());
-    std::string_view line = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
+ private:
+  // The whole file as one row; false where its lines are rows.
+  bool take_text(std::string_view text) {
+    const RawRow whole{.text = text, .line = 1};
+    if (reader_.asked() != RowFormat::automatic && reader_.asked() != RowFormat::text) return false;
+    if (reader_.asked() == RowFormat::automatic) refuse_rows(text);
+    attempt(whole, [&] {
+      check_bytes(text, "text");
+      return std::optional(reader_.text_file(with_line_feeds(text)));
+    });
+    return true;
+  }
+
+  static std::string with_line_feeds(std::string_view text) {
+    std::string lines;
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (text[i] != '\r' || i + 1 == text.size() || text[i + 1] != '\n') lines += text[i];
+    }
+    return lines;
+  }
+
+  void refuse_rows(std::string_view text) {
+    const size_t begin = text.find_first_not_of(" \t\r\n");
+    if (begin == std::string_view::npos || text.size() > kLongestRow) return;
+    const std::string_view first = text[begin] == '[' ? text : text.substr(0, text.find('\n', begin));
+    const Json json = Json::parse(first.begin(), first.end(), nullptr, false);
+    if (!json.is_object() && !(json.is_array() && !json.empty() && json[0].is_object())) return;
+    fail(Fault::bad_data,
+         "{}: a .txt file is one text, and this one holds rows of JSON; rename it to .jsonl, or set data.format "
+         "(format of its source): text, where it is a text",
+         file_.string());
+  }
+
+  void take(const RawRow& raw) {
+    const char* unit = raw.element > 0 ? "element" : "line";
+    attempt(raw, [&] {
+      if (raw.text.size() > kLongestRow) throw std::invalid_argument(fmt::format("the {} is longer than 64 MB", unit));
+      check_bytes(raw.text, unit);
+      return reader_.read(raw.text);
+    });
+  }
+
+  static void check_bytes(std::string_view text, const char* unit) {
+    // The parser would take a NUL for the end of the row and pass over what follows.
+    const size_t nul = text.find('\0');
+    if (nul != std::string_view::npos) throw std::invalid_argument(fmt::format("byte {} of the {} is NUL", nul, unit));
+    const size_t bad = first_invalid_utf8(text);
+    if (bad != text.size()) throw std::invalid_argument(fmt::format("byte {} of the {} is not valid UTF-8", bad, unit));
+  }
+
+  template <typename Read>
+  void attempt(const RawRow& raw, Read&& read) {
+    int64_t line = raw.line;
     std::string reason;
     try {
-      if (line.size() > kLongestLine) throw std::invalid_argument("the line is longer than 64 MB");
-      // The parser would take a NUL for the end of the row and pass over what follows.
-      const size_t nul = line.find('\0');
-      if (nul != std::string_view::npos) throw std::invalid_argument(fmt::format("byte {} of the line is NUL", nul));
-      const size_t bad = first_invalid_utf8(line);
-      if (bad != line.size()) throw std::invalid_argument(fmt::format("byte {} of the line is not valid UTF-8", bad));
-      std::optional<Row> row = read_row(line, format);
+      std::optional<Row> row = read();
       if (!row) {
-        ++report.failed;
-        if (passed_over) passed_over(number, "it says {\"error\": …}, where an answer could not be given");
-        continue;
+        ++report_.failed;
+        if (passed_over_) passed_over_(line, "it says {\"error\": …}, where an answer could not be given");
+        return;
       }
-      row->line = number;
-      use(*row);
-      for (const std::string& field : row->ignored) ++report.ignored[field];
-      ++report.rows;
-      continue;
+      row->line = line;
+      use_(*row);
+      for (const std::string& field : row->ignored) ++report_.ignored[field];
+      ++report_.rows;
+      return;
     } catch (const Error& error) {
       if (error.fault() != Fault::bad_data) throw;
       reason = error.what();
-    } catch (const json::parse_error& error) {
-      reason = fmt::format("it is not valid JSON (at byte {} of the line); every line is a row of its own", error.byte);
+    } catch (const Json::parse_error& error) {
+      reason = raw.element > 0 ? fmt::format("it is not valid JSON (at byte {} of the element)", error.byte)
+                               : fmt::format(
+                                     "it is not valid JSON (at byte {} of the line); every line is a row of "
+                                     "its own",
+                                     error.byte);
+      if (is_one_object(raw))
+        reason += ". The file is one object over several lines: make it a list, [ … ], or one line";
+      line += std::ranges::count(raw.text.substr(0, error.byte), '\n');
     } catch (const std::exception& error) {
       reason = error.what();
     }
-    const std::string complaint = fmt::format("{}:{}: {}", file.string(), number, reason);
-    if (bad_rows == BadRows::error)
-      fail(Fault::bad_data, "{}; fix the row{}", complaint,
-           format == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
-    ++report.skipped;
-    if (passed_over) passed_over(number, reason);
-    if (report.complaints.size() < 10) report.complaints.push_back(complaint);
+    complain(line, raw, reason);
   }
-  return report;
+
+  // Asked at the first row that cannot be read.
+  bool is_one_object(const RawRow& raw) const {
+    return raw.element == 0 && report_.rows + report_.skipped == 0 && text_.size() > raw.text.size() + 1 &&
+           text_.size() <= kLongestRow && json_depth(text_) <= kJsonDepth && Json::accept(text_);
+  }
+
+  void complain(int64_t line, const RawRow& raw, const std::string& reason) {
+    const std::string element = raw.element > 0 ? fmt::format("element {}: ", raw.element) : "";
+    const std::string complaint = fmt::format("{}:{}: {}{}", file_.string(), line, element, reason);
+    if (bad_rows_ == BadRows::error)
+      fail(Fault::bad_data, "{}; fix the row{}", complaint,
+           reader_.format() == RowFormat::prompt ? "" : ", or set data.bad_rows: skip");
+    ++report_.skipped;
+    if (passed_over_) passed_over_(line, reason);
+    if (report_.complaints.size() < 10) report_.complaints.push_back(complaint);
+  }
+
+  const fs::path& file_;
+  RowReader& reader_;
+  BadRows bad_rows_;
+  const UseRow& use_;
+  const PassedOver& passed_over_;
+  std::string_view text_;  // of the file, while it is read
+  ReadReport report_;
+};
+
+}  // namespace
+
+ReadReport read_rows(const fs::path& file, RowReader& reader, BadRows bad_rows, const UseRow& use,
+                     const PassedOver& passed_over) {
+  return FileReader(file, reader, bad_rows, use, passed_over).read();
+}
+
+ReadReport read_rows(const fs::path& file, RowFormat format, BadRows bad_rows, const UseRow& use,
+                     const PassedOver& passed_over) {
+  RowReader reader(format);
+  return read_rows(file, reader, bad_rows, use, passed_over);
 }
 
 }  // namespace drover

@@ -11,7 +11,7 @@ namespace drover {
 
 namespace {
 
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;
 
 // "\nsha256 " and 64 digits at the end of the file, which HDF5 passes over.
 constexpr std::string_view kSealMark = "\nsha256 ";
@@ -37,7 +37,11 @@ bool sealed(const fs::path& path) {
 Document TokenStore::document(int64_t ordinal) const {
   const size_t d = static_cast<size_t>(ordinal), begin = static_cast<size_t>(document_begin_[d]),
                size = static_cast<size_t>(document_begin_[d + 1]) - begin;
-  return {std::span(ids_).subspan(begin, size), std::span(trained_).subspan(begin, size), weights_[d], ordinal};
+  return {std::span(ids_).subspan(begin, size),
+          std::span(trained_).subspan(begin, size),
+          weights_[d],
+          ordinal,
+          {origin_rows_[d], origin_sources_[d]}};
 }
 
 int64_t TokenStore::row_tokens(int64_t index) const {
@@ -58,13 +62,22 @@ int64_t TokenStore::longest_document() const {
   return longest;
 }
 
-void TokenStore::add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight) {
+void TokenStore::add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight,
+                              std::optional<Origin> origin) {
+  const Origin from = origin.value_or(Origin{documents(), 0});
   require(ids.size() == trained.size() && !ids.empty(), "a document has tokens, and a mask for each");
   ids_.insert(ids_.end(), ids.begin(), ids.end());
   trained_.push_back(0);  // nothing precedes the first token
   for (size_t i = 1; i < trained.size(); ++i) trained_.push_back(trained[i] != 0 ? 1 : 0);
   document_begin_.push_back(static_cast<int64_t>(ids_.size()));
   weights_.push_back(weight);
+  origin_rows_.push_back(from.row);
+  origin_sources_.push_back(from.source);
+}
+
+void TokenStore::set_repeats(std::vector<double> repeats) {
+  repeats_ = std::move(repeats);
+  if (std::ranges::all_of(repeats_, [](double repeat) { return repeat == 1; })) repeats_.clear();
 }
 
 void TokenStore::make_rows(bool packing, int64_t max_length) {
@@ -82,6 +95,7 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
   std::vector<std::vector<int64_t>> packed;
   std::vector<Open> open;
   for (int64_t d = 0; d < documents(); ++d) {
+    if (!repeats_.empty() && d > 0 && document(d).origin.source != document(d - 1).origin.source) open.clear();
     const int64_t length = static_cast<int64_t>(document(d).ids.size());
     auto fits = std::find_if(open.begin(), open.end(), [&](const Open& o) { return o.used + length <= max_length; });
     if (fits == open.end()) {
@@ -99,11 +113,13 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
   for (const std::vector<int64_t>& row : packed) {
     for (int64_t d : row) {
       const Document doc = document(d);
-      ordered.add_document(doc.ids, doc.trained, doc.weight);
+      ordered.add_document(doc.ids, doc.trained, doc.weight, doc.origin);
     }
     ordered.row_begin_.push_back(ordered.documents());
   }
   ordered.identity_ = identity_;
+  ordered.repeats_ = repeats_;
+  ordered.set_notes(formats_, notes_);
   *this = std::move(ordered);
 }
 
@@ -113,11 +129,16 @@ void TokenStore::save(const fs::path& path) const {
     hdf5::File file = hdf5::File::create(temporary);
     file.set_attribute("/", "version", kVersion);
     file.set_attribute("/", "identity", identity_);
+    file.set_attribute("/", "formats", formats_);
+    file.set_attribute("/", "notes", notes_);
     file.write("ids", ids_);
     file.write("trained", trained_);
     file.write("document_begin", document_begin_);
     file.write("weights", weights_);
+    file.write("origin_rows", origin_rows_);
+    file.write("origin_sources", origin_sources_);
     file.write("row_begin", row_begin_);
+    if (!repeats_.empty()) file.write("repeats", repeats_);
     file.close();
     seal(temporary);
     sync_file(temporary);
@@ -141,7 +162,12 @@ TokenStore TokenStore::open(const fs::path& path) {
   s.ids_ = file.read<int32_t>("ids");
   s.trained_ = file.read<uint8_t>("trained");
   s.document_begin_ = file.read<int64_t>("document_begin");
+  s.formats_ = file.string_attribute("/", "formats");
+  s.notes_ = file.string_attribute("/", "notes");
   s.weights_ = file.read<float>("weights");
+  s.origin_rows_ = file.read<int64_t>("origin_rows");
+  s.origin_sources_ = file.read<int32_t>("origin_sources");
+  if (file.has("repeats")) s.repeats_ = file.read<double>("repeats");
   s.row_begin_ = file.read<int64_t>("row_begin");
   const auto offsets_fit = [](const std::vector<int64_t>& o, size_t end) {
     return o.size() > 1 && o.front() == 0 && o.back() == static_cast<int64_t>(end) &&
@@ -151,6 +177,11 @@ TokenStore TokenStore::open(const fs::path& path) {
   if (!offsets_fit(s.document_begin_, s.ids_.size()) || s.weights_.size() + 1 != s.document_begin_.size())
     broken("document offsets");
   if (!offsets_fit(s.row_begin_, s.weights_.size())) broken("row offsets");
+  if (s.origin_rows_.size() != s.weights_.size() || s.origin_sources_.size() != s.weights_.size()) broken("origins");
+  const auto without_repeat = [&](int32_t source) {
+    return source < 0 || (!s.repeats_.empty() && source >= static_cast<int32_t>(s.repeats_.size()));
+  };
+  if (std::ranges::any_of(s.origin_sources_, without_repeat)) broken("sources");
   return s;
 }
 

@@ -3,6 +3,7 @@
 // HDF5 data stands the SHA-256 of it, which is verified first.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,11 +12,19 @@
 
 namespace drover {
 
+// Where a document comes from: a row of the data, over all sources, and its source. Pieces of a long text share both.
+struct Origin {
+  int64_t row = 0;
+  int32_t source = 0;
+  bool operator==(const Origin&) const = default;
+};
+
 struct Document {
   std::span<const int32_t> ids;
   std::span<const uint8_t> trained;  // per token: it is a target (never the first of a document)
   float weight = 1;
   int64_t ordinal = 0;
+  Origin origin = {};
 };
 
 class TokenStore {
@@ -38,19 +47,32 @@ class TokenStore {
   std::span<const int32_t> ids() const { return ids_; }  // of all documents, one after the other
   const std::string& identity() const { return identity_; }
 
-  // Building.
-  void add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight);
-  // Puts documents into rows: one each, or packed first-fit in file order into rows of at most max_length tokens.
+  // How often the rows of each source come in an epoch; empty: all once.
+  const std::vector<double>& repeats() const { return repeats_; }
+  // What was said about the data when it was read, to be said again; lines.
+  const std::string& notes() const { return notes_; }
+  const std::string& formats() const { return formats_; }  // for people
+
+  // Building. Without an origin a document is a row of its own, of the first source.
+  void add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight,
+                    std::optional<Origin> origin = {});
+  // Puts documents into rows: one each, or packed first-fit in file order into rows of at most max_length tokens. Where
+  // sources do not all come once, a row holds documents of one source, and sources follow each other.
   void make_rows(bool packing, int64_t max_length);
   void set_identity(std::string identity) { identity_ = std::move(identity); }
+  void set_repeats(std::vector<double> repeats);
+  void set_notes(std::string formats, std::string notes) { formats_ = std::move(formats), notes_ = std::move(notes); }
 
  private:
   std::vector<int32_t> ids_;
   std::vector<uint8_t> trained_;
   std::vector<int64_t> document_begin_ = {0};
   std::vector<float> weights_;
+  std::vector<int64_t> origin_rows_;
+  std::vector<int32_t> origin_sources_;
   std::vector<int64_t> row_begin_ = {0};
-  std::string identity_;
+  std::vector<double> repeats_;
+  std::string identity_, formats_, notes_;
 };
 
 }  // namespace drover

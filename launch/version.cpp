@@ -2,6 +2,7 @@
 
 #include <dnnl.h>
 #include <mpi.h>
+#include <zlib.h>
 
 #include "kernels/base/hdf5.h"
 #include "kernels/devices/devices.h"
@@ -16,10 +17,12 @@ std::string version_text() {
   const dnnl_version_t* dnnl = dnnl_version();
   const std::string cuda = cuda_libraries();
   return fmt::format(
-      "drover {} ({})\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\n{}",
+      "drover {} ({})\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\nzlib      "
+      "{}\n{}",
       DROVER_VERSION, std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT,
       cuda.empty() ? "" : ", cuda", dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
-      hdf5::library_version(), DROVER_YAML_CPP_VERSION, cuda.empty() ? "" : fmt::format("CUDA      {}\n", cuda));
+      hdf5::library_version(), DROVER_YAML_CPP_VERSION, zlibVersion(),
+      cuda.empty() ? "" : fmt::format("CUDA      {}\n", cuda));
 }
 
 }  // namespace drover

@@ -4,6 +4,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "data/data_files.h"
 #include "data/loader.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
@@ -61,11 +62,22 @@ Subject subject_of(const Arguments& a) {
   }
   if (a.model.model.empty() || a.data.empty())
     fail(Fault::usage, "eval needs a recipe, or --model DIR and --data FILE");
-  constexpr std::string_view kAllowed[] = {
-      "device",          "model.tokenizer", "train.dtype",        "train.micro_batch_size",
-      "parallel.tp",     "parallel.pp",     "parallel.dp",        "parallel.transport",
-      "data.format",     "data.template",   "data.template_date", "data.train_on",
-      "data.max_length", "data.bad_rows"};
+  constexpr std::string_view kAllowed[] = {"device",
+                                           "model.tokenizer",
+                                           "train.dtype",
+                                           "train.micro_batch_size",
+                                           "parallel.tp",
+                                           "parallel.pp",
+                                           "parallel.dp",
+                                           "parallel.transport",
+                                           "data.format",
+                                           "data.fields",
+                                           "data.special",
+                                           "data.template",
+                                           "data.template_date",
+                                           "data.train_on",
+                                           "data.max_length",
+                                           "data.bad_rows"};
   Recipe& recipe = s.read.recipe;
   recipe = read_overrides(a.recipe.words, kAllowed);
   recipe.model.path = model_directory(a.model.model);
@@ -91,7 +103,7 @@ TokenStore store_of(const Recipe& recipe, const Tokenizer& tokenizer, const Mode
   settings.train_on = every_row_on.value_or(settings.train_on);
   PrepareReport report;
   TokenStore store = prepare(settings, tokenizer, report);
-  warn_about(report, "validation", settings.max_length);
+  for (const std::string& line : warnings_of(report, "validation", settings.max_length)) log::warn("{}", line);
   check_ids(store.ids(), model, "the validation data");
   return store;
 }
@@ -156,8 +168,10 @@ std::pair<Subject, MeshShape> agreed_subject(const Process& process, const Argum
     device_of(subject.read.recipe);
     if (!a.per_token.empty()) {
       for (const DataFile& file : subject.read.recipe.data.validation.files) {
-        if (same_file(file.path, a.per_token))
-          fail(Fault::usage, "--per-token {} is the data itself; name another file", a.per_token);
+        for (const fs::path& path : data_files(file.path)) {
+          if (same_file(path, a.per_token))
+            fail(Fault::usage, "--per-token {} is the data itself; name another file", a.per_token);
+        }
       }
     }
     shape = mesh_shape(subject.read.recipe, process.mpi.size);
@@ -287,7 +301,7 @@ Verb eval_verb(CLI::App& app) {
       app.add_subcommand("eval", "loss and perplexity of a recipe's validation data, or of --data under --model");
   options->add_option("recipe", a->recipe.words, "RECIPE.yaml (not with --model), then any section.key=value");
   add_model_options(options, a->model);
-  options->add_option("--data", a->data, "JSONL rows of messages or text");
+  options->add_option("--data", a->data, "rows: a file, a directory or a pattern, of any data.format");
   options->add_option("--per-token", a->per_token, "write ids and log-probabilities of every document to this file");
   options->add_flag("--json", a->recipe.json, "print the result as JSON");
   options->footer(

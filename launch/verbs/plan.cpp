@@ -3,6 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "data/data_files.h"
 #include "kernels/devices/devices.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
@@ -53,7 +54,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
   std::optional<PreparedData> data;
   const fs::path text = tokenizer_directory(recipe);
   const auto here = [](const std::vector<DataFile>& files) {
-    return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return fs::exists(f.path); });
+    return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return has_data_files(f.path); });
   };
   const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) &&
                          here(recipe.data.train) && here(recipe.data.validation.files) &&

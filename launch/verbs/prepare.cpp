@@ -52,7 +52,8 @@ Exit run(const RecipeArguments& a) {
   const StoreStatistics s =
       statistics(data.train, read.recipe.data.max_length, stop_ids(chat, tokenizer, eos_of(read.recipe.model.path)));
   if (a.json) {
-    std::cout << ordered_json{{"template", template_name},
+    std::cout << ordered_json{{"formats", data.train.formats()},
+                              {"template", template_name},
                               {"documents", data.train.documents()},
                               {"rows", data.train.rows()},
                               {"tokens", data.train.tokens()},
@@ -66,7 +67,7 @@ Exit run(const RecipeArguments& a) {
               << '\n';
     return Exit::done;
   }
-  std::cout << "Chat template: " << template_name << '\n'
+  std::cout << "Rows: " << data.train.formats() << "\nChat template: " << template_name << '\n'
             << report(s) << "The first document, its trained tokens " << (colour ? "coloured" : "in [[ ]]")
             << ", control tokens in ⟨ ⟩:\n"
             << show(data.train.document(0), tokenizer, colour ? "\033[32m" : "[[", colour ? "\033[0m" : "]]") << '\n';

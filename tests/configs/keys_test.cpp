@@ -27,9 +27,11 @@ lora:
     "a\"b": 1e-4
   init_from: adapters/a
 data:
-  train: [{path: a.jsonl, format: text, weight: 0.5}, b.jsonl]
+  train: [{path: a.jsonl, format: text, weight: 0.5, repeat: 0.25}, b.jsonl]
   validation: {share: 0.05}
   format: messages
+  fields: {text: "my: body", role: who}
+  special: true
   template: llama3.1
   template_date: 1 Jan 2025
   train_on: last
@@ -79,8 +81,10 @@ TEST(Keys, AllAreRead) {
   EXPECT_EQ(r.lora.rank_pattern, (Pattern{{"layers\\.0\\..*q_proj", 32}, {"v_proj", 4}}));
   EXPECT_EQ(r.lora.alpha_pattern, (Pattern{{"a\"b", 1e-4}}));
   EXPECT_EQ(r.data.train,
-            (std::vector<DataFile>{{"a.jsonl", RowFormat::text, 0.5}, {"b.jsonl", RowFormat::automatic, 1}}));
+            (std::vector<DataFile>{{"a.jsonl", RowFormat::text, 0.5, 0.25}, {"b.jsonl", RowFormat::automatic, 1, 1}}));
   EXPECT_EQ(r.data.validation, (Validation{{}, 0.05}));
+  EXPECT_EQ(r.data.fields_of_rows, (FieldNames{{"text", "my: body"}, {"role", "who"}}));
+  EXPECT_TRUE(r.data.special);
   EXPECT_EQ(r.data.template_date, "1 Jan 2025");
   EXPECT_FALSE(r.data.packing);
   EXPECT_EQ(r.train.max_steps, 1000);
@@ -105,6 +109,9 @@ TEST(Keys, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(r.data.max_length, 2048);
   EXPECT_EQ(r.data.template_date, "26 Jul 2024");
   EXPECT_EQ(r.data.validation, Validation{});
+  EXPECT_EQ(r.data.train, (std::vector<DataFile>{{"t.jsonl", RowFormat::automatic, 1, 1}}));
+  EXPECT_TRUE(r.data.fields_of_rows.empty());
+  EXPECT_FALSE(r.data.special);
   EXPECT_TRUE(r.data.packing && r.data.shuffle);
   EXPECT_EQ(r.train.dtype, Precision::bf16);
   EXPECT_EQ(r.train.micro_batch_size, 1);
@@ -212,7 +219,8 @@ TEST(Keys, UnknownChoiceNamesTheChoices) {
     ++checked;
   }
   EXPECT_GE(checked, 9);
-  EXPECT_THAT(refusal_of("data: {train: [{path: a, format: alpaca}]}\n"), HasSubstr("format: alpaca is not built yet"));
+  EXPECT_THAT(refusal_of("data: {train: [{path: a, format: parquet}]}\n"),
+              HasSubstr("format: \"parquet\" is not allowed; allowed: auto, messages, text, sharegpt, alpaca"));
 }
 
 TEST(Keys, EveryWordOfAChoiceIsReadAndPrinted) {
@@ -225,13 +233,29 @@ TEST(Keys, EveryWordOfAChoiceIsReadAndPrinted) {
   }
 }
 
+TEST(Keys, SourcesAndFieldNamesAreChecked) {
+  const auto refuses = [](const std::string& override_text, const std::string& words) {
+    EXPECT_THAT(refusal_of(kLeast, {override_text}), HasSubstr(words)) << override_text;
+  };
+  refuses("data.train=[{path: a, repeat: 0}]", "repeat: 0 is out of range; allowed: 0.01 to 100");
+  refuses("data.train=[{path: a, repeat: 101}]", "allowed: 0.01 to 100");
+  refuses("data.train=[{path: a, weight: 11}]", "weight: 11 is out of range; allowed: 0 to 10");
+  refuses("data.train=[{path: a, times: 2}]", "times is unknown here; allowed: path, format, weight, repeat");
+  refuses("data.validation=[{path: a, repeat: 2}]", "data.validation: repeat is of epochs");
+  refuses("data.fields={txet: body}", "txet is no field of ours; allowed: messages, conversations, system");
+  refuses("data.fields={text: []}", "text: expected a text");
+  refuses("data.fields={text: a, prompt: a}", "a is text already");
+  EXPECT_EQ(recipe_of(kLeast, {"data.train=[{path: a, weight: 0}]"}).data.train.at(0).weight, 0);
+}
+
 TEST(Keys, HelpListsEveryKey) {
   const std::string help = recipe_help();
   for (const Key& key : all_keys()) {
     EXPECT_THAT(help, HasSubstr("  " + key.full() + " "));
     EXPECT_THAT(help, HasSubstr(key.info.help)) << key.full();
   }
-  EXPECT_THAT(help, HasSubstr("auto | messages | text"));
+  EXPECT_THAT(help, HasSubstr("auto | messages | text | sharegpt | alpaca | prompt_completion | ids"));
+  EXPECT_THAT(help, HasSubstr("mapping of names"));
   EXPECT_THAT(help, HasSubstr("not built yet: full, qlora, dora"));
   EXPECT_THAT(help, HasSubstr("Relative paths start at the current directory"));
 }
@@ -267,7 +291,10 @@ TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
                            "data.shuffle=false",
                            "data.train_on=all",
                            "data.template=chatml",
-                           "data.format=text"}) {
+                           "data.format=text",
+                           "data.fields={text: body}",
+                           "data.special=true",
+                           "data.train=[{path: t.jsonl, repeat: 2}]"}) {
     EXPECT_TRUE(changes(text)) << text;
   }
   for (const char* text : {"train.micro_batch_size=2", "train.max_steps=9", "parallel.tp=2", "parallel.pp=2",

@@ -164,7 +164,7 @@ TEST(Traps, NestedValuesPointInside) {
                     HasSubstr(file.at(10, 12) + "data.validation: share: 2 is out of range"),
                     HasSubstr(file.at(13, 13) + "lora.rank_pattern: q_proj: expected a whole decimal number"),
                     HasSubstr(file.at(15, 16) + "optim.betas: 1.5 is out of range")));
-  for (const char* text : {"[]", "[{}]", "[{format: text}]", "''", "[{path: [a]}]", "[{path: a, weight: 0}]"}) {
+  for (const char* text : {"[]", "[{}]", "[{format: text}]", "''", "[{path: [a]}]", "[{path: a, weight: -1}]"}) {
     EXPECT_THAT(refusal_of(fmt::format("model: {{path: m}}\noutput: {{dir: o}}\ndata: {{train: {}}}\n", text)),
                 HasSubstr("data.train: "))
         << text;
@@ -198,7 +198,7 @@ TEST(Overrides, WinOverTheFile) {
                                      "optim.warmup_steps=1", "lora.target_modules=[q_proj]",
                                      "data.validation={share: 0.1}", "lora.rank_pattern={a=b: 3}", "device=cpu"});
   EXPECT_EQ(read.recipe.lora.r, 2);
-  EXPECT_EQ(read.recipe.data.train, (std::vector<DataFile>{{"other.jsonl", RowFormat::automatic, 1}}));
+  EXPECT_EQ(read.recipe.data.train, (std::vector<DataFile>{{"other.jsonl", RowFormat::automatic, 1, 1}}));
   EXPECT_EQ(read.recipe.train.max_steps, 7);
   EXPECT_FALSE(read.recipe.train.epochs);
   EXPECT_EQ(read.recipe.optim.warmup_steps, 1);

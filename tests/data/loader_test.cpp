@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "kernels/base/error.h"
 
@@ -112,6 +114,103 @@ TEST(Batches, AnEpochMeetsEveryRowOnceAndEndsPartially) {
     std::sort(met.begin(), met.end());
     for (int64_t row = 0; row < 11; ++row) EXPECT_EQ(met.at(static_cast<size_t>(row)), row);
   }
+}
+
+// Two sources of 10 and 4 documents, each a row.
+TokenStore two_sources(std::vector<double> repeats, bool packing = false) {
+  TokenStore store;
+  for (int32_t d = 0; d < 14; ++d)
+    store.add_document(std::vector<int32_t>(3, d), std::vector<uint8_t>(3, 1), 1, Origin{d, d < 10 ? 0 : 1});
+  store.set_repeats(std::move(repeats));
+  store.make_rows(packing, 6);
+  return store;
+}
+
+TEST(Repeats, AFractionTakesOthersInEveryEpochAndAWholeAll) {
+  const TokenStore store = two_sources({0.3, 2.5});
+  std::set<std::vector<int64_t>> taken;
+  for (int64_t epoch = 0; epoch < 6; ++epoch) {
+    std::map<int64_t, int> times;
+    for (const int64_t row : rows_in_epoch(store, 7, epoch)) ++times[row];
+    std::vector<int64_t> first;
+    int second = 0;
+    for (const auto& [row, n] : times) {
+      if (row < 10) {
+        first.push_back(row);
+        EXPECT_EQ(n, 1);
+      } else {
+        second += n;
+        EXPECT_TRUE(n == 2 || n == 3);
+      }
+    }
+    EXPECT_EQ(first.size(), 3u);
+    EXPECT_EQ(second, 10);
+    EXPECT_EQ(times.size(), 3u + 4u);
+    taken.insert(first);
+    EXPECT_EQ(rows_in_epoch(store, 7, epoch), rows_in_epoch(store, 7, epoch));
+  }
+  EXPECT_GE(taken.size(), 5u) << "each epoch draws anew";
+  EXPECT_NE(rows_in_epoch(store, 7, 0), rows_in_epoch(store, 8, 0));
+  EXPECT_EQ(rows_in_epoch(two_sources({0.01, 1}), 7, 0).size(), 1u + 4u) << "one at least";
+  // Over many epochs every row comes as often as the others.
+  std::map<int64_t, int> all;
+  for (int64_t epoch = 0; epoch < 1000; ++epoch)
+    for (const int64_t row : rows_in_epoch(store, 7, epoch)) ++all[row];
+  for (int64_t row = 0; row < 10; ++row) EXPECT_NEAR(all[row], 300, 60) << row;
+}
+
+TEST(Repeats, TheEpochIsTheirRowsInAnyOrderAndOnAnyMesh) {
+  const TokenStore store = two_sources({0.5, 3});
+  const Loader loader(store, {2, 4, true, 3, 0, 1});
+  ASSERT_EQ(loader.steps_per_epoch(), 5);  // 5 + 12 rows
+  for (int64_t epoch = 0; epoch < 3; ++epoch) {
+    std::vector<int64_t> met, expected = rows_in_epoch(store, 3, epoch);
+    for (int64_t step = 0; step < 5; ++step) {
+      const std::vector<int64_t> rows = loader.rows_of({epoch, step});
+      met.insert(met.end(), rows.begin(), rows.end());
+      const Batch all = loader.load({epoch, step});
+      int64_t tokens = 0;
+      for (int rank = 0; rank < 2; ++rank) {
+        for (const MicroBatch& m : Loader(store, {2, 4, true, 3, rank, 2}).load({epoch, step}).micro_batches) {
+          EXPECT_EQ(m.tokens, all.micro_batches.at(static_cast<size_t>(m.index)).tokens);
+          tokens += static_cast<int64_t>(m.tokens.size());
+        }
+      }
+      EXPECT_EQ(tokens, all.tokens);
+    }
+    EXPECT_NE(met, expected) << "shuffled";
+    std::sort(met.begin(), met.end());
+    std::sort(expected.begin(), expected.end());
+    EXPECT_EQ(met, expected);
+  }
+  const std::vector<int64_t> unshuffled = rows_in_epoch(store, 3, 1);
+  EXPECT_EQ(Loader(store, {2, 4, false, 3, 0, 1}).rows_of({1, 0}),
+            (std::vector<int64_t>(unshuffled.begin(), unshuffled.begin() + 4)));
+}
+
+TEST(Repeats, AreThoseOfPackedRowsOfOneSourceEach) {
+  const TokenStore store = two_sources({0.4, 2}, true);
+  ASSERT_EQ(store.rows(), 5 + 2);
+  for (int64_t row = 0; row < store.rows(); ++row) {
+    const auto [first, last] = store.row(row);
+    for (int64_t d = first; d < last; ++d) EXPECT_EQ(store.document(d).origin.source, row < 5 ? 0 : 1);
+  }
+  EXPECT_EQ(rows_in_epoch(store, 1, 0).size(), 2u + 4u);
+  // All of them once: rows are packed over sources, as if there were one.
+  EXPECT_TRUE(two_sources({1, 1}, true).repeats().empty());
+}
+
+TEST(Repeats, TheLargestMicroBatchIsOfAllEpochs) {
+  TokenStore store;
+  for (int32_t d = 0; d < 20; ++d) {
+    const size_t length = d == 13 ? 9 : 3;
+    store.add_document(std::vector<int32_t>(length, d), std::vector<uint8_t>(length, 1), 1, Origin{d, 0});
+  }
+  store.set_repeats({0.1});
+  store.make_rows(false, 16);
+  const Loader loader(store, {1, 2, false, 3, 0, 1});
+  EXPECT_EQ(loader.steps_per_epoch(), 1);
+  EXPECT_EQ(loader.largest_micro_batch(100).tokens, 9);
 }
 
 // Counting every (token, label) pair of all ranks' shares: an evaluation's mean is over each target once.

@@ -22,6 +22,13 @@ class Prepare : public testing::Test {
     write_text(settings.sources[0].path, rows);
     return again();
   }
+  // Dialogs, and texts as a second source.
+  TokenStore prepared(const std::string& rows, const std::string& texts) {
+    settings.sources.resize(1);
+    settings.sources.push_back({scratch / "texts.jsonl"});
+    write_text(settings.sources[1].path, texts);
+    return prepared(rows);
+  }
   TokenStore again() {
     report = {};
     return prepare(settings, tokenizer, report);
@@ -81,8 +88,7 @@ TEST_F(Prepare, LongDialogsAreCutAtTheEndAndCounted) {
   EXPECT_EQ(targets(cut, 0), "one<|im_end|>tw");
 
   settings.max_length = 4;  // nothing of an answer is left
-  write_text(settings.sources[0].path, kDialog + text_row(3));
-  EXPECT_EQ(again().documents(), 1);
+  EXPECT_EQ(prepared(kDialog, text_row(3)).documents(), 1);
   EXPECT_EQ(report.cut, 1);
   EXPECT_EQ(report.dropped, 1);
 }
@@ -109,22 +115,24 @@ TEST_F(Prepare, LongTextsAreSplitAndLoseNothing) {
 TEST_F(Prepare, RowsWithNothingToTrainOnAreDroppedAndCounted) {
   const std::string question = R"({"messages": [{"role": "user", "content": "q"}]})"
                                "\n";
-  const TokenStore store = prepared(text_row(0) + text_row(1) + question + text_row(2));
+  const TokenStore store = prepared(question, text_row(0) + text_row(1) + text_row(2));
   EXPECT_EQ(report.rows_read, 4);
   EXPECT_EQ(report.dropped, 3);
   EXPECT_EQ(store.documents(), 1);
+  settings.sources.resize(1);
   expect_error(Fault::bad_data, {"rows.jsonl", "no token to train on", "2 rows read", "data.train_on"},
                [&] { prepared(question + question); });
   expect_error(Fault::bad_data, {"rows.jsonl", "no token to train on"}, [&] { prepared(""); });
 }
 
 TEST_F(Prepare, EveryGlobalBatchHasATrainedToken) {
-  std::string rows;
-  for (size_t i = 0; i < 40; ++i)
-    rows += i % 3 == 0 ? R"({"messages": [{"role": "user", "content": "no answer"}]})"
-                         "\n"
-                       : text_row(1 + i % 5);
-  const TokenStore store = prepared(rows);
+  std::string rows, texts;
+  for (size_t i = 0; i < 40; ++i) {
+    rows += R"({"messages": [{"role": "user", "content": "no answer"}]})"
+            "\n";
+    texts += text_row(1 + i % 5);
+  }
+  const TokenStore store = prepared(rows, texts);
   const Loader loader(store, {1, 1, true, 9, 0, 1});
   for (int64_t step = 0; step < 2 * loader.steps_per_epoch(); ++step)
     EXPECT_GT(loader.load(loader.position_of(step)).weight_sum, 0);
@@ -156,8 +164,9 @@ TEST_F(Prepare, BadRowsOfTheTemplateAreNamed) {
 TEST_F(Prepare, ATemplateThatNoDialogCanUseIsNotSkipped) {
   settings.bad_rows = BadRows::skip;
   settings.chat.reset();
-  expect_error(Fault::bad_recipe, {"rows.jsonl:2:", "data.template", "chatml"},
-               [&] { prepared(text_row(9) + kDialog); });
+  expect_error(Fault::bad_recipe, {"rows.jsonl:1:", "data.template", "chatml"},
+               [&] { prepared(kDialog, text_row(9)); });
+  settings.sources.resize(1);
   EXPECT_EQ(prepared(text_row(9)).documents(), 1);
   settings.chat = ChatTemplate{ChatTemplate::Family::chatml, std::nullopt};
   tokenizer = made_up_tokenizer(scratch / "bare", false);
@@ -183,6 +192,9 @@ TEST_F(Prepare, IdentityChangesWithAllThatShapesRows) {
   changes("bad_rows", [](auto& s) { s.bad_rows = BadRows::skip; });
   changes("format", [](auto& s) { s.sources[0].format = RowFormat::messages; });
   changes("weight", [](auto& s) { s.sources[0].weight = 2; });
+  changes("repeat", [](auto& s) { s.sources[0].repeat = 2; });
+  changes("fields", [](auto& s) { s.fields = {{"text", "body"}}; });
+  changes("special", [](auto& s) { s.special = true; });
   changes("twice", [](auto& s) { s.sources.push_back(s.sources[0]); });
   EXPECT_FALSE(TokenStore::matches(
       file, store_identity(settings, made_up_tokenizer(scratch / "other", true, false, "<|spare|>"))));
@@ -247,7 +259,7 @@ TEST_F(Prepare, RowsAreObeyed) {
 TEST_F(Prepare, AnswersBehindTheLimitNameIt) {
   settings.max_length = 12;
   expect_error(Fault::bad_data, {"2 of 2 rows", "data.max_length, 12"}, [&] { prepared(kDialog + kDialog); });
-  prepared(kDialog + text_row(5));
+  prepared(kDialog, text_row(5));
   EXPECT_EQ(report.cut_before_answers, 1);
   EXPECT_EQ(report.dropped, 1);
 }

@@ -2,7 +2,9 @@
 #include "data/rows.h"
 
 #include <gtest/gtest.h>
+#include <zlib.h>
 
+#include "data/gzip.h"
 #include "kernels/base/file.h"
 #include "tests/base/scratch_directory.h"
 
@@ -28,12 +30,12 @@ const std::string kGood = "{\"text\": \"good\"}";
 
 TEST_F(Rows, AreReadWhateverTheLineEndings) {
   write_text(file,
-             "\xEF\xBB\xBF{\"text\": \"a\"}\r\n\n  \n{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": "
-             "\"text\", \"text\": \"b\"}]}]}");
+             "\xEF\xBB\xBF{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\r\n\n  \n{\"messages\": "
+             "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"b\"}]}]}");
   std::vector<Row> rows;
   read_rows(file, RowFormat::automatic, BadRows::error, [&](const Row& row) { rows.push_back(row); });
   ASSERT_EQ(rows.size(), 2u);
-  EXPECT_EQ(rows[0].text, "a");
+  EXPECT_EQ(rows[0].messages.at(0).content, "a");
   EXPECT_EQ(rows[1].messages.at(0).content, "b");
   EXPECT_EQ(rows[1].line, 4);
 }
@@ -96,7 +98,8 @@ TEST_F(Rows, WhatCannotBeHonouredIsRefusedByName) {
   refuse(R"({"text": "x", "chat_template_kwargs": {"enable_thinking": false}})", "\"chat_template_kwargs\"");
   refuse(R"({"text": "x", "weight": 11})", "from 0 to 10");
   refuse(R"({"text": "x", "weight": -1})", "from 0 to 10");
-  refuse(R"({"text": "x", "tools": {}})", "\"tools\" must be a list");
+  refuse(message("user", R"("name": "ann"}], "tools": {}, "more": [{"a": 1)"), "\"tools\" must be a list");
+  refuse(R"({"text": "x", "train": 1})", "\"train\" of a row must be true or false");
   refuse(R"({"text": "x", "text": "y"})", "stands twice");
 }
 
@@ -109,13 +112,118 @@ TEST_F(Rows, OtherKindsOfFilesAreNamed) {
       expect_error(Fault::bad_data, all, [&] { read(bytes, RowFormat::automatic, bad); });
     }
   };
-  refuse("\x1F\x8B\x08\x00", {"compressed by gzip", "gunzip --keep"});
+  refuse("BZh91AY", {"compressed by bzip2", "bunzip2 --keep"});
+  refuse("\x28\xB5\x2F\xFD\x01", {"compressed by zstd", "zstd -d"});
+  refuse("\xFD\x37zXZ", {"compressed by xz", "xz -dk"});
   refuse("PAR1xxxx", {"a Parquet table", "read_parquet", "lines=True"});
   refuse("\xFF\xFE{\0", {"UTF-16", "iconv -f UTF-16"});
   refuse(std::string("{\0\"\0", 4), {"UTF-16", "UTF-16LE"});
   refuse("PK\x03\x04", {"a zip archive"});
-  refuse(" \n[{\"text\": \"x\"}]", {"one JSON list", "jq -c '.[]'"});
+  refuse(std::string("[\0{\0", 4), {"UTF-16", "UTF-16LE"});
   refuse("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", {"a Git LFS pointer", "git lfs pull"});
+}
+
+TEST_F(Rows, AListIsAFileOfRows) {
+  const std::vector<Row> rows = read(
+      "\xEF\xBB\xBF \r\n[\r\n  {\"text\": \"a ] , [ \\\" }\"},\n  {\n    \"text\":\n    "
+      "\"b\"\n  }\n,{\"text\": \"c\"}]\n\n");
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0].text, "a ] , [ \" }");
+  EXPECT_EQ(rows[1].text, "b");
+  EXPECT_EQ(rows[1].line, 4);
+  EXPECT_EQ(rows[2].line, 8);
+  EXPECT_TRUE(read("[]").empty());
+  EXPECT_TRUE(read(" [ \n ] \n").empty());
+  EXPECT_EQ(read("[" + kGood + "," + kGood + "]").size(), 2u);
+}
+
+TEST_F(Rows, AListsElementsAreNamedByNumberAndLine) {
+  const auto refuse = [&](const std::string& text, const std::vector<std::string>& words) {
+    expect_error(Fault::bad_data, words, [&] { read(text); });
+  };
+  refuse("[\n" + kGood + ",\n{\"text\": 3}\n]", {"rows.jsonl:3: element 2: \"text\" must be a string", "bad_rows"});
+  refuse("[" + kGood + ",\n{\n\"text\":\n\"x\" 3}]", {"rows.jsonl:4: element 2: it is not valid JSON (at byte"});
+  refuse("[" + kGood + ",\n]", {"rows.jsonl:2: element 2: "});
+  refuse("[" + kGood + " " + kGood + "]", {"rows.jsonl:1: element 1: it is not valid JSON"});
+  refuse("[3]", {"rows.jsonl:1: element 1: a row is an object"});
+  EXPECT_EQ(read("[" + kGood + ",{},\n3,nonsense," + kGood + "]", RowFormat::automatic, BadRows::skip).size(), 2u);
+  EXPECT_EQ(report.skipped, 3);
+  // Where the list itself is broken, no row behind it can be found.
+  for (const BadRows bad : {BadRows::error, BadRows::skip}) {
+    const auto broken = [&](const std::string& text, const std::vector<std::string>& words) {
+      expect_error(Fault::bad_data, words, [&] { read(text, RowFormat::automatic, bad); });
+    };
+    broken("\n[" + kGood + ",\n" + kGood, {"rows.jsonl:3: element 2 of the list", "does not end", "line 2"});
+    broken("[", {"rows.jsonl:1: element 1", "does not end"});
+    broken("[" + kGood + ",\n{\"text\": \"x}," + kGood + "]", {"rows.jsonl:2: element 2", "quote"});
+    broken("[" + kGood + "]\n" + kGood, {"rows.jsonl:2: more follows the end of the list"});
+    broken("[\"a\"]\n[\"b\"]\n", {"rows.jsonl:"});
+  }
+}
+
+std::string gzipped(const std::string& text) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  std::string out(text.size() + 1000, '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+TEST_F(Rows, GzipIsReadByItsContent) {
+  EXPECT_EQ(read(gzipped("\xEF\xBB\xBF" + kGood + "\r\n" + kGood + "\n")).size(), 2u);
+  EXPECT_EQ(read(gzipped(kGood + "\n") + gzipped(kGood + "\n")).size(), 2u) << "members follow each other";
+  EXPECT_EQ(read(gzipped("[" + kGood + "]") + std::string(512, '\0')).size(), 1u) << "zeros fill up the last block";
+  EXPECT_TRUE(read(gzipped("")).empty());
+  const std::string many = [] {
+    std::string text;
+    for (int i = 0; i < 300'000; ++i) text += kGood + "\n";
+    return text;
+  }();
+  EXPECT_EQ(read(gzipped(many)).size(), 300'000u);
+  expect_error(Fault::bad_data, {"rows.jsonl: is a Parquet table"}, [&] { read(gzipped("PAR1")); });
+  expect_error(Fault::bad_data, {"rows.jsonl: holds more than 1 MiB", "gunzip --keep"},
+               [&] { gunzip(file, gzipped(many), size_t{1} << 20); });
+}
+
+TEST_F(Rows, GzipThatIsNotWholeIsRefused) {
+  const std::string whole = gzipped(kGood + "\n");
+  for (const BadRows bad : {BadRows::error, BadRows::skip}) {
+    for (size_t size = 2; size < whole.size(); ++size) {
+      expect_error(Fault::bad_data, {"rows.jsonl: is compressed by gzip, and it is ", "gzip --test"},
+                   [&] { read(whole.substr(0, size), RowFormat::automatic, bad); });
+    }
+    for (const size_t at : {whole.size() / 2, whole.size() - 8, whole.size() - 4}) {
+      std::string damaged = whole;
+      damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+      expect_error(Fault::bad_data, {"rows.jsonl", "it is damaged"}, [&] { read(damaged, RowFormat::automatic, bad); });
+    }
+    expect_error(Fault::bad_data, {"rows.jsonl", "something else follows"},
+                 [&] { read(whole + kGood, RowFormat::automatic, bad); });
+  }
+}
+
+TEST_F(Rows, ATextFileIsOneDocument) {
+  file = scratch / "a.txt";
+  const std::vector<Row> rows = read(
+      "\xEF\xBB\xBF"
+      "One.\r\n\r\n\"Two\"\r, {\n");
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_EQ(rows[0].text, "One.\n\n\"Two\"\r, {\n");
+  expect_error(Fault::bad_data, {"a.txt:1: byte 1 of the text is not valid UTF-8"}, [&] { read("a\xFF"); });
+  expect_error(Fault::bad_data, {"a.txt: a .txt file is one text", "rename it to .jsonl"}, [&] { read(kGood + "\n"); });
+  expect_error(Fault::bad_data, {"a.txt", "rename it"}, [&] { read("\n[\n" + kGood + "\n]\n"); });
+  EXPECT_EQ(read("[1, 2]\n").size(), 1u);
+  EXPECT_EQ(read(kGood + "\n", RowFormat::text).at(0).text, kGood + "\n") << "as it is asked for";
+  const std::string dialog = R"({"messages": [{"role": "user", "content": "q"}]})";
+  EXPECT_EQ(read(dialog + "\n" + dialog, RowFormat::messages).size(), 2u) << "lines of another format are rows";
+  file = scratch / "b.txt.gz";
+  EXPECT_EQ(read(gzipped("[1] is a footnote\n")).at(0).text, "[1] is a footnote\n");
 }
 
 TEST_F(Rows, FailedAnswersArePassedOver) {
@@ -130,6 +238,20 @@ TEST_F(Rows, FailedAnswersArePassedOver) {
   EXPECT_EQ(read.failed, 1);
   EXPECT_EQ(lines, std::vector<int64_t>{2});
   expect_error(Fault::bad_data, {file.string() + ":1: "}, [&] { this->read("{\"error\": \"x\"}\n"); });
+}
+
+TEST_F(Rows, OneObjectOverSeveralLinesIsNamed) {
+  const char* const hint = "The file is one object over several lines";
+  expect_error(Fault::bad_data, {"rows.jsonl:1: it is not valid JSON", hint},
+               [&] { read("{\n  \"text\": \"x\"\n}\n"); });
+  for (const std::string text : {"{\"text\": \"x\"\n", "nonsense\n", "{\"text\":\n"}) {
+    try {
+      read(text + kGood);
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_EQ(std::string(error.what()).find(hint), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST_F(Rows, KeepTheLineTheyCameFrom) {

@@ -56,6 +56,25 @@ TEST(Store, ComesBackAsItWas) {
   EXPECT_TRUE(hdf5::File::open(scratch / "a.h5").has("ids"));               // and other HDF5 readers take it
 }
 
+TEST(Store, OriginsRepeatsAndNotesComeBackToo) {
+  ScratchDirectory scratch;
+  TokenStore store;
+  const std::vector<int32_t> ids(4, 7);
+  const std::vector<uint8_t> trained(4, 1);
+  for (int i = 0; i < 6; ++i) store.add_document(ids, trained, 1, Origin{i / 2, i < 4 ? 0 : 1});
+  store.set_repeats({1, 0.25});
+  store.set_notes("messages, text", "one\ntwo");
+  store.set_identity("i");
+  store.make_rows(true, 16);
+  store.save(scratch / "a.h5");
+  const TokenStore back = TokenStore::open(scratch / "a.h5");
+  EXPECT_EQ(back.repeats(), (std::vector<double>{1, 0.25}));
+  EXPECT_EQ(back.formats(), "messages, text");
+  EXPECT_EQ(back.notes(), "one\ntwo");
+  for (int64_t d = 0; d < 6; ++d) EXPECT_EQ(back.document(d).origin, (Origin{d / 2, d < 4 ? 0 : 1}));
+  EXPECT_EQ(back.rows(), 2) << "of one source each";
+}
+
 TEST(Store, CutAnywhereItIsRefused) {
   ScratchDirectory scratch;
   TokenStore store = drawn_store(20, 10);

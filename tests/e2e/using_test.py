@@ -183,28 +183,29 @@ class Using(Case):
 
     def test_eval_per_token_gives_a_line_for_every_row(self):
         dialogs = (self.home / "validation.jsonl").read_text()
-        rows = self.home / "mixed.jsonl"
-        rows.write_text(dialogs + "".join(json.dumps({"text": t}) + "\n" for t in ("x", "The harbour opens.")))
-        out = self.home / "mixed-tokens.jsonl"
+        texts = "".join(json.dumps({"text": t}) + "\n" for t in ("x", "The harbour opens."))
         arguments = ["eval", "--json", "train.dtype=fp32", "--model", self.model, "--adapter", self.plain / "adapter"]
-        with_file = json.loads(run(*arguments, "--data", rows, "--per-token", out, check=0).stdout)
-        lines = [json.loads(line) for line in out.read_text().splitlines()]
-        self.assertEqual(len(lines), 9)
-        for line in lines:
-            self.assertEqual(len(line["logprobs"]), len(line["ids"]) - 1)
-        self.assertEqual(lines[7]["logprobs"], [])
-        without = json.loads(run(*arguments, "--data", rows, check=0).stdout)
-        self.assertEqual(
-            with_file["tokens"], without["tokens"]
-        )  # log-probabilities of every token, and the loss of the trained ones
-        self.assertLess(abs(with_file["loss"] - without["loss"]), 1e-6)
-        again = self.home / "mixed-tokens-3.jsonl"
-        run(*arguments, "--data", rows, "--per-token", again, ranks=3, check=0)  # 3 does not divide the batch
-        for one, three in zip(lines, (json.loads(line) for line in again.read_text().splitlines()), strict=True):
-            self.assertEqual(one["ids"], three["ids"])
-            self.assertTrue(all(abs(a - b) < 1e-4 for a, b in zip(one["logprobs"], three["logprobs"], strict=True)))
-        rows.write_text(dialogs + json.dumps({"text": "harbour " * 2000}) + "\n")
-        self.assertIn("mixed.jsonl:8", run(*arguments, "--data", rows, "--per-token", out, check=65).stderr)
+        for name, text, count in (("dialogs", dialogs, 7), ("texts", texts, 2)):
+            rows, out = self.home / f"{name}.jsonl", self.home / f"{name}-tokens.jsonl"
+            rows.write_text(text)
+            with_file = json.loads(run(*arguments, "--data", rows, "--per-token", out, check=0).stdout)
+            lines = [json.loads(line) for line in out.read_text().splitlines()]
+            self.assertEqual(len(lines), count)
+            for line in lines:
+                self.assertEqual(len(line["logprobs"]), len(line["ids"]) - 1)
+            without = json.loads(run(*arguments, "--data", rows, check=0).stdout)
+            # log-probabilities of every token, and the loss of the trained ones
+            self.assertEqual(with_file["tokens"], without["tokens"])
+            self.assertLess(abs(with_file["loss"] - without["loss"]), 1e-6)
+            again = self.home / f"{name}-tokens-3.jsonl"
+            run(*arguments, "--data", rows, "--per-token", again, ranks=3, check=0)  # 3 does not divide the batch
+            for one, three in zip(lines, (json.loads(line) for line in again.read_text().splitlines()), strict=True):
+                self.assertEqual(one["ids"], three["ids"])
+                pairs = zip(one["logprobs"], three["logprobs"], strict=True)
+                self.assertTrue(all(abs(a - b) < 1e-4 for a, b in pairs))
+        self.assertEqual(lines[0]["logprobs"], [])
+        rows.write_text(texts + json.dumps({"text": "harbour " * 2000}) + "\n")
+        self.assertIn("texts.jsonl:3", run(*arguments, "--data", rows, "--per-token", out, check=65).stderr)
 
     def test_eval_of_a_recipe(self):
         directory = self.home / "runs" / "shared"
@@ -483,7 +484,7 @@ class Using(Case):
         for path in (self.model, self.plain / "adapter", self.plain / "step-8", self.plain / "data" / "train.h5"):
             self.assertIn("kind", json.loads(run("inspect", path, "--json", check=0).stdout))
         self.assertTrue(json.loads(run("doctor", "--json", check=0).stdout)["ready"])
-        for part in ("drover ", "backends", "oneDNN", "MPI", "HDF5", "yaml-cpp"):
+        for part in ("drover ", "backends", "oneDNN", "MPI", "HDF5", "yaml-cpp", "zlib"):
             self.assertIn(part, run("--version", check=0).stdout)
 
 

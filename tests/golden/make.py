@@ -55,8 +55,10 @@ def main():
     if args.part in ("all", "text"):
         import text
         text.make(args.wheels, args.out)
+        import completions
         import jinja
         import templates
+        completions.make(args.wheels, args.out)
         import tokenizer_kinds
         tokenizer_kinds.main(args.out / "tokenizer_kinds.json")
         jinja.main(args.out / "jinja.json")

@@ -56,7 +56,7 @@ FILE_LINES = {
 }
 
 # Headers of plain structs and enums, with nothing to link: anybody may include them.
-LEAVES = {"configs/choices.h", "configs/schema.h", "kernels/tensor.h", "model/config.h"}
+LEAVES = {"configs/choices.h", "configs/schema.h", "data/message.h", "kernels/tensor.h", "model/config.h"}
 INCLUDES = {
     "kernels/devices/devices.cpp": {"kernels/cuda/weight.h": "how weights lie on a GPU, for plans where there is none"},
     "kernels/cuda_module/cuda_module.h": {

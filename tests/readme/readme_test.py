@@ -26,6 +26,7 @@ LINKED = {
     "MPI": "MPI::MPI_C",
     "HDF5": "hdf5_serial",
     "yaml-cpp": "yaml-cpp",
+    "zlib": "ZLIB::ZLIB",
     "oneDNN": "DNNL_LIBRARY",
     "GoogleTest": "GTest::gtest_main",
 }

@@ -97,6 +97,8 @@ Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>
     if (fs::equivalent(checkpoint->directory(), directory.checkpoint(start.done), other)) start.saved = start.done;
     log::info("resuming after step {} from {}", start.done, checkpoint->directory().string());
     start.best = best_of(*checkpoint, recipe, directory, start.saved >= 0);
+    if (validates_otherwise(*checkpoint, identity))
+      log::info("the validation data are others than before (data.validation): losses over them are no series");
   } else if (recipe.lora.init_from) {
     together(world, [&] { load_adapter(*recipe.lora.init_from, replica.stage.config(), *replica.adapter); });
     log::info("starting from the adapter {}", *recipe.lora.init_from);
@@ -182,6 +184,12 @@ Loader loader_of(const PreparedData& data, const Recipe& recipe, const Mesh& mes
                              .dp_size = mesh.shape.dp()});
 }
 
+std::map<std::string, std::string> identity_of(const Recipe& recipe, const RunInputs& inputs) {
+  const bool own_validation = !recipe.data.validation.files.empty();
+  return run_identity(recipe, inputs.fingerprint, inputs.data.train.identity(),
+                      own_validation ? inputs.data.validation->identity() : "");
+}
+
 }  // namespace
 
 StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
@@ -207,7 +215,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   log::info("{} rows a step, {} steps an epoch, {} steps in all", recipe.train.global_batch_size,
             loader.steps_per_epoch(), steps);
 
-  const auto identity = run_identity(recipe, inputs.fingerprint, inputs.data.train.identity());
+  const auto identity = identity_of(recipe, inputs);
   const Start start = set_adapter(recipe, identity, steps, directory, *replica);
   directory.accept(read, start.done, start.saved);
   Validator validation(recipe, inputs, *engine, world, directory);

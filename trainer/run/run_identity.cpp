@@ -1,17 +1,33 @@
 #include "trainer/run/run_identity.h"
 
+#include <algorithm>
+
 #include "kernels/base/error.h"
 
 namespace drover {
 
-std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model,
-                                                const std::string& data) {
+namespace {
+
+constexpr const char *kValidation = "data.validation", *kNoShare = "no share of the training rows",
+                     *kRepeats = "data.train: repeat", *kValidationContent = "validation data";
+
+}  // namespace
+
+std::map<std::string, std::string> run_identity(const Recipe& recipe, const std::string& model, const std::string& data,
+                                                const std::string& validation) {
   std::map<std::string, std::string> id = identity(recipe);
   id.erase("data.train");
   TemplateChoice word{};
   if (!read_word(recipe.data.chat_template, word)) id.erase("data.template");  // its text is in the data's identity
+  const Validation& v = recipe.data.validation;
+  id[kValidation] = v.files.empty() && v.share > 0 ? fmt::format("{{share: {}}}", v.share) : kNoShare;
+  std::vector<double> repeats;
+  for (const DataFile& file : recipe.data.train) repeats.push_back(file.repeat);
+  if (std::ranges::any_of(repeats, [](double repeat) { return repeat != 1; }))
+    id[kRepeats] = fmt::format("{}", fmt::join(repeats, ", "));
   id["model"] = model;
   id["data"] = data;
+  id[kValidationContent] = validation;
   return id;
 }
 
@@ -34,9 +50,12 @@ bool same_value(const std::string& key, const std::string& a, const std::string&
 }
 
 std::string differences_of(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now) {
-  const std::map<std::string, std::string> defaults = identity(Recipe{});
+  std::map<std::string, std::string> defaults = identity(Recipe{});
+  defaults[kValidation] = kNoShare;
+  defaults[kRepeats] = "1";
   std::string differences;
   for (const auto& [key, value] : now) {
+    if (key == kValidationContent) continue;
     // A key that the checkpoint's program did not know has its default: what it did.
     const auto in = [&](const std::map<std::string, std::string>& values, const std::string& otherwise) {
       const auto found = values.find(key);
@@ -58,6 +77,12 @@ void check_same_run(const Checkpoint& checkpoint, const std::map<std::string, st
        "{} was made by another run than this recipe describes:{}\nEither choose a new output.dir (now {}), or start "
        "over with checkpoint.resume: never",
        checkpoint.directory().string(), differences, run.string());
+}
+
+bool validates_otherwise(const Checkpoint& checkpoint, const std::map<std::string, std::string>& now) {
+  const auto& before = checkpoint.state().identity;
+  const auto then = before.find(kValidationContent), here = now.find(kValidationContent);
+  return then != before.end() && here != now.end() && then->second != here->second;
 }
 
 void check_same_adapter(const Checkpoint& checkpoint, const Recipe& recipe, const std::string& model) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "data/loader.h"
 #include "kernels/base/log.h"
@@ -45,8 +46,11 @@ PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFil
   const DataSection& d = recipe.data;
   PrepareSettings s;
   for (const DataFile& file : files) {
-    s.sources.push_back({file.path, file.format == RowFormat::automatic ? d.format : file.format, file.weight});
+    s.sources.push_back(
+        {file.path, file.format == RowFormat::automatic ? d.format : file.format, file.weight, file.repeat});
   }
+  s.fields = d.fields_of_rows;
+  s.special = d.special;
   s.chat = chat_template(recipe);
   s.date = d.template_date;
   s.train_on = d.train_on;
@@ -56,28 +60,65 @@ PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFil
   return s;
 }
 
-void warn_about(const PrepareReport& report, const std::string& what, int64_t max_length) {
-  for (const std::string& complaint : report.complaints) log::warn("skipped {}", complaint);
-  if (report.rows_skipped > static_cast<int64_t>(report.complaints.size()))
-    log::warn("and {} more {} rows", report.rows_skipped - static_cast<int64_t>(report.complaints.size()), what);
-  if (report.rows_failed > 0) {
-    log::warn("{} {} rows say {{\"error\": …}} and were passed over", report.rows_failed, what);
+std::string formats_of(const PrepareReport& report) {
+  std::vector<std::string> words;
+  for (const RowFormat format : report.formats) {
+    const std::string word = format == RowFormat::automatic ? "no rows" : word_of(format);
+    if (std::ranges::find(words, word) == words.end()) words.push_back(word);
   }
-  if (report.cut > 0)
-    log::warn("{} {} dialogs are longer than data.max_length {} and were cut at the end", report.cut, what, max_length);
+  return fmt::format("{}", fmt::join(words, ", "));
+}
+
+namespace {
+
+// Of the rows that were not read as they stand.
+void add_warnings_of_rows(const PrepareReport& report, const std::string& what, std::vector<std::string>& lines) {
+  for (const std::string& complaint : report.complaints) lines.push_back("skipped " + complaint);
+  if (report.rows_skipped > static_cast<int64_t>(report.complaints.size())) {
+    lines.push_back(
+        fmt::format("and {} more {} rows", report.rows_skipped - static_cast<int64_t>(report.complaints.size()), what));
+  }
+  const auto say = [&](int64_t count, std::string_view text) {
+    if (count > 0) lines.push_back(fmt::format("{} {} {}", count, what, text));
+  };
+  say(report.rows_failed, "rows say {\"error\": …} and were passed over");
+  for (const auto& [field, rows] : report.ignored)
+    say(rows, fmt::format("rows have \"{}\", which means nothing here", field));
+  for (const std::string& field : report.unmet_fields)
+    lines.push_back(fmt::format("data.fields: none of the {} rows has \"{}\"", what, field));
+  say(report.rendered,
+      "texts hold spellings of control tokens, as a rendered dialog does; they are read as letters. Give the dialogs "
+      "as "
+      "\"messages\", or set data.special: true, which makes them control tokens");
+  say(report.alpaca_prompts,
+      "rows of alpaca are Alpaca's own prompt and its output, since the model has no chat template; data.template "
+      "gives "
+      "it one");
+  say(report.within_token, "completions begin within a token that the end of their prompt shares; it is trained");
+}
+
+}  // namespace
+
+std::vector<std::string> warnings_of(const PrepareReport& report, const std::string& what, int64_t max_length) {
+  std::vector<std::string> lines;
+  add_warnings_of_rows(report, what, lines);
+  if (report.cut > 0) {
+    lines.push_back(fmt::format("{} {} rows are longer than data.max_length {} and were cut at the end", report.cut,
+                                what, max_length));
+  }
   if (report.cut_before_answers > 0) {
-    log::warn("of these, {} begin their answers behind it and train nothing: raise data.max_length",
-              report.cut_before_answers);
+    lines.push_back(fmt::format("of these, {} begin their answers behind it and train nothing: raise data.max_length",
+                                report.cut_before_answers));
   }
   if (report.rewritten > 0) {
-    log::warn(
-        "{} {} answers are not trained: the chat template writes them otherwise once other turns follow (it cuts their "
-        "reasoning, for example)",
-        report.rewritten, what);
+    lines.push_back(fmt::format(
+        "{} {} answers are not trained: the chat template writes them otherwise once other turns follow (it "
+        "cuts their reasoning, for example)",
+        report.rewritten, what));
   }
-  for (const auto& [field, rows] : report.ignored)
-    log::warn("{} {} rows have \"{}\", which means nothing here", rows, what, field);
-  if (report.dropped > 0) log::warn("{} {} rows hold no trained token and were left out", report.dropped, what);
+  if (report.dropped > 0)
+    lines.push_back(fmt::format("{} {} rows hold no trained token and were left out", report.dropped, what));
+  return lines;
 }
 
 void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what) {
@@ -91,37 +132,65 @@ void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std
 
 namespace {
 
+// Prepared, with what is to be said of it.
+TokenStore prepared(const PrepareSettings& settings, const Tokenizer& tokenizer, const char* what) {
+  PrepareReport report;
+  TokenStore store = prepare(settings, tokenizer, report);
+  store.set_notes(formats_of(report),
+                  fmt::format("{}", fmt::join(warnings_of(report, what, settings.max_length), "\n")));
+  return store;
+}
+
+void say_notes(const TokenStore& store) {
+  for (std::string_view rest = store.notes(); !rest.empty();) {
+    const size_t end = std::min(rest.find('\n'), rest.size());
+    log::warn("{}", rest.substr(0, end));
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+}
+
 TokenStore store_of(const PrepareSettings& settings, const Tokenizer& tokenizer, const fs::path& file, const char* what,
                     Communicator& world) {
   together(world, [&] {
     if (world.rank() != 0) return;
     if (TokenStore::matches(file, store_identity(settings, tokenizer))) return;
-    PrepareReport report;
-    const TokenStore store = prepare(settings, tokenizer, report);
-    warn_about(report, what, settings.max_length);
+    const TokenStore store = prepared(settings, tokenizer, what);
     make_directories(file.parent_path());
     store.save(file);
   });
   std::optional<TokenStore> store;
   together(world, [&] { store = TokenStore::open(file); });
-  log::info("{} data: {} documents in {} rows, {} tokens, {} of them trained", what, store->documents(), store->rows(),
-            store->tokens(), store->trained_tokens(0, store->documents()));
+  if (world.rank() == 0) say_notes(*store);
+  log::info("{} data: rows of {}: {} documents in {} rows, {} tokens, {} of them trained", what, store->formats(),
+            store->documents(), store->rows(), store->tokens(), store->trained_tokens(0, store->documents()));
   return std::move(*store);
 }
 
-// Takes the given share of the documents out for validation: those with the smallest draws of the seed.
+// Takes the given share of the data's rows out for validation, with all pieces of a long text: those with the smallest
+// draws of the seed.
 std::pair<TokenStore, TokenStore> split_off(const TokenStore& all, double share, uint64_t seed, bool packing,
                                             int64_t max_length) {
-  const std::vector<int64_t> order = permutation(all.documents(), seed, -1);
+  std::vector<int64_t> rows;
+  for (int64_t d = 0; d < all.documents(); ++d) rows.push_back(all.document(d).origin.row);
+  std::ranges::sort(rows);
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  if (rows.size() < 2) {
+    fail(Fault::bad_data,
+         "data.validation: a share needs at least two rows of training data, and there is {}; a long text is one row",
+         rows.size());
+  }
+  const std::vector<int64_t> order = permutation(static_cast<int64_t>(rows.size()), seed, -1);
   const size_t count = std::clamp<size_t>(static_cast<size_t>(std::llround(share * static_cast<double>(order.size()))),
                                           1, order.size() - 1);
-  std::vector<bool> taken(order.size());
-  for (size_t i = 0; i < count; ++i) taken[static_cast<size_t>(order[i])] = true;
+  std::set<int64_t> taken;
+  for (size_t i = 0; i < count; ++i) taken.insert(rows[static_cast<size_t>(order[i])]);
   std::pair<TokenStore, TokenStore> parts;
   for (int64_t d = 0; d < all.documents(); ++d) {
     const Document doc = all.document(d);
-    (taken[static_cast<size_t>(d)] ? parts.second : parts.first).add_document(doc.ids, doc.trained, doc.weight);
+    (taken.contains(doc.origin.row) ? parts.second : parts.first)
+        .add_document(doc.ids, doc.trained, doc.weight, doc.origin);
   }
+  parts.first.set_repeats(all.repeats());
   for (TokenStore* part : {&parts.first, &parts.second}) {
     part->make_rows(packing, max_length);
     part->set_identity(all.identity());
@@ -131,7 +200,6 @@ std::pair<TokenStore, TokenStore> split_off(const TokenStore& all, double share,
 
 void take_share(const Recipe& recipe, PreparedData& data) {
   if (!recipe.data.validation.files.empty() || recipe.data.validation.share <= 0) return;
-  if (data.train.documents() < 2) fail(Fault::bad_data, "data.validation.share needs at least two training documents");
   auto [train, validation] =
       split_off(data.train, recipe.data.validation.share, static_cast<uint64_t>(recipe.train.seed), recipe.data.packing,
                 recipe.data.max_length);
@@ -174,10 +242,9 @@ PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Comm
 
 PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& tokenizer) {
   PreparedData data;
-  PrepareReport report;
-  data.train = prepare(prepare_settings(recipe, recipe.data.train), tokenizer, report);
+  data.train = prepared(prepare_settings(recipe, recipe.data.train), tokenizer, "training");
   if (!recipe.data.validation.files.empty())
-    data.validation = prepare(prepare_settings(recipe, recipe.data.validation.files), tokenizer, report);
+    data.validation = prepared(prepare_settings(recipe, recipe.data.validation.files), tokenizer, "validation");
   take_share(recipe, data);
   read_sample_prompts(recipe, tokenizer, data);
   return data;

@@ -32,8 +32,10 @@ PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFil
 PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Communicator& world);
 // The same, writing nothing: for plans.
 PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& tokenizer);
-// What was skipped, cut and left out.
-void warn_about(const PrepareReport& report, const std::string& what, int64_t max_length);
+// What was taken for what, renamed in vain, skipped, cut and left out: a warning a line.
+std::vector<std::string> warnings_of(const PrepareReport& report, const std::string& what, int64_t max_length);
+// The formats of the sources, for people: "messages", or "messages, text".
+std::string formats_of(const PrepareReport& report);
 // bad_data where a tokenizer gives ids that the model has no embedding for. `what`: "the training data",
 // "recipe.jsonl:3".
 void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what);

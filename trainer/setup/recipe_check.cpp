@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "configs/foreign.h"
+#include "data/data_files.h"
 #include "kernels/base/error.h"
 #include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/engine_settings.h"
@@ -36,6 +37,12 @@ class Problems {
   void path(const std::string& key, const fs::path& path) {
     if (fs::exists(path)) return;
     add(key, fmt::format("{}: {} does not exist", key, path.string()));
+    ++missing_;
+  }
+  void data(const std::string& key, const fs::path& path) {
+    if (has_data_files(path)) return;
+    const bool pattern = path.string().find_first_of("*?[") != std::string::npos;
+    add(key, fmt::format("{}: {} {}", key, path.string(), pattern ? "matches no file" : "does not exist"));
     ++missing_;
   }
   void fail_where_any() const {
@@ -88,8 +95,8 @@ void check_targets(const ReadRecipe& read, const ModelConfig& model, Problems& p
 }
 
 void check_inputs(const Recipe& recipe, Problems& problems) {
-  for (const DataFile& file : recipe.data.train) problems.path("data.train", file.path);
-  for (const DataFile& file : recipe.data.validation.files) problems.path("data.validation", file.path);
+  for (const DataFile& file : recipe.data.train) problems.data("data.train", file.path);
+  for (const DataFile& file : recipe.data.validation.files) problems.data("data.validation", file.path);
   if (recipe.eval.prompts) problems.path("eval.prompts", *recipe.eval.prompts);
   if (recipe.lora.init_from) problems.path("lora.init_from", fs::path(*recipe.lora.init_from) / "adapter_config.json");
   TemplateChoice word{};

@@ -51,6 +51,42 @@ TEST_F(RunIdentity, AKeyThatItsProgramDidNotKnowHadItsDefault) {
   EXPECT_NE(refusal(c, with_ratio(4)).find("optim.lora_plus_ratio: 1 in the checkpoint, 4 now"), std::string::npos);
 }
 
+Recipe validated_by(Validation validation) {
+  Recipe recipe;
+  recipe.data.validation = std::move(validation);
+  return recipe;
+}
+const Recipe kFile = validated_by({{{"a.jsonl"}}, 0}), kShare = validated_by({{}, 0.25});
+
+TEST_F(RunIdentity, AShareForValidationCountsAndAFileDoesNot) {
+  const Checkpoint c = checkpoint();
+  EXPECT_EQ(refusal(c, kFile), "");
+  EXPECT_NE(
+      refusal(c, kShare).find("data.validation: no share of the training rows in the checkpoint, {share: 0.25} now"),
+      std::string::npos);
+  EXPECT_FALSE(validates_otherwise(c, run_identity(Recipe{}, "model", "data")));
+  EXPECT_TRUE(validates_otherwise(c, run_identity(kFile, "model", "data", "content")));
+}
+
+TEST_F(RunIdentity, AProgramThatDidNotNoteValidationHadNoShare) {
+  const Checkpoint c = checkpoint("data.validation");
+  EXPECT_EQ(refusal(c, kFile), "");
+  EXPECT_NE(refusal(c, kShare), "");
+}
+
+TEST_F(RunIdentity, ValidationThatWasNotNotedIsNotOther) {
+  EXPECT_FALSE(validates_otherwise(checkpoint("validation data"), run_identity(kFile, "model", "data", "content")));
+}
+
+TEST_F(RunIdentity, RepeatsOfSourcesCount) {
+  const Checkpoint c = checkpoint();
+  Recipe recipe;
+  recipe.data.train = {{"a"}, {"b"}};
+  EXPECT_EQ(refusal(c, recipe), "");
+  recipe.data.train[1].repeat = 0.5;
+  EXPECT_NE(refusal(c, recipe).find("data.train: repeat: 1 in the checkpoint, 1, 0.5 now"), std::string::npos);
+}
+
 TEST_F(RunIdentity, OfAModelThatIsNotNamedNothingIsAssumed) {
   EXPECT_NE(refusal(checkpoint("model"), {}).find("model: (absent) in the checkpoint"), std::string::npos);
 }

@@ -1,0 +1,34 @@
+// The formats of rows, one file each: which fields make one, and how its row is read.
+#pragma once
+#include <span>
+
+#include "configs/choices.h"
+#include "data/formats/row.h"
+
+namespace drover {
+
+struct Format {
+  RowFormat format;
+  std::span<const char* const> fields;             // that it reads, without those that every format reads
+  std::span<const char* const> needed;             // of these: a row that has them may be of this format
+  void (*read)(const OrderedJson& row, Row& out);  // std::exception or bad_data saying what is wrong
+};
+
+// OpenAI's {"messages": […], "tools": …, "system": …}
+extern const Format kMessagesFormat;
+// {"text": …}
+extern const Format kTextFormat;
+// {"conversations": [{"from": "human", "value": …}, …]}, of role and content too
+extern const Format kShareGptFormat;
+// {"instruction": …, "input": …, "output": …, "system": …, "history": [[question, answer], …]}
+extern const Format kAlpacaFormat;
+// {"prompt": …, "completion": …}: two strings, or two lists of messages
+extern const Format kPromptCompletionFormat;
+// {"input_ids": […], "labels": […]}, as a tokenizer gives them
+extern const Format kIdsFormat;
+// {"prompt": …} or {"messages": …}, to be answered
+extern const Format kPromptFormat;
+
+const Format& format_of(RowFormat format);  // not of automatic
+
+}  // namespace drover
