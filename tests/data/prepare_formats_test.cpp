@@ -43,13 +43,13 @@ const std::string kCompletion = R"({"prompt": "1 + 1 =", "completion": " 2"})";
 const std::string kAlpaca = R"({"instruction": "Add.", "input": "1 2", "output": "3"})";
 
 TEST_F(PrepareFormats, OfACompletionTheCompletionIsTrainedAndEos) {
-  EXPECT_EQ(shown(kCompletion), "1 + 1 =[[ 2<|im_end|>]]");
+  EXPECT_EQ(shown(kCompletion), "1 + 1 =[[ 2⟨<|im_end|>⟩]]");
   EXPECT_EQ(report.formats, std::vector<RowFormat>{RowFormat::prompt_completion});
   settings.train_on = TrainOn::all;
-  EXPECT_EQ(shown(kCompletion), "1[[ + 1 = 2<|im_end|>]]");
+  EXPECT_EQ(shown(kCompletion), "1[[ + 1 = 2⟨<|im_end|>⟩]]");
   settings.train_on = TrainOn::assistant;
   ending("<|im_end|>", true);
-  EXPECT_EQ(shown(kCompletion), "<|im_start|>1 + 1 =[[ 2<|im_end|>]]");
+  EXPECT_EQ(shown(kCompletion), "⟨<|im_start|>⟩1 + 1 =[[ 2⟨<|im_end|>⟩]]");
   settings.max_length = 8;
   prepared(kCompletion + "\n" + R"({"prompt": "x", "completion": "y"})");
   EXPECT_EQ(report.cut_before_answers, 1);
@@ -69,7 +69,7 @@ TEST_F(PrepareFormats, ACompletionMayBeginWithinAToken) {
   EXPECT_EQ(std::vector<int32_t>(ids.begin(), ids.end() - 1), joined);
   EXPECT_EQ(ids.back(), tokenizer.eos());
   EXPECT_EQ(show(store.document(0), tokenizer, "[[", "]]"),
-            "Hello[[ world" + tokenizer.raw_bytes(*tokenizer.eos()) + "]]");
+            "Hello[[ world⟨" + tokenizer.raw_bytes(*tokenizer.eos()) + "⟩]]");
   EXPECT_EQ(report.within_token, 1);
   prepared(R"({"prompt": "Hello", "completion": " world"})");
   EXPECT_EQ(report.within_token, 0);
@@ -105,27 +105,27 @@ TEST_F(PrepareFormats, CompletionsAreTokenisedAsOneText) {
 TEST_F(PrepareFormats, OfAPromptOfMessagesNoAnswerIsTrained) {
   const std::string lists = R"({"prompt": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "q"}],)"
                             R"( "completion": [{"role": "assistant", "content": "b"}]})";
-  EXPECT_EQ(
-      shown(lists),
-      "<|im_start|>assistant\na<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[[b<|im_end|>]]\n");
+  EXPECT_EQ(shown(lists),
+            "⟨<|im_start|>⟩assistant\na⟨<|im_end|>⟩\n⟨<|im_start|>⟩user\nq⟨<|im_end|>⟩\n⟨<|im_start|>⟩assistant\n[[b⟨<|"
+            "im_end|>⟩]]\n");
   settings.train_on = TrainOn::all;
   EXPECT_EQ(prepared(lists).trained_tokens(0, 1), prepared(lists).tokens() - 1);
 }
 
 TEST_F(PrepareFormats, AlpacaIsADialogOrWithoutATemplateItsOwnPrompt) {
-  EXPECT_EQ(shown(kAlpaca), "<|im_start|>user\nAdd.\n1 2<|im_end|>\n<|im_start|>assistant\n[[3<|im_end|>]]\n");
+  EXPECT_EQ(shown(kAlpaca), "⟨<|im_start|>⟩user\nAdd.\n1 2⟨<|im_end|>⟩\n⟨<|im_start|>⟩assistant\n[[3⟨<|im_end|>⟩]]\n");
   EXPECT_EQ(report.alpaca_prompts, 0);
   settings.chat.reset();
   const std::string plain = shown(kAlpaca);
   EXPECT_TRUE(plain.starts_with("Below is an instruction")) << plain;
-  EXPECT_TRUE(plain.ends_with("### Input:\n1 2\n\n### Response:[[3<|im_end|>]]")) << plain;
+  EXPECT_TRUE(plain.ends_with("### Input:\n1 2\n\n### Response:[[3⟨<|im_end|>⟩]]")) << plain;
   EXPECT_EQ(report.alpaca_prompts, 1);
   expect_error(Fault::bad_recipe, {"rows.jsonl:1", "data.template"},
                [&] { prepared(R"({"instruction": "x", "output": "y", "system": "s"})"); });
 }
 
 TEST_F(PrepareFormats, IdsAreTakenAsTheyAre) {
-  EXPECT_EQ(shown(R"({"input_ids": [97, 98, 99, 257], "labels": [-100, -100, 99, 257]})"), "ab[[c<|im_end|>]]");
+  EXPECT_EQ(shown(R"({"input_ids": [97, 98, 99, 257], "labels": [-100, -100, 99, 257]})"), "ab[[c⟨<|im_end|>⟩]]");
   EXPECT_EQ(shown(R"({"input_ids": [97, 98, 99]})"), "a[[bc]]");
   expect_error(Fault::bad_data, {"rows.jsonl:1", "258 is not in the tokenizer's vocabulary, of 258"},
                [&] { prepared(R"({"input_ids": [97, 258]})"); });
