@@ -27,7 +27,8 @@ std::vector<Prompt> read_prompts(const fs::path& file, PromptRows rows = PromptR
 
 // The ids of a prompt: through the chat template, or without one its plain text (blank lines between messages) in the
 // frame that the tokenizer puts around a text. As transformers' tokenizer(text) does, that ends with an EOS where the
-// post_processor says so. bad_data naming the prompt's place for one without tokens, or that the template does not take.
+// post_processor says so. bad_data naming the prompt's place for one without tokens, or that the template does not
+// take.
 std::vector<int32_t> prompt_ids(const Prompt& prompt, const Tokenizer& tokenizer,
                                 const std::optional<ChatTemplate>& chat, const std::string& date);
 
