@@ -32,10 +32,13 @@ struct Arguments {
 };
 
 std::optional<std::string> answer(const Arguments& a) {
-  if (a.target.empty()) return std::nullopt;
-  fail(Fault::usage,
-       "export --target is not built yet; --adapter DIR is what PEFT and vLLM load, --merged DIR is a Hugging Face "
-       "model");
+  if (!a.target.empty() && a.target != "peft" && a.target != "vllm" && a.target != "llamacpp")
+    fail(Fault::usage, "--target {} is unknown; allowed are peft, vllm and llamacpp", a.target);
+  if (!a.target.empty() && !a.merged.empty())
+    fail(Fault::usage,
+         "--target is of --adapter; a merged model as one GGUF file is not built yet: --merged DIR is a Hugging Face "
+         "model, which vLLM loads and llama.cpp converts");
+  return std::nullopt;
 }
 
 // How far the logits of a merged model may be off: contract.md's bound where the base is kept in fp32, else what one
@@ -98,6 +101,13 @@ Checkpoint checkpoint_of(const fs::path& run, std::optional<int64_t> step) {
   return Checkpoint::open(directory);
 }
 
+// What --adapter asks for. llama.cpp's is one file.
+void write_adapter_for(const Arguments& a, const AdapterForm& adapter, const Recipe& recipe, const ModelConfig& model) {
+  if (a.target == "llamacpp") return write_for_llamacpp(adapter, model, a.adapter);
+  export_adapter(a.target == "vllm" ? for_vllm(adapter) : adapter, dtype_of(recipe.output.adapter_dtype), a.adapter,
+                 text_files(recipe, model));
+}
+
 void say_merged(const Arguments& a, const std::string& what) {
   log::info(
       "the merged model of {} is in {}, read back and checked\n  try it: {} generate --model {} --prompt \"…\" "
@@ -112,7 +122,7 @@ Exit export_run(const Process& process, const Arguments& a) {
   const int64_t step = checkpoint.state().step;
   ModelDirectory base(recipe.model.path);
   if (!a.adapter.empty()) {
-    export_adapter(checkpoint, dtype_of(recipe.output.adapter_dtype), a.adapter, text_files(recipe, base.config()));
+    write_adapter_for(a, adapter_of(checkpoint), recipe, base.config());
     log::info("the adapter of step {} is in {}, read back and checked", step, a.adapter);
   } else {
     const auto alone = make_self_communicator("world");
@@ -120,7 +130,7 @@ Exit export_run(const Process& process, const Arguments& a) {
     export_merged(checkpoint, base, a.merged, *make_cpu_backend(process.threads), text_files(recipe, base.config()),
                   [&](const fs::path& staged) {
                     const StagedDirectory probe(a.merged + ".probe");  // never committed
-                    export_adapter(checkpoint, DType::f32, probe.path() / "adapter");
+                    export_adapter(adapter_of(checkpoint), DType::f32, probe.path() / "adapter");
                     verify_merged(process, probe.path() / "adapter", base, staged);
                   });
     say_merged(a, fmt::format("step {}", step));
@@ -134,7 +144,7 @@ Exit export_run(const Process& process, const Arguments& a) {
 }
 
 // An adapter from elsewhere.
-Exit merge_adapter(const Process& process, const Arguments& a) {
+Exit export_from(const Process& process, const Arguments& a) {
   Recipe recipe;
   recipe.model.path = model_directory(a.model);
   const fs::path adapter = model_directory(a.from);
@@ -143,11 +153,21 @@ Exit merge_adapter(const Process& process, const Arguments& a) {
   const AdapterFile file(adapter);
   check_fits(file, base.config());
   say_effect(adapter);
-  merge({file.config(), [&](const std::string& factor) { return file.read(factor); }}, base, a.merged,
-        *make_cpu_backend(process.threads), text_files(recipe, base.config()),
-        [&](const fs::path& staged) { verify_merged(process, adapter, base, staged); });
-  say_merged(a, a.from);
-  if (a.json) std::cout << ordered_json{{"merged", a.merged}, {"from", a.from}}.dump() << '\n';
+  const AdapterForm form{file.config(), file.shapes(), [&](const std::string& factor) { return file.read(factor); }};
+  if (!a.adapter.empty()) {
+    write_adapter_for(a, form, recipe, base.config());
+    log::info("the adapter of {} is in {}, read back and checked", a.from, a.adapter);
+  } else {
+    merge({form.config, form.values}, base, a.merged, *make_cpu_backend(process.threads),
+          text_files(recipe, base.config()),
+          [&](const fs::path& staged) { verify_merged(process, adapter, base, staged); });
+    say_merged(a, a.from);
+  }
+  if (a.json)
+    std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter},
+                              {"from", a.from}}
+                     .dump()
+              << '\n';
   return Exit::done;
 }
 
@@ -156,9 +176,9 @@ Exit run(const Process& process, const Arguments& a) {
     fail(Fault::usage, "export needs a run's directory, or --model DIR --from ADAPTER for an adapter from elsewhere");
   if (a.adapter.empty() && a.merged.empty()) fail(Fault::usage, "export needs --adapter DIR or --merged DIR");
   if (a.from.empty()) return export_run(process, a);
-  if (a.model.empty() || a.merged.empty()) fail(Fault::usage, "--from needs --model DIR and --merged DIR");
+  if (a.model.empty()) fail(Fault::usage, "--from needs --model DIR");
   if (a.step) fail(Fault::usage, "--step is of a run, and --from names an adapter");
-  return merge_adapter(process, a);
+  return export_from(process, a);
 }
 
 }  // namespace
@@ -171,7 +191,8 @@ Verb export_verb(CLI::App& app) {
   options->add_option("--from", a->from, "instead of a run: an adapter from elsewhere, for --model and --merged");
   auto* adapter = options->add_option("--adapter", a->adapter, "write a PEFT adapter here");
   options->add_option("--merged", a->merged, "write a merged model here")->excludes(adapter);
-  options->add_option("--target", a->target, "not built yet");
+  options->add_option("--target", a->target,
+                      "peft (default), vllm: one rank and scale for all linears; llamacpp: --adapter is one GGUF file");
   options->add_option("--step", a->step, "from this checkpoint (default: the latest)");
   options->add_flag("--json", a->json, "print what was written as JSON");
   options->footer("example: drover export runs/handbook --merged models/handbook-merged");

@@ -97,11 +97,33 @@ class Merge(Case):
         ours, theirs = (safetensors(p / "model.safetensors") for p in (out, self.home / "of-the-run"))
         self.assertEqual(ours, theirs)
         for arguments, words in (
-            (["--from", adapter, "--merged", "x"], "--from needs --model"),
+            (["--from", adapter, "--merged", "x"], "--from needs --model DIR"),
             ([self.plain, "--from", adapter, "--merged", "x"], "or --model DIR --from ADAPTER"),
             (["--model", self.model, "--from", adapter, "--merged", "x", "--step", "1"], "--step is of a run"),
         ):
             self.assertIn(words, run("export", *arguments, check=64).stderr)
+
+    def test_adapters_for_other_programs(self):
+        patterns = ["lora.rank_pattern={down_proj: 6}", "lora.alpha_pattern={q_proj: 3}", "lora.use_rslora=true"]
+        self.train("patterns", *SHORT, *patterns, check=0)
+        run_ = self.home / "runs" / "patterns"
+        out = self.home / "for-vllm"
+        run("export", run_, "--adapter", out, "--target", "vllm", check=0)
+        config = json.loads((out / "adapter_config.json").read_text())
+        self.assertEqual((config["r"], config["rank_pattern"], config["use_rslora"]), (8, {}, False))
+        both = [
+            json.loads(run("eval", "--model", self.model, "--adapter", adapter, "--data",
+                           self.home / "validation.jsonl", "train.dtype=fp32", "--json", check=0).stdout)
+            for adapter in (run_ / "adapter", out)
+        ]  # fmt: skip
+        self.assertAlmostEqual(both[0]["loss"], both[1]["loss"], delta=1e-6)
+        one = self.home / "adapter.gguf"
+        run("export", run_, "--adapter", one, "--target", "llamacpp", check=0)
+        self.assertEqual(one.read_bytes()[:4], b"GGUF")
+        again = self.home / "again.gguf"
+        run("export", "--model", self.model, "--from", run_ / "adapter", "--adapter", again, "--target", "llamacpp",
+            check=0)  # fmt: skip
+        self.assertEqual(one.read_bytes(), again.read_bytes())
 
     def test_an_adapter_without_effect_is_refused(self):
         adapter = self.home / "zero"

@@ -154,7 +154,10 @@ class Refusing(Case):
             "checkpoints of step 6, 8",
             run("export", self.plain, "--adapter", self.home / "x", "--step", 99, check=66).stderr,
         )
-        self.assertIn("--target is not built yet", run("export", self.plain, "--target", "vllm", check=64).stderr)
+        said = run("export", self.plain, "--target", "ollama", "--adapter", "x", check=64).stderr
+        self.assertIn("allowed are peft, vllm and llamacpp", said)
+        said = run("export", self.plain, "--target", "llamacpp", "--merged", "x", check=64).stderr
+        self.assertIn("a merged model as one GGUF file is not built yet", said)
         self.assertIn("there is no verb trian", run("trian", self.recipe, check=64).stderr)
         self.assertIn("one process", run("inspect", self.model, ranks=2, check=64).stderr)
         generate = ["generate", "--model", self.model]

@@ -31,13 +31,17 @@ void check_some_b_counts(const Checkpoint& checkpoint) {
 
 }  // namespace
 
-void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out, const MoreFiles& more) {
+AdapterForm adapter_of(const Checkpoint& checkpoint) {
   check_some_b_counts(checkpoint);
-  FactorShapes shapes;
-  for (const std::string& name : checkpoint.factor_names()) shapes[name] = checkpoint.shape(name);
-  write_adapter(
-      out, checkpoint.state().adapter, shapes, [&](const std::string& name) { return whole_matrix(checkpoint, name); },
-      dtype, more);
+  AdapterForm form{
+      checkpoint.state().adapter, {}, [checkpoint](const std::string& name) { return whole_matrix(checkpoint, name); }};
+  for (const std::string& name : checkpoint.factor_names()) form.shapes[name] = checkpoint.shape(name);
+  return form;
+}
+
+void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out, const MoreFiles& more) {
+  const FactorShapes& shapes = adapter.shapes;
+  write_adapter(out, adapter.config, shapes, adapter.values, dtype, more);
 
   const AdapterFile back(out);
   if (back.shapes() != shapes)
@@ -45,7 +49,7 @@ void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& o
          "{}: read back, the adapter's {} tensors have other names or shapes than the {} that were written",
          out.string(), back.shapes().size(), shapes.size());
   for (const auto& [name, shape] : shapes) {
-    AdapterMatrix written = whole_matrix(checkpoint, name);
+    AdapterMatrix written = adapter.values(name);
     if (dtype == DType::bf16) {
       for (float& v : written.values) v = static_cast<float>(bf16(v));
     }
@@ -79,9 +83,8 @@ void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSe
 
 void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend,
                    const MoreFiles& more, const std::function<void(const fs::path& staged)>& check) {
-  check_some_b_counts(checkpoint);
-  merge({checkpoint.state().adapter, [&](const std::string& factor) { return whole_matrix(checkpoint, factor); }}, base,
-        out, backend, more, check);
+  const AdapterForm adapter = adapter_of(checkpoint);
+  merge({adapter.config, adapter.values}, base, out, backend, more, check);
 }
 
 }  // namespace drover

@@ -5,13 +5,16 @@
 #include "model/adapter.h"
 #include "model/files/model_directory.h"
 #include "model/files/peft.h"
+#include "trainer/export/adapter_targets.h"
 #include "trainer/run/checkpoint.h"
 
 namespace drover {
 
-// PEFT's adapter directory from a checkpoint; read back: same keys and values, finite. bad_data where every B is zero:
-// it would change nothing.
-void export_adapter(const Checkpoint& checkpoint, DType dtype, const fs::path& out, const MoreFiles& more = {});
+// The checkpoint's adapter. bad_data where every B is zero: it would change nothing.
+AdapterForm adapter_of(const Checkpoint& checkpoint);
+
+// PEFT's adapter directory; read back: same keys and values, finite.
+void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out, const MoreFiles& more = {});
 
 // bad_data naming the tensor that is missing, surplus or of another shape than the model's linears ask for.
 void check_fits(const AdapterFile& file, const ModelConfig& model);

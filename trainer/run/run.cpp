@@ -124,7 +124,7 @@ void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t
   const fs::path adapter = directory.adapter(), checkpoint = directory.checkpoint(step);
   together(world, [&] {
     if (world.rank() != 0) return;
-    export_adapter(Checkpoint::open(checkpoint), dtype_of(recipe.output.adapter_dtype), adapter,
+    export_adapter(adapter_of(Checkpoint::open(checkpoint)), dtype_of(recipe.output.adapter_dtype), adapter,
                    text_files(recipe, engine.settings().model));
   });
   const double off = exported_distance(engine, adapter, batch);

@@ -1,0 +1,147 @@
+#include "trainer/export/adapter_targets.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "kernels/base/error.h"
+#include "kernels/base/hash.h"
+#include "model/files/factor.h"
+#include "model/files/gguf_writer.h"
+
+namespace drover {
+
+namespace {
+
+constexpr std::array<int64_t, 8> kVllmRanks = {8, 16, 32, 64, 128, 256, 320, 512};
+
+std::string path_of(const std::string& factor) { return factor.substr(0, factor.rfind('.')); }
+
+// Of linears that no pattern names.
+double plain_scale(const AdapterConfig& c) {
+  const double r = static_cast<double>(c.r);
+  return c.alpha / (c.use_rslora ? std::sqrt(r) : r);
+}
+
+void multiply(AdapterMatrix& m, double by) {
+  if (by == 1) return;
+  for (float& v : m.values) v = static_cast<float>(v * by);
+}
+
+// Rows or columns of zeros behind the others.
+AdapterMatrix padded(const AdapterMatrix& m, int64_t rows, int64_t cols) {
+  AdapterMatrix out{rows, cols, std::vector<float>(static_cast<size_t>(rows * cols))};
+  for (int64_t r = 0; r < m.rows; ++r)
+    std::copy_n(m.values.begin() + r * m.cols, m.cols, out.values.begin() + r * cols);
+  return out;
+}
+
+// "model.layers.7.self_attn.q_proj" → "blk.7.attn_q".
+std::string llamacpp_name(const std::string& path) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kNames = {{{"self_attn.q_proj", "attn_q"},
+                                                                                    {"self_attn.k_proj", "attn_k"},
+                                                                                    {"self_attn.v_proj", "attn_v"},
+                                                                                    {"self_attn.o_proj", "attn_output"},
+                                                                                    {"mlp.gate_proj", "ffn_gate"},
+                                                                                    {"mlp.up_proj", "ffn_up"},
+                                                                                    {"mlp.down_proj", "ffn_down"}}};
+  constexpr std::string_view kPrefix = "model.layers.";
+  const size_t dot = path.find('.', kPrefix.size());
+  for (const auto& [ours, theirs] : kNames) {
+    if (path.starts_with(kPrefix) && path.substr(dot + 1) == ours)
+      return fmt::format("blk.{}.{}", path.substr(kPrefix.size(), dot - kPrefix.size()), theirs);
+  }
+  fail(Fault::bad_data, "{} has no name in llama.cpp's adapters; export --merged makes a whole model", path);
+}
+
+// Row i of the result is the row that llama.cpp has there: (0, E/2, 1, E/2 + 1, …) of each head.
+AdapterMatrix interleaved(const AdapterMatrix& m, int64_t head_dim) {
+  AdapterMatrix out = m;
+  for (int64_t row = 0; row < m.rows; ++row) {
+    const int64_t head = row / head_dim, within = row % head_dim, half = head_dim / 2;
+    const int64_t from = head * head_dim + within % 2 * half + within / 2;
+    std::copy_n(m.values.begin() + from * m.cols, m.cols, out.values.begin() + row * m.cols);
+  }
+  return out;
+}
+
+uint64_t hash_of(const std::vector<float>& values) { return xxh3(values.data(), values.size() * sizeof(float)); }
+
+void check_read_back(const fs::path& file, const std::map<std::string, uint64_t>& written) {
+  const GgufFile back(file);
+  for (const auto& [name, hash] : written) {
+    const GgufTensor* tensor = back.find(name);
+    std::vector<float> values(tensor == nullptr ? 0 : static_cast<size_t>(tensor->size()));
+    if (tensor != nullptr) dequantise(*tensor, 0, tensor->size(), values.data());
+    if (hash_of(values) != hash)
+      fail(Fault::corruption, "{}: read back, {} is not what was written", file.string(), name);
+  }
+}
+
+}  // namespace
+
+AdapterForm for_vllm(const AdapterForm& adapter) {
+  int64_t largest = 0;
+  std::set<std::string> names;
+  for (const auto& [factor, shape] : adapter.shapes) {
+    if (factor_of(factor) == Factor::a) largest = std::max(largest, shape.first);
+    const std::string path = path_of(factor);
+    names.insert(path.substr(path.rfind('.') + 1));
+  }
+  const auto rank = std::ranges::lower_bound(kVllmRanks, largest);
+  if (rank == kVllmRanks.end()) {
+    fail(Fault::bad_data,
+         "the adapter's rank {} is more than vLLM takes, which is {}; export --merged makes a whole model", largest,
+         kVllmRanks.back());
+  }
+  const double scale = plain_scale(adapter.config);
+  AdapterForm form;
+  form.config.base_model_name_or_path = adapter.config.base_model_name_or_path;
+  form.config.dropout = adapter.config.dropout;
+  form.config.r = *rank;
+  form.config.alpha = scale * static_cast<double>(*rank);
+  form.config.target_modules = AdapterConfig::Names(names.begin(), names.end());
+  for (const auto& [factor, shape] : adapter.shapes) {
+    const bool is_a = factor_of(factor) == Factor::a;
+    form.shapes[factor] = {is_a ? *rank : shape.first, is_a ? shape.second : *rank};
+  }
+  form.values = [adapter, scale, shapes = form.shapes,
+                 matcher = AdapterMatcher(adapter.config)](const std::string& factor) {
+    AdapterMatrix m = adapter.values(factor);
+    if (factor_of(factor) == Factor::b) multiply(m, matcher.match(path_of(factor))->scale / scale);
+    return padded(m, shapes.at(factor).first, shapes.at(factor).second);
+  };
+  return form;
+}
+
+void write_for_llamacpp(const AdapterForm& adapter, const ModelConfig& model, const fs::path& file) {
+  const double alpha = plain_scale(adapter.config) * static_cast<double>(adapter.config.r);
+  const AdapterMatcher matcher(adapter.config);
+  std::map<std::string, uint64_t> written;  // hashes
+  GgufWriter writer;
+  writer.text("general.type", "adapter");
+  writer.text("general.architecture", "llama");
+  writer.text("adapter.type", "lora");
+  writer.number("adapter.lora.alpha", static_cast<float>(alpha));
+  for (const auto& [factor, shape] : adapter.shapes) {
+    const std::string path = path_of(factor), name = llamacpp_name(path);
+    AdapterMatrix m = adapter.values(factor);
+    const bool is_a = factor_of(factor) == Factor::a;
+    if (!is_a) {
+      const AdapterTarget target = *matcher.match(path);
+      multiply(m, target.scale * static_cast<double>(target.r) / alpha);
+      if (name.ends_with("attn_q") || name.ends_with("attn_k")) m = interleaved(m, model.head_dim);
+    }
+    const std::string its = name + (is_a ? ".weight.lora_a" : ".weight.lora_b");
+    writer.tensor(its, {m.rows, m.cols}, m.values);
+    written[its] = hash_of(m.values);
+  }
+  AtomicFile out(file);
+  out.write(writer.finish());
+  out.commit();
+  check_read_back(file, written);
+}
+
+}  // namespace drover
