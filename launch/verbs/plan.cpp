@@ -8,6 +8,7 @@
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "trainer/engine/plan.h"
+#include "trainer/export/adapter_targets.h"
 #include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
@@ -83,7 +84,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
             << (have_data ? "micro-batches as the data gives them\n"
                           : "micro-batches at their fullest (the data or the tokenizer is not here)\n")
             << print_plan(plans) << "schedule of the stages:\n"
-            << schedule;
+            << schedule << loads_in(adapter_config(read)) << '\n';
   return Exit::done;
 }
 

@@ -6,7 +6,9 @@
 #include "launch/verbs/plan.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
+#include "trainer/export/adapter_targets.h"
 #include "trainer/run/run.h"
+#include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/inputs.h"
 #include "trainer/setup/recipe_check.h"
 
@@ -45,6 +47,7 @@ Exit run(const Process& process, const Arguments& a) {
   Mesh mesh = make_mesh(shape);
   log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads,
             process.threads == 1 ? "thread" : "threads", shape.tp(), shape.pp(), shape.dp());
+  log::write(loads_in(adapter_config(read)));
   return exit_of(train(read, mesh, [&](const Mesh& host) { return open_device(host, read.recipe, process); }));
 }
 

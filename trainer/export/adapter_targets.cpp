@@ -116,6 +116,19 @@ AdapterForm for_vllm(const AdapterForm& adapter) {
   return form;
 }
 
+std::string loads_in(const AdapterConfig& config) {
+  int64_t largest = config.r;
+  for (const auto& [pattern, r] : config.rank_pattern) largest = std::max(largest, r);
+  const bool plain = config.rank_pattern.empty() && config.alpha_pattern.empty();
+  const auto rank = std::ranges::lower_bound(kVllmRanks, largest);
+  const std::string vllm = rank == kVllmRanks.end() ? fmt::format("not in vLLM (rank {})", largest)
+                           : plain                  ? fmt::format("vLLM (--max-lora-rank {})", *rank)
+                                   : fmt::format("vLLM (export --target vllm, --max-lora-rank {})", *rank);
+  return fmt::format("the adapter loads in PEFT, {}, llama.cpp (export --target llamacpp), {}", vllm,
+                     plain && !config.use_rslora ? fmt::format("TensorRT-LLM (max_lora_rank {})", largest)
+                                                 : "and it is not known whether in TensorRT-LLM (patterns, rsLoRA)");
+}
+
 void write_for_llamacpp(const AdapterForm& adapter, const ModelConfig& model, const fs::path& file) {
   const double alpha = plain_scale(adapter.config) * static_cast<double>(adapter.config.r);
   const AdapterMatcher matcher(adapter.config);

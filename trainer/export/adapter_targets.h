@@ -22,4 +22,7 @@ AdapterForm for_vllm(const AdapterForm& adapter);
 // pattern says otherwise. The rows of q's and k's B are in turn from both halves of a head, as in its models.
 void write_for_llamacpp(const AdapterForm& adapter, const ModelConfig& model, const fs::path& file);
 
+// One line: which programs load such an adapter as PEFT has it, and which need one of the forms above.
+std::string loads_in(const AdapterConfig& config);
+
 }  // namespace drover

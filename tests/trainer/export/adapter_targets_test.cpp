@@ -89,6 +89,19 @@ TEST(AdapterTargets, VllmComputesTheSameWithOneRankAndScale) {
   EXPECT_THROW(for_vllm(large), Error);
 }
 
+TEST(AdapterTargets, SaysWhoLoadsIt) {
+  AdapterConfig config;
+  config.r = 24;
+  EXPECT_EQ(loads_in(config),
+            "the adapter loads in PEFT, vLLM (--max-lora-rank 32), llama.cpp (export --target llamacpp), TensorRT-LLM "
+            "(max_lora_rank 24)");
+  config.rank_pattern = {{"q_proj", 65}};
+  EXPECT_NE(loads_in(config).find("vLLM (export --target vllm, --max-lora-rank 128)"), std::string::npos);
+  EXPECT_NE(loads_in(config).find("not known whether in TensorRT-LLM"), std::string::npos);
+  config.r = 600;
+  EXPECT_NE(loads_in(config).find("not in vLLM (rank 600)"), std::string::npos);
+}
+
 TEST(AdapterTargets, LlamacppComputesTheSameFromOneFile) {
   const std::map<std::string, std::string> names = {{"self_attn.q_proj", "attn_q"},
                                                     {"self_attn.k_proj", "attn_k"},
