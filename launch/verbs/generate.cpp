@@ -116,6 +116,13 @@ Session::Session(const GenerateOptions& a, const Recipe& recipe) {
   tokenizer.emplace(Tokenizer::open(tokenizer_directory(recipe)));
   const std::optional<ChatTemplate> chat = a.raw ? std::nullopt : chat_template(recipe);
   stop_ids = drover::stop_ids(chat, *tokenizer, config.eos);
+  if (!chat && !tokenizer->after().empty()) {
+    log::warn(
+        "prompts end in {}, as tokenizer.json's post_processor ends every text, in transformers too; an answer may "
+        "begin "
+        "anew there: use the model's chat template, or a tokenizer whose post_processor ends no text (model.tokenizer)",
+        tokenizer->decode(tokenizer->after(), false));
+  }
   int64_t longest = 1;
   for (const Prompt& p : prompts) {
     questions.push_back(question_of(p, *tokenizer, chat, recipe, config));

@@ -107,7 +107,8 @@ void add_generate_options(CLI::App* verb, GenerateOptions& a) {
                    "half of the free memory)");
   verb->add_option("--prompt", a.prompt, "the prompt");
   verb->add_option("--prompts", a.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
-  verb->add_flag("--raw", a.raw, "no chat template");
+  verb->add_flag("--raw", a.raw,
+                 "no chat template: the text in the frame of the tokenizer (BOS, EOS), as transformers has it");
   auto* greedy =
       verb->add_flag("--greedy", a.greedy, "always the most likely token; so it is without the next four too");
   verb->add_option("--temperature", a.temperature, "above 0, at most 100")
