@@ -2,6 +2,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/log.h"
 #include "kernels/base/unicode.h"
 
 namespace drover {
@@ -39,6 +40,7 @@ Tokenizer Tokenizer::open(const fs::path& directory) {
     config = read_config(config_file, config_text);
   }
   Tokenizer tokenizer(json ? read_json(file, text, config) : read_ranks(file, text, config));
+  if (json) tokenizer.warn_about(config, config_file);
   Sha256 hash;
   hash.update(text.data(), text.size());
   hash.update(config_text.data(), config_text.size());
@@ -67,6 +69,17 @@ Tokenizer::Tokenizer(Definition d)
       texts_.set(a.id, normalized->text);  // as Hugging Face's prints it
     }
   }
+}
+
+void Tokenizer::warn_about(const Config& config, const fs::path& file) const {
+  const auto check = [&](const char* key, std::optional<bool> said, const std::vector<int32_t>& frame,
+                         const char* end) {
+    if (!said || *said == !frame.empty()) return;
+    log::warn("{}: {}: {} does not count, as in transformers: tokenizer.json's post_processor puts {} {} a text",
+              file.string(), key, *said, frame.empty() ? "nothing" : decode(frame, false), end);
+  };
+  check("add_bos_token", config.adds_bos, before_, "before");
+  check("add_eos_token", config.adds_eos, after_, "behind");
 }
 
 std::optional<int32_t> Tokenizer::special(const std::string& spelling) const {

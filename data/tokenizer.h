@@ -75,6 +75,7 @@ class Tokenizer {
   static Definition read_json(const fs::path& file, const std::string& text, const Config& config);
   static Definition read_ranks(const fs::path& file, const std::string& text, const Config& config);
   explicit Tokenizer(Definition definition);
+  void warn_about(const Config& config, const fs::path& file) const;  // where the configuration asks for another frame
 
   struct Output {
     enum class Specials { text, everywhere, within };

@@ -8,6 +8,7 @@
 #include "data/tokenizer.h"
 #include "kernels/base/error.h"
 #include "kernels/base/json.h"
+#include "kernels/base/program.h"
 
 namespace drover {
 
@@ -43,9 +44,22 @@ std::vector<std::string> special_names() {
   return names;
 }
 
+// SentencePiece's begins with a piece: a field of bytes (10), their length, and of these the first (10 again).
+void refuse_sentence_piece(const fs::path& file, std::string_view text) {
+  const bool is_one = text.size() > 3 && text[0] == '\n' && text[2] == '\n';
+  if (!is_one) return;
+  const std::string directory = shell_quoted(file.parent_path().string());
+  fail(Fault::bad_data,
+       "{} is SentencePiece's file, which is not read; write a tokenizer.json next to it with transformers (and "
+       "sentencepiece): python3 -c 'import sys, transformers as t; "
+       "t.AutoTokenizer.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])' {}",
+       file.string(), directory);
+}
+
 }  // namespace
 
 Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::string& text, const Config& config) {
+  refuse_sentence_piece(file, text);
   std::vector<std::pair<std::string, int32_t>> tokens;
   std::set<std::string> seen;
   int64_t line_number = 0;
@@ -64,8 +78,7 @@ Tokenizer::Definition Tokenizer::read_ranks(const fs::path& file, const std::str
     const int32_t expected = static_cast<int32_t>(tokens.size());
     if (!bytes || error != std::errc() || stop != last || rank != expected) {
       fail(Fault::bad_data,
-           "{}:{}: expected \"BASE64 {}\", a token's bytes and its rank; only the tokenizer.model of Llama 3 is read "
-           "(not SentencePiece's)",
+           "{}:{}: expected \"BASE64 {}\", a token's bytes and its rank; only the tokenizer.model of Llama 3 is read",
            file.string(), line_number, expected);
     }
     if (!seen.insert(*bytes).second)

@@ -108,7 +108,8 @@ void add_generate_options(CLI::App* verb, GenerateOptions& a) {
                    "half of the free memory)");
   verb->add_option("--prompt", a.prompt, "the prompt");
   verb->add_option("--prompts", a.prompts, "JSONL rows of {\"prompt\"} or {\"messages\"}; one answer a line, in order");
-  auto* raw = verb->add_flag("--raw", a.raw, "no chat template");
+  auto* raw = verb->add_flag(
+      "--raw", a.raw, "no chat template: the text in the frame of the tokenizer (BOS, EOS), as transformers has it");
   verb->add_flag("--special", a.special,
                  "prompts are rendered already: no chat template, and what spells a control token is one")
       ->excludes(raw);

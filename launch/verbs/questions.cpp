@@ -98,6 +98,13 @@ void Questioner::warn() const {
         "--special",
         spelled_);
   }
+  if (!base_.chat && !special_ && !tokenizer_.after().empty()) {
+    log::warn(
+        "prompts end in {}, as tokenizer.json's post_processor ends every text, in transformers too; an answer may "
+        "begin "
+        "anew there: use the model's chat template, or a tokenizer whose post_processor ends no text (model.tokenizer)",
+        tokenizer_.decode(tokenizer_.after(), false));
+  }
   if (plain_ > 0)
     log::warn(
         "there is no chat template: prompts are plain text, messages are joined by blank lines (--raw for no word "

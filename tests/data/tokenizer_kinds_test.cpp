@@ -2,6 +2,7 @@
 // (tests/golden/tokenizer_kinds.py).
 #include <gtest/gtest.h>
 
+#include "data/chat_template.h"
 #include "data/text_pattern.h"
 #include "data/tokenizer.h"
 #include "kernels/base/hash.h"
@@ -138,6 +139,31 @@ TEST_F(TokenizerKinds, TheConfigurationChangesAddedTokensAsInTransformers) {
     seen.insert(c["ids"].dump() + c["decoded"].dump());
   }
   EXPECT_EQ(seen.size(), golden()["configured"].size()) << "every configuration changes something";
+}
+
+// A rendered dialog is one text: what follows a control token is not the beginning of one, and <|im_end|> takes the
+// line end behind it.
+TEST_F(TokenizerKinds, NativeTemplatesAreEncodedAsOneText) {
+  for (const char* name : {"first", "always", "llama2", "split"}) {
+    json file = file_of(kind(name));
+    const auto add = [&](const char* token, bool rstrip) {
+      file["added_tokens"].push_back(added_token(static_cast<int>(600 + file["added_tokens"].size()), token));
+      file["added_tokens"].back()["rstrip"] = rstrip;
+    };
+    add("<|im_start|>", false);
+    add("<|im_end|>", true);
+    const Tokenizer t = open(file);
+    const std::vector<Message> dialog{{"user", "the harbour @?"}, {"assistant", "it is open "}};
+    const Rendered r = render(dialog, ChatTemplate{ChatTemplate::Family::chatml}, t);
+    const std::string text =
+        "<|im_start|>user\nthe harbour @?<|im_end|>\n<|im_start|>assistant\nit is open <|im_end|>\n";
+    EXPECT_EQ(r.ids, t.encode_special(text)) << name;
+    Ids trained;
+    for (size_t i = 0; i < r.ids.size(); ++i) {
+      if (r.trained[i] != 0) trained.push_back(r.ids[i]);
+    }
+    EXPECT_EQ(t.decode(trained, false), "it is open <|im_end|>") << name;
+  }
 }
 
 TEST_F(TokenizerKinds, WordsAreMadeOfRustsCharacters) {

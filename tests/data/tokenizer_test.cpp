@@ -476,7 +476,8 @@ TEST(Tokenizer, DamagedRanksAreNamedByLine) {
   expect_line("IQ== 0\nI? 1\n", ":2:");
   expect_line("IQ==0\n", ":1:");
   expect_line("IQ== 0\nIQ== 1\n", ":2: this token stands");
-  expect_line("\x0A\x0E\x0A\x05<unk>", "not SentencePiece");
+  expect_line("\x0A\x0E\x0A\x05<unk>", "SentencePiece's file, which is not read");
+  expect_line("\x0A\x0E\x0A\x05<unk>", "save_pretrained(sys.argv[1])' " + dir.path().string());
   expect_line("IQ== 0\r\nIg== 1\r\n", "2 tokens, Llama 3's tokenizer.model has 128000");
   expect_line("", "0 tokens");
 }
