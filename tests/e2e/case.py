@@ -21,8 +21,6 @@ ENVIRONMENT = dict(
     OMP_NUM_THREADS="1",
     DROVER_COMM_SYNCHRONOUS="1",
     DROVER_MPIRUN=str(MPIRUN),
-    # Open MPI waits a second, often twice, before it kills what is left after a rank's exit code; the tests do not.
-    OMPI_MCA_odls_base_sigkill_timeout="0",
 )
 
 PATIENCE = float(os.environ.get("DROVER_TEST_PATIENCE", "1"))  # more in builds with sanitizers (tests/slow/sanitize)

@@ -83,7 +83,7 @@ class Tokenizers(Case):
         self.assertEqual(json.loads(scores.read_text())["ids"], [1, 255, 258, 257, 13, 2])
 
         shown = run("prepare", self.recipe, f"model.path={model}", f"data.train={rows}", "data.validation=", check=0)
-        self.assertIn("<s>[[ b a\n</s>]]", shown.stdout)
+        self.assertIn("⟨<s>⟩[[ b a\n⟨</s>⟩]]", shown.stdout)
 
     def test_an_id_that_the_model_lacks(self):
         tokenizer = self.read("tokenizer")
