@@ -55,7 +55,8 @@ Tokenizer::Tokenizer(Definition d)
       eos_(d.eos),
       unknown_(d.unknown),
       before_(std::move(d.before)),
-      after_(std::move(d.after)) {
+      after_(std::move(d.after)),
+      marks_every_part_(d.marks_every_part) {
   for (const AddedToken& a : d.added) {
     if (a.special) {
       special_by_id_[a.id] = a.spelling;
@@ -80,6 +81,15 @@ void Tokenizer::warn_about(const Config& config, const fs::path& file) const {
   };
   check("add_bos_token", config.adds_bos, before_, "before");
   check("add_eos_token", config.adds_eos, after_, "behind");
+  const bool is_rebuilt = config.tokenizer_class == "LlamaTokenizer" || config.tokenizer_class == "LlamaTokenizerFast";
+  if (is_rebuilt && marks_every_part_) {
+    log::warn(
+        "{}: for tokenizer_class {} transformers 5 writes other ids than tokenizer.json says where text follows a "
+        "control "
+        "token: without the mark of a space before it. Drover follows tokenizer.json, as tokenizers does; with "
+        "tokenizer_class PreTrainedTokenizerFast transformers 5 does too",
+        file.string(), config.tokenizer_class);
+  }
 }
 
 std::optional<int32_t> Tokenizer::special(const std::string& spelling) const {

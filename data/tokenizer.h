@@ -62,6 +62,7 @@ class Tokenizer {
     std::vector<AddedToken> added;             // added_tokens_decoder
     // What transformers obeys only where there is no tokenizer.json: that has its post_processor, or adds nothing.
     std::optional<bool> adds_bos, adds_eos;
+    std::string tokenizer_class;  // transformers'
   };
   struct Definition {  // what the files say
     std::unique_ptr<const Words> words;
@@ -69,13 +70,14 @@ class Tokenizer {
     std::vector<AddedToken> added;
     std::optional<int32_t> bos, eos, unknown;
     std::vector<int32_t> before, after;
+    bool marks_every_part = false;  // also what follows a control token begins with a mark for a space
   };
   class JsonReader;
   static Config read_config(const fs::path& file, const std::string& text);
   static Definition read_json(const fs::path& file, const std::string& text, const Config& config);
   static Definition read_ranks(const fs::path& file, const std::string& text, const Config& config);
   explicit Tokenizer(Definition definition);
-  void warn_about(const Config& config, const fs::path& file) const;  // where the configuration asks for another frame
+  void warn_about(const Config& config, const fs::path& file) const;  // where it asks for other ids
 
   struct Output {
     enum class Specials { text, everywhere, within };
@@ -94,6 +96,7 @@ class Tokenizer {
   std::unordered_map<std::string, int32_t> special_by_spelling_;
   std::optional<int32_t> bos_, eos_, unknown_;
   std::vector<int32_t> before_, after_;
+  bool marks_every_part_ = false;
   std::string fingerprint_;
 };
 

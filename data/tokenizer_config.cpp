@@ -36,6 +36,8 @@ Tokenizer::Config Tokenizer::read_config(const fs::path& file, const std::string
                          .rstrip = a.value("rstrip", false),
                          .single_word = a.value("single_word", false)});
     }
+    if (config.contains("tokenizer_class") && config["tokenizer_class"].is_string())
+      c.tokenizer_class = config["tokenizer_class"].get<std::string>();
     c.adds_bos = flag(config, "add_bos_token");
     c.adds_eos = flag(config, "add_eos_token");
     return c;

@@ -107,6 +107,9 @@ class Tokenizer::JsonReader {
     set_texts();
     if (given(model, "unk_token")) read_unknown(model["unk_token"].get<std::string>());
     make_words(model, rules);
+    d_.marks_every_part = std::ranges::find(rules.steps, MarkedWords::Step::Kind::prepend, &MarkedWords::Step::kind) !=
+                              rules.steps.end() ||
+                          (rules.metaspace && rules.metaspace->prepend == MarkedWords::Metaspace::Prepend::always);
     const DocumentFrame frame = document_frame(j.value("post_processor", json()), file_);
     d_.before = known(frame.before);
     d_.after = known(frame.after);

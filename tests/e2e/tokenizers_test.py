@@ -64,7 +64,8 @@ class Tokenizers(Case):
         return json.loads(result.stdout) if check == 0 else result
 
     def test_llama_2_s_kind(self):
-        model = self.model_with("marked", tokenizer=marked_tokenizer(), tokenizer_config={"add_bos_token": False})
+        settings = {"add_bos_token": False, "tokenizer_class": "LlamaTokenizer"}
+        model = self.model_with("marked", tokenizer=marked_tokenizer(), tokenizer_config=settings)
         text = ["tokenize", "--model", model, "--text", "a b</s>"]
         plain = [257, 255, 258, *(byte + 3 for byte in b"</s>")]
         self.assertEqual(json.loads(run(*text, check=0).stdout)["ids"], plain)
@@ -76,6 +77,10 @@ class Tokenizers(Case):
         self.assertEqual(json.loads(asked.stdout)["prompt_ids"], [1, 257, 255, 258, 2])
         self.assertIn("prompts end in </s>", asked.stderr)
         self.assertIn("add_bos_token: false does not count", asked.stderr)
+        self.assertIn("for tokenizer_class LlamaTokenizer transformers 5 writes other ids", asked.stderr)
+        settings = {"add_bos_token": True, "add_eos_token": True, "tokenizer_class": "PreTrainedTokenizerFast"}
+        (model / "tokenizer_config.json").write_text(json.dumps(settings))
+        self.assertNotIn("warning", run(*text, check=0).stderr)
 
         rows, scores = self.home / "texts.jsonl", self.home / "scores.jsonl"
         rows.write_text(json.dumps({"text": "b a\n"}) + "\n")
