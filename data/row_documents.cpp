@@ -79,6 +79,15 @@ std::vector<int32_t> RowDocuments::encoded(const std::string& text, std::vector<
   return tokenizer_.encode_rendered(text, {&whole, 1}, begins);
 }
 
+// Of the tokenizer's frame, what a text with control tokens does not bring itself.
+RowDocuments::Frame RowDocuments::missing_frame(const std::vector<int32_t>& ids) const {
+  const std::vector<int32_t>&before = tokenizer_.before(), &after = tokenizer_.after();
+  const bool begun = ids.size() >= before.size() && std::equal(before.begin(), before.end(), ids.begin());
+  const bool ended = ids.size() >= after.size() && std::equal(after.rbegin(), after.rend(), ids.rbegin());
+  const std::vector<int32_t> none;
+  return {begun ? none : before, ended ? none : after};
+}
+
 // Prompt and completion are tokenised as the one text that they are; the first token with a character of the completion
 // is the first that is trained.
 void RowDocuments::add_completion(const Row& row) {
@@ -96,22 +105,20 @@ void RowDocuments::add_completion(const Row& row) {
     ids.push_back(*tokenizer_.eos());
     trained.push_back(1);
   }
-  if (tokenizer_.adds_bos() && tokenizer_.bos() && ids.front() != *tokenizer_.bos()) {
-    ids.insert(ids.begin(), *tokenizer_.bos());
-    trained.insert(trained.begin(), 0);
-  }
+  const Frame missing = missing_frame(ids);
+  ids.insert(ids.begin(), missing.before.begin(), missing.before.end());
+  trained.insert(trained.begin(), missing.before.size(), 0);
+  ids.insert(ids.end(), missing.after.begin(), missing.after.end());
+  trained.insert(trained.end(), missing.after.size(), 1);
   keep_cut(std::move(ids), std::move(trained));
 }
 
 void RowDocuments::add_text(const std::string& text) {
   std::vector<size_t> begins;
   std::vector<int32_t> ids = encoded(text, begins);
-  // The tokenizer's frame, but for what a text with control tokens brings itself.
-  const std::vector<int32_t>&before = tokenizer_.before(), &after = tokenizer_.after();
-  const bool begun = ids.size() >= before.size() && std::equal(before.begin(), before.end(), ids.begin());
-  const bool ended = ids.size() >= after.size() && std::equal(after.rbegin(), after.rend(), ids.rbegin());
-  if (!begun) ids.insert(ids.begin(), before.begin(), before.end());
-  if (!ended) ids.insert(ids.end(), after.begin(), after.end());
+  const Frame missing = missing_frame(ids);
+  ids.insert(ids.begin(), missing.before.begin(), missing.before.end());
+  ids.insert(ids.end(), missing.after.begin(), missing.after.end());
   keep_split(ids);
 }
 

@@ -14,6 +14,10 @@ class RowDocuments {
   void add(const Row& row, int32_t source, const fs::path& file);
 
  private:
+  struct Frame {
+    std::vector<int32_t> before, after;
+  };
+  Frame missing_frame(const std::vector<int32_t>& ids) const;
   void check_template(const fs::path& file, int64_t line);
   void add_dialog(const Row& row);
   void add_completion(const Row& row);

@@ -14,6 +14,9 @@ namespace {
 constexpr std::array<const char*, 4> kOfMessages{"prompt", "completion", "tools", "system"};
 
 void read_prompt_completion(const OrderedJson& j, Row& row) {
+  // Rows of KTO say so whether a completion is wanted; the unwanted would be learnt too.
+  if (has(j, "label") && j["label"].is_boolean())
+    wrong("\"label\" is not supported: no training by preferences; keep the rows that are wanted, without it");
   const OrderedJson &prompt = j["prompt"], &completion = j["completion"];
   if (prompt.is_string() && completion.is_string()) {
     for (const char* field : {"tools", "system"}) {

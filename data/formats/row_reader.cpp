@@ -51,6 +51,12 @@ RowFormat shown_by(const OrderedJson& row) {
     }
     found = format;
   }
+  if (!found && row.contains("chosen") && row.contains("rejected")) {
+    wrong(
+        "it has \"chosen\" and \"rejected\", and there is no training by preferences; data.fields can take one of "
+        "them, "
+        "as in {messages: chosen}");
+  }
   if (!found) {
     wrong(fmt::format("it has {}, and a row needs {}; data.fields says where the file has other names", names_of(row),
                       known_formats()));

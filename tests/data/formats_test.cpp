@@ -63,6 +63,11 @@ TEST_F(Formats, ARowOfNoneAndARowOfTwoAreRefused) {
   refuse(R"({"question": "q", "answer": "a"})", {"it has \"question\", \"answer\", and a row needs \"messages\", or",
                                                  "\"prompt\" and \"completion\"", "data.fields"});
   refuse("{}", {"it has nothing"});
+  const std::string preferences = R"({"chosen": [{"role": "user", "content": "q"}], "rejected": []})";
+  refuse(preferences, {"no training by preferences", "{messages: chosen}"});
+  EXPECT_EQ(dialog(preferences, RowFormat::automatic, {{"messages", "chosen"}}), "user: q\n");
+  EXPECT_EQ(report.ignored, (Ignored{{"rejected", 1}}));
+  refuse(R"({"prompt": "p", "completion": "c", "label": false})", {"\"label\" is not supported"});
   refuse(R"({"messages": [], "input_ids": [1]})", {"\"messages\" and \"input_ids\"", "messages or ids"});
   EXPECT_EQ(read(R"({"messages": [], "input_ids": [1]})", RowFormat::ids).size(), 1u);
 }

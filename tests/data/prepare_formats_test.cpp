@@ -58,6 +58,29 @@ TEST_F(PrepareFormats, OfACompletionTheCompletionIsTrainedAndEos) {
                [&] { prepared(kCompletion); });
 }
 
+TEST_F(PrepareFormats, ACompletionHasTheTokenizersFrameAndOneEos) {
+  const auto framed = [&](const std::string& eos) {
+    Json whole = Json::parse(read_text(scratch / "bare" / "tokenizer.json"));
+    const auto token = [](const char* name) { return Json{{"SpecialToken", {{"id", name}, {"type_id", 0}}}}; };
+    whole["post_processor"] = {
+        {"type", "TemplateProcessing"},
+        {"single",
+         Json::array({token("<|im_start|>"), Json{{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, token("<|im_end|>")})},
+        {"pair", Json::array()},
+        {"special_tokens",
+         {{"<|im_start|>", {{"id", "<|im_start|>"}, {"ids", {kImStart}}, {"tokens", {"<|im_start|>"}}}},
+          {"<|im_end|>", {{"id", "<|im_end|>"}, {"ids", {kImEnd}}, {"tokens", {"<|im_end|>"}}}}}}};
+    make_directories(scratch / "framed");
+    write_text(scratch / "framed" / "tokenizer.json", whole.dump());
+    write_text(scratch / "framed" / "tokenizer_config.json", "{\"eos_token\": \"" + eos + "\"}");
+    tokenizer = Tokenizer::open(scratch / "framed");
+    const TokenStore store = prepared(R"({"prompt": "a", "completion": "b"})");
+    return std::vector<int32_t>(store.ids().begin(), store.ids().end());
+  };
+  EXPECT_EQ(framed("<|im_end|>"), (std::vector<int32_t>{kImStart, 'a', 'b', kImEnd}));
+  EXPECT_EQ(framed("<|im_start|>"), (std::vector<int32_t>{kImStart, 'a', 'b', kImStart, kImEnd})) << "another EOS";
+}
+
 // What the tokens of the joined text are is the tokenizer's business: one may hold the end of a prompt too.
 TEST_F(PrepareFormats, ACompletionMayBeginWithinAToken) {
   const auto directory = real_path("DROVER_SMOLLM2", "smollm2");
