@@ -60,6 +60,7 @@ class Tokenizer {
   struct Config {                              // tokenizer_config.json, as far as it is read
     std::map<std::string, std::string> named;  // by key: bos_token, eos_token, …
     std::vector<AddedToken> added;             // added_tokens_decoder
+    std::vector<std::string> specials;         // additional_special_tokens, extra_special_tokens
     // What transformers obeys only where there is no tokenizer.json: that has its post_processor, or adds nothing.
     std::optional<bool> adds_bos, adds_eos;
     std::string tokenizer_class;  // transformers'

@@ -27,6 +27,10 @@ Tokenizer::Config Tokenizer::read_config(const fs::path& file, const std::string
          {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
       if (config.contains(key) && !config[key].is_null()) c.named[key] = content_of(config[key]);
     }
+    for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+      if (!config.contains(key) || config[key].is_null()) continue;
+      for (const Json& token : config[key]) c.specials.push_back(content_of(token));  // a list, or by name
+    }
     const Json added = config.value("added_tokens_decoder", Json::object());
     for (const Json& a : added) {
       c.added.push_back({.spelling = content_of(a),

@@ -158,6 +158,10 @@ class Tokenizer::JsonReader {
     }
     d_.bos = named("bos_token", vocabulary);
     d_.eos = named("eos_token", vocabulary);
+    for (const std::string& spelling : config_.specials) {
+      const int32_t id = special_id(spelling, vocabulary);
+      std::ranges::find(d_.added, id, &AddedToken::id)->special = true;
+    }
     for (const AddedToken& a : d_.added) {
       if (a.special) special_.insert(a.id);
     }
@@ -167,7 +171,10 @@ class Tokenizer::JsonReader {
   std::optional<int32_t> named(const char* key, const json& vocabulary) {
     const auto name = config_.named.find(key);
     if (name == config_.named.end()) return std::nullopt;
-    const std::string& spelling = name->second;
+    return special_id(name->second, vocabulary);
+  }
+
+  int32_t special_id(const std::string& spelling, const json& vocabulary) {
     const auto listed = added_ids_.find(spelling);
     if (listed != added_ids_.end()) return listed->second;
     if (!vocabulary.contains(spelling)) fail_unlisted(spelling);

@@ -214,6 +214,21 @@ TEST(Tokenizer, AddedWordsAreFoundInText) {
   EXPECT_EQ(t.decode(Ids({257, 310}), true), "thedrover");
 }
 
+TEST(Tokenizer, FurtherSpecialTokensAreThoseOfTheConfiguration) {
+  ScratchDirectory dir;
+  json j = small_tokenizer({"<s>", "</s>"});
+  j["added_tokens"][1]["special"] = false;
+  EXPECT_FALSE(open_with(dir, j).special("</s>"));
+  EXPECT_EQ(open_with(dir, j, {{"additional_special_tokens", {"</s>"}}}).special("</s>"), 301);
+  EXPECT_EQ(open_with(dir, j, {{"extra_special_tokens", {{"end", "</s>"}}}}).special("</s>"), 301);
+  EXPECT_EQ(open_with(dir, j, {{"extra_special_tokens", json::array({{{"content", "</s>"}}})}}).special("</s>"), 301);
+  for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+    expect_error(Fault::bad_data, {"names the token \"<none>\", which tokenizer.json does not have"}, [&] {
+      open_with(dir, j, {{key, {"<none>"}}});
+    });
+  }
+}
+
 TEST(Tokenizer, BosIsWhatTheFilesSay) {
   ScratchDirectory dir;
   json j = small_tokenizer({"<s>", "</s>"});
