@@ -106,6 +106,18 @@ class Travel(Case):
                    self.home / "two.jsonl", check=65).stderr  # fmt: skip
         self.assertIn("has another tokenizer than the others", said)
 
+    def test_an_adapter_without_a_template_is_asked_in_the_base_s(self):
+        adapter = self.home / "no-template"
+        shutil.copytree(self.plain / "adapter", adapter)
+        (adapter / "chat_template.jinja").unlink()
+        config = json.loads((adapter / "tokenizer_config.json").read_text())
+        del config["chat_template"]
+        (adapter / "tokenizer_config.json").write_text(json.dumps(config))
+        with_it, _ = self.ask("--model", self.model, "--adapter", self.plain / "adapter")
+        without, said = self.ask("--model", self.model, "--adapter", adapter)
+        self.assertEqual(with_it, without)
+        self.assertNotIn("no chat template", said)
+
     def test_a_prompt_that_is_rendered_already(self):
         rendered = "<|im_start|>user\nferry?<|im_end|>\n<|im_start|>assistant\n"
         chat, _ = self.ask("--model", self.model)

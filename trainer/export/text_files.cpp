@@ -28,7 +28,7 @@ void copy_tokenizer(const fs::path& from, const fs::path& to) {
 std::string generation_settings(const fs::path& base, const std::vector<int32_t>& stops) {
   const fs::path file = base / kGeneration;
   OrderedJson settings = OrderedJson::object();
-  if (fs::exists(file)) settings = OrderedJson::parse(read_text(file, kLargestSettings));
+  if (fs::exists(file)) settings = parse_ordered_json(read_text(file, kLargestSettings), file.string());
   settings["eos_token_id"] = stops;
   return settings.dump(2) + "\n";
 }
@@ -48,6 +48,10 @@ MoreFiles text_files(const Recipe& recipe, const ModelConfig& base) {
 
 bool take_tokenizer(Recipe& recipe, const fs::path& adapter) {
   if (recipe.model.tokenizer || !has_tokenizer(adapter)) return false;
+  TemplateChoice word{};
+  const bool automatic = read_word(recipe.data.chat_template, word) && word == TemplateChoice::automatic;
+  if (automatic && !ChatTemplate::find(adapter) && ChatTemplate::find(recipe.model.path))
+    recipe.data.chat_template = recipe.model.path;
   recipe.model.tokenizer = adapter.string();
   return true;
 }

@@ -12,8 +12,8 @@ namespace drover {
 // with all stop ids. Errors: io; bad_data for a tokenizer or template that cannot be read.
 MoreFiles text_files(const Recipe& recipe, const ModelConfig& base);
 
-// The recipe for an adapter's directory: where it has a tokenizer of its own and the recipe names none, that one. True
-// where it was taken.
+// The recipe for an adapter's directory: where it has a tokenizer of its own and the recipe names none, that one; the
+// base's template where it has none. True where it was taken.
 bool take_tokenizer(Recipe& recipe, const fs::path& adapter);
 
 }  // namespace drover
