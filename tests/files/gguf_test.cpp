@@ -308,7 +308,7 @@ TEST(ImportGguf, RealModel) {
     EXPECT_EQ(tensor->dtype, StoredType::bf16) << name;
     EXPECT_EQ(nlohmann::json(tensor->shape), expected["shape"]) << name;
     EXPECT_EQ(sha256_hex({reinterpret_cast<const char*>(tensor->bytes.data()), tensor->bytes.size()}),
-              expected["sha256"])
+              expected["sha256"].get<std::string>())
         << name;
   }
   // SHA-256 of the file that Python's safetensors (0.8.0) writes of what transformers (5.23.0) dequantises, as bf16,

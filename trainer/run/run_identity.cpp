@@ -57,7 +57,7 @@ std::string differences_of(const Checkpoint& checkpoint, const std::map<std::str
   for (const auto& [key, value] : now) {
     if (key == kValidationContent) continue;
     // A key that the checkpoint's program did not know has its default: what it did.
-    const auto in = [&](const std::map<std::string, std::string>& values, const std::string& otherwise) {
+    const auto in = [&, &key = key](const std::map<std::string, std::string>& values, const std::string& otherwise) {
       const auto found = values.find(key);
       return found == values.end() ? otherwise : found->second;
     };
