@@ -69,8 +69,7 @@ class Behind : public cpu::CpuBackend {
   int64_t noted_ = 0;  // the update whose norm was the last to be read
 };
 
-class RunAhead : public testing::Test {
- protected:
+struct RunAhead : testing::Test {
   RunAhead() {
     home_ = fs::temp_directory_path() / fmt::format("drover-run-ahead-{}", getpid());
     fs::create_directories(home_);

@@ -242,7 +242,7 @@ TEST(Plain, MicroBatchSizeAndPackingDoNotMatter) {
 struct Breakage {
   const char* name;
   MeshSize mesh;
-  std::string arguments = "";
+  std::string arguments = {};
 };
 class Broken : public testing::TestWithParam<Breakage> {};
 
