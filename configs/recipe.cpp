@@ -8,6 +8,7 @@
 #include "configs/foreign.h"
 #include "configs/value.h"
 #include "kernels/base/hub_cache.h"
+#include "kernels/base/log.h"
 
 namespace drover {
 
@@ -203,6 +204,7 @@ Recipe read_overrides(std::span<const std::string> overrides, std::span<const st
                       fmt::format("{} has no effect here; what may be set is {}", key, fmt::join(allowed, ", ")));
   }
   if (!document.problems.empty()) fail_with(document.problems, document.file);
+  for (const std::string& note : read.notes) log::write(note);
   return read.recipe;
 }
 

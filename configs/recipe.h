@@ -22,7 +22,7 @@ struct ReadRecipe {
 ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overrides);
 
 // Only `section.key=value`, for verbs that take no recipe: the defaults with these on top. bad_recipe for a key that is
-// not in `allowed`, naming those that are.
+// not in `allowed`, naming those that are. What is read otherwise than it was written is said.
 Recipe read_overrides(std::span<const std::string> overrides, std::span<const std::string_view> allowed);
 
 // The recipe with every key, its value, and where the value came from; reads back to the same recipe.

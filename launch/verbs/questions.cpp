@@ -23,8 +23,7 @@ size_t place_of(const Adapters& adapters, const Prompt& prompt) {
 
 // The recipe with the tokenizer of the adapter that answers all prompts.
 Recipe with_tokenizer_of(Recipe recipe, const Adapters& adapters) {
-  if (adapters.of_all && take_tokenizer(recipe, *adapters.of_all))
-    log::info("tokenizer, chat template and stop tokens are those of {}", adapters.of_all->string());
+  if (adapters.of_all) take_tokenizer(recipe, *adapters.of_all);
   return recipe;
 }
 
@@ -36,12 +35,11 @@ Questioner::Questioner(const GenerateOptions& options, const Recipe& recipe, con
       raw_(options.raw),
       special_(options.special),
       date_(recipe.data.template_date),
-      tokenizer_(Tokenizer::open(tokenizer_directory(with_tokenizer_of(recipe, adapters_)))) {
+      recipe_(with_tokenizer_of(recipe, adapters_)),
+      tokenizer_(Tokenizer::open(tokenizer_directory(recipe_))) {
   if (adapters_.of_all) say_effect(*adapters_.of_all);
   for (const auto& [name, directory] : adapters_.named) say_effect(directory);
-  Recipe its = recipe;
-  if (adapters_.of_all) take_tokenizer(its, *adapters_.of_all);
-  base_ = manner_of(its, adapters_.of_all.value_or(recipe.model.path));
+  base_ = manner_of(recipe_, adapters_.of_all.value_or(recipe.model.path));
   for (const auto& [name, directory] : adapters_.named) {
     Recipe own = recipe;
     if (take_tokenizer(own, directory) &&

@@ -45,6 +45,7 @@ class Questioner {
   ModelConfig config_;
   bool raw_, special_;
   std::string date_;
+  Recipe recipe_;  // with what --adapter DIR carries
   Tokenizer tokenizer_;
   Manner base_;
   std::vector<Manner> named_;

@@ -77,6 +77,12 @@ class Best(Case):
         self.assertLess(step, 6)
         said = self.train("late", *OVERFITTING, "train.max_steps=7", "checkpoint.keep_best=true", check=0).stderr
         self.assertIn(f"the best validation so far, after step {step}, was not kept", said)
+        # Whoever waited for the old best waits anew.
+        waiting = [*OVERFITTING, "train.max_steps=6", "eval.stop_after=3"]
+        self.train("late-again", *waiting, check=0)
+        more = [*waiting, "train.max_steps=7", "checkpoint.keep_best=true"]
+        self.train("late-again", *more, check=0)
+        self.assertEqual(max(losses(self.home / "runs" / "late-again")), 7)
 
     def test_what_they_need(self):
         for key, needs in (

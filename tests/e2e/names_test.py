@@ -42,6 +42,9 @@ class Names(Case):
         self.assertIn(f"model.path someone/tiny is {model}/snapshots/0123abc in the local hub cache", said)
         answer = run("generate", "--model", "someone/tiny", "--prompt", "x", "--max-tokens", "2", check=0, **cache)
         self.assertIn("someone/tiny is ", answer.stderr)
+        words = ["--prompt", "x", "--max-tokens", "2", "model.tokenizer=someone/tiny"]
+        answer = run("generate", "--model", self.model, *words, check=0, **cache)
+        self.assertIn("model.tokenizer someone/tiny is ", answer.stderr)
         missing = run("train", self.recipe, "model.path=someone/other", check=66, **cache).stderr
         for word in (f"cache {self.home}/hub/hub", "hf download someone/other", "nothing is fetched"):
             self.assertIn(word, missing)

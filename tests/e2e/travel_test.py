@@ -68,6 +68,7 @@ class Travel(Case):
             f"data.template={self.home}/lines.jinja", check=0,
         )  # fmt: skip
         self.assertEqual(evaluated.stdout, own.stdout)
+        self.assertIn(f"those of {adapter}", evaluated.stderr)
         refused = run("train", self.recipe, "data.template=chatlm", check=78).stderr
         self.assertIn("allowed are auto, llama3.1, llama3, chatml, or a file or directory", refused)
 

@@ -2,6 +2,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/json.h"
+#include "kernels/base/log.h"
 #include "trainer/setup/inputs.h"
 
 namespace drover {
@@ -53,6 +54,7 @@ bool take_tokenizer(Recipe& recipe, const fs::path& adapter) {
   if (automatic && !ChatTemplate::find(adapter) && ChatTemplate::find(recipe.model.path))
     recipe.data.chat_template = recipe.model.path;
   recipe.model.tokenizer = adapter.string();
+  log::info("tokenizer, chat template and stop tokens are those of {}", adapter.string());
   return true;
 }
 

@@ -13,7 +13,7 @@ namespace drover {
 MoreFiles text_files(const Recipe& recipe, const ModelConfig& base);
 
 // The recipe for an adapter's directory: where it has a tokenizer of its own and the recipe names none, that one; the
-// base's template where it has none. True where it was taken.
+// base's template where it has none. True where it was taken, which is said.
 bool take_tokenizer(Recipe& recipe, const fs::path& adapter);
 
 }  // namespace drover

@@ -70,8 +70,7 @@ BestValidation best_of(const Checkpoint& checkpoint, const Recipe& recipe, const
   if (of_this_run && fs::exists(run.checkpoint(best.step) / "manifest.json", ignored)) return best;
   log::warn("the checkpoint of the best validation so far, after step {}, was not kept; the best is looked for anew",
             best.step);
-  best.step = 0;
-  return best;
+  return {.last = best.last};
 }
 
 // Gives the adapter its values: of a checkpoint, of lora.init_from, or drawn.
