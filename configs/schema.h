@@ -80,7 +80,9 @@ struct LoraSection {
     v("dropout", dropout,
       {.help = "share of an adapter's inputs that is dropped in training", .least = 0, .most = 0.99, .identity = true});
     v("target_modules", target_modules,
-      {.help = "all-linear, a list of names such as q_proj, or a regular expression over module paths",
+      {.help =
+           "all-linear (the seven of a block), a list of names such as q_proj or lm_head, or a regular expression over "
+           "module paths",
        .identity = true,
        .of_adapter = true});
     v("use_rslora", use_rslora, {.help = "scale by alpha/sqrt(r) instead", .identity = true, .of_adapter = true});

@@ -9,7 +9,7 @@
 
 namespace drover {
 
-// What the elements of frozen weights are in memory. A further one is a row here and a file in each backend.
+// What elements of frozen weights are in memory. kernels/README.md lists what a further word needs in each backend.
 enum class Format : uint8_t { f32, bf16 };
 
 Format format_of(DType dtype);  // f32 and bf16 have one

@@ -1,5 +1,6 @@
 #include "model/adapter.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/base/error.h"
@@ -7,21 +8,20 @@
 
 namespace drover {
 
+AdapterLayout empty_layout(const ModelConfig& config) { return AdapterLayout(static_cast<size_t>(config.layers) + 1); }
+
 AdapterLayout adapter_layout(const ModelConfig& config,
                              const std::function<std::optional<LowRankSpec>(const std::string& path)>& match) {
-  AdapterLayout layout(static_cast<size_t>(config.layers));
+  AdapterLayout layout = empty_layout(config);
   bool any = false;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    for (Projection p : kAllProjections) {
-      auto& spec = layout[static_cast<size_t>(layer)][static_cast<size_t>(p)] = match(module_path(layer, p));
-      any = any || spec.has_value();
-    }
+  for (const auto [layer, p] : linears_of(config)) {
+    auto& spec = layout[static_cast<size_t>(layer)][static_cast<size_t>(p)] = match(module_path(layer, p));
+    any = any || spec.has_value();
   }
   if (!any) {
     fail(Fault::bad_data,
          "the adapter's target_modules match no linear of this model; allowed are all-linear, or names among q_proj, "
-         "k_proj, v_proj, o_proj, "
-         "gate_proj, up_proj, down_proj, or a regex on paths like {}",
+         "k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj and lm_head, or a regex on paths like {}",
          module_path(0, Projection::q));
   }
   return layout;
@@ -29,48 +29,62 @@ AdapterLayout adapter_layout(const ModelConfig& config,
 
 int64_t trainable_parameters(const ModelConfig& config, const AdapterLayout& layout) {
   int64_t sum = 0;
-  for (const auto& layer : layout) {
-    for (Projection p : kAllProjections) {
-      const auto& spec = layer[static_cast<size_t>(p)];
-      if (spec) sum += spec->r * (shape_of(config, p).in + shape_of(config, p).out);
-    }
+  for (const auto [layer, p] : linears_of(config)) {
+    const auto& spec = layout[static_cast<size_t>(layer)][static_cast<size_t>(p)];
+    if (spec) sum += spec->r * (shape_of(config, p).in + shape_of(config, p).out);
   }
   return sum;
 }
 
 int64_t lowest_adapted_layer(const AdapterLayout& layout) {
-  for (size_t layer = 0; layer < layout.size(); ++layer) {
+  for (size_t layer = 0; layer + 1 < layout.size(); ++layer) {
     for (const auto& spec : layout[layer]) {
       if (spec) return static_cast<int64_t>(layer);
     }
   }
-  return static_cast<int64_t>(layout.size());
+  return static_cast<int64_t>(layout.size()) - 1;
 }
+
+namespace {
+
+bool holds(const Placement& placement, const LinearPlace& linear) {
+  if (linear.projection == Projection::head) return placement.last;
+  return placement.layer_begin <= linear.layer && linear.layer < placement.layer_end;
+}
+
+// A rank's rows and columns of a linear's weight.
+std::pair<Range, Range> part_of(const LinearShape& shape, const Placement& placement) {
+  const Range all_out{0, shape.out}, all_in{0, shape.in};
+  if (shape.split == Split::input) return {all_out, share_of(shape.in, placement.tp_rank, placement.tp_size)};
+  if (shape.split == Split::output) return {share_of(shape.out, placement.tp_rank, placement.tp_size), all_in};
+  const VocabularyShare share = vocabulary_share(shape.out, placement.tp_rank, placement.tp_size);
+  return {Range{std::min(share.begin, shape.out), share.valid}, all_in};
+}
+
+}  // namespace
 
 std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterLayout& layout,
                                        const Placement& placement) {
   std::vector<FactorSlice> factors;
-  for (int64_t layer = placement.layer_begin; layer < placement.layer_end; ++layer) {
-    for (Projection p : kAllProjections) {
-      const auto& spec = layout[static_cast<size_t>(layer)][static_cast<size_t>(p)];
-      if (!spec) continue;
-      const LinearShape shape = shape_of(config, p);
-      const bool by_output = shape.split == Split::output;
-      const Range out = by_output ? share_of(shape.out, placement.tp_rank, placement.tp_size) : Range{0, shape.out};
-      const Range in = by_output ? Range{0, shape.in} : share_of(shape.in, placement.tp_rank, placement.tp_size);
-      const auto add = [&](Factor factor, bool whole, int64_t rows, int64_t cols, Range row, Range col) {
-        FactorSlice f;
-        f.name = fmt::format("{}{}", module_path(layer, p), suffix_of(factor));
-        f.layer = layer, f.projection = p, f.factor = factor, f.whole = whole;
-        f.group = static_cast<int>(factor);
-        f.rows = rows, f.row_begin = row.begin, f.row_count = row.count;
-        f.cols = cols, f.col_begin = col.begin, f.col_count = col.count;
-        factors.push_back(f);
-      };
-      const Range rank{0, spec->r};
-      add(Factor::a, by_output, spec->r, shape.in, rank, in);
-      add(Factor::b, !by_output, shape.out, spec->r, out, rank);
-    }
+  for (const LinearPlace& linear : linears_of(config)) {
+    const auto [layer, p] = linear;
+    const auto& spec = layout[static_cast<size_t>(layer)][static_cast<size_t>(p)];
+    if (!spec || !holds(placement, linear)) continue;
+    const LinearShape shape = shape_of(config, p);
+    const auto [out, in] = part_of(shape, placement);
+    const auto add = [&, layer = layer, p = p](Factor factor, bool whole, int64_t rows, int64_t cols, Range row,
+                                               Range col) {
+      FactorSlice f;
+      f.name = fmt::format("{}{}", module_path(layer, p), suffix_of(factor));
+      f.layer = layer, f.projection = p, f.factor = factor, f.whole = whole;
+      f.group = static_cast<int>(factor);
+      f.rows = rows, f.row_begin = row.begin, f.row_count = row.count;
+      f.cols = cols, f.col_begin = col.begin, f.col_count = col.count;
+      factors.push_back(f);
+    };
+    const Range rank{0, spec->r};
+    add(Factor::a, shape.split != Split::input, spec->r, shape.in, rank, in);
+    add(Factor::b, shape.split == Split::input, shape.out, spec->r, out, rank);
   }
   lay_out(std::span(factors));
   return factors;
@@ -79,7 +93,7 @@ std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterL
 namespace {
 
 size_t position_of(int64_t layer, Projection projection, Factor factor) {
-  const size_t linear = static_cast<size_t>(layer) * kProjections + static_cast<size_t>(projection);
+  const size_t linear = static_cast<size_t>(layer) * (kProjections + 1) + static_cast<size_t>(projection);
   return linear * kFactors.size() + static_cast<size_t>(factor);
 }
 
@@ -94,7 +108,7 @@ AdapterSet::AdapterSet(const AdapterLayout& layout, std::vector<FactorSlice> fac
       arena_(arena),
       dtype_(dtype),
       factors_(std::move(factors)),
-      positions_(layout.size() * kProjections * kFactors.size(), -1) {
+      positions_(layout.size() * (kProjections + 1) * kFactors.size(), -1) {
   for (size_t i = 0; i < factors_.size(); ++i) {
     const FactorSlice& f = factors_[i];
     positions_[position_of(f.layer, f.projection, f.factor)] = static_cast<int64_t>(i);

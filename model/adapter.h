@@ -1,8 +1,8 @@
 // Low-rank adapters (LoRA, Hu et al. 2021): y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ, A (r,in), B (out,r), s = alpha/r or alpha/√r.
 // A rank's factors are slices of flat fp32 buffers, which somebody else owns and updates: an AdapterSet names them, and
-// keeps the copies that compute. A split-output linear keeps A whole and deals B's rows; a split-input one deals A's
-// columns and keeps B whole. The gradient of a whole factor is a partial sum on every tensor-parallel rank: it is
-// reduced over tp once a step. Split factors are complete.
+// keeps the copies that compute. A split-output linear, and the head, keeps A whole and deals B's rows; a split-input
+// one deals A's columns and keeps B whole. The gradient of a whole factor is a partial sum on every tensor-parallel
+// rank: it is reduced over tp once a step. Split factors are complete.
 #pragma once
 #include <array>
 #include <functional>
@@ -23,13 +23,15 @@ struct LowRankSpec {
   int64_t r = 0;
   float scale = 1;
 };
-using AdapterLayout = std::vector<std::array<std::optional<LowRankSpec>, kProjections>>;  // by layer, by projection
+// By layer, by projection, as linears_of has them.
+using AdapterLayout = std::vector<std::array<std::optional<LowRankSpec>, kProjections + 1>>;
 
+AdapterLayout empty_layout(const ModelConfig& config);  // nothing is adapted
 // Asks `match` for every linear by its module path; bad_data when nothing matches.
 AdapterLayout adapter_layout(const ModelConfig& config,
                              const std::function<std::optional<LowRankSpec>(const std::string& path)>& match);
 int64_t trainable_parameters(const ModelConfig& config, const AdapterLayout& layout);
-int64_t lowest_adapted_layer(const AdapterLayout& layout);  // == layers when there is none
+int64_t lowest_adapted_layer(const AdapterLayout& layout);  // == layers where no block is adapted
 
 // Which part of the model a rank holds.
 struct Placement {
@@ -44,7 +46,7 @@ struct FactorSlice : Slice {
   Projection projection = Projection::q;
   Factor factor = Factor::a;
 };
-// Of all adapted linears of the rank's layers, in the model's order: by layer, by projection, A before B. Laid out for
+// Of all adapted linears that the rank holds, in the model's order: by layer, by projection, A before B. Laid out for
 // flat buffers.
 std::vector<FactorSlice> factor_slices(const ModelConfig& config, const AdapterLayout& layout,
                                        const Placement& placement);

@@ -5,6 +5,7 @@
 // kChunkRows rows and, but for a vocabulary so large that 16 rows are more, kChunkLogits logits. The workspace does not
 // depend on T. Under tp the vocabulary is dealt: the ranks exchange {max, Σ exp, label logit} per row, and sum the
 // gradient once. Source: Liger kernel's chunking; Megatron-LM's vocabulary-parallel cross-entropy.
+// An adapter of the head adds its low-rank term to the logits, and gets its gradients as the chunks are computed.
 #pragma once
 #include <algorithm>
 #include <memory>
@@ -23,7 +24,7 @@ struct Head {
   }
 
   Norm norm;
-  std::shared_ptr<const Weight> weight;  // (V/tp rounded up, D)
+  LinearGroup linear;  // its weight (V/tp rounded up, D)
   VocabularyShare share;
   Communicator* tp = nullptr;
 
@@ -32,8 +33,8 @@ struct Head {
   // dx: no gradient is computed. dx may be x.
   void loss(Context& ctx, Tensor x, Tensor rows, Tensor labels, Tensor weights, Tensor logprob, Tensor dx) const;
 
-  // logits (N, tp·share.count) f32 of the given rows, gathered over tp; columns at or beyond the vocabulary are
-  // meaningless.
+  // logits (N, tp·share.count) f32 of the given rows, whose adapters ctx names; gathered over tp; columns at or beyond
+  // the vocabulary are meaningless.
   void logits(Context& ctx, Tensor x, Tensor rows, Tensor logits) const;
 };
 

@@ -17,7 +17,7 @@ uint64_t dropout_key(const Dropout& dropout, int64_t layer, Projection projectio
 }  // namespace
 
 LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections,
-                         const Placement& placement, Communicator& tp, std::unique_ptr<Weight> weight,
+                         const Placement& placement, Communicator& tp, std::shared_ptr<const Weight> weight,
                          AdapterSet* adapter)
     : weight_(std::move(weight)), layer_(layer), tp_(&tp) {
   split_ = shape_of(config, projections.front()).split;
@@ -25,7 +25,8 @@ LinearGroup::LinearGroup(const ModelConfig& config, int64_t layer, std::vector<P
   int64_t column = 0;
   for (Projection projection : projections) {
     const int64_t whole = shape_of(config, projection).out;
-    members_.push_back({projection, split_ == Split::output ? whole / placement.tp_size : whole, column});
+    const int64_t dealt = whole / (split_ == Split::output ? placement.tp_size : 1);
+    members_.push_back({projection, split_ == Split::vocabulary ? out_features() : dealt, column});
     column += members_.back().out;
   }
   require(column == out_features(), "a linear group's weight has the rows of its members");
@@ -53,6 +54,7 @@ LinearGroup::Attached LinearGroup::attached(AdapterSet& adapter, Room room) cons
     const FactorSlice* a = adapter.find(layer_, member.projection, Factor::a);
     if (a == nullptr) continue;
     const FactorSlice* b = adapter.find(layer_, member.projection, Factor::b);
+    if (b->row_count == 0) continue;  // a share of the vocabulary that is nothing but padding
     const LowRankSpec& spec = *adapter.layout()[static_cast<size_t>(layer_)][static_cast<size_t>(member.projection)];
     Term term{.projection = member.projection,
               .column = member.column,

@@ -1,5 +1,5 @@
-// Frozen linears that read the same input (qkv, o, gate-up, down) as one weight, with their adapters and their
-// collective.
+// Frozen linears that read the same input (qkv, o, gate-up, down; the head by itself) as one weight, with their
+// adapters and their collective.
 //   forward   y = x·Wᵀ + Σ_m u_m·B_mᵀ,  u_m = s_m·drop_m(x)·A_mᵀ
 //             (split by input: y is summed over tp, see BackendTraits::rounds_partials)
 //   backward  v_m = s_m·dy_m·B_m,  dA_m += v_mᵀ·drop_m(x),  dB_m += dy_mᵀ·u_m,  dx = dy·W + Σ_m drop_m(v_m·A_m)
@@ -21,7 +21,7 @@ class LinearGroup {
   // weight (out,in): the members' rows one under another, this rank's. `adapter`, where given, has the own slot, and
   // its copies lie where the weight has room for them.
   LinearGroup(const ModelConfig& config, int64_t layer, std::vector<Projection> projections, const Placement& placement,
-              Communicator& tp, std::unique_ptr<Weight> weight, AdapterSet* adapter);
+              Communicator& tp, std::shared_ptr<const Weight> weight, AdapterSet* adapter);
 
   // From now on rows of `slot` have this adapter, whose copies lie with itself and which outlives that.
   void attach(int slot, AdapterSet& adapter);
@@ -35,14 +35,15 @@ class LinearGroup {
   int64_t x_pitch() const { return weight_->x_pitch(); }
   int64_t dy_pitch() const { return weight_->dy_pitch(); }
 
-  // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output.
+  // x (T,in), y (T,out) of this rank, u (T,rank) kept for backward. Split by output or vocabulary.
   void forward(Context& ctx, Tensor x, Tensor u, Tensor y) const;
   // residual (T,out) += the linear, summed over tp: there when it is awaited. Split by input.
   PendingSum add_to(Context& ctx, Tensor x, Tensor u, Tensor residual) const;
   // dx (T,in), dB and dA. Split by output, dx is of Context::partial_dtype() and summed over tp: there when it is
   // awaited; dA is computed meanwhile. x is read only with an adapter. dx empty: not wanted.
   PendingSum backward(Context& ctx, Tensor dy, Tensor u, Tensor x, Tensor dx) const;
-  // The same in two steps, for a linear split by input whose x takes dx's place: dB and dx, which gives v, then dA.
+  // The same in two steps, and without a sum over tp: dB and dx, which gives v, then dA. For a linear split by input
+  // whose x takes dx's place, and for the head.
   Tensor gradients_of_b_and_x(Context& ctx, Frame& frame, Tensor dy, Tensor u, Tensor dx) const;
   void gradient_of_a(Context& ctx, Tensor v, Tensor x) const;  // nothing without an adapter
 
@@ -81,7 +82,7 @@ class LinearGroup {
   Tensor dropped(Context& ctx, Frame& frame, Tensor x, Projection projection) const;
   DropoutMask mask_for(const Context& ctx, Projection projection) const;
 
-  std::unique_ptr<Weight> weight_;
+  std::shared_ptr<const Weight> weight_;
   Split split_ = Split::output;
   int64_t layer_ = 0;
   int64_t column_offset_ = 0;  // global index of x's first column

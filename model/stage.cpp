@@ -18,7 +18,7 @@ Stage::Stage(const StageShape& shape, const Loading& loading)
   if (placement_.last) {
     const Norm final_norm = loader.norm("model.norm.weight");
     if (config_.tied_head && embedding_ == nullptr) embedding_ = loader.vocabulary("model.embed_tokens.weight");
-    head_ = Head{final_norm, config_.tied_head ? embedding_ : loader.vocabulary("lm_head.weight"), share_, tp_};
+    head_ = Head{final_norm, loader.head(embedding_), share_, tp_};
   }
   rope_ = loader.rope();
 }
@@ -27,12 +27,14 @@ void Stage::attach(int slot, AdapterSet& adapter) {
   for (Block& block : blocks_) {
     for (LinearGroup* group : {&block.qkv, &block.o, &block.gate_up, &block.down}) group->attach(slot, adapter);
   }
+  if (head_) head_->linear.attach(slot, adapter);
 }
 
 void Stage::detach(int slot) {
   for (Block& block : blocks_) {
     for (LinearGroup* group : {&block.qkv, &block.o, &block.gate_up, &block.down}) group->detach(slot);
   }
+  if (head_) head_->linear.detach(slot);
 }
 
 void Stage::embed(Context& ctx, Tensor x) const {

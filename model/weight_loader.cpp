@@ -37,6 +37,12 @@ std::shared_ptr<const Weight> WeightLoader::vocabulary(const std::string& name) 
   return made;
 }
 
+LinearGroup WeightLoader::head(const std::shared_ptr<const Weight>& embedding) {
+  const ModelConfig& c = shape_.config;
+  return LinearGroup(c, c.layers, {Projection::head}, shape_.placement, with_.tp,
+                     c.tied_head ? embedding : vocabulary("lm_head.weight"), with_.adapter);
+}
+
 LinearGroup WeightLoader::group(int64_t layer, std::vector<Projection> projections) {
   const int tp_rank = shape_.placement.tp_rank, tp_size = shape_.placement.tp_size;
   WeightShape whole{.format = format_of(shape_.dtype)};

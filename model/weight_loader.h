@@ -41,6 +41,8 @@ class WeightLoader {
   Norm norm(const std::string& name);
   // (share.count, D), where rows beyond the share's valid ones are 0
   std::shared_ptr<const Weight> vocabulary(const std::string& name);
+  // Over the embedding's weight where the head is tied to it.
+  LinearGroup head(const std::shared_ptr<const Weight>& embedding);
   Block block(int64_t layer, size_t index);
   RopeTable rope();
 

@@ -21,12 +21,23 @@ LinearShape shape_of(const ModelConfig& c, Projection projection) {
     case Projection::gate:
     case Projection::up: return {c.ffn, c.hidden, Split::output};
     case Projection::down: return {c.hidden, c.ffn, Split::input};
+    case Projection::head: return {c.vocab, c.hidden, Split::vocabulary};
   }
   fail(Fault::internal, "internal error: unknown projection");
 }
 
 std::string module_path(int64_t layer, Projection projection) {
+  if (projection == Projection::head) return "lm_head";
   return fmt::format("model.layers.{}.{}", layer, kModule[static_cast<size_t>(projection)]);
+}
+
+std::vector<LinearPlace> linears_of(const ModelConfig& config) {
+  std::vector<LinearPlace> linears;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    for (Projection p : kAllProjections) linears.push_back({layer, p});
+  }
+  linears.push_back({config.layers, Projection::head});
+  return linears;
 }
 
 std::vector<ParamSpec> weight_table(const ModelConfig& c) {

@@ -25,9 +25,9 @@ struct ParamSpec {
 
 std::vector<ParamSpec> weight_table(const ModelConfig& config);
 
-// The seven linears of a block, in the order in which adapters are laid out.
-enum class Projection : uint8_t { q, k, v, o, gate, up, down };
-inline constexpr int kProjections = 7;
+// The linears that adapters can be on: the seven of a block, in the order in which adapters are laid out, and lm_head.
+enum class Projection : uint8_t { q, k, v, o, gate, up, down, head };
+inline constexpr int kProjections = 7;  // of a block
 inline constexpr std::array<Projection, kProjections> kAllProjections = {
     Projection::q, Projection::k, Projection::v, Projection::o, Projection::gate, Projection::up, Projection::down};
 
@@ -36,7 +36,15 @@ struct LinearShape {
   Split split = Split::output;
 };
 LinearShape shape_of(const ModelConfig& config, Projection projection);
-std::string module_path(int64_t layer, Projection projection);  // "model.layers.3.self_attn.q_proj"
+// "model.layers.3.self_attn.q_proj"; "lm_head" has no layer, whatever is given.
+std::string module_path(int64_t layer, Projection projection);
+
+// One of a model's linears. The head counts as the one linear of the layer above the last.
+struct LinearPlace {
+  int64_t layer = 0;
+  Projection projection = Projection::q;
+};
+std::vector<LinearPlace> linears_of(const ModelConfig& config);  // in the model's order
 
 // This rank's part [begin, begin + count) of `size` dealt over `ranks`; sizes that do not divide are an internal error
 // (the mesh was checked before).

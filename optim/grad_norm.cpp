@@ -8,7 +8,7 @@ double PendingNorm::value() { return std::sqrt(squares_->values()[0]); }
 
 GradNorm::GradNorm(const Trainables& trainables, int64_t layers) : trainables_(trainables), layers_(layers) {
   for (const Slice& s : trainables.slices()) {
-    require(0 <= s.layer && s.layer < layers, "a slice's layer is one of the model's");
+    require(0 <= s.layer && s.layer < layers, "a slice's layer is one of those");
     Part& part = (s.whole ? whole_ : split_)[s.layer];
     if (part.runs.empty() || part.runs.back().offset + part.runs.back().size != s.offset)
       part.runs.push_back({s.offset, 0});

@@ -22,7 +22,7 @@ class PendingNorm {
 
 class GradNorm {
  public:
-  GradNorm(const Trainables& trainables, int64_t layers);  // layers: of the whole model
+  GradNorm(const Trainables& trainables, int64_t layers);  // layers: how many slices may name
   // squares (1) f64 := Σ g², the same on every rank; whole slices are equal on all tensor-parallel ranks and count
   // once. `scratch` holds a layer's gradients.
   void sum_squares(Mesh& mesh, Backend& backend, Arena& scratch, Tensor squares) const;

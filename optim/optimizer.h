@@ -19,7 +19,7 @@ struct OptimizerSettings {
 
 class Optimizer {
  public:
-  // `layers`: of the whole model. `arena` holds what lasts: the clip factor, and the tree of a deterministic sum.
+  // `layers`: how many slices may name. `arena` holds what lasts: the clip factor, and the tree of a deterministic sum.
   // `scratch` is used within `update` only.
   Optimizer(const OptimizerSettings& settings, const Accumulation& accumulation, Trainables& trainables, int64_t layers,
             Mesh& mesh, Backend& backend, Arena& arena, Arena& scratch);

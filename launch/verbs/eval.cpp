@@ -87,7 +87,7 @@ Subject subject_of(const Arguments& a) {
   if (!stated) recipe.data.max_length = read_model_config(recipe.model.path).max_positions;
   if (!a.model.adapter.empty()) {
     s.adapter_directory = model_directory(a.model.adapter);
-    s.adapter = adapter_config_in(*s.adapter_directory);
+    s.adapter = AdapterFile(*s.adapter_directory).config();
     say_effect(*s.adapter_directory);
     take_tokenizer(recipe, *s.adapter_directory);
   }
@@ -189,18 +189,25 @@ struct Inputs {
   Inputs(const Subject& subject, const MeshShape& shape, bool per_token);
 
   ModelDirectory model;
+  BaseWeights base;  // of the model, with the adapter's in place
   Tokenizer tokenizer;
   TokenStore store;
   EngineSettings settings;
 };
 
+BaseWeights base_of(const Subject& subject, ModelDirectory& model) {
+  return subject.adapter_directory ? BaseWeights(model, AdapterFile(*subject.adapter_directory)) : BaseWeights(model);
+}
+
 Inputs::Inputs(const Subject& subject, const MeshShape& shape, bool per_token)
-    : model(subject.read.recipe.model.path), tokenizer(Tokenizer::open(tokenizer_directory(subject.read.recipe))) {
+    : model(subject.read.recipe.model.path),
+      base(base_of(subject, model)),
+      tokenizer(Tokenizer::open(tokenizer_directory(subject.read.recipe))) {
   const Recipe& recipe = subject.read.recipe;
-  store = store_of(recipe, tokenizer, model.config(), per_token ? std::optional(TrainOn::all) : std::nullopt);
+  store = store_of(recipe, tokenizer, base.config(), per_token ? std::optional(TrainOn::all) : std::nullopt);
   AdapterLayout layout;
-  if (subject.adapter) layout = adapter_layout_of(model.config(), *subject.adapter);
-  settings = engine_settings(recipe, model.config(), layout, shape, nullptr);
+  if (subject.adapter) layout = adapter_layout_of(base.config(), *subject.adapter);
+  settings = engine_settings(recipe, base.config(), layout, shape, nullptr);
   settings.train = false;
   const Loader loader(store, {recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1});
   settings.capacity.micro_batch = loader.largest_micro_batch(loader.steps_per_epoch());
@@ -211,7 +218,8 @@ Inputs::Inputs(const Subject& subject, const MeshShape& shape, bool per_token)
 void load_subject(const Subject& subject, const Inputs& inputs, const std::string& fingerprint, Replica& replica) {
   if (!subject.adapter) return;
   if (subject.adapter_directory) {
-    return load_adapter(*subject.adapter_directory, inputs.model.config(), *replica.adapter);
+    if (replica.adapter) load_adapter(*subject.adapter_directory, inputs.base.config(), *replica.adapter);
+    return;
   }
   const Recipe& recipe = subject.read.recipe;
   const auto warn = [](const std::string& text) { log::warn("{}", text); };
@@ -239,7 +247,7 @@ Evaluation evaluate_per_token(Engine& engine, const Inputs& inputs, const Recipe
   together(*mesh.world, [&] {
     if (mesh.world->rank() == 0) write_per_token(file, inputs.store, documents);
     const TrainOn train_on = prepare_settings(recipe, recipe.data.validation.files).train_on;
-    score = score_of(store_of(recipe, inputs.tokenizer, inputs.model.config(), train_on), documents);
+    score = score_of(store_of(recipe, inputs.tokenizer, inputs.base.config(), train_on), documents);
   });
   return score;
 }
@@ -278,7 +286,7 @@ Exit run(const Process& process, const Arguments& a) {
   Device device = open_device(mesh, recipe, process);
   fit_to(device, settings);
   const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;
-  const std::unique_ptr<Replica> replica = open_replica(settings, std::move(device), inputs->model, bytes);
+  const std::unique_ptr<Replica> replica = open_replica(settings, std::move(device), inputs->base, bytes);
   std::optional<Engine> engine;
   together(world, [&, &subject = subject] {
     engine.emplace(settings, *replica, bytes.saved);

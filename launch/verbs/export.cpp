@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
+#include "model/files/factor.h"
 #include "model/files/staged_directory.h"
 #include "trainer/export/adapter_effect.h"
 #include "trainer/export/merge.h"
@@ -127,7 +128,8 @@ Exit export_run(const Process& process, const Arguments& a) {
   } else {
     const auto alone = make_self_communicator("world");
     check_same_adapter(checkpoint, recipe, check_weights_together(base, {0, base.config().layers}, *alone));
-    export_merged(checkpoint, base, a.merged, *make_cpu_backend(process.threads), text_files(recipe, base.config()),
+    BaseWeights weights(base);
+    export_merged(checkpoint, weights, a.merged, *make_cpu_backend(process.threads), text_files(recipe, base.config()),
                   [&](const fs::path& staged) {
                     const StagedDirectory probe(a.merged + ".probe");  // never committed
                     export_adapter(adapter_of(checkpoint), DType::f32, probe.path() / "adapter");
@@ -151,14 +153,16 @@ Exit export_from(const Process& process, const Arguments& a) {
   take_tokenizer(recipe, adapter);
   ModelDirectory base(recipe.model.path);
   const AdapterFile file(adapter);
-  check_fits(file, base.config());
+  BaseWeights weights(base, file);
+  check_fits(file, weights.config());
   say_effect(adapter);
-  const AdapterForm form{file.config(), file.shapes(), [&](const std::string& factor) { return file.read(factor); }};
+  AdapterForm form{file.config(), file.shapes(), [&](const std::string& name) { return file.read(name); }};
+  if (keeps_base(file, base)) std::erase_if(form.shapes, [](const auto& tensor) { return !factor_of(tensor.first); });
   if (!a.adapter.empty()) {
     write_adapter_for(a, form, recipe, base.config());
     log::info("the adapter of {} is in {}, read back and checked", a.from, a.adapter);
   } else {
-    merge({form.config, form.values}, base, a.merged, *make_cpu_backend(process.threads),
+    merge({form.config, form.values}, weights, a.merged, *make_cpu_backend(process.threads),
           text_files(recipe, base.config()),
           [&](const fs::path& staged) { verify_merged(process, adapter, base, staged); });
     say_merged(a, a.from);

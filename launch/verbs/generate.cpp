@@ -68,7 +68,7 @@ struct Session {
 };
 
 Session::Session(const GenerateOptions& a, const Recipe& recipe)
-    : config(read_model_config(recipe.model.path)), questioner(a, recipe, config) {
+    : config(adapted_config(recipe.model.path, adapters_of(a).of_all)), questioner(a, recipe, config) {
   std::vector<Prompt> prompts;
   if (a.prompts.empty()) {
     prompts.push_back({{{"user", *a.prompt}}, "--prompt", {}});

@@ -10,6 +10,7 @@
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "trainer/setup/inputs.h"
+#include "trainer/setup/untrained_tokens.h"
 
 namespace drover {
 
@@ -20,6 +21,13 @@ using nlohmann::ordered_json;
 // Data may be prepared where only the tokenizer is.
 std::vector<int32_t> eos_of(const fs::path& model) {
   return fs::exists(model / "config.json") ? read_model_config(model).eos : std::vector<int32_t>{};
+}
+
+// As eos_of: nothing is known of a model without weights.
+std::vector<std::string> untrained_of(const PreparedData& data, const Tokenizer& tokenizer, const fs::path& model) {
+  if (!fs::exists(model / "model.safetensors") && !fs::exists(model / "model.safetensors.index.json")) return {};
+  ModelDirectory directory(model);
+  return untrained_tokens(data.train, tokenizer, directory);
 }
 
 // The documents' lengths as bars, how full the rows are and how the answers end.
@@ -51,6 +59,7 @@ Exit run(const RecipeArguments& a) {
   const std::string template_name = chat ? chat->name() : "none";
   const StoreStatistics s =
       statistics(data.train, read.recipe.data.max_length, stop_ids(chat, tokenizer, eos_of(read.recipe.model.path)));
+  const std::vector<std::string> untrained = untrained_of(data, tokenizer, read.recipe.model.path);
   if (a.json) {
     std::cout << ordered_json{{"formats", data.train.formats()},
                               {"template", template_name},
@@ -62,13 +71,15 @@ Exit run(const RecipeArguments& a) {
                               {"length_histogram", s.lengths},
                               {"filled", s.filled},
                               {"answers", s.answers},
-                              {"answers_that_end", s.ended}}
+                              {"answers_that_end", s.ended},
+                              {"untrained_tokens", untrained}}
                      .dump()
               << '\n';
     return Exit::done;
   }
   std::cout << "Rows: " << data.train.formats() << "\nChat template: " << template_name << '\n'
-            << report(s) << "The first document, its trained tokens " << (colour ? "coloured" : "in [[ ]]")
+            << report(s) << (untrained.empty() ? "" : fmt::format("warning: {}\n", untrained_warning(untrained)))
+            << "The first document, its trained tokens " << (colour ? "coloured" : "in [[ ]]")
             << ", control tokens in ⟨ ⟩:\n"
             << show(data.train.document(0), tokenizer, colour ? "\033[32m" : "[[", colour ? "\033[0m" : "]]") << '\n';
   return Exit::done;

@@ -53,6 +53,7 @@ const std::set<std::string> kKnown = {"peft_type",
                                       "alpha_pattern",
                                       "base_model_name_or_path",
                                       "auto_mapping",
+                                      "modules_to_save",
                                       "corda_config",
                                       "ensure_weight_tying",
                                       "eva_config",
@@ -151,6 +152,12 @@ AdapterConfig parse_adapter_config(const std::string& json_text, const std::stri
   if (fields.has("target_modules")) config.target_modules = names_or_text(fields, "target_modules");
   if (fields.has("exclude_modules")) config.exclude_modules = names_or_text(fields, "exclude_modules");
   if (fields.has("base_model_name_or_path")) config.base_model_name_or_path = fields.text("base_model_name_or_path");
+  if (fields.has("modules_to_save")) {
+    const auto modules = names_or_text(fields, "modules_to_save");
+    const auto* names = std::get_if<AdapterConfig::Names>(&modules);
+    config.modules_to_save = names != nullptr ? *names : AdapterConfig::Names{std::get<std::string>(modules)};
+  }
+  config.ensure_weight_tying = fields.flag("ensure_weight_tying", false);
   parse_layers(fields, config);
   for (const char* name : {"rank_pattern", "alpha_pattern"}) {
     if (!fields.has(name)) continue;
@@ -179,6 +186,7 @@ std::string write_adapter_config(const AdapterConfig& config) {
   json["base_model_name_or_path"] =
       config.base_model_name_or_path.empty() ? null : Json(config.base_model_name_or_path);
   json["bias"] = "none";
+  if (config.ensure_weight_tying) json["ensure_weight_tying"] = true;
   json["exclude_modules"] = no_excludes ? null : as_json(config.exclude_modules);
   json["fan_in_fan_out"] = false;
   json["inference_mode"] = true;
@@ -188,7 +196,7 @@ std::string write_adapter_config(const AdapterConfig& config) {
   json["lora_alpha"] = whole_or_real(config.alpha);
   json["lora_bias"] = false;
   json["lora_dropout"] = config.dropout;
-  json["modules_to_save"] = null;
+  json["modules_to_save"] = config.modules_to_save.empty() ? null : Json(config.modules_to_save);
   json["peft_type"] = "LORA";
   json["r"] = config.r;
   json["rank_pattern"] = ranks;

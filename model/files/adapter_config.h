@@ -1,6 +1,5 @@
 // adapter_config.json as PEFT writes it, and PEFT's rules for which modules it adapts, with which rank and scale.
-// Whatever it may say that Drover does not do (DoRA, modules_to_save, biases, other adapter types, …) is refused by
-// name (bad_data).
+// Whatever it may say that Drover does not do (DoRA, biases, other adapter types, …) is refused by name (bad_data).
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -35,6 +34,11 @@ struct AdapterConfig {
   // re.match("(.*\.)?(key)$", path); the first key that matches holds.
   std::vector<std::pair<std::string, int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
+  // Modules whose weights the adapter has in place of the base's: those whose path ends in one of these, with all
+  // below.
+  Names modules_to_save;
+  // On a model whose head is tied to the embedding: adapters of one are of the other too.
+  bool ensure_weight_tying = false;
   std::string base_model_name_or_path;
 
   bool all_linear() const;
@@ -47,12 +51,15 @@ AdapterConfig parse_adapter_config(const std::string& json_text,
 // every reader knows.
 std::string write_adapter_config(const AdapterConfig& config);
 
-// Answers for module paths such as "model.layers.0.self_attn.q_proj". Construction checks the patterns (bad_data) and
-// that nothing outside the blocks (lm_head, model.embed_tokens) is meant.
+inline constexpr const char* kEmbeddingModule = "model.embed_tokens";
+inline constexpr const char* kHeadModule = "lm_head";
+
+// Answers for module paths such as "model.layers.0.self_attn.q_proj". Construction checks the patterns (bad_data).
 class AdapterMatcher {
  public:
   explicit AdapterMatcher(const AdapterConfig& config, const std::string& where = "lora");
   std::optional<AdapterTarget> match(const std::string& path) const;
+  bool saved(const std::string& path) const;  // whether modules_to_save means it
 
  private:
   struct Patterns;

@@ -46,15 +46,6 @@ AdapterMatcher::AdapterMatcher(const AdapterConfig& config, const std::string& w
   for (const auto& [key, alpha] : config.alpha_pattern)
     patterns->alphas.emplace_back(R"((.*\.)?()" + key + ")$", where + ": alpha_pattern");
   patterns_ = std::move(patterns);
-
-  for (const char* outside : {"lm_head", "model.embed_tokens"}) {
-    if (!targeted(outside)) continue;
-    fail(Fault::bad_data,
-         "{}: target_modules means {} too; adapters are supported on q_proj, k_proj, v_proj, o_proj, gate_proj, "
-         "up_proj and down_proj (all-linear is "
-         "these seven)",
-         where, outside);
-  }
 }
 
 bool AdapterMatcher::targeted(const std::string& path) const {
@@ -62,7 +53,7 @@ bool AdapterMatcher::targeted(const std::string& path) const {
   if (const auto* names = std::get_if<AdapterConfig::Names>(&config_.exclude_modules);
       names != nullptr && named(*names, path))
     return false;
-  if (config_.all_linear()) return path != "lm_head" && path != "model.embed_tokens";
+  if (config_.all_linear()) return path != kHeadModule && path != kEmbeddingModule;
   if (patterns_->target) return patterns_->target->full_match(path);
   if (!named(std::get<AdapterConfig::Names>(config_.target_modules), path)) return false;
   if (!config_.layers_to_transform) return true;
@@ -73,6 +64,16 @@ bool AdapterMatcher::targeted(const std::string& path) const {
     return std::find(layers.begin(), layers.end(), *index) != layers.end();
   }
   return false;
+}
+
+bool AdapterMatcher::saved(const std::string& path) const {
+  for (size_t end = path.find('.');; end = path.find('.', end + 1)) {
+    const std::string module = path.substr(0, end);
+    for (const std::string& name : config_.modules_to_save) {
+      if (module.ends_with(name)) return true;
+    }
+    if (end == std::string::npos) return false;
+  }
 }
 
 std::optional<AdapterTarget> AdapterMatcher::match(const std::string& path) const {

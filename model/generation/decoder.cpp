@@ -76,10 +76,12 @@ Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
   return {};
 }
 
-Tensor Decoder::logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows) {
+Tensor Decoder::logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows,
+                       std::span<const AdapterRows> adapters) {
   const Head& head = *stage_.head();
-  Context ctx = context({}, {}, {}, {}, {});
-  Tensor logits = frame.tensor(static_cast<int64_t>(rows.size()), head.weight->out() * head.tp->size(), DType::f32);
+  Context ctx = context({}, {}, {}, {}, adapters);
+  const int64_t columns = head.linear.out_features() * head.tp->size();
+  Tensor logits = frame.tensor(static_cast<int64_t>(rows.size()), columns, DType::f32);
   head.logits(ctx, x, upload(frame, rows), logits);
   return logits.columns(0, stage_.config().vocab);
 }
@@ -150,6 +152,7 @@ std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
   const Tensor x = pass(frame, inputs);
   std::vector<const Input*> choosing;
   std::vector<int32_t> last_rows;
+  std::vector<AdapterRows> adapters;
   std::optional<int64_t> top;
   int32_t row = -1;
   for (const Input& input : inputs) {
@@ -157,6 +160,7 @@ std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
     if (input.sampling == nullptr) continue;
     choosing.push_back(&input);
     last_rows.push_back(row);
+    adapters.push_back({1, input.slot});
     if (input.sampling->logprobs) top = std::max(top.value_or(0), *input.sampling->logprobs);
   }
   if (choosing.empty()) return {};
@@ -167,7 +171,7 @@ std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
     choices.top_tokens = frame.tensor(n, *top, DType::i32);
     choices.top_logprobs = frame.tensor(n, *top, DType::f32);
   }
-  if (stage_.head()) choose(frame, logits(frame, x, last_rows), choosing, choices);
+  if (stage_.head()) choose(frame, logits(frame, x, last_rows, adapters), choosing, choices);
   for (const Tensor t : {choices.tokens, choices.logprobs, choices.top_tokens, choices.top_logprobs}) {
     if (t.size() > 0) pp_.broadcast(t, pp_.size() - 1);
   }
@@ -179,9 +183,13 @@ std::vector<std::vector<float>> Decoder::append_for_logits(std::span<const Input
   Frame frame(scratch_);
   const Tensor x = pass(frame, inputs);
   std::vector<int32_t> last_rows;
+  std::vector<AdapterRows> adapters;
   int32_t row = -1;
-  for (const Input& input : inputs) last_rows.push_back(row += static_cast<int32_t>(input.ids.size()));
-  const Tensor all = logits(frame, x, last_rows);
+  for (const Input& input : inputs) {
+    last_rows.push_back(row += static_cast<int32_t>(input.ids.size()));
+    adapters.push_back({1, input.slot});
+  }
+  const Tensor all = logits(frame, x, last_rows, adapters);
   std::vector<std::vector<float>> rows;
   for (int64_t i = 0; i < all.rows; ++i) {
     backend_.download(all.rows_from(i, 1), rows.emplace_back(static_cast<size_t>(all.cols)).data());

@@ -41,7 +41,8 @@ class Decoder {
  private:
   // The residual stream behind the last block, (rows, D); empty where another stage has it.
   Tensor pass(Frame& frame, std::span<const Input> inputs);
-  Tensor logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows);  // (rows, vocab) f32
+  // (rows, vocab) f32, each with its adapter
+  Tensor logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows, std::span<const AdapterRows> adapters);
   struct Choices {
     Tensor tokens;                    // (N) i32
     Tensor logprobs;                  // (N) f32; empty where nobody asks for them, as the next two

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "tests/configs/recipes.h"
 
@@ -10,7 +11,8 @@ namespace {
 
 using testing::HasSubstr;
 
-// A value for every key that is not its default, with pairs that exclude each other represented by one.
+// A value for every key that is not its default, with pairs that exclude each other represented by one (kOtherOfPair
+// is the other).
 const std::string kEverything = R"(model:
   path: models/m
   tokenizer: "models/t: #2"
@@ -55,19 +57,28 @@ optim:
   weight_decay: 0.1
   max_grad_norm: 0.3333333333333333
   lora_plus_ratio: 16
-parallel: {tp: 2, pp: 4, dp: 8}
+  min_lr_ratio: 0.1
+parallel: {tp: 2, pp: 4, dp: 8, transport: staged}
 memory:
   activation_checkpointing: full
-eval: {every_steps: 5, prompts: p.jsonl}
+eval: {every_steps: 5, prompts: p.jsonl, stop_after: 3}
 checkpoint:
   every_steps: 50
   keep: 3
+  keep_best: true
   resume: runs/x/step-5
 log: {every_steps: 10, profile: true}
 output:
   dir: runs/x
   adapter_dtype: bf16
 )";
+const std::set<std::string> kOtherOfPair = {"train.epochs", "optim.warmup_ratio"};
+
+TEST(Keys, EverythingHasEveryKey) {
+  const ReadRecipe read = RecipeFile(kEverything).read();
+  for (const Key& key : all_keys())
+    EXPECT_EQ(read.origins.count(key.full()), 1u - kOtherOfPair.count(key.full())) << key.full();
+}
 
 TEST(Keys, AllAreRead) {
   const Recipe r = recipe_of(kEverything);
@@ -93,6 +104,9 @@ TEST(Keys, AllAreRead) {
   EXPECT_EQ(r.optim.betas, (std::vector<double>{0.8, 0.95}));
   EXPECT_EQ(r.optim.warmup_steps, 10);
   EXPECT_EQ(r.optim.lora_plus_ratio, 16);
+  EXPECT_EQ(r.optim.min_lr_ratio, 0.1);
+  EXPECT_EQ(r.eval.stop_after, 3);
+  EXPECT_TRUE(r.checkpoint.keep_best);
   EXPECT_FALSE(r.optim.warmup_ratio);
   EXPECT_EQ(r.parallel.dp, 8);
   EXPECT_EQ(r.checkpoint.resume, "runs/x/step-5");
@@ -265,6 +279,7 @@ TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
   const auto changes = [&](const std::string& override_text) {
     return identity(recipe_of(kLeast, {override_text})) != identity(base);
   };
+  std::set<std::string> changed;
   for (const char* text : {"lora.r=8",
                            "lora.alpha=1",
                            "lora.dropout=0.1",
@@ -286,16 +301,23 @@ TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
                            "optim.weight_decay=0.1",
                            "optim.max_grad_norm=2",
                            "optim.lora_plus_ratio=4",
+                           "optim.min_lr_ratio=0.1",
                            "data.max_length=100",
                            "data.packing=false",
                            "data.shuffle=false",
                            "data.train_on=all",
                            "data.template=chatml",
+                           "data.template_date=1 Jan 2025",
                            "data.format=text",
                            "data.fields={text: body}",
                            "data.special=true",
                            "data.train=[{path: t.jsonl, repeat: 2}]"}) {
     EXPECT_TRUE(changes(text)) << text;
+    changed.insert(std::string(text).substr(0, std::string(text).find('=')));
+  }
+  for (const Key& key : all_keys()) {
+    const bool stands_still = !key.info.identity || key.info.allowed.size() == 1;  // it has one word only
+    EXPECT_TRUE(stands_still || changed.count(key.full()) != 0) << key.full() << " is in no line above";
   }
   for (const char* text : {"train.micro_batch_size=2", "train.max_steps=9", "parallel.tp=2", "parallel.pp=2",
                            "parallel.dp=2", "log.every_steps=5", "eval.every_steps=5", "checkpoint.every_steps=5",

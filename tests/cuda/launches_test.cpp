@@ -58,15 +58,16 @@ std::vector<std::string> step(const Case& run) {
 }
 
 TEST(Launches, OfATrainingStep) {
-  expect_list("bf16", step({.dtype = DType::bf16, .r = 16, .head_dim = 16}));
-  expect_list("fp32", step({.r = 3}));
-  expect_list("dropout", step({.dtype = DType::bf16, .dropout = 0.1f, .recompute = true, .r = 16, .head_dim = 16}));
+  expect_list("bf16", step({.dtype = DType::bf16, .r = 16, .head_dim = 16, .head = false}));
+  expect_list("fp32", step({.r = 3, .head = false}));
+  expect_list("dropout",
+              step({.dtype = DType::bf16, .dropout = 0.1f, .recompute = true, .r = 16, .head_dim = 16, .head = false}));
 }
 
 TEST(Launches, OfADecodedToken) {
   const auto backend = cuda_under_test();
   const Device device{backend, make_self_mesh()};
-  EngineSettings s = settings_of({.dtype = DType::bf16, .r = 16, .head_dim = 16});
+  EngineSettings s = settings_of({.dtype = DType::bf16, .r = 16, .head_dim = 16, .head = false});
   s.traits = backend->traits();
   s.train = false;
   DrawnWeights weights(11, 0.15f, 0.5f);

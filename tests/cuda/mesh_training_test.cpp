@@ -9,7 +9,7 @@ namespace {
 TEST(CudaTraining, LowRankTermsAreFusedOnEveryMesh) {
   for (const MeshShape shape :
        {MeshShape{{Axis::tp, 2}}, MeshShape{{Axis::pp, 2}}, MeshShape{{Axis::tp, 2}, {Axis::pp, 2}}}) {
-    const Case run{.mesh = shape, .steps = 1};
+    const Case run{.mesh = shape, .steps = 1, .head = false};
     run_on_threads(shape, [&](Mesh& host) {
       const auto backend = cuda_under_test();
       Mesh mesh = make_staged_mesh(host, *backend);

@@ -52,7 +52,7 @@ TEST(CudaTraining, TwoDeterministicRunsHaveTheSameBits) {
 TEST(CudaTraining, LowRankTermsAreFused) {
   for (const int64_t r : {3, 8, 16}) {
     const auto backend = cuda_under_test();
-    train({.r = r, .steps = 1}, {backend, make_self_mesh()});
+    train({.r = r, .steps = 1, .head = false}, {backend, make_self_mesh()});
     expect_fused(*backend, true);
     EXPECT_NE(backend->report().find("low-rank term fused"), std::string::npos);
   }
@@ -61,7 +61,7 @@ TEST(CudaTraining, LowRankTermsAreFused) {
 // Under dropout the backward's low-rank term needs a mask of its own: it is computed apart, and said to be.
 TEST(CudaTraining, UnderDropoutTheForwardIsFusedStill) {
   const auto backend = cuda_under_test();
-  train({.dropout = 0.1f, .steps = 1}, {backend, make_self_mesh()});
+  train({.dropout = 0.1f, .steps = 1, .head = false}, {backend, make_self_mesh()});
   expect_fused(*backend, false);
 }
 

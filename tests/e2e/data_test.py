@@ -3,6 +3,8 @@ share."""
 
 import gzip
 import json
+import shutil
+import struct
 import unittest
 
 from case import Case, losses, run
@@ -72,6 +74,32 @@ class Data(Case):
         )
         self.assertNotIn("spellings of control tokens", special.stderr)
         self.assertIn("rows of text", special.stderr)
+
+    def test_control_tokens_that_the_base_never_trained_are_named(self):
+        arguments = ["data.validation=none", "train.max_steps=1", "optim.warmup_steps=0"]
+        self.assertNotIn("never trained", self.train("known", *arguments, check=0).stderr)
+        special = {
+            t["content"]: t["id"] for t in json.loads((self.model / "tokenizer.json").read_text())["added_tokens"]
+        }
+        by_id = sorted(special, key=special.get)
+        eos, other = by_id[-1], by_id[0]  # the other is not in the data
+        for name, row_of in (("zero", None), ("equal", special[other])):
+            base = self.home / f"base-{name}"
+            shutil.copytree(self.model, base)
+            file = base / "model.safetensors"
+            data = bytearray(file.read_bytes())
+            size = struct.unpack("<Q", data[:8])[0]
+            tensor = json.loads(data[8 : 8 + size])["model.embed_tokens.weight"]
+            row, begin = 2 * tensor["shape"][1], 8 + size + tensor["data_offsets"][0]
+            copied = bytes(row) if row_of is None else data[begin + row_of * row : begin + (row_of + 1) * row]
+            at = begin + special[eos] * row
+            data[at : at + row] = copied
+            file.write_bytes(data)
+            options = [*arguments, f"model.path={base}"]
+            prepared = run("prepare", self.recipe, f"output.dir={self.home}/runs/{name}", *options, check=0)
+            self.assertIn(f"warning: the model never trained {eos}", prepared.stdout)
+            self.assertIn("instruction-tuned variant", prepared.stdout)
+            self.assertIn(f"the model never trained {eos}", self.train(name, *options, check=0).stderr)
 
     def test_repeat_is_the_same_at_any_dp_and_part_of_the_run(self):
         train, more = self.home / "train.jsonl", self.home / "more.jsonl"

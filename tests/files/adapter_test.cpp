@@ -64,10 +64,29 @@ TEST(AdapterConfig, RanksAndScalesFollowPeft) {
   EXPECT_EQ(other.match(kDown)->alpha, 3);  // match, then $
 }
 
+TEST(AdapterConfig, NamesTheHeadAndTheEmbeddingWhereTheyAreMeant) {
+  EXPECT_TRUE(means(R"("target_modules": ["lm_head"])", "lm_head"));
+  EXPECT_TRUE(means(R"("target_modules": ".*")", "lm_head"));
+  EXPECT_TRUE(means(R"("target_modules": ["embed_tokens"])", "model.embed_tokens"));
+  EXPECT_FALSE(means(R"("target_modules": "all-linear")", "model.embed_tokens"));
+  EXPECT_FALSE(means(R"("target_modules": ["lm_head"], "layers_to_transform": [1])", "lm_head"));  // it has no layer
+}
+
+TEST(AdapterConfig, ModulesToSaveMeanAllBelowThem) {
+  const AdapterMatcher all = matcher(R"("modules_to_save": ["norm", "layers.1.mlp", "lm_head"])");
+  for (const char* path : {"model.norm", "model.layers.0.input_layernorm", "model.layers.1.mlp.up_proj", "lm_head"})
+    EXPECT_TRUE(all.saved(path)) << path;
+  for (const char* path : {"model.embed_tokens", "model.layers.0.mlp.up_proj", "model.layers.1.self_attn.q_proj"})
+    EXPECT_FALSE(all.saved(path)) << path;
+  EXPECT_FALSE(matcher(R"("modules_to_save": null)").saved("lm_head"));
+  EXPECT_TRUE(matcher(R"("modules_to_save": "lm_head")").saved("lm_head"));
+}
+
 TEST(AdapterConfig, RefusesByName) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {R"("use_dora": true)", "use_dora"},
-      {R"("modules_to_save": ["lm_head"])", "modules_to_save"},
+      {R"("modules_to_save": [1])", "modules_to_save"},
+      {R"("ensure_weight_tying": 1)", "ensure_weight_tying"},
       {R"("bias": "all")", "bias"},
       {R"("lora_bias": true)", "lora_bias"},
       {R"("trainable_token_indices": [1])", "trainable_token_indices"},
@@ -90,9 +109,6 @@ TEST(AdapterConfig, RefusesByName) {
       {R"("rank_pattern": {"(": 1})", "rank_pattern: the pattern"},
       {R"("target_modules": "(")", "not a regular expression"},
       {R"("target_modules": 3)", "target_modules"},
-      {R"("target_modules": ["lm_head"])", "lm_head"},
-      {R"("target_modules": ".*")", "lm_head"},
-      {R"("target_modules": ["embed_tokens"])", "embed_tokens"},
       {R"("target_modules": ".*q_proj", "layers_to_transform": [1])", "layers_to_transform"},
       {R"("layers_pattern": "layers")", "layers_pattern"},
       {R"("layers_to_transform": [-1])", "layers_to_transform"},
@@ -197,7 +213,12 @@ TEST(Adapter, RefusesWhatDoesNotFitTogether) {
   refused({{good_a, counted(6)},
            {{b, StoredType::bf16, {4, 2}}, {1, 2, 3, 4, 5, 6, 7, std::numeric_limits<float>::infinity()}}},
           {b, "inf"});
-  refused({{{"base_model.model.lm_head.weight", StoredType::f32, {1}}, {1}}}, {"lm_head.weight", "not supported"});
+  refused({{{"base_model.model.model.norm.weight", StoredType::f32, {1}}, {1}}},
+          {"model.norm.weight", "modules_to_save", "does not mean"});
+  refused({{{"base_model.model.lm_head.bias", StoredType::f32, {1}}, {1}}}, {"lm_head.bias", "not supported"});
+  refused({{{"base_model.model.lm_head.weight", StoredType::f32, {1, 1}}, {1}},
+           {{"base_model.model.lm_head.base_layer.weight", StoredType::f32, {1, 1}}, {1}}},
+          {"lm_head.weight", "base_layer", "the same weight"});
   refused({{{"base_model.model." + kQ + ".lora_magnitude_vector", StoredType::f32, {1}}, {1}}},
           {"lora_magnitude_vector"});
   refused({{good_a, counted(6)}, {good_b, counted(8)}}, {a, "does not mean"},

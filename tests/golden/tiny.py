@@ -92,6 +92,13 @@ ADAPTERS = [
         "r": 3, "lora_alpha": 5, "target_modules": r".*\.layers\.[13]\.(self_attn\.(k|o)_proj|mlp\.up_proj)"}},
     {"name": "tied-all", "model": "tied", "seed": 7104, "config": {"r": 4, "lora_alpha": 8, "target_modules": [
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}},
+    {"name": "tiny-head", "model": "tiny", "seed": 7105, "config": {
+        "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj", "lm_head"], "rank_pattern": {"lm_head": 6}}},
+    {"name": "tied-head", "model": "tied", "seed": 7106, "config": {
+        "r": 3, "lora_alpha": 6, "target_modules": ["v_proj", "lm_head"]}},
+    # Only read: no gradients.
+    {"name": "tied-saved", "model": "tied", "seed": 7107, "reads": True, "config": {
+        "r": 3, "lora_alpha": 6, "target_modules": ["o_proj", "embed_tokens"], "modules_to_save": ["lm_head", "norm"]}},
 ]
 ADAPTER_STD = {"lora_A": 0.1875, "lora_B": 0.0625}
 
@@ -319,7 +326,10 @@ def adapter_goldens(shop, spec):
     folder = shop.out / "adapters" / name
 
     def values(parameter, shape):
-        kind = "lora_A" if ".lora_A." in parameter else "lora_B"
+        if ".modules_to_save." in parameter:
+            rule = rule_of(model, parameter)
+            return torch.from_numpy(philox.round_to_bf16(philox.draw(spec["seed"], parameter, shape, *rule)))
+        kind = "lora_A" if ".lora_A." in parameter or parameter.endswith("_A") else "lora_B"
         return torch.from_numpy(philox.draw(spec["seed"], parameter, shape, 0.0, philox.scale_of(ADAPTER_STD[kind])))
 
     save_adapter(shop.base(spec["model"], "fp32"), spec["config"], values, folder, spec["model"])
@@ -336,7 +346,7 @@ def adapter_goldens(shop, spec):
         total.backward()
         losses[dtype] = float(total.detach())
         for parameter, p in peft.named_parameters():
-            if p.requires_grad:
+            if p.requires_grad and not spec.get("reads"):
                 shapes[disk_name(parameter)] = list(p.shape)
                 tensors[f"grad.{dtype}/{disk_name(parameter)}"] = p.grad.to(torch.float32).contiguous()
         for module_name, module in peft.named_modules():
@@ -344,7 +354,8 @@ def adapter_goldens(shop, spec):
                 scales[module_name.removeprefix("base_model.model.")] = module.scaling["default"]
     save_file(tensors, shop.out / f"{name}.safetensors", metadata={"format": "pt"})
     exact = tensors["logits.fp64"]
-    worst = {d: max(distance(tensors[f"grad.{d}/{n}"], tensors[f"grad.fp64/{n}"]) for n in shapes) for d in ("fp32", "bf16")}
+    worst = {d: max((distance(tensors[f"grad.{d}/{n}"], tensors[f"grad.fp64/{n}"]) for n in shapes), default=0.0)
+             for d in ("fp32", "bf16")}
     return {
         "model": spec["model"],
         "adapter": name,

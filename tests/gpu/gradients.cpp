@@ -56,7 +56,7 @@ void run(char** argv) {
   for (const auto& ids : documents) s.max_positions = std::max(s.max_positions, static_cast<int64_t>(ids.size()));
   s.capacity.micro_batch = {batch.tokens, batch.tokens};
   const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
-  const std::unique_ptr<Replica> replica = open_replica(s, {backend, make_self_mesh()}, directory, bytes);
+  const std::unique_ptr<Replica> replica = open_replica(s, {backend, make_self_mesh()}, BaseWeights(directory), bytes);
   Engine engine(s, *replica, bytes.saved);
   load_adapter(adapter, s.model, *replica->adapter);
   const double loss = engine.accumulate_gradients(batch, 1);

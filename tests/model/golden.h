@@ -45,7 +45,13 @@ class Tensors {
 };
 
 // "model.layers.0.self_attn.q_proj.lora_A" as PEFT stores it.
-inline std::string stored_name(const std::string& factor) { return "base_model.model." + factor + ".weight"; }
+// PEFT's name of a factor on disk.
+inline std::string stored_name(const std::string& factor) {
+  const std::string embedding = std::string(kEmbeddingModule) + ".lora_";
+  if (factor.starts_with(embedding))
+    return "base_model.model." + std::string(kEmbeddingModule) + ".lora_embedding_" + factor.back();
+  return "base_model.model." + factor + ".weight";
+}
 
 inline double norm(std::span<const float> x) {
   double sum = 0;
@@ -164,7 +170,7 @@ class Runner {
     Tensor x = frame.tensor(tokens, stage_->config().hidden, stage_->dtype());
     stage_->embed(ctx, x);
     run_alone(stage_->forward(ctx, x, {}));
-    Tensor all = frame.tensor(rows, stage_->head()->weight->out(), DType::f32);
+    Tensor all = frame.tensor(rows, stage_->head()->linear.out_features(), DType::f32);
     stage_->head()->logits(ctx, x, upload(positions), all);
     std::vector<float> result(static_cast<size_t>(rows * vocab));
     backend_->download(all.columns(0, vocab), result.data());

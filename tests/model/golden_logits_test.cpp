@@ -45,7 +45,8 @@ TEST_P(GoldenLogits, AreAsCloseToDoubleInBf16) {
 INSTANTIATE_TEST_SUITE_P(All, GoldenLogits,
                          testing::Values(Case{"tiny", "tiny"}, Case{"tied", "tied"}, Case{"tiny-all", "tiny", true},
                                          Case{"tied-all", "tied", true}, Case{"tiny-patterns", "tiny", true},
-                                         Case{"tiny-regex", "tiny", true}),
+                                         Case{"tiny-regex", "tiny", true}, Case{"tiny-head", "tiny", true},
+                                         Case{"tied-head", "tied", true}),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            std::replace(name.begin(), name.end(), '-', '_');

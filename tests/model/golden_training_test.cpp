@@ -131,7 +131,8 @@ TEST_P(GoldenGradients, AreAsCloseToDoubleInBf16) {
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenGradients,
                          testing::Values(Case{"tiny-all", "tiny"}, Case{"tied-all", "tied"},
-                                         Case{"tiny-patterns", "tiny"}, Case{"tiny-regex", "tiny"}),
+                                         Case{"tiny-patterns", "tiny"}, Case{"tiny-regex", "tiny"},
+                                         Case{"tiny-head", "tiny"}, Case{"tied-head", "tied"}),
                          [](const auto& info) {
                            std::string name = info.param.adapter;
                            std::replace(name.begin(), name.end(), '-', '_');

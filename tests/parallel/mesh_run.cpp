@@ -123,15 +123,15 @@ ModelConfig model_of(const Arguments& a) {
 }
 
 AdapterLayout layout_of(const ModelConfig& c, const std::string& targets) {
-  AdapterLayout layout(static_cast<size_t>(c.layers));
-  for (int64_t l = 0; l < c.layers; ++l) {
-    for (Projection p : kAllProjections) {
-      bool on = targets == "all";
-      if (targets == "upper") on = l >= c.layers / 2 && l % 2 == 0 && p != Projection::q;
-      if (targets == "down_only") on = l >= 1 && p == Projection::down;
-      if (on)
-        layout[static_cast<size_t>(l)][static_cast<size_t>(p)] = LowRankSpec{3 + static_cast<int64_t>(p) % 2, 1.5f};
-    }
+  AdapterLayout layout = empty_layout(c);
+  for (const auto [l, p] : linears_of(c)) {
+    const bool head = p == Projection::head;
+    bool on = targets == "all" && !head;
+    if (targets == "upper") on = l >= c.layers / 2 && l % 2 == 0 && p != Projection::q && !head;
+    if (targets == "down_only") on = l >= 1 && p == Projection::down;
+    if (targets == "head") on = head;
+    if (targets == "head_and_o") on = head || p == Projection::o;
+    if (on) layout[static_cast<size_t>(l)][static_cast<size_t>(p)] = LowRankSpec{3 + static_cast<int64_t>(p) % 2, 1.5f};
   }
   return layout;
 }

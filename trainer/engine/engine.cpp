@@ -36,8 +36,11 @@ int stage_of_layer(const std::vector<LayerRange>& partition, int64_t layer) {
   return static_cast<int>(partition.size());
 }
 
-int64_t lowest_layer(const EngineSettings& s) {
-  return s.adapter.empty() ? s.model.layers : lowest_adapted_layer(s.adapter);
+// The first stage that has something to train: the last where only the head has an adapter, none where nothing has.
+int first_trained_stage(const EngineSettings& s) {
+  if (s.adapter.empty()) return static_cast<int>(s.partition.size());
+  return std::min(stage_of_layer(s.partition, lowest_adapted_layer(s.adapter)),
+                  static_cast<int>(s.partition.size()) - 1);
 }
 
 Schedule schedule_of(const EngineSettings& s, const Mesh& mesh, int64_t micro_batches, bool train) {
@@ -73,7 +76,7 @@ double loss_of(Reading& log_likelihoods) {
 ScheduleShape schedule_shape(const EngineSettings& s, const MeshShape& mesh, int64_t micro_batches, bool train) {
   return {.stages = mesh.pp(),
           .micro_batches = static_cast<int>(micro_batches),
-          .first_trained_stage = train ? stage_of_layer(s.partition, lowest_layer(s)) : mesh.pp()};
+          .first_trained_stage = train ? first_trained_stage(s) : mesh.pp()};
 }
 
 Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_bytes)
@@ -84,11 +87,13 @@ Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_b
       stage_(replica.stage),
       scratch_(replica.arenas.scratch) {
   if (settings_.train && replica.trainables) {
+    const bool head = settings_.adapter.back()[static_cast<size_t>(Projection::head)].has_value();
+    const int64_t layers = settings_.model.layers + (head ? 1 : 0);  // it counts as one
     const Accumulation accumulation{settings_.deterministic, settings_.capacity.local_micro_batches};
-    optimizer_.emplace(settings_.optimizer, accumulation, *replica.trainables, settings_.model.layers, mesh_, backend_,
+    optimizer_.emplace(settings_.optimizer, accumulation, *replica.trainables, layers, mesh_, backend_,
                        replica.arenas.optimizer, scratch_);
   }
-  first_trained_stage_ = stage_of_layer(settings_.partition, lowest_layer(settings_));
+  first_trained_stage_ = first_trained_stage(settings_);
   int64_t slot_count = 1, stream_count = 1;
   for (bool train : {settings_.train, false}) {
     const Schedule schedule = schedule_of(settings_, mesh_, settings_.capacity.local_micro_batches, train);

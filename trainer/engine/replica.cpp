@@ -2,7 +2,6 @@
 
 #include "kernels/comm/agree.h"
 #include "kernels/count/count.h"
-#include "model/directory_weights.h"
 #include "trainer/run/checkpoint.h"
 
 namespace drover {
@@ -60,13 +59,12 @@ Device count_device(const BackendTraits& traits, const MeshShape& shape, const M
   return {std::make_shared<CountBackend>(traits), make_count_mesh(shape, position)};
 }
 
-std::unique_ptr<Replica> open_replica(const ReplicaSettings& settings, Device device, ModelDirectory& directory,
+std::unique_ptr<Replica> open_replica(const ReplicaSettings& settings, Device device, BaseWeights weights,
                                       const ArenaBytes& capacity) {
   const std::shared_ptr<Communicator> world = device.mesh.world;
-  DirectoryWeights weights(directory);
   std::unique_ptr<Replica> replica;
   together(*world, [&] { replica = std::make_unique<Replica>(settings, std::move(device), weights, capacity); });
-  directory.release_pages();
+  weights.release_pages();
   return replica;
 }
 

@@ -6,7 +6,7 @@
 
 #include "kernels/arena.h"
 #include "kernels/comm/device.h"
-#include "model/files/model_directory.h"
+#include "model/base_weights.h"
 #include "model/stage.h"
 #include "optim/trainables.h"
 #include "trainer/engine/schedule.h"
@@ -68,8 +68,8 @@ struct Replica {
 // A device on which nothing is computed, as the rank at `position` of such a mesh has it.
 Device count_device(const BackendTraits& traits, const MeshShape& shape, const MeshPosition& position);
 
-// Collective over the device's world: the replica of the model in a directory.
-std::unique_ptr<Replica> open_replica(const ReplicaSettings& settings, Device device, ModelDirectory& directory,
+// Collective over the device's world: the replica of a model in a directory.
+std::unique_ptr<Replica> open_replica(const ReplicaSettings& settings, Device device, BaseWeights weights,
                                       const ArenaBytes& capacity);
 
 }  // namespace drover

@@ -23,6 +23,15 @@ std::vector<double> gram(const std::vector<float>& values, int64_t count, int64_
   return sum;
 }
 
+// "a.weight, b.weight and 7 more"
+std::string listed_shortly(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 3;
+  const size_t shown = std::min(kShown, names.size());
+  const auto end = names.begin() + static_cast<std::ptrdiff_t>(shown);
+  return fmt::format("{}{}", fmt::join(names.begin(), end, ", "),
+                     names.size() > shown ? fmt::format(" and {} more", names.size() - shown) : "");
+}
+
 }  // namespace
 
 double effect_of(const AdapterFile& adapter) {
@@ -40,7 +49,7 @@ double effect_of(const AdapterFile& adapter) {
     const double scale = target ? target->scale : 0;
     sum += scale * scale * std::max(0.0, both);
   }
-  if (!(sum > 0)) {
+  if (!(sum > 0) && adapter.weights().empty()) {
     fail(Fault::bad_data,
          "{}: B·A is zero in every linear, so that this adapter has no effect; train it, or leave it out",
          adapter.directory().string());
@@ -51,7 +60,10 @@ double effect_of(const AdapterFile& adapter) {
 void say_effect(const fs::path& directory) {
   const AdapterFile adapter(directory);
   const double effect = effect_of(adapter);
-  log::info("adapter {}: {} linears, ‖ΔW‖ {:.3g}", directory.string(), adapter.shapes().size() / 2, effect);
+  const std::vector<std::string> weights = adapter.weights();
+  const size_t linears = (adapter.shapes().size() - weights.size()) / 2;
+  log::info("adapter {}: {} linears, ‖ΔW‖ {:.3g}{}", directory.string(), linears, effect,
+            weights.empty() ? "" : fmt::format("; in place of the base's: {}", listed_shortly(weights)));
 }
 
 }  // namespace drover

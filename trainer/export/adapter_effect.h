@@ -5,7 +5,8 @@
 namespace drover {
 
 // ‖ΔW‖, the Frobenius norm of scale·B·A over all its linears, in fp64. A linear's is the sum over AAᵀ ∘ BᵀB, so that no
-// product of a weight's size is made. bad_data where it is 0: such an adapter has no effect.
+// product of a weight's size is made. bad_data where it is 0 and the adapter has no weights in place of the base's: it
+// has no effect.
 double effect_of(const AdapterFile& adapter);
 
 // The same, and a line that names the adapter with its size and effect.

@@ -67,6 +67,14 @@ AdapterMatrix interleaved(const AdapterMatrix& m, int64_t head_dim) {
   return out;
 }
 
+// Programs that read factors of the blocks' linears only.
+void check_blocks_only(const AdapterForm& adapter, const char* program) {
+  for (const auto& [name, shape] : adapter.shapes) {
+    if (factor_of(name) && name.find(".layers.") != std::string::npos) continue;
+    fail(Fault::bad_data, "{} takes no {} in an adapter; export --merged makes a whole model", program, name);
+  }
+}
+
 uint64_t hash_of(const std::vector<float>& values) { return xxh3(values.data(), values.size() * sizeof(float)); }
 
 void check_read_back(const fs::path& file, const std::map<std::string, uint64_t>& written) {
@@ -83,6 +91,7 @@ void check_read_back(const fs::path& file, const std::map<std::string, uint64_t>
 }  // namespace
 
 AdapterForm for_vllm(const AdapterForm& adapter) {
+  check_blocks_only(adapter, "vLLM");
   int64_t largest = 0;
   std::set<std::string> names;
   for (const auto& [factor, shape] : adapter.shapes) {
@@ -117,6 +126,9 @@ AdapterForm for_vllm(const AdapterForm& adapter) {
 }
 
 std::string loads_in(const AdapterConfig& config) {
+  if (AdapterMatcher(config).match(kHeadModule))
+    return "the adapter loads in PEFT; vLLM, llama.cpp and TensorRT-LLM take no lm_head in an adapter (export --merged "
+           "makes a whole model)";
   int64_t largest = config.r;
   for (const auto& [pattern, r] : config.rank_pattern) largest = std::max(largest, r);
   const bool plain = config.rank_pattern.empty() && config.alpha_pattern.empty();
@@ -131,6 +143,7 @@ std::string loads_in(const AdapterConfig& config) {
 
 void write_for_llamacpp(const AdapterForm& adapter, const ModelConfig& model, const fs::path& file) {
   const double alpha = plain_scale(adapter.config) * static_cast<double>(adapter.config.r);
+  check_blocks_only(adapter, "llama.cpp");
   const AdapterMatcher matcher(adapter.config);
   std::map<std::string, uint64_t> written;  // hashes
   GgufWriter writer;

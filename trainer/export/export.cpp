@@ -59,14 +59,14 @@ void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out
 }
 
 void check_fits(const AdapterFile& file, const ModelConfig& model) {
-  std::vector<LinearSize> linears;
-  for (int64_t layer = 0; layer < model.layers; ++layer) {
-    for (Projection p : kAllProjections) {
-      const LinearShape shape = shape_of(model, p);
-      linears.push_back({module_path(layer, p), shape.out, shape.in});
-    }
+  std::vector<LinearSize> linears = {{kEmbeddingModule, model.hidden, model.vocab}};
+  for (const auto [layer, p] : linears_of(model)) {
+    const LinearShape shape = shape_of(model, p);
+    linears.push_back({module_path(layer, p), shape.out, shape.in});
   }
-  check_adapter(file.config(), file.shapes(), linears, file.directory().string());
+  FactorShapes factors = file.shapes();
+  std::erase_if(factors, [](const auto& tensor) { return !factor_of(tensor.first); });
+  check_adapter(file.config(), factors, linears, file.directory().string());
 }
 
 void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter) {
@@ -81,7 +81,7 @@ void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSe
   });
 }
 
-void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend,
+void export_merged(const Checkpoint& checkpoint, BaseWeights& base, const fs::path& out, Backend& backend,
                    const MoreFiles& more, const std::function<void(const fs::path& staged)>& check) {
   const AdapterForm adapter = adapter_of(checkpoint);
   merge({adapter.config, adapter.values}, base, out, backend, more, check);

@@ -3,7 +3,7 @@
 #include <functional>
 
 #include "model/adapter.h"
-#include "model/files/model_directory.h"
+#include "model/base_weights.h"
 #include "model/files/peft.h"
 #include "trainer/export/adapter_targets.h"
 #include "trainer/run/checkpoint.h"
@@ -16,7 +16,8 @@ AdapterForm adapter_of(const Checkpoint& checkpoint);
 // PEFT's adapter directory; read back: same keys and values, finite.
 void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out, const MoreFiles& more = {});
 
-// bad_data naming the tensor that is missing, surplus or of another shape than the model's linears ask for.
+// bad_data naming the factor that is missing, surplus or of another shape than the model's linears and embedding ask
+// for.
 void check_fits(const AdapterFile& file, const ModelConfig& model);
 
 // Fills an adapter's parameters (and compute copies) from a PEFT directory; bad_data naming the tensor that is missing,
@@ -24,7 +25,7 @@ void check_fits(const AdapterFile& file, const ModelConfig& model);
 void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter);
 
 // A whole model of the checkpoint's adapter (merge.h). bad_data where every B is zero.
-void export_merged(const Checkpoint& checkpoint, ModelDirectory& base, const fs::path& out, Backend& backend,
+void export_merged(const Checkpoint& checkpoint, BaseWeights& base, const fs::path& out, Backend& backend,
                    const MoreFiles& more, const std::function<void(const fs::path& staged)>& check);
 
 }  // namespace drover

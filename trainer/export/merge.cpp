@@ -6,6 +6,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
+#include "kernels/base/json.h"
 #include "model/files/factor.h"
 #include "model/files/merged_writer.h"
 #include "model/files/staged_directory.h"
@@ -110,7 +111,7 @@ uint64_t hash_of(const std::vector<float>& values) { return xxh3(values.data(), 
 
 class Merger {
  public:
-  Merger(const AdapterSource& adapter, ModelDirectory& base, Backend& backend)
+  Merger(const AdapterSource& adapter, BaseWeights& base, Backend& backend)
       : adapter_(adapter), matcher_(adapter.config), base_(base), backend_(backend) {}
 
   void write(const TensorSpec& tensor, MergedWriter& writer) {
@@ -118,9 +119,9 @@ class Merger {
       fail(Fault::bad_data, "{} is stored as {}; merged models are written from F32, F16 and BF16", tensor.name,
            name_of(tensor.dtype));
     }
-    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));  // without ".weight"
-    const auto target =
-        tensor.shape.size() == 2 && path.find(".layers.") != std::string::npos ? matcher_.match(path) : std::nullopt;
+    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));    // without ".weight"
+    const bool linear = tensor.shape.size() == 2 && path != kEmbeddingModule;  // BaseWeights adds the embedding's
+    const auto target = linear ? matcher_.match(path) : std::nullopt;
     AdapterMatrix a, b;
     if (target)
       a = adapter_.factor(path + std::string(suffix_of(Factor::a))),
@@ -158,10 +159,8 @@ class Merger {
                       matrix_of(w, count, cols));
       }
       const std::vector<std::byte> bytes = stored(tensor.dtype, w);
-      if (a.rows > 0) {
-        samples.compare(w);
-        check_finite(tensor.name, w);
-      }
+      if (a.rows > 0) samples.compare(w);
+      if (a.rows > 0 || base_.changed(tensor.name)) check_finite(tensor.name, w);
       hashes_[tensor.name].push_back(hash_of(w));
       writer.write(tensor.name, bytes.data(), static_cast<int64_t>(bytes.size()));
     }
@@ -178,25 +177,38 @@ class Merger {
 
   const AdapterSource& adapter_;
   AdapterMatcher matcher_;
-  ModelDirectory& base_;
+  BaseWeights& base_;
   Backend& backend_;
   Hashes hashes_;
 };
 
+// The base's config.json, with what the adapter changes of it.
+std::string merged_config(const fs::path& file, const ModelConfig& base, const ModelConfig& merged) {
+  const std::string text = read_text(file);
+  if (base == merged) return text;
+  OrderedJson json = parse_ordered_json(text, file.string());
+  json["tie_word_embeddings"] = merged.tied_head;
+  json["vocab_size"] = merged.vocab;
+  return json.dump(2) + "\n";
+}
+
 }  // namespace
 
-void merge(const AdapterSource& adapter, ModelDirectory& base, const fs::path& out, Backend& backend,
+void merge(const AdapterSource& adapter, BaseWeights& base, const fs::path& out, Backend& backend,
            const MoreFiles& more, const std::function<void(const fs::path& staged)>& check) {
-  check_weights(base);
+  check_weights(base.directory());
+  ModelConfig config = base.config();
+  if (AdapterMatcher(adapter.config).match(kHeadModule)) config.tied_head = false;
   StagedDirectory staged(out);
   std::vector<TensorSpec> tensors;
-  for (const ParamSpec& spec : weight_table(base.config()))
+  for (const ParamSpec& spec : weight_table(config))
     tensors.push_back({spec.name, base.dtype(spec.name), base.shape(spec.name)});
   MergedWriter writer(staged.path(), tensors);
   Merger merger(adapter, base, backend);
   for (const TensorSpec& tensor : writer.order()) merger.write(tensor, writer);
   writer.commit();
-  fs::copy_file(base.path() / "config.json", staged.path() / "config.json");
+  write_text(staged.path() / "config.json",
+             merged_config(base.directory().path() / "config.json", base.directory().config(), config));
   if (more.write) more.write(staged.path());
 
   ModelDirectory back(staged.path());

@@ -39,9 +39,10 @@ std::optional<MergedCheck> check_merged_logits(const fs::path& base, const fs::p
   const auto logits = [&](const fs::path& model, const std::optional<fs::path>& with) {
     return logits_of(model, with, config.vocab, threads);
   };
-  const std::vector<float> adapted = logits(base, adapter);
+  const std::vector<float> adapted = logits(base, adapter), plain = logits(base, {});
+  const size_t both = std::min(adapted.size(), plain.size());  // an adapter may have a longer vocabulary
   return MergedCheck{.difference = RelativeDistance(logits(merged, {}), adapted).value(),
-                     .effect = RelativeDistance(logits(base, {}), adapted).value()};
+                     .effect = RelativeDistance(std::span(plain).first(both), std::span(adapted).first(both)).value()};
 }
 
 }  // namespace drover

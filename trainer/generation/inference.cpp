@@ -25,12 +25,19 @@ struct NamedAdapter {
   AdapterLayout layout;
 };
 
-std::vector<NamedAdapter> named_adapters(const InferenceSettings& s, const ModelConfig& config) {
+std::vector<NamedAdapter> named_adapters(const InferenceSettings& s, ModelDirectory& base) {
   std::vector<NamedAdapter> adapters;
   for (const fs::path& directory : s.named_adapters) {
+    const AdapterFile file(directory);
+    if (!keeps_base(file, base)) {
+      fail(Fault::bad_data,
+           "{}: the adapter has weights in place of the base's or factors of the embedding, and cannot share the base "
+           "with others; ask it alone (--adapter DIR), or merge it (export --model DIR --from ADAPTER --merged OUT)",
+           directory.string());
+    }
     const std::string weights = sha256_file(directory / "adapter_model.safetensors");
     const std::string settings = sha256_file(directory / "adapter_config.json");
-    adapters.push_back({weights + settings, adapter_layout_of(config, adapter_config_in(directory))});
+    adapters.push_back({weights + settings, adapter_layout_of(base.config(), file.config())});
   }
   return adapters;
 }
@@ -57,10 +64,15 @@ Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDev
   together(*mesh.world, [&] {
     directory_.emplace(s.model);
     check_weights(*directory_);
-    const ModelConfig& config = directory_->config();
-    replica.model = config;
-    if (s.adapter) replica.adapter = adapter_layout_of(config, adapter_config_in(*s.adapter));
-    named = named_adapters(s, config);
+    if (s.adapter) {
+      const AdapterFile adapter(*s.adapter);
+      base_.emplace(*directory_, adapter);
+      replica.adapter = adapter_layout_of(base_->config(), adapter.config());
+    } else {
+      base_.emplace(*directory_);
+    }
+    const ModelConfig& config = replica.model = base_->config();
+    named = named_adapters(s, *directory_);
     const std::string why = why_not_tp(config, mesh.shape.tp());
     if (!why.empty()) fail(Fault::bad_recipe, "{}", why);
     replica.partition = partition_layers(config.layers, mesh.shape.pp(), head_cost_in_layers(config));
@@ -72,13 +84,13 @@ Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDev
     replica.max_positions = capacity;
   });
   const Device device = open_device(mesh);
-  replica_ = open_replica(replica, device, *directory_, plan(replica, s, named, device));
+  replica_ = open_replica(replica, device, *base_, plan(replica, s, named, device));
   pool_.emplace(make_pool(*replica_, s, replica.max_positions));
   decoder_.emplace(make_decoder(*replica_, *pool_));
   batcher_.emplace(*decoder_, s.batcher);
   together(*mesh.world, [&] {
-    const ModelConfig& config = directory_->config();
-    if (s.adapter) load_adapter(*s.adapter, config, *replica_->adapter);
+    const ModelConfig& config = base_->config();
+    if (replica_->adapter) load_adapter(*s.adapter, config, *replica_->adapter);
     adapters_.emplace(replica_->stage, replica_->backend());
     for (size_t i = 0; i < named.size(); ++i) {
       const auto load = [&](AdapterSet& adapter) { load_adapter(s.named_adapters[i], config, adapter); };

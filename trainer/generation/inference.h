@@ -23,12 +23,15 @@ class Inference {
  public:
   Inference(const InferenceSettings& settings, const Mesh& mesh, const OpenDevice& open_device);
 
+  // Of the model as the adapter changes it.
+  const ModelConfig& config() const { return base_->config(); }
   int slot_of(size_t named_adapter) const { return slots_[named_adapter]; }
   Batcher& batcher() { return *batcher_; }
   Decoder& decoder() { return *decoder_; }
 
  private:
   std::optional<ModelDirectory> directory_;
+  std::optional<BaseWeights> base_;
   std::unique_ptr<Replica> replica_;
   std::optional<AdapterPool> adapters_;
   std::vector<int> slots_;

@@ -73,9 +73,19 @@ BestValidation best_of(const Checkpoint& checkpoint, const Recipe& recipe, const
   return {.last = best.last};
 }
 
+void begin_from(const fs::path& directory, ModelDirectory& model, AdapterSet& adapter) {
+  if (!keeps_base(AdapterFile(directory), model)) {
+    fail(Fault::bad_data,
+         "lora.init_from {}: the adapter's own weights of {} are others than the model's; merge it (export --model DIR "
+         "--from ADAPTER --merged OUT), and train on the merged model",
+         directory.string(), fmt::join(AdapterFile(directory).weights(), ", "));
+  }
+  load_adapter(directory, model.config(), adapter);
+}
+
 // Gives the adapter its values: of a checkpoint, of lora.init_from, or drawn.
 Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>& identity, int64_t steps,
-                  RunDirectory& directory, Replica& replica) {
+                  RunDirectory& directory, ModelDirectory& model, Replica& replica) {
   Communicator& world = *replica.device.mesh.world;
   std::optional<Checkpoint> checkpoint;
   together(world, [&] {
@@ -99,7 +109,7 @@ Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>
     if (validates_otherwise(*checkpoint, identity))
       log::info("the validation data are others than before (data.validation): losses over them are no series");
   } else if (recipe.lora.init_from) {
-    together(world, [&] { load_adapter(*recipe.lora.init_from, replica.stage.config(), *replica.adapter); });
+    together(world, [&] { begin_from(*recipe.lora.init_from, model, *replica.adapter); });
     log::info("starting from the adapter {}", *recipe.lora.init_from);
   } else {
     replica.adapter->initialise(static_cast<uint64_t>(recipe.train.seed));
@@ -204,7 +214,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   const Plan plan = plan_run(settings, mesh, *device.backend);
   std::optional<OpTimer> timer;
   if (recipe.log.profile) timer.emplace(*device.backend);
-  const std::unique_ptr<Replica> replica = open_replica(settings, device, inputs.model, plan.arenas);
+  const std::unique_ptr<Replica> replica = open_replica(settings, device, BaseWeights(inputs.model), plan.arenas);
   std::optional<Engine> engine;
   together(world, [&] { engine.emplace(settings, *replica, plan.arenas.saved); });
 
@@ -215,7 +225,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
             loader.steps_per_epoch(), steps);
 
   const auto identity = identity_of(recipe, inputs);
-  const Start start = set_adapter(recipe, identity, steps, directory, *replica);
+  const Start start = set_adapter(recipe, identity, steps, directory, inputs.model, *replica);
   directory.accept(read, start.done, start.saved);
   Validator validation(recipe, inputs, *engine, world, directory);
   validation.look_back(start.done, start.best);

@@ -1,5 +1,7 @@
 #include "trainer/setup/adapter_setup.h"
 
+#include <algorithm>
+
 #include "kernels/base/error.h"
 #include "model/files/peft.h"
 
@@ -20,7 +22,10 @@ AdapterConfig adapter_config(const ReadRecipe& read) {
   for (const auto& [key, value] : l.rank_pattern) config.rank_pattern.emplace_back(key, static_cast<int64_t>(value));
   config.alpha_pattern = l.alpha_pattern;
   config.base_model_name_or_path = read.recipe.model.path;
-  if (!l.init_from) return config;
+  if (!l.init_from) {
+    check_trains_linears_only(config, "lora.target_modules");
+    return config;
+  }
 
   AdapterConfig first = adapter_config_in(*l.init_from);
   const auto same = [&](const char* key, bool equal) {
@@ -37,6 +42,7 @@ AdapterConfig adapter_config(const ReadRecipe& read) {
   same("target_modules", config.target_modules == first.target_modules);
   same("rank_pattern", config.rank_pattern == first.rank_pattern);
   same("alpha_pattern", config.alpha_pattern == first.alpha_pattern);
+  check_trains_linears_only(first, fmt::format("lora.init_from {}", *l.init_from));
   first.base_model_name_or_path = config.base_model_name_or_path;
   first.dropout = config.dropout;
   return first;
@@ -47,8 +53,24 @@ AdapterConfig adapter_config_in(const fs::path& directory) {
   return parse_adapter_config(read_text(file, size_t{1} << 20), file.string());
 }
 
+void check_trains_linears_only(const AdapterConfig& adapter, const std::string& key) {
+  const AdapterMatcher matcher(adapter);
+  const bool embedding = matcher.match(kEmbeddingModule).has_value();
+  if (!embedding && adapter.modules_to_save.empty()) return;
+  fail(Fault::bad_recipe,
+       "{}: {} {} not trained; such adapters are evaluated, used and merged only. Leave {} out, or merge the adapter "
+       "(export --model DIR --from ADAPTER --merged OUT) and train on the merged model",
+       key,
+       embedding ? kEmbeddingModule : fmt::format("modules_to_save ({})", fmt::join(adapter.modules_to_save, ", ")),
+       embedding ? "is" : "are", embedding ? "it" : "them");
+}
+
 AdapterLayout adapter_layout_of(const ModelConfig& model, const AdapterConfig& adapter) {
   const AdapterMatcher matcher(adapter);
+  const auto is_adapted = [&](const LinearPlace& linear) {
+    return matcher.match(module_path(linear.layer, linear.projection)).has_value();
+  };
+  if (matcher.match(kEmbeddingModule) && std::ranges::none_of(linears_of(model), is_adapted)) return {};
   return adapter_layout(model, [&](const std::string& path) -> std::optional<LowRankSpec> {
     const auto target = matcher.match(path);
     if (!target) return std::nullopt;

@@ -10,6 +10,7 @@
 #include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/model_check.h"
+#include "trainer/setup/untrained_tokens.h"
 
 namespace drover {
 
@@ -269,6 +270,11 @@ RunInputs open_inputs(const ReadRecipe& read, const Mesh& mesh) {
   });
   std::string fingerprint = check_weights_together(*model, layers, world);
   PreparedData data = prepare_data(recipe, *tokenizer, world);
+  together(world, [&] {
+    if (world.rank() != 0) return;  // of the first stage, which has the embedding
+    const std::vector<std::string> untrained = untrained_tokens(data.train, *tokenizer, *model);
+    if (!untrained.empty()) log::warn("{}", untrained_warning(untrained));
+  });
   return {.model = std::move(*model),
           .tokenizer = std::move(*tokenizer),
           .adapter_config = std::move(adapter),

@@ -58,21 +58,20 @@ class Problems {
   size_t missing_ = 0;
 };
 
-const std::vector<std::string> kNames = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+const std::vector<std::string> kNames = {"q_proj",    "k_proj",  "v_proj",    "o_proj",
+                                         "gate_proj", "up_proj", "down_proj", "lm_head"};
 
 void check_targets(const ReadRecipe& read, const ModelConfig& model, Problems& problems) {
   const LoraSection& lora = read.recipe.lora;
   if (lora.init_from && !fs::exists(fs::path(*lora.init_from) / "adapter_config.json")) return;  // said elsewhere
   std::vector<std::string> paths;
-  for (int64_t layer = 0; layer < model.layers; ++layer) {
-    for (Projection p : kAllProjections) paths.push_back(module_path(layer, p));
-  }
+  for (const auto [layer, p] : linears_of(model)) paths.push_back(module_path(layer, p));
   const auto matches_none = [&](const std::function<bool(const std::string&)>& matches) {
     return std::none_of(paths.begin(), paths.end(), matches);
   };
   for (const std::string& name : lora.target_modules.names) {
     if (matches_none([&](const std::string& path) { return path == name || path.ends_with("." + name); }) &&
-        name != "lm_head" && name != "embed_tokens") {
+        name != "embed_tokens") {
       problems.add("lora.target_modules",
                    fmt::format("lora.target_modules: {} is no linear of this model; allowed are {}{}", name,
                                fmt::join(kNames, ", "), did_you_mean(name, kNames)));

@@ -16,7 +16,7 @@ namespace {
 EngineSettings settings_of(ModelConfig model, int64_t tokens) {
   EngineSettings s;
   s.model = std::move(model);
-  s.adapter.resize(static_cast<size_t>(s.model.layers));
+  s.adapter = empty_layout(s.model);
   s.partition = {{0, s.model.layers}};
   s.dtype = DType::bf16;
   s.max_positions = tokens;

@@ -12,7 +12,7 @@
 
 #include "kernels/count/count.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "model/directory_weights.h"
+#include "model/base_weights.h"
 #include "tests/base/scratch_directory.h"
 #include "tests/files/made_up_files.h"
 #include "trainer/engine/plan.h"
@@ -173,7 +173,7 @@ class Sparse405b : public testing::Test {
     EngineSettings settings = settings_of(directory.config());
     settings.partition[static_cast<size_t>(position.pp())] = layers;
     EXPECT_THAT(mapped(model_.path()), testing::IsEmpty());
-    DirectoryWeights weights(directory);
+    BaseWeights weights(directory);
     std::ofstream("/proc/self/clear_refs") << 5;  // the peak counts from here
     const int64_t before = current_process_bytes();
     open(settings, position, weights);

@@ -28,10 +28,11 @@ AdapterMatrix factor(ModelDirectory& base, const std::string& name, float size) 
 }
 
 void merge_with(Backend& backend, const ScratchDirectory& dir, float size) {
-  ModelDirectory base(dir / "model");
+  ModelDirectory directory(dir / "model");
+  BaseWeights base(directory);
   const AdapterConfig adapter = config();
-  merge({adapter, [&](const std::string& name) { return factor(base, name, size); }}, base, dir / "merged", backend, {},
-        [](const fs::path&) {});
+  merge({adapter, [&](const std::string& name) { return factor(directory, name, size); }}, base, dir / "merged",
+        backend, {}, [](const fs::path&) {});
 }
 
 TEST(Merge, ProductsThatAreNotMadeAreNoticed) {
