@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "data/tokenizer.h"
+#include "kernels/base/hash.h"
 #include "kernels/base/json.h"
 #include "kernels/count/count.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -88,6 +89,43 @@ TEST_F(MergeGguf, InBf16ItIsTheMergedDirectory) {
     imported.read(spec.name, 0, spec.rows, 0, spec.cols, DType::f32, b.data());
     EXPECT_EQ(a, b) << spec.name;
     EXPECT_EQ(imported.dtype(spec.name), StoredType::bf16) << spec.name;
+  }
+}
+
+bool holds(const GgufFile& file, const std::string& key, const Json& value) {
+  if (!file.has(key)) return false;
+  if (value.is_boolean()) return file.flag(key, !value.get<bool>()) == value.get<bool>();
+  if (value.is_number_integer()) return file.integer(key) == value.get<int64_t>();
+  if (value.is_number()) return file.number(key) == value.get<double>();
+  if (value.is_string()) return file.text(key) == value.get<std::string>();
+  if (value.at(0).is_string()) return file.texts(key) == value.get<std::vector<std::string>>();
+  return file.integers(key) == value.get<std::vector<int64_t>>();
+}
+
+TEST_F(MergeGguf, WithoutEffectItIsWhatLlamacppsConverterMakes) {
+  size_ = 0;
+  texts_.chat_template = parse_json(read_text(dir_ / "model/tokenizer_config.json"), "settings")["chat_template"];
+  const fs::path path = fs::path(DROVER_SOURCE_DIR) / "tests/golden/gguf_model.json";
+  const Json golden = parse_json(read_text(path), path.string());
+  EXPECT_EQ(golden.size(), 3u);
+  for (const auto& [outtype, expected] : golden.items()) {
+    const GgufFile file = written(gguf_outtype(outtype).value());
+    for (const auto& [key, value] : expected["keys"].items()) EXPECT_TRUE(holds(file, key, value)) << outtype << key;
+    EXPECT_EQ(file.tensors().size(), expected["tensors"].size());
+    for (const auto& [name, tensor] : expected["tensors"].items()) {
+      const GgufTensor* found = file.find(name);
+      ASSERT_NE(found, nullptr) << name;
+      EXPECT_EQ(static_cast<int>(found->type), tensor["type"]) << outtype << name;
+      EXPECT_EQ(found->shape, tensor["shape"].get<std::vector<int64_t>>()) << name;
+      if (!tensor.contains("values")) {
+        const std::string_view bytes(reinterpret_cast<const char*>(found->bytes.data()), found->bytes.size());
+        EXPECT_EQ(sha256_hex(bytes), tensor["sha256"]) << outtype << name;
+        continue;
+      }
+      std::vector<float> values(static_cast<size_t>(found->size()));  // theirs are of fp32 arithmetic
+      dequantise(*found, 0, found->size(), values.data());
+      for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(values[i], tensor["values"][i].get<float>(), 1e-6);
+    }
   }
 }
 
