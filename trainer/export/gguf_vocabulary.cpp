@@ -1,8 +1,9 @@
 #include "trainer/export/gguf_vocabulary.h"
 
-#include <algorithm>
+#include <cctype>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "data/tokenizer.h"
 #include "kernels/base/error.h"
@@ -57,6 +58,7 @@ class Vocabulary {
     writer.texts("tokenizer.ggml.merges", merges());
     write_ends(writer);
     if (texts_.chat_template) writer.text("tokenizer.chat_template", *texts_.chat_template);
+    write_other_templates(writer);
   }
 
  private:
@@ -91,10 +93,12 @@ class Vocabulary {
     std::map<int64_t, std::string> spellings;
     std::set<int64_t> added;
     for (const auto& [spelling, id] : json_["model"]["vocab"].items()) spellings[id.get<int64_t>()] = spelling;
-    const Json overrides = settings_.value("added_tokens_decoder", Json::object());
+    std::map<std::string, Json> overrides;  // by spelling, as data/tokenizer_json.cpp reads them
+    const Json decoder = settings_.value("added_tokens_decoder", Json::object());
+    for (const auto& [id, token] : decoder.items()) overrides[token.at("content").get<std::string>()] = token;
     for (const Json& token : json_.value("added_tokens", Json::array())) {
-      const std::string id = token.at("id").dump();
-      check_added(overrides.contains(id) ? overrides[id] : token);
+      const auto said = overrides.find(token.at("content").get<std::string>());
+      check_added(said == overrides.end() ? token : said->second);
       spellings[token.at("id").get<int64_t>()] = token.at("content").get<std::string>();
       added.insert(token.at("id").get<int64_t>());
     }
@@ -172,6 +176,21 @@ class Vocabulary {
     for (const int32_t stop : stops) writer.integer(std::exchange(key, "tokenizer.ggml.eom_token_id"), stop);
   }
 
+  // What tokenizer_config.json has next to the default one, for calls of tools and the like.
+  void write_other_templates(GgufWriter& writer) const {
+    const Json templates = settings_.value("chat_template", Json());
+    if (!templates.is_array()) return;
+    std::vector<std::string> names;
+    for (const Json& entry : templates) {
+      std::string name = entry.at("name").get<std::string>();
+      if (name == "default") continue;
+      for (char& c : name) c = std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+      writer.text("tokenizer.chat_template." + name, entry.at("template").get<std::string>());
+      names.push_back(std::move(name));
+    }
+    if (!names.empty()) writer.texts("tokenizer.chat_templates", names);
+  }
+
   const ModelTexts& texts_;
   const ModelConfig& config_;
   fs::path file_;
@@ -182,7 +201,12 @@ class Vocabulary {
 }  // namespace
 
 void write_gguf_vocabulary(GgufWriter& writer, const ModelTexts& texts, const ModelConfig& config) {
-  Vocabulary(texts, config).write(writer);
+  try {
+    Vocabulary(texts, config).write(writer);
+  } catch (const Json::exception& error) {
+    fail(Fault::bad_data, "{} does not hold a tokenizer of Hugging Face's form: {}", texts.tokenizer.string(),
+         error.what());
+  }
 }
 
 }  // namespace drover

@@ -269,6 +269,11 @@ TEST_F(MergeGguf, TokenizersThatItCannotSayAreRefused) {
   added("lstrip");
   added("rstrip");
   added("single_word");
+  change_tokenizer([](Json&) {});
+  Json settings = parse_json(read_text(dir_ / "changed/tokenizer_config.json"), "settings");
+  settings["added_tokens_decoder"]["2"] = {{"content", "<|im_end|>"}, {"special", true}, {"rstrip", true}};
+  write_text(dir_ / "changed/tokenizer_config.json", settings.dump());  // which holds, where both say something
+  expect_refused(Fault::bad_data, {"the added token \"<|im_end|>\" has rstrip"});
   change_tokenizer([](Json& json) { json["model"]["ignore_merges"] = true; });
   expect_refused(Fault::bad_data, {"no name for this pre_tokenizer with ignore_merges true", "smollm, llama-bpe"});
   change_tokenizer([](Json& json) { json["model"]["vocab"]["aa"] = 259; });
@@ -290,6 +295,22 @@ TEST_F(MergeGguf, TokenizersThatItCannotSayAreRefused) {
   fs::remove(dir_ / "changed/tokenizer.json");
   write_text(dir_ / "changed/tokenizer.model", "");
   expect_refused(Fault::bad_data, {"tokenizer.model"});
+}
+
+TEST_F(MergeGguf, TemplatesOfOtherNamesTravel) {
+  change_tokenizer([](Json&) {});
+  Json settings = parse_json(read_text(dir_ / "changed/tokenizer_config.json"), "settings");
+  settings["chat_template"] = {{{"name", "default"}, {"template", "{{ messages }}"}},
+                               {{"name", "tool-use"}, {"template", "{{ tools }}"}}};
+  write_text(dir_ / "changed/tokenizer_config.json", settings.dump());
+  const GgufFile file = written();
+  EXPECT_EQ(file.text("tokenizer.chat_template"), "{{ messages }}");
+  EXPECT_EQ(file.texts("tokenizer.chat_templates"), (std::vector<std::string>{"tool_use"}));
+  EXPECT_EQ(file.text("tokenizer.chat_template.tool_use"), "{{ tools }}");
+  settings["chat_template"][1].erase("template");
+  write_text(dir_ / "changed/tokenizer_config.json", settings.dump());
+  fs::remove(dir_ / "m.gguf");
+  expect_refused(Fault::bad_data, {"changed does not hold a tokenizer of Hugging Face's form"});
 }
 
 TEST_F(MergeGguf, SamplingTravels) {
