@@ -13,6 +13,7 @@
 #include "model/files/staged_directory.h"
 #include "trainer/export/adapter_effect.h"
 #include "trainer/export/merge.h"
+#include "trainer/export/merge_gguf.h"
 #include "trainer/export/text_files.h"
 #include "trainer/export/verify_export.h"
 #include "trainer/run/checkpoint.h"
@@ -27,18 +28,28 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Arguments {
-  std::string run, model, from, adapter, merged, target;
+  std::string run, model, from, adapter, merged, target, outtype;
   std::optional<int64_t> step;
   bool json = false;
 };
 
+bool one_file(const Arguments& a) { return a.target == "llamacpp" && !a.merged.empty(); }
+
 std::optional<std::string> answer(const Arguments& a) {
   if (!a.target.empty() && a.target != "peft" && a.target != "vllm" && a.target != "llamacpp")
     fail(Fault::usage, "--target {} is unknown; allowed are peft, vllm and llamacpp", a.target);
-  if (!a.target.empty() && !a.merged.empty())
+  if (!a.merged.empty() && (a.target == "peft" || a.target == "vllm"))
     fail(Fault::usage,
-         "--target is of --adapter; a merged model as one GGUF file is not built yet: --merged DIR is a Hugging Face "
-         "model, which vLLM loads and llama.cpp converts");
+         "--target {} is of --adapter; --merged DIR without --target is a Hugging Face model, which transformers and "
+         "vLLM load; with --target llamacpp it is one GGUF file",
+         a.target);
+  if (a.target.empty() && fs::path(a.merged).extension() == ".gguf")
+    fail(Fault::usage, "--merged {} without --target is a directory; for one GGUF file add --target llamacpp",
+         a.merged);
+  if (!a.outtype.empty() && !one_file(a))
+    fail(Fault::usage, "--outtype is of a merged model as one GGUF file: --merged FILE --target llamacpp");
+  if (!a.outtype.empty() && !gguf_outtype(a.outtype))
+    fail(Fault::usage, "--outtype {} is unknown; allowed are bf16, f16 and q8_0", a.outtype);
   return std::nullopt;
 }
 
@@ -110,10 +121,25 @@ void write_adapter_for(const Arguments& a, const AdapterForm& adapter, const Rec
 }
 
 void say_merged(const Arguments& a, const std::string& what) {
+  if (one_file(a)) {
+    log::info(
+        "the merged model of {} is in {} ({:.1f} MB), read back and checked; llama.cpp and what is built on it load "
+        "it\n"
+        "  try it: llama-cli -m {}",
+        what, a.merged, static_cast<double>(fs::file_size(a.merged)) / 1e6, shell_quoted(a.merged));
+    return;
+  }
   log::info(
       "the merged model of {} is in {}, read back and checked\n  try it: {} generate --model {} --prompt \"…\" "
       "--greedy",
       what, a.merged, shell_quoted(program_name()), shell_quoted(a.merged));
+}
+
+void write_merged_file(const Process& process, const Arguments& a, const AdapterForm& adapter, BaseWeights& base,
+                       const Recipe& recipe) {
+  const GgufType type = gguf_outtype(a.outtype.empty() ? "bf16" : a.outtype).value();
+  merge_to_gguf({adapter.config, adapter.values}, base, a.merged, type, *make_cpu_backend(process.threads),
+                model_texts(recipe, base.config()));
 }
 
 Exit export_run(const Process& process, const Arguments& a) {
@@ -129,12 +155,16 @@ Exit export_run(const Process& process, const Arguments& a) {
     const auto alone = make_self_communicator("world");
     check_same_adapter(checkpoint, recipe, check_weights_together(base, {0, base.config().layers}, *alone));
     BaseWeights weights(base);
-    export_merged(checkpoint, weights, a.merged, *make_cpu_backend(process.threads), text_files(recipe, base.config()),
-                  [&](const fs::path& staged) {
-                    const StagedDirectory probe(a.merged + ".probe");  // never committed
-                    export_adapter(adapter_of(checkpoint), DType::f32, probe.path() / "adapter");
-                    verify_merged(process, probe.path() / "adapter", base, staged);
-                  });
+    if (one_file(a)) {
+      write_merged_file(process, a, adapter_of(checkpoint), weights, recipe);
+    } else {
+      export_merged(checkpoint, weights, a.merged, *make_cpu_backend(process.threads),
+                    text_files(recipe, base.config()), [&](const fs::path& staged) {
+                      const StagedDirectory probe(a.merged + ".probe");  // never committed
+                      export_adapter(adapter_of(checkpoint), DType::f32, probe.path() / "adapter");
+                      verify_merged(process, probe.path() / "adapter", base, staged);
+                    });
+    }
     say_merged(a, fmt::format("step {}", step));
   }
   if (a.json)
@@ -162,9 +192,13 @@ Exit export_from(const Process& process, const Arguments& a) {
     write_adapter_for(a, form, recipe, base.config());
     log::info("the adapter of {} is in {}, read back and checked", a.from, a.adapter);
   } else {
-    merge({form.config, form.values}, weights, a.merged, *make_cpu_backend(process.threads),
-          text_files(recipe, base.config()),
-          [&](const fs::path& staged) { verify_merged(process, adapter, base, staged); });
+    if (one_file(a)) {
+      write_merged_file(process, a, form, weights, recipe);
+    } else {
+      merge({form.config, form.values}, weights, a.merged, *make_cpu_backend(process.threads),
+            text_files(recipe, base.config()),
+            [&](const fs::path& staged) { verify_merged(process, adapter, base, staged); });
+    }
     say_merged(a, a.from);
   }
   if (a.json)
@@ -194,9 +228,11 @@ Verb export_verb(CLI::App& app) {
   options->add_option("--model", a->model, "the base, where it is not (any more) where the run's recipe says");
   options->add_option("--from", a->from, "instead of a run: an adapter from elsewhere, for --model and --merged");
   auto* adapter = options->add_option("--adapter", a->adapter, "write a PEFT adapter here");
-  options->add_option("--merged", a->merged, "write a merged model here")->excludes(adapter);
+  options->add_option("--merged", a->merged, "write a merged model here: a directory; with --target llamacpp a file")
+      ->excludes(adapter);
   options->add_option("--target", a->target,
-                      "peft (default), vllm: one rank and scale for all linears; llamacpp: --adapter is one GGUF file");
+                      "peft (default), vllm: one rank and scale for all linears; llamacpp: one GGUF file");
+  options->add_option("--outtype", a->outtype, "of a merged GGUF file: bf16 (default), f16 or q8_0");
   options->add_option("--step", a->step, "from this checkpoint (default: the latest)");
   options->add_flag("--json", a->json, "print what was written as JSON");
   options->footer("example: drover export runs/handbook --merged models/handbook-merged");

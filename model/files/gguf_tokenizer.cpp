@@ -4,20 +4,20 @@
 #include <set>
 
 #include "kernels/base/json.h"
+#include "model/files/gguf_pre_tokenizer.h"
 
 namespace drover {
 
 namespace {
 
-constexpr int64_t kControl = 3, kUserDefined = 4;
-
-constexpr const char* kLlama3Split =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr int64_t kControl = 3, kUserDefined = 4, kUnused = 5;
 
 struct Vocabulary {
   const std::vector<std::string>& tokens;
   const std::vector<int64_t>& types;
   bool added(size_t id) const { return types[id] == kControl || types[id] == kUserDefined; }
+  // A row of the embedding without a token, as llama.cpp's converter fills up with.
+  bool unused(size_t id) const { return types[id] == kUnused && tokens[id] == fmt::format("[PAD{}]", id); }
 };
 
 OrderedJson byte_level(bool add_prefix_space, bool trim_offsets, bool use_regex) {
@@ -25,20 +25,6 @@ OrderedJson byte_level(bool add_prefix_space, bool trim_offsets, bool use_regex)
           {"add_prefix_space", add_prefix_space},
           {"trim_offsets", trim_offsets},
           {"use_regex", use_regex}};
-}
-
-OrderedJson pre_tokenizer(const std::string& pre, const std::string& where) {
-  OrderedJson first, second;
-  if (pre == "smollm") {
-    first = {{"type", "Digits"}, {"individual_digits", true}};
-    second = byte_level(false, true, true);
-  } else if (pre == "llama-bpe") {
-    first = {{"type", "Split"}, {"pattern", {{"Regex", kLlama3Split}}}, {"behavior", "Isolated"}, {"invert", false}};
-    second = byte_level(false, true, false);
-  } else {
-    fail(Fault::bad_data, "{}: tokenizer.ggml.pre is \"{}\"; allowed are smollm and llama-bpe", where, clipped(pre));
-  }
-  return {{"type", "Sequence"}, {"pretokenizers", OrderedJson::array({first, second})}};
 }
 
 OrderedJson added_token(const Vocabulary& vocabulary, size_t id) {
@@ -84,8 +70,11 @@ std::string model_text(const Vocabulary& vocabulary, const std::vector<std::stri
       R"({"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,)"
       R"("fuse_unk":false,"byte_fallback":false,"ignore_merges":)";
   text += ignore_merges ? "true,\"vocab\":{" : "false,\"vocab\":{";
+  const char* between = "";
   for (size_t id = 0; id < vocabulary_size; ++id) {
-    text += fmt::format("{}\n{}:{}", id == 0 ? "" : ",", Json(vocabulary.tokens[id]).dump(), id);
+    if (vocabulary.unused(id)) continue;
+    text += fmt::format("{}\n{}:{}", between, Json(vocabulary.tokens[id]).dump(), id);
+    between = ",";
   }
   text += "},\"merges\":[";
   for (size_t i = 0; i < merges.size(); ++i) text += fmt::format("{}\n{}", i == 0 ? "" : ",", Json(merges[i]).dump());
@@ -111,22 +100,29 @@ OrderedJson special_token(const GgufFile& file, const Vocabulary& vocabulary, co
 }
 
 void check_merges(const Vocabulary& vocabulary, const std::vector<std::string>& merges, const std::string& where) {
-  const std::set<std::string> known(vocabulary.tokens.begin(), vocabulary.tokens.end());
+  std::set<std::string> known(vocabulary.tokens.begin(), vocabulary.tokens.end());
   if (known.size() != vocabulary.tokens.size())
     fail(Fault::bad_data, "{}: tokenizer.ggml.tokens has a token twice", where);
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    if (vocabulary.unused(id)) known.erase(vocabulary.tokens[id]);
+  }
   for (const std::string& merge : merges) check_merge(merge, known, where);
 }
 
 std::string tokenizer_text(const GgufFile& file, const Vocabulary& vocabulary) {
-  const std::string where = file.path().string(), pre = file.text("tokenizer.ggml.pre", "default");
-  const OrderedJson pre_tokenizers = pre_tokenizer(pre, where);
+  const std::string where = file.path().string(), name = file.text("tokenizer.ggml.pre", "default");
+  const GgufPreTokenizer* pre = gguf_pre_tokenizer(name);
+  if (pre == nullptr) {
+    fail(Fault::bad_data, "{}: tokenizer.ggml.pre is \"{}\"; allowed are {}", where, clipped(name),
+         gguf_pre_tokenizer_names());
+  }
   const auto& merges = file.texts("tokenizer.ggml.merges");
   check_merges(vocabulary, merges, where);
 
   // Added tokens at the end stand apart from the vocabulary, as in Llama 3's own file; elsewhere they must hold their
   // place in it.
   size_t own = vocabulary.tokens.size();
-  while (own > 0 && vocabulary.added(own - 1)) --own;
+  while (own > 0 && (vocabulary.added(own - 1) || vocabulary.unused(own - 1))) --own;
   OrderedJson added = OrderedJson::array();
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     if (!vocabulary.added(id)) continue;
@@ -137,15 +133,15 @@ std::string tokenizer_text(const GgufFile& file, const Vocabulary& vocabulary) {
 
   const OrderedJson bos = special_token(file, vocabulary, "bos_token_id");
   // Where the file does not say, llama.cpp puts the BOS before Llama 3's texts and not before SmolLM's.
-  const bool add_bos = file.flag("tokenizer.ggml.add_bos_token", pre == "llama-bpe") && !bos.is_null();
+  const bool add_bos = file.flag("tokenizer.ggml.add_bos_token", pre->adds_bos) && !bos.is_null();
   const OrderedJson post = add_bos ? bos_processor(bos.get<std::string>(), file.integer("tokenizer.ggml.bos_token_id"))
                                    : OrderedJson(nullptr);
   return fmt::format(
       "{{\"version\":\"1.0\",\n\"truncation\":null,\n\"padding\":null,\n\"added_tokens\":{},\n\"normalizer\":null,"
       "\n\"pre_tokenizer\":{},\n"
       "\"post_processor\":{},\n\"decoder\":{},\n\"model\":{}}}\n",
-      added.dump(), pre_tokenizers.dump(), post.dump(), byte_level(true, true, true).dump(),
-      model_text(vocabulary, merges, pre == "llama-bpe", own));
+      added.dump(), pre->pre_tokenizer.dump(), post.dump(), byte_level(true, true, true).dump(),
+      model_text(vocabulary, merges, pre->ignore_merges, own));
 }
 
 std::string tokenizer_config_text(const GgufFile& file, const Vocabulary& vocabulary, const ModelConfig& config) {

@@ -11,8 +11,7 @@ struct TokenizerFiles {
   std::string tokenizer, tokenizer_config, generation_config;  // JSON texts
 };
 
-// bad_data naming tokenizer.ggml.model or .pre where it is not byte-level BPE as SmolLM ("smollm") or Llama 3
-// ("llama-bpe") have it.
+// bad_data naming tokenizer.ggml.model or .pre where it is not byte-level BPE of a kind in gguf_pre_tokenizer.h.
 TokenizerFiles gguf_tokenizer(const GgufFile& file, const ModelConfig& config);
 
 }  // namespace drover

@@ -3,9 +3,10 @@
 import json
 import shutil
 import struct
+import subprocess
 import unittest
 
-from case import Case, run, safetensors
+from case import DROVER, ENVIRONMENT, Case, can_mount, run, safetensors, within
 
 SHORT = ["train.max_steps=3", "data.validation=none", "optim.warmup_steps=0"]
 
@@ -124,6 +125,72 @@ class Merge(Case):
         run("export", "--model", self.model, "--from", run_ / "adapter", "--adapter", again, "--target", "llamacpp",
             check=0)  # fmt: skip
         self.assertEqual(one.read_bytes(), again.read_bytes())
+
+    def imported(self, file):
+        out = file.with_suffix("")
+        run("import", file, out, check=0)
+        return out
+
+    def test_one_file_for_llamacpp(self):
+        directory = self.home / "as-a-directory"
+        run("export", self.plain, "--merged", directory, check=0)
+        ours = safetensors(directory / "model.safetensors")
+        target = ["--target", "llamacpp"]
+        for outtype, dtype in (("bf16", "BF16"), ("f16", "F16"), ("q8_0", "BF16")):
+            file = self.home / f"one-{outtype}.gguf"
+            said = run("export", self.plain, "--merged", file, *target, "--outtype", outtype, check=0).stderr
+            self.assertIn("read back and checked; llama.cpp and what is built on it load it", said)
+            theirs = self.imported(file)
+            self.assertEqual(set(dtypes(theirs).values()), {dtype, "BF16"})  # vectors are bf16, as they were
+            self.assertEqual(ours == safetensors(theirs / "model.safetensors"), outtype == "bf16", outtype)
+            text = "it's 12 ferries <|im_end|>"
+            for special in ([], ["--special"]):
+                ids = [run("tokenize", "--model", m, "--text", text, *special, check=0).stdout
+                       for m in (directory, theirs)]  # fmt: skip
+                self.assertEqual(*ids)
+        bf16 = self.home / "one-bf16.gguf"
+        self.assertEqual(self.answer("--model", directory), self.answer("--model", bf16.with_suffix("")))
+        (self.home / "again").mkdir()
+        again = self.home / "again" / bf16.name
+        elsewhere = ["--model", self.model, "--from", self.plain / "adapter"]
+        out = run("export", *elsewhere, "--merged", again, *target, "--json", check=0).stdout
+        self.assertEqual(json.loads(out)["merged"], str(again))
+        self.assertEqual(bf16.read_bytes(), again.read_bytes())
+
+    def test_one_file_is_refused_where_it_cannot_be(self):
+        target = ["--target", "llamacpp"]
+        there = self.home / "there.gguf"
+        there.write_text("something")
+        self.assertIn(
+            "there.gguf exists already", run("export", self.plain, "--merged", there, *target, check=64).stderr
+        )
+        self.assertEqual(there.read_text(), "something")
+        new = self.home / "new.gguf"
+        for arguments, words in (
+            ([new], "is a directory; for one GGUF file add --target llamacpp"),
+            ([new, "--target", "vllm"], "--merged DIR without --target is a Hugging Face model"),
+            ([new, "--target", "peft"], "--target peft is of --adapter"),
+            ([new, *target, "--outtype", "q4_0"], "allowed are bf16, f16 and q8_0"),
+            ([self.home / "new", "--outtype", "f16"], "--outtype is of a merged model as one GGUF file"),
+        ):
+            self.assertIn(words, run("export", self.plain, "--merged", *arguments, check=64).stderr)
+        said = run("export", self.plain, "--adapter", new, *target, "--outtype", "f16", check=64).stderr
+        self.assertIn("--outtype is of a merged model", said)
+        said = run("export", self.plain, "--merged", self.plain / "recipe.yaml" / "x.gguf", *target, check=74).stderr
+        self.assertIn("recipe.yaml", said)
+        self.assertFalse(new.exists())
+
+    @unittest.skipUnless(can_mount(), "mounting a small disk needs root and a mount namespace")
+    def test_one_file_needs_its_room(self):
+        small = self.home / "small-disk"
+        small.mkdir()
+        ended = subprocess.run(
+            ["unshare", "--mount", "bash", "-c",
+             'mount -t tmpfs -o size=100k none "$0" && "$@"; echo $? $(ls -A "$0" | wc -l)', str(small),
+             str(DROVER), "export", str(self.plain), "--merged", str(small / "m.gguf"), "--target", "llamacpp"],
+            capture_output=True, text=True, env=ENVIRONMENT, timeout=within(60))  # fmt: skip
+        self.assertEqual(ended.stdout.split(), ["74", "0"], ended.stderr)
+        self.assertRegex(ended.stderr, r"needs \d+ bytes and its disk has \d+ free; nothing was written")
 
     def test_an_adapter_without_effect_is_refused(self):
         adapter = self.home / "zero"

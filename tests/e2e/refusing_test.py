@@ -156,8 +156,6 @@ class Refusing(Case):
         )
         said = run("export", self.plain, "--target", "ollama", "--adapter", "x", check=64).stderr
         self.assertIn("allowed are peft, vllm and llamacpp", said)
-        said = run("export", self.plain, "--target", "llamacpp", "--merged", "x", check=64).stderr
-        self.assertIn("a merged model as one GGUF file is not built yet", said)
         self.assertIn("there is no verb trian", run("trian", self.recipe, check=64).stderr)
         self.assertIn("one process", run("inspect", self.model, ranks=2, check=64).stderr)
         generate = ["generate", "--model", self.model]

@@ -234,6 +234,27 @@ TEST(ImportGguf, WritesTokenizers) {
   EXPECT_EQ(read("s/generation_config.json")["eos_token_id"], 2);
 }
 
+// llama.cpp's converter fills a vocabulary up to the model's rows with such.
+TEST(ImportGguf, UnusedTokensAreNoWords) {
+  ScratchDirectory dir;
+  GgufText text = tiny_llama("gpt-2");
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    const size_t at = text.keys.find(from);
+    ASSERT_NE(at, std::string::npos);
+    text.keys.replace(at, from.size(), to);
+  };
+  replaced(GgufText::text("d") + GgufText::text("<think>"), GgufText::text("d") + GgufText::text("[PAD9]"));
+  replaced(bytes_of(int32_t{1}) + bytes_of(int32_t{4}), bytes_of(int32_t{5}) + bytes_of(int32_t{5}));
+  write_text(dir / "m.gguf", text.finished());
+  import_gguf(dir / "m.gguf", dir / "out");
+  const auto tokenizer = nlohmann::json::parse(read_text(dir / "out/tokenizer.json"));
+  EXPECT_EQ(tokenizer["pre_tokenizer"]["type"], "ByteLevel");
+  EXPECT_EQ(tokenizer["model"]["vocab"].size(), 9u);
+  EXPECT_EQ(tokenizer["model"]["vocab"]["d"], 8);  // unused, and yet one
+  EXPECT_EQ(tokenizer["added_tokens"].size(), 3u);
+  EXPECT_EQ(read_model_config(dir / "out").vocab, 10);
+}
+
 TEST(ImportGguf, TargetsAreNewEmptyOrTheSameImport) {
   ScratchDirectory dir;
   write_text(dir / "m.gguf", tiny_llama("smollm").finished());
@@ -262,7 +283,7 @@ TEST(ImportGguf, RefusesWhatItCannotCarryOver) {
     change(text);
     return text;
   };
-  refused(tiny_llama("qwen2"), {"tokenizer.ggml.pre", "qwen2", "smollm and llama-bpe"});
+  refused(tiny_llama("qwen2"), {"tokenizer.ggml.pre", "qwen2", "smollm, llama-bpe and gpt-2"});
   refused(tiny_llama("smollm", "qwen2"), {"general.architecture", "qwen2"});
   refused(changed([](GgufText& t) { t.floats("blk.0.attn_q.bias", {16}, counted(16)); }),
           {"blk.0.attn_q.bias", "no place"});

@@ -68,7 +68,7 @@ LINE_LENGTH = {
     "data/pre_tokenizer.cpp": "a pattern as the format states it",
     "data/text_pattern.cpp": "Unicode classes",
     "data/tokenizer_parts.cpp": "a pattern as the format states it",
-    "model/files/gguf_tokenizer.cpp": "a pattern as the format states it",
+    "model/files/gguf_pre_tokenizer.cpp": "a pattern as the format states it",
     "tests/fuzz/make_seeds": "chat templates and patterns as they are published",
     "tests/files/config_test.cpp": "a config.json as it was published",
     "tests/files/adapter_test.cpp": "an adapter_config.json as it was published",

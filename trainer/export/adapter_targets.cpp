@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "model/files/factor.h"
+#include "model/files/gguf_tensors.h"
 #include "model/files/gguf_writer.h"
 
 namespace drover {
@@ -38,31 +39,17 @@ AdapterMatrix padded(const AdapterMatrix& m, int64_t rows, int64_t cols) {
   return out;
 }
 
-// "model.layers.7.self_attn.q_proj" → "blk.7.attn_q".
-std::string llamacpp_name(const std::string& path) {
-  constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kNames = {{{"self_attn.q_proj", "attn_q"},
-                                                                                    {"self_attn.k_proj", "attn_k"},
-                                                                                    {"self_attn.v_proj", "attn_v"},
-                                                                                    {"self_attn.o_proj", "attn_output"},
-                                                                                    {"mlp.gate_proj", "ffn_gate"},
-                                                                                    {"mlp.up_proj", "ffn_up"},
-                                                                                    {"mlp.down_proj", "ffn_down"}}};
-  constexpr std::string_view kPrefix = "model.layers.";
-  const size_t dot = path.find('.', kPrefix.size());
-  for (const auto& [ours, theirs] : kNames) {
-    if (path.starts_with(kPrefix) && path.substr(dot + 1) == ours)
-      return fmt::format("blk.{}.{}", path.substr(kPrefix.size(), dot - kPrefix.size()), theirs);
-  }
-  fail(Fault::bad_data, "{} has no name in llama.cpp's adapters; export --merged makes a whole model", path);
+std::string llamacpp_name_of(const std::string& factor) {
+  const std::string path = path_of(factor), name = gguf_linear(path);
+  if (name.empty())
+    fail(Fault::bad_data, "{} has no name in llama.cpp's adapters; export --merged makes a whole model", path);
+  return name + (factor_of(factor) == Factor::a ? ".weight.lora_a" : ".weight.lora_b");
 }
 
-// Row i of the result is the row that llama.cpp has there: (0, E/2, 1, E/2 + 1, …) of each head.
 AdapterMatrix interleaved(const AdapterMatrix& m, int64_t head_dim) {
   AdapterMatrix out = m;
   for (int64_t row = 0; row < m.rows; ++row) {
-    const int64_t head = row / head_dim, within = row % head_dim, half = head_dim / 2;
-    const int64_t from = head * head_dim + within % 2 * half + within / 2;
-    std::copy_n(m.values.begin() + from * m.cols, m.cols, out.values.begin() + row * m.cols);
+    std::copy_n(m.values.begin() + row_from_gguf(row, head_dim) * m.cols, m.cols, out.values.begin() + row * m.cols);
   }
   return out;
 }
@@ -146,27 +133,25 @@ void write_for_llamacpp(const AdapterForm& adapter, const ModelConfig& model, co
   check_blocks_only(adapter, "llama.cpp");
   const AdapterMatcher matcher(adapter.config);
   std::map<std::string, uint64_t> written;  // hashes
-  GgufWriter writer;
+  GgufWriter writer(file);
   writer.text("general.type", "adapter");
   writer.text("general.architecture", "llama");
   writer.text("adapter.type", "lora");
   writer.number("adapter.lora.alpha", static_cast<float>(alpha));
+  for (const auto& [factor, shape] : adapter.shapes)
+    writer.tensor(llamacpp_name_of(factor), GgufType::f32, {shape.first, shape.second});
   for (const auto& [factor, shape] : adapter.shapes) {
-    const std::string path = path_of(factor), name = llamacpp_name(path);
+    const std::string path = path_of(factor), name = llamacpp_name_of(factor);
     AdapterMatrix m = adapter.values(factor);
-    const bool is_a = factor_of(factor) == Factor::a;
-    if (!is_a) {
+    if (factor_of(factor) == Factor::b) {
       const AdapterTarget target = *matcher.match(path);
       multiply(m, target.scale * static_cast<double>(target.r) / alpha);
-      if (name.ends_with("attn_q") || name.ends_with("attn_k")) m = interleaved(m, model.head_dim);
+      if (path.ends_with("q_proj") || path.ends_with("k_proj")) m = interleaved(m, model.head_dim);
     }
-    const std::string its = name + (is_a ? ".weight.lora_a" : ".weight.lora_b");
-    writer.tensor(its, {m.rows, m.cols}, m.values);
-    written[its] = hash_of(m.values);
+    writer.write(name, m.values.data(), static_cast<int64_t>(m.values.size() * sizeof(float)));
+    written[name] = hash_of(m.values);
   }
-  AtomicFile out(file);
-  out.write(writer.finish());
-  out.commit();
+  writer.commit();
   check_read_back(file, written);
 }
 

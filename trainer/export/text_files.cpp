@@ -36,14 +36,20 @@ std::string generation_settings(const fs::path& base, const std::vector<int32_t>
 
 }  // namespace
 
+ModelTexts model_texts(const Recipe& recipe, const ModelConfig& base) {
+  ModelTexts texts{.tokenizer = tokenizer_directory(recipe)};
+  const std::optional<ChatTemplate> chat = chat_template(recipe);
+  if (chat) texts.chat_template = chat->text();
+  texts.stops = stop_ids(chat, Tokenizer::open(texts.tokenizer), base.eos);
+  return texts;
+}
+
 MoreFiles text_files(const Recipe& recipe, const ModelConfig& base) {
   return {kNames, [&recipe, &base](const fs::path& directory) {
-            copy_tokenizer(tokenizer_directory(recipe), directory);
-            const std::optional<ChatTemplate> chat = chat_template(recipe);
-            if (chat) write_text(directory / kTemplate, chat->text());
-            const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
-            write_text(directory / kGeneration,
-                       generation_settings(recipe.model.path, stop_ids(chat, tokenizer, base.eos)));
+            const ModelTexts texts = model_texts(recipe, base);
+            copy_tokenizer(texts.tokenizer, directory);
+            if (texts.chat_template) write_text(directory / kTemplate, *texts.chat_template);
+            write_text(directory / kGeneration, generation_settings(recipe.model.path, texts.stops));
           }};
 }
 

@@ -12,6 +12,14 @@ namespace drover {
 // with all stop ids. Errors: io; bad_data for a tokenizer or template that cannot be read.
 MoreFiles text_files(const Recipe& recipe, const ModelConfig& base);
 
+// The same, for a model that is one file.
+struct ModelTexts {
+  fs::path tokenizer;  // its directory
+  std::optional<std::string> chat_template;
+  std::vector<int32_t> stops;  // all tokens that end an answer
+};
+ModelTexts model_texts(const Recipe& recipe, const ModelConfig& base);
+
 // The recipe for an adapter's directory: where it has a tokenizer of its own and the recipe names none, that one; the
 // base's template where it has none. True where it was taken, which is said.
 bool take_tokenizer(Recipe& recipe, const fs::path& adapter);
