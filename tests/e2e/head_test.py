@@ -88,6 +88,11 @@ class Head(Case):
         self.assertAlmostEqual(self.evaluated("--model", merged), trained, delta=2e-3)
         self.assertGreater(abs(self.evaluated(*base) - trained), 0.02)
         self.assertEqual(self.answer("--model", merged), self.answer(*base, *adapter))
+        file, imported = self.home / "whole.gguf", self.home / "whole-imported"
+        run("export", self.home / "runs" / "whole", "--merged", file, "--target", "llamacpp", check=0)
+        run("import", file, imported, check=0)
+        weights = [safetensors(path / "model.safetensors") for path in (imported, merged)]
+        self.assertEqual(weights[0]["lm_head.weight"], weights[1]["lm_head.weight"])
         self.assertEqual(self.answer(*base, *adapter, ranks=2), self.answer(*base, *adapter))
 
         # Several adapters at once: each row gets its own head.
