@@ -1,9 +1,12 @@
-// tokenizer.json made up for a test, and rows of the golden files.
+// tokenizer.json made up for a test and opened, and rows of the golden files.
 #pragma once
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include "data/tokenizer.h"
+#include "tests/base/scratch_directory.h"
 
 namespace drover {
 
@@ -51,6 +54,13 @@ inline json small_tokenizer(const std::vector<std::string>& specials) {
             {"ignore_merges", false},
             {"vocab", vocab},
             {"merges", json::array({"t h", "th e", space + " the", "h e", "i n", newline + " " + newline})}}}};
+}
+
+inline Tokenizer open_with(const ScratchDirectory& dir, const json& tokenizer, const json& config = nullptr) {
+  write_text(dir / "tokenizer.json", tokenizer.dump());
+  fs::remove(dir / "tokenizer_config.json");
+  if (!config.is_null()) write_text(dir / "tokenizer_config.json", config.dump());
+  return Tokenizer::open(dir.path());
 }
 
 inline std::vector<json> golden_rows(const std::string& name) {

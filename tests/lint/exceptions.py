@@ -43,13 +43,12 @@ FUNCTION_LINES = {
     "tests/parallel/mesh_run.cpp": {"run": _PROGRAM},
     "tests/cuda/support/cudnn_support.cpp": {"check_support": _PROGRAM},
     "tests/kernels/op_call_test.cpp": {"TEST_F": "one list: every op with operands that do not fit"},
-    "tests/data/tokenizer_test.cpp": {"TEST": "one list: every way a tokenizer.json is refused"},
+    "tests/data/tokenizer_refused_test.cpp": {"TEST": "one list: every way a tokenizer.json is refused"},
 }
 
 FILE_LINES = {
     "kernels/backend.cpp": "every op's check, FLOPs and bytes, in the order of backend.h",
     "kernels/base/hdf5.cpp": "the whole of HDF5 that is used, behind one header",
-    "tests/data/tokenizer_test.cpp": "every case of the one format",
     "tests/e2e/using_test.py": "one made-up model for all verbs",
     "tests/fuzz/make_seeds": "the seeds of every format, a list",
     "tests/gpu/run": "one script that a machine with a GPU gets",
