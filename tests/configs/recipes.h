@@ -1,4 +1,4 @@
-// Writing, reading and refusing recipes in tests, and the list of all keys by visiting the schema.
+// Recipes of tests: written, read and refused; one with every key; the list of all keys by visiting the schema.
 #pragma once
 #include <fstream>
 #include <string>
@@ -9,6 +9,67 @@
 #include "tests/base/scratch_directory.h"
 
 namespace drover {
+
+// A value for every key that is not its default, with pairs that exclude each other represented by one.
+inline const std::string kEverything = R"(model:
+  path: models/m
+  tokenizer: "models/t: #2"
+device: cpu
+method: lora
+lora:
+  r: 8
+  alpha: 12.5
+  dropout: 5e-2
+  target_modules: ['q_proj', v_proj]
+  use_rslora: true
+  rank_pattern: {'layers\.0\..*q_proj': 32, v_proj: 4}
+  alpha_pattern:
+    "a\"b": 1e-4
+  init_from: adapters/a
+data:
+  train: [{path: a.jsonl, format: text, weight: 0.5, repeat: 0.25}, b.jsonl]
+  validation: {share: 0.05}
+  format: messages
+  fields: {text: "my: body", role: who}
+  special: true
+  template: llama3.1
+  template_date: 1 Jan 2025
+  train_on: last
+  max_length: 1024
+  packing: false
+  shuffle: false
+  bad_rows: skip
+train:
+  dtype: fp32
+  micro_batch_size: 2
+  global_batch_size: 64
+  max_steps: 1000
+  seed: 7
+  deterministic: true
+optim:
+  learning_rate: 1e-4
+  schedule: linear
+  warmup_steps: 10
+  betas: [0.8, 0.95]
+  eps: 1.0e-6
+  weight_decay: 0.1
+  max_grad_norm: 0.3333333333333333
+  lora_plus_ratio: 16
+  min_lr_ratio: 0.1
+parallel: {tp: 2, pp: 4, dp: 8, transport: staged}
+memory:
+  activation_checkpointing: full
+eval: {every_steps: 5, prompts: p.jsonl, stop_after: 3}
+checkpoint:
+  every_steps: 50
+  keep: 3
+  keep_best: true
+  resume: runs/x/step-5
+log: {every_steps: 10, profile: true}
+output:
+  dir: runs/x
+  adapter_dtype: bf16
+)";
 
 inline const std::string kLeast = "model: {path: m}\ndata: {train: t.jsonl}\noutput: {dir: o}\n";
 
