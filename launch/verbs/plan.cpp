@@ -44,7 +44,7 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
 
 }  // namespace
 
-Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
+Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
   const ReadRecipe read = read_run_recipe(a);
   const Recipe& recipe = read.recipe;
   const ModelConfig model = model_config_of(recipe, ShapeFrom::directory_or_name);
@@ -83,7 +83,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks) {
                            shape.size(), shape.tp(), shape.pp(), shape.dp())
             << (have_data ? "micro-batches as the data gives them\n"
                           : "micro-batches at their fullest (the data or the tokenizer is not here)\n")
-            << print_plan(plans) << "schedule of the stages:\n"
+            << print_plan(plans, all ? Lines::of_each_rank : Lines::of_equal_ranks) << "schedule of the stages:\n"
             << schedule << loads_in(adapter_config(read)) << '\n';
   return Exit::done;
 }
@@ -92,13 +92,15 @@ Verb plan_verb(CLI::App& app) {
   struct Arguments {
     RecipeArguments recipe;
     std::optional<int> ranks;
+    bool all = false;
   };
   const auto a = std::make_shared<Arguments>();
   CLI::App* options = app.add_subcommand("plan", "what every rank will hold, and the schedule; no weights, no MPI");
   add_recipe_options(options, a->recipe);
   options->add_option("--ranks", a->ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(above_zero());
+  options->add_flag("--all", a->all, "a line for every rank, also where several hold the same");
   options->footer("example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32");
-  return {.options = options, .run = [a](const Process&) { return run_plan(a->recipe, a->ranks); }};
+  return {.options = options, .run = [a](const Process&) { return run_plan(a->recipe, a->ranks, a->all); }};
 }
 
 }  // namespace drover

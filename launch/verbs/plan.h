@@ -7,7 +7,7 @@
 
 namespace drover {
 
-// Without `ranks` the mesh that the recipe states.
-Exit run_plan(const RecipeArguments& arguments, std::optional<int> ranks);
+// Without `ranks` the mesh that the recipe states; `all`: a line for every rank.
+Exit run_plan(const RecipeArguments& arguments, std::optional<int> ranks, bool all = false);
 
 }  // namespace drover

@@ -475,6 +475,13 @@ class Using(Case):
             run("plan", self.recipe, "--ranks", 4, "parallel.tp=2", "parallel.pp=2", "--json", check=0).stdout
         )
         self.assertEqual(len(plan["ranks"]), 4)
+        mesh = [self.recipe, "--ranks", 8, "parallel.tp=2", "parallel.pp=2", "parallel.dp=2"]
+        table = lambda *more: [
+            line.split()[:2] for line in run("plan", *mesh, *more, check=0).stdout.splitlines() if "." in line[:24]
+        ]
+        rows = [row for row in table() if row[0] != "rank"]
+        self.assertEqual(len(rows), 2, rows)  # of two stages; the ranks of one hold the same
+        self.assertEqual(len([row for row in table("--all") if row[0].isdigit()]), 8)
         for rank in plan["ranks"]:
             parts = ("weights_bytes", "adapter_bytes", "optimizer_bytes", "saved_bytes", "scratch_bytes")
             self.assertEqual(rank["total_bytes"], sum(rank[p] for p in parts))

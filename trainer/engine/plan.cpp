@@ -1,6 +1,7 @@
 #include "trainer/engine/plan.h"
 
 #include <algorithm>
+#include <set>
 
 #include "kernels/base/error.h"
 #include "kernels/base/units.h"
@@ -78,16 +79,71 @@ std::vector<Schedule> schedule_of_run(const EngineSettings& s, const MeshShape& 
   return validated(all_stages(schedule_shape(s, shape, s.capacity.local_micro_batches, s.train)));
 }
 
-std::string print_plan(const std::vector<RankPlan>& plans) {
-  const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", drover::mib(bytes)); };
-  std::string text = fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", "tp.pp.dp",
-                                 "layers", "weights", "adapter", "optimizer", "saved", "scratch", "total MiB");
+namespace {
+
+// "0-7", "0, 8, 16 and 5 more"
+std::string ranges_of(const std::vector<int>& ascending) {
+  constexpr size_t kShown = 3;
+  std::vector<std::pair<int, int>> ranges;
+  for (const int number : ascending) {
+    if (!ranges.empty() && ranges.back().second + 1 == number) {
+      ranges.back().second = number;
+    } else {
+      ranges.emplace_back(number, number);
+    }
+  }
+  std::vector<std::string> texts;
+  for (const auto& [first, last] : ranges) {
+    if (texts.size() == kShown) {
+      int more = 0;
+      for (size_t i = kShown; i < ranges.size(); ++i) more += ranges[i].second - ranges[i].first + 1;
+      return fmt::format("{} and {} more", fmt::join(texts, ", "), more);
+    }
+    texts.push_back(first == last ? fmt::format("{}", first) : fmt::format("{}-{}", first, last));
+  }
+  return fmt::format("{}", fmt::join(texts, ", "));
+}
+
+struct Line {
+  const RankPlan* plan;  // of the first of them
+  std::vector<int> ranks;
+  std::set<int> tp, pp, dp;
+  void add(const RankPlan& p) {
+    ranks.push_back(p.rank);
+    tp.insert(p.position.tp()), pp.insert(p.position.pp()), dp.insert(p.position.dp());
+  }
+  std::string position() const {
+    const auto range = [](const std::set<int>& of) { return ranges_of({of.begin(), of.end()}); };
+    return fmt::format("{}.{}.{}", range(tp), range(pp), range(dp));
+  }
+};
+
+}  // namespace
+
+std::string print_plan(const std::vector<RankPlan>& plans, Lines lines) {
+  std::vector<Line> table;
   for (const RankPlan& p : plans) {
-    text +=
-        fmt::format("{:>5} {:>9} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", p.rank,
-                    fmt::format("{}.{}.{}", p.position.tp(), p.position.pp(), p.position.dp()),
-                    fmt::format("{}-{}", p.layers.begin, p.layers.end - 1), mib(p.bytes.weights), mib(p.bytes.adapter),
-                    mib(p.bytes.optimizer), mib(p.bytes.saved), mib(p.bytes.scratch), mib(p.bytes.total()));
+    const auto equal = std::ranges::find_if(table, [&](const Line& line) {
+      return line.plan->bytes == p.bytes && line.plan->layers == p.layers && lines == Lines::of_equal_ranks;
+    });
+    Line& line = equal == table.end() ? table.emplace_back(Line{&p, {}, {}, {}, {}}) : *equal;
+    line.add(p);
+  }
+  size_t rank_width = 5, position_width = 9;
+  for (const Line& line : table) {
+    rank_width = std::max(rank_width, ranges_of(line.ranks).size());
+    position_width = std::max(position_width, line.position().size());
+  }
+  const auto mib = [](int64_t bytes) { return fmt::format("{:.1f}", drover::mib(bytes)); };
+  std::string text =
+      fmt::format("{:>{}} {:>{}} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", "rank", rank_width, "tp.pp.dp",
+                  position_width, "layers", "weights", "adapter", "optimizer", "saved", "scratch", "total MiB");
+  for (const Line& line : table) {
+    const RankPlan& p = *line.plan;
+    text += fmt::format(
+        "{:>{}} {:>{}} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>12}\n", ranges_of(line.ranks), rank_width,
+        line.position(), position_width, fmt::format("{}-{}", p.layers.begin, p.layers.end - 1), mib(p.bytes.weights),
+        mib(p.bytes.adapter), mib(p.bytes.optimizer), mib(p.bytes.saved), mib(p.bytes.scratch), mib(p.bytes.total()));
   }
   return text;
 }

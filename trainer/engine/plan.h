@@ -28,7 +28,8 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
 // What the stages will do in a step, validated.
 std::vector<Schedule> schedule_of_run(const EngineSettings& settings, const MeshShape& shape);
 
-// A table of every rank's bytes, for people.
-std::string print_plan(const std::vector<RankPlan>& plans);
+// A table of the ranks' bytes, for people. Ranks that hold the same share a line, unless each is to have its own.
+enum class Lines : uint8_t { of_equal_ranks, of_each_rank };
+std::string print_plan(const std::vector<RankPlan>& plans, Lines lines = Lines::of_equal_ranks);
 
 }  // namespace drover

@@ -176,7 +176,7 @@ class Run {
 std::string print(const std::vector<Schedule>& stages) {
   std::string text;
   for (const Schedule& schedule : stages) {
-    text += fmt::format("rank {}:", schedule.shape.stage);
+    text += fmt::format("stage {}:", schedule.shape.stage);
     for (const Action& a : schedule.actions) text += " " + text_of(a);
     text += "\n";
   }

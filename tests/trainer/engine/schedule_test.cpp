@@ -26,8 +26,8 @@ TEST(Schedule, OneStageIsGradientAccumulation) {
 TEST(Schedule, PrintsWhatRuns) {
   EXPECT_EQ(
       print(all_stages(shape(2, 3))),
-      "rank 0: F0 >F0 F1 >F1 <B0 B0 F2 >F2 <B1 B1 <B2 B2\n"
-      "rank 1: <F0 F0 B0 >B0 <F1 F1 B1 >B1 <F2 F2 B2 >B2\n"
+      "stage 0: F0 >F0 F1 >F1 <B0 B0 F2 >F2 <B1 B1 <B2 B2\n"
+      "stage 1: <F0 F0 B0 >B0 <F1 F1 B1 >B1 <F2 F2 B2 >B2\n"
       "F forward, B backward, <F receive x, >F send x, <B receive dx, >B send dx; the number is the micro-batch\n");
 }
 
@@ -57,7 +57,7 @@ TEST(Schedule, MessagesThatFollowOneAnotherStartTogether) {
   EXPECT_EQ(group_end(last, 3), 5u);  // >B0 <F1: micro-batch 0 streams out while 1 streams in
   EXPECT_EQ(slots(last), 1);
   EXPECT_EQ(streams(last), 2);
-  // rank 0: F0 >F0 <B0 B0: dx comes into the buffer that x left from, so not before x has left.
+  // stage 0: F0 >F0 <B0 B0: dx comes into the buffer that x left from, so not before x has left.
   const Schedule first = all_stages(shape(2, 1))[0];
   EXPECT_EQ(group_end(first, 1), 2u);
   EXPECT_EQ(streams(first), 1);
