@@ -8,6 +8,7 @@
 #include "data/native_template.h"
 #include "kernels/base/error.h"
 #include "kernels/base/json.h"
+#include "kernels/base/json_problem.h"
 
 namespace drover {
 
@@ -68,7 +69,7 @@ std::optional<ChatTemplate> find_template(const fs::path& directory, const fs::p
     j = config_in(directory);
     if (j.is_object()) text = template_text(j);
   } catch (const Json::exception& error) {
-    fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", config.string(), error.what());
+    fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", config.string(), json_problem(error));
   }
   const bool own_file = fs::exists(file);
   if (own_file) text = read_text(file, kLargestTemplate);

@@ -7,6 +7,7 @@
 #include "data/gzip.h"
 #include "data/raw_rows.h"
 #include "kernels/base/json.h"
+#include "kernels/base/json_problem.h"
 #include "kernels/base/unicode.h"
 
 namespace drover {
@@ -112,6 +113,8 @@ class FileReader {
       if (is_one_object(raw))
         reason += ". The file is one object over several lines: make it a list, [ … ], or one line";
       line += std::ranges::count(raw.text.substr(0, error.byte), '\n');
+    } catch (const Json::exception& error) {
+      reason = json_problem(error);
     } catch (const std::exception& error) {
       reason = error.what();
     }

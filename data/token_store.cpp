@@ -1,9 +1,9 @@
 #include "data/token_store.h"
 
 #include <algorithm>
-#include <fstream>
 #include <functional>
 
+#include "kernels/base/append_file.h"
 #include "kernels/base/hash.h"
 #include "kernels/base/hdf5.h"
 
@@ -19,9 +19,7 @@ constexpr size_t kSealBytes = kSealMark.size() + 64;
 
 void seal(const fs::path& path) {
   const std::string mark = std::string(kSealMark) + sha256_file(path);
-  std::ofstream out(path, std::ios::binary | std::ios::app);
-  out << mark << std::flush;
-  if (!out) fail(Fault::io, "cannot write {}; is the disk full?", path.string());
+  AppendFile(path, AppendFile::Begin::keep).write(mark);
 }
 
 bool sealed(const fs::path& path) {

@@ -1,6 +1,7 @@
 // Reads tokenizer_config.json, as far as it bears on ids.
 #include "data/tokenizer.h"
 #include "kernels/base/json.h"
+#include "kernels/base/json_problem.h"
 
 namespace drover {
 
@@ -46,7 +47,7 @@ Tokenizer::Config Tokenizer::read_config(const fs::path& file, const std::string
     c.adds_eos = flag(config, "add_eos_token");
     return c;
   } catch (const Json::exception& error) {
-    fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", file.string(), error.what());
+    fail(Fault::bad_data, "{} is not a tokenizer's configuration: {}", file.string(), json_problem(error));
   }
 }
 

@@ -4,6 +4,7 @@
 #include "data/tokenizer.h"
 #include "data/tokenizer_parts.h"
 #include "kernels/base/json.h"
+#include "kernels/base/json_problem.h"
 
 namespace drover {
 
@@ -283,7 +284,7 @@ Tokenizer::Definition Tokenizer::read_json(const fs::path& file, const std::stri
   try {
     return JsonReader(file, config).read(parse_json(text, file.string()));
   } catch (const json::exception& error) {
-    fail(Fault::bad_data, "{} is not a tokenizer of Hugging Face's form: {}", file.string(), error.what());
+    fail(Fault::bad_data, "{} is not a tokenizer of Hugging Face's form: {}", file.string(), json_problem(error));
   }
 }
 

@@ -12,7 +12,9 @@
 #include "kernels/base/log.h"
 #include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
+#include "kernels/comm/launched.h"
 #include "kernels/devices/devices.h"
+#include "launch/waiting.h"
 #include "trainer/run/stop_signal.h"
 
 namespace drover {
@@ -65,18 +67,27 @@ Process start_process(int* argc, char*** argv, OnStop on_stop) {
   } else {
     release_stop_signals();
   }
-  if (launched_by_mpi()) process.mpi = start_mpi(argc, argv);
+  if (launched_by_mpi()) {
+    const Watchdog limit = limit_of_mpi("MPI's start", launched_rank(), launched_ranks());
+    process.mpi = start_mpi(argc, argv);
+    process.world = make_world_communicator();
+  } else {
+    process.world = make_self_communicator("world");
+  }
   log::set_rank(process.mpi.rank, process.mpi.size);
   if (std::getenv("DROVER_LAUNCH") != nullptr && process.mpi.rank == 0)
     log::put(
         "\x1e"
         "drover: ranks started\n");  // for launch/rank-output
-  process.world = launched_by_mpi() ? make_world_communicator() : make_self_communicator("world");
   process.threads = take_cores(process.mpi);
   return process;
 }
 
-Mesh make_mesh(const MeshShape& shape) { return launched_by_mpi() ? make_mpi_mesh(shape) : make_self_mesh(); }
+Mesh make_mesh(const MeshShape& shape) {
+  if (!launched_by_mpi()) return make_self_mesh();
+  const Watchdog limit = limit_of_mpi("making the mesh of the ranks", log::rank(), launched_ranks());
+  return make_mpi_mesh(shape);
+}
 
 void check_same_program(const Process& process) {
   const std::string module = cuda_module_file();
@@ -84,29 +95,47 @@ void check_same_program(const Process& process) {
              sha256_file("/proc/self/exe") + (module.empty() ? "" : sha256_file(module)));
 }
 
+namespace {
+
+void leave_mpi(const Process& process) {
+  if (!launched_by_mpi()) return;
+  const Watchdog limit = limit_of_mpi("MPI's end", process.mpi.rank, process.mpi.size);
+  finish_mpi();
+}
+
+}  // namespace
+
 int guarded(const Process& process, const std::function<Exit()>& verb) {
   const bool several = process.mpi.size > 1;
   try {
     const Exit code = verb();
     if (!std::cout.flush())
       fail(Fault::io, "the result could not be written to stdout; is the disk full, or its reader gone?");
-    if (launched_by_mpi()) finish_mpi();
+    ignore_stops();
+    leave_mpi(process);
     return static_cast<int>(code);
   } catch (const fs::filesystem_error& error) {
-    log::write_any(fmt::format("drover: {}", error.what()));
+    ignore_stops();
+    log::write_any(fmt::format("drover: {}: {}", error.path1().string(), error.code().message()));
     if (several) abort_all(static_cast<int>(Exit::io));
     return static_cast<int>(Exit::io);
   } catch (const Error& error) {
+    ignore_stops();
     const Fault fault = error.fault();
     const bool agreed = fault != Fault::internal && fault != Fault::rank_hangs && fault != Fault::rank_lost;
     if (agreed || !several) {
       log::write(fmt::format("drover: {}", error.what()));
-      if (launched_by_mpi()) finish_mpi();
+      leave_mpi(process);
       return static_cast<int>(exit_of(fault));
     }
-    log::write_any(fmt::format("drover: {}", error.what()));
+    if (fault == Fault::rank_hangs) {
+      say_waiting(error.what(), process.mpi.rank, process.mpi.size);
+    } else {
+      log::write_any(fmt::format("drover: {}", error.what()));
+    }
     abort_all(static_cast<int>(exit_of(fault)));
   } catch (const std::exception& error) {
+    ignore_stops();
     log::write_any(fmt::format("drover: internal error: {}", error.what()));
     if (several) abort_all(static_cast<int>(Exit::internal));
     return static_cast<int>(Exit::internal);

@@ -12,7 +12,9 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/base/abandoned.h"
 #include "kernels/base/error.h"
+#include "kernels/base/file_errors.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define DROVER_ADDRESS_SANITIZER
@@ -35,18 +37,6 @@ fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.
   const bool missing = reason == ENOENT || reason == ENOTDIR;
   fail(missing ? Fault::missing_input : Fault::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason),
        missing ? from_here(path) : "");
-}
-
-[[noreturn]] void fail_to_write(const char* what, const fs::path& path, int reason, size_t needed_bytes = 0) {
-  std::string room;
-  if (reason == ENOSPC || reason == EDQUOT) {
-    std::error_code ignored;
-    const fs::space_info space = fs::space(parent_of(path), ignored);
-    room = fmt::format("; {} bytes are free there", ignored ? 0 : space.available);
-    if (needed_bytes > 0) room += fmt::format(" and at least {} are needed", needed_bytes);
-    room += "; free some space or choose another directory";
-  }
-  fail(Fault::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason), room);
 }
 
 class Descriptor {
@@ -81,6 +71,28 @@ int synced(int descriptor) {
 }
 
 }  // namespace
+
+void fail_to_write(const char* what, const fs::path& path, int reason, size_t needed_bytes) {
+  std::string room;
+  if (reason == ENOSPC || reason == EDQUOT) {
+    std::error_code ignored;
+    const fs::space_info space = fs::space(parent_of(path), ignored);
+    room = fmt::format("; {} bytes are free there", ignored ? 0 : space.available);
+    if (needed_bytes > 0) room += fmt::format(" and at least {} are needed", needed_bytes);
+    room += "; free some space or choose another directory";
+  }
+  fail(Fault::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason), room);
+}
+
+void write_all(int descriptor, const char* from, size_t bytes, const fs::path& path) {
+  while (bytes > 0) {
+    const ssize_t put = ::write(descriptor, from, std::min(bytes, size_t{1} << 30));
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) fail_to_write("write", path, put == 0 ? ENOSPC : errno, bytes);
+    from += put;
+    bytes -= static_cast<size_t>(put);
+  }
+}
 
 std::string from_here(const fs::path& path) {
   std::error_code ignored;
@@ -153,10 +165,14 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
     return;
   }
   if (fs::is_symlink(path_, unknown)) path_ = fs::weakly_canonical(path_, unknown);
+  remove_abandoned(path_, path_.filename().string() + ".tmp-");
   temporary_ = path_;
   temporary_ += fmt::format(".tmp-{}-{}", ::getpid(), ordinal++);
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail_to_write("create", path_, errno);
+  do {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (descriptor_ < 0) fail_to_write("create", path_, errno);
+  } while (!hold_temporary(descriptor_, temporary_));
 }
 
 AtomicFile::~AtomicFile() {
@@ -165,14 +181,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
-  const char* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const ssize_t put = ::write(descriptor_, from, std::min(bytes, size_t{1} << 30));
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) fail_to_write("write", path_, put == 0 ? ENOSPC : errno, bytes);
-    from += put;
-    bytes -= static_cast<size_t>(put);
-  }
+  write_all(descriptor_, static_cast<const char*>(data), bytes, path_);
 }
 
 void AtomicFile::commit() {

@@ -47,14 +47,17 @@ class Handle {
   Handle& operator=(const Handle&) = delete;
   operator hid_t() const { return id_; }
   bool valid() const { return id_ >= 0; }
+  // What is written may reach the file only now, and fail only now.
+  bool close() { return close_(std::exchange(id_, -1)) >= 0; }
 
  private:
   hid_t id_;
   herr_t (*close_)(hid_t);
 };
 
-// The library's own first words about the last failure.
+// The library's own first words about the last failure, or the system's where the library quotes them.
 std::string reason() {
+  constexpr std::string_view kQuotes = "error message = '";
   std::string text;
   H5Ewalk2(
       H5E_DEFAULT, H5E_WALK_UPWARD,
@@ -65,6 +68,10 @@ std::string reason() {
       },
       &text);
   H5Eclear2(H5E_DEFAULT);
+  if (const size_t quoted = text.find(kQuotes); quoted != std::string::npos) {
+    const size_t begin = quoted + kQuotes.size();
+    return text.substr(begin, text.find('\'', begin) - begin);
+  }
   return text.empty() ? "no reason given" : text;
 }
 
@@ -244,8 +251,9 @@ void write_attribute(hid_t object, std::string_view where, const std::string& na
                      const fs::path& path) {
   if (H5Aexists(object, name.c_str()) > 0) H5Adelete(object, name.c_str());
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle id(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  if (!id.valid() || H5Awrite(id, type, value) < 0) fail_in(Fault::io, "write an attribute to", path, where);
+  Handle id(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  if (!id.valid() || H5Awrite(id, type, value) < 0 || !id.close())
+    fail_in(Fault::io, "write an attribute to", path, where);
 }
 
 }  // namespace
@@ -300,8 +308,8 @@ void File::make_group(std::string_view name) {
   const Lock lock(library());
   const Handle on_the_way(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   H5Pset_create_intermediate_group(on_the_way, 1);
-  const Handle group(H5Gcreate2(handle_, std::string(name).c_str(), on_the_way, H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
-  if (!group.valid()) fail_in(Fault::io, "create a group in", path_, name);
+  Handle group(H5Gcreate2(handle_, std::string(name).c_str(), on_the_way, H5P_DEFAULT, H5P_DEFAULT), H5Gclose);
+  if (!group.valid() || !group.close()) fail_in(Fault::io, "create a group in", path_, name);
 }
 
 void File::create_dataset(std::string_view name, Type type, Shape shape) {
@@ -322,9 +330,9 @@ void File::create_dataset(std::string_view name, Type type, Shape shape) {
   }
   const Handle on_the_way(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   H5Pset_create_intermediate_group(on_the_way, 1);
-  const Handle dataset(
-      H5Dcreate2(handle_, std::string(name).c_str(), native(type), space, on_the_way, plan, H5P_DEFAULT), H5Dclose);
-  if (!dataset.valid()) fail_in(Fault::io, "create a dataset in", path_, name);
+  Handle dataset(H5Dcreate2(handle_, std::string(name).c_str(), native(type), space, on_the_way, plan, H5P_DEFAULT),
+                 H5Dclose);
+  if (!dataset.valid() || !dataset.close()) fail_in(Fault::io, "create a dataset in", path_, name);
 }
 
 Type File::type(std::string_view name) const {
@@ -344,7 +352,7 @@ void File::check_range(std::string_view name, int64_t begin, int64_t count) cons
 void File::write_rows(std::string_view name, Type type, int64_t begin, int64_t count, const void* from) {
   const Lock lock(library());
   require(writing_, "the HDF5 file is open for writing");
-  const Dataset dataset = open_dataset(handle_, name, path_, true);
+  Dataset dataset = open_dataset(handle_, name, path_, true);
   require(dataset.type == type, "a dataset is written with the type that it was created with");
   check_rows(dataset.shape, begin, count, name, path_);
   by_pieces(dataset, begin, count, [&](hid_t memory, hid_t space, int64_t offset) {
@@ -352,6 +360,7 @@ void File::write_rows(std::string_view name, Type type, int64_t begin, int64_t c
       fail_in(Fault::io, "write", path_, name);
     }
   });
+  if (!dataset.id.close()) fail_in(Fault::io, "write", path_, name);
 }
 
 void File::read_rows(std::string_view name, Type type, int64_t begin, int64_t count, void* to) const {

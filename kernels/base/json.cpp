@@ -4,6 +4,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "kernels/base/json_problem.h"
+
 namespace drover {
 
 std::string clipped(std::string_view text, size_t limit) {
@@ -83,10 +85,7 @@ class Guard : public nlohmann::json_sax<Json> {
   bool start_array(size_t) override { return count(); }
   bool end_array() override { return true; }
   bool parse_error(size_t, const std::string&, const nlohmann::json::exception& error) override {
-    const std::string_view message = error.what();
-    const size_t prefix = message.find("] ");
-    fail(Fault::bad_data, "{}: not valid JSON: {}", where_,
-         clipped(prefix == std::string_view::npos ? message : message.substr(prefix + 2), 240));
+    fail(Fault::bad_data, "{}: not valid JSON: {}", where_, json_problem(error));
   }
 
  private:

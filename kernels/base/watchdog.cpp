@@ -9,7 +9,16 @@
 namespace drover {
 
 Watchdog::Watchdog(std::string who, std::chrono::duration<double> limit)
-    : who_(std::move(who)), limit_(limit), thread_([this] { watch(); }) {}
+    : Watchdog(limit, [this, limit, who = std::move(who)] {
+        log::put(fmt::format(
+            "drover: {} hangs: nothing was done for {:.0f} s since \"{}\". The last checkpoint is untouched: "
+            "start the same command again. If a step really takes that long, raise "
+            "DROVER_COMM_TIMEOUT_S.\n",
+            who, limit.count(), doing_));
+      }) {}
+
+Watchdog::Watchdog(std::chrono::duration<double> limit, std::function<void()> late)
+    : limit_(limit), late_(std::move(late)), thread_([this] { watch(); }) {}
 
 Watchdog::~Watchdog() {
   {
@@ -31,11 +40,7 @@ void Watchdog::watch() {
   while (!ending_) {
     const auto end = last_ + std::chrono::duration_cast<std::chrono::steady_clock::duration>(limit_);
     if (std::chrono::steady_clock::now() >= end) {
-      log::put(
-          fmt::format("drover: {} hangs: nothing was done for {:.0f} s since \"{}\". The last checkpoint is untouched: "
-                      "start the same command "
-                      "again. If a step really takes that long, raise DROVER_COMM_TIMEOUT_S.\n",
-                      who_, limit_.count(), doing_));
+      late_();
       end_process(Fault::rank_hangs);
     }
     changed_.wait_until(lock, end);

@@ -4,6 +4,7 @@
 #pragma once
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -14,6 +15,8 @@ class Watchdog {
  public:
   // `who`: for the message, as "rank 3". The process ends as of Fault::rank_hangs.
   Watchdog(std::string who, std::chrono::duration<double> limit);
+  // The same, after `late`, which is called on the watchdog's thread and says what took too long.
+  Watchdog(std::chrono::duration<double> limit, std::function<void()> late);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
@@ -24,8 +27,8 @@ class Watchdog {
  private:
   void watch();
 
-  const std::string who_;
   const std::chrono::duration<double> limit_;
+  const std::function<void()> late_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();

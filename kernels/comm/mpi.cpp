@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "kernels/base/error.h"
+#include "kernels/comm/launched.h"
 #include "kernels/comm/mesh.h"
 #include "kernels/comm/mpi_communicator.h"
 
@@ -34,14 +35,6 @@ std::unique_ptr<Communicator> split(const char* name, int colour, int key) {
   return communicator;
 }
 
-// How many ranks a launcher says it has started: mpirun's of Open MPI, of MPICH (Hydra), srun. 1 where none does.
-int ranks_of_launcher() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
-    if (const char* text = std::getenv(name)) return std::atoi(text);
-  }
-  return 1;
-}
-
 std::string library_name() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING];
   int length = 0;
@@ -68,6 +61,13 @@ int launched_rank() {
   return task != nullptr ? std::atoi(task) : 0;
 }
 
+int launched_ranks() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+    if (const char* text = std::getenv(name)) return std::atoi(text);
+  }
+  return 1;
+}
+
 MpiWorld start_mpi(int* argc, char*** argv) {
   int provided = MPI_THREAD_SINGLE;
   require(!mpi_is_up(), "MPI starts once");
@@ -81,12 +81,12 @@ MpiWorld start_mpi(int* argc, char*** argv) {
   MpiWorld world;
   check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size");
-  if (world.size == 1 && ranks_of_launcher() > 1) {
+  if (world.size == 1 && launched_ranks() > 1) {
     fail(Fault::usage,
          "{} ranks were started, but each sees itself alone: the launcher belongs to another MPI than this program, "
          "which has {}; start it with that one's mpirun "
          "(DROVER_MPIRUN names it to launch/run), or by srun --mpi=pmix",
-         ranks_of_launcher(), library_name());
+         launched_ranks(), library_name());
   }
   MPI_Comm node = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node),

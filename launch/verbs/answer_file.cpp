@@ -3,7 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "kernels/base/file.h"
+#include "kernels/base/error.h"
 #include "kernels/comm/agree.h"
 
 namespace drover {
@@ -34,7 +34,7 @@ size_t answers_in(const std::string& file, const std::vector<Prompt>& prompts) {
 }  // namespace
 
 AnswerFile::AnswerFile(const std::string& out, bool resume, const std::vector<Prompt>& prompts, Communicator& world)
-    : out_(out), world_(world) {
+    : world_(world) {
   if (out.empty()) return;
   const bool first = world.rank() == 0;
   together(world, [&] {
@@ -45,14 +45,21 @@ AnswerFile::AnswerFile(const std::string& out, bool resume, const std::vector<Pr
   });
   together(world, [&] {
     if (!first) return;
-    file_.open(out, resume ? std::ios::app : std::ios::trunc);
-    if (!file_) fail(Fault::io, "cannot write {}", out);
+    file_.emplace(out, resume ? AppendFile::Begin::keep : AppendFile::Begin::anew);
   });
 }
 
 void AnswerFile::write_line(const std::string& line) {
-  if (world_.rank() != 0) return;
-  (out_.empty() ? std::cout : file_) << line << '\n' << std::flush;
+  if (world_.rank() != 0 || unwritten_) return;
+  if (!file_) {
+    std::cout << line << '\n' << std::flush;
+    return;
+  }
+  try {
+    file_->write(line + '\n');
+  } catch (const Error& error) {
+    unwritten_ = error;
+  }
 }
 
 void AnswerFile::write(const Prompt& prompt, const std::string& answer) { write_line(answered_row(prompt, answer)); }
@@ -61,9 +68,8 @@ void AnswerFile::write_error(size_t index, const std::string& message) { write_l
 
 void AnswerFile::check() {
   together(world_, [&] {
-    if (world_.rank() == 0 && !(out_.empty() ? std::cout : file_)) {
-      fail(Fault::io, "cannot write {}; is the disk full?", out_.empty() ? "to stdout" : out_);
-    }
+    if (unwritten_) throw Error(*unwritten_);
+    if (world_.rank() == 0 && !std::cout) fail(Fault::io, "cannot write to stdout; is the disk full?");
   });
 }
 

@@ -1,10 +1,11 @@
 // Takes the answers to a file of prompts, a JSON line each and in order: stdout, or a file that a later run continues
 // with.
 #pragma once
-#include <fstream>
 #include <optional>
 
 #include "data/prompts.h"
+#include "kernels/base/append_file.h"
+#include "kernels/base/error.h"
 #include "kernels/comm/communicator.h"
 
 namespace drover {
@@ -23,10 +24,10 @@ class AnswerFile {
 
  private:
   void write_line(const std::string& line);
-  std::string out_;
   Communicator& world_;
   size_t done_ = 0;
-  std::ofstream file_;
+  std::optional<AppendFile> file_;
+  std::optional<Error> unwritten_;
 };
 
 }  // namespace drover

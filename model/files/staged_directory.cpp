@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "kernels/base/abandoned.h"
 #include "kernels/base/error.h"
 
 namespace drover {
@@ -34,14 +35,25 @@ StagedDirectory::StagedDirectory(fs::path target, const std::set<std::string>& r
   }
   const fs::path parent = target_.has_parent_path() ? target_.parent_path() : fs::path(".");
   make_directories(parent);
-  staged_ = parent / fmt::format(".{}.tmp-{}", target_.filename().string(), ::getpid());
-  fs::remove_all(staged_, error);
-  make_directories(staged_);
+  const std::string prefix = fmt::format(".{}.tmp-", target_.filename().string());
+  remove_abandoned(target_, prefix);
+  staged_ = parent / fmt::format("{}{}", prefix, ::getpid());
+  do {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    fs::remove_all(staged_, error);
+    make_directories(staged_);
+    descriptor_ = ::open(staged_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor_ < 0) {
+      fail(Fault::io, "cannot open the directory {}: {}", staged_.string(),
+           std::error_code(errno, std::generic_category()).message());
+    }
+  } while (!hold_temporary(descriptor_, staged_));
 }
 
 StagedDirectory::~StagedDirectory() {
   std::error_code ignored;
   if (!staged_.empty()) fs::remove_all(staged_, ignored);
+  if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 void StagedDirectory::commit() {

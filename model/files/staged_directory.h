@@ -1,5 +1,5 @@
 // A directory that appears under its name only when it is complete: written next to it, synced, then renamed into
-// place.
+// place. What a killed process left of the same target is removed first.
 #pragma once
 #include <set>
 #include <string>
@@ -23,6 +23,7 @@ class StagedDirectory {
 
  private:
   fs::path target_, staged_;
+  int descriptor_ = -1;  // of staged_, which it holds
 };
 
 }  // namespace drover

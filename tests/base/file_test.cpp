@@ -2,11 +2,14 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/base/append_file.h"
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "tests/base/scratch_directory.h"
@@ -101,6 +104,39 @@ TEST(AtomicFile, AFileThatMayNotGrowLeavesTheOldOne) {
   std::signal(SIGXFSZ, previous);
   EXPECT_EQ(read_text(dir / "f"), "old");
   EXPECT_EQ(entries(dir.path()), 1u);
+}
+
+TEST(AtomicFile, RemovesWhatAKilledProcessLeft) {
+  ScratchDirectory dir;
+  const pid_t killed = fork();
+  if (killed == 0) {
+    AtomicFile file(dir / "a.txt");
+    file.write("half");
+    raise(SIGKILL);
+  }
+  waitpid(killed, nullptr, 0);
+  EXPECT_EQ(entries(dir.path()), 1u);
+  write_text(dir / "a.txt.tmp-notes", "not ours");
+  AtomicFile alive(dir / "a.txt");
+  write_text(dir / "a.txt", "whole");
+  EXPECT_EQ(entries(dir.path()), 3u);  // that of the living one stays
+  alive.write("later");
+  alive.commit();
+  EXPECT_EQ(read_text(dir / "a.txt"), "later");
+  EXPECT_EQ(entries(dir.path()), 2u);
+}
+
+TEST(AppendFile, GrowsByWholeTextsAndSaysWhyNot) {
+  ScratchDirectory dir;
+  write_text(dir / "a.txt", "old");
+  AppendFile(dir / "a.txt", AppendFile::Begin::keep).write(" and new");
+  EXPECT_EQ(read_text(dir / "a.txt"), "old and new");
+  AppendFile(dir / "a.txt", AppendFile::Begin::anew).write("only");
+  EXPECT_EQ(read_text(dir / "a.txt"), "only");
+  expect_error(Fault::io, {"no/a.txt", "No such file or directory"},
+               [&] { AppendFile(dir / "no" / "a.txt", AppendFile::Begin::anew); });
+  expect_error(Fault::io, {"/dev/full", "No space left on device"},
+               [] { AppendFile("/dev/full", AppendFile::Begin::keep).write("text"); });
 }
 
 // Needs a directory on a small file system: DROVER_TEST_SMALL_DIRECTORY=DIR (64 KiB or so).

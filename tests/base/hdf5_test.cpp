@@ -206,5 +206,21 @@ TEST(Hdf5, ADiskThatTakesNoMoreIsAnError) {
   std::signal(SIGXFSZ, previous);
 }
 
+// The library keeps a chunk until its dataset is closed: what fails then was not written, and the file that is closed
+// well after that would lack it.
+TEST(Hdf5, AWriteThatFailsOnceIsAnError) {
+  ScratchDirectory dir;
+  const auto previous = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit saved{};
+  getrlimit(RLIMIT_FSIZE, &saved);
+  File file = File::create(dir / "a.h5");
+  rlimit small = saved;
+  small.rlim_cur = 512;
+  setrlimit(RLIMIT_FSIZE, &small);
+  expect_error(Fault::io, {"a.h5", "'x'", "File too large; "}, [&] { file.write("x", counted<float>(1000)); });
+  setrlimit(RLIMIT_FSIZE, &saved);
+  std::signal(SIGXFSZ, previous);
+}
+
 }  // namespace
 }  // namespace drover

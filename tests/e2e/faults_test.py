@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import pathlib
 import random
 import resource
 import shutil
@@ -252,6 +253,30 @@ class Faults(Case):
         self.assertEqual(process.returncode, 83)
         self.wait_for_orphans("lost")
 
+    def test_a_killed_mpirun_ends_all_and_is_named(self):
+        process = self.start("lost-mpirun", "train.max_steps=100000", "checkpoint.every_steps=0", ranks=2)
+        output = []
+        for line in process.stdout:
+            output.append(line)
+            if line.startswith("step 3/"):
+                found = subprocess.run(
+                    ["pgrep", "-f", "^[^ ]*mpi(run|exec) .*runs/lost-mpirun"], capture_output=True, text=True
+                )
+                os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+        process.wait(timeout=within(12))
+        process.stdout.close()
+        self.assertEqual(process.returncode, 83, "".join(output))
+        self.assertIn("mpirun itself was ended by signal 9", "".join(output))
+        self.wait_for_orphans("lost-mpirun")
+
+    def test_what_a_killed_export_left_is_removed(self):
+        left = self.home / "runs" / ".left.tmp-123456"
+        left.mkdir()
+        (left / "adapter_model.safetensors").write_bytes(b"half")
+        run("export", self.plain, "--adapter", self.home / "runs" / "left", check=0)
+        self.assertFalse(left.exists())
+        self.assertTrue((self.home / "runs" / "left" / "adapter_model.safetensors").exists())
+
     def test_a_rank_that_hangs_ends_all(self):
         environment = dict(ENVIRONMENT, DROVER_COMM_TIMEOUT_S="3")
         command = [
@@ -281,11 +306,30 @@ class Faults(Case):
                 found = subprocess.run(
                     ["pgrep", "-f", f"^{DROVER}.*runs/hung"], capture_output=True, text=True
                 ).stdout.split()
-                os.kill(int(found[-1]), signal.SIGSTOP)
+                last = [p for p in found if b"_WORLD_RANK=1\0" in pathlib.Path(f"/proc/{p}/environ").read_bytes()]
+                os.kill(int(last[0]), signal.SIGSTOP)
         process.wait(timeout=within(60))
         process.stdout.close()
         self.assertEqual(process.returncode, 80, "".join(output[-5:]))
+        self.assertIn("launch/run: rank 1 hangs", "".join(output))
         self.wait_for_orphans("hung")
+
+    def test_a_rank_that_hangs_before_mpi_has_started_ends_all(self):
+        command = [
+            *[str(ROOT / "launch" / "run"), "-n", "1", str(DROVER), "train", str(self.recipe)],
+            f"output.dir={self.home}/runs/hung-early",
+            *[":", "-n", "1", "sh", "-c", "kill -STOP $$", f"{self.home}/runs/hung-early"],
+        ]
+        ended = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT | {"DROVER_COMM_TIMEOUT_S": "3"},
+            timeout=within(30),
+        )
+        self.assertEqual(ended.returncode, 80, ended.stderr)
+        self.assertIn("MPI's start has taken 3 s", ended.stderr)
+        self.assertIn("launch/run: rank 1 hangs", ended.stderr)
 
     def test_a_file_that_cannot_grow(self):
         # No file may grow over 100 kB: the first checkpoint cannot be written. The run ends with 74, and continues once
@@ -334,6 +378,7 @@ class Faults(Case):
         self.assertEqual(ended.returncode, 74, ended.stderr)
         self.assertIn("small-disk", ended.stderr)
         self.assertIn("No space left on device", ended.stderr)
+        self.assertNotIn("stop requested", ended.stderr)  # mpirun's TERM, once the first rank has left
 
 
 if __name__ == "__main__":

@@ -136,6 +136,19 @@ class Refusing(Case):
             ).stderr,
         )
 
+    def test_a_name_that_is_too_long(self):
+        result = run("plan", self.recipe, f"model.path={self.home}/{'9' * 400}", check=74)
+        self.assertIn("config.json: File name too long\n", result.stderr)
+        self.assertNotIn("filesystem error", result.stderr)
+
+    def test_a_library_s_words_are_not_passed_on(self):
+        model = self.home / "not-an-object"
+        shutil.copytree(self.model, model)
+        (model / "tokenizer_config.json").write_text('{"chat_template": ["text"]}')
+        result = run("generate", "--model", model, "--prompt", "a", check=65)
+        self.assertIn("string stands where an object or a list is expected", result.stderr)
+        self.assertNotIn("exception", result.stderr)
+
     def test_a_damaged_checkpoint_that_was_asked_for(self):
         copy = self.home / "step-8"
         shutil.copytree(self.plain / "step-8", copy)

@@ -6,6 +6,7 @@
 #include "kernels/base/hash.h"
 #include "kernels/base/hdf5.h"
 #include "kernels/base/json.h"
+#include "kernels/base/json_problem.h"
 #include "kernels/comm/agree.h"
 
 namespace drover {
@@ -198,7 +199,7 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
       }
     }
   } catch (const json::exception& error) {
-    fail(Fault::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), error.what());
+    fail(Fault::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), json_problem(error));
   }
   for (const auto& [name, f] : c.factors_) {
     if (!is_whole(f))

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "kernels/base/error.h"
@@ -26,12 +27,11 @@ MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) 
     }
   }
   write_text(file, kept);
-  out_.open(file, std::ios::app);
 }
 
 void MetricsFile::line(const std::string& text) {
-  out_ << text << '\n' << std::flush;
-  if (!out_) fail(Fault::io, "cannot write {}; is the disk full?", path_.string());
+  if (!out_) out_.emplace(path_, AppendFile::Begin::keep);
+  out_->write(text + '\n');
 }
 
 void MetricsFile::step(const StepMetrics& m) {

@@ -1,10 +1,9 @@
 // metrics.jsonl and the progress line.
 #pragma once
 #include <chrono>
-#include <fstream>
 #include <optional>
 
-#include "kernels/base/file.h"
+#include "kernels/base/append_file.h"
 
 namespace drover {
 
@@ -28,7 +27,7 @@ class MetricsFile {
   void line(const std::string& text);
   fs::path path_;
   std::optional<double> loss_at_last_step_;
-  std::ofstream out_;
+  std::optional<AppendFile> out_;  // from the first line on
 };
 
 // One updating line on a terminal, a line per step elsewhere.

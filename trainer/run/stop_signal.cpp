@@ -17,7 +17,7 @@ namespace {
 
 std::atomic<int> requested{0};
 std::mutex deciding;  // whether a stop ends the process or is noted
-bool noting = false;
+bool noting = false, leaving = false;
 
 sigset_t stop_signals() {
   sigset_t set;
@@ -42,6 +42,7 @@ void stop(int number, int rank, int (*exit_code)(StopReason)) {
   const bool interrupted = number == SIGINT || number == SIGUSR2;
   const StopReason reason = interrupted ? StopReason::interrupted : StopReason::preempted;
   const std::lock_guard lock(deciding);
+  if (leaving) return;
   const bool first = requested.load() == 0;
   if (requested.load() < static_cast<int>(reason)) requested = static_cast<int>(reason);
   // launch/run takes "drover: stop requested" as the ranks' answer to its signal.
@@ -84,6 +85,11 @@ void take_stop_signals(int rank, int (*exit_code)(StopReason)) {
 void note_stops() {
   const std::lock_guard lock(deciding);
   noting = true;
+}
+
+void ignore_stops() {
+  const std::lock_guard lock(deciding);
+  leaving = true;
 }
 
 StopReason stop_requested() { return static_cast<StopReason>(requested.load()); }

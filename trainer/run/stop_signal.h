@@ -23,6 +23,10 @@ void take_stop_signals(int rank, int (*exit_code)(StopReason));
 // From now on a stop is noted, and the training loop agrees on it between steps.
 void note_stops();
 
+// From now on a stop means nothing: the run has ended, with or without an error. mpirun sends TERM to the ranks that
+// are left when the first one leaves with a code.
+void ignore_stops();
+
 StopReason stop_requested();
 
 }  // namespace drover
