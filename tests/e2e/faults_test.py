@@ -15,6 +15,11 @@ import unittest
 from case import DROVER, ENVIRONMENT, MPIRUN, ROOT, Case, can_mount, losses, run, terminal, within
 
 
+def pids(pattern):
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
 class Faults(Case):
     def start(self, name, *overrides, ranks=0):
         command = [str(DROVER), "train", str(self.recipe), f"output.dir={self.home}/runs/{name}", *overrides]
@@ -190,7 +195,7 @@ class Faults(Case):
         """Ranks end by themselves within seconds of their mpirun."""
         pattern = f"^{DROVER}.*{self.home}/runs/{name}"
         for _ in range(120):
-            if not subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout:
+            if not pids(pattern):
                 return
             time.sleep(0.1)
         self.fail("a rank outlived its launcher by 12 seconds")
@@ -231,10 +236,8 @@ class Faults(Case):
         )
         for line in process.stdout:
             if line.startswith("step 3/"):
-                found = subprocess.run(
-                    ["pgrep", "-f", f"^{DROVER}.*runs/bare"], capture_output=True, text=True
-                ).stdout.split()
-                os.kill(int(found[-1]), signal.SIGKILL)
+                found = pids(f"^{DROVER}.*runs/bare")
+                os.kill(found[-1], signal.SIGKILL)
         process.wait(timeout=within(12))
         process.stdout.close()
         self.assertNotEqual(process.returncode, 0)
@@ -244,10 +247,8 @@ class Faults(Case):
         process = self.start("lost", "train.max_steps=100000", "checkpoint.every_steps=0", "log.every_steps=1", ranks=2)
         for line in process.stdout:
             if line.startswith("step 3/"):
-                found = subprocess.run(
-                    ["pgrep", "-f", f"^{DROVER}.*runs/lost"], capture_output=True, text=True
-                ).stdout.split()
-                os.kill(int(found[-1]), signal.SIGKILL)
+                found = pids(f"^{DROVER}.*runs/lost")
+                os.kill(found[-1], signal.SIGKILL)
         process.wait(timeout=within(30))
         process.stdout.close()
         self.assertEqual(process.returncode, 83)
@@ -259,15 +260,30 @@ class Faults(Case):
         for line in process.stdout:
             output.append(line)
             if line.startswith("step 3/"):
-                found = subprocess.run(
-                    ["pgrep", "-f", "^[^ ]*mpi(run|exec) .*runs/lost-mpirun"], capture_output=True, text=True
-                )
-                os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+                found = pids("^[^ ]*mpi(run|exec) .*runs/lost-mpirun")
+                os.kill(found[-1], signal.SIGKILL)
         process.wait(timeout=within(12))
         process.stdout.close()
         self.assertEqual(process.returncode, 83, "".join(output))
         self.assertIn("mpirun itself was ended by signal 9", "".join(output))
         self.wait_for_orphans("lost-mpirun")
+
+    def test_an_mpirun_that_does_not_end_with_a_lost_rank(self):
+        fake = self.home / "mpirun"
+        lost = "mpiexec noticed that process rank 1 with PID 0 on node here exited on signal 9 (Killed)."
+        fake.write_text(
+            f'#!/bin/sh\n[ "$1" = --version ] && echo "mpirun (Open MPI) 4.1.4" && exit\necho "{lost}" >&2\nsleep 60\n'
+        )
+        fake.chmod(0o755)
+        ended = subprocess.run(
+            [str(ROOT / "launch" / "run"), "-n", "2", str(DROVER), "--version"],
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT | {"DROVER_MPIRUN": str(fake)},
+            timeout=within(12),
+        )
+        self.assertEqual(ended.returncode, 83, ended.stderr)
+        self.assertIn("a rank died of a signal (mpirun's code 137): process rank 1", ended.stderr)
 
     def test_what_a_killed_export_left_is_removed(self):
         left = self.home / "runs" / ".left.tmp-123456"
@@ -303,11 +319,9 @@ class Faults(Case):
         for line in process.stdout:
             output.append(line)
             if line.startswith("step 3/"):
-                found = subprocess.run(
-                    ["pgrep", "-f", f"^{DROVER}.*runs/hung"], capture_output=True, text=True
-                ).stdout.split()
+                found = pids(f"^{DROVER}.*runs/hung")
                 last = [p for p in found if b"_WORLD_RANK=1\0" in pathlib.Path(f"/proc/{p}/environ").read_bytes()]
-                os.kill(int(last[0]), signal.SIGSTOP)
+                os.kill(last[0], signal.SIGSTOP)
         process.wait(timeout=within(60))
         process.stdout.close()
         self.assertEqual(process.returncode, 80, "".join(output[-5:]))
