@@ -10,7 +10,7 @@ import struct
 import tempfile
 import unittest
 
-from case import ROOT, run, safetensors
+from case import ROOT, run, safetensors, within
 
 
 class Real(unittest.TestCase):
@@ -56,6 +56,7 @@ class Real(unittest.TestCase):
         theirs, mine = math.dist(golden["logprobs.bf16"], exact), math.dist(ours["bf16"], exact)
         self.assertLess(mine, 1.2 * theirs, f"{mine / theirs} times")
 
+    @unittest.skipIf(within(1) > 1, "what a sanitizer keeps counts too")
     def test_peak_memory_is_predicted(self):
         text = " ".join(["The lorry waits at the harbour."] * 400)
         (self.home / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for _ in range(4)))
@@ -83,6 +84,7 @@ class Real(unittest.TestCase):
                     abs(predicted - resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024), 0.1 * reached, line
                 )
 
+    @unittest.skipIf(within(1) > 1, "what a sanitizer keeps counts too")
     def test_peak_memory_of_rows_of_many_lengths_is_predicted(self):
         # Each length is a new shape for oneDNN, whose kernels and scratch add up where nothing bounds them.
         rows = [{"text": " ".join(["The lorry waits."] * (5 + number))} for number in range(40)]
