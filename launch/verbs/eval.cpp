@@ -88,7 +88,7 @@ Subject subject_of(const Arguments& a) {
   if (!a.model.adapter.empty()) {
     s.adapter_directory = model_directory(a.model.adapter);
     s.adapter = AdapterFile(*s.adapter_directory).config();
-    say_effect(*s.adapter_directory);
+    say_effect(*s.adapter_directory, recipe.model.path);
     take_tokenizer(recipe, *s.adapter_directory);
   }
   return s;

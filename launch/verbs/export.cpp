@@ -185,7 +185,7 @@ Exit export_from(const Process& process, const Arguments& a) {
   const AdapterFile file(adapter);
   BaseWeights weights(base, file);
   check_fits(file, weights.config());
-  say_effect(adapter);
+  say_effect(adapter, base.path());
   AdapterForm form{file.config(), file.shapes(), [&](const std::string& name) { return file.read(name); }};
   if (keeps_base(file, base)) std::erase_if(form.shapes, [](const auto& tensor) { return !factor_of(tensor.first); });
   if (!a.adapter.empty()) {

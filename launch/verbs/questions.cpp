@@ -37,8 +37,8 @@ Questioner::Questioner(const GenerateOptions& options, const Recipe& recipe, con
       date_(recipe.data.template_date),
       recipe_(with_tokenizer_of(recipe, adapters_)),
       tokenizer_(Tokenizer::open(tokenizer_directory(recipe_))) {
-  if (adapters_.of_all) say_effect(*adapters_.of_all);
-  for (const auto& [name, directory] : adapters_.named) say_effect(directory);
+  if (adapters_.of_all) say_effect(*adapters_.of_all, recipe.model.path);
+  for (const auto& [name, directory] : adapters_.named) say_effect(directory, recipe.model.path);
   base_ = manner_of(recipe_, adapters_.of_all.value_or(recipe.model.path));
   for (const auto& [name, directory] : adapters_.named) {
     Recipe own = recipe;

@@ -184,7 +184,14 @@ TEST(GoldenSavedWeights, OtherProgramsAdaptersTakeNone) {
     expect_error(Fault::bad_data, {"llama.cpp takes no ", "export --merged"},
                  [&] { write_for_llamacpp(form, model.model().config, model.next_to("a.gguf")); });
   }
-  EXPECT_GT(effect_of(AdapterFile(adapter_of("tied-saved"))), 0);
+  const OnDisk base("tied"), tiny("tiny");
+  EXPECT_GT(effect_of(AdapterFile(adapter_of("tied-saved")), base.path()), 0);
+  const fs::path zero = changed(tiny, "tiny-head", [](Adapter& a) {
+    for (auto& [name, m] : a.matrices) {
+      if (name.ends_with("lora_B")) std::ranges::fill(m.values, 0.0f);
+    }
+  });
+  expect_error(Fault::bad_data, {"no effect"}, [&] { effect_of(AdapterFile(zero), tiny.path()); });
   EXPECT_NE(loads_in(AdapterFile(adapter_of("tied-head")).config()).find("take no lm_head"), std::string::npos);
 }
 

@@ -32,9 +32,15 @@ std::string listed_shortly(const std::vector<std::string>& names) {
                      names.size() > shown ? fmt::format(" and {} more", names.size() - shown) : "");
 }
 
+bool has_base_weights(const AdapterFile& adapter, const fs::path& base) {
+  if (adapter.weights().empty()) return true;
+  ModelDirectory directory(base);
+  return keeps_base(adapter, directory);
+}
+
 }  // namespace
 
-double effect_of(const AdapterFile& adapter) {
+double effect_of(const AdapterFile& adapter, const fs::path& base) {
   const AdapterMatcher matcher(adapter.config());
   double sum = 0;
   for (const auto& [name, shape] : adapter.shapes()) {
@@ -49,7 +55,7 @@ double effect_of(const AdapterFile& adapter) {
     const double scale = target ? target->scale : 0;
     sum += scale * scale * std::max(0.0, both);
   }
-  if (!(sum > 0) && adapter.weights().empty()) {
+  if (!(sum > 0) && has_base_weights(adapter, base)) {
     fail(Fault::bad_data,
          "{}: B·A is zero in every linear, so that this adapter has no effect; train it, or leave it out",
          adapter.directory().string());
@@ -57,9 +63,9 @@ double effect_of(const AdapterFile& adapter) {
   return std::sqrt(sum);
 }
 
-void say_effect(const fs::path& directory) {
+void say_effect(const fs::path& directory, const fs::path& base) {
   const AdapterFile adapter(directory);
-  const double effect = effect_of(adapter);
+  const double effect = effect_of(adapter, base);
   const std::vector<std::string> weights = adapter.weights();
   const size_t linears = (adapter.shapes().size() - weights.size()) / 2;
   log::info("adapter {}: {} linears, ‖ΔW‖ {:.3g}{}", directory.string(), linears, effect,
