@@ -36,6 +36,16 @@ std::vector<int> allowed_cores() {
   return cores;
 }
 
+constexpr StopPlan kSaving{.exit_code = [](StopReason stop) { return static_cast<int>(exit_of(stop)); },
+                           .at_once = "no step was done, so nothing is lost. Start the same command again to go on.",
+                           .noted = "the run is saved after this step"};
+
+constexpr StopPlan kDraining{
+    .exit_code = [](StopReason) { return static_cast<int>(Exit::done); },
+    .at_once = "nothing was served yet.",
+    .noted = "requests that were taken are answered, new ones are refused; once more ends it at once",
+    .second = [](StopReason) { return static_cast<int>(Exit::interrupted); }};
+
 int take_cores(const MpiWorld& world) {
   const std::vector<int> cores = allowed_cores();
   const int n = static_cast<int>(cores.size()), ranks = world.local_size;
@@ -62,10 +72,10 @@ void prepare_process() {
 
 Process start_process(int* argc, char*** argv, OnStop on_stop) {
   Process process;
-  if (on_stop == OnStop::save) {
-    take_stop_signals(launched_rank(), [](StopReason stop) { return static_cast<int>(exit_of(stop)); });
-  } else {
-    release_stop_signals();
+  switch (on_stop) {
+    case OnStop::save: take_stop_signals(launched_rank(), kSaving); break;
+    case OnStop::drain: take_stop_signals(launched_rank(), kDraining); break;
+    case OnStop::end: release_stop_signals(); break;
   }
   if (launched_by_mpi()) {
     const Watchdog limit = limit_of_mpi("MPI's start", launched_rank(), launched_ranks());

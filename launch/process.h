@@ -16,10 +16,11 @@ struct Process {
 // The mesh of this job's ranks. Collective; the ranks have agreed on the shape.
 Mesh make_mesh(const MeshShape& shape);
 
-enum class OnStop {
-  save,
-  end
-};  // what a stop signal does: the run is saved (`train`), or the process ends as any other
+enum class OnStop : uint8_t {  // what a stop signal does
+  save,                        // the run is saved (`train`)
+  drain,                       // what was begun is finished (`serve`), and a second one ends the process
+  end,                         // the process ends as any other
+};
 
 // The first thing that the program does, before any library is initialised and any thread is started: stop signals
 // wait, closed descriptors are opened.

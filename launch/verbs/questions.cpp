@@ -39,27 +39,11 @@ Questioner::Questioner(const GenerateOptions& options, const Recipe& recipe, con
       tokenizer_(Tokenizer::open(tokenizer_directory(recipe_))) {
   if (adapters_.of_all) say_effect(*adapters_.of_all, recipe.model.path);
   for (const auto& [name, directory] : adapters_.named) say_effect(directory, recipe.model.path);
-  base_ = manner_of(recipe_, adapters_.of_all.value_or(recipe.model.path));
+  const bool dialogs = !raw_ && !special_;
+  base_ = manner_of({recipe_, config_, tokenizer_, dialogs}, adapters_.of_all.value_or(recipe.model.path));
   for (const auto& [name, directory] : adapters_.named) {
-    Recipe own = recipe;
-    if (take_tokenizer(own, directory) &&
-        Tokenizer::open(tokenizer_directory(own)).fingerprint() != tokenizer_.fingerprint()) {
-      fail(Fault::bad_data,
-           "--adapter {}: {} has another tokenizer than the others; ask it alone (--adapter DIR), or name one for all "
-           "(model.tokenizer=DIR)",
-           name, directory.string());
-    }
-    named_.push_back(manner_of(own, directory));
+    named_.push_back(manner_of_adapter({recipe, config_, tokenizer_, dialogs}, name, directory));
   }
-}
-
-Questioner::Manner Questioner::manner_of(const Recipe& recipe, const fs::path& directory) const {
-  Manner manner;
-  if (!raw_ && !special_) manner.chat = chat_template(recipe);
-  ModelConfig config = config_;
-  add_stop_ids(directory, config);
-  manner.stop_ids = stop_ids(manner.chat, tokenizer_, config.eos);
-  return manner;
 }
 
 std::vector<int32_t> Questioner::ids_of(const Prompt& prompt, const Manner& manner) const {

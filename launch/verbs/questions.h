@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "launch/verbs/generate_options.h"
 #include "model/config.h"
+#include "trainer/generation/manner.h"
 
 namespace drover {
 
@@ -33,12 +34,6 @@ class Questioner {
   void warn() const;  // of what the prompts asked so far would surprise with
 
  private:
-  // How one adapter, or the base, is spoken to.
-  struct Manner {
-    std::optional<ChatTemplate> chat;
-    std::vector<int32_t> stop_ids;
-  };
-  Manner manner_of(const Recipe& recipe, const fs::path& directory) const;
   std::vector<int32_t> ids_of(const Prompt& prompt, const Manner& manner) const;
 
   Adapters adapters_;

@@ -12,7 +12,8 @@ using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
-Batcher::Batcher(Decoder& decoder, const BatcherSettings& settings) : decoder_(decoder), settings_(settings) {
+Batcher::Batcher(Decoder& decoder, const BatcherSettings& settings)
+    : decoder_(decoder), settings_(settings), prefixes_(decoder.pool()) {
   require(settings.sequences > 0 && settings.pass_rows >= settings.sequences + BatcherSettings::kChunk,
           "a pass holds a token of every sequence and a chunk of a prompt");
 }
@@ -39,11 +40,16 @@ std::string Batcher::why_not(const Request& request) const {
     return fmt::format("the log-probabilities of {} tokens are asked for; {} may be", *asked.logprobs,
                        std::max<int64_t>(logprobs, 0));
   }
+  const int64_t of_prompt = std::min(vocab, settings_.prompt_logprobs.value_or(-1));
+  if (request.prompt_logprobs.value_or(-1) > of_prompt) {
+    return fmt::format("the log-probabilities of {} tokens are asked for at each place of the prompt; {} may be",
+                       *request.prompt_logprobs, std::max<int64_t>(of_prompt, 0));
+  }
   return {};
 }
 
 uint64_t Batcher::submit(Request request) {
-  require(request.max_tokens > 0, "an answer may have a token");
+  require(request.max_tokens > 0 || request.prompt_logprobs, "a request asks for something");
   const uint64_t number = submitted_++;
   const std::string why = why_not(request);
   if (!why.empty()) {
@@ -61,7 +67,7 @@ void Batcher::cancel(uint64_t request) {
   std::erase_if(refused_, [&](const Event& event) { return event.request == request; });
   std::erase_if(waiting_, is_it);
   for (const auto& job : running_) {
-    if (is_it(job)) decoder_.pool().release(job->cache);
+    if (is_it(job)) prefixes_.release(job->cache);
   }
   std::erase_if(running_, is_it);
 }
@@ -71,7 +77,7 @@ void Batcher::cancel(uint64_t request) {
 void Batcher::preempt_youngest() {
   std::unique_ptr<Job> job = std::move(running_.back());
   running_.pop_back();
-  decoder_.pool().release(job->cache);
+  prefixes_.release(job->cache);
   waiting_.push_front(std::move(job));
   ++preemptions_;
 }
@@ -80,7 +86,8 @@ void Batcher::add(Pass& pass, Job& job, int64_t tokens) {
   const auto ids = std::span(job.ids).subspan(static_cast<size_t>(job.cache.tokens), static_cast<size_t>(tokens));
   (job.decodes() ? pass.answer_rows : pass.prompt_rows) += tokens;
   Decoder::Input input{.sequence = &job.cache, .ids = ids, .slot = job.request.slot};
-  if (tokens == job.pending()) {
+  if (job.request.prompt_logprobs) score(job, input);
+  if (tokens == job.pending() && !job.only_scored()) {
     input.sampling = &job.request.sampling;
     input.draw = {job.request.number, static_cast<uint64_t>(job.answered())};
     input.prompt = job.request.ids;
@@ -88,13 +95,27 @@ void Batcher::add(Pass& pass, Job& job, int64_t tokens) {
     pass.choosing.push_back(&job);
   }
   pass.inputs.push_back(input);
+  pass.jobs.push_back(&job);
+}
+
+// The tokens behind those of the input, as far as they belong to the prompt and were not scored before the job was put
+// off.
+void Batcher::score(Job& job, Decoder::Input& input) {
+  const int64_t begin = std::max(job.cache.tokens, job.scored), taken = static_cast<int64_t>(input.ids.size());
+  const int64_t end = std::min(job.cache.tokens + taken, static_cast<int64_t>(job.request.ids.size()) - 1);
+  if (begin >= end) return;
+  input.scored = {
+      .first_row = begin - job.cache.tokens,
+      .tokens = std::span(job.request.ids).subspan(static_cast<size_t>(begin) + 1, static_cast<size_t>(end - begin)),
+      .top = *job.request.prompt_logprobs,
+      .scores = &job.scores};
 }
 
 void Batcher::add_decodes(Pass& pass) {
   for (size_t i = 0; i < running_.size(); ++i) {
     if (!running_[i]->decodes()) continue;
     const int64_t tokens = static_cast<int64_t>(running_[i]->ids.size());
-    while (i < running_.size() && !decoder_.pool().reserve(running_[i]->cache, tokens)) preempt_youngest();
+    while (i < running_.size() && !prefixes_.reserve(running_[i]->cache, tokens)) preempt_youngest();
     if (i < running_.size()) add(pass, *running_[i], 1);
   }
 }
@@ -111,15 +132,57 @@ bool Batcher::add_chunks(Pass& pass, Job& job) {
   return taken == end;
 }
 
+// Whether a prompt that is being computed begins like this one, by more than half of it and by more than is there now:
+// a moment later that part can be shared.
+bool Batcher::shares_with_a_running_prompt(const Job& job) const {
+  const auto half = static_cast<std::ptrdiff_t>(job.ids.size() / 2);
+  return std::ranges::any_of(running_, [&](const auto& other) {
+    if (other->pending() <= 1 || other->request.weights != job.request.weights) return false;
+    const auto common = std::ranges::mismatch(job.ids, other->ids).in1 - job.ids.begin();
+    return common >= KvPool::kBlockTokens && common > half;
+  });
+}
+
 // The next in line, when there is room for all its tokens and the one behind them.
 void Batcher::admit() {
   Job& next = *waiting_.front();
   const int64_t tokens = static_cast<int64_t>(next.ids.size());
-  if (static_cast<int64_t>(running_.size()) == settings_.sequences) return;
-  if (KvPool::blocks_for(std::min(tokens + 1, longest())) > decoder_.pool().free_blocks()) return;
-  require(decoder_.pool().reserve(next.cache, tokens), "the free blocks were counted");
+  if (static_cast<int64_t>(running_.size()) == settings_.sequences || shares_with_a_running_prompt(next)) return;
+  if (!next.request.prompt_logprobs) prefixes_.adopt(next.cache, next.request.weights, next.ids);
+  const int64_t held = static_cast<int64_t>(next.cache.blocks.size());
+  if (KvPool::blocks_for(std::min(tokens + 1, longest())) - held > prefixes_.free_blocks()) {
+    prefixes_.release(next.cache);
+    return;
+  }
+  require(prefixes_.reserve(next.cache, tokens), "the free blocks were counted");
+  prefix_queries_ += tokens;
+  prefix_hits_ += next.cache.tokens;
   running_.push_back(std::move(waiting_.front()));
   waiting_.pop_front();
+}
+
+Batcher::Load Batcher::load() const {
+  return {.running = static_cast<int64_t>(running_.size()),
+          .waiting = static_cast<int64_t>(waiting_.size()),
+          .prefix_queries = prefix_queries_,
+          .prefix_hits = prefix_hits_};
+}
+
+// What is known of prompts after a pass: their scores; the end of those that nothing follows.
+void Batcher::finish_prompts(const Pass& pass) {
+  std::vector<uint64_t> ended;
+  for (Job* job : pass.jobs) {
+    prefixes_.publish(job->cache, job->request.weights, job->ids);
+    if (!job->scores.empty()) {
+      job->scored = std::min(job->cache.tokens, static_cast<int64_t>(job->request.ids.size()) - 1);
+      events_.emplace_back(job->number, Scored{std::exchange(job->scores, {})});
+    }
+    if (job->only_scored() && job->pending() == 0) {
+      events_.push_back({job->number, Finish::length});
+      ended.push_back(job->number);
+    }
+  }
+  for (const uint64_t number : ended) cancel(number);
 }
 
 bool Batcher::take(Job& job, const Chosen& chosen) {
@@ -166,6 +229,7 @@ std::span<const Event> Batcher::step() {
   speed_.prompt_seconds += seconds * (1 - share);
   speed_.answer_seconds += seconds * share;
 
+  finish_prompts(pass);
   for (size_t i = 0; i < chosen.size(); ++i) {
     if (!take(*pass.choosing[i], chosen[i])) cancel(pass.choosing[i]->number);
   }
@@ -174,7 +238,7 @@ std::span<const Event> Batcher::step() {
 
 void Batcher::rehearse(Decoder& decoder, const BatcherSettings& settings) {
   const int64_t rows = std::min(settings.pass_rows, decoder.pool().tokens());
-  decoder.rehearse(rows, settings.sequences, settings.dearest);
+  decoder.rehearse(rows, settings.sequences, settings.dearest, settings.prompt_logprobs);
 }
 
 }  // namespace drover

@@ -4,7 +4,8 @@
 //
 // A request's answer is the same alone and in any company: its draws are named by the request, chunk borders count from
 // its first token, and where it waited or was put off (its blocks given to an older one) it is computed again in the
-// same order. On the CPU that holds bit for bit.
+// same order. What it has in common with others' beginnings is computed once (PrefixCache). On the CPU that holds bit
+// for bit.
 //
 // All ranks that share the model run a copy each and make the same calls; the copies decide alike, since they see the
 // same chosen tokens and count the same blocks.
@@ -17,6 +18,7 @@
 
 #include "kernels/base/error.h"
 #include "model/generation/decoder.h"
+#include "model/generation/prefix_cache.h"
 
 namespace drover {
 
@@ -24,18 +26,27 @@ struct Request {
   std::vector<int32_t> ids;  // the prompt, at least one
   Sampling sampling;
   std::vector<int32_t> stop_ids;  // tokens that end the answer; they are not part of it
-  int64_t max_tokens = 256;       // of the answer, at least one
+  int64_t max_tokens = 256;       // of the answer; 0: only the prompt is looked at
   uint64_t number = 0;            // names its random draws
   int slot = kOwnSlot;            // of its adapter (AdapterPool), which stays attached until the answer is complete
+  std::string weights = {};       // names base and adapter by their content: what may share keys and values with it
+  // Asks for the log-probability of every token of the prompt but the first, with so many of the likeliest in its
+  // place.
+  std::optional<int64_t> prompt_logprobs = {};
 };
 
 enum class Finish : uint8_t { stop, length };  // a stop id was chosen; max_tokens, or all positions, were reached
 
-// What happened to a request: a token of its answer, or its end.
+// The next tokens of the prompt, from its second on, as the model takes them (Request::prompt_logprobs).
+struct Scored {
+  std::vector<Chosen> tokens;
+};
+
+// What happened to a request: tokens of its prompt or of its answer, or its end.
 struct Event {
   uint64_t request;
   // An error is of this request alone: bad_data for what cannot be answered, non_finite where its logits are.
-  std::variant<Chosen, Finish, Error> what;
+  std::variant<Chosen, Scored, Finish, Error> what;
 };
 
 struct BatcherSettings {
@@ -44,7 +55,8 @@ struct BatcherSettings {
   // What requests may ask for at most: penalties where these are, and as many log-probabilities and biases. Scratch is
   // planned for them.
   Sampling dearest = {};
-  static constexpr int64_t kChunk = 64;  // of a prompt, counted from its first token; a pass takes whole ones
+  std::optional<int64_t> prompt_logprobs = {};  // nothing: they are not offered
+  static constexpr int64_t kChunk = 64;         // of a prompt, counted from its first token; a pass takes whole ones
 };
 
 class Batcher {
@@ -70,6 +82,12 @@ class Batcher {
   };
   const Speed& speed() const { return speed_; }
   int64_t preemptions() const { return preemptions_; }
+  struct Load {
+    int64_t running = 0, waiting = 0;
+    int64_t prefix_queries = 0, prefix_hits = 0;  // tokens of prompts that were looked for and found, of all so far
+  };
+  Load load() const;
+  const PrefixCache& prefixes() const { return prefixes_; }
 
   // What the largest pass takes from the decoder's scratch, for plans.
   static void rehearse(Decoder& decoder, const BatcherSettings& settings);
@@ -79,13 +97,17 @@ class Batcher {
     uint64_t number;
     Request request;
     std::vector<int32_t> ids;  // the prompt and its answer so far; all but the last ones are in the cache
-    CachedSequence cache;
+    PrefixCache::Sequence cache;
+    int64_t scored = 0;               // tokens of the prompt whose log-probabilities are known
+    std::vector<Chosen> scores = {};  // of this pass
     int64_t answered() const { return static_cast<int64_t>(ids.size() - request.ids.size()); }
     int64_t pending() const { return static_cast<int64_t>(ids.size()) - cache.tokens; }
     bool decodes() const { return pending() == 1 && answered() > 0; }
+    bool only_scored() const { return request.max_tokens == 0; }
   };
   struct Pass {
     std::vector<Decoder::Input> inputs;
+    std::vector<Job*> jobs;  // of the inputs, until they are sorted
     std::vector<Job*> choosing;
     int64_t prompt_rows = 0, answer_rows = 0;
     int64_t rows() const { return prompt_rows + answer_rows; }
@@ -96,12 +118,17 @@ class Batcher {
   void add_decodes(Pass& pass);
   bool add_chunks(Pass& pass, Job& job);  // false: the pass has no room for all of it
   void admit();
+  bool shares_with_a_running_prompt(const Job& job) const;
   void preempt_youngest();
   void add(Pass& pass, Job& job, int64_t tokens);
+  void score(Job& job, Decoder::Input& input);
+  void finish_prompts(const Pass& pass);
   bool take(Job& job, const Chosen& chosen);  // false: the job has ended
 
   Decoder& decoder_;
   BatcherSettings settings_;
+  PrefixCache prefixes_;
+  int64_t prefix_queries_ = 0, prefix_hits_ = 0;
   uint64_t submitted_ = 0;
   std::deque<std::unique_ptr<Job>> waiting_;   // in order of arrival, all of them behind those that run
   std::vector<std::unique_ptr<Job>> running_;  // in order of arrival

@@ -1,6 +1,7 @@
 #include "model/generation/decoder.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace drover {
 
@@ -125,8 +126,8 @@ void Decoder::choose(Frame& frame, Tensor logits, std::span<const Input* const> 
   backend_.log_probabilities(raw, choices.tokens, choices.logprobs, choices.top_tokens, choices.top_logprobs);
 }
 
-std::vector<Chosen> Decoder::read(std::span<const Input* const> choosing, const Choices& c) {
-  const size_t n = choosing.size(), k = static_cast<size_t>(c.top_tokens.cols);
+std::vector<Chosen> Decoder::read(std::span<const std::optional<int64_t>> tops, const Choices& c) {
+  const size_t n = tops.size(), k = static_cast<size_t>(c.top_tokens.cols);
   std::vector<int32_t> tokens(n), top_tokens(n * k);
   std::vector<float> logprobs(n), top_logprobs(n * k);
   backend_.download(c.tokens, tokens.data());
@@ -138,21 +139,66 @@ std::vector<Chosen> Decoder::read(std::span<const Input* const> choosing, const 
   std::vector<Chosen> chosen;
   for (size_t i = 0; i < n; ++i) {
     Chosen& one = chosen.emplace_back(Chosen{.id = tokens[i]});
-    if (!choosing[i]->sampling->logprobs) continue;
+    if (!tops[i]) continue;
     one.logprob = logprobs[i];
-    for (size_t j = i * k; j < i * k + static_cast<size_t>(*choosing[i]->sampling->logprobs); ++j) {
+    for (size_t j = i * k; j < i * k + static_cast<size_t>(*tops[i]); ++j) {
       one.top.push_back({top_tokens[j], top_logprobs[j]});
     }
   }
   return chosen;
 }
 
+Decoder::Choices Decoder::make_choices(Frame& frame, int64_t rows, std::optional<int64_t> top) {
+  Choices choices{.tokens = frame.tensor(rows, 1, DType::i32)};
+  if (top) {
+    choices.logprobs = frame.tensor(rows, 1, DType::f32);
+    choices.top_tokens = frame.tensor(rows, *top, DType::i32);
+    choices.top_logprobs = frame.tensor(rows, *top, DType::f32);
+  }
+  return choices;
+}
+
+void Decoder::share(const Choices& choices) {
+  for (const Tensor t : {choices.tokens, choices.logprobs, choices.top_tokens, choices.top_logprobs}) {
+    if (t.size() > 0) pp_.broadcast(t, pp_.size() - 1);
+  }
+}
+
+void Decoder::score(Tensor x, std::span<const Input> inputs) {
+  int32_t first = 0;
+  for (const Input& input : inputs) {
+    const Input::Scoring& asked = input.scored;
+    for (size_t begin = 0; begin < asked.tokens.size(); begin += kScoredRows) {
+      Frame frame(scratch_);
+      const auto labels = asked.tokens.subspan(begin, std::min<size_t>(kScoredRows, asked.tokens.size() - begin));
+      const int64_t n = static_cast<int64_t>(labels.size());
+      const Choices scores = make_choices(frame, n, asked.top);
+      backend_.upload(labels.data(), scores.tokens);
+      if (stage_.head()) {
+        std::vector<int32_t> rows(labels.size());
+        std::iota(rows.begin(), rows.end(),
+                  first + static_cast<int32_t>(asked.first_row + static_cast<int64_t>(begin)));
+        const AdapterRows adapter{n, input.slot};
+        const Tensor at = logits(frame, x, rows, {&adapter, 1});
+        backend_.log_probabilities(at, scores.tokens, scores.logprobs, scores.top_tokens, scores.top_logprobs);
+      }
+      share(scores);
+      const std::vector<std::optional<int64_t>> tops(labels.size(), asked.top);
+      const std::vector<Chosen> read_back = read(tops, scores);
+      asked.scores->insert(asked.scores->end(), read_back.begin(), read_back.end());
+    }
+    first += static_cast<int32_t>(input.ids.size());
+  }
+}
+
 std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
   Frame frame(scratch_);
   const Tensor x = pass(frame, inputs);
+  score(x, inputs);
   std::vector<const Input*> choosing;
   std::vector<int32_t> last_rows;
   std::vector<AdapterRows> adapters;
+  std::vector<std::optional<int64_t>> tops;
   std::optional<int64_t> top;
   int32_t row = -1;
   for (const Input& input : inputs) {
@@ -161,21 +207,14 @@ std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
     choosing.push_back(&input);
     last_rows.push_back(row);
     adapters.push_back({1, input.slot});
-    if (input.sampling->logprobs) top = std::max(top.value_or(0), *input.sampling->logprobs);
+    tops.push_back(input.sampling->logprobs);
+    top = std::max(top, tops.back());
   }
   if (choosing.empty()) return {};
-  const int64_t n = static_cast<int64_t>(choosing.size());
-  Choices choices{.tokens = frame.tensor(n, 1, DType::i32)};
-  if (top) {
-    choices.logprobs = frame.tensor(n, 1, DType::f32);
-    choices.top_tokens = frame.tensor(n, *top, DType::i32);
-    choices.top_logprobs = frame.tensor(n, *top, DType::f32);
-  }
+  const Choices choices = make_choices(frame, static_cast<int64_t>(choosing.size()), top);
   if (stage_.head()) choose(frame, logits(frame, x, last_rows, adapters), choosing, choices);
-  for (const Tensor t : {choices.tokens, choices.logprobs, choices.top_tokens, choices.top_logprobs}) {
-    if (t.size() > 0) pp_.broadcast(t, pp_.size() - 1);
-  }
-  return read(choosing, choices);
+  share(choices);
+  return read(tops, choices);
 }
 
 std::vector<std::vector<float>> Decoder::append_for_logits(std::span<const Input> inputs) {
@@ -197,7 +236,7 @@ std::vector<std::vector<float>> Decoder::append_for_logits(std::span<const Input
   return rows;
 }
 
-void Decoder::rehearse(int64_t rows, int64_t chosen, const Sampling& sampling) {
+void Decoder::rehearse(int64_t rows, int64_t chosen, const Sampling& sampling, std::optional<int64_t> scored) {
   const std::vector<int32_t> ids(static_cast<size_t>(rows - chosen + 1));
   // Together the sequences hold no more tokens than the pool.
   std::vector<int32_t> history;  // apart from the tokens with a bias, which are seldom the last ones
@@ -211,6 +250,8 @@ void Decoder::rehearse(int64_t rows, int64_t chosen, const Sampling& sampling) {
     s.blocks.resize(static_cast<size_t>(KvPool::blocks_for(static_cast<int64_t>(taken.size()))));
     inputs.push_back({.sequence = &s, .ids = taken, .sampling = &sampling, .prompt = history, .answer = history});
   }
+  std::vector<Chosen> scores;
+  if (scored) inputs.front().scored = {.tokens = ids, .top = *scored, .scores = &scores};
   append(inputs);
 }
 

@@ -24,16 +24,25 @@ class Decoder {
     Draw draw = {};
     int slot = kOwnSlot;                           // of its adapter (AdapterPool); kBaseModel: none
     std::span<const int32_t> prompt, answer = {};  // all tokens so far, for penalties
+    // Of which tokens the log-probability is asked, as those that follow row `first_row`, the next one, …
+    struct Scoring {
+      int64_t first_row = 0;  // of this input's
+      std::span<const int32_t> tokens = {};
+      int64_t top = 0;                        // so many of the likeliest come with each
+      std::vector<Chosen>* scores = nullptr;  // gets them, at its end
+    };
+    Scoring scored = {};
   };
-  // Appends the tokens to their sequences. The token that follows each input that has a `sampling`, in the inputs'
-  // order.
+  // Appends the tokens to their sequences, and scores those that are asked for. The token that follows each input that
+  // has a `sampling`, in the inputs' order.
   std::vector<Chosen> append(std::span<const Input> inputs);
 
   // Appends too, and gives the logits (vocab) of each input's last token. For a model that lies on one stage.
   std::vector<std::vector<float>> append_for_logits(std::span<const Input> inputs);
 
   // Takes from the scratch what a pass of `rows` tokens takes, of which `chosen` choose so, for plans.
-  void rehearse(int64_t rows, int64_t chosen, const Sampling& sampling);
+  // `scored`: so many of the likeliest tokens may be asked for at each row.
+  void rehearse(int64_t rows, int64_t chosen, const Sampling& sampling, std::optional<int64_t> scored = {});
 
   KvPool& pool() { return pool_; }
   const Stage& stage() const { return stage_; }
@@ -48,9 +57,13 @@ class Decoder {
     Tensor logprobs;                  // (N) f32; empty where nobody asks for them, as the next two
     Tensor top_tokens, top_logprobs;  // (N,k) i32, f32
   };
+  Choices make_choices(Frame& frame, int64_t rows, std::optional<int64_t> top);
+  void share(const Choices& choices);  // the last stage's, with all others
   void choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, const Choices& choices);
   void penalize(Frame& frame, Tensor logits, std::span<const Input* const> choosing);
-  std::vector<Chosen> read(std::span<const Input* const> choosing, const Choices& choices);
+  std::vector<Chosen> read(std::span<const std::optional<int64_t>> tops, const Choices& choices);
+  static constexpr int64_t kScoredRows = 64;  // whose logits are there at once
+  void score(Tensor x, std::span<const Input> inputs);
   template <typename T>
   Tensor upload(Frame& frame, const std::vector<T>& host);
   Context context(Tensor ids, Tensor positions, Tensor cache_rows, std::span<const Segment> segments,

@@ -24,8 +24,12 @@ bool KvPool::reserve(CachedSequence& sequence, int64_t tokens) {
 }
 
 void KvPool::release(CachedSequence& sequence) {
-  free_.insert(free_.end(), sequence.blocks.rbegin(), sequence.blocks.rend());
+  for (size_t i = sequence.blocks.size(); i-- > 0;) give_back(sequence.blocks[i]);
   sequence = {};
+}
+
+void KvPool::give_back(int32_t block) {
+  free_.push_back(block);
   require(free_blocks() <= blocks_, "a block is given back once");
 }
 

@@ -26,6 +26,7 @@ class KvPool {
   // Which blocks it gets depends on the calls before only.
   bool reserve(CachedSequence& sequence, int64_t tokens);
   void release(CachedSequence& sequence);  // gives all its blocks back; it is empty then
+  void give_back(int32_t block);           // one that its sequence has no longer
 
   int64_t blocks() const { return blocks_; }
   int64_t free_blocks() const { return static_cast<int64_t>(free_.size()); }

@@ -159,7 +159,7 @@ TEST_F(RunAhead, ABadStepIsNamedAndLeavesTheParametersAlone) {
 }
 
 TEST_F(RunAhead, ASignalIsFollowedByTheStepsInFlight) {
-  take_stop_signals(0, [](StopReason) { return 1; });
+  take_stop_signals(0, {.exit_code = [](StopReason) { return 1; }, .at_once = "", .noted = ""});
   Diary diary{.stop = 3};
   EXPECT_EQ(run_behind("stopped", diary), StopReason::preempted);
   EXPECT_EQ(diary.updates, 3);

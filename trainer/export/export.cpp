@@ -69,16 +69,17 @@ void check_fits(const AdapterFile& file, const ModelConfig& model) {
   check_adapter(file.config(), factors, linears, file.directory().string());
 }
 
+void copy_slice(const AdapterMatrix& whole, const FactorSlice& slice, float* values) {
+  for (int64_t r = 0; r < slice.row_count; ++r) {
+    const float* from = whole.values.data() + (slice.row_begin + r) * whole.cols + slice.col_begin;
+    values = std::copy(from, from + slice.col_count, values);
+  }
+}
+
 void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter) {
   const AdapterFile file(directory);
   check_fits(file, model);
-  adapter.load([&](const FactorSlice& f, float* values) {
-    const AdapterMatrix m = file.read(f.name);
-    for (int64_t r = 0; r < f.row_count; ++r) {
-      const float* from = m.values.data() + (f.row_begin + r) * m.cols + f.col_begin;
-      values = std::copy(from, from + f.col_count, values);
-    }
-  });
+  adapter.load([&](const FactorSlice& f, float* values) { copy_slice(file.read(f.name), f, values); });
 }
 
 void export_merged(const Checkpoint& checkpoint, BaseWeights& base, const fs::path& out, Backend& backend,

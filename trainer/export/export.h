@@ -20,6 +20,9 @@ void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out
 // for.
 void check_fits(const AdapterFile& file, const ModelConfig& model);
 
+// A slice's values out of its whole factor.
+void copy_slice(const AdapterMatrix& whole, const FactorSlice& slice, float* values);
+
 // Fills an adapter's parameters (and compute copies) from a PEFT directory; bad_data naming the tensor that is missing,
 // surplus or of another shape.
 void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter);

@@ -2,21 +2,31 @@
 // rank of the world holds a share, and all ranks make the same calls.
 #pragma once
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include "model/adapter_pool.h"
 #include "model/generation/batcher.h"
 #include "trainer/engine/replica.h"
+#include "trainer/generation/loaded_adapter.h"
 
 namespace drover {
+
+// How much memory keys and values get; both at 0: as much as all sequences need at their longest. They never get more.
+struct CacheMemory {
+  int64_t bytes = 0;  // of each rank
+  double share = 0;   // of what is free when all else has its memory
+};
 
 struct InferenceSettings {
   fs::path model;
   std::optional<fs::path> adapter;            // PEFT
   std::vector<fs::path> named_adapters = {};  // PEFT; requests choose among them by slot
+  int64_t later_rank = 0;                     // adapters of up to this rank, on any linear, may be attached later
   DType dtype = DType::bf16;
   BatcherSettings batcher;
   int64_t capacity_tokens = 0;  // prompt and answer; 0: as much as the model's positions allow, at most 4096
+  CacheMemory cache;
 };
 
 class Inference {
@@ -29,8 +39,20 @@ class Inference {
   Batcher& batcher() { return *batcher_; }
   Decoder& decoder() { return *decoder_; }
 
+  // What `attach` wants, from a PEFT directory; any thread. bad_data where the adapter does not fit the base, or has a
+  // larger rank than was planned for; missing_input and io as the file's readers.
+  LoadedAdapter read_adapter(const fs::path& directory);
+  // Between two passes, on all ranks: the adapter's slot. One that is attached already is the same slot.
+  int attach(const LoadedAdapter& adapter);
+  void detach(int slot);  // once for each `attach`
+  int64_t adapter_bytes() const { return adapters_->bytes(); }
+
  private:
+  AdapterLayout layout_of(const fs::path& directory);
+
+  InferenceSettings settings_;
   std::optional<ModelDirectory> directory_;
+  std::mutex reading_;  // of directory_
   std::optional<BaseWeights> base_;
   std::unique_ptr<Replica> replica_;
   std::optional<AdapterPool> adapters_;

@@ -25,6 +25,15 @@ struct Need {  // of one rank
   int64_t bytes = 0;
 };
 
+// Collective. The needs of all ranks on this machine.
+std::vector<Need> needs_here(Communicator& world, int64_t bytes) {
+  Need mine{.bytes = bytes};
+  host_name().copy(mine.host, sizeof mine.host - 1);
+  std::vector<Need> needs = gather(world, mine);
+  std::erase_if(needs, [&](const Need& other) { return std::string_view(other.host) != mine.host; });
+  return needs;
+}
+
 // The value of a line "key: 123 kB", in bytes; 0 where there is none.
 int64_t kilobyte_line(const char* file, const std::string& key) {
   std::ifstream in(file);
@@ -40,6 +49,12 @@ int64_t peak_process_bytes() { return kilobyte_line("/proc/self/status", "VmHWM:
 int64_t current_process_bytes() { return kilobyte_line("/proc/self/status", "VmRSS:"); }
 
 int64_t available_machine_bytes() { return kilobyte_line("/proc/meminfo", "MemAvailable:"); }
+
+int64_t free_bytes_of_rank(Communicator& world, Backend& backend) {
+  const int64_t ranks_here = static_cast<int64_t>(needs_here(world, 0).size());
+  const int64_t of_device = backend.memory().free_bytes();
+  return of_device < INT64_MAX ? of_device : available_machine_bytes() / ranks_here;
+}
 
 int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend) {
   malloc_trim(0);  // what reading the inputs has freed is not held
@@ -65,15 +80,9 @@ int64_t peak_bytes(Backend& backend) {
 }
 
 void check_fits_machine(Communicator& world, int64_t predicted_bytes) {
-  Need mine{.bytes = predicted_bytes};
-  host_name().copy(mine.host, sizeof mine.host - 1);
-  const std::string_view here = mine.host;
-  int64_t needed = 0, ranks = 0;
-  for (const Need& other : gather(world, mine)) {
-    if (other.host != here) continue;
-    needed += other.bytes;
-    ++ranks;
-  }
+  const std::vector<Need> needs = needs_here(world, predicted_bytes);
+  int64_t needed = 0;
+  for (const Need& need : needs) needed += need.bytes;
   together(world, [&] {
     const int64_t there_is = kilobyte_line("/proc/meminfo", "MemTotal:");
     if (there_is == 0 || needed <= there_is) return;
@@ -81,7 +90,8 @@ void check_fits_machine(Communicator& world, int64_t predicted_bytes) {
          "the {} ranks on {} need about {:.1f} GiB of memory, and it has {:.1f} GiB; spread them over more machines or "
          "shard further (parallel.tp, parallel.pp), or lower train.micro_batch_size or data.max_length, or set "
          "memory.activation_checkpointing: full",
-         ranks, here, static_cast<double>(needed) / (1 << 30), static_cast<double>(there_is) / (1 << 30));
+         needs.size(), needs.front().host, static_cast<double>(needed) / (1 << 30),
+         static_cast<double>(there_is) / (1 << 30));
   });
 }
 

@@ -9,6 +9,9 @@ int64_t peak_process_bytes();       // VmHWM
 int64_t current_process_bytes();    // VmRSS
 int64_t available_machine_bytes();  // MemAvailable
 
+// Collective. What this rank may still take: of its device's memory, or its part of what the machine has free.
+int64_t free_bytes_of_rank(Communicator& world, Backend& backend);
+
 // The peak of a process whose arenas are still to come: what it holds now (program, tokenizer, data), the arenas, the
 // backend's workspace, and what the libraries take once they work.
 int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend);

@@ -38,7 +38,7 @@ const char* name_of(int number) {
   }
 }
 
-void stop(int number, int rank, int (*exit_code)(StopReason)) {
+void stop(int number, int rank, const StopPlan& plan) {
   const bool interrupted = number == SIGINT || number == SIGUSR2;
   const StopReason reason = interrupted ? StopReason::interrupted : StopReason::preempted;
   const std::lock_guard lock(deciding);
@@ -47,13 +47,11 @@ void stop(int number, int rank, int (*exit_code)(StopReason)) {
   if (requested.load() < static_cast<int>(reason)) requested = static_cast<int>(reason);
   // launch/run takes "drover: stop requested" as the ranks' answer to its signal.
   if (first && rank == 0) {
-    log::put(fmt::format("drover: stop requested ({}): {}\n", name_of(number),
-                         noting ? "the run is saved after this step"
-                                : "no step was done, so nothing is lost. Start the same command again to go on."));
+    log::put(fmt::format("drover: stop requested ({}): {}\n", name_of(number), noting ? plan.noted : plan.at_once));
   }
-  if (noting) return;
+  if (noting && (first || plan.second == nullptr)) return;
   remove_held_lock();
-  _exit(exit_code(reason));
+  _exit(noting ? plan.second(reason) : plan.exit_code(reason));
 }
 
 }  // namespace
@@ -68,7 +66,7 @@ void release_stop_signals() {
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
-void take_stop_signals(int rank, int (*exit_code)(StopReason)) {
+void take_stop_signals(int rank, const StopPlan& plan) {
   static std::once_flag once;
   std::call_once(once, [=] {
     hold_stop_signals();
@@ -76,7 +74,7 @@ void take_stop_signals(int rank, int (*exit_code)(StopReason)) {
     std::thread([=, set = stop_signals()] {
       while (true) {
         int number = 0;
-        if (sigwait(&set, &number) == 0) stop(number, rank, exit_code);
+        if (sigwait(&set, &number) == 0) stop(number, rank, plan);
       }
     }).detach();
   });

@@ -15,12 +15,20 @@ void hold_stop_signals();
 // For a program without anything to save: the signals end it, as they end any other; one that was held ends it here.
 void release_stop_signals();
 
-// Starts the thread that takes them. Until `note_stops` a stop ends the process at once, without its run's lock:
-// nothing was trained yet; `exit_code` gives its code. Calls after the first do nothing. `rank`: only rank 0 says that
-// it was asked to stop. PIPE and XFSZ are ignored: a write fails instead, and says what it was for.
-void take_stop_signals(int rank, int (*exit_code)(StopReason));
+// What a program does about them, and says.
+struct StopPlan {
+  int (*exit_code)(StopReason);         // of a stop that ends the process at once
+  const char* at_once;                  // why nothing is lost by that
+  const char* noted;                    // what happens next, where a stop is noted
+  int (*second)(StopReason) = nullptr;  // where given: another one ends the process at once, with this code
+};
 
-// From now on a stop is noted, and the training loop agrees on it between steps.
+// Starts the thread that takes them. Until `note_stops` a stop ends the process at once, without its run's lock. Calls
+// after the first do nothing. `rank`: only rank 0 says that it was asked to stop. PIPE and XFSZ are ignored: a write
+// fails instead, and says what it was for.
+void take_stop_signals(int rank, const StopPlan& plan);
+
+// From now on a stop is noted; who computes looks for it (stop_requested) at a moment that suits it.
 void note_stops();
 
 // From now on a stop means nothing: the run has ended, with or without an error. mpirun sends TERM to the ranks that

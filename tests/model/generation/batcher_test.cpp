@@ -69,7 +69,7 @@ TEST_P(Company, LeavesAnAnswerAsItIsAlone) {
     }
   }
   EXPECT_GT(batcher.preemptions(), 3);
-  EXPECT_EQ(room.pool().free_blocks(), 16);
+  EXPECT_EQ(batcher.prefixes().free_blocks(), 16);
   size_t complete = 0;
   for (const auto& [i, answer] : answers) {
     if (!answer.complete()) continue;
@@ -103,7 +103,7 @@ TEST(Batcher, EndsAtAStopIdAndAtTheLimits) {
   const Answer longest = room.alone(endless);
   EXPECT_EQ(longest.ids.size(), 256u - 9 + 1);  // the last one has no successor, and needs no position
   EXPECT_EQ(longest.finish, Finish::length);
-  EXPECT_EQ(room.pool().free_blocks(), room.pool().blocks());
+  EXPECT_EQ(room.batcher().prefixes().free_blocks(), room.pool().blocks());
 }
 
 TEST(Batcher, RefusesOnePromptAlone) {
@@ -145,7 +145,7 @@ TEST(Batcher, NaNOfOneRequestEndsItAlone) {
       expect_same(answers[i], healthy[i], fmt::format("request {}", i));
     }
   }
-  EXPECT_EQ(room.pool().free_blocks(), room.pool().blocks());
+  EXPECT_EQ(room.batcher().prefixes().free_blocks(), room.pool().blocks());
 }
 
 // While a long prompt is read, every answer that is under way gets its token in every pass, and no pass is larger than
@@ -185,7 +185,7 @@ TEST(Batcher, OldestIsNeverPutOff) {
   answer_all(room.batcher(), requests, {.known = known});
   EXPECT_EQ(order, (std::vector<size_t>{0, 1, 2, 3, 4}));
   EXPECT_GT(room.batcher().preemptions(), 0);
-  EXPECT_EQ(room.pool().free_blocks(), 6);
+  EXPECT_EQ(room.batcher().prefixes().free_blocks(), 6);
 }
 
 TEST(Answers, StopWhereTheCallerSays) {
@@ -201,7 +201,7 @@ TEST(Answers, StopWhereTheCallerSays) {
   const std::vector<Answer> given_up = answer_all(room.batcher(), requests, {.gives_up = [&] { return ++passes > 5; }});
   EXPECT_FALSE(given_up[0].complete());
   EXPECT_TRUE(room.batcher().idle());
-  EXPECT_EQ(room.pool().free_blocks(), room.pool().blocks());
+  EXPECT_EQ(room.batcher().prefixes().free_blocks(), room.pool().blocks());
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ TEST_P(GenerationMesh, ChoosesWhatOneRankChooses) {
       }
     }
     EXPECT_GT(room.batcher().preemptions(), 0);
-    EXPECT_EQ(room.pool().free_blocks(), 22);
+    EXPECT_EQ(room.batcher().prefixes().free_blocks(), 22);
   });
   EXPECT_EQ(ranks, tp * pp);
 }
