@@ -1,0 +1,119 @@
+// The passes of a server. Every rank runs this loop on the thread that speaks MPI. Before each pass rank 0 says what
+// came in since the last one (requests, cancellations, adapters), the other ranks what they have finished reading, and
+// all of them act alike: so the copies of the batcher and of the adapters stay equal.
+//
+// Requests come from any thread of rank 0; what happens to them is said on the loop's thread.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <future>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/base/json.h"
+#include "trainer/generation/inference.h"
+
+namespace drover {
+
+class PassLoop {
+ public:
+  // Gets a request's events until its end. False: the rest is not wanted, and none follows.
+  using Sink = std::function<bool(const Event&)>;
+  using Attached = std::function<void(std::variant<int, Error>)>;  // an adapter's slot, or why it has none
+  // Between two passes of rank 0, once a second where there are none.
+  using Look = std::function<void()>;
+
+  // Both outlive the loop. All ranks; `look` is rank 0's.
+  PassLoop(Inference& inference, Communicator& world, Look look = {});
+
+  // Any thread of rank 0.
+  uint64_t submit(Request request, Sink sink);  // names it for `cancel`
+  void cancel(uint64_t ticket);  // no event follows those that are on their way; an ended one is passed over
+  // Every rank reads the adapter on a thread of its own while passes go on, and attaches it when all have it.
+  void attach(const fs::path& directory, Attached attached);
+  void detach(int slot);  // after the requests that used it
+  void end();             // as soon as nothing is left to answer
+  struct State {
+    Batcher::Load load;
+    int64_t submitted = 0;  // that the batcher has not seen yet
+    int64_t preemptions = 0;
+    int64_t blocks = 0, free_blocks = 0;  // of the cache
+    Batcher::Speed speed;
+    int64_t adapter_bytes = 0;
+  };
+  State state() const;
+
+  void run();  // returns after `end`
+
+ private:
+  struct Submit {
+    uint64_t ticket;
+    Request request;
+    Sink sink;
+  };
+  struct Cancel {
+    uint64_t ticket;
+  };
+  struct Attach {
+    std::string directory;
+    Attached attached;
+  };
+  struct Detach {
+    int slot;
+  };
+  using Order = std::variant<Submit, Cancel, Attach, Detach>;
+
+  using Read = std::variant<LoadedAdapter, Error>;
+  struct Reading {  // of an adapter, on every rank
+    std::future<Read> file;
+    std::optional<Read> read;    // by this rank, which has said so
+    int done = 0;                // ranks that have read it
+    std::optional<Error> error;  // of the lowest rank that has one
+    Attached attached = {};      // rank 0's
+  };
+  struct Answering {
+    uint64_t ticket;
+    Sink sink;
+  };
+
+  std::vector<Order> wait_for_orders();
+  Json orders_to_say(std::vector<Order> orders);  // keeps what is rank 0's own
+  Json finished_readings();
+  void obey(const Json& order);
+  void take_note(const Json& finished);
+  void finish_readings();
+  Reading start_reading(const fs::path& directory);
+  void hand_out(std::span<const Event> events);
+  void publish_state();
+  bool busy() const { return !batcher_.idle() || !readings_.empty() || !unwanted_.empty(); }
+
+  Inference& inference_;
+  Batcher& batcher_;
+  Communicator& world_;
+  Look look_;
+
+  mutable std::mutex mutex_;  // of what follows
+  std::condition_variable arrived_;
+  std::vector<Order> orders_;
+  uint64_t tickets_ = 0;
+  bool ending_ = false;
+  State state_;
+
+  // Of the loop's thread. Rank 0's:
+  std::map<uint64_t, Answering> answering_;  // by the batcher's number
+  std::map<uint64_t, uint64_t> numbers_;     // by ticket
+  std::deque<Answering> submitted_;          // in this turn, in order
+  std::deque<Attached> attaching_;           // the same
+  std::vector<uint64_t> unwanted_;           // to be cancelled in the next turn
+  // All ranks':
+  std::map<uint64_t, Reading> readings_;
+  uint64_t readings_begun_ = 0;
+  bool over_ = false;
+};
+
+}  // namespace drover
