@@ -171,8 +171,8 @@ void PassLoop::take_note(const Json& finished) {
 }
 
 void PassLoop::finish_readings() {
-  std::erase_if(readings_, [&](auto& entry) {
-    Reading& reading = entry.second;
+  std::erase_if(readings_, [&](const auto& entry) {
+    const Reading& reading = entry.second;
     if (reading.done < world_.size()) return false;
     std::variant<int, Error> outcome = 0;
     if (reading.error) {

@@ -9,6 +9,7 @@
 #include "launch/open_device.h"
 #include "launch/verbs/answer_file.h"
 #include "launch/verbs/generate_options.h"
+#include "launch/verbs/inference_mesh.h"
 #include "launch/verbs/questions.h"
 #include "model/generation/answers.h"
 #include "trainer/generation/inference.h"
@@ -40,19 +41,6 @@ void choose_dtype(Recipe& recipe, const GenerateOptions& a, const Process& proce
   together(world,
            [&] { fits = device_of(recipe) == DeviceKind::cpu && fits_in_fp32(read_model_config(recipe.model.path)); });
   if (largest(world, fits ? 0 : 1) == 0) recipe.train.dtype = Precision::fp32;
-}
-
-// The mesh of all ranks: parallel.pp stages, and as many ranks in each as there are.
-MeshShape mesh_of(const ParallelSection& parallel, int ranks) {
-  const int64_t pp = parallel.pp, tp = parallel.tp != 1 ? parallel.tp : std::max<int64_t>(1, ranks / pp);
-  if (tp * pp != ranks) {
-    fail(
-        Fault::bad_recipe,
-        "parallel.tp={} times parallel.pp={} must be the number of ranks, which is {}: generate divides the model over "
-        "all of them",
-        tp, pp, ranks);
-  }
-  return {{Axis::tp, static_cast<int>(tp)}, {Axis::pp, static_cast<int>(pp)}};
 }
 
 // Everything that is asked, and how to read the answers.
@@ -200,7 +188,7 @@ Exit run(const Process& process, const GenerateOptions& a) {
   check_same_program(process);
   together(*process.world, [&] {
     recipe = recipe_of(a);
-    shape = mesh_of(recipe.parallel, ranks);
+    shape = inference_mesh(recipe.parallel, ranks, "generate");
   });
   check_same(*process.world, "the command line", command_line(recipe, a));
   choose_dtype(recipe, a, process);
