@@ -148,14 +148,17 @@ PassLoop::Reading PassLoop::start_reading(const fs::path& directory) {
   return reading;
 }
 
-// [number, null or {fault, message}] of each that this rank has read since it said so last.
+// [number, hash] or [number, fault, message] of each that this rank has read since it said so last.
 Json PassLoop::finished_readings() {
   Json said = Json::array();
   for (auto& [number, reading] : readings_) {
     if (reading.read || reading.file.wait_for(0s) != std::future_status::ready) continue;
     reading.read = reading.file.get();
-    const Error* error = std::get_if<Error>(&*reading.read);
-    said.push_back({number, error == nullptr ? Json() : Json{static_cast<int>(error->fault()), error->what()}});
+    if (const auto* error = std::get_if<Error>(&*reading.read)) {
+      said.push_back({number, static_cast<int>(error->fault()), error->what()});
+    } else {
+      said.push_back({number, std::get<LoadedAdapter>(*reading.read).hash});
+    }
   }
   return said;
 }
@@ -164,9 +167,16 @@ void PassLoop::take_note(const Json& finished) {
   for (const Json& one : finished) {
     Reading& reading = readings_.at(one.at(0).get<uint64_t>());
     ++reading.done;
-    const Json& error = one.at(1);
-    if (error.is_null() || reading.error) continue;
-    reading.error.emplace(static_cast<Fault>(error.at(0).get<int>()), error.at(1).get<std::string>());
+    if (reading.error) continue;
+    if (one.size() == 3) {
+      reading.error.emplace(static_cast<Fault>(one.at(1).get<int>()), one.at(2).get<std::string>());
+      continue;
+    }
+    const std::string hash = one.at(1);
+    if (reading.hash.empty()) reading.hash = hash;
+    if (reading.hash != hash) {
+      reading.error.emplace(Fault::bad_data, "the ranks read adapters of unlike content from that path");
+    }
   }
 }
 
@@ -174,13 +184,12 @@ void PassLoop::finish_readings() {
   std::erase_if(readings_, [&](const auto& entry) {
     const Reading& reading = entry.second;
     if (reading.done < world_.size()) return false;
-    std::variant<int, Error> outcome = 0;
     if (reading.error) {
-      outcome = *reading.error;
+      if (reading.attached) reading.attached(*reading.error);
     } else {
-      outcome = inference_.attach(std::get<LoadedAdapter>(*reading.read));
+      const int slot = inference_.attach(std::get<LoadedAdapter>(*reading.read));
+      if (reading.attached) reading.attached(AttachedAdapter{slot, reading.hash});
     }
-    if (reading.attached) reading.attached(std::move(outcome));
     return true;
   });
 }

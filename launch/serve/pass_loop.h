@@ -24,7 +24,11 @@ class PassLoop {
  public:
   // Gets a request's events until its end. False: the rest is not wanted, and none follows.
   using Sink = std::function<bool(const Event&)>;
-  using Attached = std::function<void(std::variant<int, Error>)>;  // an adapter's slot, or why it has none
+  struct AttachedAdapter {
+    int slot;
+    std::string hash;  // of what was read
+  };
+  using Attached = std::function<void(std::variant<AttachedAdapter, Error>)>;
   // Between two passes of rank 0, once a second where there are none.
   using Look = std::function<void()>;
 
@@ -73,6 +77,7 @@ class PassLoop {
     std::future<Read> file;
     std::optional<Read> read;    // by this rank, which has said so
     int done = 0;                // ranks that have read it
+    std::string hash = {};       // of what the lowest of them has read
     std::optional<Error> error;  // of the lowest rank that has one
     Attached attached = {};      // rank 0's
   };

@@ -20,10 +20,10 @@ struct ServeSettings {
   uint16_t port = 8000;
   HttpLimits limits;
   std::optional<fs::path> api_keys;
-  std::string cors;        // an origin, or empty: no other page may ask
-  int64_t kv_bytes = 0;    // 0: kAutomaticKvShare of what is free
-  int64_t sequences = 64;  // answered at once
-  int64_t queue = 256;     // requests that wait, at most
+  std::string cors;         // an origin, or empty: no other page may ask
+  int64_t kv_bytes = 0;     // 0: kAutomaticKvShare of what is free
+  int64_t sequences = 64;   // answered at once
+  int64_t queue = 256;      // requests that wait, at most
   int64_t max_context = 0;  // tokens of prompt and answer; 0: the model's positions
   int64_t pass_tokens = 512;
   bool adapter_changes = false;

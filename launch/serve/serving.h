@@ -1,0 +1,39 @@
+// What the routes of a server share, and one request on its way through them.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <memory>
+
+#include "launch/http/server.h"
+#include "launch/openai/requests.h"
+#include "launch/serve/pass_loop.h"
+#include "launch/serve/served_models.h"
+#include "launch/serve/settings.h"
+
+namespace drover {
+
+class ServerMetrics;
+
+struct Serving {
+  const ServeSettings& settings;
+  const ModelConfig& config;
+  const Tokenizer& tokenizer;
+  ServedModels& models;
+  PassLoop& loop;
+  ServerMetrics& metrics;
+  openai::RequestDefaults defaults;
+  int64_t context = 0;  // tokens that prompt and answer may have together
+  std::time_t started = 0;
+  std::atomic<bool> draining = false;
+};
+
+struct Call {
+  HttpRequest request;
+  std::shared_ptr<Exchange> exchange;
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+};
+
+// Answers with a whole body, and logs the call.
+void reply(const Call& call, HttpResponse response);
+
+}  // namespace drover
