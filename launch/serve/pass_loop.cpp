@@ -33,6 +33,13 @@ PassLoop::PassLoop(Inference& inference, Communicator& world, Look look)
   publish_state();
 }
 
+// Sinks hold models, whose end is an order.
+PassLoop::~PassLoop() {
+  answering_.clear();
+  for (std::vector<Order> late = std::exchange(orders_, {}); !late.empty(); late = std::exchange(orders_, {})) {
+  }
+}
+
 uint64_t PassLoop::submit(Request request, Sink sink) {
   const std::lock_guard lock(mutex_);
   ++state_.submitted;

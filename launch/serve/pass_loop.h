@@ -34,6 +34,9 @@ class PassLoop {
 
   // Both outlive the loop. All ranks; `look` is rank 0's.
   PassLoop(Inference& inference, Communicator& world, Look look = {});
+  ~PassLoop();  // what was submitted too late gets no event
+  PassLoop(const PassLoop&) = delete;
+  PassLoop& operator=(const PassLoop&) = delete;
 
   // Any thread of rank 0.
   uint64_t submit(Request request, Sink sink);  // names it for `cancel`

@@ -35,7 +35,8 @@ struct ServedModel {
 };
 using ServedModelPtr = std::shared_ptr<const ServedModel>;
 
-// Letters, digits, '.', '_', '-' and '@', 1 to 64 of them; the first is a letter or a digit.
+inline constexpr const char* kModelName =
+    "1 to 64 letters, digits, '.', '_', '-' and '@', of which the first is a letter or a digit";
 bool is_model_name(const std::string& name);
 
 class ServedModels {

@@ -30,6 +30,7 @@ struct Serving {
 struct Call {
   HttpRequest request;
   std::shared_ptr<Exchange> exchange;
+  std::vector<std::pair<std::string, std::string>> headers = {};  // of its answer, besides the answer's own
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 };
 

@@ -30,6 +30,7 @@ struct ServeSettings {
   std::optional<fs::path> adapter_root;
   int64_t max_adapter_rank = 64;  // of adapters that are loaded later
   bool log_prompts = false;
+  int64_t most_answers = 16, most_stops = 16;  // of one request: n, stop
 
   static constexpr double kAutomaticKvShare = 0.8;
   // Adapters may come while it serves.

@@ -9,11 +9,10 @@
 #include "launch/open_device.h"
 #include "launch/verbs/answer_file.h"
 #include "launch/verbs/generate_options.h"
-#include "launch/verbs/inference_mesh.h"
+#include "launch/verbs/inference_setup.h"
 #include "launch/verbs/questions.h"
 #include "model/generation/answers.h"
 #include "trainer/generation/inference.h"
-#include "trainer/run/process_memory.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 
@@ -24,24 +23,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int64_t kTogether = 8;  // prompts of a file that are answered at once
-
-// On a CPU answers are computed in fp32 unless train.dtype says otherwise: bf16 is hardly faster there, and a small
-// model's answer can hang on its last bit. A model that would take more than half of the free memory stays in bf16.
-bool fits_in_fp32(const ModelConfig& model) {
-  return 4 * static_cast<double>(parameter_count(model)) < 0.5 * static_cast<double>(available_machine_bytes());
-}
-
-// The dtype that is stated, or what fits on every rank.
-void choose_dtype(Recipe& recipe, const GenerateOptions& a, const Process& process) {
-  Communicator& world = *process.world;
-  if (std::any_of(a.overrides.begin(), a.overrides.end(),
-                  [](const std::string& text) { return text.starts_with("train.dtype="); }))
-    return;
-  bool fits = false;
-  together(world,
-           [&] { fits = device_of(recipe) == DeviceKind::cpu && fits_in_fp32(read_model_config(recipe.model.path)); });
-  if (largest(world, fits ? 0 : 1) == 0) recipe.train.dtype = Precision::fp32;
-}
 
 // Everything that is asked, and how to read the answers.
 struct Session {
@@ -75,7 +56,7 @@ Session::Session(const GenerateOptions& a, const Recipe& recipe)
   questioner.warn();
   inference.model = recipe.model.path;
   inference.dtype = dtype_of(recipe.train.dtype);
-  inference.batcher.dearest = sampling_of(a);
+  inference.batcher.dearest = sampling_of(a.sampling);
   inference.batcher.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
   inference.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);
 }
@@ -93,7 +74,7 @@ Request request_of(const Session& session, const Inference& inference, const Que
                    const GenerateOptions& a) {
   const int others = session.inference.named_adapters.empty() ? kOwnSlot : kBaseModel;
   return {.ids = question.ids,
-          .sampling = sampling_of(a),
+          .sampling = sampling_of(a.sampling),
           .stop_ids = question.stop_ids,
           .max_tokens = a.max_tokens,
           .number = number,
@@ -191,7 +172,7 @@ Exit run(const Process& process, const GenerateOptions& a) {
     shape = inference_mesh(recipe.parallel, ranks, "generate");
   });
   check_same(*process.world, "the command line", command_line(recipe, a));
-  choose_dtype(recipe, a, process);
+  choose_inference_dtype(recipe, a.overrides, process);
   Mesh mesh = make_mesh(shape);
   std::optional<Session> session;
   together(*mesh.world, [&] { session.emplace(a, recipe); });

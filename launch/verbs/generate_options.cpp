@@ -1,7 +1,6 @@
 #include "launch/verbs/generate_options.h"
 
 #include <algorithm>
-#include <limits>
 #include <ranges>
 
 #include "launch/verbs/arguments.h"
@@ -11,21 +10,6 @@
 namespace drover {
 
 namespace fs = std::filesystem;
-
-namespace {
-
-bool draws(const GenerateOptions& a) { return a.temperature || a.top_p || a.top_k || a.min_p; }
-
-// CLI11 would read -1 as 2^64-1.
-CLI::Validator not_negative() {
-  return CLI::Validator(
-      [](std::string& text) {
-        return text.find('-') == std::string::npos ? std::string() : text + " is not a number from 0 on";
-      },
-      ">= 0");
-}
-
-}  // namespace
 
 Adapters adapters_of(const GenerateOptions& a) {
   Adapters adapters;
@@ -62,11 +46,7 @@ Recipe recipe_of(const GenerateOptions& a) {
     fail(Fault::usage, "--json needs --prompt; answers to --prompts are JSON lines anyway");
   if (!a.out.empty() && same_file(a.out, a.prompts))
     fail(Fault::usage, "--out {} is the file of the prompts itself; name another file", a.out);
-  if (a.seed && !draws(a)) {
-    fail(Fault::usage,
-         "--seed needs --temperature, --top-p, --top-k or --min-p; without them the most likely token is always "
-         "taken");
-  }
+  sampling_of(a.sampling);
   if (std::ranges::count(a.stop, std::string()) > 0)
     fail(Fault::usage, "--stop needs a text; an empty one would end every answer at once");
   if (a.resume && a.out.empty()) fail(Fault::usage, "--resume needs --out FILE: it keeps the answers that are there");
@@ -77,18 +57,8 @@ Recipe recipe_of(const GenerateOptions& a) {
   return recipe;
 }
 
-Sampling sampling_of(const GenerateOptions& a) {
-  return {.greedy = a.greedy || !draws(a),
-          .temperature = static_cast<float>(a.temperature.value_or(1.0)),
-          .top_p = static_cast<float>(a.top_p.value_or(1.0)),
-          .top_k = a.top_k.value_or(0),
-          .min_p = static_cast<float>(a.min_p.value_or(0.0)),
-          .seed = a.seed.value_or(42),
-          .repetition_penalty = static_cast<float>(a.repetition_penalty.value_or(1.0))};
-}
-
 std::string command_line(const Recipe& recipe, const GenerateOptions& a) {
-  const Sampling s = sampling_of(a);
+  const Sampling s = sampling_of(a.sampling);
   return fmt::format("{} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {} {}", resolved_recipe({recipe, {}}),
                      fmt::join(a.overrides, " "), fmt::join(a.adapters, " "), a.prompt.value_or(""), a.prompts, a.out,
                      a.raw, a.special, a.max_tokens, s.greedy, s.temperature, s.top_p, s.top_k, s.min_p,
@@ -113,25 +83,7 @@ void add_generate_options(CLI::App* verb, GenerateOptions& a) {
   verb->add_flag("--special", a.special,
                  "prompts are rendered already: no chat template, and what spells a control token is one")
       ->excludes(raw);
-  auto* greedy =
-      verb->add_flag("--greedy", a.greedy, "always the most likely token; so it is without the next four too");
-  verb->add_option("--temperature", a.temperature, "above 0, at most 100")
-      ->check(above_zero("; for 0, use --greedy"))
-      ->check(CLI::Range(1e-6, 100.0))
-      ->excludes(greedy);
-  verb->add_option("--top-p", a.top_p, "in (0, 1]")->check(CLI::Range(1e-6, 1.0))->excludes(greedy);
-  verb->add_option("--top-k", a.top_k, "draw from so many of the likeliest tokens")
-      ->check(CLI::Range(1, std::numeric_limits<int32_t>::max()))
-      ->excludes(greedy);
-  verb->add_option("--min-p", a.min_p,
-                   "leave out tokens below this share of the likeliest one's probability, in [0, 1]")
-      ->check(CLI::Range(0.0, 1.0))
-      ->excludes(greedy);
-  verb->add_option("--repetition-penalty", a.repetition_penalty,
-                   "above 1: tokens of the prompt and the answer become less likely; above 0, at most 10")
-      ->check(above_zero("; 1 changes nothing"))
-      ->check(CLI::Range(1e-6, 10.0));
-  verb->add_option("--seed", a.seed, "of the sampling")->check(not_negative())->excludes(greedy);
+  add_sampling_options(verb, a.sampling);
   verb->add_option("--max-tokens", a.max_tokens, "longest answer")->check(above_zero());
   verb->add_option("--stop", a.stop, "end an answer before this text; may be given several times")
       ->expected(1)

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "configs/recipe.h"
+#include "launch/verbs/sampling_options.h"
 #include "launch/verbs/verb.h"
-#include "model/generation/sampling.h"
 
 namespace drover {
 
@@ -18,10 +18,8 @@ struct GenerateOptions {
   std::vector<std::string> overrides;
   std::optional<std::string> prompt;
   std::string prompts, out;
-  bool raw = false, special = false, greedy = false, json = false, resume = false;
-  std::optional<double> temperature, top_p, min_p, repetition_penalty;
-  std::optional<int32_t> top_k;
-  std::optional<uint64_t> seed;
+  bool raw = false, special = false, json = false, resume = false;
+  SamplingOptions sampling;
   int64_t max_tokens = 256;
   std::vector<std::string> stop;
 };
@@ -31,8 +29,6 @@ void add_generate_options(CLI::App* verb, GenerateOptions& options);
 
 // The recipe that model and overrides make. Fault::usage where options contradict each other or one is missing.
 Recipe recipe_of(const GenerateOptions& options);
-
-Sampling sampling_of(const GenerateOptions& options);
 
 // One for all prompts, or some by name among which rows choose.
 struct Adapters {

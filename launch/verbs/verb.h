@@ -23,6 +23,8 @@ Verb plan_verb(CLI::App& app);
 Verb prepare_verb(CLI::App& app);
 Verb eval_verb(CLI::App& app);
 Verb generate_verb(CLI::App& app);
+Verb serve_verb(CLI::App& app);
+Verb chat_verb(CLI::App& app);
 Verb tokenize_verb(CLI::App& app);
 Verb export_verb(CLI::App& app);
 Verb import_verb(CLI::App& app);

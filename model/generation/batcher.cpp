@@ -137,7 +137,7 @@ bool Batcher::add_chunks(Pass& pass, Job& job) {
 bool Batcher::shares_with_a_running_prompt(const Job& job) const {
   const auto half = static_cast<std::ptrdiff_t>(job.ids.size() / 2);
   return std::ranges::any_of(running_, [&](const auto& other) {
-    if (other->pending() <= 1 || other->request.weights != job.request.weights) return false;
+    if (other->pending() <= 1 || other->weights() != job.weights()) return false;
     const auto common = std::ranges::mismatch(job.ids, other->ids).in1 - job.ids.begin();
     return common >= KvPool::kBlockTokens && common > half;
   });
@@ -148,7 +148,7 @@ void Batcher::admit() {
   Job& next = *waiting_.front();
   const int64_t tokens = static_cast<int64_t>(next.ids.size());
   if (static_cast<int64_t>(running_.size()) == settings_.sequences || shares_with_a_running_prompt(next)) return;
-  if (!next.request.prompt_logprobs) prefixes_.adopt(next.cache, next.request.weights, next.ids);
+  if (!next.request.prompt_logprobs) prefixes_.adopt(next.cache, next.weights(), next.ids);
   const int64_t held = static_cast<int64_t>(next.cache.blocks.size());
   if (KvPool::blocks_for(std::min(tokens + 1, longest())) - held > prefixes_.free_blocks()) {
     prefixes_.release(next.cache);
@@ -172,7 +172,7 @@ Batcher::Load Batcher::load() const {
 void Batcher::finish_prompts(const Pass& pass) {
   std::vector<uint64_t> ended;
   for (Job* job : pass.jobs) {
-    prefixes_.publish(job->cache, job->request.weights, job->ids);
+    prefixes_.publish(job->cache, job->weights(), job->ids);
     if (!job->scores.empty()) {
       job->scored = std::min(job->cache.tokens, static_cast<int64_t>(job->request.ids.size()) - 1);
       events_.emplace_back(job->number, Scored{std::exchange(job->scores, {})});

@@ -29,7 +29,9 @@ struct Request {
   int64_t max_tokens = 256;       // of the answer; 0: only the prompt is looked at
   uint64_t number = 0;            // names its random draws
   int slot = kOwnSlot;            // of its adapter (AdapterPool), which stays attached until the answer is complete
-  std::string weights = {};       // names base and adapter by their content: what may share keys and values with it
+  // The content of that adapter, where a slot may be another's later: keys and values are shared among requests with
+  // the same slot and content.
+  std::string weights = {};
   // Asks for the log-probability of every token of the prompt but the first, with so many of the likeliest in its
   // place.
   std::optional<int64_t> prompt_logprobs = {};
@@ -104,6 +106,7 @@ class Batcher {
     int64_t pending() const { return static_cast<int64_t>(ids.size()) - cache.tokens; }
     bool decodes() const { return pending() == 1 && answered() > 0; }
     bool only_scored() const { return request.max_tokens == 0; }
+    std::string weights() const { return fmt::format("{} {}", request.slot, request.weights); }
   };
   struct Pass {
     std::vector<Decoder::Input> inputs;

@@ -1,6 +1,7 @@
 // A model ready to answer: weights, perhaps an adapter, a key/value pool. Under tensor and pipeline parallelism every
 // rank of the world holds a share, and all ranks make the same calls.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -36,6 +37,10 @@ class Inference {
   // Of the model as the adapter changes it.
   const ModelConfig& config() const { return base_->config(); }
   int slot_of(size_t named_adapter) const { return slots_[named_adapter]; }
+  // Tokens that prompt and answer may have together.
+  int64_t longest() const { return std::min(replica_->stage.max_positions(), pool_->tokens()); }
+  const KvPool& pool() const { return *pool_; }
+  int64_t cache_bytes() const { return replica_->arenas.cache.capacity_bytes(); }
   Batcher& batcher() { return *batcher_; }
   Decoder& decoder() { return *decoder_; }
 

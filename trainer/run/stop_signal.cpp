@@ -66,6 +66,14 @@ void release_stop_signals() {
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
+bool take_held_interrupt() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  const timespec at_once{};
+  return sigtimedwait(&set, nullptr, &at_once) == SIGINT;
+}
+
 void take_stop_signals(int rank, const StopPlan& plan) {
   static std::once_flag once;
   std::call_once(once, [=] {

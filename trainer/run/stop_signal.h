@@ -15,6 +15,10 @@ void hold_stop_signals();
 // For a program without anything to save: the signals end it, as they end any other; one that was held ends it here.
 void release_stop_signals();
 
+// While they are held: whether an interrupt (INT) is kept, which is taken out. For a program that computes between two
+// looks.
+bool take_held_interrupt();
+
 // What a program does about them, and says.
 struct StopPlan {
   int (*exit_code)(StopReason);         // of a stop that ends the process at once

@@ -177,7 +177,7 @@ TEST(PromptScores, AreTheLogProbabilitiesOfTheModel) {
 TEST(PromptScores, AreTheSameInAnyCompany) {
   const BatcherSettings settings{.sequences = 4, .pass_rows = 80, .dearest = dearest(), .prompt_logprobs = 4};
   const Request request{.ids = made_up_ids(150, 9), .max_tokens = 30, .prompt_logprobs = 0};
-  Room alone({.batcher = settings}), company({.blocks = 17, .batcher = settings});
+  Room alone({.batcher = settings}), company({.blocks = 15, .batcher = settings});
   std::vector<Request> requests(2, {.ids = made_up_ids(70, 9), .max_tokens = 60});
   requests.push_back(request);
   const std::vector<Chosen> got = scores_of(company.batcher(), requests, 2);

@@ -1,0 +1,136 @@
+#include "launch/serve/api.h"
+
+#include <algorithm>
+#include <variant>
+
+#include "kernels/base/log.h"
+#include "launch/openai/api_error.h"
+#include "launch/serve/adapter_routes.h"
+#include "launch/serve/answer_routes.h"
+#include "launch/serve/page.h"
+#include "launch/serve/plain_routes.h"
+
+namespace drover {
+
+using openai::ApiError;
+
+// Who answers: at once, or whenever it is ready.
+struct Api::Route {
+  using Plain = HttpResponse (*)(Serving&, const HttpRequest&);
+  using Later = void (*)(Serving&, Call);
+  std::string method, path;
+  std::variant<Plain, Later> answer;
+  bool reads_body = false;  // on the request thread
+  bool open = false;        // without a key
+};
+
+const std::vector<Api::Route>& Api::routes() {
+  static const std::vector<Route> all{
+      {.method = "GET",
+       .path = "/",
+       .answer = +[](Serving&, const HttpRequest&) { return page_response(); },
+       .open = true},
+      {.method = "GET", .path = "/health", .answer = health, .open = true},
+      {.method = "GET", .path = "/metrics", .answer = metrics},
+      {.method = "GET", .path = "/version", .answer = version},
+      {.method = "GET", .path = "/tokenizer_info", .answer = tokenizer_info},
+      {.method = "GET", .path = "/openapi.json", .answer = openapi},
+      {.method = "GET", .path = "/v1/models", .answer = list_models},
+      {.method = "POST", .path = "/v1/chat/completions", .answer = answer_chat, .reads_body = true},
+      {.method = "POST", .path = "/v1/completions", .answer = answer_completion, .reads_body = true},
+      {.method = "POST", .path = "/tokenize", .answer = tokenize, .reads_body = true},
+      {.method = "POST", .path = "/detokenize", .answer = detokenize, .reads_body = true},
+      {.method = "POST", .path = "/v1/load_lora_adapter", .answer = load_adapter_route, .reads_body = true},
+      {.method = "POST", .path = "/v1/unload_lora_adapter", .answer = unload_adapter, .reads_body = true},
+  };
+  return all;
+}
+
+namespace {
+
+HttpResponse response_of(const ApiError& error) {
+  HttpResponse response{.status = error.status, .body = error.body()};
+  if (error.status == 429 || error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return response;
+}
+
+// What `work` throws becomes the call's answer.
+template <typename Work>
+void answer_errors(const Call& call, Work&& work) {
+  try {
+    work();
+  } catch (const ApiError& error) {
+    reply(call, response_of(error));
+  } catch (const Error& error) {
+    reply(call, response_of(openai::api_error_of(error)));
+  } catch (const std::exception& error) {
+    log::warn("{} {}: {}", call.request.method, call.request.path, error.what());
+    reply(call, response_of(openai::internal_error("an internal error; the server's log has more")));
+  }
+}
+
+}  // namespace
+
+void reply(const Call& call, HttpResponse response) {
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - call.begin).count();
+  if (call.request.path != "/health" && call.request.path != "/metrics") {
+    log::info("{} {} {} {} {:.3f} s", call.request.client, call.request.method, clipped(call.request.path),
+              response.status, seconds);
+  }
+  response.headers.insert(response.headers.end(), call.headers.begin(), call.headers.end());
+  call.exchange->answer(std::move(response));
+}
+
+Api::Api(Serving& serving, std::optional<ApiKeys> keys)
+    : serving_(serving), keys_(std::move(keys)), thread_(static_cast<size_t>(serving.settings.queue)) {}
+
+void Api::check_key(const HttpRequest& request) const {
+  if (!keys_ || keys_->allows(request.header("Authorization")) || keys_->allows_key(request.header("x-api-key")))
+    return;
+  throw openai::unauthorized();
+}
+
+void Api::handle(const HttpRequest& request, std::shared_ptr<Exchange> exchange) {
+  Call call{request, std::move(exchange)};
+  const std::string& origin = serving_.settings.cors;
+  if (!origin.empty()) call.headers = {{"Access-Control-Allow-Origin", origin}, {"Vary", "Origin"}};
+  answer_errors(call, [&] { dispatch(call); });
+}
+
+void Api::dispatch(Call call) {
+  const HttpRequest& request = call.request;
+  std::string allowed;
+  const Route* route = nullptr;
+  for (const Route& r : routes()) {
+    if (r.path != request.path) continue;
+    allowed += (allowed.empty() ? "" : ", ") + r.method;
+    if (r.method == request.method) route = &r;
+  }
+  if (!allowed.empty() && request.method == "OPTIONS") {
+    HttpResponse options{.status = 204, .type = "", .headers = {{"Allow", allowed + ", OPTIONS"}}};
+    if (!call.headers.empty()) {
+      options.headers.emplace_back("Access-Control-Allow-Methods", allowed + ", OPTIONS");
+      options.headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type, x-api-key");
+      options.headers.emplace_back("Access-Control-Max-Age", "600");
+    }
+    return reply(call, std::move(options));
+  }
+  if (route == nullptr || !route->open) check_key(request);
+  if (allowed.empty()) throw openai::not_found(fmt::format("there is no {}", clipped(request.path)));
+  if (route == nullptr) throw openai::method_not_allowed(allowed);
+  const auto answer = [this, route](const Call& c) {
+    if (const auto* plain = std::get_if<Route::Plain>(&route->answer)) {
+      reply(c, (*plain)(serving_, c.request));
+    } else {
+      std::get<Route::Later>(route->answer)(serving_, c);
+    }
+  };
+  if (!route->reads_body) return answer(call);
+  if (serving_.draining) throw openai::unavailable("the server is being shut down; ask another one");
+  if (!thread_.post([call, answer] { answer_errors(call, [&] { answer(call); }); })) {
+    throw openai::overloaded("too many requests wait; try again in a moment");
+  }
+}
+
+}  // namespace drover

@@ -1,0 +1,174 @@
+#include "launch/serve/server.h"
+
+#include <thread>
+
+#include "kernels/base/log.h"
+#include "kernels/comm/agree.h"
+#include "launch/open_device.h"
+#include "launch/openai/api_error.h"
+#include "launch/serve/api.h"
+#include "launch/serve/load_adapter.h"
+#include "launch/serve/server_metrics.h"
+#include "trainer/export/adapter_effect.h"
+#include "trainer/generation/generation_defaults.h"
+#include "trainer/run/stop_signal.h"
+#include "trainer/setup/engine_settings.h"
+#include "trainer/setup/inputs.h"
+
+namespace drover {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+// What requests may ask for at most, which scratch is planned for.
+constexpr int64_t kMostLogprobs = 20;
+constexpr size_t kMostBiases = 1024;
+
+Sampling dearest() {
+  Sampling most{.repetition_penalty = 2, .logprobs = kMostLogprobs};
+  for (size_t i = 0; i < kMostBiases; ++i) most.logit_bias.push_back({static_cast<int32_t>(i), 1});
+  return most;
+}
+
+InferenceSettings inference_settings(const ServeSettings& s, const ModelConfig& config) {
+  InferenceSettings inference{.model = s.recipe.model.path, .dtype = dtype_of(s.recipe.train.dtype)};
+  for (const auto& [name, directory] : s.adapters) inference.named_adapters.push_back(directory);
+  if (s.loads_adapters()) inference.later_rank = s.max_adapter_rank;
+  inference.capacity_tokens = s.max_context > 0 ? s.max_context : config.max_positions;
+  inference.batcher = {.sequences = s.sequences,
+                       .pass_rows = std::max(s.pass_tokens, s.sequences + BatcherSettings::kChunk),
+                       .dearest = dearest(),
+                       .prompt_logprobs = kMostLogprobs};
+  inference.cache =
+      s.kv_bytes > 0 ? CacheMemory{.bytes = s.kv_bytes} : CacheMemory{.share = ServeSettings::kAutomaticKvShare};
+  return inference;
+}
+
+// What is known before there are weights.
+struct Words {
+  explicit Words(const ServeSettings& s)
+      : config(read_model_config(s.recipe.model.path)), tokenizer(Tokenizer::open(tokenizer_directory(s.recipe))) {
+    const GenerationDefaults own = generation_defaults(s.recipe.model.path);
+    defaults = {.temperature = own.temperature, .top_p = own.top_p, .vocab_size = config.vocab};
+  }
+  ModelConfig config;
+  Tokenizer tokenizer;
+  openai::RequestDefaults defaults;
+};
+
+ServedModelPtr served_base(const ServeSettings& s, const Words& words) {
+  auto model = std::make_shared<ServedModel>();
+  model->id = s.name;
+  model->root = s.recipe.model.path;
+  model->manner = manner_of({s.recipe, words.config, words.tokenizer}, s.recipe.model.path);
+  model->created = std::time(nullptr);
+  return model;
+}
+
+// What rank 0 has besides: names, routes, HTTP.
+class Front {
+ public:
+  Front(const ServeSettings& s, const Words& words, Inference& inference, PassLoop& loop)
+      : loop_(loop),
+        models_(served_base(s, words)),
+        metrics_(s.name),
+        serving_{.settings = s,
+                 .config = words.config,
+                 .tokenizer = words.tokenizer,
+                 .models = models_,
+                 .loop = loop,
+                 .metrics = metrics_,
+                 .defaults = words.defaults,
+                 .context = inference.longest(),
+                 .started = std::time(nullptr)},
+        api_(serving_, s.api_keys ? std::optional(ApiKeys::read(*s.api_keys)) : std::nullopt) {
+    for (size_t i = 0; i < s.adapters.size(); ++i) {
+      const auto& [name, directory] = s.adapters[i];
+      const auto model = served_adapter(serving_, name, directory);
+      model->slot = inference.slot_of(i);
+      model->weights = adapter_hash(directory);
+      model->released = [&loop, slot = model->slot] { loop.detach(slot); };
+      models_.put(model);
+    }
+    const auto error_body = [](unsigned status, const std::string& message) {
+      return openai::ApiError(status, "invalid_request_error", "", "", message).body();
+    };
+    http_.emplace(HttpServer::Settings{s.host, s.port, s.limits, error_body},
+                  [this](const HttpRequest& request, std::shared_ptr<Exchange> exchange) {
+                    api_.handle(request, std::move(exchange));
+                  });
+  }
+  ~Front() { http_.reset(); }  // before what its requests use
+
+  uint16_t port() const { return http_->port(); }
+  const ServedModels& models() const { return models_; }
+
+  // Between two passes. When a stop was asked for: no more requests; the loop ends with the last one that was taken.
+  void look() {
+    if (ending_ || stop_requested() == StopReason::none) return;
+    serving_.draining = true;
+    ending_ = api_.after_requests([this] { loop_.end(); });
+  }
+  // What was answered is still on its way to slow readers.
+  void finish() {
+    http_->drain();
+    for (int i = 0; i < 300 && !http_->idle(); ++i) std::this_thread::sleep_for(100ms);
+  }
+
+ private:
+  PassLoop& loop_;
+  ServedModels models_;
+  ServerMetrics metrics_;
+  Serving serving_;
+  Api api_;
+  bool ending_ = false;
+  std::optional<HttpServer> http_;
+};
+
+void say_what_is_served(const ServeSettings& s, const Front& front, const Inference& inference) {
+  std::string adapters;
+  for (const ServedModelPtr& model : front.models().list()) {
+    if (!model->parent.empty()) adapters += ", " + model->id;
+  }
+  const KvPool& pool = inference.pool();
+  log::info(
+      "keys and values: {:.2f} GiB on a rank, for {} tokens; an answer with its prompt has at most {}, {} are "
+      "answered at once",
+      static_cast<double>(inference.cache_bytes()) / (1 << 30), pool.tokens(), inference.longest(), s.sequences);
+  const bool open = s.host != "127.0.0.1" && s.host != "localhost" && s.host != "::1";
+  if (open && !s.api_keys) {
+    log::warn(
+        "{} can be reached from other machines, and anybody who reaches it may ask; name --api-keys FILE, or keep "
+        "it behind a proxy",
+        s.host);
+  }
+  const std::string host = s.host.find(':') == std::string::npos ? s.host : "[" + s.host + "]";
+  log::info("serving {}{} on http://{}:{}/ (a page to chat; /v1 for clients of OpenAI's API)", s.name, adapters, host,
+            front.port());
+}
+
+}  // namespace
+
+Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& s) {
+  const Mesh mesh = make_mesh(shape);
+  std::optional<Words> words;
+  together(*mesh.world, [&] { words.emplace(s); });
+  Inference inference(inference_settings(s, words->config), mesh,
+                      [&](const Mesh& host) { return open_device(host, s.recipe, process); });
+  Front* looking = nullptr;
+  PassLoop loop(inference, *mesh.world, [&] { looking->look(); });
+  std::optional<Front> front;
+  together(*mesh.world, [&] {
+    if (mesh.world->rank() != 0) return;
+    for (const auto& [name, directory] : s.adapters) say_effect(directory, s.recipe.model.path);
+    looking = &front.emplace(s, *words, inference, loop);
+    say_what_is_served(s, *front, inference);
+  });
+  note_stops();
+  loop.run();
+  if (front) front->finish();
+  return Exit::done;
+}
+
+}  // namespace drover
