@@ -49,6 +49,7 @@ FUNCTION_LINES = {
 FILE_LINES = {
     "kernels/backend.cpp": "every op's check, FLOPs and bytes, in the order of backend.h",
     "kernels/base/hdf5.cpp": "the whole of HDF5 that is used, behind one header",
+    "launch/serve/page.html": "one page in one file: its style, elements and script",
     "tests/e2e/using_test.py": "one made-up model for all verbs",
     "tests/fuzz/make_seeds": "the seeds of every format, a list",
     "tests/gpu/run": "one script that a machine with a GPU gets",
@@ -80,6 +81,7 @@ WORDS = {
     "data/token_texts.": {"strip"},  # a decoder's name in tokenizer.json
     "data/tokenizer_parts.cpp": {"strip"},
     "kernels/cuda/": {"strip", "margin"},  # the layout of an adapted weight in a GPU's memory
+    "launch/serve/page.html": {"margin"},  # CSS's name
     "tests/": {"strip", "margin"},
     ".github/CONTRIBUTING.md": {"strip"},  # the glossary's word for it
     "tests/lint/": None,  # the list of the words itself

@@ -142,6 +142,7 @@ std::vector<Chosen> scores_of(Batcher& batcher, const std::vector<Request>& requ
   for (const Request& r : requests) numbers.push_back(batcher.submit(r));
   std::vector<Chosen> scores;
   while (!batcher.idle()) {
+    fprintf(stderr, "run %ld wait %ld free %ld\n", batcher.load().running, batcher.load().waiting, batcher.prefixes().free_blocks());
     for (const Event& event : batcher.step()) {
       const auto* scored = std::get_if<Scored>(&event.what);
       if (scored == nullptr || event.request != numbers[which]) continue;
