@@ -142,7 +142,6 @@ std::vector<Chosen> scores_of(Batcher& batcher, const std::vector<Request>& requ
   for (const Request& r : requests) numbers.push_back(batcher.submit(r));
   std::vector<Chosen> scores;
   while (!batcher.idle()) {
-    fprintf(stderr, "run %ld wait %ld free %ld\n", batcher.load().running, batcher.load().waiting, batcher.prefixes().free_blocks());
     for (const Event& event : batcher.step()) {
       const auto* scored = std::get_if<Scored>(&event.what);
       if (scored == nullptr || event.request != numbers[which]) continue;
@@ -178,9 +177,10 @@ TEST(PromptScores, AreTheLogProbabilitiesOfTheModel) {
 TEST(PromptScores, AreTheSameInAnyCompany) {
   const BatcherSettings settings{.sequences = 4, .pass_rows = 80, .dearest = dearest(), .prompt_logprobs = 4};
   const Request request{.ids = made_up_ids(150, 9), .max_tokens = 30, .prompt_logprobs = 0};
-  Room alone({.batcher = settings}), company({.blocks = 15, .batcher = settings});
-  std::vector<Request> requests(2, {.ids = made_up_ids(70, 9), .max_tokens = 60});
-  requests.push_back(request);
+  Room alone({.batcher = settings}), company({.blocks = 21, .batcher = settings});
+  const std::vector<Request> requests{{.ids = made_up_ids(70, 9), .max_tokens = 60},
+                                      {.ids = made_up_ids(70, 8), .max_tokens = 60},
+                                      request};
   const std::vector<Chosen> got = scores_of(company.batcher(), requests, 2);
   EXPECT_GT(company.batcher().preemptions(), 0);
   const std::vector<Chosen> expected = scores_of(alone.batcher(), {request}, 0);
