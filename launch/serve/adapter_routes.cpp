@@ -2,6 +2,7 @@
 
 #include "kernels/base/log.h"
 #include "launch/openai/api_error.h"
+#include "launch/openai/responses.h"
 #include "launch/serve/load_adapter.h"
 
 namespace drover {
@@ -53,8 +54,7 @@ void load_adapter_route(Serving& serving, Call call) {
       const openai::ApiError refused = openai::api_error_of(*error, "lora_path");
       return reply(call, {.status = refused.status, .body = refused.body()});
     }
-    reply(call, {.type = "text/plain; charset=utf-8",
-                 .body = fmt::format("Success: LoRA adapter '{}' added successfully.", name)});
+    reply(call, {.type = "text/plain; charset=utf-8", .body = openai::loaded_text(name)});
   });
 }
 
@@ -63,8 +63,7 @@ HttpResponse unload_adapter(Serving& serving, const HttpRequest& request) {
   const openai::UnloadAdapterRequest asked = openai::parse_unload_adapter(request.body);
   if (!serving.models.remove(asked.name)) throw openai::model_not_found(asked.name);
   log::info("adapter {} removed", asked.name);
-  return {.type = "text/plain; charset=utf-8",
-          .body = fmt::format("Success: LoRA adapter '{}' removed successfully.", asked.name)};
+  return {.type = "text/plain; charset=utf-8", .body = openai::unloaded_text(asked.name)};
 }
 
 }  // namespace drover

@@ -72,12 +72,15 @@ void answer_errors(const Call& call, Work&& work) {
 
 }  // namespace
 
-void reply(const Call& call, HttpResponse response) {
+void log_call(const Call& call, const std::string& outcome, const std::string& more) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - call.begin).count();
-  if (call.request.path != "/health" && call.request.path != "/metrics") {
-    log::info("{} {} {} {} {:.3f} s", call.request.client, call.request.method, clipped(call.request.path),
-              response.status, seconds);
-  }
+  if (call.request.path == "/health" || call.request.path == "/metrics") return;  // asked for every few seconds
+  log::info("{} {} {} {} in {:.3f} s{}", call.request.client, call.request.method, clipped(call.request.path), outcome,
+            seconds, more);
+}
+
+void reply(const Call& call, HttpResponse response) {
+  log_call(call, std::to_string(response.status));
   response.headers.insert(response.headers.end(), call.headers.begin(), call.headers.end());
   call.exchange->answer(std::move(response));
 }

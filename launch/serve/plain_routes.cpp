@@ -1,12 +1,10 @@
 #include "launch/serve/plain_routes.h"
 
-#include "data/chat_template.h"
 #include "launch/openai/openapi.h"
 #include "launch/openai/responses.h"
 #include "launch/serve/rendering.h"
 #include "launch/serve/server_metrics.h"
 #include "launch/version.h"
-#include "trainer/setup/inputs.h"
 
 namespace drover {
 
@@ -20,26 +18,42 @@ HttpResponse metrics(Serving& serving, const HttpRequest&) {
 }
 
 HttpResponse version(Serving&, const HttpRequest&) {
-  return {.body = Json{{"version", version_text().substr(0, version_text().find('\n'))}}.dump()};
+  const std::string text = version_text();
+  return {.body = openai::version_body(text.substr(0, text.find('\n')))};
 }
 
 HttpResponse openapi(Serving&, const HttpRequest&) { return {.body = openai::openapi_json()}; }
 
-// tokenizer_config.json as it is, with the words for its special tokens and the template that is used: what clients
-// build the same tokenizer from.
+HttpResponse list_models(Serving& serving, const HttpRequest&) {
+  std::vector<openai::ModelCard> cards;
+  for (const ServedModelPtr& model : serving.models.list()) {
+    cards.push_back({.id = model->id,
+                     .created = model->created,
+                     .root = model->root.string(),
+                     .parent = model->parent,
+                     .context = serving.context});
+  }
+  return {.body = openai::models_body(cards)};
+}
+
 HttpResponse tokenizer_info(Serving& serving, const HttpRequest&) {
-  const fs::path file = tokenizer_directory(serving.settings.recipe) / "tokenizer_config.json";
-  OrderedJson info = OrderedJson::object();
-  std::error_code ignored;
-  if (fs::exists(file, ignored)) info = parse_ordered_json(read_text(file, size_t{16} << 20), file.filename().string());
-  const auto spell = [&](const char* key, std::optional<int32_t> id) {
-    if (id) info[key] = serving.tokenizer.raw_bytes(*id);
-  };
-  spell("bos_token", serving.tokenizer.bos());
-  spell("eos_token", serving.tokenizer.eos());
-  if (const auto& chat = serving.models.base()->manner.chat) info["chat_template"] = chat->text();
-  if (!info.contains("tokenizer_class")) info["tokenizer_class"] = "PreTrainedTokenizerFast";
-  return {.body = openai::ApiError::to_body(info)};
+  return {.body = openai::tokenizer_info_body(serving.tokenizer, serving.models.base()->manner.chat, serving.context)};
+}
+
+HttpResponse tokenize(Serving& serving, const HttpRequest& request) {
+  const openai::TokenizeRequest asked = openai::parse_tokenize(request.body);
+  const ServedModelPtr model = find_model(serving, asked.model);
+  const auto* text = std::get_if<std::string>(&asked.prompt);
+  const std::vector<int32_t> ids = text != nullptr
+                                       ? text_ids(serving, *text, asked.add_special_tokens)
+                                       : render_dialog(serving, *model, std::get<openai::Dialog>(asked.prompt));
+  return {.body = openai::tokenize_body(serving.tokenizer, ids, serving.context, asked.return_token_strs)};
+}
+
+HttpResponse detokenize(Serving& serving, const HttpRequest& request) {
+  const openai::DetokenizeRequest asked = openai::parse_detokenize(request.body, serving.defaults);
+  find_model(serving, asked.model);
+  return {.body = openai::detokenize_body(serving.tokenizer, asked.tokens)};
 }
 
 }  // namespace drover

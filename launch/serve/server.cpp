@@ -46,8 +46,8 @@ InferenceSettings inference_settings(const ServeSettings& s, const ModelConfig& 
 }
 
 // What is known before there are weights.
-struct Words {
-  explicit Words(const ServeSettings& s)
+struct Base {
+  explicit Base(const ServeSettings& s)
       : config(read_model_config(s.recipe.model.path)), tokenizer(Tokenizer::open(tokenizer_directory(s.recipe))) {
     const GenerationDefaults own = generation_defaults(s.recipe.model.path);
     defaults = {.temperature = own.temperature, .top_p = own.top_p, .vocab_size = config.vocab};
@@ -57,11 +57,11 @@ struct Words {
   openai::RequestDefaults defaults;
 };
 
-ServedModelPtr served_base(const ServeSettings& s, const Words& words) {
+ServedModelPtr served_base(const ServeSettings& s, const Base& base) {
   auto model = std::make_shared<ServedModel>();
   model->id = s.name;
   model->root = s.recipe.model.path;
-  model->manner = manner_of({s.recipe, words.config, words.tokenizer}, s.recipe.model.path);
+  model->manner = manner_of({s.recipe, base.config, base.tokenizer}, s.recipe.model.path);
   model->created = std::time(nullptr);
   return model;
 }
@@ -69,17 +69,17 @@ ServedModelPtr served_base(const ServeSettings& s, const Words& words) {
 // What rank 0 has besides: names, routes, HTTP.
 class Front {
  public:
-  Front(const ServeSettings& s, const Words& words, Inference& inference, PassLoop& loop)
+  Front(const ServeSettings& s, const Base& base, Inference& inference, PassLoop& loop)
       : loop_(loop),
-        models_(served_base(s, words)),
+        models_(served_base(s, base)),
         metrics_(s.name),
         serving_{.settings = s,
-                 .config = words.config,
-                 .tokenizer = words.tokenizer,
+                 .config = base.config,
+                 .tokenizer = base.tokenizer,
                  .models = models_,
                  .loop = loop,
                  .metrics = metrics_,
-                 .defaults = words.defaults,
+                 .defaults = base.defaults,
                  .context = inference.longest(),
                  .started = std::time(nullptr)},
         api_(serving_, s.api_keys ? std::optional(ApiKeys::read(*s.api_keys)) : std::nullopt) {
@@ -152,9 +152,9 @@ void say_what_is_served(const ServeSettings& s, const Front& front, const Infere
 
 Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& s) {
   const Mesh mesh = make_mesh(shape);
-  std::optional<Words> words;
-  together(*mesh.world, [&] { words.emplace(s); });
-  Inference inference(inference_settings(s, words->config), mesh,
+  std::optional<Base> base;
+  together(*mesh.world, [&] { base.emplace(s); });
+  Inference inference(inference_settings(s, base->config), mesh,
                       [&](const Mesh& host) { return open_device(host, s.recipe, process); });
   Front* looking = nullptr;
   PassLoop loop(inference, *mesh.world, [&] { looking->look(); });
@@ -162,7 +162,7 @@ Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& 
   together(*mesh.world, [&] {
     if (mesh.world->rank() != 0) return;
     for (const auto& [name, directory] : s.adapters) say_effect(directory, s.recipe.model.path);
-    looking = &front.emplace(s, *words, inference, loop);
+    looking = &front.emplace(s, *base, inference, loop);
     say_what_is_served(s, *front, inference);
   });
   note_stops();

@@ -34,6 +34,8 @@ struct Call {
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 };
 
+// One line for a call that has its answer: "127.0.0.1:5012 POST /v1/models 200 in 0.001 s" and what `more` says.
+void log_call(const Call& call, const std::string& outcome, const std::string& more = "");
 // Answers with a whole body, and logs the call.
 void reply(const Call& call, HttpResponse response);
 

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/comm/agree.h"
+#include "launch/serve/served_models.h"
 #include "launch/serve/server.h"
 #include "launch/verbs/inference_setup.h"
 #include "launch/verbs/run_recipe.h"

@@ -1,0 +1,88 @@
+#include "launch/serve/answer_routes.h"
+
+#include <random>
+
+#include "kernels/base/hash.h"
+#include "kernels/base/log.h"
+#include "launch/serve/answer_group.h"
+#include "launch/serve/rendering.h"
+#include "launch/version.h"
+
+namespace drover {
+
+namespace {
+
+std::string drawn_id(const char* prefix) {
+  thread_local std::random_device device;
+  return fmt::format("{}-{:08x}{:08x}{:08x}", prefix, device(), device(), device());
+}
+
+// The same for the same program, base and adapter.
+std::string fingerprint_of(const Serving& serving, const ServedModel& model) {
+  return "fp_" + sha256_hex(version_text() + serving.models.base()->root.string() + model.weights).substr(0, 12);
+}
+
+WriterParts parts_of(const Serving& serving, const Call& call, const AnswerOrder& order, const char* prefix) {
+  return {.call = call,
+          .tokenizer = serving.tokenizer,
+          .head = {.head = {.id = drawn_id(prefix),
+                            .created = std::time(nullptr),
+                            .model = order.model->id,
+                            .fingerprint = fingerprint_of(serving, *order.model)},
+                   .usage = order.options.include_usage},
+          .stream = order.options.stream,
+          .answers = order.prompts.size() * static_cast<size_t>(order.options.n)};
+}
+
+void log_prompts(const Serving& serving, const AnswerOrder& order) {
+  if (!serving.settings.log_prompts) return;
+  for (const auto& ids : order.prompts) {
+    log::info("prompt: {}", OrderedJson(serving.tokenizer.decode(ids, false)).dump());
+  }
+}
+
+}  // namespace
+
+void answer_chat(Serving& serving, Call call) {
+  const openai::ChatRequest asked = openai::parse_chat(call.request.body, serving.defaults);
+  AnswerOrder order{.model = find_model(serving, asked.model),
+                    .options = asked.options,
+                    .prompts = {},
+                    .preset = {},
+                    .prompt_logprobs = asked.options.prompt_logprobs};
+  if (asked.response_format.kind != openai::ResponseFormat::Kind::text) {
+    throw openai::invalid_request("response_format",
+                                  "'response_format' other than text is not supported by this build");
+  }
+  if (asked.tool_choice.kind == openai::ToolChoice::Kind::required ||
+      asked.tool_choice.kind == openai::ToolChoice::Kind::named) {
+    throw openai::invalid_request("tool_choice",
+                                  "'tool_choice' other than auto and none is not supported by this build");
+  }
+  order.prompts.push_back(render_dialog(serving, *order.model, asked.dialog));
+  log_prompts(serving, order);
+  auto writer = make_chat_writer(parts_of(serving, call, order, "chatcmpl"), asked);
+  std::make_shared<AnswerGroup>(serving, std::move(call), std::move(order), std::move(writer))->start();
+}
+
+void answer_completion(Serving& serving, Call call) {
+  const openai::CompletionRequest asked = openai::parse_completion(call.request.body, serving.defaults);
+  AnswerOrder order{.model = find_model(serving, asked.model),
+                    .options = asked.options,
+                    .prompts = {},
+                    .preset = openai::kCompletionTokens,
+                    .prompt_logprobs = asked.options.prompt_logprobs};
+  if (asked.echo) order.prompt_logprobs = std::max(order.prompt_logprobs, asked.options.sampling.logprobs);
+  for (const auto& prompt : asked.prompts) {
+    if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) {
+      order.prompts.push_back(*ids);
+    } else {
+      order.prompts.push_back(text_ids(serving, std::get<std::string>(prompt), asked.add_special_tokens));
+    }
+  }
+  log_prompts(serving, order);
+  auto writer = make_text_writer(parts_of(serving, call, order, "cmpl"), asked, order.prompts);
+  std::make_shared<AnswerGroup>(serving, std::move(call), std::move(order), std::move(writer))->start();
+}
+
+}  // namespace drover
