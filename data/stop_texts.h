@@ -1,24 +1,34 @@
-// Ends an answer where one of some texts appears in it, also when the text spans tokens or ends within one.
+// Ends an answer where one of some texts appears in it, however the text comes in pieces: what may still be the
+// beginning of one is held back.
 #pragma once
-#include "data/tokenizer.h"
+#include <string>
+#include <string_view>
+#include <vector>
 
 namespace drover {
 
-// One answer's text as it grows. Texts are looked for in what is shown: special tokens are not, and a character counts
-// once all its bytes are there.
+// One answer's text as it grows. Of several texts the one that is complete first counts, and the longest of those that
+// are complete at the same byte. The borders between pieces change nothing. Source: Knuth, Morris and Pratt 1977.
 class StopTexts {
  public:
-  StopTexts(const Tokenizer& tokenizer, const std::vector<std::string>& texts) : stream_(tokenizer), texts_(texts) {}
+  // None of them may be empty.
+  explicit StopTexts(const std::vector<std::string>& texts);
 
-  // True from the token on that completes one of the texts.
-  bool push(int32_t id);
+  // What is now certain to stand in front of every stop text; nothing once one was found. Takes time in proportion to
+  // the piece and the number of texts.
+  std::string push(std::string_view piece);
+  std::string finish();  // what was held back
   bool found() const { return found_; }
-  const std::string& text() const { return text_; }  // where found: up to the first of the texts, without it
 
  private:
-  StreamDecoder stream_;
-  const std::vector<std::string>& texts_;
-  std::string text_;
+  struct Text {
+    std::string bytes;
+    std::vector<size_t> border;  // [i]: the longest proper prefix that also ends bytes[0, i]
+    size_t matched = 0;          // so many of the first bytes end what came so far
+    void take(char byte);
+  };
+  std::vector<Text> texts_;
+  std::string held_;
   bool found_ = false;
 };
 

@@ -85,17 +85,26 @@ Request request_of(const Session& session, const Inference& inference, const Que
 class Texts {
  public:
   Texts(const Tokenizer& tokenizer, const std::vector<std::string>& stop, size_t answers)
-      : tokenizer_(tokenizer), any_(!stop.empty()), texts_(any_ ? answers : 0, {tokenizer, stop}) {}
+      : tokenizer_(tokenizer), texts_(stop.empty() ? 0 : answers, {StreamDecoder(tokenizer), StopTexts(stop), ""}) {}
 
-  bool stops(size_t index, const Answer& answer) { return any_ && texts_[index].push(answer.ids.back()); }
+  bool stops(size_t index, const Answer& answer) {
+    if (texts_.empty()) return false;
+    Growing& text = texts_[index];
+    text.shown += text.stops.push(text.stream.push(answer.ids.back()));
+    return text.stops.found();
+  }
   std::string of(size_t index, const Answer& answer) const {
-    return any_ && texts_[index].found() ? texts_[index].text() : tokenizer_.decode(answer.ids);
+    return !texts_.empty() && texts_[index].stops.found() ? texts_[index].shown : tokenizer_.decode(answer.ids);
   }
 
  private:
+  struct Growing {
+    StreamDecoder stream;
+    StopTexts stops;
+    std::string shown;  // in front of a stop text
+  };
   const Tokenizer& tokenizer_;
-  bool any_;
-  std::vector<StopTexts> texts_;
+  std::vector<Growing> texts_;
 };
 
 // Prints the answer to --prompt.
