@@ -52,7 +52,7 @@ class ChatWriter : public AnswerWriter {
     }
     one.choice.finish = finish_reason(stopped, one.calls.calls());
     start(one);
-    if (streams_) stream_.event(chat_event(head_, {.index = one.choice.index, .finish = one.choice.finish}));
+    if (streams_) stream_.event(chat_events(head_, {.index = one.choice.index, .finish = one.choice.finish}));
     return one.choice.finish;
   }
 
@@ -86,7 +86,7 @@ class ChatWriter : public AnswerWriter {
     if (streams_) {
       ChatPiece piece{.index = one.choice.index, .content = std::move(content), .calls = std::move(calls)};
       if (one.choice.logprobs) piece.logprobs = std::move(entries);
-      return stream_.event(chat_event(head_, piece));
+      return stream_.event(chat_events(head_, piece));
     }
     one.choice.content += content;
     std::ranges::move(calls, std::back_inserter(one.choice.calls));
