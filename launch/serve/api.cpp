@@ -94,6 +94,17 @@ void Api::check_key(const HttpRequest& request) const {
   throw openai::unauthorized();
 }
 
+// A page of another origin that a browser shows must not ask in its user's name; programs send no Origin.
+void Api::check_origin(const HttpRequest& request) const {
+  const std::string_view origin = request.header("Origin"), host = request.header("Host");
+  const std::string& allowed = serving_.settings.cors;
+  if (origin.empty() || allowed == "*" || origin == allowed) return;
+  if (origin == fmt::format("http://{}", host) || origin == fmt::format("https://{}", host)) return;
+  throw openai::ApiError(403, "invalid_request_error", "", "",
+                         fmt::format("pages of {} may not ask this server; it would have to be started with --cors {}",
+                                     clipped(origin), clipped(origin)));
+}
+
 void Api::handle(const HttpRequest& request, std::shared_ptr<Exchange> exchange) {
   Call call{request, std::move(exchange)};
   const std::string& origin = serving_.settings.cors;
@@ -119,8 +130,9 @@ void Api::dispatch(Call call) {
     }
     return reply(call, std::move(options));
   }
+  check_origin(request);
   if (route == nullptr || !route->open) check_key(request);
-  if (allowed.empty()) throw openai::not_found(fmt::format("there is no {}", clipped(request.path)));
+  if (allowed.empty()) throw openai::not_found(clipped(request.path));
   if (route == nullptr) throw openai::method_not_allowed(allowed);
   const auto answer = [this, route](const Call& c) {
     if (const auto* plain = std::get_if<Route::Plain>(&route->answer)) {
@@ -130,7 +142,7 @@ void Api::dispatch(Call call) {
     }
   };
   if (!route->reads_body) return answer(call);
-  if (serving_.draining) throw openai::unavailable("the server is being shut down; ask another one");
+  if (Serving::draining()) throw openai::unavailable("the server is being shut down; ask another one");
   if (!thread_.post([call, answer] { answer_errors(call, [&] { answer(call); }); })) {
     throw openai::overloaded("too many requests wait; try again in a moment");
   }

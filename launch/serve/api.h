@@ -21,6 +21,7 @@ class Api {
   static const std::vector<Route>& routes();
   void dispatch(Call call);
   void check_key(const HttpRequest& request) const;
+  void check_origin(const HttpRequest& request) const;
 
   Serving& serving_;
   std::optional<ApiKeys> keys_;

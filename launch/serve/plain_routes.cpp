@@ -8,8 +8,8 @@
 
 namespace drover {
 
-HttpResponse health(Serving& serving, const HttpRequest&) {
-  if (serving.draining) return {.status = 503, .body = R"({"status":"draining"})"};
+HttpResponse health(Serving&, const HttpRequest&) {
+  if (Serving::draining()) return {.status = 503, .body = R"({"status":"draining"})"};
   return {.body = R"({"status":"ok"})"};
 }
 

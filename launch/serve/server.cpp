@@ -80,8 +80,7 @@ class Front {
                  .loop = loop,
                  .metrics = metrics_,
                  .defaults = base.defaults,
-                 .context = inference.longest(),
-                 .started = std::time(nullptr)},
+                 .context = inference.longest()},
         api_(serving_, s.api_keys ? std::optional(ApiKeys::read(*s.api_keys)) : std::nullopt) {
     for (size_t i = 0; i < s.adapters.size(); ++i) {
       const auto& [name, directory] = s.adapters[i];
@@ -106,8 +105,7 @@ class Front {
 
   // Between two passes. When a stop was asked for: no more requests; the loop ends with the last one that was taken.
   void look() {
-    if (ending_ || stop_requested() == StopReason::none) return;
-    serving_.draining = true;
+    if (ending_ || !Serving::draining()) return;
     ending_ = api_.after_requests([this] { loop_.end(); });
   }
   // What was answered is still on its way to slow readers.

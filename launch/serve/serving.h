@@ -1,6 +1,5 @@
 // What the routes of a server share, and one request on its way through them.
 #pragma once
-#include <atomic>
 #include <chrono>
 #include <memory>
 
@@ -9,6 +8,7 @@
 #include "launch/serve/pass_loop.h"
 #include "launch/serve/served_models.h"
 #include "launch/serve/settings.h"
+#include "trainer/run/stop_signal.h"
 
 namespace drover {
 
@@ -23,8 +23,8 @@ struct Serving {
   ServerMetrics& metrics;
   openai::RequestDefaults defaults;
   int64_t context = 0;  // tokens that prompt and answer may have together
-  std::time_t started = 0;
-  std::atomic<bool> draining = false;
+  // A stop was asked for: what was taken is answered, and nothing else is taken.
+  static bool draining() { return stop_requested() != StopReason::none; }
 };
 
 struct Call {
