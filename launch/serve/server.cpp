@@ -7,6 +7,7 @@
 #include "launch/open_device.h"
 #include "launch/openai/api_error.h"
 #include "launch/serve/api.h"
+#include "launch/serve/follower.h"
 #include "launch/serve/load_adapter.h"
 #include "launch/serve/server_metrics.h"
 #include "trainer/export/adapter_effect.h"
@@ -97,8 +98,12 @@ class Front {
                   [this](const HttpRequest& request, std::shared_ptr<Exchange> exchange) {
                     api_.handle(request, std::move(exchange));
                   });
+    if (s.follow) follower_.emplace(serving_, s.follow->first, s.follow->second);
   }
-  ~Front() { http_.reset(); }  // before what its requests use
+  ~Front() {  // before what they use
+    follower_.reset();
+    http_.reset();
+  }
 
   uint16_t port() const { return http_->port(); }
   const ServedModels& models() const { return models_; }
@@ -122,6 +127,7 @@ class Front {
   Api api_;
   bool ending_ = false;
   std::optional<HttpServer> http_;
+  std::optional<Follower> follower_;
 };
 
 void say_what_is_served(const ServeSettings& s, const Front& front, const Inference& inference) {
@@ -140,6 +146,10 @@ void say_what_is_served(const ServeSettings& s, const Front& front, const Infere
         "{} can be reached from other machines, and anybody who reaches it may ask; name --api-keys FILE, or keep "
         "it behind a proxy",
         s.host);
+  }
+  if (s.follow) {
+    log::info("following {}: each new checkpoint's adapter becomes {} and {}@STEP", s.follow->second.string(),
+              s.follow->first, s.follow->first);
   }
   const std::string host = s.host.find(':') == std::string::npos ? s.host : "[" + s.host + "]";
   log::info("serving {}{} on http://{}:{}/ (a page to chat; /v1 for clients of OpenAI's API)", s.name, adapters, host,
