@@ -148,8 +148,8 @@ TEST_F(Refusals, SlowBodies) {
 }
 
 TEST_F(Refusals, IdleConnectionsCloseWithoutAWord) {
-  Client silent(server.port()), kept(server.port());
   const auto start = Clock::now();
+  Client silent(server.port()), kept(server.port());
   EXPECT_EQ(kept.ask(get("/")).status, 200);
   EXPECT_TRUE(silent.closed());
   EXPECT_TRUE(kept.closed());
