@@ -29,7 +29,7 @@ size_t RequestReader::take(std::string_view received) {
     taken += now;
     if (code && code != beast::error::need_more) refuse(code, rest.substr(now));
     if (in_header) {
-      // Beast's own limit begins anew with every call.
+      // Beast's own limit begins anew behind the fields that it has read.
       header_bytes_ += now;
       const size_t unread = is_header_done() ? 0 : rest.size() - now;
       if (header_bytes_ + unread > limits_.header_bytes) refuse(beast::error::header_limit, {});
