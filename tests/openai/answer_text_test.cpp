@@ -90,7 +90,7 @@ TEST_F(AnswerTexts, EntriesComeWithTheirText) {
   EXPECT_THAT(answer.push({0x82}).entries, IsEmpty());
   const AnswerText::Piece euro = answer.push({0xAC});
   EXPECT_EQ(euro.text, "€");
-  EXPECT_THAT(ids_of(euro.entries), ElementsAre(0xE2, 0x82, 0xAC));
+  ASSERT_THAT(ids_of(euro.entries), ElementsAre(0xE2, 0x82, 0xAC));
   for (const TokenEntry& entry : euro.entries) EXPECT_EQ(entry.text_offset, 6);
   EXPECT_EQ(euro.entries[1].token.bytes, "\x82");
 }
