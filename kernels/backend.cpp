@@ -431,6 +431,17 @@ void Backend::penalize(Tensor logits, Tensor places, Tensor changes) {
         [&] { do_penalize(logits, places, changes); });
 }
 
+void Backend::allow(Tensor logits, Tensor rows, Tensor bits) {
+  require(logits.dtype == DType::f32 && is_vector(rows, bits.rows, DType::i32) && bits.dtype == DType::i32 &&
+              bits.rows <= logits.rows && bits.cols == bit_words(logits.cols),
+          "allow has a bit for every column of its rows");
+  const auto describe = [&] {
+    const Tensor changed = logits.rows_from(0, bits.rows);
+    return call_on("allow", changed, 0, bytes_of(rows, bits, changed, changed));
+  };
+  issue(describe, [&] { do_allow(logits, rows, bits); });
+}
+
 void Backend::log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
   require(logits.dtype == DType::f32 && is_vector(tokens, logits.rows, DType::i32) &&
               is_vector(values, logits.rows, DType::f32) && same_shape(top, top_values) && top.cols <= logits.cols &&

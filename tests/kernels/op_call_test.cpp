@@ -88,6 +88,7 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
       {"cross_entropy_backward", [&] { backend->cross_entropy_backward(x, index, 0, 16, vector, x); }},
       {"sample", [&] { backend->sample(x, x, index); }},
       {"penalize", [&] { backend->penalize(x, tensor(1, 2, DType::i32), tensor(2, 3)); }},
+      {"allow", [&] { backend->allow(x, index, tensor(5, 2, DType::i32)); }},
       {"log_probabilities", [&] { backend->log_probabilities(x, index, vector, index, weights); }},
       {"sum_squares", [&] { backend->sum_squares(x, one); }},
       {"dot", [&] { backend->dot(weights, vector, total); }},
