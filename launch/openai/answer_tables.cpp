@@ -26,15 +26,14 @@ std::vector<Field> sampling_fields() {
   };
 }
 
-// `least`: tokens that an answer has to be asked for.
-std::vector<Field> answer_fields(int64_t least) {
+std::vector<Field> answer_fields(int64_t fewest_tokens) {
   Field stop{.name = "stop", .kind = FieldKind::texts, .about = "texts that end an answer and are not part of it"};
   stop.low = 1;
   stop.high = kLongestStop;
   stop.most_entries = kMostStops;
   return {
-      integer("max_tokens", least, kMostInt, "tokens of the answer, at most"),
-      integer("max_completion_tokens", least, kMostInt, "the same; it counts where both are given"),
+      integer("max_tokens", fewest_tokens, kMostInt, "tokens of the answer, at most"),
+      integer("max_completion_tokens", fewest_tokens, kMostInt, "the same; it counts where both are given"),
       stop,
       entries("stop_token_ids", FieldKind::token_ids, 0, kMostStops, "tokens that end an answer as well"),
       boolean("ignore_eos", "answers do not end at the model's own stop tokens"),

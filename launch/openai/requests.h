@@ -26,7 +26,7 @@ struct AnswerOptions {
   // by Draw::sequence or by seeds of their own.
   Sampling sampling;
   std::optional<int64_t> seed;
-  std::optional<int64_t> max_tokens;
+  std::optional<int64_t> max_tokens;  // 0 (completions only): the prompt is looked at, and that is all
   int64_t n = 1;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_ids;  // besides the model's own

@@ -51,13 +51,6 @@ std::vector<int64_t> AnswerGroup::lengths() const {
 
 void AnswerGroup::check_queue() const {
   const ServeSettings& s = serving_.settings;
-  const auto most = [](const char* field, int64_t given, int64_t limit) {
-    if (given <= limit) return;
-    throw openai::invalid_request(field,
-                                  fmt::format("'{}' has {} where this server takes at most {}", field, given, limit));
-  };
-  most("n", order_.options.n, s.most_answers);
-  most("stop", static_cast<int64_t>(order_.options.stop.size()), s.most_stops);
   const int64_t asked = static_cast<int64_t>(answers_.size());
   if (asked > s.queue + s.sequences) {
     throw openai::invalid_request(
