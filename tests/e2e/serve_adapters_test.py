@@ -57,6 +57,35 @@ class Adapters(ServingCase):
             self.assertEqual(len(set(prints.values())), 3)
             self.refused(server, 404, TEXT, {"model": "c", "prompt": "x"}, "model", "model_not_found")
 
+    def test_a_template_of_its_own(self):
+        own = self.root / "own"
+        shutil.copytree(self.root / "late", own)
+        (own / "chat_template.jinja").unlink()
+        file = own / "tokenizer_config.json"
+        settings = json.loads(file.read_text())
+        template = settings.get("chat_template") or json.loads((self.model / file.name).read_text())["chat_template"]
+        changed = template.replace("+ '<|im_end|>'", "+ ' ;<|im_end|>'")
+        self.assertNotEqual(changed, template)
+        file.write_text(json.dumps(settings | {"chat_template": changed}, indent=3))
+        words = json.loads((own / "tokenizer.json").read_text())
+        (own / "tokenizer.json").write_text(json.dumps(words, indent=1))
+        dialog = [{"role": "user", "content": "ab"}]
+        with self.serve_changing("--adapter", f"own={own}") as server:
+            texts = {}
+            for name in ("model", "own"):
+                ids = server.ask("/tokenize", model=name, messages=dialog)["tokens"]
+                texts[name] = server.ask("/detokenize", tokens=ids)["prompt"]
+                asked = server.complete(ids, model=name, max_tokens=20, **VARIED)
+                self.assertEqual(text_of(server.chat(dialog, model=name, max_tokens=20, **VARIED)), text_of(asked))
+            self.assertIn("ab<|im_end|>", texts["model"])
+            self.assertIn("ab ;<|im_end|>", texts["own"])
+            vocabulary = words["model"]["vocab"]
+            vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+            (own / "tokenizer.json").write_text(json.dumps(words))
+            body = {"lora_name": "x", "lora_path": "own"}
+            self.assertIn("another tokenizer", self.refused(server, 400, "/v1/load_lora_adapter", body, "lora_path"))
+        shutil.rmtree(own)
+
     def test_loaded_and_taken_away_at_run_time(self):
         with self.serve_changing("--adapter", f"port={self.root}/early") as server:
             early, late = self.expected("early"), self.expected("late")

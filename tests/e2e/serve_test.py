@@ -1,11 +1,10 @@
 """drover serve from outside: what it says of itself, chats and completions, and what it refuses."""
 
 import json
-import random
 import unittest
 
 from case import ROOT, run
-from serving import GREEDY, ServingCase, joined, text_of, write_rows
+from serving import GREEDY, ServingCase, joined, text_of
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 QUESTIONS = ["harbour?", "lorry customs?", "depot parcel ferry crane?"]
