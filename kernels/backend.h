@@ -129,6 +129,7 @@ int64_t visible_pairs(const Segment& segment);
   OP(adamw, const AdamW&, Tensor, Tensor, Tensor, Tensor, Tensor)
 #define DROVER_COMPOSED_OPS(OP)                                                                                       \
   OP(copy_all, std::span<const CopyPair>)                                                                             \
+  OP(linear_of_parts, Tensor, const Weight&, std::span<const LinearPart>, bool, Tensor)                               \
   OP(low_rank_backward, Tensor, std::span<const LowRankGradient>, Tensor)
 #define DROVER_KERNEL(NAME, ...) virtual void do_##NAME(__VA_ARGS__) = 0;
 #define DROVER_COMPOSED_KERNEL(NAME, ...) virtual void do_##NAME(__VA_ARGS__);
@@ -179,6 +180,9 @@ class Backend {
   // by_row takes no masks.
   void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
               SumOrder order = SumOrder::fastest);
+  // `linear` by_row, of parts of x that follow each other (at least one), each with low-rank terms of its own and no
+  // masks. Unless it is overridden, a `linear` for each part; else w is read once for all.
+  void linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate, Tensor y);
   // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float;
   // v, a may be empty.
   void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);

@@ -60,6 +60,11 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
          const LowRank t{.a = weights, .b = vector};
          backend->linear(x, frozen, {{&t, 1}, weights, {}}, false, y);
        }},
+      {"linear_of_parts",
+       [&] {
+         const LinearPart some{3, {}};  // of five rows
+         backend->linear_of_parts(x, frozen, {&some, 1}, false, y);
+       }},
       {"linear_dx", [&] { backend->linear_dx(x, frozen, {}, {}, x); }},
       {"linear_dx's term", [&] { backend->linear_dx(y, frozen, weights, weights, x); }},
       {"low_rank_backward", [&] { backend->low_rank_backward(y, {}, tall); }},
