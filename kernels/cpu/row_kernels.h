@@ -39,8 +39,14 @@ struct RowsTimesRows {
   }
 };
 
+// Sums of at most so many products, as low-rank terms have: there every lane is an output, which has one chain of fused
+// multiply-adds in rising order (bf16: of pairs), and is added to sums once.
+inline constexpr int64_t kThin = 64;
+
 // One fused multiply-add at a time; w is f32 or bf16, widened. The two sets give the same bits.
 namespace avx2 {
+template <typename W>
+void add_thin(const RowsTimesRows<float, W>& p);        // k <= kThin
 void add_cached(const RowsTimesRows<float, float>& p);  // k <= kDepth
 // Two products with the same x, side by side: from memory, two streams of weights come faster than one. `q` may have
 // fewer outputs than `p`, or none.
@@ -53,6 +59,7 @@ void add_cached(const RowsTimesRows<float, float>& p);
 
 // Two products at a time (VDPBF16PS).
 namespace avx512_bf16 {
+void add_thin(const RowsTimesRows<bf16, bf16>& p);
 void add_cached(const RowsTimesRows<bf16, bf16>& p);
 void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q);
 }  // namespace avx512_bf16

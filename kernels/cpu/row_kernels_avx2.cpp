@@ -34,6 +34,29 @@ using Streamed = StreamedTile<Set, R>;
 
 }  // namespace
 
+template <typename W>
+void add_thin(const RowsTimesRows<float, W>& p) {
+  alignas(32) float turned[kThin * kLanes];  // of eight rows of w: their values of an index next to each other
+  for (int64_t o = 0; o < p.outputs; o += kLanes) {
+    const int64_t n = std::min(kLanes, p.outputs - o);
+    for (int64_t j = 0; j < kLanes; ++j) {
+      const W* row = p.w.row(o + std::min(j, n - 1));
+      for (int64_t i = 0; i < p.k; ++i) turned[i * kLanes + j] = load_one(row + i);
+    }
+    for (int64_t t = 0; t < p.rows; ++t) {
+      const float* x = p.x.row(t);
+      Vec chain = _mm256_setzero_ps();
+      for (int64_t i = 0; i < p.k; ++i) chain = _mm256_fmadd_ps(_mm256_set1_ps(x[i]), load(turned + i * kLanes), chain);
+      alignas(32) float sums[kLanes];
+      store(sums, chain);
+      float* to = p.sums + t * p.pitch + o;
+      for (int64_t j = 0; j < n; ++j) to[j] += sums[j];
+    }
+  }
+}
+template void add_thin(const RowsTimesRows<float, float>&);
+template void add_thin(const RowsTimesRows<float, bf16>&);
+
 void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 3>(p); }
 
 template <typename W>

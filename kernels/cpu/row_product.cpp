@@ -246,9 +246,22 @@ void RowProduct::complete(const Call& call, int64_t begin, int64_t width, float*
     if (from >= to) continue;
     const Tensor b = term.b.rows_from(from - term.column, to - from);
     float* at = sums + term.row * kPanel + from - begin;
-    copy == nullptr ? add_streamed(term.u, b, at, {}, nullptr) : add_copied(term.u, b, at, copy);
+    if (b.cols <= kThin) {
+      add_thin(term.u, b, at);
+    } else {
+      copy == nullptr ? add_streamed(term.u, b, at, {}, nullptr) : add_copied(term.u, b, at, copy);
+    }
   }
   finish(matrix(sums, call.x.rows, kPanel, DType::f32), call.alpha, call.accumulate, call.y.columns(begin, width));
+}
+
+// sums (T, outputs of w) += x·wᵀ, of at most kThin columns.
+void RowProduct::add_thin(Tensor x, Tensor w, float* sums) const {
+  if (x.dtype == DType::bf16) return avx512_bf16::add_thin(product_of<bf16, bf16>(x, w, sums));
+  with_type(w, [&](auto* typed) {
+    using W = std::remove_pointer_t<decltype(typed)>;
+    avx2::add_thin(product_of<float, W>(x, w, sums));
+  });
 }
 
 // sums (T, outputs of w) += x·wᵀ, and the same for a second w, which may be empty.

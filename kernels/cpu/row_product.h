@@ -56,6 +56,7 @@ class RowProduct {
   void streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;
+  void add_thin(Tensor x, Tensor w, float* sums) const;
   void add_streamed(Tensor x, Tensor w, float* sums, Tensor far, float* far_sums) const;
   void add_copied(Tensor x, Tensor w, float* sums, std::byte* copy) const;
 
