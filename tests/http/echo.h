@@ -27,7 +27,7 @@ inline HttpLimits quick() {
           .all_bodies_bytes = 25000,
           .connections = 20,
           .unsent_bytes = 100000,
-          .header_time = 150ms,
+          .header_time = 2s,
           .idle_time = 300ms,
           .request_time = 600ms,
           .write_time = 200ms};

@@ -127,6 +127,7 @@ TEST_F(Refusals, OtherVersionsAndExpectations) {
 
 TEST(SlowRequests, Headers) {
   HttpLimits limits = quick();
+  limits.header_time = 150ms;
   limits.idle_time = 60s;
   HttpServer server(at("127.0.0.1", 0, limits), echo);
   Client client(server.port());
