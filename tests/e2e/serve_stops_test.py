@@ -1,5 +1,6 @@
 """drover serve: who may ask, when it does not start, how it ends, and clients that leave."""
 
+import concurrent.futures
 import contextlib
 import signal
 import socket
@@ -7,7 +8,7 @@ import threading
 import time
 import unittest
 
-from case import run
+from case import run, within
 from serving import GREEDY, ServingCase, joined, text_of
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -122,7 +123,15 @@ class Ends(ServingCase):
                 self.assertEqual((health.status, health.json), (503, {"status": "draining"}))
                 self.refused(server, 503, TEXT, {"prompt": "x"}, None, "unavailable")
                 self.assertEqual(joined([*first, *chunks]), (whole, None, "length"))
-                self.assertEqual(server.process.wait(timeout=20), 0, server.output)
+                self.assertEqual(server.process.wait(timeout=within(20)), 0, server.output)
+
+    def test_a_stop_waits_for_requests_in_the_queue(self):
+        with self.serve_long("--max-sequences", 1) as server, concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(server.complete, **LONG | {"max_tokens": 700}) for _ in range(3)]
+            server.wait_for_metric("vllm:num_requests_waiting", 2)
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual({a.result()["usage"]["completion_tokens"] for a in asked}, {700})
+            self.assertEqual(server.process.wait(timeout=within(20)), 0, server.output)
 
     def test_a_second_stop_ends_it_at_once(self):
         with self.serve_long() as server:
