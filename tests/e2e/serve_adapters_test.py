@@ -146,6 +146,22 @@ class Adapters(ServingCase):
             text, _, reason = joined([*begun, *chunks])
             self.assertEqual((text[: len(after["text"])], reason), (after["text"], "length"))
 
+    def test_replaced_while_a_request_waits(self):
+        model = self.with_positions(4096)
+        options = ["--adapter", f"port={self.root}/late", "--kv-memory", "64MiB", "--max-sequences", 1]
+        ask = {"prompt": "crane", "model": "port", "max_tokens": 20, **VARIED}
+        with self.serve_changing(*options, model=model) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            late = text_of(server.ask(TEXT, **ask))
+            chunks = iter(server.stream(TEXT, prompt="x", max_tokens=4000, ignore_eos=True))
+            next(chunks)
+            waiting = pool.submit(server.ask, TEXT, **ask)
+            server.wait_for_metric("vllm:num_requests_waiting", 1)
+            self.assert_loaded(server, "port", "other", load_inplace=True)
+            self.assertEqual(server.metric("vllm:num_requests_waiting"), 1)
+            chunks.close()
+            self.assertEqual(text_of(waiting.result()), late)
+            self.assertNotEqual(text_of(server.ask(TEXT, **ask)), late)
+
     def test_answers_while_adapters_come_and_leave(self):
         # Each answer is one adapter's from its first token to its last.
         with self.serve_changing("--adapter", f"port={self.root}/late") as server:
