@@ -124,7 +124,7 @@ const FieldTable& chat_table() {
       "ChatCompletionRequest",
       joined<Field>({
           {model(),
-           required(objects("messages", 1, kMostInt, &message_table(), "the dialog so far")),
+           required(objects("messages", 1, 100'000, &message_table(), "the dialog so far")),
            objects("tools", 0, kMostTools, &tool_table(), "functions that the model may call"),
            {.name = "tool_choice",
             .kind = FieldKind::choice,

@@ -2,6 +2,7 @@
 // taken without effect; what is wrong is an ApiError that names the field. Nothing here knows a model or a tokenizer:
 // that an id is served, and that prompt and answer fit into the context, is the server's business.
 #pragma once
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -83,6 +84,11 @@ struct CompletionRequest {
   bool echo = false;
   bool add_special_tokens = true;  // a text has the frame of a document (Tokenizer::encode_document)
   AnswerOptions options;           // sampling.logprobs: logprobs
+  // How many others come with each token of the prompt, for echo and prompt_logprobs together; without: it need not be
+  // scored.
+  std::optional<int64_t> scored_prompt() const {
+    return std::max(echo ? options.sampling.logprobs : std::nullopt, options.prompt_logprobs);
+  }
 };
 
 struct TokenizeRequest {

@@ -49,7 +49,7 @@ void load_adapter_route(Serving& serving, Call call) {
                                                    asked.name));
   }
   const fs::path directory = below_root(*serving.settings.adapter_root, asked.path);
-  load_adapter(serving, asked.name, directory, [call, name = asked.name](const std::optional<Error>& error) {
+  load_adapter(serving, {asked.name}, directory, [call, name = asked.name](const std::optional<Error>& error) {
     if (error) {
       const openai::ApiError refused = openai::api_error_of(*error, "lora_path");
       return reply(call, {.status = refused.status, .body = refused.body()});

@@ -83,9 +83,8 @@ void answer_completion(Serving& serving, Call call) {
                     .options = asked.options,
                     .prompts = {},
                     .preset = openai::kCompletionTokens,
-                    .prompt_logprobs = asked.options.prompt_logprobs};
+                    .prompt_logprobs = asked.scored_prompt()};
   check_limits(serving.settings, asked.options);
-  if (asked.echo) order.prompt_logprobs = std::max(order.prompt_logprobs, asked.options.sampling.logprobs);
   for (const auto& prompt : asked.prompts) {
     if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) {
       order.prompts.push_back(*ids);

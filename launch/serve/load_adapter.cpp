@@ -16,16 +16,15 @@ std::shared_ptr<ServedModel> served_adapter(const Serving& serving, const std::s
   return model;
 }
 
-void load_adapter(Serving& serving, const std::string& name, const fs::path& directory,
-                  std::function<void(const std::optional<Error>&)> then) {
-  std::shared_ptr<ServedModel> model;
-  try {
-    say_effect(directory, serving.settings.recipe.model.path);
-    model = served_adapter(serving, name, directory);
-  } catch (const Error& error) {
-    return then(error);
-  }
-  serving.loop.attach(directory, [&serving, model, then = std::move(then)](const auto& outcome) {
+namespace {
+
+// The names one after another: the second one finds the adapter attached.
+void attach(Serving& serving, std::vector<std::shared_ptr<ServedModel>> models,
+            std::function<void(const std::optional<Error>&)> then) {
+  if (models.empty()) return then(std::nullopt);
+  const fs::path directory = models.front()->root;
+  serving.loop.attach(directory, [&serving, models, then](const auto& outcome) mutable {
+    const std::shared_ptr<ServedModel> model = models.front();
     if (const auto* error = std::get_if<Error>(&outcome)) {
       log::warn("adapter {} was not loaded: {}", model->id, error->what());
       return then(*error);
@@ -36,8 +35,26 @@ void load_adapter(Serving& serving, const std::string& name, const fs::path& dir
     model->released = [&loop = serving.loop, slot = attached.slot] { loop.detach(slot); };
     serving.models.put(model);
     log::info("adapter {} is served from {}", model->id, model->root.string());
-    then(std::nullopt);
+    models.erase(models.begin());
+    attach(serving, std::move(models), std::move(then));
   });
+}
+
+}  // namespace
+
+void load_adapter(Serving& serving, const std::vector<std::string>& names, const fs::path& directory,
+                  std::function<void(const std::optional<Error>&)> then) {
+  std::vector<std::shared_ptr<ServedModel>> models;
+  try {
+    say_effect(directory, serving.settings.recipe.model.path);
+    for (const std::string& name : names) models.push_back(served_adapter(serving, name, directory));
+  } catch (const Error& error) {
+    log::warn("adapter {} was not loaded: {}", names.front(), error.what());
+    return then(error);
+  } catch (const fs::filesystem_error& error) {
+    return then(Error(Fault::io, error.what()));
+  }
+  attach(serving, std::move(models), std::move(then));
 }
 
 }  // namespace drover

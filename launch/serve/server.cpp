@@ -7,8 +7,10 @@
 #include "launch/open_device.h"
 #include "launch/openai/api_error.h"
 #include "launch/serve/api.h"
+#include "launch/serve/follower.h"
 #include "launch/serve/load_adapter.h"
 #include "launch/serve/server_metrics.h"
+#include "model/generation/answers.h"
 #include "trainer/export/adapter_effect.h"
 #include "trainer/generation/generation_defaults.h"
 #include "trainer/run/stop_signal.h"
@@ -98,8 +100,12 @@ class Front {
                   [this](const HttpRequest& request, std::shared_ptr<Exchange> exchange) {
                     api_.handle(request, std::move(exchange));
                   });
+    if (s.follow) follower_.emplace(serving_, s.follow->first, s.follow->second);
   }
-  ~Front() { http_.reset(); }  // before what its requests use
+  ~Front() {  // before what they use
+    follower_.reset();
+    http_.reset();
+  }
 
   uint16_t port() const { return http_->port(); }
   const ServedModels& models() const { return models_; }
@@ -123,7 +129,16 @@ class Front {
   Api api_;
   bool ending_ = false;
   std::optional<HttpServer> http_;
+  std::optional<Follower> follower_;
 };
+
+// Kernels are made and memory is touched before somebody waits for it.
+void warm_up(Inference& inference) {
+  const int64_t tokens = std::min<int64_t>(BatcherSettings::kChunk, inference.longest() - 2);
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < tokens; ++i) ids.push_back(static_cast<int32_t>((i + 1) * 7919 % inference.config().vocab));
+  answer_all(inference.batcher(), {{.ids = ids, .max_tokens = 2, .slot = kBaseModel}});
+}
 
 void say_what_is_served(const ServeSettings& s, const Front& front, const Inference& inference) {
   std::string adapters;
@@ -142,6 +157,10 @@ void say_what_is_served(const ServeSettings& s, const Front& front, const Infere
         "it behind a proxy",
         s.host);
   }
+  if (s.follow) {
+    log::info("following {}: each new checkpoint's adapter becomes {} and {}@STEP", s.follow->second.string(),
+              s.follow->first, s.follow->first);
+  }
   const std::string host = s.host.find(':') == std::string::npos ? s.host : "[" + s.host + "]";
   log::info("serving {}{} on http://{}:{}/ (a page to chat; /v1 for clients of OpenAI's API)", s.name, adapters, host,
             front.port());
@@ -157,6 +176,7 @@ Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& 
                       [&](const Mesh& host) { return open_device(host, s.recipe, process); });
   Front* looking = nullptr;
   PassLoop loop(inference, *mesh.world, [&] { looking->look(); });
+  warm_up(inference);
   std::optional<Front> front;
   together(*mesh.world, [&] {
     if (mesh.world->rank() != 0) return;

@@ -28,13 +28,14 @@ struct ServeSettings {
   int64_t pass_tokens = 512;
   bool adapter_changes = false;
   std::optional<fs::path> adapter_root;
-  int64_t max_adapter_rank = 64;  // of adapters that are loaded later
+  std::optional<std::pair<std::string, fs::path>> follow;  // a run whose checkpoints' adapters are served as they come
+  int64_t max_adapter_rank = 64;                           // of adapters that are loaded later
   bool log_prompts = false;
   int64_t most_answers = 16, most_stops = 16;  // of one request: n, stop
 
   static constexpr double kAutomaticKvShare = 0.8;
   // Adapters may come while it serves.
-  bool loads_adapters() const { return adapter_changes; }
+  bool loads_adapters() const { return adapter_changes || follow; }
 };
 
 }  // namespace drover

@@ -17,7 +17,7 @@ namespace drover {
 namespace {
 
 struct Options {
-  std::string model, name, api_keys, adapter_root, kv_memory = "auto";
+  std::string model, name, api_keys, adapter_root, follow, kv_memory = "auto";
   std::vector<std::string> adapters, overrides;
   int64_t header_kib = 16, body_mib = 8, idle_s = 60, request_s = 600;
   ServeSettings settings;
@@ -35,6 +35,18 @@ int64_t kv_bytes(const std::string& text) {
       return static_cast<int64_t>(number * static_cast<double>(1ll << shift));
   }
   fail(Fault::usage, "--kv-memory {}: allowed are auto, or a size like 512MiB or 16GiB", text);
+}
+
+// RUN, or NAME=RUN; without a name the run's own.
+std::pair<std::string, fs::path> followed_run(const std::string& text) {
+  const size_t end = text.find('=');
+  const bool named = end != std::string::npos && !fs::exists(text);
+  const fs::path run = named ? text.substr(end + 1) : text;
+  const std::string name = named ? text.substr(0, end) : fs::weakly_canonical(run).filename().string();
+  if (!is_model_name(name) || name.size() > 50) {
+    fail(Fault::usage, "--follow {}: name it, as NAME=RUN; a name has {}, here at most 50", text, kModelName);
+  }
+  return {name, run};
 }
 
 ServeSettings settings_of(const Options& o) {
@@ -67,6 +79,10 @@ ServeSettings settings_of(const Options& o) {
   }
   if (s.adapter_root && !s.adapter_changes) {
     fail(Fault::usage, "--adapter-root needs --allow-adapter-changes; without it no adapter is loaded later");
+  }
+  if (!o.follow.empty()) s.follow = followed_run(o.follow);
+  if (s.follow && s.follow->first == s.name) {
+    fail(Fault::usage, "--follow {}: so the base is called; name the run, as NAME=RUN", o.follow);
   }
   s.kv_bytes = kv_bytes(o.kv_memory);
   s.limits.header_bytes = static_cast<size_t>(o.header_kib) << 10;
@@ -113,6 +129,8 @@ void add_options(CLI::App* verb, Options& o) {
       ->capture_default_str();
   verb->add_flag("--allow-adapter-changes", s.adapter_changes, "clients may load and unload adapters");
   verb->add_option("--adapter-root", o.adapter_root, "the directory below which they may be loaded");
+  verb->add_option("--follow", o.follow,
+                   "[NAME=]RUN: serve the adapter of each new checkpoint of this run, as NAME and as NAME@STEP");
   verb->add_flag("--log-prompts", s.log_prompts, "write the requests' texts to the log too");
   add_limits(verb, o);
   verb->footer(

@@ -310,6 +310,12 @@ TEST(Requests, Prompts) {
   EXPECT_EQ(refusal([] { completion({{"model", "m"}}); }).param, "prompt");
   const CompletionRequest request = completion(with(with(completion_body(), "echo", true), "n", 2));
   EXPECT_TRUE(request.echo && request.add_special_tokens);
+  EXPECT_FALSE(request.scored_prompt());
+  EXPECT_FALSE(completion("logprobs", 5).scored_prompt());
+  EXPECT_EQ(completion("prompt_logprobs", 0).scored_prompt(), 0);
+  const OrderedJson echoed = with(with(completion_body(), "echo", true), "logprobs", 5);
+  EXPECT_EQ(completion(echoed).scored_prompt(), 5);
+  EXPECT_EQ(completion(with(echoed, "prompt_logprobs", 7)).scored_prompt(), 7);
 }
 
 TEST(Requests, RoomForAnAnswer) {

@@ -8,17 +8,10 @@ namespace drover {
 
 namespace {
 
-AdapterMatrix whole_matrix(const Checkpoint& checkpoint, const std::string& factor) {
-  const auto [rows, cols] = checkpoint.shape(factor);
-  AdapterMatrix m{rows, cols, std::vector<float>(static_cast<size_t>(rows * cols))};
-  checkpoint.read("parameters", factor, 0, rows, 0, cols, m.values.data());
-  return m;
-}
-
 void check_some_b_counts(const Checkpoint& checkpoint) {
   for (const std::string& name : checkpoint.factor_names()) {
     if (factor_of(name) != Factor::b) continue;
-    for (float v : whole_matrix(checkpoint, name).values) {
+    for (float v : checkpoint.parameters_of(name).values) {
       if (v != 0) return;
     }
   }
@@ -34,7 +27,7 @@ void check_some_b_counts(const Checkpoint& checkpoint) {
 AdapterForm adapter_of(const Checkpoint& checkpoint) {
   check_some_b_counts(checkpoint);
   AdapterForm form{
-      checkpoint.state().adapter, {}, [checkpoint](const std::string& name) { return whole_matrix(checkpoint, name); }};
+      checkpoint.state().adapter, {}, [checkpoint](const std::string& name) { return checkpoint.parameters_of(name); }};
   for (const std::string& name : checkpoint.factor_names()) form.shapes[name] = checkpoint.shape(name);
   return form;
 }

@@ -93,12 +93,34 @@ json manifest_of(const CheckpointState& state, const MeshShape& mesh, const std:
     manifest["files"].push_back(part["file"]);
     for (const json& piece : part["pieces"]) manifest["tensors"].push_back(piece);
   }
-  manifest["hash"] = sha256_hex(manifest.dump());
   return manifest;
 }
 
-// The name of a file that is as the manifest describes it.
-std::string verify_file(const fs::path& directory, const json& file) {
+json description_of(const fs::path& directory, const std::string& name) {
+  const fs::path file = directory / name;
+  return {{"name", name}, {"bytes", fs::file_size(file)}, {"sha256", sha256_file(file)}};
+}
+
+// The manifest, as it was written; json::exception where it is none.
+json verified_manifest(const fs::path& directory) {
+  const fs::path path = directory / "manifest.json";
+  json manifest = parse_json(read_text(path, size_t{256} << 20), path.string());
+  if (manifest.at("format") != "drover checkpoint")
+    fail(Fault::bad_data, "{} is not a checkpoint's manifest", path.string());
+  if (manifest.at("version") != kVersion) {
+    fail(Fault::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(),
+         clipped(manifest["version"].dump()), kVersion);
+  }
+  const std::string hash = manifest.at("hash");
+  manifest.erase("hash");
+  if (sha256_hex(manifest.dump()) != hash)
+    fail(Fault::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged",
+         path.string());
+  return manifest;
+}
+
+// Fails where a file is not as the manifest describes it.
+void verify_file(const fs::path& directory, const json& file) {
   const fs::path manifest = directory / "manifest.json";
   const std::string name = file.at("name").get<std::string>();
   if (!stays_inside(name))
@@ -115,7 +137,6 @@ std::string verify_file(const fs::path& directory, const json& file) {
   }
   if (sha256_file(at) != file.at("sha256").get<std::string>())
     fail(Fault::corruption, "{}: its SHA-256 is not the manifest's; the file was changed or damaged", at.string());
-  return name;
 }
 
 }  // namespace
@@ -139,13 +160,23 @@ void save_checkpoint(const fs::path& run, const CheckpointState& state, const Tr
   });
   std::string mine;
   if (writes) {
-    const json file{{"name", path.filename().string()}, {"bytes", fs::file_size(path)}, {"sha256", sha256_file(path)}};
-    mine = json{{"file", file}, {"pieces", pieces}}.dump();
+    mine = json{{"file", description_of(temporary, path.filename().string())}, {"pieces", pieces}}.dump();
   }
   const std::vector<std::string> all = mesh.world->gather_strings(mine);
   together(*mesh.world, [&] {
     if (rank != 0) return;
-    write_text(temporary / "manifest.json", manifest_of(state, mesh.shape, all).dump(1));
+    json manifest = manifest_of(state, mesh.shape, all);
+    const Checkpoint written(temporary, json::parse(manifest.dump()));  // as it will be read
+    FactorShapes shapes;
+    for (const std::string& name : written.factor_names()) shapes[name] = written.shape(name);
+    write_adapter(
+        temporary / "adapter", state.adapter, shapes,
+        [&](const std::string& name) { return written.parameters_of(name); }, DType::f32);
+    for (const char* name : {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}) {
+      manifest["files"].push_back(description_of(temporary, name));
+    }
+    manifest["hash"] = sha256_hex(manifest.dump());
+    write_text(temporary / "manifest.json", manifest.dump(1));
     sync_directory(temporary);
     rename_durably(temporary, final);
   });
@@ -160,52 +191,46 @@ bool Checkpoint::is_whole(const Factor& f) {
   return covered == f.rows * f.cols;
 }
 
+Checkpoint::Checkpoint(const fs::path& directory, const json& manifest) : directory_(directory) {
+  const fs::path path = directory / "manifest.json";
+  const auto steps = [&](const char* key) { return whole_number(manifest.at(key), kMostSteps, path); };
+  state_ = {steps("step"),
+            manifest.at("identity"),
+            steps("epoch"),
+            steps("step_in_epoch"),
+            parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string()),
+            read_best(manifest, path)};
+  std::set<std::string> files;
+  for (const json& file : manifest.at("files")) files.insert(file.at("name").get<std::string>());
+  for (const json& t : manifest.at("tensors")) {
+    Factor& f = factors_[t.at("name").get<std::string>()];
+    const auto side = [&](const char* key, size_t i) { return whole_number(t.at(key).at(i), kLargestSide, path); };
+    f.rows = side("shape", 0);
+    f.cols = side("shape", 1);
+    f.pieces.push_back({t.at("file"), side("rows", 0), side("rows", 1), side("cols", 0), side("cols", 1)});
+    if (files.count(f.pieces.back().file) == 0) {
+      fail(Fault::bad_data, "{}: {} lies in \"{}\", which is not one of the checkpoint's files", path.string(),
+           clipped(t["name"].get<std::string>()), clipped(f.pieces.back().file));
+    }
+  }
+}
+
 Checkpoint Checkpoint::open(const fs::path& directory) {
   const fs::path path = directory / "manifest.json";
-  Checkpoint c;
-  c.directory_ = directory;
-  c.hold_ = std::make_shared<FileHold>(FileHold::shared(path));
+  const auto hold = std::make_shared<FileHold>(FileHold::shared(path));
   try {
-    json manifest = parse_json(read_text(path, size_t{256} << 20), path.string());
-    if (manifest.at("format") != "drover checkpoint")
-      fail(Fault::bad_data, "{} is not a checkpoint's manifest", path.string());
-    if (manifest.at("version") != kVersion) {
-      fail(Fault::bad_data, "{}: the checkpoint has version {}, this program reads version {}", path.string(),
-           clipped(manifest["version"].dump()), kVersion);
+    const json manifest = verified_manifest(directory);
+    for (const json& file : manifest.at("files")) verify_file(directory, file);
+    Checkpoint c(directory, manifest);
+    c.hold_ = hold;
+    for (const auto& [name, f] : c.factors_) {
+      if (!is_whole(f))
+        fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), clipped(name));
     }
-    const std::string hash = manifest.at("hash");
-    manifest.erase("hash");
-    if (sha256_hex(manifest.dump()) != hash)
-      fail(Fault::corruption, "{}: the manifest's own hash does not fit its text; the file was changed or damaged",
-           path.string());
-    const auto steps = [&](const char* key) { return whole_number(manifest.at(key), kMostSteps, path); };
-    c.state_ = {steps("step"),
-                manifest.at("identity"),
-                steps("epoch"),
-                steps("step_in_epoch"),
-                parse_adapter_config(manifest.at("adapter_config").get<std::string>(), path.string()),
-                read_best(manifest, path)};
-    std::set<std::string> verified;
-    for (const json& file : manifest.at("files")) verified.insert(verify_file(directory, file));
-    for (const json& t : manifest.at("tensors")) {
-      Factor& f = c.factors_[t.at("name").get<std::string>()];
-      const auto side = [&](const char* key, size_t i) { return whole_number(t.at(key).at(i), kLargestSide, path); };
-      f.rows = side("shape", 0);
-      f.cols = side("shape", 1);
-      f.pieces.push_back({t.at("file"), side("rows", 0), side("rows", 1), side("cols", 0), side("cols", 1)});
-      if (verified.count(f.pieces.back().file) == 0) {
-        fail(Fault::bad_data, "{}: {} lies in \"{}\", which is not one of the checkpoint's files", path.string(),
-             clipped(t["name"].get<std::string>()), clipped(f.pieces.back().file));
-      }
-    }
+    return c;
   } catch (const json::exception& error) {
     fail(Fault::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), json_problem(error));
   }
-  for (const auto& [name, f] : c.factors_) {
-    if (!is_whole(f))
-      fail(Fault::bad_data, "{}: the pieces of {} do not make up the tensor", path.string(), clipped(name));
-  }
-  return c;
 }
 
 std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run) {
@@ -247,6 +272,23 @@ std::optional<Checkpoint> Checkpoint::latest(const fs::path& run, const std::fun
   fail(Fault::io, "{}: its checkpoints were removed faster than they could be opened; try again", run.string());
 }
 
+fs::path verified_adapter(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / "manifest.json";
+  try {
+    const json manifest = verified_manifest(checkpoint);
+    int found = 0;
+    for (const json& file : manifest.at("files")) {
+      if (!file.at("name").get<std::string>().starts_with("adapter/")) continue;
+      verify_file(checkpoint, file);
+      ++found;
+    }
+    if (found == 2) return checkpoint / "adapter";
+    fail(Fault::bad_data, "{} has no adapter in PEFT's form; an older program wrote it", checkpoint.string());
+  } catch (const json::exception& error) {
+    fail(Fault::bad_data, "{} is not a checkpoint's manifest: {}", path.string(), json_problem(error));
+  }
+}
+
 std::vector<std::string> Checkpoint::factor_names() const {
   std::vector<std::string> names;
   for (const auto& [name, factor] : factors_) names.push_back(name);
@@ -275,6 +317,13 @@ void Checkpoint::read(const std::string& kind, const std::string& factor, int64_
       std::copy(from, from + (c1 - c0), out + (r - row_begin) * cols + (c0 - col_begin));
     }
   }
+}
+
+AdapterMatrix Checkpoint::parameters_of(const std::string& factor) const {
+  const auto [rows, cols] = shape(factor);
+  AdapterMatrix m{rows, cols, std::vector<float>(static_cast<size_t>(rows * cols))};
+  read("parameters", factor, 0, rows, 0, cols, m.values.data());
+  return m;
 }
 
 void Checkpoint::load(Trainables& trainables, Backend& backend) const {

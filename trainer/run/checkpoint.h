@@ -2,15 +2,17 @@
 // temporary name, fsynced and renamed, so a directory called step-N is whole; what counts as the latest is the newest
 // one whose manifest and hashes verify. A checkpoint holds named global tensors (parameters and both moments of all
 // that trains, each with the slice that a file has), the stream position and the run's identity: any mesh reads any
-// mesh's.
+// mesh's. The adapter lies there in PEFT's form too (step-N/adapter/, fp32), for programs that read no HDF5.
 #pragma once
 #include <map>
 #include <memory>
 #include <optional>
 
 #include "kernels/base/file.h"
+#include "kernels/base/json.h"
 #include "kernels/comm/mesh.h"
 #include "model/files/adapter_config.h"
+#include "model/files/peft.h"
 #include "optim/trainables.h"
 #include "trainer/run/best_validation.h"
 
@@ -42,6 +44,7 @@ class Checkpoint {
   const CheckpointState& state() const { return state_; }
   std::vector<std::string> factor_names() const;
   std::pair<int64_t, int64_t> shape(const std::string& factor) const;  // global
+  AdapterMatrix parameters_of(const std::string& factor) const;        // all of it
   // kind: "parameters", "moment1" or "moment2". The slice of the global matrix, row-major.
   void read(const std::string& kind, const std::string& factor, int64_t row_begin, int64_t rows, int64_t col_begin,
             int64_t cols, float* out) const;
@@ -58,12 +61,19 @@ class Checkpoint {
     int64_t rows = 0, cols = 0;
     std::vector<Piece> pieces;
   };
+  friend void save_checkpoint(const fs::path&, const CheckpointState&, const Trainables&, Backend&, const Mesh&);
+  // What a manifest says; the files are looked at when they are read.
+  Checkpoint(const fs::path& directory, const Json& manifest);
   static bool is_whole(const Factor& factor);  // whether its pieces make it up
   fs::path directory_;
   std::shared_ptr<FileHold> hold_;  // of the manifest
   CheckpointState state_;
   std::map<std::string, Factor> factors_;
 };
+
+// The directory of a checkpoint's adapter in PEFT's form, whose files are as the manifest says; nothing else of the
+// checkpoint is read. Errors as `open` has them.
+fs::path verified_adapter(const fs::path& checkpoint);
 
 // run/step-N directories by step, ascending; temporary ones of a save that was cut off are removed by `clean_up`.
 std::vector<std::pair<int64_t, fs::path>> checkpoint_directories(const fs::path& run);
