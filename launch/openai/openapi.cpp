@@ -114,6 +114,11 @@ OrderedJson responses_of(const Endpoint& endpoint) {
 
 OrderedJson operation_of(const Endpoint& endpoint) {
   OrderedJson operation{{"summary", endpoint.about}};
+  if (const size_t begin = endpoint.path.find('{'); begin != endpoint.path.npos) {
+    const std::string name = endpoint.path.substr(begin + 1, endpoint.path.find('}') - begin - 1);
+    const OrderedJson parameter{{"name", name}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}};
+    operation["parameters"] = OrderedJson::array({parameter});
+  }
   if (!endpoint.bodies.empty()) {
     OrderedJson bodies = OrderedJson::array();
     for (const FieldTable* table : endpoint.bodies) bodies.push_back(reference(table->name));

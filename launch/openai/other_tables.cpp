@@ -63,6 +63,7 @@ const std::vector<Endpoint>& endpoints() {
   constexpr const char *kJson = "application/json", *kText = "text/plain";
   static const std::vector<Endpoint> all{
       {"get", "/v1/models", "the base model and its adapters", {}, kJson},
+      {"get", "/v1/models/{model}", "one of them, by its id", {}, kJson},
       {"post", "/v1/chat/completions", "answers a dialog", {&chat_table()}, kJson},
       {"post", "/v1/completions", "continues texts", {&completion_table()}, kJson},
       {"post",

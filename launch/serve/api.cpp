@@ -20,7 +20,7 @@ using openai::ApiError;
 struct Api::Route {
   using Plain = HttpResponse (*)(Serving&, const HttpRequest&);
   using Later = void (*)(Serving&, Call);
-  std::string method, path;
+  std::string method, path;  // a path that ends in /, but for the page's, has one more word behind it
   std::variant<Plain, Later> answer;
   bool reads_body = false;  // on the request thread
   bool open = false;        // without a key
@@ -38,6 +38,7 @@ const std::vector<Api::Route>& Api::routes() {
       {.method = "GET", .path = "/tokenizer_info", .answer = tokenizer_info},
       {.method = "GET", .path = "/openapi.json", .answer = openapi},
       {.method = "GET", .path = "/v1/models", .answer = list_models},
+      {.method = "GET", .path = "/v1/models/", .answer = one_model},
       {.method = "POST", .path = "/v1/chat/completions", .answer = answer_chat, .reads_body = true},
       {.method = "POST", .path = "/v1/completions", .answer = answer_completion, .reads_body = true},
       {.method = "POST", .path = "/tokenize", .answer = tokenize, .reads_body = true},
@@ -70,6 +71,11 @@ void answer_errors(const Call& call, Work&& work) {
     log::warn("{} {}: {}", call.request.method, call.request.path, error.what());
     reply(call, response_of(openai::internal_error("an internal error; the server's log has more")));
   }
+}
+
+bool leads(const std::string& route, const std::string& path) {
+  if (route == "/" || !route.ends_with('/')) return route == path;
+  return path.starts_with(route) && path.size() > route.size() && path.find('/', route.size()) == path.npos;
 }
 
 }  // namespace
@@ -135,7 +141,7 @@ void Api::dispatch(Call call) {
   std::string allowed;
   const Route* route = nullptr;
   for (const Route& r : routes()) {
-    if (r.path != request.path) continue;
+    if (!leads(r.path, request.path)) continue;
     allowed += (allowed.empty() ? "" : ", ") + r.method;
     if (r.method == request.method) route = &r;
   }

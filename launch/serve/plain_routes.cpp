@@ -30,16 +30,27 @@ HttpResponse version(Serving&, const HttpRequest&) { return {.body = openai::ver
 
 HttpResponse openapi(Serving&, const HttpRequest&) { return {.body = openai::openapi_json(program_version())}; }
 
+namespace {
+
+openai::ModelCard card_of(const Serving& serving, const ServedModel& model) {
+  return {.id = model.id,
+          .created = model.created,
+          .root = model.root.string(),
+          .parent = model.parent,
+          .context = serving.context};
+}
+
+}  // namespace
+
 HttpResponse list_models(Serving& serving, const HttpRequest&) {
   std::vector<openai::ModelCard> cards;
-  for (const ServedModelPtr& model : serving.models.list()) {
-    cards.push_back({.id = model->id,
-                     .created = model->created,
-                     .root = model->root.string(),
-                     .parent = model->parent,
-                     .context = serving.context});
-  }
+  for (const ServedModelPtr& model : serving.models.list()) cards.push_back(card_of(serving, *model));
   return {.body = openai::models_body(cards)};
+}
+
+HttpResponse one_model(Serving& serving, const HttpRequest& request) {
+  const std::string id = request.path.substr(request.path.rfind('/') + 1);
+  return {.body = openai::model_body(card_of(serving, *find_model(serving, id)))};
 }
 
 HttpResponse tokenizer_info(Serving& serving, const HttpRequest&) {

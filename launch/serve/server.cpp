@@ -93,7 +93,8 @@ class Front {
       models_.put(model);
     }
     const auto error_body = [](unsigned status, const std::string& message) {
-      return openai::ApiError(status, "invalid_request_error", "", "", message).body();
+      const char* type = status < 500 ? "invalid_request_error" : "server_error";
+      return openai::ApiError(status, type, "", "", message).body();
     };
     http_.emplace(HttpServer::Settings{s.host, s.port, s.limits, error_body},
                   [this](const HttpRequest& request, std::shared_ptr<Exchange> exchange) {

@@ -76,6 +76,11 @@ class OpenAi(ServingCase):
             [(m.id, m.object, m.parent) for m in models], [("base", "model", None), ("port", "model", "base")]
         )
 
+        self.assertEqual(self.client.models.retrieve("port"), models[1])
+        with self.assertRaises(openai.NotFoundError) as refused:
+            self.client.models.retrieve("other")
+        self.assertEqual(refused.exception.code, "model_not_found")
+
     def test_chat(self):
         answer = self.chat(n=2, stop=["never"], seed=3, user="somebody")
         self.assertEqual([c.index for c in answer.choices], [0, 1])
@@ -144,6 +149,13 @@ class OpenAi(ServingCase):
         with self.assertRaises(openai.BadRequestError) as refused:  # the adapter's own template writes no tools
             self.chat(model="port", tools=TOOLS)
         self.assertIn("tools", str(refused.exception))
+
+    def test_logprobs_with_tools(self):
+        whole = self.chat(tools=TOOLS, logprobs=True).choices[0]
+        chunks = list(self.chat(tools=TOOLS, logprobs=True, stream=True))
+        logprobs = [c.choices[0].logprobs for c in chunks if c.choices[0].logprobs]
+        self.assertEqual([t for part in logprobs for t in part.content], whole.logprobs.content)
+        self.assertEqual("".join(c.choices[0].delta.content or "" for c in chunks), whole.message.content)
 
     def test_errors_have_classes(self):
         for kind, param, code, fields in (

@@ -1,8 +1,10 @@
 """Adapters of drover serve: chosen by name, loaded, replaced and taken away while it runs."""
 
+import concurrent.futures
 import json
 import os
 import shutil
+import threading
 import unittest
 
 from case import run
@@ -10,7 +12,7 @@ from serving import ServingCase, joined, text_of
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 VARIED = {"temperature": 0, "repetition_penalty": 1.5}  # greedy, and yet not one letter again and again
-QUESTIONS = ["harbour?", "lorry customs?", "depot parcel ferry crane?"]
+QUESTIONS = ["harbour?", "lorry customs?", "depot parcel ferry crane? " * 6]  # the last one: more than a chunk
 
 
 class Adapters(ServingCase):
@@ -143,6 +145,50 @@ class Adapters(ServingCase):
             self.assert_loaded(server, "late", "late")
             text, _, reason = joined([*begun, *chunks])
             self.assertEqual((text[: len(after["text"])], reason), (after["text"], "length"))
+
+    def test_replaced_while_a_request_waits(self):
+        model = self.with_positions(4096)
+        options = ["--adapter", f"port={self.root}/late", "--kv-memory", "64MiB", "--max-sequences", 1]
+        ask = {"prompt": "crane", "model": "port", "max_tokens": 20, **VARIED}
+        with self.serve_changing(*options, model=model) as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
+            late = text_of(server.ask(TEXT, **ask))
+            chunks = iter(server.stream(TEXT, prompt="x", max_tokens=4000, ignore_eos=True))
+            next(chunks)
+            waiting = pool.submit(server.ask, TEXT, **ask)
+            server.wait_for_metric("vllm:num_requests_waiting", 1)
+            self.assert_loaded(server, "port", "other", load_inplace=True)
+            self.assertEqual(server.metric("vllm:num_requests_waiting"), 1)
+            chunks.close()
+            self.assertEqual(text_of(waiting.result()), late)
+            self.assertNotEqual(text_of(server.ask(TEXT, **ask)), late)
+
+    def test_answers_while_adapters_come_and_leave(self):
+        # Each answer is one adapter's from its first token to its last.
+        with self.serve_changing("--adapter", f"port={self.root}/late") as server:
+            whole = {"late": self.answers(server, "port")}
+            self.assert_loaded(server, "port", "other", load_inplace=True)
+            whole["other"] = self.answers(server, "port")
+            either = {q: {texts[i] for texts in whole.values()} for i, q in enumerate(QUESTIONS)}
+            ended = threading.Event()
+
+            def ask(i):
+                seen = set()
+                while not ended.is_set():
+                    question = QUESTIONS[i % 3]
+                    text = text_of(server.chat(question, model="port", max_tokens=30, **VARIED))
+                    self.assertIn(text, either[question])
+                    seen.add(text)
+                return len(seen)
+
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                asking = [pool.submit(ask, i) for i in range(4)]
+                try:
+                    for name in ["late", "other"] * 12:
+                        self.assert_loaded(server, "port", name, load_inplace=True)
+                finally:
+                    ended.set()
+                self.assertEqual(max(each.result() for each in asking), 2)
+            self.assertEqual(self.answers(server, "port"), whole["other"])
 
     def test_only_below_the_root(self):
         outside = self.home / "outside"

@@ -64,6 +64,11 @@ class Answers(ServingCase):
         ids = self.server.chat("crane?", **fields, stop_token_ids=[ord("y") + 3])["choices"][0]
         self.assertEqual(ids["message"]["content"], cut(whole, ["y"]))
 
+    def test_the_newer_length_counts(self):
+        for path, asked in ((CHAT, {"messages": [{"role": "user", "content": "x"}]}), (TEXT, {"prompt": "x"})):
+            asked |= {"max_completion_tokens": 3, "max_tokens": 8, "ignore_eos": True, **GREEDY}
+            self.assertEqual(self.server.ask(path, **asked)["usage"]["completion_tokens"], 3)
+
     def test_the_model_s_own_stop(self):
         ends = {"logit_bias": {"2": 100}, "max_tokens": 5, **GREEDY}
         ended = self.server.complete("crane", **ends)

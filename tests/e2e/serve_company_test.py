@@ -1,6 +1,7 @@
 """Answers of drover serve in company: each has the bits that it has alone."""
 
 import concurrent.futures
+import itertools
 import unittest
 
 from serving import GREEDY, ServingCase, joined, text_of
@@ -59,6 +60,25 @@ class Company(ServingCase):
         with self.serve(*adapter, "--kv-memory", "2MiB", "--pass-tokens", 128) as server:
             self.assertEqual(self.together(server, repeats=2), 2 * alone)
             self.assertGreater(server.metric("vllm:num_preemptions_total"), 0)
+
+    def test_clients_that_leave_change_no_bit(self):
+        alone = self.alone()
+        with self.serve("--adapter", f"port={self.plain}/adapter", "--kv-memory", "2MiB") as server:
+            with concurrent.futures.ThreadPoolExecutor(6) as leavers:
+                left = [leavers.submit(self.leave, server, i) for i in range(30)]
+                self.assertEqual(self.together(server, repeats=2), 2 * alone)
+                for each in left:
+                    each.result()
+            server.wait_for_metric("vllm:num_requests_running", 0)
+            self.assertEqual(server.metric("vllm:num_requests_waiting"), 0)
+            self.assertEqual(server.metric("vllm:kv_cache_usage_perc"), 0)
+            self.assertGreater(server.metric("vllm:request_success_total", finished_reason="abort"), 0)
+
+    def leave(self, server, i):
+        path, fields = asked(i % 12)
+        stream = server.stream(path, **fields | {"max_tokens": 300})
+        list(itertools.islice(stream, i % 7))
+        stream.close()
 
     def test_a_hit_of_the_prefix_cache_changes_no_bit(self):
         ask = {"prompt": COMMON + "x", "logprobs": 1, "max_tokens": 30, **GREEDY}

@@ -10,7 +10,7 @@ import time
 import unittest
 
 from case import run, within
-from serving import GREEDY, ServingCase, text_of
+from serving import GREEDY, ServingCase, joined, text_of
 from stops import processes_of
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -67,6 +67,29 @@ class Ranks(ServingCase):
                 self.assert_answers(self.answers(server, ["port"]), of_adapter)
                 self.assertEqual(server.stop(), 0, server.output)
                 self.assert_gone()
+
+    def test_a_stop_of_ranks_waits_for_the_answers(self):
+        model = self.with_positions(4096)
+        with self.serve("parallel.pp=2", "--kv-memory", "32MiB", model=model, ranks=2) as server:
+            asked = {"prompt": "crane", "max_tokens": 400, "ignore_eos": True, **GREEDY}
+            whole = text_of(server.complete(**asked))
+            chunks = iter(server.stream(TEXT, **asked))
+            first = [next(chunks) for _ in range(5)]
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual(joined([*first, *chunks]), (whole, None, "length"))
+            self.assertEqual(server.process.wait(timeout=within(60)), 0, server.output)
+            self.assert_gone()
+
+    def test_clients_that_leave(self):
+        arguments = ["parallel.tp=2", *self.arguments]
+        with self.serve(*arguments, ranks=2) as server:
+            for i in range(6):
+                asked = {"prompt": "crane", "model": ("port", "model")[i % 2], "max_tokens": 900, "ignore_eos": True}
+                chunks = iter(server.stream(TEXT, **asked))
+                next(chunks)
+                chunks.close()
+            self.assert_answers(self.answers(server, ("model", "port")), self.alone)
+            server.wait_for_metric("vllm:num_requests_running", 0)
 
     def test_a_rank_that_is_killed(self):
         model = self.with_positions(8192)

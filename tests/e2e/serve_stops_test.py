@@ -1,5 +1,6 @@
 """drover serve: who may ask, when it does not start, how it ends, and clients that leave."""
 
+import concurrent.futures
 import contextlib
 import signal
 import socket
@@ -7,7 +8,7 @@ import threading
 import time
 import unittest
 
-from case import run
+from case import run, within
 from serving import GREEDY, ServingCase, joined, text_of
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -66,6 +67,14 @@ class Doors(ServingCase):
         with self.serve() as server:
             self.assertNotIn("other machines", server.output)
 
+    def test_texts_are_not_logged_unless_asked_for(self):
+        for options, logged in (([], False), (["--log-prompts"], True)):
+            with self.serve(*options) as server:
+                server.chat("Ludwigshafen", max_tokens=2)
+                self.refused(server, 400, TEXT, {"prompt": "Ludwigshafen", "n": 0}, "n")
+                server.wait_for("POST /v1/completions 400")
+                self.assertEqual("Ludwigshafen" in server.output, logged, server.output)
+
     def command(self, *arguments, port=0, model=None):
         return ["serve", "--model", model or self.model, "--port", port, *arguments]
 
@@ -122,7 +131,15 @@ class Ends(ServingCase):
                 self.assertEqual((health.status, health.json), (503, {"status": "draining"}))
                 self.refused(server, 503, TEXT, {"prompt": "x"}, None, "unavailable")
                 self.assertEqual(joined([*first, *chunks]), (whole, None, "length"))
-                self.assertEqual(server.process.wait(timeout=20), 0, server.output)
+                self.assertEqual(server.process.wait(timeout=within(20)), 0, server.output)
+
+    def test_a_stop_waits_for_requests_in_the_queue(self):
+        with self.serve_long("--max-sequences", 1) as server, concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(server.complete, **LONG | {"max_tokens": 700}) for _ in range(3)]
+            server.wait_for_metric("vllm:num_requests_waiting", 2)
+            server.process.send_signal(signal.SIGTERM)
+            self.assertEqual({a.result()["usage"]["completion_tokens"] for a in asked}, {700})
+            self.assertEqual(server.process.wait(timeout=within(20)), 0, server.output)
 
     def test_a_second_stop_ends_it_at_once(self):
         with self.serve_long() as server:
@@ -157,6 +174,30 @@ class Ends(ServingCase):
             server.wait_for_metric("vllm:num_requests_running", 0, seconds=2)
             self.assertEqual(server.metric("vllm:kv_cache_usage_perc"), 0)
             self.assertIn("client gone", server.output)
+
+    def test_a_client_that_leaves_the_queue(self):
+        with self.serve_long("--max-sequences", 1) as server:
+            _, chunks = self.begun(server, max_tokens=4000)
+            waiting = threading.Thread(target=self.leave_early, args=(server,))
+            waiting.start()
+            server.wait_for_metric("vllm:num_requests_waiting", 1)
+            waiting.join()
+            server.wait_for_metric("vllm:num_requests_waiting", 0, seconds=2)
+            self.assertEqual(server.metric("vllm:num_requests_running"), 1)
+            chunks.close()
+
+    def test_an_answer_that_takes_too_long(self):
+        with self.serve_long("--request-seconds", 1, "--max-connections", 2) as server:
+            message = self.refused(server, 504, TEXT, LONG | {"n": 16, "max_tokens": 4000}, None, None)
+            self.assertIn("1000 ms", message)
+            with self.assertRaises(AssertionError):  # no [DONE]
+                list(server.stream(TEXT, **LONG | {"n": 16, "max_tokens": 4000}))
+            server.wait_for_metric("vllm:num_requests_running", 0, seconds=2)
+            open_ones = [server.open("GET", "/health")[0] for _ in range(2)]
+            error = server.get("/health")
+            self.assertEqual((error.status, error.json["error"]["type"]), (503, "server_error"))
+            for connection in open_ones:
+                connection.close()
 
     def leave_early(self, server):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port)) as client:

@@ -1,5 +1,7 @@
 """drover serve from outside: what it says of itself, chats and completions, and what it refuses."""
 
+import contextlib
+import http.client
 import json
 import unittest
 
@@ -48,6 +50,9 @@ class Serve(ServingCase):
         self.assertEqual((adapter["id"], adapter["parent"]), ("port", "model"))
         self.assertEqual(adapter["root"], str(self.plain / "adapter"))
         self.assertEqual({base["max_model_len"], adapter["max_model_len"]}, {1024})
+        self.assertEqual(server.get("/v1/models/port").json, adapter)
+        for unknown in ("/v1/models/other", "/v1/models/", "/v1/models/port/x"):
+            self.assertEqual(server.get(unknown).status, 404)
         self.assertIn(server.get("/version").json["version"], run("--version").stdout)
         described = server.get("/openapi.json").json
         for path in (CHAT, TEXT, "/v1/models", "/tokenize", "/v1/load_lora_adapter", "/metrics"):
@@ -211,6 +216,22 @@ class Serve(ServingCase):
         for path, body in ((TEXT, {"prompt": "x"}), (CHAT, {"messages": dialog})):
             message = self.refused(self.server, 404, path, {"model": "other", **body}, "model", "model_not_found")
             self.assertIn('"other"', message)
+
+    def test_a_connection_serves_many_requests(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.connect()
+            ours = connection.sock.getsockname()
+            for path, status in (("/health", 200), ("/nothing", 404), (TEXT, 405), ("/v1/models", 200)):
+                connection.request("GET", path)
+                reply = connection.getresponse()
+                reply.read()
+                self.assertEqual((reply.status, connection.sock.getsockname()), (status, ours))
+            body = json.dumps({"prompt": "x", "max_tokens": 3, "stream": True})
+            for _ in range(2):
+                connection.request("POST", TEXT, body)
+                self.assertTrue(connection.getresponse().read().endswith(b"data: [DONE]\n\n"))
+            self.assertEqual(connection.sock.getsockname(), ours)
 
     def test_refusals_of_http(self):
         for method, path, status in (("GET", CHAT, 405), ("POST", "/health", 405), ("GET", "/v1/embeddings", 404)):
