@@ -18,10 +18,11 @@ struct Named {
 // A key that lora.init_from supplies stands as a comment: the recipe's default is not its value.
 struct Printer : Named {
   const std::map<std::string, std::string>& origins;
-  bool has_first_adapter;
+  bool has_first_adapter, says_origins;
   std::string text;
 
-  Printer(const ReadRecipe& read) : origins(read.origins), has_first_adapter(read.recipe.lora.init_from.has_value()) {}
+  Printer(const ReadRecipe& read, bool with_origins)
+      : origins(read.origins), has_first_adapter(read.recipe.lora.init_from.has_value()), says_origins(with_origins) {}
   void section(const std::string& name) {
     Named::section(name);
     if (!name.empty()) text += name + ":\n";
@@ -33,8 +34,32 @@ struct Printer : Named {
     if (info.of_adapter && has_first_adapter && found == origins.end()) {
       text += fmt::format("{}# {}: as in the adapter of lora.init_from\n", indent, name);
     } else {
-      text += fmt::format("{}{}: {}  # {}\n", indent, name, yaml(value),
-                          found == origins.end() ? "default" : shown(found->second, 1000));
+      const std::string origin = found == origins.end() ? "default" : shown(found->second, 1000);
+      text += fmt::format("{}{}: {}{}\n", indent, name, yaml(value), says_origins ? "  # " + origin : "");
+    }
+  }
+};
+
+// Directories are nobody else's business. The words that stand for no path hold no slash.
+struct Shorten : Named {
+  static void shorten(std::string& path) {
+    fs::path plain = path;
+    if (!plain.has_filename()) plain = plain.parent_path();
+    path = plain.filename().string();
+  }
+  static void shorten(std::vector<DataFile>& files) {
+    for (DataFile& file : files) shorten(file.path);
+  }
+  template <typename T>
+  void operator()(const char*, T& value, const Info& info) {
+    if constexpr (std::is_same_v<T, std::string>) {
+      if (info.path) shorten(value);
+    } else if constexpr (std::is_same_v<T, std::optional<std::string>>) {
+      if (info.path && value) shorten(*value);
+    } else if constexpr (std::is_same_v<T, std::vector<DataFile>>) {
+      shorten(value);
+    } else if constexpr (std::is_same_v<T, Validation>) {
+      shorten(value.files);
     }
   }
 };
@@ -93,8 +118,17 @@ void visit(Recipe recipe, Visitor& visitor) {
 }  // namespace
 
 std::string resolved_recipe(const ReadRecipe& read) {
-  Printer printer(read);
+  Printer printer(read, true);
   visit(read.recipe, printer);
+  return printer.text;
+}
+
+std::string published_recipe(const ReadRecipe& read) {
+  ReadRecipe shortened = read;
+  Shorten shorten;
+  shortened.recipe.fields(shorten);
+  Printer printer(shortened, false);
+  visit(shortened.recipe, printer);
   return printer.text;
 }
 

@@ -27,6 +27,8 @@ Recipe read_overrides(std::span<const std::string> overrides, std::span<const st
 
 // The recipe with every key, its value, and where the value came from; reads back to the same recipe.
 std::string resolved_recipe(const ReadRecipe& read);
+// The same without origins, and of every path its last part only: for readers elsewhere.
+std::string published_recipe(const ReadRecipe& read);
 
 // Relative paths from the current directory on, so that the recipe means the same from anywhere.
 ReadRecipe with_absolute_paths(ReadRecipe read);

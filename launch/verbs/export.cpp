@@ -12,8 +12,10 @@
 #include "model/files/factor.h"
 #include "model/files/staged_directory.h"
 #include "trainer/export/adapter_effect.h"
+#include "trainer/export/compare_export.h"
 #include "trainer/export/merge.h"
 #include "trainer/export/merge_gguf.h"
+#include "trainer/export/model_card.h"
 #include "trainer/export/text_files.h"
 #include "trainer/export/verify_export.h"
 #include "trainer/run/checkpoint.h"
@@ -83,18 +85,19 @@ void verify_merged(const Process& process, const fs::path& adapter, ModelDirecto
 }
 
 // The run's base, or the one that --model names where it has moved.
-Recipe recipe_of(const fs::path& run, const Arguments& a) {
+ReadRecipe recipe_of(const fs::path& run, const Arguments& a) {
   if (!fs::exists(run / "recipe.yaml"))
     fail(Fault::missing_input, "{} holds no recipe.yaml; a run's directory is the output.dir of its recipe",
          run.string());
-  Recipe recipe = read_recipe(run / "recipe.yaml", {}).recipe;
+  ReadRecipe read = read_recipe(run / "recipe.yaml", {});
+  Recipe& recipe = read.recipe;
   if (!a.model.empty()) {
     recipe.model.path = model_directory(a.model);
   } else if (!fs::is_directory(recipe.model.path)) {
     fail(Fault::missing_input, "the run's model {} is not there any more; say where it is now: --model DIR",
          recipe.model.path);
   }
-  return recipe;
+  return read;
 }
 
 Checkpoint checkpoint_of(const fs::path& run, std::optional<int64_t> step) {
@@ -118,6 +121,20 @@ void write_adapter_for(const Arguments& a, const AdapterForm& adapter, const Rec
   if (a.target == "llamacpp") return write_for_llamacpp(adapter, model, a.adapter);
   export_adapter(a.target == "vllm" ? for_vllm(adapter) : adapter, dtype_of(recipe.output.adapter_dtype), a.adapter,
                  text_files(recipe, model));
+}
+
+// PEFT's, with what it computes and its page.
+void write_compared(const Process& process, const Arguments& a, const Checkpoint& checkpoint, const ReadRecipe& read,
+                    ModelDirectory& base) {
+  const Recipe& recipe = read.recipe;
+  StagedAdapter staged(adapter_of(checkpoint), dtype_of(recipe.output.adapter_dtype), a.adapter,
+                       text_files(recipe, base.config()));
+  const Comparison comparison = compare_export({checkpoint, recipe, a.run, staged.path()}, base, process.threads);
+  check(comparison, a.adapter, "the checkpoint is untouched: export again; if it stays, this machine computes wrongly");
+  const LossesOfStep losses = losses_of_step(fs::path(a.run) / "metrics.jsonl", checkpoint.state().step);
+  write_pages(staged.path(), staged.has_page(), {read, base.config(), checkpoint.state(), losses, comparison});
+  staged.commit();
+  say(comparison, comparison.merged ? merged_bound(base) : 0);
 }
 
 void say_merged(const Arguments& a, const std::string& what) {
@@ -144,12 +161,17 @@ void write_merged_file(const Process& process, const Arguments& a, const Adapter
 
 Exit export_run(const Process& process, const Arguments& a) {
   const fs::path run = a.run;
-  const Recipe recipe = recipe_of(run, a);
+  const ReadRecipe read = recipe_of(run, a);
+  const Recipe& recipe = read.recipe;
   const Checkpoint checkpoint = checkpoint_of(run, a.step);
   const int64_t step = checkpoint.state().step;
   ModelDirectory base(recipe.model.path);
   if (!a.adapter.empty()) {
-    write_adapter_for(a, adapter_of(checkpoint), recipe, base.config());
+    if (a.target.empty() || a.target == "peft") {
+      write_compared(process, a, checkpoint, read, base);
+    } else {
+      write_adapter_for(a, adapter_of(checkpoint), recipe, base.config());
+    }
     log::info("the adapter of step {} is in {}, read back and checked", step, a.adapter);
   } else {
     const auto alone = make_self_communicator("world");

@@ -223,11 +223,13 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& factors, std
        fmt::join(wrong.begin(), wrong.begin() + static_cast<std::ptrdiff_t>(shown), "\n  "));
 }
 
-void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
-                   const FactorValues& values, DType dtype, const MoreFiles& more) {
-  std::set<std::string> replaceable = more.names;
-  replaceable.insert({kConfig, kWeights, "README.md"});
-  StagedDirectory staged(directory, replaceable);
+const std::set<std::string>& adapter_files() {
+  static const std::set<std::string> names = {kConfig, kWeights, "README.md", "comparison.json"};
+  return names;
+}
+
+void write_adapter_files(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
+                         const FactorValues& values, DType dtype) {
   const AdapterMatcher matcher(config);
   std::map<std::string, std::string> ours;  // by stored name
   std::vector<TensorSpec> specs;
@@ -238,7 +240,7 @@ void write_adapter(const fs::path& directory, const AdapterConfig& config, const
     specs.push_back({stored, stored_type(dtype),
                      vector ? std::vector<int64_t>{shape.first} : std::vector<int64_t>{shape.first, shape.second}});
   }
-  SafetensorsWriter writer(staged.path() / kWeights, std::move(specs));
+  SafetensorsWriter writer(directory / kWeights, std::move(specs));
   std::vector<char> converted;
   for (const TensorSpec& spec : writer.order()) {
     const std::string& name = ours.at(spec.name);
@@ -252,7 +254,15 @@ void write_adapter(const fs::path& directory, const AdapterConfig& config, const
     writer.write(spec.name, converted.data(), spec.bytes());
   }
   writer.commit();
-  write_text(staged.path() / kConfig, write_adapter_config(config));
+  write_text(directory / kConfig, write_adapter_config(config));
+}
+
+void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
+                   const FactorValues& values, DType dtype, const MoreFiles& more) {
+  std::set<std::string> replaceable = more.names;
+  replaceable.insert(adapter_files().begin(), adapter_files().end());
+  StagedDirectory staged(directory, replaceable);
+  write_adapter_files(staged.path(), config, shapes, values, dtype);
   if (more.write) more.write(staged.path());
   staged.commit();
 }

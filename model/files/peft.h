@@ -73,14 +73,23 @@ struct LinearSize {
 void check_adapter(const AdapterConfig& config, const FactorShapes& factors, std::span<const LinearSize> linears,
                    const std::string& where);
 
-// Writes the directory whole or not at all (dtype f32 or bf16, rounded to nearest even). An adapter that is there is
-// replaced, with `more`; anything else there: usage. `values` is asked for one factor after the other, so that no more
-// than one is held. Further files of the directory: their names, and who writes them into it before it appears.
+// What an adapter's directory may hold: PEFT's two files, its page, and what comparison.json says of them. A directory
+// with nothing else may be replaced.
+const std::set<std::string>& adapter_files();
+
+// PEFT's two files into a directory that is there (dtype f32 or bf16, rounded to nearest even). `values` is asked for
+// one factor after the other, so that no more than one is held.
+using FactorValues = std::function<AdapterMatrix(const std::string& factor)>;
+void write_adapter_files(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
+                         const FactorValues& values, DType dtype);
+
+// Further files of a directory: their names, and who writes them into it before it appears.
 struct MoreFiles {
   std::set<std::string> names;
   std::function<void(const fs::path& directory)> write;
 };
-using FactorValues = std::function<AdapterMatrix(const std::string& factor)>;
+// Writes the directory whole or not at all. An adapter that is there is replaced, with `more`; anything else there:
+// usage.
 void write_adapter(const fs::path& directory, const AdapterConfig& config, const FactorShapes& shapes,
                    const FactorValues& values, DType dtype, const MoreFiles& more = {});
 

@@ -126,6 +126,8 @@ ArenaBytes Engine::peak() const {
   return peak;
 }
 
+Arena& Engine::idle_memory() { return slots_.front()->arena; }
+
 Context Engine::context_of(const Slot& slot, const Part& part, Arena& scratch, const Pass& pass) {
   return {.backend = backend_,
           .scratch = scratch,

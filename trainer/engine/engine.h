@@ -81,6 +81,7 @@ class Engine {
   Replica& replica() { return replica_; }
   const EngineSettings& settings() const { return settings_; }
   ArenaBytes peak() const;  // the replica's, and what is saved
+  Arena& idle_memory();     // what a micro-batch in flight would keep, free between two steps
 
  private:
   struct Slot;

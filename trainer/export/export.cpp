@@ -3,6 +3,7 @@
 #include "kernels/base/error.h"
 #include "model/files/factor.h"
 #include "trainer/export/merge.h"
+#include "trainer/export/model_card.h"
 
 namespace drover {
 
@@ -32,11 +33,17 @@ AdapterForm adapter_of(const Checkpoint& checkpoint) {
   return form;
 }
 
-void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out, const MoreFiles& more) {
-  const FactorShapes& shapes = adapter.shapes;
-  write_adapter(out, adapter.config, shapes, adapter.values, dtype, more);
+namespace {
 
-  const AdapterFile back(out);
+std::set<std::string> replaceable_with(const MoreFiles& more) {
+  std::set<std::string> names = more.names;
+  names.insert(adapter_files().begin(), adapter_files().end());
+  return names;
+}
+
+void check_written(const AdapterForm& adapter, DType dtype, const fs::path& directory, const fs::path& out) {
+  const FactorShapes& shapes = adapter.shapes;
+  const AdapterFile back(directory);
   if (back.shapes() != shapes)
     fail(Fault::corruption,
          "{}: read back, the adapter's {} tensors have other names or shapes than the {} that were written",
@@ -49,6 +56,20 @@ void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out
     if (back.read(name) != written)
       fail(Fault::corruption, "{}: read back, {} is not what was written", out.string(), name);
   }
+}
+
+}  // namespace
+
+StagedAdapter::StagedAdapter(const AdapterForm& adapter, DType dtype, const fs::path& out, const MoreFiles& more)
+    : staged_(out, replaceable_with(more)) {
+  write_adapter_files(path(), adapter.config, adapter.shapes, adapter.values, dtype);
+  if (more.write) more.write(path());
+  check_written(adapter, dtype, path(), out);
+  has_page_ = keep_page(out, path());
+}
+
+void export_adapter(const AdapterForm& adapter, DType dtype, const fs::path& out, const MoreFiles& more) {
+  StagedAdapter(adapter, dtype, out, more).commit();
 }
 
 void check_fits(const AdapterFile& file, const ModelConfig& model) {

@@ -1,12 +1,15 @@
 // Whether an exported adapter computes what the trained one does.
 #pragma once
 #include "trainer/engine/engine.h"
+#include "trainer/export/comparison.h"
 
 namespace drover {
 
-// Collective. Loads the adapter in `directory` into the engine's replica, and gives how far the log-probabilities of
-// the batch's trained tokens are from those before it, ‖exported − trained‖ / ‖trained‖ on this rank; 0 where a rank
-// has none.
-double exported_distance(Engine& engine, const fs::path& directory, const Batch& batch);
+class TokenStore;
+
+// Collective. `directory` holds the adapter as the engine's replica has it; it is loaded into the replica between two
+// evaluations of the documents, and then scored by the generation path, in memory that training leaves free between two
+// steps. Fills reloaded and served, or why they are absent; rows, step and adapter_dtype are the caller's.
+Comparison compare_trained(Engine& engine, const TokenStore& documents, const fs::path& directory);
 
 }  // namespace drover

@@ -1,6 +1,5 @@
 #include "trainer/export/merge.h"
 
-#include <cstring>
 #include <map>
 
 #include "kernels/base/error.h"
@@ -17,21 +16,6 @@ namespace drover {
 namespace {
 
 constexpr int64_t kRowsAtOnce = 1024;
-
-// `values` rounded to the type, in its bytes; and as the fp32 numbers that a reader gets.
-std::vector<std::byte> stored(StoredType type, std::vector<float>& values) {
-  std::vector<std::byte> bytes(values.size() * static_cast<size_t>(size_of(type)));
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (type == StoredType::f32) {
-      std::memcpy(bytes.data() + i * 4, &values[i], 4);
-    } else {
-      const uint16_t bits = type == StoredType::bf16 ? bf16(values[i]).bits : half_of_float(values[i]);
-      std::memcpy(bytes.data() + i * 2, &bits, 2);
-      values[i] = type == StoredType::bf16 ? static_cast<float>(bf16(values[i])) : float_of_half(bits);
-    }
-  }
-  return bytes;
-}
 
 using Hashes = std::map<std::string, std::vector<uint64_t>>;  // of a tensor's rows, kRowsAtOnce at a time
 
@@ -83,7 +67,7 @@ void merge(const AdapterSource& adapter, BaseWeights& base, const fs::path& out,
   Hashes written;
   for (const TensorSpec& tensor : writer.order()) {
     merged.each(tensor.name, tensor.dtype, kRowsAtOnce, [&](int64_t, std::vector<float>& values) {
-      const std::vector<std::byte> bytes = stored(tensor.dtype, values);
+      const std::vector<std::byte> bytes = rounded(tensor.dtype, values);
       written[tensor.name].push_back(hash_of(values));
       writer.write(tensor.name, bytes.data(), static_cast<int64_t>(bytes.size()));
     });

@@ -1,6 +1,7 @@
 #include "trainer/export/merged_rows.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "kernels/base/error.h"
 #include "model/files/factor.h"
@@ -92,6 +93,20 @@ void check_finite(const std::string& name, const std::vector<float>& values) {
 }
 
 }  // namespace
+
+std::vector<std::byte> rounded(StoredType type, std::vector<float>& values) {
+  std::vector<std::byte> bytes(values.size() * static_cast<size_t>(size_of(type)));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (type == StoredType::f32) {
+      std::memcpy(bytes.data() + i * 4, &values[i], 4);
+    } else {
+      const uint16_t bits = type == StoredType::bf16 ? bf16(values[i]).bits : half_of_float(values[i]);
+      std::memcpy(bytes.data() + i * 2, &bits, 2);
+      values[i] = type == StoredType::bf16 ? static_cast<float>(bf16(values[i])) : float_of_half(bits);
+    }
+  }
+  return bytes;
+}
 
 void MergedRows::each(const std::string& name, StoredType rounding, int64_t rows_at_once, const Store& store) {
   const std::vector<int64_t> shape = base_.shape(name);

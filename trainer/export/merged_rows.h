@@ -10,6 +10,9 @@
 
 namespace drover {
 
+// `values` rounded to the type (f32, f16, bf16), in its bytes; and as the fp32 numbers that a reader gets.
+std::vector<std::byte> rounded(StoredType type, std::vector<float>& values);
+
 class MergedRows {
  public:
   MergedRows(const AdapterSource& adapter, BaseWeights& base, Backend& backend)

@@ -29,6 +29,19 @@ MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) 
   write_text(file, kept);
 }
 
+LossesOfStep losses_of_step(const fs::path& file, int64_t step) {
+  LossesOfStep losses;
+  std::ifstream in(file);
+  for (std::string text; std::getline(in, text);) {
+    const auto j = nlohmann::json::parse(text, nullptr, false);
+    if (!j.is_object() || j.value("step", nlohmann::json()) != step) continue;
+    if (j.contains("loss") && j["loss"].is_number()) losses.training = j["loss"].get<double>();
+    if (j.contains("validation_loss") && j["validation_loss"].is_number())
+      losses.validation = j["validation_loss"].get<double>();
+  }
+  return losses;
+}
+
 void MetricsFile::line(const std::string& text) {
   if (!out_) out_.emplace(path_, AppendFile::Begin::keep);
   out_->write(text + '\n');

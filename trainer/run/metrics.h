@@ -30,6 +30,12 @@ class MetricsFile {
   std::optional<AppendFile> out_;  // from the first line on
 };
 
+// The losses that stand in a metrics.jsonl of a step; none where it is not there or has none.
+struct LossesOfStep {
+  std::optional<double> training, validation;
+};
+LossesOfStep losses_of_step(const fs::path& file, int64_t step);
+
 // One updating line on a terminal, a line per step elsewhere.
 class Progress {
  public:

@@ -1,16 +1,15 @@
 #include "trainer/run/run.h"
 
-#include <cmath>
-#include <numeric>
-
 #include "kernels/base/log.h"
 #include "kernels/base/program.h"
 #include "kernels/base/units.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "trainer/engine/plan.h"
+#include "trainer/export/compared_documents.h"
 #include "trainer/export/export.h"
 #include "trainer/export/export_check.h"
+#include "trainer/export/model_card.h"
 #include "trainer/export/text_files.h"
 #include "trainer/run/process_memory.h"
 #include "trainer/run/run_identity.h"
@@ -22,7 +21,6 @@ namespace drover {
 
 namespace {
 
-constexpr double kAdapterRounded = 0.05;   // of log-probabilities, where an adapter's factors are rounded to bf16
 constexpr double kWatchdogPatience = 1.5;  // × the deadline of waiting for a peer, which can say more
 
 struct Plan {
@@ -117,33 +115,40 @@ Start set_adapter(const Recipe& recipe, const std::map<std::string, std::string>
   return start;
 }
 
-// Rows that scratch has room for: it is planned for evaluating validation where there is any.
-Batch some_batch(const Recipe& recipe, const PreparedData& data, const Loader& loader, const Mesh& mesh) {
-  if (!data.validation) return loader.load({0, 0});
-  const int64_t micro_batch_size = recipe.train.micro_batch_size;
-  std::vector<int64_t> rows(static_cast<size_t>(std::min(data.validation->rows(), micro_batch_size * mesh.shape.dp())));
-  std::iota(rows.begin(), rows.end(), 0);
-  return batch_of_rows(*data.validation, rows, micro_batch_size, mesh.position.dp(), mesh.shape.dp());
-}
-
-// From the last checkpoint, so that what is exported is what could go on; and it computes what was trained.
-void export_checked(const Recipe& recipe, const RunDirectory& directory, int64_t step, Engine& engine,
-                    const Batch& batch) {
+// From the last checkpoint, so that what is exported is what could go on; and it computes what was trained, or does not
+// appear.
+void export_checked(const ReadRecipe& read, const RunDirectory& directory, int64_t step, Engine& engine,
+                    const PreparedData& data) {
+  const Recipe& recipe = read.recipe;
+  const ModelConfig& model = engine.settings().model;
   Communicator& world = *engine.replica().device.mesh.world;
-  const fs::path adapter = directory.adapter(), checkpoint = directory.checkpoint(step);
+  std::optional<Checkpoint> checkpoint;  // of rank 0, as the next two
+  std::optional<StagedAdapter> staged;
+  std::string place;
   together(world, [&] {
     if (world.rank() != 0) return;
-    export_adapter(adapter_of(Checkpoint::open(checkpoint)), dtype_of(recipe.output.adapter_dtype), adapter,
-                   text_files(recipe, engine.settings().model));
+    checkpoint = Checkpoint::open(directory.checkpoint(step));
+    staged.emplace(adapter_of(*checkpoint), dtype_of(recipe.output.adapter_dtype), directory.adapter(),
+                   text_files(recipe, model));
+    place = staged->path().string();
   });
-  const double off = exported_distance(engine, adapter, batch);
+  Comparison comparison =
+      compare_trained(engine, compared_documents(recipe, data), world.gather_strings(place).front());
+  comparison.rows = rows_compared(recipe);
+  comparison.step = step;
+  comparison.adapter_dtype = dtype_of(recipe.output.adapter_dtype);
+  comparison.why["merged"] = "a run has room for one copy of the weights; drover export of the run compares it";
   together(world, [&] {
-    if (off <= (recipe.output.adapter_dtype == Precision::fp32 ? 0 : kAdapterRounded)) return;
-    fail(Fault::corruption,
-         "{}: read back, the adapter's log-probabilities are off by {:.1e} from those of the one that was trained; the "
-         "checkpoint {} is untouched: try drover export {} --adapter DIR",
-         adapter.string(), off, checkpoint.string(), shell_quoted(directory.path().string()));
+    check(comparison, directory.adapter().string(),
+          fmt::format("the checkpoint {} is untouched: try drover export {} --adapter DIR",
+                      directory.checkpoint(step).string(), shell_quoted(directory.path().string())));
+    if (world.rank() != 0) return;
+    write_pages(
+        staged->path(), staged->has_page(),
+        {read, model, checkpoint->state(), losses_of_step(directory.path() / "metrics.jsonl", step), comparison});
+    staged->commit();
   });
+  say(comparison);
 }
 
 // With checkpoint.keep_best the adapter is that of the lowest validation loss. The step it is of.
@@ -256,7 +261,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   watchdog.beat("exporting the adapter");
   loop.save_last();
   const int64_t exported = take_best(recipe, validation.best(), loop.done(), directory, *replica);
-  export_checked(recipe, directory, exported, *engine, some_batch(recipe, inputs.data, loader, mesh));
+  export_checked(read, directory, exported, *engine, inputs.data);
   say_reached(plan, *engine, world);
   say_done(recipe, directory, exported == loop.done() ? std::nullopt : std::optional(exported));
   return StopReason::none;

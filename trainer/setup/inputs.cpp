@@ -251,6 +251,18 @@ PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& token
   return data;
 }
 
+PreparedData stored_data(const Recipe& recipe, const fs::path& directory) {
+  const auto stored = [&](const char* name) {
+    if (!fs::exists(directory / name)) fail(Fault::missing_input, "there is no {}", (directory / name).string());
+    return TokenStore::open(directory / name);
+  };
+  PreparedData data;
+  data.train = stored("train.h5");
+  if (!recipe.data.validation.files.empty()) data.validation = stored("validation.h5");
+  take_share(recipe, data);
+  return data;
+}
+
 RunInputs open_inputs(const ReadRecipe& read, const Mesh& mesh) {
   const Recipe& recipe = read.recipe;
   Communicator& world = *mesh.world;

@@ -32,6 +32,9 @@ PrepareSettings prepare_settings(const Recipe& recipe, const std::vector<DataFil
 PreparedData prepare_data(const Recipe& recipe, const Tokenizer& tokenizer, Communicator& world);
 // The same, writing nothing: for plans.
 PreparedData prepare_data_in_memory(const Recipe& recipe, const Tokenizer& tokenizer);
+// The token stores that a run has left in `directory` (output.dir/data), without prompts. missing_input and bad_data
+// where they are not there or not whole.
+PreparedData stored_data(const Recipe& recipe, const fs::path& directory);
 // What was taken for what, renamed in vain, skipped, cut and left out: a warning a line.
 std::vector<std::string> warnings_of(const PrepareReport& report, const std::string& what, int64_t max_length);
 // The formats of the sources, for people: "messages", or "messages, text".

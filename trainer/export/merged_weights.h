@@ -1,0 +1,23 @@
+// A model's weights as they would be merged with an adapter, rounded to the base's number types, for computing with
+// them where no merged model is written.
+#pragma once
+#include "model/weight_loader.h"
+#include "trainer/export/merged_rows.h"
+
+namespace drover {
+
+class MergedWeights : public WeightSource {
+ public:
+  // Everything outlives it. `backend` multiplies, in the host's memory.
+  MergedWeights(const AdapterSource& adapter, BaseWeights& base, Backend& backend)
+      : base_(base), rows_(adapter, base, backend) {}
+
+  // Errors as MergedRows::each has them.
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override;
+
+ private:
+  BaseWeights& base_;
+  MergedRows rows_;
+};
+
+}  // namespace drover
