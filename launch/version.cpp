@@ -6,6 +6,7 @@
 
 #include "kernels/base/hdf5.h"
 #include "kernels/devices/devices.h"
+#include "launch/grammar/grammars.h"
 
 namespace drover {
 
@@ -18,10 +19,11 @@ std::string version_text() {
   const std::string cuda = cuda_libraries();
   return fmt::format(
       "drover {} ({})\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\nzlib      "
-      "{}\n{}",
+      "{}\ngrammars  {}\n{}",
       DROVER_VERSION, std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT,
       cuda.empty() ? "" : ", cuda", dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
       hdf5::library_version(), DROVER_YAML_CPP_VERSION, zlibVersion(),
+      Grammars::available() ? Grammars::library() : "none: xgrammar is absent in this build",
       cuda.empty() ? "" : fmt::format("CUDA      {}\n", cuda));
 }
 

@@ -491,7 +491,7 @@ class Using(Case):
         for path in (self.model, self.plain / "adapter", self.plain / "step-8", self.plain / "data" / "train.h5"):
             self.assertIn("kind", json.loads(run("inspect", path, "--json", check=0).stdout))
         self.assertTrue(json.loads(run("doctor", "--json", check=0).stdout)["ready"])
-        for part in ("drover ", "backends", "oneDNN", "MPI", "HDF5", "yaml-cpp", "zlib"):
+        for part in ("drover ", "backends", "oneDNN", "MPI", "HDF5", "yaml-cpp", "zlib", "xgrammar"):
             self.assertIn(part, run("--version", check=0).stdout)
 
 

@@ -62,6 +62,8 @@ INCLUDES = {
     "kernels/cuda_module/cuda_module.h": {
         "kernels/devices/devices.h": "what the table of the shared object is made of"
     },
+    "launch/grammar/present/grammar_library.cpp": {"launch/grammar/grammar_library.h": "which of two it is"},
+    "launch/grammar/absent/grammar_library.cpp": {"launch/grammar/grammar_library.h": "which of two it is"},
 }
 
 LINE_LENGTH = {

@@ -27,6 +27,7 @@ LINKED = {
     "HDF5": "hdf5_serial",
     "yaml-cpp": "yaml-cpp",
     "zlib": "ZLIB::ZLIB",
+    "xgrammar": "drover_xgrammar",
     "oneDNN": "DNNL_LIBRARY",
     "Boost": "find_package(Boost",
     "GoogleTest": "GTest::gtest_main",
