@@ -31,6 +31,13 @@ const char* word_of(openai::FinishReason reason) {
 
 }  // namespace
 
+std::vector<int32_t> stop_ids_of(const AnswerOrder& order) {
+  std::vector<int32_t> ids = order.options.stop_ids;
+  const std::vector<int32_t>& own = order.model->manner.stop_ids;
+  if (!order.options.ignore_eos) ids.insert(ids.end(), own.begin(), own.end());
+  return ids;
+}
+
 AnswerGroup::AnswerGroup(Serving& serving, Call call, AnswerOrder order, std::unique_ptr<AnswerWriter> writer)
     : serving_(serving), call_(std::move(call)), order_(std::move(order)), writer_(std::move(writer)) {
   const openai::AnswerTextSettings text{.stop = order_.options.stop,
@@ -68,7 +75,7 @@ Request AnswerGroup::request_for(size_t answer, int64_t max_tokens, uint64_t see
   const openai::AnswerOptions& o = order_.options;
   Request request{.ids = order_.prompts[prompt_of(answer)],
                   .sampling = o.sampling,
-                  .stop_ids = o.stop_ids,
+                  .stop_ids = stop_ids_of(order_),
                   .max_tokens = max_tokens,
                   .number = answer % static_cast<size_t>(o.n),
                   .slot = order_.model->slot,
@@ -76,8 +83,6 @@ Request AnswerGroup::request_for(size_t answer, int64_t max_tokens, uint64_t see
                   .prompt_logprobs = order_.prompt_logprobs};
   if (max_tokens == 0 && !request.prompt_logprobs) request.prompt_logprobs = 0;  // something is to be computed
   request.sampling.seed = seed;
-  const std::vector<int32_t>& own = order_.model->manner.stop_ids;
-  if (!o.ignore_eos) request.stop_ids.insert(request.stop_ids.end(), own.begin(), own.end());
   return request;
 }
 
@@ -88,9 +93,9 @@ void AnswerGroup::start() {
   const std::lock_guard lock(mutex_);
   for (size_t i = 0; i < answers_.size(); ++i) {
     serving_.metrics.arrived(adapter());
-    answers_[i].ticket =
-        serving_.loop.submit(request_for(i, most[prompt_of(i)], seed),
-                             [self = shared_from_this(), i](const Event& event) { return self->take(i, event); });
+    answers_[i].ticket = serving_.loop.submit(
+        request_for(i, most[prompt_of(i)], seed),
+        [self = shared_from_this(), i](const Event& event) { return self->take(i, event); }, order_.form);
   }
   call_.exchange->when_gone([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->abandon();

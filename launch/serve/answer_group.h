@@ -15,7 +15,11 @@ struct AnswerOrder {
   std::vector<std::vector<int32_t>> prompts;
   std::optional<int64_t> preset;           // max_tokens where the request has none; nothing: to the end of the context
   std::optional<int64_t> prompt_logprobs;  // so many others at each place of the prompts
+  std::string form = {};                   // that the answers are held to (Grammars::filter); empty: none
 };
+
+// Tokens that end its answers: the request's and the model's.
+std::vector<int32_t> stop_ids_of(const AnswerOrder& order);
 
 class AnswerGroup : public std::enable_shared_from_this<AnswerGroup> {
  public:

@@ -45,6 +45,41 @@ void check_limits(const ServeSettings& s, const openai::AnswerOptions& o) {
   }
 }
 
+// What the answer is held to; empty: nothing.
+std::string form_of(const openai::ChatRequest& asked) {
+  using Choice = openai::ToolChoice::Kind;
+  using Format = openai::ResponseFormat::Kind;
+  const bool calls = asked.tool_choice.kind == Choice::required || asked.tool_choice.kind == Choice::named;
+  if (calls && asked.response_format.kind != Format::text) {
+    throw openai::invalid_request("response_format", "an answer that 'tool_choice' makes a call has no other form");
+  }
+  OrderedJson form;
+  if (calls) {
+    form = {{"kind", "tools"}, {"tools", asked.dialog.tools}, {"parallel", asked.parallel_tool_calls}};
+    if (asked.tool_choice.kind == Choice::named) form["name"] = asked.tool_choice.name;
+  } else if (asked.response_format.kind == Format::json_object) {
+    form = {{"kind", "json_object"}};
+  } else if (asked.response_format.kind == Format::json_schema) {
+    form = {
+        {"kind", "json_schema"}, {"schema", asked.response_format.schema}, {"strict", asked.response_format.strict}};
+  }
+  return form.is_null() ? std::string() : form.dump();
+}
+
+// ApiError where no filter can be made of the order's form; what was made is kept for the passes.
+void check_form(const Serving& serving, const AnswerOrder& order) {
+  if (order.form.empty()) return;
+  const char* field = order.form.starts_with("{\"kind\":\"tools\"") ? "tool_choice" : "response_format";
+  if (order.options.ignore_eos) {
+    throw openai::invalid_request("ignore_eos", fmt::format("'ignore_eos' does not go together with '{}'", field));
+  }
+  try {
+    serving.grammars.filter(order.form, stop_ids_of(order));
+  } catch (const Error& error) {
+    throw openai::api_error_of(error, field);
+  }
+}
+
 void log_prompts(const Serving& serving, const AnswerOrder& order) {
   if (!serving.settings.log_prompts) return;
   for (const auto& ids : order.prompts) {
@@ -62,15 +97,8 @@ void answer_chat(Serving& serving, Call call) {
                     .preset = {},
                     .prompt_logprobs = asked.options.prompt_logprobs};
   check_limits(serving.settings, asked.options);
-  if (asked.response_format.kind != openai::ResponseFormat::Kind::text) {
-    throw openai::invalid_request("response_format",
-                                  "'response_format' other than text is not supported by this build");
-  }
-  if (asked.tool_choice.kind == openai::ToolChoice::Kind::required ||
-      asked.tool_choice.kind == openai::ToolChoice::Kind::named) {
-    throw openai::invalid_request("tool_choice",
-                                  "'tool_choice' other than auto and none is not supported by this build");
-  }
+  order.form = form_of(asked);
+  check_form(serving, order);
   order.prompts.push_back(render_dialog(serving, *order.model, asked.dialog));
   log_prompts(serving, order);
   auto writer = make_chat_writer(parts_of(serving, call, order, "chatcmpl"), asked);

@@ -28,8 +28,12 @@ struct Overloaded : Cases... {
 
 }  // namespace
 
-PassLoop::PassLoop(Inference& inference, Communicator& world, Look look)
-    : inference_(inference), batcher_(inference.batcher()), world_(world), look_(std::move(look)) {
+PassLoop::PassLoop(Inference& inference, Communicator& world, MakeFilter make_filter, Look look)
+    : inference_(inference),
+      batcher_(inference.batcher()),
+      world_(world),
+      make_filter_(std::move(make_filter)),
+      look_(std::move(look)) {
   publish_state();
 }
 
@@ -40,10 +44,10 @@ PassLoop::~PassLoop() {
   }
 }
 
-uint64_t PassLoop::submit(Request request, Sink sink) {
+uint64_t PassLoop::submit(Request request, Sink sink, std::string form) {
   const std::lock_guard lock(mutex_);
   ++state_.submitted;
-  orders_.emplace_back(Submit{tickets_, std::move(request), std::move(sink)});
+  orders_.emplace_back(Submit{tickets_, std::move(request), std::move(sink), std::move(form)});
   arrived_.notify_one();
   return tickets_++;
 }
@@ -97,7 +101,7 @@ Json PassLoop::orders_to_say(std::vector<Order> orders) {
     if (const auto known = numbers_.find(c.ticket); known != numbers_.end()) said.push_back({kCancel, known->second});
   };
   const Overloaded say{[&](Submit& s) {
-                         said.push_back({kSubmit, to_wire(s.request)});
+                         said.push_back({kSubmit, to_wire(s.request), s.form});
                          submitted_.push_back({s.ticket, std::move(s.sink)});
                        },
                        cancel,
@@ -116,7 +120,10 @@ Json PassLoop::orders_to_say(std::vector<Order> orders) {
 void PassLoop::obey(const Json& order) {
   const std::string& what = order.at(0).get_ref<const std::string&>();
   if (what == kSubmit) {
-    const uint64_t number = batcher_.submit(from_wire(order.at(1)));
+    Request request = from_wire(order.at(1));
+    const std::string form = order.at(2);
+    if (!form.empty()) request.filter = make_filter_(form, request.stop_ids);
+    const uint64_t number = batcher_.submit(std::move(request));
     if (submitted_.empty()) return;  // another rank's
     numbers_[submitted_.front().ticket] = number;
     answering_.emplace(number, std::move(submitted_.front()));

@@ -32,14 +32,20 @@ class PassLoop {
   // Between two passes of rank 0, once a second where there are none.
   using Look = std::function<void()>;
 
-  // Both outlive the loop. All ranks; `look` is rank 0's.
-  PassLoop(Inference& inference, Communicator& world, Look look = {});
+  // A filter of the form that a request's answer is to have.
+  using MakeFilter =
+      std::function<std::shared_ptr<TokenFilter>(const std::string& form, std::span<const int32_t> stop_ids)>;
+
+  // Both outlive the loop. All ranks; `look` is rank 0's, who calls `make_filter` before a request with such a form is
+  // submitted: it does not fail then.
+  PassLoop(Inference& inference, Communicator& world, MakeFilter make_filter = {}, Look look = {});
   ~PassLoop();  // what was submitted too late gets no event
   PassLoop(const PassLoop&) = delete;
   PassLoop& operator=(const PassLoop&) = delete;
 
   // Any thread of rank 0.
-  uint64_t submit(Request request, Sink sink);  // names it for `cancel`
+  // Names it for `cancel`. `form`: empty, or what its filter is made of on every rank.
+  uint64_t submit(Request request, Sink sink, std::string form = {});
   void cancel(uint64_t ticket);  // no event follows those that are on their way; an ended one is passed over
   // Every rank reads the adapter on a thread of its own while passes go on, and attaches it when all have it.
   void attach(const fs::path& directory, Attached attached);
@@ -62,6 +68,7 @@ class PassLoop {
     uint64_t ticket;
     Request request;
     Sink sink;
+    std::string form;
   };
   struct Cancel {
     uint64_t ticket;
@@ -103,6 +110,7 @@ class PassLoop {
   Inference& inference_;
   Batcher& batcher_;
   Communicator& world_;
+  MakeFilter make_filter_;
   Look look_;
 
   mutable std::mutex mutex_;  // of what follows

@@ -41,7 +41,8 @@ InferenceSettings inference_settings(const ServeSettings& s, const ModelConfig& 
   inference.batcher = {.sequences = s.sequences,
                        .pass_rows = std::max(s.pass_tokens, s.sequences + BatcherSettings::kChunk),
                        .dearest = dearest(),
-                       .prompt_logprobs = kMostLogprobs};
+                       .prompt_logprobs = kMostLogprobs,
+                       .filters = Grammars::available()};
   inference.cache =
       s.kv_bytes > 0 ? CacheMemory{.bytes = s.kv_bytes} : CacheMemory{.share = ServeSettings::kAutomaticKvShare};
   return inference;
@@ -57,6 +58,7 @@ struct Base {
   ModelConfig config;
   Tokenizer tokenizer;
   openai::RequestDefaults defaults;
+  Grammars grammars{tokenizer, config.vocab};
 };
 
 ServedModelPtr served_base(const ServeSettings& s, const Base& base) {
@@ -71,7 +73,7 @@ ServedModelPtr served_base(const ServeSettings& s, const Base& base) {
 // What rank 0 has besides: names, routes, HTTP.
 class Front {
  public:
-  Front(const ServeSettings& s, const Base& base, Inference& inference, PassLoop& loop)
+  Front(const ServeSettings& s, Base& base, Inference& inference, PassLoop& loop)
       : loop_(loop),
         models_(served_base(s, base)),
         metrics_(s.name),
@@ -81,6 +83,7 @@ class Front {
                  .models = models_,
                  .loop = loop,
                  .metrics = metrics_,
+                 .grammars = base.grammars,
                  .defaults = base.defaults,
                  .context = inference.longest()},
         api_(serving_, s.api_keys ? std::optional(ApiKeys::read(*s.api_keys)) : std::nullopt) {
@@ -118,7 +121,9 @@ class Front {
   // What was answered is still on its way to slow readers.
   void finish() {
     http_->drain();
-    for (int i = 0; i < 300 && !http_->idle(); ++i) std::this_thread::sleep_for(100ms);
+    int looks = 0;
+    do std::this_thread::sleep_for(100ms);
+    while (++looks < 300 && !http_->idle());
   }
 
  private:
@@ -175,7 +180,10 @@ Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& 
   Inference inference(inference_settings(s, base->config), mesh,
                       [&](const Mesh& host) { return open_device(host, s.recipe, process); });
   Front* looking = nullptr;
-  PassLoop loop(inference, *mesh.world, [&] { looking->look(); });
+  const auto make_filter = [&](const std::string& form, std::span<const int32_t> stop_ids) {
+    return base->grammars.filter(form, stop_ids);
+  };
+  PassLoop loop(inference, *mesh.world, make_filter, [&] { looking->look(); });
   warm_up(inference);
   std::optional<Front> front;
   together(*mesh.world, [&] {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <memory>
 
+#include "launch/grammar/grammars.h"
 #include "launch/http/server.h"
 #include "launch/openai/requests.h"
 #include "launch/serve/pass_loop.h"
@@ -21,6 +22,7 @@ struct Serving {
   ServedModels& models;
   PassLoop& loop;
   ServerMetrics& metrics;
+  Grammars& grammars;
   openai::RequestDefaults defaults;
   int64_t context = 0;  // tokens that prompt and answer may have together
   // A stop was asked for: what was taken is answered, and nothing else is taken.

@@ -98,10 +98,11 @@ Request request(int which, int slot = kBaseModel, const std::string& weights = "
 }
 
 // `drive` is rank 0's other thread.
-void serve(const MeshShape& shape, const InferenceSettings& settings, const std::function<void(PassLoop&)>& drive) {
+void serve(const MeshShape& shape, const InferenceSettings& settings, const std::function<void(PassLoop&)>& drive,
+           const PassLoop::MakeFilter& make_filter = {}) {
   run_on_threads(shape, [&](Mesh& mesh) {
     Inference inference(settings, mesh, [](const Mesh& host) { return Device{make_cpu_backend(1), host}; });
-    PassLoop loop(inference, *mesh.world);
+    PassLoop loop(inference, *mesh.world, make_filter);
     std::thread driver;
     if (mesh.world->rank() == 0) {
       driver = std::thread([&] {
@@ -146,6 +147,35 @@ TEST_P(Served, AnswersWhatOneRankAnswers) {
     answers.wait_for(kRequests);
   });
   for (int i = 0; i < kRequests; ++i) EXPECT_EQ(answers.ids(i), alone(settings(), request(i))) << i;
+}
+
+// Every third token is allowed; each rank makes its own filter of the request's form.
+class EveryThird : public TokenFilter {
+ public:
+  void allow(std::span<uint32_t> bits) override {
+    std::ranges::fill(bits, 0);
+    for (uint32_t t = 0; t < 250; t += 3) bits[t / 32] |= 1u << (t % 32);
+  }
+  bool accept(int32_t token) override { return token % 3 == 0; }
+};
+
+TEST_P(Served, AFormIsKeptOnEveryRank) {
+  InferenceSettings filtered = settings();
+  filtered.batcher.filters = true;
+  Answers answers;
+  const auto make = [](const std::string& form, std::span<const int32_t>) {
+    EXPECT_EQ(form, "thirds");
+    return std::make_shared<EveryThird>();
+  };
+  const auto drive = [&](PassLoop& loop) {
+    loop.submit(request(4), answers.sink(0), "thirds");
+    loop.submit(request(4), answers.sink(1));
+    answers.wait_for(2);
+  };
+  serve(shape(), filtered, drive, make);
+  EXPECT_FALSE(answers.ids(0).empty());
+  for (const int32_t id : answers.ids(0)) EXPECT_EQ(id % 3, 0);
+  EXPECT_EQ(answers.ids(1), alone(settings(), request(4)));
 }
 
 TEST_P(Served, ACancelledRequestIsSilentAndFreesItsPlace) {
