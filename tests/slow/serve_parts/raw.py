@@ -118,7 +118,7 @@ VALUES = [
     ({"prompt": ["a"] * 1025}, 0),
     ({"prompt": ["a"] * 40, "n": 16}, 0),
     ({"model": "nobody"}, 0),
-    ({"model": ""}, 0),
+    ({"model": ""}, 1),
     ({"model": "x" * 1000}, 0),
     ({"model": "../../etc/passwd"}, 0),
     ({"stream": "yes"}, 0),
