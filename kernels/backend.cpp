@@ -200,31 +200,74 @@ void Backend::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float be
   issue(describe, [&] { do_gemm(ta, tb, alpha, a, b, beta, c); });
 }
 
-void Backend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
-                     SumOrder order) {
-  require(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "linear's shapes fit");
-  require(is_float(x) && is_float(y), "linear multiplies floats");
+namespace {
+
+// Σ r of a linear's terms, whose shapes fit.
+int64_t checked_rank(const LowRankTerms& low_rank, int64_t rows, const Weight& w, SumOrder order) {
   int64_t rank = 0;
   for (const LowRank& term : low_rank.terms) {
     require(term.a.cols == w.in() && term.a.rows == term.b.cols && term.column >= 0 &&
-                term.column + term.b.rows <= y.cols && is_float(term.a) && is_float(term.b),
+                term.column + term.b.rows <= w.out() && is_float(term.a) && is_float(term.b),
             "the shapes of linear's low-rank terms fit");
     require(order == SumOrder::fastest || term.mask.p == 0, "a linear summed by row drops nothing");
     rank += term.a.rows;
   }
-  require(rank == 0 || (low_rank.u.rows == x.rows && low_rank.u.cols == rank && is_float(low_rank.u)),
+  require(rank == 0 || (low_rank.u.rows == rows && low_rank.u.cols == rank && is_float(low_rank.u)),
           "u has a row for each of x's and a column for each rank");
+  return rank;
+}
+
+void count_terms(const LowRankTerms& low_rank, int64_t rows, OpCall& call) {
+  for (const LowRank& term : low_rank.terms) {
+    call.flops += 2 * rows * (term.a.size() + term.b.size());
+    call.bytes += bytes_of(term.a, term.b);
+  }
+  if (!low_rank.terms.empty()) call.bytes += bytes_of(low_rank.u);
+}
+
+}  // namespace
+
+void Backend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
+                     SumOrder order) {
+  require(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "linear's shapes fit");
+  require(is_float(x) && is_float(y), "linear multiplies floats");
+  checked_rank(low_rank, x.rows, w, order);
   const auto describe = [&] {
     OpCall call = product("linear", x, w, 2 * x.rows * w.out() * w.in(), bytes_of(x, y) + w.bytes());
     if (accumulate) call.bytes += bytes_of(y);
-    for (const LowRank& term : low_rank.terms) {
-      call.flops += 2 * x.rows * (term.a.size() + term.b.size());
-      call.bytes += bytes_of(term.a, term.b);
-    }
-    call.bytes += rank == 0 ? 0 : bytes_of(low_rank.u);
+    count_terms(low_rank, x.rows, call);
     return call;
   };
   issue(describe, [&] { do_linear(x, w, low_rank, accumulate, y, order); });
+}
+
+void Backend::linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate, Tensor y) {
+  require(x.cols == w.in() && y.cols == w.out() && x.rows == y.rows, "linear_of_parts' shapes fit");
+  require(is_float(x) && is_float(y), "linear_of_parts multiplies floats");
+  int64_t rows = 0;
+  for (const LinearPart& part : parts) {
+    require(part.rows > 0, "a part has rows");
+    checked_rank(part.low_rank, part.rows, w, SumOrder::by_row);
+    rows += part.rows;
+  }
+  require(rows == x.rows, "the parts are all rows of x");
+  const auto describe = [&] {
+    OpCall call = product("linear_of_parts", x, w, 2 * x.rows * w.out() * w.in(), bytes_of(x, y) + w.bytes());
+    if (accumulate) call.bytes += bytes_of(y);
+    for (const LinearPart& part : parts) count_terms(part.low_rank, part.rows, call);
+    return call;
+  };
+  issue(describe, [&] { do_linear_of_parts(x, w, parts, accumulate, y); });
+}
+
+void Backend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate,
+                                 Tensor y) {
+  int64_t begin = 0;
+  for (const LinearPart& part : parts) {
+    linear(x.rows_from(begin, part.rows), w, part.low_rank, accumulate, y.rows_from(begin, part.rows),
+           SumOrder::by_row);
+    begin += part.rows;
+  }
 }
 
 void Backend::linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
@@ -429,6 +472,17 @@ void Backend::penalize(Tensor logits, Tensor places, Tensor changes) {
           "penalize has a place and three numbers for every change");
   issue([&] { return call_on("penalize", changes, changes.size(), bytes_of(places, changes, changes)); },
         [&] { do_penalize(logits, places, changes); });
+}
+
+void Backend::allow(Tensor logits, Tensor rows, Tensor bits) {
+  require(logits.dtype == DType::f32 && is_vector(rows, bits.rows, DType::i32) && bits.dtype == DType::i32 &&
+              bits.rows <= logits.rows && bits.cols == bit_words(logits.cols),
+          "allow has a bit for every column of its rows");
+  const auto describe = [&] {
+    const Tensor changed = logits.rows_from(0, bits.rows);
+    return call_on("allow", changed, 0, bytes_of(rows, bits, changed, changed));
+  };
+  issue(describe, [&] { do_allow(logits, rows, bits); });
 }
 
 void Backend::log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {

@@ -62,6 +62,11 @@ struct SamplingRow {
 };
 inline constexpr int64_t kSamplingColumns = sizeof(SamplingRow) / sizeof(float);
 
+// The lowest there is: finite, since `sample` reports what is not.
+inline constexpr float kForbiddenLogit = -0x1.fffffep127f;
+inline constexpr int64_t kBitsPerWord = 32;  // of the words that say what may come
+inline int64_t bit_words(int64_t columns) { return (columns + kBitsPerWord - 1) / kBitsPerWord; }
+
 struct AdamW {
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8,
          weight_decay = 0;  // double: 1 - β2 of a rounded β2 would be 1e-5 off
@@ -116,6 +121,7 @@ int64_t visible_pairs(const Segment& segment);
   OP(cross_entropy_backward, Tensor, Tensor, int64_t, int64_t, Tensor, Tensor)                                        \
   OP(sample, Tensor, Tensor, Tensor)                                                                                  \
   OP(penalize, Tensor, Tensor, Tensor)                                                                                \
+  OP(allow, Tensor, Tensor, Tensor)                                                                                   \
   OP(log_probabilities, Tensor, Tensor, Tensor, Tensor, Tensor)                                                       \
   OP(sum_squares, Tensor, Tensor)                                                                                     \
   OP(dot, Tensor, Tensor, Tensor)                                                                                     \
@@ -123,6 +129,7 @@ int64_t visible_pairs(const Segment& segment);
   OP(adamw, const AdamW&, Tensor, Tensor, Tensor, Tensor, Tensor)
 #define DROVER_COMPOSED_OPS(OP)                                                                                       \
   OP(copy_all, std::span<const CopyPair>)                                                                             \
+  OP(linear_of_parts, Tensor, const Weight&, std::span<const LinearPart>, bool, Tensor)                               \
   OP(low_rank_backward, Tensor, std::span<const LowRankGradient>, Tensor)
 #define DROVER_KERNEL(NAME, ...) virtual void do_##NAME(__VA_ARGS__) = 0;
 #define DROVER_COMPOSED_KERNEL(NAME, ...) virtual void do_##NAME(__VA_ARGS__);
@@ -173,6 +180,9 @@ class Backend {
   // by_row takes no masks.
   void linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
               SumOrder order = SumOrder::fastest);
+  // `linear` by_row, of parts of x that follow each other (at least one), each with low-rank terms of its own and no
+  // masks. Unless it is overridden, a `linear` for each part; else w is read once for all.
+  void linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate, Tensor y);
   // dx = dy·w + v·a: its backward with respect to x.  dy (T,out), w (out,in), v (T,R), a (R,in), dx (T,in), all float;
   // v, a may be empty.
   void linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
@@ -245,6 +255,11 @@ class Backend {
   // logits (N,V) f32; places (M,2) i32 {row, token}, each at most once; changes (M,3) f32 {bias, repetition,
   // subtracted}. Source: Keskar et al. 2019 (repetition); OpenAI's frequency and presence penalties are subtracted.
   void penalize(Tensor logits, Tensor places, Tensor changes);
+  // Row rows[i] of logits keeps the columns v whose bit v%32 of bits[i][v/32] is 1; the others become kForbiddenLogit,
+  // unless they are not finite: what was wrong stays to be seen. logits (N,V) f32; rows (M) i32, each at most once;
+  // bits (M, ⌈V/32⌉) i32. With any temperature below 1e35 `sample` gives such a column no mass, and takes it only in a
+  // row that has nothing else.
+  void allow(Tensor logits, Tensor rows, Tensor bits);
   // ln softmax(logits): values[i] of column tokens[i], and the k largest with their columns, in sample's order.
   // logits (N,V) f32; tokens (N) i32; values (N) f32; top (N,k) i32 and top_values (N,k) f32, k <= V, may be empty. A
   // row with a logit that is not finite gives NaN and -1.

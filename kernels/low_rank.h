@@ -39,6 +39,12 @@ struct LowRankTerms {
   Tensor dropped;  // (T, in) of x's dtype, overwritten: a term's drop(x); empty where no term has a mask
 };
 
+// Rows that stand next to each other and have the same terms.
+struct LinearPart {
+  int64_t rows = 0;
+  LowRankTerms low_rank;  // of these rows
+};
+
 // What one term takes part in in its linear's backward; its outputs are columns [column, column + b.rows) of dy.
 struct LowRankGradient {
   Tensor u;         // (T, r) float, as the forward had it

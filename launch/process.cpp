@@ -40,11 +40,15 @@ constexpr StopPlan kSaving{.exit_code = [](StopReason stop) { return static_cast
                            .at_once = "no step was done, so nothing is lost. Start the same command again to go on.",
                            .noted = "the run is saved after this step"};
 
-constexpr StopPlan kDraining{
-    .exit_code = [](StopReason) { return static_cast<int>(Exit::done); },
-    .at_once = "nothing was served yet.",
-    .noted = "requests that were taken are answered, new ones are refused; once more ends it at once",
-    .second = [](StopReason) { return static_cast<int>(Exit::interrupted); }};
+// launch/run repeats a signal until it is heard, so that the second one is its own business.
+StopPlan draining() {
+  StopPlan plan{.exit_code = [](StopReason) { return static_cast<int>(Exit::done); },
+                .at_once = "nothing was served yet.",
+                .noted = "requests that were taken are answered, new ones are refused; once more ends it at once",
+                .second = [](StopReason) { return static_cast<int>(Exit::interrupted); }};
+  if (std::getenv("DROVER_LAUNCH") != nullptr) plan.second = nullptr;
+  return plan;
+}
 
 int take_cores(const MpiWorld& world) {
   const std::vector<int> cores = allowed_cores();
@@ -74,7 +78,7 @@ Process start_process(int* argc, char*** argv, OnStop on_stop) {
   Process process;
   switch (on_stop) {
     case OnStop::save: take_stop_signals(launched_rank(), kSaving); break;
-    case OnStop::drain: take_stop_signals(launched_rank(), kDraining); break;
+    case OnStop::drain: take_stop_signals(launched_rank(), draining()); break;
     case OnStop::end: release_stop_signals(); break;
   }
   if (launched_by_mpi()) {

@@ -107,23 +107,34 @@ std::vector<LowRank> LinearGroup::low_rank_terms(const Context& ctx, const Attac
   return terms;
 }
 
-// Neighbours that have the same adapter here, or none, go through together.
+// Neighbours that have the same adapter here, or none, are one part.
+std::vector<LinearGroup::Part> LinearGroup::parts(const Context& ctx) const {
+  std::vector<Part> parts;
+  for (const AdapterRows& rows : ctx.adapters) {
+    const Attached& adapter = at(rows.slot);
+    const bool joins =
+        !parts.empty() && (parts.back().adapter == &adapter || (parts.back().adapter->rank == 0 && adapter.rank == 0));
+    if (!joins) parts.push_back({&adapter, 0});
+    parts.back().rows += rows.count;
+  }
+  return parts;
+}
+
 void LinearGroup::multiply(Context& ctx, Tensor x, Tensor u, bool accumulate, Tensor y) const {
   if (ctx.adapters.empty()) return multiply(ctx, own(), x, u, accumulate, y);
+  const std::vector<Part> all = parts(ctx);
+  if (all.size() == 1) return multiply(ctx, *all.front().adapter, x, u, accumulate, y);
+  require(ctx.order == SumOrder::by_row && ctx.dropout.p == 0, "rows of several adapters are generated");
+  std::vector<std::vector<LowRank>> terms;
+  for (const Part& part : all) terms.push_back(low_rank_terms(ctx, *part.adapter));
+  std::vector<LinearPart> linear;
   int64_t begin = 0;
-  for (size_t i = 0; i < ctx.adapters.size();) {
-    const Attached& adapter = at(ctx.adapters[i].slot);
-    const bool none = adapter.rank == 0;
-    int64_t count = 0;
-    for (; i < ctx.adapters.size(); ++i) {
-      const Attached& next = at(ctx.adapters[i].slot);
-      if (&next != &adapter && !(none && next.rank == 0)) break;
-      count += ctx.adapters[i].count;
-    }
-    multiply(ctx, adapter, x.rows_from(begin, count), u.rows_from(begin, count), accumulate, y.rows_from(begin, count));
-    begin += count;
+  for (size_t i = 0; i < all.size(); ++i) {
+    linear.push_back({all[i].rows, {terms[i], u.rows_from(begin, all[i].rows).columns(0, all[i].adapter->rank), {}}});
+    begin += all[i].rows;
   }
   require(begin == x.rows, "every row of a pass has an adapter, or the base model's word");
+  ctx.backend.linear_of_parts(x, *weight_, linear, accumulate, y);
 }
 
 // u may have more columns than the adapter takes.

@@ -74,6 +74,11 @@ class LinearGroup {
   const Attached& own() const { return slots_.front(); }
   const Attached& at(int slot) const;  // one without terms where there is none
   std::span<const Run> runs(const Context& ctx) const { return ctx.dropout.p == 0 ? own().together : own().apart; }
+  struct Part {  // rows that follow each other and have this adapter
+    const Attached* adapter;
+    int64_t rows;
+  };
+  std::vector<Part> parts(const Context& ctx) const;
   std::vector<LowRank> low_rank_terms(const Context& ctx, const Attached& adapter) const;
   void multiply(Context& ctx, Tensor x, Tensor u, bool accumulate, Tensor y) const;
   void multiply(Context& ctx, const Attached& adapter, Tensor x, Tensor u, bool accumulate, Tensor y) const;

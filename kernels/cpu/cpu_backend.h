@@ -18,6 +18,8 @@ class CpuBackend : public Backend {
 
  protected:
   DROVER_OPS(DROVER_KERNEL_OVERRIDE)
+  void do_linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate,
+                          Tensor y) override;
 
  private:
   std::unique_ptr<Memory> memory_;

@@ -10,9 +10,10 @@
 
 namespace drover::cpu {
 
-struct LowRankProduct {  // columns [column, column + b.rows) of y get u·bᵀ
+struct LowRankProduct {  // columns [column, column + b.rows) of y's rows [row, row + u.rows) get u·bᵀ
   Tensor u, b;
   int64_t column = 0;
+  int64_t row = 0;  // only RowProduct takes others than 0
 };
 
 class Gemm {

@@ -15,14 +15,13 @@ void CpuBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, fl
 
 void CpuBackend::do_linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
                            SumOrder order) {
+  if (order == SumOrder::by_row) {
+    const LinearPart all{x.rows, low_rank};
+    return do_linear_of_parts(x, w, {&all, 1}, accumulate, y);
+  }
   omp_set_num_threads(threads_);
   for (const LowRankRun& run : low_rank_runs(low_rank.terms)) {
-    const Tensor u = low_rank.u.columns(run.column, run.a.rows);
-    if (order == SumOrder::by_row) {
-      row_product_.linear(run.scale, x, run.a, {}, false, u);
-    } else {
-      low_rank_input(*this, x, run, low_rank.dropped, u);
-    }
+    low_rank_input(*this, x, run, low_rank.dropped, low_rank.u.columns(run.column, run.a.rows));
   }
   std::vector<LowRankProduct> products;
   int64_t column = 0;
@@ -30,8 +29,28 @@ void CpuBackend::do_linear(Tensor x, const Weight& w, const LowRankTerms& low_ra
     products.push_back({low_rank.u.columns(column, term.a.rows), term.b, term.column});
     column += term.a.rows;
   }
-  if (order == SumOrder::by_row) return row_product_.linear(1, x, values_of(w), products, accumulate, y);
   gemm_.linear(x, values_of(w), products, accumulate, y);
+}
+
+void CpuBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate,
+                                    Tensor y) {
+  omp_set_num_threads(threads_);
+  std::vector<LowRankInput> inputs;
+  std::vector<LowRankProduct> products;
+  int64_t row = 0;
+  for (const LinearPart& part : parts) {
+    const LowRankTerms& low_rank = part.low_rank;
+    for (const LowRankRun& run : low_rank_runs(low_rank.terms)) {
+      inputs.push_back({low_rank.u.columns(run.column, run.a.rows), run.a, run.scale, row});
+    }
+    int64_t column = 0;
+    for (const LowRank& term : low_rank.terms) {
+      products.push_back({low_rank.u.columns(column, term.a.rows), term.b, term.column, row});
+      column += term.a.rows;
+    }
+    row += part.rows;
+  }
+  row_product_.linear({x, values_of(w), inputs, products, accumulate, y});
 }
 
 void CpuBackend::do_linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {

@@ -78,6 +78,15 @@ void finish(Tensor sums, float alpha, bool accumulate, Tensor y) {
   });
 }
 
+// The part of [row, row + rows) that lies in [begin, begin + count): where it begins in each, and how long it is.
+struct Overlap {
+  int64_t in_part, in_rows, count;
+};
+Overlap overlap(int64_t row, int64_t rows, int64_t begin, int64_t count) {
+  const int64_t from = std::max(row, begin), to = std::min(row + rows, begin + count);
+  return {from - row, from - begin, to - from};
+}
+
 }  // namespace
 
 RowProduct::Bytes RowProduct::lines_of(int64_t bytes) {
@@ -122,32 +131,82 @@ Tensor RowProduct::as_read(Tensor x, Tensor w, std::byte*& free) const {
   return copied;
 }
 
-void RowProduct::linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate,
-                        Tensor y) {
-  require(alpha == 1 || (low_rank.empty() && !accumulate), "a scaled product has nothing added to it");
-  int64_t row_bytes = copy_pitch(x.cols, DType::f32) * 4;  // with its low-rank terms
-  for (const LowRankProduct& term : low_rank) row_bytes += copy_pitch(term.u.cols, DType::f32) * 4;
+void RowProduct::linear(const Linear& p) {
+  int64_t row_bytes = copy_pitch(p.x.cols, DType::f32) * 4;  // with its low-rank terms
+  for (const LowRankProduct& term : p.low_rank) row_bytes += copy_pitch(term.u.cols, DType::f32) * 4;
   require(row_bytes <= kRowsBytes, "a row of a product fits the scratch");
   const int64_t at_once = std::min(kRowsBytes / row_bytes, kRowsAtOnce);
-  for (int64_t t = 0; t < x.rows; t += at_once) {
-    const int64_t n = std::min(at_once, x.rows - t);
-    std::byte* free = rows_.get();
-    const Tensor rows = as_read(x.rows_from(t, n), w, free);
-    std::vector<LowRankProduct> terms(low_rank.begin(), low_rank.end());
-    for (LowRankProduct& term : terms) term.u = as_read(term.u.rows_from(t, n), term.b, free);
-    panels({alpha, rows, w, terms, accumulate, y.rows_from(t, n)});
+  for (int64_t t = 0; t < p.x.rows; t += at_once) some_rows(p, t, std::min(at_once, p.x.rows - t));
+}
+
+void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
+  std::byte* free = rows_.get();
+  const Tensor x = p.x.rows_from(begin, count), rows = as_read(x, p.w, free);
+  const bool once = at_once(p, rows);
+  std::vector<Call> inputs;
+  for (const LowRankInput& input : p.inputs) {
+    const auto [in_input, at, n] = overlap(input.row, input.u.rows, begin, count);
+    if (n <= 0) continue;
+    const Tensor u = input.u.rows_from(in_input, n);
+    if (once) {
+      inputs.push_back({input.scale, rows.rows_from(at, n), input.a, {}, false, u});
+      continue;
+    }
+    std::byte* own = free;
+    panels({}, {input.scale, as_read(x.rows_from(at, n), input.a, own), input.a, {}, false, u});
+  }
+  std::vector<LowRankProduct> terms;
+  for (const LowRankProduct& term : p.low_rank) {
+    const auto [in_term, at, n] = overlap(term.row, term.u.rows, begin, count);
+    if (n <= 0) continue;
+    const Tensor u = term.u.rows_from(in_term, n);
+    terms.push_back({once ? u : as_read(u, term.b, free), term.b, term.column, at});
+  }
+  panels(inputs, {1, rows, p.w, terms, p.accumulate, p.y.rows_from(begin, count)});
+}
+
+// Whether all u are multiplied as they lie: then one start of the threads does for all.
+bool RowProduct::at_once(const Linear& p, Tensor rows) const {
+  const auto as_it_is = [&](const LowRankInput& i) { return read_dtype(p.x, i.a) == rows.dtype; };
+  const auto u_as_it_is = [&](const LowRankProduct& t) { return read_dtype(t.u, t.b) == t.u.dtype; };
+  return std::ranges::all_of(p.inputs, as_it_is) && std::ranges::all_of(p.low_rank, u_as_it_is);
+}
+
+void RowProduct::panels(std::span<const Call> inputs, const Call& call) const {
+#pragma omp parallel num_threads(threads_)
+  {
+    if (!inputs.empty()) {
+      inputs_of_thread(inputs);
+#pragma omp barrier
+    }
+    outputs_of_thread(call);
   }
 }
 
-void RowProduct::panels(const Call& call) const {
-#pragma omp parallel num_threads(threads_)
-  {
-    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads(), groups = groups_of(call.w.rows);
-    const int64_t begin = groups * thread / threads * kGroup,
-                  end = std::min(groups * (thread + 1) / threads * kGroup, call.w.rows);
-    std::byte* scratch = scratch_.get() + thread * kThreadBytes;
-    call.x.rows <= kFewRows ? streamed(call, begin, end, scratch) : copied(call, begin, end, scratch);
+// This thread's share of all inputs' outputs, laid end to end.
+void RowProduct::inputs_of_thread(std::span<const Call> inputs) const {
+  const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+  int64_t groups = 0;
+  for (const Call& input : inputs) groups += groups_of(input.w.rows);
+  const int64_t first = groups * thread / threads, last = groups * (thread + 1) / threads;
+  std::byte* scratch = scratch_.get() + thread * kThreadBytes;
+  int64_t at = 0;  // the group that the input begins with
+  for (const Call& input : inputs) {
+    const int64_t own = groups_of(input.w.rows), from = std::max(first, at), to = std::min(last, at + own);
+    if (from < to) outputs(input, (from - at) * kGroup, std::min((to - at) * kGroup, input.w.rows), scratch);
+    at += own;
   }
+}
+
+void RowProduct::outputs_of_thread(const Call& call) const {
+  const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads(), groups = groups_of(call.w.rows);
+  const int64_t begin = groups * thread / threads * kGroup,
+                end = std::min(groups * (thread + 1) / threads * kGroup, call.w.rows);
+  outputs(call, begin, end, scratch_.get() + thread * kThreadBytes);
+}
+
+void RowProduct::outputs(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {
+  call.x.rows <= kFewRows ? streamed(call, begin, end, scratch) : copied(call, begin, end, scratch);
 }
 
 // The outputs [begin, end) for few rows, the weights read where they lie: in two streams, since two come faster from
@@ -186,7 +245,7 @@ void RowProduct::complete(const Call& call, int64_t begin, int64_t width, float*
     const int64_t from = std::max(begin, term.column), to = std::min(begin + width, term.column + term.b.rows);
     if (from >= to) continue;
     const Tensor b = term.b.rows_from(from - term.column, to - from);
-    float* at = sums + from - begin;
+    float* at = sums + term.row * kPanel + from - begin;
     copy == nullptr ? add_streamed(term.u, b, at, {}, nullptr) : add_copied(term.u, b, at, copy);
   }
   finish(matrix(sums, call.x.rows, kPanel, DType::f32), call.alpha, call.accumulate, call.y.columns(begin, width));

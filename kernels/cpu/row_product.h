@@ -11,13 +11,26 @@
 
 namespace drover::cpu {
 
+struct LowRankInput {  // u = scale·x·aᵀ, of x's rows [row, row + u.rows)
+  Tensor u, a;
+  float scale = 1;
+  int64_t row = 0;
+};
+
 class RowProduct {
  public:
   explicit RowProduct(int threads);
 
-  // y = alpha·x·wᵀ + Σ u·bᵀ (+ y where accumulate), rounded once.  x (T,in), w (out,in), y (T,out), any float; the
-  // terms as in Backend::linear. alpha is 1 where there are terms or y is added to.
-  void linear(float alpha, Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
+  // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate), rounded once, behind the inputs' u.  x (T,in), w (out,in), y (T,out),
+  // any float.
+  struct Linear {
+    Tensor x, w;
+    std::span<const LowRankInput> inputs;
+    std::span<const LowRankProduct> low_rank;
+    bool accumulate = false;
+    Tensor y;
+  };
+  void linear(const Linear& linear);
 
  private:
   using Bytes = std::unique_ptr<std::byte[], void (*)(void*)>;
@@ -34,7 +47,12 @@ class RowProduct {
     bool accumulate;
     Tensor y;
   };
-  void panels(const Call& call) const;
+  void some_rows(const Linear& linear, int64_t begin, int64_t count);
+  bool at_once(const Linear& linear, Tensor rows) const;
+  void inputs_of_thread(std::span<const Call> inputs) const;
+  void panels(std::span<const Call> inputs, const Call& call) const;
+  void outputs_of_thread(const Call& call) const;
+  void outputs(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;

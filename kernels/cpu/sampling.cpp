@@ -111,6 +111,18 @@ void CpuBackend::do_penalize(Tensor logits, Tensor places, Tensor changes) {
   }
 }
 
+void CpuBackend::do_allow(Tensor logits, Tensor rows, Tensor bits) {
+#pragma omp parallel for num_threads(threads_) schedule(static)
+  for (int64_t i = 0; i < bits.rows; ++i) {
+    float* row = logits.as<float>() + rows.as<int32_t>()[i * rows.pitch] * logits.pitch;
+    const int32_t* words = bits.as<int32_t>() + i * bits.pitch;
+    for (int64_t v = 0; v < logits.cols; ++v) {
+      const bool allowed = (static_cast<uint32_t>(words[v / kBitsPerWord]) >> (v % kBitsPerWord) & 1) != 0;
+      if (!allowed && std::isfinite(row[v])) row[v] = kForbiddenLogit;
+    }
+  }
+}
+
 void CpuBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {
 #pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t r = 0; r < logits.rows; ++r) {

@@ -98,6 +98,12 @@ std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape
   return made;
 }
 
+// Each part reads the weight again.
+void CudaBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate,
+                                     Tensor y) {
+  Backend::do_linear_of_parts(x, w, parts, accumulate, y);
+}
+
 void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y,
                             SumOrder) {
   const Tensor w = static_cast<const DenseWeight&>(weight).values;

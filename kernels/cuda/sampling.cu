@@ -167,6 +167,16 @@ __global__ void penalize_kernel(float* logits, int64_t pitch, const int32_t* pla
   logit = (biased > 0 ? biased / change[1] : biased * change[1]) - change[2];
 }
 
+__global__ void allow_kernel(float* logits, int64_t pitch, int columns, const int32_t* rows, int64_t row_pitch,
+                             const int32_t* bits, int64_t bit_pitch) {
+  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (column >= columns) return;
+  const uint32_t word = static_cast<uint32_t>(bits[blockIdx.y * bit_pitch + column / kBitsPerWord]);
+  if ((word >> (column % kBitsPerWord) & 1) != 0) return;
+  float& logit = logits[rows[blockIdx.y * row_pitch] * pitch + column];
+  if (fabsf(logit) < INFINITY) logit = kForbiddenLogit;
+}
+
 // The next column of the order behind `key`, `order`'s first one where that is 0.
 __device__ inline uint64_t next_key(const float* row, int columns, Order order, uint64_t key) {
   constexpr uint64_t kNone = ~uint64_t{0};
@@ -229,6 +239,13 @@ void CudaBackend::do_penalize(Tensor logits, Tensor places, Tensor changes) {
   launch("penalize", penalize_kernel, grid_of(places.rows, kPenaltyThreads), kPenaltyThreads, 0, stream_,
          logits.as<float>(), logits.pitch, places.as<int32_t>(), places.pitch, changes.as<float>(), changes.pitch,
          places.rows);
+}
+
+void CudaBackend::do_allow(Tensor logits, Tensor rows, Tensor bits) {
+  constexpr int kColumns = 256;  // of a block
+  launch("allow", allow_kernel, dim3(grid_of(logits.cols, kColumns), grid_of(bits.rows)), kColumns, 0, stream_,
+         logits.as<float>(), logits.pitch, static_cast<int>(logits.cols), rows.as<int32_t>(), rows.pitch,
+         bits.as<int32_t>(), bits.pitch);
 }
 
 void CudaBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor values, Tensor top, Tensor top_values) {

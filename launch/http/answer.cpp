@@ -5,7 +5,7 @@
 #include "kernels/base/require.h"
 #include "launch/http/response_text.h"
 
-namespace drover {
+namespace drover::http {
 
 bool IoThread::post(Work work) {
   const std::lock_guard lock(mutex_);
@@ -153,4 +153,4 @@ std::shared_ptr<Exchange> exchange_of(std::shared_ptr<Answer> answer) {
   return std::make_shared<Given>(std::move(answer));
 }
 
-}  // namespace drover
+}  // namespace drover::http

@@ -5,7 +5,7 @@
 
 #include "launch/http/server.h"
 
-namespace drover {
+namespace drover::http {
 
 // The I/O thread, for those who may outlive it.
 class IoThread {
@@ -69,4 +69,4 @@ class Answer {
 
 std::shared_ptr<Exchange> exchange_of(std::shared_ptr<Answer> answer);
 
-}  // namespace drover
+}  // namespace drover::http

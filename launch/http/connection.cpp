@@ -9,7 +9,7 @@
 #include "kernels/base/json.h"
 #include "kernels/base/log.h"
 
-namespace drover {
+namespace drover::http {
 
 namespace asio = boost::asio;
 using boost::system::error_code;
@@ -110,6 +110,7 @@ Connection::Task<> Connection::read_header(RequestReader& reader) {
   for (;;) {
     if (!begun) {
       received_.erase(0, received_.find_first_not_of("\r\n"));  // empty lines before a request are passed over
+      if (received_.empty()) received_.shrink_to_fit();         // there may be many connections that only wait
       begun = !received_.empty();
       if (begun) deadline = Clock::now() + limits_.header_time;
     }
@@ -299,4 +300,4 @@ void Connection::receive() {
   if (problem && problem != asio::error::would_block && problem != asio::error::interrupted) client_ended_ = true;
 }
 
-}  // namespace drover
+}  // namespace drover::http

@@ -12,7 +12,7 @@
 #include "launch/http/request_reader.h"
 #include "launch/http/response_text.h"
 
-namespace drover {
+namespace drover::http {
 
 class Connection;
 
@@ -76,4 +76,4 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool stopping_ = false;
 };
 
-}  // namespace drover
+}  // namespace drover::http

@@ -7,17 +7,10 @@
 #include <cctype>
 #include <limits>
 
-namespace drover {
+namespace drover::http {
 
-namespace http = boost::beast::http;
+namespace beast = boost::beast::http;
 using boost::beast::iequals;
-
-std::string_view HttpRequest::header(std::string_view name) const {
-  for (const auto& [known, value] : headers) {
-    if (iequals(known, name)) return value;
-  }
-  return {};
-}
 
 RequestReader::RequestReader(const HttpLimits& limits) : limits_(limits) {
   header_limit(static_cast<uint32_t>(std::min<size_t>(limits.header_bytes, std::numeric_limits<uint32_t>::max())));
@@ -34,12 +27,12 @@ size_t RequestReader::take(std::string_view received) {
     Code code;
     const size_t now = put({rest.data(), rest.size()}, code);
     taken += now;
-    if (code && code != http::error::need_more) refuse(code, rest.substr(now));
+    if (code && code != beast::error::need_more) refuse(code, rest.substr(now));
     if (in_header) {
-      // Beast's own limit begins anew with every call.
+      // Beast's own limit begins anew behind the fields that it has read.
       header_bytes_ += now;
       const size_t unread = is_header_done() ? 0 : rest.size() - now;
-      if (header_bytes_ + unread > limits_.header_bytes) refuse(http::error::header_limit, {});
+      if (header_bytes_ + unread > limits_.header_bytes) refuse(beast::error::header_limit, {});
       if (is_header_done()) {
         check_header();
         break;
@@ -67,13 +60,13 @@ bool has_other_version(std::string_view rest) {
 }  // namespace
 
 void RequestReader::refuse(Code code, std::string_view rest) const {
-  if (code == http::error::header_limit) {
+  if (code == beast::error::header_limit) {
     throw Refusal{431, fmt::format("the header is longer than {} bytes", limits_.header_bytes)};
   }
-  if (code == http::error::body_limit) {
+  if (code == beast::error::body_limit) {
     throw Refusal{413, fmt::format("the body is longer than {} bytes", limits_.body_bytes)};
   }
-  if (code == http::error::bad_version && has_other_version(rest)) {
+  if (code == beast::error::bad_version && has_other_version(rest)) {
     throw Refusal{505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
   }
   throw Refusal{400, fmt::format("this is no valid HTTP request: {}", code.message())};
@@ -121,7 +114,7 @@ void RequestReader::check_header() {
   if (head_only_) request_.method = "GET";
 }
 
-void RequestReader::on_request_impl(http::verb, View method, View target, int version, Code&) {
+void RequestReader::on_request_impl(beast::verb, View method, View target, int version, Code&) {
   request_.method = method;
   target_ = target;
   version_ = version;
@@ -138,4 +131,4 @@ size_t RequestReader::on_body_impl(View body, Code&) {
 
 size_t RequestReader::on_chunk_body_impl(uint64_t, View body, Code& code) { return on_body_impl(body, code); }
 
-}  // namespace drover
+}  // namespace drover::http

@@ -5,7 +5,7 @@
 
 #include "launch/http/server.h"
 
-namespace drover {
+namespace drover::http {
 
 // Why a request is not answered by the handler.
 struct Refusal {
@@ -54,4 +54,4 @@ class RequestReader final : public boost::beast::http::basic_parser<true> {
   bool head_only_ = false, expects_continue_ = false;
 };
 
-}  // namespace drover
+}  // namespace drover::http

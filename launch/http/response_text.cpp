@@ -8,7 +8,7 @@
 
 #include "kernels/base/require.h"
 
-namespace drover {
+namespace drover::http {
 namespace {
 
 bool one_line(std::string_view text) {
@@ -32,8 +32,8 @@ void require_valid(const HttpResponse& response) {
 bool has_body(unsigned status) { return status != 204 && status != 304; }
 
 std::string head_text(const HttpResponse& response, size_t body_bytes, const Framing& framing) {
-  namespace http = boost::beast::http;
-  const std::string_view reason = http::obsolete_reason(http::int_to_status(response.status));
+  namespace beast = boost::beast::http;
+  const std::string_view reason = beast::obsolete_reason(beast::int_to_status(response.status));
   std::string text = fmt::format("HTTP/1.1 {} {}\r\nServer: drover\r\n", response.status, reason);
   const auto out = std::back_inserter(text);
   if (!response.type.empty() && has_body(response.status)) fmt::format_to(out, "Content-Type: {}\r\n", response.type);
@@ -57,4 +57,4 @@ void append_chunk(std::string& text, std::string_view bytes) {
   text += "\r\n";
 }
 
-}  // namespace drover
+}  // namespace drover::http

@@ -5,7 +5,7 @@
 
 #include "launch/http/server.h"
 
-namespace drover {
+namespace drover::http {
 
 // An invariant: a status that ends a request, names and values that are one line each.
 void require_valid(const HttpResponse& response);
@@ -23,4 +23,4 @@ std::string head_text(const HttpResponse& response, size_t body_bytes, const Fra
 void append_chunk(std::string& text, std::string_view bytes);  // nothing where `bytes` are none
 inline constexpr std::string_view kLastChunk = "0\r\n\r\n";
 
-}  // namespace drover
+}  // namespace drover::http

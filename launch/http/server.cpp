@@ -7,6 +7,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/string.hpp>
 #include <csignal>
 #include <thread>
 
@@ -57,12 +58,19 @@ void listen(tcp::acceptor& acceptor, const HttpServer::Settings& settings) {
 
 }  // namespace
 
+std::string_view HttpRequest::header(std::string_view name) const {
+  for (const auto& [known, value] : headers) {
+    if (boost::beast::iequals(known, name)) return value;
+  }
+  return {};
+}
+
 struct HttpServer::Impl {
   asio::io_context io{1};
   asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
   tcp::acceptor acceptor{io};
   asio::steady_timer pause{io};
-  Connections connections;
+  http::Connections connections;
   uint16_t port = 0;
   std::thread thread;
 
@@ -108,8 +116,8 @@ void HttpServer::Impl::welcome(tcp::socket socket) {
     ++connections.refused;
     return;
   }
-  const auto how = full ? Connection::Welcome::turned_away : Connection::Welcome::served;
-  std::make_shared<Connection>(connections, std::move(socket), how)->start();
+  const auto how = full ? http::Connection::Welcome::turned_away : http::Connection::Welcome::served;
+  std::make_shared<http::Connection>(connections, std::move(socket), how)->start();
 }
 
 void HttpServer::Impl::drain() {
@@ -117,7 +125,7 @@ void HttpServer::Impl::drain() {
   error_code ignored;
   acceptor.close(ignored);
   pause.cancel();
-  for (Connection* connection : connections.open) connection->wake();
+  for (http::Connection* connection : connections.open) connection->wake();
 }
 
 HttpServer::HttpServer(Settings settings, HttpHandler handler) : impl_(std::make_unique<Impl>()) {
@@ -125,8 +133,8 @@ HttpServer::HttpServer(Settings settings, HttpHandler handler) : impl_(std::make
   impl_->port = impl_->acceptor.local_endpoint().port();
   impl_->connections.settings = std::move(settings);
   impl_->connections.handler = std::move(handler);
-  impl_->connections.io =
-      std::make_shared<IoThread>([&io = impl_->io](IoThread::Work work) { asio::post(io, std::move(work)); });
+  impl_->connections.io = std::make_shared<http::IoThread>(
+      [&io = impl_->io](http::IoThread::Work work) { asio::post(io, std::move(work)); });
   asio::co_spawn(impl_->io, impl_->accept_all(), asio::detached);
   // Signals are for the threads of the program.
   sigset_t all, before;
@@ -139,7 +147,7 @@ HttpServer::HttpServer(Settings settings, HttpHandler handler) : impl_(std::make
 HttpServer::~HttpServer() {
   asio::post(impl_->io, [impl = impl_.get()] {
     impl->drain();
-    for (Connection* connection : impl->connections.open) connection->stop();
+    for (http::Connection* connection : impl->connections.open) connection->stop();
     impl->work.reset();
   });
   impl_->thread.join();
@@ -158,7 +166,7 @@ void HttpServer::drain() {
 bool HttpServer::idle() const { return impl_->connections.running == 0; }
 
 HttpServer::Counts HttpServer::counts() const {
-  const Connections& all = impl_->connections;
+  const http::Connections& all = impl_->connections;
   return {.connections = all.accepted, .requests = all.requests, .refused = all.refused, .open = all.now_open};
 }
 

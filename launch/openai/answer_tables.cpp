@@ -26,14 +26,14 @@ std::vector<Field> sampling_fields() {
   };
 }
 
-std::vector<Field> answer_fields() {
+std::vector<Field> answer_fields(int64_t fewest_tokens) {
   Field stop{.name = "stop", .kind = FieldKind::texts, .about = "texts that end an answer and are not part of it"};
   stop.low = 1;
   stop.high = kLongestStop;
   stop.most_entries = kMostStops;
   return {
-      integer("max_tokens", 1, kMostInt, "tokens of the answer, at most"),
-      integer("max_completion_tokens", 1, kMostInt, "the same; it counts where both are given"),
+      integer("max_tokens", fewest_tokens, kMostInt, "tokens of the answer, at most"),
+      integer("max_completion_tokens", fewest_tokens, kMostInt, "the same; it counts where both are given"),
       stop,
       entries("stop_token_ids", FieldKind::token_ids, 0, kMostStops, "tokens that end an answer as well"),
       boolean("ignore_eos", "answers do not end at the model's own stop tokens"),
@@ -124,7 +124,7 @@ const FieldTable& chat_table() {
       "ChatCompletionRequest",
       joined<Field>({
           {model(),
-           required(objects("messages", 1, kMostInt, &message_table(), "the dialog so far")),
+           required(objects("messages", 1, 100'000, &message_table(), "the dialog so far")),
            objects("tools", 0, kMostTools, &tool_table(), "functions that the model may call"),
            {.name = "tool_choice",
             .kind = FieldKind::choice,
@@ -139,7 +139,7 @@ const FieldTable& chat_table() {
            boolean("continue_final_message", "the answer continues the last message, which is the assistant's"),
            boolean("add_special_tokens", "a BOS in front of what the chat template writes; absent: false")},
           sampling_fields(),
-          answer_fields(),
+          answer_fields(1),
       }),
       joined<Refused>({refused_in_chat(), refused_everywhere()})};
   return table;
@@ -156,7 +156,7 @@ const FieldTable& completion_table() {
            integer("logprobs", 0, kMostLogprobs, "log-probabilities of the tokens, and so many others at each place"),
            boolean("add_special_tokens", "false: a text prompt has no BOS; absent: true")},
           sampling_fields(),
-          answer_fields(),
+          answer_fields(0),
       }),
       joined<Refused>({{{"suffix", "only what follows the prompt is written", {""}},
                         {"response_format", "use /v1/chat/completions", {OrderedJson{{"type", "text"}}}},

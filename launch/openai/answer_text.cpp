@@ -1,7 +1,5 @@
 #include "launch/openai/answer_text.h"
 
-#include <algorithm>
-
 namespace drover::openai {
 
 namespace {
@@ -56,14 +54,15 @@ AnswerText::Piece AnswerText::piece(std::string text, bool last) {
   return out;
 }
 
-PromptText prompt_text(const Tokenizer& tokenizer, std::span<const PromptToken> prompt, bool skip_special) {
+PromptText prompt_text(const Tokenizer& tokenizer, std::span<const PromptToken> prompt, int64_t top,
+                       bool skip_special) {
   PromptText out;
   StreamDecoder stream(tokenizer, skip_special);
   int64_t offset = 0;
   for (const PromptToken& token : prompt) {
     out.entries.push_back({.token = scored(tokenizer, token.id, token.logprob.value_or(0)),
                            .scored = token.logprob.has_value(),
-                           .top = all_scored(tokenizer, token.top),
+                           .top = all_scored(tokenizer, token.first(top)),
                            .text_offset = offset});
     const std::string text = stream.push(token.id);
     offset += characters(text);

@@ -1,7 +1,7 @@
 // The text of one answer as its tokens come, and what is said of each token.
 #pragma once
+#include <algorithm>
 #include <deque>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -73,13 +73,18 @@ struct PromptToken {
   std::optional<float> logprob = {};
   int64_t rank = 0;  // of the token at its place, the likeliest is 1; 0: not known
   std::vector<Chosen::Likely> top = {};
+  std::span<const Chosen::Likely> first(int64_t most) const {
+    return std::span(top).first(std::min(top.size(), static_cast<size_t>(most)));
+  }
 };
 
 struct PromptText {
   std::string text;
   std::vector<TokenEntry> entries;
 };
-PromptText prompt_text(const Tokenizer& tokenizer, std::span<const PromptToken> prompt, bool skip_special = true);
+// At most `top` of each token's likeliest.
+PromptText prompt_text(const Tokenizer& tokenizer, std::span<const PromptToken> prompt, int64_t top,
+                       bool skip_special = true);
 
 int64_t characters(std::string_view text);  // code points of UTF-8
 

@@ -51,6 +51,9 @@ CompletionRequest parse_completion(std::string_view body, const RequestDefaults&
   request.add_special_tokens = fields.boolean("add_special_tokens").value_or(true);
   request.options = answer_options(fields, defaults);
   request.options.sampling.logprobs = fields.integer("logprobs");
+  if (request.options.max_tokens == 0 && !request.echo && !request.options.prompt_logprobs)
+    throw invalid_request("max_tokens",
+                          "'max_tokens' is 0, which is for 'echo' and 'prompt_logprobs' only; ask for at least 1");
   fields.expect_all_read();
   return request;
 }

@@ -2,6 +2,7 @@
 // taken without effect; what is wrong is an ApiError that names the field. Nothing here knows a model or a tokenizer:
 // that an id is served, and that prompt and answer fit into the context, is the server's business.
 #pragma once
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,7 +26,7 @@ struct AnswerOptions {
   // by Draw::sequence or by seeds of their own.
   Sampling sampling;
   std::optional<int64_t> seed;
-  std::optional<int64_t> max_tokens;
+  std::optional<int64_t> max_tokens;  // 0 (completions only): the prompt is looked at, and that is all
   int64_t n = 1;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_ids;  // besides the model's own
@@ -83,6 +84,11 @@ struct CompletionRequest {
   bool echo = false;
   bool add_special_tokens = true;  // a text has the frame of a document (Tokenizer::encode_document)
   AnswerOptions options;           // sampling.logprobs: logprobs
+  // How many others come with each token of the prompt, for echo and prompt_logprobs together; without: it need not be
+  // scored.
+  std::optional<int64_t> scored_prompt() const {
+    return std::max(echo ? options.sampling.logprobs : std::nullopt, options.prompt_logprobs);
+  }
 };
 
 struct TokenizeRequest {

@@ -120,7 +120,7 @@ TextChoice echoed(const PromptText& prompt, TextChoice choice) {
   return choice;
 }
 
-OrderedJson prompt_logprobs(const Tokenizer& tokenizer, std::span<const PromptToken> prompt) {
+OrderedJson prompt_logprobs(const Tokenizer& tokenizer, std::span<const PromptToken> prompt, int64_t top) {
   OrderedJson list = OrderedJson::array();
   for (const PromptToken& token : prompt) {
     if (!token.logprob) {
@@ -136,7 +136,7 @@ OrderedJson prompt_logprobs(const Tokenizer& tokenizer, std::span<const PromptTo
       entry["decoded_token"] = spelling(tokenizer.raw_bytes(id));
     };
     int64_t rank = 0;
-    for (const Chosen::Likely& likely : token.top) add(likely.id, likely.logprob, ++rank);
+    for (const Chosen::Likely& likely : token.first(top)) add(likely.id, likely.logprob, ++rank);
     add(token.id, *token.logprob, token.rank);
     list.push_back(std::move(tokens));
   }

@@ -50,9 +50,9 @@ struct TextChoice {
 // With `echo`: the prompt stands in front of the text, and its entries in front of the answer's.
 TextChoice echoed(const PromptText& prompt, TextChoice choice);
 
-// The tokens of a prompt with their ranks and so many others: a list of null and {"ID": {"logprob", "rank",
+// The tokens of a prompt, each with at most `top` of the likeliest: a list of null and {"ID": {"logprob", "rank",
 // "decoded_token"}}.
-OrderedJson prompt_logprobs(const Tokenizer& tokenizer, std::span<const PromptToken> prompt);
+OrderedJson prompt_logprobs(const Tokenizer& tokenizer, std::span<const PromptToken> prompt, int64_t top);
 
 std::string chat_completion(const AnswerHead& head, std::span<const ChatChoice> choices, const Usage& usage,
                             const std::optional<OrderedJson>& prompt_logprobs = {});

@@ -34,6 +34,17 @@ WriterParts parts_of(const Serving& serving, const Call& call, const AnswerOrder
           .answers = order.prompts.size() * static_cast<size_t>(order.options.n)};
 }
 
+void check_limits(const ServeSettings& s, const openai::AnswerOptions& o) {
+  if (o.n > s.most_answers) {
+    throw openai::invalid_request(
+        "n", fmt::format("'n' is {}; this server gives at most {} answers to a prompt", o.n, s.most_answers));
+  }
+  if (std::ssize(o.stop) > s.most_stops) {
+    throw openai::invalid_request(
+        "stop", fmt::format("'stop' has {} texts; this server takes at most {}", o.stop.size(), s.most_stops));
+  }
+}
+
 void log_prompts(const Serving& serving, const AnswerOrder& order) {
   if (!serving.settings.log_prompts) return;
   for (const auto& ids : order.prompts) {
@@ -50,6 +61,7 @@ void answer_chat(Serving& serving, Call call) {
                     .prompts = {},
                     .preset = {},
                     .prompt_logprobs = asked.options.prompt_logprobs};
+  check_limits(serving.settings, asked.options);
   if (asked.response_format.kind != openai::ResponseFormat::Kind::text) {
     throw openai::invalid_request("response_format",
                                   "'response_format' other than text is not supported by this build");
@@ -71,8 +83,8 @@ void answer_completion(Serving& serving, Call call) {
                     .options = asked.options,
                     .prompts = {},
                     .preset = openai::kCompletionTokens,
-                    .prompt_logprobs = asked.options.prompt_logprobs};
-  if (asked.echo) order.prompt_logprobs = std::max(order.prompt_logprobs, asked.options.sampling.logprobs);
+                    .prompt_logprobs = asked.scored_prompt()};
+  check_limits(serving.settings, asked.options);
   for (const auto& prompt : asked.prompts) {
     if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) {
       order.prompts.push_back(*ids);

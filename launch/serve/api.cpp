@@ -1,5 +1,7 @@
 #include "launch/serve/api.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <variant>
 
@@ -94,12 +96,28 @@ void Api::check_key(const HttpRequest& request) const {
   throw openai::unauthorized();
 }
 
-// A page of another origin that a browser shows must not ask in its user's name; programs send no Origin.
+namespace {
+
+// Whether a Host header has an address, or localhost: names that nobody else can have pointed here.
+bool is_address(std::string_view host) {
+  const size_t colon = host.rfind(':');
+  std::string name(host.substr(0, host.ends_with(']') ? host.npos : colon));
+  if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
+  in6_addr bytes;
+  return name == "localhost" || inet_pton(AF_INET, name.c_str(), &bytes) == 1 ||
+         inet_pton(AF_INET6, name.c_str(), &bytes) == 1;
+}
+
+}  // namespace
+
+// A page of another origin that a browser shows must not ask in its user's name; programs send no Origin. Without keys
+// a page of the same origin may not either, where the host is a name: its owner could have it point here.
 void Api::check_origin(const HttpRequest& request) const {
   const std::string_view origin = request.header("Origin"), host = request.header("Host");
   const std::string& allowed = serving_.settings.cors;
   if (origin.empty() || allowed == "*" || origin == allowed) return;
-  if (origin == fmt::format("http://{}", host) || origin == fmt::format("https://{}", host)) return;
+  const bool same = origin == fmt::format("http://{}", host) || origin == fmt::format("https://{}", host);
+  if (same && (keys_ || is_address(host))) return;
   throw openai::ApiError(403, "invalid_request_error", "", "",
                          fmt::format("pages of {} may not ask this server; it would have to be started with --cors {}",
                                      clipped(origin), clipped(origin)));

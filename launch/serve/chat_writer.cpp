@@ -17,7 +17,8 @@ class ChatWriter : public AnswerWriter {
         tokenizer_(parts.tokenizer),
         head_(std::move(parts.head)),
         streams_(parts.stream),
-        may_call_(request.may_call()) {
+        may_call_(request.may_call()),
+        most_others_(request.options.prompt_logprobs.value_or(0)) {
     const bool logprobs = request.options.sampling.logprobs.has_value();
     for (size_t i = 0; i < parts.answers; ++i) {
       const ToolCallParser::Settings calls{.id = fmt::format("{}-{}", head_.head.id, i),
@@ -28,7 +29,7 @@ class ChatWriter : public AnswerWriter {
   }
 
   void prompt(size_t answer, std::span<const PromptToken> tokens) override {
-    if (answer == 0) prompt_logprobs_ = openai::prompt_logprobs(tokenizer_, tokens);
+    if (answer == 0) prompt_logprobs_ = openai::prompt_logprobs(tokenizer_, tokens, most_others_);
   }
 
   bool add(size_t answer, AnswerText::Piece piece) override {
@@ -97,6 +98,7 @@ class ChatWriter : public AnswerWriter {
   const Tokenizer& tokenizer_;
   StreamHead head_;
   bool streams_, may_call_;
+  int64_t most_others_;  // with each token of the prompt
   std::vector<One> answers_;
   std::optional<OrderedJson> prompt_logprobs_;
 };

@@ -35,9 +35,9 @@ std::string source_of(std::string_view text) {
 
 HttpResponse page_response() {
   const std::string_view page = kPageText;
-  const std::string policy = "default-src 'none'; style-src " + source_of(element(page, "style")) + "; script-src " +
-                             source_of(element(page, "script")) +
-                             "; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+  const std::string policy = "default-src 'none'; script-src " + source_of(element(page, "script")) + "; style-src " +
+                             source_of(element(page, "style")) +
+                             "; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
                              "frame-ancestors 'none'";
   return {.status = 200,
           .type = "text/html; charset=utf-8",

@@ -10,6 +10,7 @@
 #include "launch/serve/follower.h"
 #include "launch/serve/load_adapter.h"
 #include "launch/serve/server_metrics.h"
+#include "model/generation/answers.h"
 #include "trainer/export/adapter_effect.h"
 #include "trainer/generation/generation_defaults.h"
 #include "trainer/run/stop_signal.h"
@@ -130,6 +131,14 @@ class Front {
   std::optional<Follower> follower_;
 };
 
+// Kernels are made and memory is touched before somebody waits for it.
+void warm_up(Inference& inference) {
+  const int64_t tokens = std::min<int64_t>(BatcherSettings::kChunk, inference.longest() - 2);
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < tokens; ++i) ids.push_back(static_cast<int32_t>((i + 1) * 7919 % inference.config().vocab));
+  answer_all(inference.batcher(), {{.ids = ids, .max_tokens = 2, .slot = kBaseModel}});
+}
+
 void say_what_is_served(const ServeSettings& s, const Front& front, const Inference& inference) {
   std::string adapters;
   for (const ServedModelPtr& model : front.models().list()) {
@@ -166,6 +175,7 @@ Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& 
                       [&](const Mesh& host) { return open_device(host, s.recipe, process); });
   Front* looking = nullptr;
   PassLoop loop(inference, *mesh.world, [&] { looking->look(); });
+  warm_up(inference);
   std::optional<Front> front;
   together(*mesh.world, [&] {
     if (mesh.world->rank() != 0) return;

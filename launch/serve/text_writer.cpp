@@ -30,9 +30,9 @@ class TextWriter : public AnswerWriter {
   void prompt(size_t answer, std::span<const PromptToken> tokens) override {
     One& one = answers_[answer];
     if (options_.prompt_logprobs) {
-      one.choice.prompt_logprobs = openai::prompt_logprobs(tokenizer_, with_others(tokens, *options_.prompt_logprobs));
+      one.choice.prompt_logprobs = openai::prompt_logprobs(tokenizer_, tokens, *options_.prompt_logprobs);
     }
-    if (echo_) echo(one, with_others(tokens, options_.sampling.logprobs.value_or(0)));
+    if (echo_) echo(one, tokens);
   }
 
   bool add(size_t answer, AnswerText::Piece piece) override {
@@ -71,12 +71,6 @@ class TextWriter : public AnswerWriter {
     int64_t prompt_characters = 0;  // that stand in front of the answer
   };
 
-  static std::vector<PromptToken> with_others(std::span<const PromptToken> tokens, int64_t others) {
-    std::vector<PromptToken> kept(tokens.begin(), tokens.end());
-    for (PromptToken& token : kept) token.top.resize(std::min(token.top.size(), static_cast<size_t>(others)));
-    return kept;
-  }
-
   // An echo without log-probabilities needs none of the engine's.
   void start(One& one) {
     if (std::exchange(one.started, true) || !echo_) return;
@@ -87,7 +81,8 @@ class TextWriter : public AnswerWriter {
 
   void echo(One& one, std::span<const PromptToken> tokens) {
     one.started = true;
-    PromptText text = prompt_text(tokenizer_, tokens, options_.skip_special_tokens);
+    PromptText text =
+        prompt_text(tokenizer_, tokens, options_.sampling.logprobs.value_or(0), options_.skip_special_tokens);
     one.prompt_characters = characters(text.text);
     put(one, std::move(text.text), std::move(text.entries));
   }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/comm/agree.h"
+#include "launch/openai/field_table.h"
 #include "launch/serve/served_models.h"
 #include "launch/serve/server.h"
 #include "launch/verbs/inference_setup.h"
@@ -105,8 +106,8 @@ void add_limits(CLI::App* verb, Options& o) {
   count("--max-body-mib", o.body_mib, "MiB of a request's body", 1, 1024);
   count("--idle-seconds", o.idle_s, "a connection without a request, or a body without progress", 1, 86400);
   count("--request-seconds", o.request_s, "from a request to its answer's end", 1, 86400);
-  count("--max-n", s.most_answers, "answers to one request (n)", 1, 128);
-  count("--max-stop", s.most_stops, "texts that end an answer (stop)", 1, 128);
+  count("--max-n", s.most_answers, "answers to one prompt (n)", 1, openai::kMostAnswers);
+  count("--max-stop", s.most_stops, "texts that end an answer (stop)", 1, openai::kMostStops);
   count("--max-adapter-rank", s.max_adapter_rank, "of adapters that are loaded later", 1, 1024);
 }
 

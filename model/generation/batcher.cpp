@@ -28,6 +28,7 @@ std::string Batcher::why_not(const Request& request) const {
     return fmt::format("the prompt has {} tokens; prompt and answer together may have {}", tokens, longest());
   }
   if (asked.penalizes() && !most.penalizes()) return "penalties and biases are not offered here";
+  if (request.filter && !settings_.filters) return "answers that follow a grammar are not offered here";
   if (asked.logit_bias.size() > most.logit_bias.size()) {
     return fmt::format("{} tokens have a bias; {} may", asked.logit_bias.size(), most.logit_bias.size());
   }
@@ -89,6 +90,7 @@ void Batcher::add(Pass& pass, Job& job, int64_t tokens) {
   if (job.request.prompt_logprobs) score(job, input);
   if (tokens == job.pending() && !job.only_scored()) {
     input.sampling = &job.request.sampling;
+    input.filter = job.request.filter.get();
     input.draw = {job.request.number, static_cast<uint64_t>(job.answered())};
     input.prompt = job.request.ids;
     input.answer = std::span(job.ids).subspan(job.request.ids.size());
@@ -192,6 +194,12 @@ bool Batcher::take(Job& job, const Chosen& chosen) {
                                          "values, or overflow bf16 (try train.dtype=fp32)")});
     return false;
   }
+  if (job.request.filter && !job.request.filter->accept(chosen.id)) {
+    events_.push_back({job.number, Error(Fault::bad_data,
+                                         "no token can follow the answer so far in the grammar that was asked for; "
+                                         "ask for another one")});
+    return false;
+  }
   if (std::ranges::find(job.request.stop_ids, chosen.id) != job.request.stop_ids.end()) {
     events_.push_back({job.number, Finish::stop});
     return false;
@@ -238,7 +246,7 @@ std::span<const Event> Batcher::step() {
 
 void Batcher::rehearse(Decoder& decoder, const BatcherSettings& settings) {
   const int64_t rows = std::min(settings.pass_rows, decoder.pool().tokens());
-  decoder.rehearse(rows, settings.sequences, settings.dearest, settings.prompt_logprobs);
+  decoder.rehearse(rows, settings.sequences, settings.dearest, settings.filters, settings.prompt_logprobs);
 }
 
 }  // namespace drover

@@ -35,6 +35,7 @@ struct Request {
   // Asks for the log-probability of every token of the prompt but the first, with so many of the likeliest in its
   // place.
   std::optional<int64_t> prompt_logprobs = {};
+  std::shared_ptr<TokenFilter> filter = {};  // of this answer alone; null: every token may come
 };
 
 enum class Finish : uint8_t { stop, length };  // a stop id was chosen; max_tokens, or all positions, were reached
@@ -58,6 +59,7 @@ struct BatcherSettings {
   // planned for them.
   Sampling dearest = {};
   std::optional<int64_t> prompt_logprobs = {};  // nothing: they are not offered
+  bool filters = false;                         // requests may have one
   static constexpr int64_t kChunk = 64;         // of a prompt, counted from its first token; a pass takes whole ones
 };
 

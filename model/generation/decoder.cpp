@@ -9,6 +9,12 @@ namespace {
 
 constexpr int kStream = 0;  // the tag of a pass on its way to the next stage
 
+class AnyToken : public TokenFilter {
+ public:
+  void allow(std::span<uint32_t> bits) override { std::ranges::fill(bits, ~uint32_t{0}); }
+  bool accept(int32_t) override { return true; }
+};
+
 }  // namespace
 
 Decoder::Decoder(const Stage& stage, const Mesh& mesh, Backend& backend, KvPool& pool, Arena& scratch)
@@ -105,22 +111,41 @@ void Decoder::penalize(Frame& frame, Tensor logits, std::span<const Input* const
   backend_.penalize(logits, where, how);
 }
 
-// Log-probabilities are those of the model, before penalties.
+// The host finds out what may come while the device is still at the rows' logits.
+void Decoder::allow(Frame& frame, Tensor logits, std::span<const Input* const> choosing) {
+  const size_t words = static_cast<size_t>(bit_words(logits.cols));
+  std::vector<int32_t> rows;
+  std::vector<uint32_t> bits;
+  for (size_t row = 0; row < choosing.size(); ++row) {
+    TokenFilter* filter = choosing[row]->filter;
+    if (filter == nullptr) continue;
+    rows.push_back(static_cast<int32_t>(row));
+    bits.resize(bits.size() + words);
+    filter->allow(std::span(bits).last(words));
+  }
+  const Tensor may_come = frame.tensor(static_cast<int64_t>(rows.size()), bit_words(logits.cols), DType::i32);
+  backend_.upload(bits.data(), may_come);
+  backend_.allow(logits, upload(frame, rows), may_come);
+}
+
+// Log-probabilities are those of the model, before penalties and filters.
 void Decoder::choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, const Choices& choices) {
   std::vector<SamplingRow> rows;
-  bool penalizes = false;
+  bool penalizes = false, filters = false;
   for (const Input* input : choosing) {
     rows.push_back(row_of(*input->sampling, input->draw));
     penalizes |= input->sampling->penalizes();
+    filters |= input->filter != nullptr;
   }
   const Tensor how = frame.tensor(logits.rows, kSamplingColumns, DType::f32);
   backend_.upload(rows.data(), how);
   Tensor raw = logits;
-  if (penalizes && !choices.logprobs.empty()) {
+  if ((penalizes || filters) && !choices.logprobs.empty()) {
     raw = frame.tensor(logits.rows, logits.cols, DType::f32);
     backend_.copy(logits, raw);
   }
   if (penalizes) penalize(frame, logits, choosing);
+  if (filters) allow(frame, logits, choosing);  // last: nothing is computed with what is forbidden
   backend_.sample(logits, how, choices.tokens);
   if (choices.logprobs.empty()) return;
   backend_.log_probabilities(raw, choices.tokens, choices.logprobs, choices.top_tokens, choices.top_logprobs);
@@ -236,7 +261,9 @@ std::vector<std::vector<float>> Decoder::append_for_logits(std::span<const Input
   return rows;
 }
 
-void Decoder::rehearse(int64_t rows, int64_t chosen, const Sampling& sampling, std::optional<int64_t> scored) {
+void Decoder::rehearse(int64_t rows, int64_t chosen, const Sampling& sampling, bool filtered,
+                       std::optional<int64_t> scored) {
+  AnyToken any;
   const std::vector<int32_t> ids(static_cast<size_t>(rows - chosen + 1));
   // Together the sequences hold no more tokens than the pool.
   std::vector<int32_t> history;  // apart from the tokens with a bias, which are seldom the last ones
@@ -248,7 +275,12 @@ void Decoder::rehearse(int64_t rows, int64_t chosen, const Sampling& sampling, s
   for (CachedSequence& s : sequences) {
     const auto taken = std::span(ids).first(inputs.empty() ? ids.size() : 1);
     s.blocks.resize(static_cast<size_t>(KvPool::blocks_for(static_cast<int64_t>(taken.size()))));
-    inputs.push_back({.sequence = &s, .ids = taken, .sampling = &sampling, .prompt = history, .answer = history});
+    inputs.push_back({.sequence = &s,
+                      .ids = taken,
+                      .sampling = &sampling,
+                      .filter = filtered ? &any : nullptr,
+                      .prompt = history,
+                      .answer = history});
   }
   std::vector<Chosen> scores;
   if (scored) inputs.front().scored = {.tokens = ids, .top = *scored, .scores = &scores};

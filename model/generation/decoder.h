@@ -8,6 +8,7 @@
 #include "kernels/comm/mesh.h"
 #include "model/generation/kv_pool.h"
 #include "model/generation/sampling.h"
+#include "model/generation/token_filter.h"
 
 namespace drover {
 
@@ -22,6 +23,7 @@ class Decoder {
     // How the token behind them is chosen; null: none is, and the rest is not read.
     const Sampling* sampling = nullptr;
     Draw draw = {};
+    TokenFilter* filter = nullptr;                 // which tokens may come; null: all
     int slot = kOwnSlot;                           // of its adapter (AdapterPool); kBaseModel: none
     std::span<const int32_t> prompt, answer = {};  // all tokens so far, for penalties
     // Of which tokens the log-probability is asked, as those that follow row `first_row`, the next one, …
@@ -41,8 +43,9 @@ class Decoder {
   std::vector<std::vector<float>> append_for_logits(std::span<const Input> inputs);
 
   // Takes from the scratch what a pass of `rows` tokens takes, of which `chosen` choose so, for plans.
-  // `scored`: so many of the likeliest tokens may be asked for at each row.
-  void rehearse(int64_t rows, int64_t chosen, const Sampling& sampling, std::optional<int64_t> scored = {});
+  // `filtered`: each has a filter; `scored`: so many of the likeliest tokens may be asked for at each row.
+  void rehearse(int64_t rows, int64_t chosen, const Sampling& sampling, bool filtered,
+                std::optional<int64_t> scored = {});
 
   KvPool& pool() { return pool_; }
   const Stage& stage() const { return stage_; }
@@ -61,6 +64,7 @@ class Decoder {
   void share(const Choices& choices);  // the last stage's, with all others
   void choose(Frame& frame, Tensor logits, std::span<const Input* const> choosing, const Choices& choices);
   void penalize(Frame& frame, Tensor logits, std::span<const Input* const> choosing);
+  void allow(Frame& frame, Tensor logits, std::span<const Input* const> choosing);
   std::vector<Chosen> read(std::span<const std::optional<int64_t>> tops, const Choices& choices);
   static constexpr int64_t kScoredRows = 64;  // whose logits are there at once
   void score(Tensor x, std::span<const Input> inputs);

@@ -100,7 +100,8 @@ class Client {
   bool closed(std::chrono::milliseconds patience = std::chrono::seconds(10)) {  // by the server, without further bytes
     return text_.empty() && !receive(patience) && ended_;
   }
-  std::string rest() {  // until the server closes
+  const std::string& received() const { return text_; }  // and not taken
+  std::string rest() {                                   // until the server closes
     while (receive()) continue;
     return std::move(text_);
   }

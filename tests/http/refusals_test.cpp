@@ -15,7 +15,7 @@ class Refusals : public testing::Test {
   // What is answered to these bytes, after which the server closes.
   Reply refused(std::string_view bytes) {
     Client client(server.port());
-    client.send(bytes);
+    EXPECT_TRUE(client.send(bytes));
     const Reply reply = client.reply();
     EXPECT_EQ(reply.header("Connection"), "close") << bytes.substr(0, 100);
     EXPECT_EQ(reply.header("Content-Type"), "application/json");
@@ -51,13 +51,17 @@ TEST_F(Refusals, LongHeadersThatComeInParts) {
   client.send("GET / HTTP/1.1\r\nHost: x\r\n");
   for (int i = 0; i < 25 && !client.receive(1ms); ++i) client.send("A: " + std::string(95, 'a') + "\r\n");
   EXPECT_EQ(client.reply().status, 431);
+  Client halves(server.port());
+  halves.send("GET / HTTP/1.1\r\nHost: x\r\nA: " + std::string(1500, 'a') + "\r\nB: ");
+  std::this_thread::sleep_for(20ms);
+  EXPECT_EQ(halves.ask(std::string(1500, 'b') + "\r\n\r\n").status, 431);
 }
 
 TEST_F(Refusals, LongBodies) {
   EXPECT_EQ(Client(server.port()).ask(post("/", std::string(10000, 'x'))).status, 200);
   EXPECT_EQ(status(with("Content-Length: 10001\r\n")), 413);
   EXPECT_EQ(status(with("Content-Length: 10001\r\nExpect: 100-continue\r\n")), 413);
-  EXPECT_EQ(status(post("/", std::string(300000, 'x'))), 413);  // the answer arrives although nobody reads this
+  EXPECT_EQ(status(post("/", std::string(5'000'000, 'x'))), 413);  // the answer arrives although nobody reads this
   EXPECT_EQ(chunks("2711\r\n"), 413);
   std::string parts;
   for (int i = 0; i < 101; ++i) parts += "64\r\n" + std::string(100, 'x') + "\r\n";
@@ -121,7 +125,10 @@ TEST_F(Refusals, OtherVersionsAndExpectations) {
   EXPECT_EQ(status(get("/", "Expect: a-miracle\r\n")), 417);
 }
 
-TEST_F(Refusals, SlowHeaders) {
+TEST(SlowRequests, Headers) {
+  HttpLimits limits = quick();
+  limits.idle_time = 60s;
+  HttpServer server(at("127.0.0.1", 0, limits), echo);
   Client client(server.port());
   const auto start = Clock::now();
   for (const char byte : get("/")) {
@@ -130,7 +137,6 @@ TEST_F(Refusals, SlowHeaders) {
   }
   EXPECT_EQ(client.reply().status, 408);
   EXPECT_GT(ms_since(start), 140);
-  EXPECT_LT(ms_since(start), 1000);
   EXPECT_TRUE(client.closed());
 }
 
@@ -142,14 +148,16 @@ TEST_F(Refusals, SlowBodies) {
   Client drip(server.port());  // never idle, but longer than request_time in all
   const auto dripping = Clock::now();
   drip.send(with("Content-Length: 100\r\n"));
-  for (int i = 0; i < 99 && !drip.receive(50ms); ++i) drip.send("x");
+  int sent = 0;
+  for (; sent < 99 && !drip.receive(50ms); ++sent) drip.send("x");
   EXPECT_EQ(drip.reply().status, 408);
+  EXPECT_LT(sent, 50);
   EXPECT_GT(ms_since(dripping), 590);
 }
 
 TEST_F(Refusals, IdleConnectionsCloseWithoutAWord) {
-  Client silent(server.port()), kept(server.port());
   const auto start = Clock::now();
+  Client silent(server.port()), kept(server.port());
   EXPECT_EQ(kept.ask(get("/")).status, 200);
   EXPECT_TRUE(silent.closed());
   EXPECT_TRUE(kept.closed());

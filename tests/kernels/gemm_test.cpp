@@ -272,6 +272,46 @@ TEST(Linear, DecodingIsTheSameInAnyBatch) {
   }
 }
 
+// Rows of several adapters, of unlike ranks and members, and of none, in one product: each as it is by itself.
+TEST(Linear, PartsAreAsTheyAreByThemselves) {
+  const auto backend = backend_under_test();
+  constexpr int64_t kIn = 75, kOut = 130, kRank = 11;
+  for (const DType type : kFloats) {
+    const Held w(drawn_matrix(2, kOut, kIn, type), type), a(drawn_matrix(3, 2 * kRank, kIn, type), type),
+        b(drawn_matrix(4, kOut, 2 * kRank, type), type);
+    const Tensor a0 = Tensor(a).rows_from(0, kRank), a1 = Tensor(a).rows_from(kRank, 3),
+                 b0 = Tensor(b).rows_from(0, 100).columns(0, kRank), b1 = Tensor(b).rows_from(0, 30).columns(kRank, 3);
+    const std::vector<LowRank> kinds[] = {
+        {{.a = a0, .b = b0, .scale = 0.5f}, {.a = a1, .b = b1, .scale = 2, .column = 100}},
+        {},
+        {{.a = a1, .b = b1, .scale = 1, .column = 64}}};
+    for (const std::vector<int64_t>& rows : {std::vector<int64_t>{1, 2, 3}, {4, 1, 70}, {90, 60, 8}, {300, 300, 1}}) {
+      for (const bool accumulate : {false, true}) {
+        const int64_t t = rows[0] + rows[1] + rows[2];
+        const Held x(drawn_matrix(1, t, kIn, type), type), u(t, 14, type), its_u(t, 14, type);
+        const Doubles old = drawn_matrix(5, t, kOut, type);
+        const Held together(old, type, 3), apart(old, type, 3);
+        std::vector<LinearPart> parts;
+        int64_t begin = 0;
+        for (size_t i = 0; i < 3; ++i) {
+          int64_t rank = 0;
+          for (const LowRank& term : kinds[i]) rank += term.a.rows;
+          const auto columns = [&](const Held& whole) {
+            return Tensor(whole).rows_from(begin, rows[i]).columns(0, rank);
+          };
+          parts.push_back({rows[i], {kinds[i], columns(u), {}}});
+          backend->linear(Tensor(x).rows_from(begin, rows[i]), DenseWeight(w), {kinds[i], columns(its_u), {}},
+                          accumulate, Tensor(apart).rows_from(begin, rows[i]), SumOrder::by_row);
+          begin += rows[i];
+        }
+        backend->linear_of_parts(x, DenseWeight(w), parts, accumulate, together);
+        EXPECT_TRUE(exactly(together, values_of(apart))) << name_of(type) << " " << t;
+        EXPECT_TRUE(together.guard_intact());
+      }
+    }
+  }
+}
+
 TEST(Linear, EmptyShapesChangeNothing) {
   const auto backend = backend_under_test();
   for (const DType type : kFloats) {

@@ -60,6 +60,11 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
          const LowRank t{.a = weights, .b = vector};
          backend->linear(x, frozen, {{&t, 1}, weights, {}}, false, y);
        }},
+      {"linear_of_parts",
+       [&] {
+         const LinearPart some{3, {}};  // of five rows
+         backend->linear_of_parts(x, frozen, {&some, 1}, false, y);
+       }},
       {"linear_dx", [&] { backend->linear_dx(x, frozen, {}, {}, x); }},
       {"linear_dx's term", [&] { backend->linear_dx(y, frozen, weights, weights, x); }},
       {"low_rank_backward", [&] { backend->low_rank_backward(y, {}, tall); }},
@@ -88,6 +93,7 @@ TEST_F(Ops, OfOperandsThatDoNotFitAreABug) {
       {"cross_entropy_backward", [&] { backend->cross_entropy_backward(x, index, 0, 16, vector, x); }},
       {"sample", [&] { backend->sample(x, x, index); }},
       {"penalize", [&] { backend->penalize(x, tensor(1, 2, DType::i32), tensor(2, 3)); }},
+      {"allow", [&] { backend->allow(x, index, tensor(5, 2, DType::i32)); }},
       {"log_probabilities", [&] { backend->log_probabilities(x, index, vector, index, weights); }},
       {"sum_squares", [&] { backend->sum_squares(x, one); }},
       {"dot", [&] { backend->dot(weights, vector, total); }},

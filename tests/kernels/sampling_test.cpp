@@ -196,6 +196,92 @@ TEST(Penalize, ChangesWhatIsNamedOnly) {
   EXPECT_TRUE(exactly(held, logits));
 }
 
+// Bits drawn at random for some rows, as numbers that an i32 tensor holds; those beyond the last column are 1.
+struct DrawnBits {
+  DrawnBits(uint64_t seed, int64_t rows, int64_t columns) : words(rows, bit_words(columns)) {
+    for (int64_t r = 0; r < rows; ++r) {
+      std::vector<bool>& row = bits.emplace_back();
+      for (int64_t v = 0; v < words.cols * kBitsPerWord; ++v) {
+        row.push_back(v >= columns || philox_uniform(PhiloxKey::of(seed), static_cast<uint64_t>(r << 20 | v)) < 0.3f);
+      }
+      for (int64_t w = 0; w < words.cols; ++w) {
+        uint32_t word = 0;
+        for (int64_t b = 0; b < kBitsPerWord; ++b) {
+          if (row[static_cast<size_t>(w * kBitsPerWord + b)]) word |= 1u << b;
+        }
+        words(r, w) = static_cast<double>(static_cast<int32_t>(word));
+      }
+    }
+  }
+  Doubles words;
+  std::vector<std::vector<bool>> bits;
+};
+
+TEST(Allow, ForbidsTheOtherColumnsOfItsRows) {
+  const auto backend = backend_under_test();
+  for (const int64_t columns : {1, 31, 32, 33, 301, 1025}) {
+    Doubles logits = drawn_matrix(static_cast<uint64_t>(columns), 4, columns, DType::f32, 8);
+    logits(3, columns / 2) = INFINITY;
+    logits(0, columns - 1) = -INFINITY;
+    const DrawnBits drawn(static_cast<uint64_t>(columns), 3, columns);
+    const std::vector<int64_t> rows = {3, 0, 1};
+    const Held all(fenced(logits), DType::f32, 3), held(drawn.words, DType::i32, 2);
+    const Held which(rows_of({{3}, {0}, {1}}), DType::i32, 1);
+    backend->allow(Tensor(all).columns(0, columns), which, held);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      allow(std::span(logits.values).subspan(static_cast<size_t>(rows[i] * columns), static_cast<size_t>(columns)),
+            drawn.bits[i]);
+    }
+    const Doubles got = all.values(), expected = fenced(logits);
+    for (int64_t r = 0; r < 4; ++r) {
+      for (int64_t v = 0; v <= columns; ++v) EXPECT_EQ(got(r, v), expected(r, v)) << columns << ": " << r << ", " << v;
+    }
+    EXPECT_TRUE(all.guard_intact());
+    backend->allow(Tensor(all).columns(0, columns), Tensor(which).rows_from(0, 0), Tensor(held).rows_from(0, 0));
+    EXPECT_EQ(all.values()(2, 0), logits(2, 0));
+  }
+}
+
+// Whatever the limits and the draw, and also where all that is allowed is most unlikely.
+TEST(Allow, WhatIsForbiddenIsNeverChosen) {
+  const auto backend = backend_under_test();
+  constexpr int64_t kColumns = 301, kRows = 6;
+  const DrawnBits drawn(5, kRows, kColumns);
+  Doubles logits = drawn_matrix(6, kRows, kColumns, DType::f32, 8);
+  for (int64_t v = 0; v < kColumns; ++v) {
+    if (drawn.bits[1][static_cast<size_t>(v)]) logits(1, v) = -1e30;
+  }
+  logits(2, 7) = NAN;
+  for (const SamplingRow limits : {SamplingRow{.temperature = 0},
+                                   {},
+                                   {.temperature = 1e6f},
+                                   {.temperature = 1e30f, .top_p = 0.999f},
+                                   {.temperature = 1e6f, .top_k = 290},
+                                   {.temperature = 2, .top_p = 0.9f, .min_p = 1e-6f}}) {
+    for (const float uniform : {0.0f, 0.3f, 0.9f, 1 - 0x1p-24f}) {
+      const Held held(logits, DType::f32), words(drawn.words, DType::i32), tokens(kRows, 1, DType::i32);
+      Doubles which(kRows, 1), choices(kRows, kSamplingColumns);
+      for (int64_t r = 0; r < kRows; ++r) {
+        which(r, 0) = static_cast<double>(r);
+        choices(r, 0) = static_cast<double>(limits.temperature), choices(r, 1) = static_cast<double>(limits.top_p);
+        choices(r, 2) = static_cast<double>(limits.top_k), choices(r, 3) = static_cast<double>(limits.min_p);
+        choices(r, 4) = static_cast<double>(uniform);
+      }
+      backend->allow(held, Held(which, DType::i32), words);
+      backend->sample(held, Held(choices, DType::f32), tokens);
+      const std::vector<int32_t> ids = ids_of(tokens);
+      for (size_t r = 0; r < kRows; ++r) {
+        if (r == 2) {
+          EXPECT_EQ(ids[r], -1);
+        } else {
+          ASSERT_GE(ids[r], 0);
+          EXPECT_TRUE(drawn.bits[r][static_cast<size_t>(ids[r])]) << r << ", temperature " << limits.temperature;
+        }
+      }
+    }
+  }
+}
+
 TEST(LogProbabilities, OfTheChosenAndTheLikeliest) {
   const auto backend = backend_under_test();
   for (const int64_t columns : {1, 17, 2999}) {

@@ -90,7 +90,7 @@ TEST_F(AnswerTexts, EntriesComeWithTheirText) {
   EXPECT_THAT(answer.push({0x82}).entries, IsEmpty());
   const AnswerText::Piece euro = answer.push({0xAC});
   EXPECT_EQ(euro.text, "€");
-  EXPECT_THAT(ids_of(euro.entries), ElementsAre(0xE2, 0x82, 0xAC));
+  ASSERT_THAT(ids_of(euro.entries), ElementsAre(0xE2, 0x82, 0xAC));
   for (const TokenEntry& entry : euro.entries) EXPECT_EQ(entry.text_offset, 6);
   EXPECT_EQ(euro.entries[1].token.bytes, "\x82");
 }
@@ -145,7 +145,8 @@ TEST_F(AnswerTexts, TheSameInPiecesAsAPlainCut) {
 TEST_F(AnswerTexts, OfAPrompt) {
   const std::vector<PromptToken> prompt{
       {300}, {'a', -1.5F, 2, {{'b', -1}}}, {0xE2, -2.F}, {0x82, -3.F}, {0xAC, -4.F}, {'c', -5.F}};
-  const PromptText text = prompt_text(tokenizer, prompt);
+  const PromptText text = prompt_text(tokenizer, prompt, 5);
+  EXPECT_TRUE(prompt_text(tokenizer, prompt, 0).entries[1].top.empty());
   EXPECT_EQ(text.text, "a€c");
   ASSERT_EQ(text.entries.size(), 6u);
   EXPECT_FALSE(text.entries[0].scored);
@@ -153,7 +154,7 @@ TEST_F(AnswerTexts, OfAPrompt) {
   EXPECT_EQ(text.entries[1].top[0].bytes, "b");
   EXPECT_EQ(text.entries[3].text_offset, 1);
   EXPECT_EQ(text.entries[5].text_offset, 2);
-  EXPECT_EQ(prompt_text(tokenizer, prompt, false).text, "<|end|>a€c");
+  EXPECT_EQ(prompt_text(tokenizer, prompt, 0, false).text, "<|end|>a€c");
 }
 
 }  // namespace

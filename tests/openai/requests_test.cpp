@@ -132,6 +132,14 @@ TEST(Requests, TheNewerLengthCountsOnBothEndpoints) {
   EXPECT_EQ(chat(with(with(chat_body(), "max_completion_tokens", 3), "max_tokens", 5)).options.max_tokens, 3);
 }
 
+TEST(Requests, NoTokensAtAllWhereThePromptIsAskedAbout) {
+  const OrderedJson none = with(completion_body(), "max_tokens", 0);
+  EXPECT_EQ(completion(with(none, "echo", true)).options.max_tokens, 0);
+  EXPECT_EQ(completion(with(none, "prompt_logprobs", 0)).options.max_tokens, 0);
+  EXPECT_EQ(refusal([&] { completion(none); }).param, "max_tokens");
+  EXPECT_EQ(refusal([] { chat("max_tokens", 0); }).param, "max_tokens");
+}
+
 // What a number may not be: beyond its ends, of other types, too large for its own.
 std::vector<OrderedJson> wrong_numbers(const Field& field) {
   std::vector<OrderedJson> values{"1",
@@ -170,6 +178,7 @@ void try_numbers(const FieldTable& table, const OrderedJson& body,
       OrderedJson at_the_end = with(body, field.name, end);
       if (field.name == "best_of") at_the_end["n"] = end;
       if (field.name == "top_logprobs") at_the_end["logprobs"] = true;
+      if (field.name.starts_with("max_") && end == 0) at_the_end["echo"] = true;
       EXPECT_NO_THROW(parse(at_the_end)) << field.name << " " << end;
     }
   }
@@ -301,6 +310,12 @@ TEST(Requests, Prompts) {
   EXPECT_EQ(refusal([] { completion({{"model", "m"}}); }).param, "prompt");
   const CompletionRequest request = completion(with(with(completion_body(), "echo", true), "n", 2));
   EXPECT_TRUE(request.echo && request.add_special_tokens);
+  EXPECT_FALSE(request.scored_prompt());
+  EXPECT_FALSE(completion("logprobs", 5).scored_prompt());
+  EXPECT_EQ(completion("prompt_logprobs", 0).scored_prompt(), 0);
+  const OrderedJson echoed = with(with(completion_body(), "echo", true), "logprobs", 5);
+  EXPECT_EQ(completion(echoed).scored_prompt(), 5);
+  EXPECT_EQ(completion(with(echoed, "prompt_logprobs", 7)).scored_prompt(), 7);
 }
 
 TEST(Requests, RoomForAnAnswer) {

@@ -81,7 +81,7 @@ TEST(Responses, EchoBeginsWithTheUnscoredToken) {
   const Tokenizer tokenizer = open_with(directory, small_tokenizer({"<|s|>"}));
   const std::vector<PromptToken> prompt{{300}, {'a', -1.5F, 3, {{'b', -0.5F}}}, {0xC3, -2.F}, {0xA9, -2.F}};
   const TextChoice answer{.text = "c", .logprobs = std::vector{entry('c', "c", -1)}};
-  const TextChoice whole = echoed(prompt_text(tokenizer, prompt), answer);
+  const TextChoice whole = echoed(prompt_text(tokenizer, prompt, 1), answer);
   EXPECT_EQ(whole.text, "aéc");
   const OrderedJson logprobs = object(text_completion(kHead, std::vector{whole}, {}))["choices"][0]["logprobs"];
   EXPECT_EQ(logprobs["tokens"], object(R"(["<|s|>", "a", "bytes:\\xc3", "bytes:\\xa9", "c"])"));
@@ -90,11 +90,13 @@ TEST(Responses, EchoBeginsWithTheUnscoredToken) {
   EXPECT_EQ(logprobs["top_logprobs"][1], object(R"({"b": -0.5, "a": -1.5})"));
   EXPECT_EQ(logprobs["text_offset"], object("[0, 0, 1, 1, 2]"));
 
-  EXPECT_EQ(prompt_logprobs(tokenizer, std::span(prompt).first(3)), object(R"([null,
-      {"98": {"logprob": -0.5, "rank": 1, "decoded_token": "b"}, "97": {"logprob": -1.5, "rank": 3, "decoded_token": "a"}},
+  EXPECT_EQ(prompt_logprobs(tokenizer, std::span(prompt).first(3), 1), object(R"([null,
+      {"98": {"logprob": -0.5, "rank": 1, "decoded_token": "b"},
+       "97": {"logprob": -1.5, "rank": 3, "decoded_token": "a"}},
       {"195": {"logprob": -2.0, "decoded_token": "\\xc3"}}])"));
   TextChoice scored{.text = ""};
-  scored.prompt_logprobs = prompt_logprobs(tokenizer, prompt);
+  scored.prompt_logprobs = prompt_logprobs(tokenizer, prompt, 0);
+  EXPECT_EQ((*scored.prompt_logprobs)[1].size(), 1u);
   EXPECT_EQ(object(text_completion(kHead, std::vector{scored}, {}))["choices"][0]["prompt_logprobs"].size(), 4u);
   EXPECT_EQ(object(chat_completion(kHead, {}, {}, OrderedJson::array({nullptr})))["prompt_logprobs"].size(), 1u);
 }

@@ -28,6 +28,7 @@ LINKED = {
     "yaml-cpp": "yaml-cpp",
     "zlib": "ZLIB::ZLIB",
     "oneDNN": "DNNL_LIBRARY",
+    "Boost": "find_package(Boost",
     "GoogleTest": "GTest::gtest_main",
 }
 

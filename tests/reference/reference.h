@@ -305,6 +305,13 @@ inline Choice sampled(std::span<const double> logits, const SamplingRow& how) {
   return choice;
 }
 
+// A row of logits without the columns whose bit is 0.
+inline void allow(std::span<double> logits, const std::vector<bool>& bits) {
+  for (size_t v = 0; v < logits.size(); ++v) {
+    if (!bits[v] && std::isfinite(logits[v])) logits[v] = static_cast<double>(kForbiddenLogit);
+  }
+}
+
 // One AdamW update of one number.
 template <typename Real>
 void adamw(const AdamW& s, Real g, Real& p, Real& m, Real& v) {

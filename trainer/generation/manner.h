@@ -24,8 +24,8 @@ struct Speaker {
 
 // `directory`: the model's or the adapter's, whose generation_config.json may name further tokens that end an answer.
 Manner manner_of(const Speaker& speaker, const fs::path& directory);
-// Of an adapter that shares its base with others; it may have a template of its own. bad_data naming `name` where its
-// tokenizer is another than the others'.
+// Of an adapter that shares its base with others; it may have a template of its own, and files of its own for the same
+// tokenizer. bad_data naming `name` where its tokenizer makes other tokens than the others'.
 Manner manner_of_adapter(const Speaker& base, const std::string& name, const fs::path& directory);
 
 }  // namespace drover

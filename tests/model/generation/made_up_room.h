@@ -42,6 +42,7 @@ class Room {
   Decoder& decoder() { return decoder_; }
   KvPool& pool() { return pool_; }
   AdapterPool& adapters() { return adapters_; }
+  int64_t scratch_peak() const { return scratch_.peak_bytes(); }
   Answer alone(const Request& request) { return answer_all(batcher_, {request}).front(); }
 
  private:

@@ -178,9 +178,8 @@ TEST(PromptScores, AreTheSameInAnyCompany) {
   const BatcherSettings settings{.sequences = 4, .pass_rows = 80, .dearest = dearest(), .prompt_logprobs = 4};
   const Request request{.ids = made_up_ids(150, 9), .max_tokens = 30, .prompt_logprobs = 0};
   Room alone({.batcher = settings}), company({.blocks = 21, .batcher = settings});
-  const std::vector<Request> requests{{.ids = made_up_ids(70, 9), .max_tokens = 60},
-                                      {.ids = made_up_ids(70, 8), .max_tokens = 60},
-                                      request};
+  const std::vector<Request> requests{
+      {.ids = made_up_ids(70, 9), .max_tokens = 60}, {.ids = made_up_ids(70, 8), .max_tokens = 60}, request};
   const std::vector<Chosen> got = scores_of(company.batcher(), requests, 2);
   EXPECT_GT(company.batcher().preemptions(), 0);
   const std::vector<Chosen> expected = scores_of(alone.batcher(), {request}, 0);
