@@ -85,7 +85,9 @@ async def half_open(c):
     for data in (b"", b"GET /hea", half[:40], half[:-5]):
         held += await c.hold(HELD // 4, data)
     during = await c.latency()
-    c.check(median(during) < 2 * median(before) + 0.1, f"good clients: {median(before):.3f} s, then {median(during):.3f}")
+    c.check(
+        median(during) < 2 * median(before) + 0.1, f"good clients: {median(before):.3f} s, then {median(during):.3f}"
+    )
     c.seen = {"good clients": f"{1000 * median(before):.0f} ms, meanwhile {1000 * median(during):.0f} ms"}
     for i, connection in enumerate(held):
         (connection.close, connection.reset)[i % 2]()
@@ -156,7 +158,9 @@ async def slowloris(c):
     await asyncio.gather(*slow)
     c.tried = len(slow)
     c.check(ended.get(408, 0) + ended.get("closed", 0) >= HELD // 2, f"slow headers were not ended: {ended}")
-    c.check(median(during) < 2 * median(before) + 0.1, f"good clients: {median(before):.3f} s, then {median(during):.3f}")
+    c.check(
+        median(during) < 2 * median(before) + 0.1, f"good clients: {median(before):.3f} s, then {median(during):.3f}"
+    )
     c.seen = {"good clients": f"{1000 * median(before):.0f} ms, meanwhile {1000 * median(during):.0f} ms"} | ended
 
 
@@ -271,7 +275,9 @@ async def extremes(c):
         allowed = {200} if good else {400, 404}
         c.check(answer.status in allowed, f"{name}: {answer.status} {answer.error}")
         if good and answer.status == 200:
-            c.check(len(answer.json()["choices"]) == body.get("n", 1), f"{name}: {len(answer.json()['choices'])} answers")
+            c.check(
+                len(answer.json()["choices"]) == body.get("n", 1), f"{name}: {len(answer.json()['choices'])} answers"
+            )
 
 
 async def random_bytes(c):

@@ -39,14 +39,16 @@ def ranks_of(port):
 
 async def streams(port, count, events):
     """So many answers that are under way: returns when each has some events, with what ends when they do."""
+    context = (await client.ask(port, "/v1/models")).json()["data"][0]["max_model_len"]
+    body = PROMPT | {"max_tokens": context - 100, "ignore_eos": True, "stream": True}
 
     async def one(started):
         connection = await client.Connection.open(port)
         try:
-            await connection.ask("POST", "/v1/completions", PROMPT | {"max_tokens": 2000, "ignore_eos": True,
-                                                                      "stream": True})  # fmt: skip
-            await connection.answer(enough=lambda answer: len(answer.events) >= events and started.set())
+            await connection.ask("POST", "/v1/completions", body)
+            return await connection.answer(enough=lambda answer: len(answer.events) >= events and started.set())
         finally:
+            started.set()
             connection.close()
 
     starts = [asyncio.Event() for _ in range(count)]
@@ -131,7 +133,9 @@ def disk_row(options, report, where, log, count):
             report.wrong(where, what)
         if (code := server.end()) != 0:
             report.wrong(where, f"the server ended with {code}")
-        report.add(where, 2 * count, "answered, and ended by TERM with 0" if not any(wrong) and not code else "see above")
+        report.add(
+            where, 2 * count, "answered, and ended by TERM with 0" if not any(wrong) and not code else "see above"
+        )
 
 
 def run_disk(options, report):

@@ -5,8 +5,40 @@ import random
 
 from serve_parts.prompts import CODE, WORDS
 
-ODD_TEXTS = ("", "\x00", "\ud800", "🚢" * 5, "\u202e", "<|im_start|>", "<|im_end|>", "a" * 300, "\r\n\r\n", '"\\', "\x7f\x1b[2J")
-ODD_VALUES = (None, True, False, -1, 0, 1e308, -1e308, 2**63, -(2**63), 2**64, 0.5, "", "1", [], {}, [[]], [None], {"a": 1}, "\x00")
+ODD_TEXTS = (
+    "",
+    "\x00",
+    "\ud800",
+    "🚢" * 5,
+    "\u202e",
+    "<|im_start|>",
+    "<|im_end|>",
+    "a" * 300,
+    "\r\n\r\n",
+    '"\\',
+    "\x7f\x1b[2J",
+)
+ODD_VALUES = (
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1e308,
+    -1e308,
+    2**63,
+    -(2**63),
+    2**64,
+    0.5,
+    "",
+    "1",
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": 1},
+    "\x00",
+)
 SHORT = {"max_tokens": 6, "max_completion_tokens": 6, "n": 2, "best_of": 2}  # at most, or all would take hours
 LISTS = {"messages": 4, "tools": 2, "prompt": 3, "stop": 3}
 

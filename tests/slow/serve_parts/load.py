@@ -242,7 +242,9 @@ async def exact_row(options, report, server, dtype):
             if wanted.body["temperature"] == 0 and parted > NEAR_TIE and "frequency_penalty" not in wanted.body:
                 report.wrong("exact, bf16", f"request {wanted.number} parts where two tokens are {parted:.3f} apart")
     apart = [parted for parted, _ in ties]
-    seen = f"{len(again)} of {len(whole)} recomputed: {other_bits} of {answers} with other bits, {len(ties)} other texts"
+    seen = (
+        f"{len(again)} of {len(whole)} recomputed: {other_bits} of {answers} with other bits, {len(ties)} other texts"
+    )
     if apart:
         seen += f" (two likeliest {median(apart):.3f} apart there, at most {quantile(apart, 1):.3f})"
     report.add(f"exact, {dtype}", len(load.seen), seen)

@@ -30,11 +30,17 @@ MALFORMED = {
     "NUL in the path": (b"GET /hea\0lth HTTP/1.1\r\n" + HOST + b"\r\n", {400}),
     "bare CR": (b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\rb: c\r\n\r\n", {400}),
     "bare LF": (b"GET /health HTTP/1.1\nHost: a\n\n", {400}),
-    "CL and TE": (b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", {400}),
+    "CL and TE": (
+        b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        {400},
+    ),
     "two lengths": (post(b"{}", "Content-Length: 3"), {400}),
     "length -1": (b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", {400}),
     "length +2": (b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: +2\r\n\r\n{}", {400}),
-    "length 2^64": (b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: 18446744073709551616\r\n\r\n", {400, 413}),
+    "length 2^64": (
+        b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: 18446744073709551616\r\n\r\n",
+        {400, 413},
+    ),
     "length 10 GB": (b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: 10000000000\r\n\r\n", {413}),
     "gzip, chunked": (b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", {400, 501}),
     "chunk of -1": (chunked(b"-1\r\n"), {400}),
@@ -79,8 +85,14 @@ VALUES = [
     *(({"n": n}, good) for n, good in ((0, 0), (1, 1), (16, 1), (17, 0), (10**9, 0), (2**63, 0), (1.5, 0), ("1", 0))),
     *(({"logprobs": n}, good) for n, good in ((0, 1), (20, 1), (21, 0), (-1, 0), (2**31, 0), (True, 0), (0.0, 0))),
     *(({"prompt_logprobs": n}, good) for n, good in ((0, 1), (20, 1), (21, 0), (-1, 0))),
-    *(({"max_tokens": n}, good) for n, good in ((1, 1), (0, 0), (-1, 0), (10**9, 0), (2**63, 0), (2**64, 0), (1e300, 0))),
-    *(({"temperature": t}, good) for t, good in ((0, 1), (1e-300, 1), (2, 1), (2.0001, 0), (-0.0, 1), (-1, 0), (1e308, 0))),
+    *(
+        ({"max_tokens": n}, good)
+        for n, good in ((1, 1), (0, 0), (-1, 0), (10**9, 0), (2**63, 0), (2**64, 0), (1e300, 0))
+    ),
+    *(
+        ({"temperature": t}, good)
+        for t, good in ((0, 1), (1e-300, 1), (2, 1), (2.0001, 0), (-0.0, 1), (-1, 0), (1e308, 0))
+    ),
     *(({"top_p": p}, good) for p, good in ((0, 1), (1e-300, 1), (1, 1), (1.0001, 0), (-1, 0))),
     *(({"top_k": k}, good) for k, good in ((-1, 1), (0, 1), (1, 1), (2**31 - 1, 1), (-2, 0), (2**40, 0))),
     *(({"min_p": p}, good) for p, good in ((0, 1), (1, 1), (1.1, 0))),
