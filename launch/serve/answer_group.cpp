@@ -108,7 +108,7 @@ bool AnswerGroup::take(size_t answer, const Event& event) {
   if (over_ || one.ended) return false;
   try {
     if (const auto* chosen = std::get_if<Chosen>(&event.what)) return take_token(answer, *chosen);
-    if (const auto* scored = std::get_if<Scored>(&event.what)) take_scores(one, *scored);
+    if (const auto* scored = std::get_if<Scored>(&event.what)) take_scores(answer, *scored);
     if (const auto* finish = std::get_if<Finish>(&event.what)) end(answer, *finish == Finish::stop);
     if (const auto* error = std::get_if<Error>(&event.what)) fail(openai::api_error_of(*error));
   } catch (const ApiError& error) {
@@ -131,18 +131,15 @@ bool AnswerGroup::take_token(size_t answer, const Chosen& chosen) {
   }
   one.last = now;
   openai::AnswerText::Piece piece = one.text.push(chosen);
-  const bool stopped = piece.stopped;
-  if (stopped || !writer_->add(answer, std::move(piece))) {
-    if (stopped) writer_->add(answer, std::move(piece));
-    end(answer, true);
-    return false;
-  }
-  return true;
+  const bool stopped = piece.stopped, wanted = writer_->add(answer, std::move(piece));
+  if (wanted && !stopped) return true;
+  end(answer, true);
+  return false;
 }
 
-void AnswerGroup::take_scores(One& one, const Scored& scored) const {
-  if (one.prompt.empty())
-    one.prompt.push_back({.id = order_.prompts[prompt_of(static_cast<size_t>(&one - answers_.data()))][0]});
+void AnswerGroup::take_scores(size_t answer, const Scored& scored) {
+  One& one = answers_[answer];
+  if (one.prompt.empty()) one.prompt.push_back({.id = order_.prompts[prompt_of(answer)].front()});
   for (const Chosen& token : scored.tokens) {
     if (!std::isfinite(token.logprob)) throw openai::internal_error("the model's logits are not finite");
     const auto place = std::ranges::find(token.top, token.id, &Chosen::Likely::id);
@@ -154,7 +151,7 @@ void AnswerGroup::take_scores(One& one, const Scored& scored) const {
 void AnswerGroup::hand_over_prompt(size_t answer) {
   One& one = answers_[answer];
   if (!order_.prompt_logprobs) return;
-  if (one.prompt.empty()) one.prompt.push_back({.id = order_.prompts[prompt_of(answer)][0]});
+  if (one.prompt.empty()) one.prompt.push_back({.id = order_.prompts[prompt_of(answer)].front()});  // all there is
   writer_->prompt(answer, one.prompt);
 }
 
@@ -162,7 +159,7 @@ void AnswerGroup::end(size_t answer, bool stopped) {
   One& one = answers_[answer];
   if (one.tokens == 0) hand_over_prompt(answer);
   one.ended = true;
-  count_ended(one, word_of(writer_->end(answer, one.text.finish(), stopped)));
+  count_ended(answer, word_of(writer_->end(answer, one.text.finish(), stopped)));
   if (--left_ > 0) return;
   over_ = true;
   openai::Usage usage;
@@ -184,21 +181,21 @@ void AnswerGroup::abandon() {
   if (over_) return;
   over_ = true;
   cancel_all();
-  log("client gone");
+  log("ended early, as its client left, lagged behind or had no more time,");
 }
 
 void AnswerGroup::cancel_all() {
-  for (One& one : answers_) {
-    if (std::exchange(one.ended, true)) continue;
-    serving_.loop.cancel(one.ticket);
-    count_ended(one, "abort");
+  for (size_t i = 0; i < answers_.size(); ++i) {
+    if (std::exchange(answers_[i].ended, true)) continue;
+    serving_.loop.cancel(answers_[i].ticket);
+    count_ended(i, "abort");
   }
 }
 
-void AnswerGroup::count_ended(const One& one, const std::string& reason) {
-  const size_t prompt = prompt_of(static_cast<size_t>(&one - answers_.data()));
+void AnswerGroup::count_ended(size_t answer, const std::string& reason) {
+  const One& one = answers_[answer];
   serving_.metrics.ended(adapter(), {.reason = reason,
-                                     .prompt_tokens = static_cast<int64_t>(order_.prompts[prompt].size()),
+                                     .prompt_tokens = static_cast<int64_t>(order_.prompts[prompt_of(answer)].size()),
                                      .answer_tokens = one.tokens,
                                      .seconds = seconds_between(call_.begin, Clock::now()),
                                      .had_tokens = one.tokens > 0});

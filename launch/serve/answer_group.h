@@ -45,13 +45,13 @@ class AnswerGroup : public std::enable_shared_from_this<AnswerGroup> {
   Request request_for(size_t answer, int64_t max_tokens, uint64_t seed) const;
   bool take(size_t answer, const Event& event);
   bool take_token(size_t answer, const Chosen& chosen);
-  void take_scores(One& one, const Scored& scored) const;
+  void take_scores(size_t answer, const Scored& scored);
   void hand_over_prompt(size_t answer);
   void end(size_t answer, bool stopped);
   void fail(const openai::ApiError& error);
-  void abandon();  // the client has gone
+  void abandon();  // nobody will read the rest
   void cancel_all();
-  void count_ended(const One& one, const std::string& reason);
+  void count_ended(size_t answer, const std::string& reason);
   void log(const std::string& outcome) const;
   size_t prompt_of(size_t answer) const { return answer / static_cast<size_t>(order_.options.n); }
   std::string adapter() const { return order_.model->parent.empty() ? "" : order_.model->id; }

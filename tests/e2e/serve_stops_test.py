@@ -173,7 +173,7 @@ class Ends(ServingCase):
             asked.join()
             server.wait_for_metric("vllm:num_requests_running", 0, seconds=2)
             self.assertEqual(server.metric("vllm:kv_cache_usage_perc"), 0)
-            self.assertIn("client gone", server.output)
+            self.assertIn("ended early", server.output)
 
     def test_a_client_that_leaves_the_queue(self):
         with self.serve_long("--max-sequences", 1) as server:
