@@ -15,6 +15,8 @@ struct AnswerOrder {
   std::vector<std::vector<int32_t>> prompts;
   std::optional<int64_t> preset;           // max_tokens where the request has none; nothing: to the end of the context
   std::optional<int64_t> prompt_logprobs;  // so many others at each place of the prompts
+  // A stop token has an entry among the log-probabilities, as in vLLM: lm-eval takes the last one for the answer's.
+  bool stop_entries = false;
 };
 
 class AnswerGroup : public std::enable_shared_from_this<AnswerGroup> {

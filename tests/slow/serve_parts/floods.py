@@ -152,7 +152,7 @@ async def big_bodies(c):
     while they wait and are answered."""
     body = GOOD | {"max_tokens": 100, "ignore_eos": True, "stream": True, "note": "x" * (7 << 20)}
     data, before, most, connections = client.request("POST", "/v1/completions", body), c.server.rss_kib(), 0, []
-    for _ in range(100):
+    for _ in range(150):
         connections.append(await client.Connection.open(c.port))
         await connections[-1].send(data)
         await asyncio.sleep(0.1)
@@ -160,6 +160,9 @@ async def big_bodies(c):
         most = max(most, c.server.rss_kib())
     grown = (most - before) >> 10
     c.seen[f"memory meanwhile {grown:+} MiB"] = 1
-    c.check(grown < 400, f"{c.tried} bodies of 7 MiB took {grown} MiB")
+    c.check(
+        grown < 640,  # twice 256 MiB: of bodies that are read, and of those that wait
+        f"{c.tried} bodies of 7 MiB took {grown} MiB",
+    )
     for connection in connections:
         connection.reset()
