@@ -101,6 +101,8 @@ class Guard : public nlohmann::json_sax<Json> {
 
 template <typename Any>
 Any parse(std::string_view text, const std::string& where, size_t keys) {
+  if (text.find('\0') != text.npos)  // which the parser takes for the end
+    fail(Fault::bad_data, "{}: not valid JSON: it holds a byte of 0", where);
   if (json_depth(text) > kJsonDepth)
     fail(Fault::bad_data, "{}: JSON nested more than {} levels deep", where, kJsonDepth);
   Guard guard(where, keys);

@@ -25,13 +25,18 @@ AnswerText::AnswerText(const Tokenizer& tokenizer, const AnswerTextSettings& set
 
 AnswerText::Piece AnswerText::push(const Chosen& chosen) {
   if (stops_.found()) return {.stopped = true};
-  if (settings_.logprobs) {
-    waiting_.push_back({{.token = scored(tokenizer_, chosen.id, chosen.logprob),
-                         .top = all_scored(tokenizer_, chosen.top),
-                         .text_offset = characters_},
-                        decoded_});
-  }
+  await_text(chosen);
   return piece(stream_.push(chosen.id), false);
+}
+
+void AnswerText::stop_at(const Chosen& chosen) { await_text(chosen); }
+
+void AnswerText::await_text(const Chosen& chosen) {
+  if (!settings_.logprobs) return;
+  waiting_.push_back({{.token = scored(tokenizer_, chosen.id, chosen.logprob),
+                       .top = all_scored(tokenizer_, chosen.top),
+                       .text_offset = characters_},
+                      decoded_});
 }
 
 AnswerText::Piece AnswerText::finish() {

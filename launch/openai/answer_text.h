@@ -49,13 +49,16 @@ class AnswerText {
     bool stopped = false;  // a stop text was found: the answer ends here, with Finish::stop
   };
   Piece push(const Chosen& chosen);  // nothing once it has stopped
-  Piece finish();                    // what was held back; once, after the last token
+  // The token at which the model stopped: of what is said, it has an entry; the text has nothing of it.
+  void stop_at(const Chosen& chosen);
+  Piece finish();  // what was held back; once, after the last token
 
  private:
   struct Waiting {
     TokenEntry entry;
     size_t begin;  // bytes of the text in front of it
   };
+  void await_text(const Chosen& chosen);
   Piece piece(std::string text, bool last);
 
   const Tokenizer& tokenizer_;

@@ -109,6 +109,8 @@ bool AnswerGroup::take(size_t answer, const Event& event) {
   try {
     if (const auto* chosen = std::get_if<Chosen>(&event.what)) return take_token(answer, *chosen);
     if (const auto* scored = std::get_if<Scored>(&event.what)) take_scores(answer, *scored);
+    if (const auto* last = std::get_if<Stopped>(&event.what); last && order_.stop_entries)
+      one.text.stop_at(last->token);
     if (const auto* finish = std::get_if<Finish>(&event.what)) end(answer, *finish == Finish::stop);
     if (const auto* error = std::get_if<Error>(&event.what)) fail(openai::api_error_of(*error));
   } catch (const ApiError& error) {

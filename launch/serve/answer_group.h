@@ -16,6 +16,8 @@ struct AnswerOrder {
   std::optional<int64_t> preset;           // max_tokens where the request has none; nothing: to the end of the context
   std::optional<int64_t> prompt_logprobs;  // so many others at each place of the prompts
   std::string form = {};                   // that the answers are held to (Grammars::filter); empty: none
+  // A stop token has an entry among the log-probabilities, as in vLLM: lm-eval takes the last one for the answer's.
+  bool stop_entries = false;
 };
 
 // Tokens that end its answers: the request's and the model's.

@@ -89,6 +89,7 @@ void log_prompts(const Serving& serving, const AnswerOrder& order) {
 
 }  // namespace
 
+// A body may have megabytes, and an answer takes minutes: what is read is let go.
 void answer_chat(Serving& serving, Call call) {
   const openai::ChatRequest asked = openai::parse_chat(call.request.body, serving.defaults);
   AnswerOrder order{.model = find_model(serving, asked.model),
@@ -96,6 +97,7 @@ void answer_chat(Serving& serving, Call call) {
                     .prompts = {},
                     .preset = {},
                     .prompt_logprobs = asked.options.prompt_logprobs};
+  call.request.body = {};
   check_limits(serving.settings, asked.options);
   order.form = form_of(asked);
   check_form(serving, order);
@@ -111,7 +113,9 @@ void answer_completion(Serving& serving, Call call) {
                     .options = asked.options,
                     .prompts = {},
                     .preset = openai::kCompletionTokens,
-                    .prompt_logprobs = asked.scored_prompt()};
+                    .prompt_logprobs = asked.scored_prompt(),
+                    .stop_entries = true};
+  call.request.body = {};
   check_limits(serving.settings, asked.options);
   for (const auto& prompt : asked.prompts) {
     if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) {

@@ -94,7 +94,9 @@ void reply(const Call& call, HttpResponse response) {
 }
 
 Api::Api(Serving& serving, std::optional<ApiKeys> keys)
-    : serving_(serving), keys_(std::move(keys)), thread_(static_cast<size_t>(serving.settings.queue)) {}
+    : serving_(serving),
+      keys_(std::move(keys)),
+      thread_(static_cast<size_t>(serving.settings.queue), serving.settings.limits.all_bodies_bytes) {}
 
 void Api::check_key(const HttpRequest& request) const {
   if (!keys_ || keys_->allows(request.header("Authorization")) || keys_->allows_key(request.header("x-api-key")))
@@ -157,7 +159,11 @@ void Api::dispatch(Call call) {
   check_origin(request);
   if (route == nullptr || !route->open) check_key(request);
   if (allowed.empty()) throw openai::not_found(clipped(request.path));
-  if (route == nullptr) throw openai::method_not_allowed(allowed);
+  if (route == nullptr) {
+    HttpResponse response = response_of(openai::method_not_allowed(allowed));
+    response.headers.emplace_back("Allow", allowed + ", OPTIONS");
+    return reply(call, std::move(response));
+  }
   const auto answer = [this, route](const Call& c) {
     if (const auto* plain = std::get_if<Route::Plain>(&route->answer)) {
       reply(c, (*plain)(serving_, c.request));
@@ -167,7 +173,7 @@ void Api::dispatch(Call call) {
   };
   if (!route->reads_body) return answer(call);
   if (Serving::draining()) throw openai::unavailable("the server is being shut down; ask another one");
-  if (!thread_.post([call, answer] { answer_errors(call, [&] { answer(call); }); })) {
+  if (!thread_.post([call, answer] { answer_errors(call, [&] { answer(call); }); }, request.body.size())) {
     throw openai::overloaded("too many requests wait; try again in a moment");
   }
 }

@@ -1,8 +1,14 @@
 #include "launch/serve/request_thread.h"
 
+#include <malloc.h>
+
 namespace drover {
 
-RequestThread::RequestThread(size_t most_waiting) : most_waiting_(most_waiting), thread_([this] { run(); }) {}
+// Memory of requests that were as large is given back, which glibc would keep for the next ones.
+constexpr size_t kLargeBytes = 1 << 20;
+
+RequestThread::RequestThread(size_t most_waiting, size_t most_bytes)
+    : most_waiting_(most_waiting), most_bytes_(most_bytes), thread_([this] { run(); }) {}
 
 RequestThread::~RequestThread() {
   {
@@ -13,10 +19,11 @@ RequestThread::~RequestThread() {
   thread_.join();
 }
 
-bool RequestThread::post(std::function<void()> work) {
+bool RequestThread::post(std::function<void()> work, size_t bytes) {
   const std::lock_guard lock(mutex_);
-  if (waiting_.size() >= most_waiting_) return false;
-  waiting_.push_back(std::move(work));
+  if (waiting_.size() >= most_waiting_ || (bytes_ > 0 && bytes_ + bytes > most_bytes_)) return false;
+  waiting_.push_back({std::move(work), bytes});
+  bytes_ += bytes;
   arrived_.notify_one();
   return true;
 }
@@ -26,10 +33,13 @@ void RequestThread::run() {
   while (true) {
     arrived_.wait(lock, [&] { return ending_ || !waiting_.empty(); });
     if (ending_) return;
-    const std::function<void()> work = std::move(waiting_.front());
+    Work work = std::move(waiting_.front());
     waiting_.pop_front();
+    bytes_ -= work.bytes;
     lock.unlock();
-    work();
+    work.run();
+    work.run = {};
+    if (work.bytes > kLargeBytes) malloc_trim(0);
     lock.lock();
   }
 }

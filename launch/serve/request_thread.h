@@ -11,20 +11,27 @@ namespace drover {
 
 class RequestThread {
  public:
-  explicit RequestThread(size_t most_waiting);
+  RequestThread(size_t most_waiting, size_t most_bytes);
   ~RequestThread();  // ends what it does; what waits is dropped
   RequestThread(const RequestThread&) = delete;
   RequestThread& operator=(const RequestThread&) = delete;
 
-  bool post(std::function<void()> work);  // false, and nothing done, where too many wait. `work` throws nothing
+  // False, and nothing done, where too many wait, or too many bytes with them. `work` throws nothing, and holds so many
+  // bytes until it is done.
+  bool post(std::function<void()> work, size_t bytes = 0);
 
  private:
+  struct Work {
+    std::function<void()> run;
+    size_t bytes;
+  };
   void run();
 
-  const size_t most_waiting_;
+  const size_t most_waiting_, most_bytes_;
   std::mutex mutex_;
   std::condition_variable arrived_;
-  std::deque<std::function<void()>> waiting_;
+  std::deque<Work> waiting_;
+  size_t bytes_ = 0;  // of those
   bool ending_ = false;
   std::thread thread_;
 };

@@ -201,6 +201,7 @@ bool Batcher::take(Job& job, const Chosen& chosen) {
     return false;
   }
   if (std::ranges::find(job.request.stop_ids, chosen.id) != job.request.stop_ids.end()) {
+    if (job.request.sampling.logprobs) events_.emplace_back(job.number, Stopped{chosen});
     events_.push_back({job.number, Finish::stop});
     return false;
   }

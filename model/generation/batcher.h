@@ -45,11 +45,16 @@ struct Scored {
   std::vector<Chosen> tokens;
 };
 
+// The stop id that was chosen, which is no part of the answer; only where log-probabilities are asked for.
+struct Stopped {
+  Chosen token;
+};
+
 // What happened to a request: tokens of its prompt or of its answer, or its end.
 struct Event {
   uint64_t request;
   // An error is of this request alone: bad_data for what cannot be answered, non_finite where its logits are.
-  std::variant<Chosen, Scored, Finish, Error> what;
+  std::variant<Chosen, Scored, Stopped, Finish, Error> what;
 };
 
 struct BatcherSettings {

@@ -39,6 +39,7 @@ TEST(Json, RefusesWhatIsNotJsonAndNumbersThatDoNotFit) {
   EXPECT_NE(refusal("{\"a\": }").find("not valid JSON"), std::string::npos);
   EXPECT_NE(refusal("[1e999]").find("not valid JSON"), std::string::npos);
   EXPECT_NE(refusal("\"\xff\"").find("not valid JSON"), std::string::npos);
+  EXPECT_NE(refusal(std::string("{}\0}", 4)).find("a byte of 0"), std::string::npos);
 }
 
 // A list of n objects takes n steps, where a parser with a callback takes n²: half a minute for this one.

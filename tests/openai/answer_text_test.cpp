@@ -109,6 +109,21 @@ TEST_F(AnswerTexts, StopTextsLeaveNothing) {
   EXPECT_EQ(answer.finish().text, "");
 }
 
+TEST_F(AnswerTexts, AStopTokenHasAnEntryAndNoText) {
+  for (const bool logprobs : {true, false}) {
+    AnswerText answer(tokenizer, {.logprobs = logprobs});
+    answer.push({.id = 'a', .logprob = -1});
+    answer.stop_at({.id = 300, .logprob = -2});
+    const AnswerText::Piece last = answer.finish();
+    EXPECT_EQ(last.text, "");
+    ASSERT_EQ(last.entries.size(), logprobs ? 1u : 0u);
+    if (!logprobs) continue;
+    EXPECT_EQ(last.entries[0].token.bytes, "<|end|>");
+    EXPECT_EQ(last.entries[0].token.logprob, -2);
+    EXPECT_EQ(last.entries[0].text_offset, 1);
+  }
+}
+
 TEST_F(AnswerTexts, SpecialTokens) {
   EXPECT_EQ(answered({'a', 300, 'b'}, {.stop = {"ab"}}).text, "");
   EXPECT_EQ(answered({'a', 300, 'b'}, {.stop = {"<|end|>"}}).text, "ab");

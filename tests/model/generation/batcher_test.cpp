@@ -106,6 +106,32 @@ TEST(Batcher, EndsAtAStopIdAndAtTheLimits) {
   EXPECT_EQ(room.batcher().prefixes().free_blocks(), room.pool().blocks());
 }
 
+TEST(Batcher, TellsTheStopTokenWithLogprobs) {
+  Room room;
+  const Request free{.ids = made_up_ids(9, 1), .max_tokens = 3};
+  const std::vector<int32_t> ids = room.alone(free).ids;
+  for (const bool logprobs : {false, true}) {
+    Request stopped = free;
+    stopped.stop_ids = {ids[0]};
+    if (logprobs) stopped.sampling.logprobs = 1;
+    room.batcher().submit(stopped);
+    std::vector<Chosen> stops;
+    size_t others = 0;
+    while (!room.batcher().idle()) {
+      for (const Event& event : room.batcher().step()) {
+        const auto* stop = std::get_if<Stopped>(&event.what);
+        stop ? stops.push_back(stop->token) : static_cast<void>(++others);
+      }
+    }
+    EXPECT_EQ(others, 1u);  // Finish
+    ASSERT_EQ(stops.size(), logprobs ? 1u : 0u);
+    for (const Chosen& stop : stops) {
+      EXPECT_EQ(stop.id, ids[0]);
+      EXPECT_LT(stop.logprob, 0);
+    }
+  }
+}
+
 TEST(Batcher, RefusesOnePromptAlone) {
   Room room;
   const Request good{.ids = made_up_ids(9, 1), .max_tokens = 5};

@@ -26,7 +26,8 @@ def run(report, server):
         "stream over HTTP/1.0": (
             [url + "/v1/completions", "-0", "-N", "-d", TEXT[:-1] + ', "stream": true}'], "", has("data: [DONE]")),
         "body on standard input": ([url + "/v1/completions", "-d", "@-"], TEXT, has('"text_completion"')),
-        "2 MB with Expect": ([url + "/v1/completions", "-d", "@-", "-H", "Expect: 100-continue"], big, has('"choices"')),
+        "2 MB with Expect": (
+            [url + "/v1/completions", "-d", "@-", "-H", "Expect: 100-continue"], big, has('"choices"')),
         "chunked": ([url + "/v1/completions", "-d", "@-", "-H", "Transfer-Encoding: chunked"], TEXT, has('"choices"')),
         "compressed is not asked for": ([url + "/v1/models", "--compressed"], "", has('"object":"list"')),
         "HEAD": ([url + "/health", "-I"], "", has("HTTP/1.1 200", "Content-Length")),
@@ -36,7 +37,8 @@ def run(report, server):
         "tokenize": ([url + "/tokenize", "-d", '{"prompt": "Hello"}'], "", has('"tokens"', '"count"')),
         "metrics": ([url + "/metrics"], "", has("vllm:num_requests_running")),
         "the page": ([url + "/"], "", has("<html", "</html>")),
-        "two over one connection": ([url + "/health", url + "/health", "-w", "%{num_connects}\n"], "", has("}1\n", "}0\n")),
+        "two over one connection": (
+            [url + "/health", url + "/health", "-w", "%{num_connects}\n"], "", has("}1\n", "}0\n")),
     }  # fmt: skip
     for name, (arguments, text, good) in lines.items():
         ran = subprocess.run(["curl", "-sS", "-m", "300", *arguments], input=text, capture_output=True, text=True)

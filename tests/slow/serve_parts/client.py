@@ -1,4 +1,4 @@
-"""A client of HTTP that can also misbehave: connections, requests whole or in pieces, answers and events as they come."""
+"""A client of HTTP that can also misbehave: connections, requests whole or in pieces, answers as they come."""
 
 import asyncio
 import contextlib
@@ -118,7 +118,7 @@ class Connection:
         self.writer.close()
 
     def reset(self):
-        """Goes away without a word: the other side's next write fails."""
+        """Leaves without a word: the other side's next write fails."""
         end = self.writer.get_extra_info("socket")
         if end is not None:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
