@@ -76,7 +76,7 @@ void say(const Comparison& c, double merged_bound) {
   add(c.reloaded, "read back"), add(c.served, "as answers are generated"), add(c.merged, "merged");
   if (!parts.empty()) log::info("log-probabilities of {} {} tokens{} (comparison.json)", c.tokens, c.rows, parts);
   for (const auto& [part, why] : c.why) {
-    if (part != "merged" || !c.of_run) log::warn("comparison.json has no \"{}\": {}", part, why);
+    if (part != "merged" || !c.of_run) log::info("comparison.json has no \"{}\": {}", part, why);
   }
   if (!c.merged || within(*c.merged, merged_bound)) return;
   log::warn(
