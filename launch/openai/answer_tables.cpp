@@ -150,8 +150,9 @@ const FieldTable& completion_table() {
       "CompletionRequest",
       joined<Field>({
           {model(),
-           required(
-               entries("prompt", FieldKind::prompt, 1, kMostPrompts, "one prompt or several, as text or token ids")),
+           required(entries(
+               "prompt", FieldKind::prompt, 1, kMostPrompts,
+               "one prompt or several, as text, in which special tokens are known by their spelling, or token ids")),
            boolean("echo", "the prompt stands in front of each answer"),
            integer("logprobs", 0, kMostLogprobs, "log-probabilities of the tokens, and so many others at each place"),
            boolean("add_special_tokens", "false: a text prompt has no BOS; absent: true")},

@@ -15,9 +15,10 @@ Field spellings() { return boolean("return_token_strs", "the answer has each tok
 }  // namespace
 
 const FieldTable& tokenize_text_table() {
-  static const FieldTable table{"TokenizeTextRequest",
-                                {model(), required(text("prompt", 0, kLongest, "the text")),
-                                 boolean("add_special_tokens", "false: without a BOS; absent: true"), spellings()}};
+  static const FieldTable table{
+      "TokenizeTextRequest",
+      {model(), required(text("prompt", 0, kLongest, "the text; spellings of special tokens become them")),
+       boolean("add_special_tokens", "false: without a BOS; absent: true"), spellings()}};
   return table;
 }
 

@@ -49,7 +49,12 @@ std::vector<int32_t> render_dialog(const Serving& serving, const ServedModel& mo
 
 std::vector<int32_t> text_ids(const Serving& serving, const std::string& text, bool framed) {
   try {
-    std::vector<int32_t> ids = framed ? serving.tokenizer.encode_document(text) : serving.tokenizer.encode(text);
+    const Tokenizer& tokenizer = serving.tokenizer;
+    std::vector<int32_t> ids = tokenizer.encode_special(text);
+    if (framed) {
+      ids.insert(ids.begin(), tokenizer.before().begin(), tokenizer.before().end());
+      ids.insert(ids.end(), tokenizer.after().begin(), tokenizer.after().end());
+    }
     check_ids(ids, serving.config, "the prompt");
     return ids;
   } catch (const Error& error) {

@@ -8,7 +8,8 @@ namespace drover {
 // model's.
 std::vector<int32_t> render_dialog(const Serving& serving, const ServedModel& model, const openai::Dialog& dialog);
 
-// A text, with the tokenizer's frame of a document or without.
+// A text, with the tokenizer's frame of a document or without. Spellings of special tokens become them, as in vLLM and
+// llama.cpp: clients render dialogs by themselves, and lm-eval asks for BOS so.
 std::vector<int32_t> text_ids(const Serving& serving, const std::string& text, bool framed);
 
 // The model of that id; ApiError (404) where there is none.

@@ -107,7 +107,7 @@ TEST(Batcher, EndsAtAStopIdAndAtTheLimits) {
 }
 
 TEST(Batcher, TellsTheStopTokenWithLogprobs) {
-  Room room;
+  Room room({.batcher = {.sequences = 6, .pass_rows = 160, .dearest = dearest()}});
   const Request free{.ids = made_up_ids(9, 1), .max_tokens = 3};
   const std::vector<int32_t> ids = room.alone(free).ids;
   for (const bool logprobs : {false, true}) {

@@ -1,10 +1,13 @@
 """lm-eval's tasks through the server, and the same numbers from `drover eval` and `drover generate`."""
 
+import asyncio
 import json
 import math
 import os
 import pathlib
 import subprocess
+
+from serve_parts import client
 
 HERE = pathlib.Path(__file__).resolve().parent
 CLOSE = 1e-4  # of a sum of log-probabilities; both are fp32
@@ -98,7 +101,11 @@ def farthest(ours, theirs):
 def completions(options, report, program, server, reference):
     info = json.loads(subprocess.check_output(["curl", "-s", f"http://127.0.0.1:{server.port}/tokenizer_info"]))
     sums, accuracy = reference.choices()
-    text_sums, perplexity = reference.texts(reference_begin(reference, options, info))
+    begin = reference_begin(reference, options, info)
+    text_sums, perplexity = reference.texts(begin)
+    spelt = {"prompt": info["bos_token"] or info["eos_token"], "add_special_tokens": False}
+    if (ids := asyncio.run(client.ask(server.port, "/tokenize", spelt)).json()["tokens"]) != [begin]:
+        report.wrong("lm-eval", f"it puts token {ids[0]} in front of texts, and BOS is {begin}: /tokenize gives {ids}")
     for way, more, batch in WAYS:
         where = f"lm-eval, {way}"
         more = f",tokenizer_backend=remote,max_length={info['model_max_length']}{more}"
@@ -128,7 +135,7 @@ def chat(options, report, program, server, reference):
     rows, scores = lm_eval(options, program, server, "local-chat-completions", "/v1/chat/completions", "drover_answers",
                            "", 1)  # fmt: skip
     theirs = [row["resps"][0][0] for row in rows["drover_answers"]]
-    ours = [row["answer"] for row in reference.answers()]
+    ours = [row["messages"][-1]["content"] for row in reference.answers()]
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if a.strip() != b.strip():
             report.wrong("lm-eval, chat", f"question {i}: {b!r}, drover generate {a!r}")
