@@ -247,8 +247,10 @@ void PassLoop::run() {
       take_note(heard.at("read"));
     }
     finish_readings();
-    if (!batcher_.idle()) hand_out(batcher_.step());
-    publish_state();
+    std::span<const Event> events;
+    if (!batcher_.idle()) events = batcher_.step();
+    publish_state();  // before anybody hears of the pass
+    hand_out(events);
   }
 }
 
