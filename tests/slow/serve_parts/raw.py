@@ -29,7 +29,7 @@ MALFORMED = {
     "NUL in a field": (b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n", {400}),
     "NUL in the path": (b"GET /hea\0lth HTTP/1.1\r\n" + HOST + b"\r\n", {400}),
     "bare CR": (b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\rb: c\r\n\r\n", {400}),
-    "bare LF": (b"GET /health HTTP/1.1\nHost: a\n\n", {400}),
+    "bare LF": (b"GET /health HTTP/1.1\nHost: a\n\n", {400, 408}),
     "CL and TE": (
         b"POST /tokenize HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         {400},
