@@ -33,7 +33,7 @@ EngineSettings settings_of(const ExportedAdapter& adapter, const ModelConfig& ba
   EngineSettings s =
       engine_settings(recipe, base, adapter_layout_of(base, adapter.checkpoint.state().adapter), MeshShape{}, nullptr);
   s.train = false;
-  s.capacity.micro_batch = {documents.longest_document(), documents.longest_document()};
+  s.capacity.micro_batch = {documents.tokens(), documents.tokens()};
   s.capacity.local_micro_batches = 1;
   s.max_positions = documents.longest_document() + 1;
   return s;
@@ -43,7 +43,7 @@ EngineSettings settings_of(const ExportedAdapter& adapter, const ModelConfig& ba
 ArenaBytes bytes_of(const EngineSettings& settings, const Device& device, const TokenStore& documents) {
   ArenaBytes bytes = plan_rank(settings, device.mesh.shape, device.mesh.position).bytes;
   const ScoringBytes scoring = scoring_bytes(settings, device.mesh, documents);
-  bytes.scratch = std::max(bytes.scratch, scoring.scratch);
+  bytes.scratch = std::max(bytes.scratch, scoring.pass);
   bytes.cache = scoring.cache;
   return bytes;
 }
@@ -66,7 +66,8 @@ void compare_adapter(const ExportedAdapter& adapter, const EngineSettings& setti
   c.logprob = compared(reference, reference).logprob;
   load_adapter(adapter.directory, settings.model, *replica->adapter);
   c.reloaded = compared(engine_logprobs(engine, documents), reference);
-  c.served = compared(served_logprobs(*replica, replica->arenas.cache, documents), reference);
+  c.served =
+      compared(served_logprobs(*replica, {replica->arenas.cache, replica->arenas.scratch}, documents), reference);
 }
 
 Compared compare_merged(const ExportedAdapter& adapter, EngineSettings settings, const Device& device,
@@ -79,7 +80,7 @@ Compared compare_merged(const ExportedAdapter& adapter, EngineSettings settings,
   const AdapterSource source{file.config(), [&](const std::string& name) { return file.read(name); }};
   MergedWeights merged(source, weights, *device.backend);
   Replica replica(settings, device, merged, bytes);
-  return compared(served_logprobs(replica, replica.arenas.cache, documents), reference);
+  return compared(served_logprobs(replica, {replica.arenas.cache, replica.arenas.scratch}, documents), reference);
 }
 
 }  // namespace

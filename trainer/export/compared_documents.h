@@ -5,7 +5,7 @@
 
 namespace drover {
 
-inline constexpr int64_t kComparedTokens = 1024;  // at most, trained or not
+inline constexpr int64_t kComparedTokens = 512;  // at most, trained or not
 
 // Each a row of its own. They are cut at kComparedTokens in all, and each at one token less than the data's longest, so
 // that the generation path of a replica that was planned for these data has a position left. Documents without a

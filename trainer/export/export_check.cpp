@@ -11,20 +11,20 @@ namespace drover {
 
 namespace {
 
-// Why the generation path cannot be had in the memory of training; empty: it can, on every rank.
-std::string why_not_served(Engine& engine, const TokenStore& documents) {
-  Replica& replica = engine.replica();
-  const ScoringBytes needed = scoring_bytes(engine.settings(), replica.device.mesh, documents);
+struct Room {
+  ScoringMemory memory;
+  int64_t lacking = 0;  // bytes
+};
+
+// Where training leaves most room between two steps: passes may compute where activations are kept, too.
+Room room_of(Engine& engine, const ScoringBytes& needed) {
+  Arena &idle = engine.idle_memory(), &scratch = engine.replica().arenas.scratch;
   const auto lacks = [](const Arena& arena, int64_t bytes) {
     return std::max<int64_t>(0, bytes - (arena.capacity_bytes() - arena.used_bytes()));
   };
-  const int64_t lacking = lacks(engine.idle_memory(), needed.cache) + lacks(replica.arenas.scratch, needed.scratch);
-  const int64_t most = largest(*replica.device.mesh.world, lacking);
-  if (most == 0) return {};
-  return fmt::format(
-      "a rank would need {:.1f} MiB more than training has planned, for keys and values and for a pass; drover export "
-      "of the run compares it",
-      mib(most));
+  const int64_t apart = lacks(idle, needed.cache) + lacks(scratch, needed.pass);
+  const int64_t in_one = lacks(idle, needed.cache + needed.pass);
+  return in_one <= apart ? Room{{idle, idle}, in_one} : Room{{idle, scratch}, apart};
 }
 
 }  // namespace
@@ -41,11 +41,15 @@ Comparison compare_trained(Engine& engine, const TokenStore& documents, const fs
   c.logprob = compared(trained, trained).logprob;
   together(*replica.device.mesh.world, [&] { load_adapter(directory, engine.settings().model, *replica.adapter); });
   c.reloaded = compared(engine_logprobs(engine, documents), trained);
-  const std::string why = why_not_served(engine, documents);
-  if (why.empty()) {
-    c.served = compared(served_logprobs(replica, engine.idle_memory(), documents), trained);
+  const Room room = room_of(engine, scoring_bytes(engine.settings(), replica.device.mesh, documents));
+  const int64_t lacking = largest(*replica.device.mesh.world, room.lacking);
+  if (lacking == 0) {
+    c.served = compared(served_logprobs(replica, room.memory, documents), trained);
   } else {
-    c.why["served"] = why;
+    c.why["served"] = fmt::format(
+        "a rank would need {:.1f} MiB more than training has planned, for keys and values and for a pass; drover "
+        "export of the run compares it",
+        mib(lacking));
   }
   return c;
 }

@@ -107,17 +107,23 @@ std::string comparison_table(const Comparison& c) {
 }
 
 std::string use(const CardFacts& f, const std::string& base) {
+  const AdapterConfig& a = f.state.adapter;
   const std::string model = shell_quoted(base);
+  std::string commands;
+  const auto line = [&](const std::string& text) { commands += text + "\n"; };
+  line(fmt::format("drover chat --model {} --adapter tuned=DIR", model));
+  line(fmt::format("drover generate --model {} --adapter DIR --prompt \"…\"", model));
+  line(fmt::format("drover serve --model {} --adapter tuned=DIR", model));
+  if (!AdapterMatcher(a).match(kHeadModule)) {  // which both of these leave out
+    if (a.rank_pattern.empty() && a.alpha_pattern.empty())
+      line(fmt::format("vllm serve {} --enable-lora --lora-modules tuned=DIR", model));
+    line(fmt::format("drover export --model {} --from DIR --adapter tuned.gguf --target llamacpp", model));
+    line("llama-server -m BASE.gguf --lora tuned.gguf");
+  }
   return fmt::format(
-      "With this directory as `DIR`; {}.\n\n```\n"
-      "drover chat --model {} --adapter tuned=DIR\n"
-      "drover generate --model {} --adapter DIR --prompt \"…\"\n"
-      "drover serve --model {} --adapter tuned=DIR\n"
-      "vllm serve {} --enable-lora --lora-modules tuned=DIR\n"
-      "drover export --model {} --from DIR --adapter tuned.gguf --target llamacpp   # llama-server --lora tuned.gguf\n"
-      "```\n\n```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
+      "With this directory as `DIR`; {}.\n\n```\n{}```\n\n```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
       "model = AutoPeftModelForCausalLM.from_pretrained(\"DIR\")\n```\n",
-      loads_in(f.state.adapter), model, model, model, model, model);
+      loads_in(a), commands);
 }
 
 std::string licence_section(const std::optional<LlamaLicence>& licence) {

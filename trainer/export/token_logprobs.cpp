@@ -1,5 +1,6 @@
 #include "trainer/export/token_logprobs.h"
 
+#include <algorithm>
 #include <map>
 
 #include "data/token_store.h"
@@ -12,7 +13,7 @@ namespace drover {
 
 namespace {
 
-constexpr int64_t kSequences = 8, kPassRows = 256;
+constexpr int64_t kPassRows = 256;
 
 struct ScoredToken {
   int64_t document;
@@ -58,22 +59,42 @@ std::vector<ScoredToken> scored_share(Batcher& batcher, const TokenStore& docume
   return tokens;
 }
 
+// As many as fit what an evaluation was planned for, wherever they stand.
+int64_t rows_of_a_micro_batch(const Capacity& capacity, const TokenStore& documents) {
+  const MicroBatchSize most = capacity.evaluation.value_or(capacity.micro_batch);
+  const auto fit = [&](int64_t rows) {
+    for (int64_t first = 0; first < documents.rows(); first += rows) {
+      const int64_t last = std::min(first + rows, documents.rows());
+      int64_t tokens = 0;
+      for (int64_t row = first; row < last; ++row) tokens += documents.row_tokens(row);
+      if (tokens > most.tokens || documents.trained_tokens(first, last) > most.trained_tokens) return false;
+    }
+    return true;
+  };
+  int64_t rows = documents.rows();
+  while (rows > 1 && !fit(rows)) --rows;
+  return rows;
+}
+
 }  // namespace
 
 std::vector<float> engine_logprobs(Engine& engine, const TokenStore& documents) {
   const Mesh& mesh = engine.replica().device.mesh;
   std::vector<ScoredToken> mine;
   const auto sink = [&](const MicroBatch& m, std::span<const float> logprobs) {
-    if (mesh.position.tp() != 0) return;
-    for (const float logprob : logprobs) mine.push_back({m.documents.front(), logprob});
+    size_t next = 0;
+    for (size_t t = 0; t < m.tokens.size() && mesh.position.tp() == 0; ++t) {
+      if (m.labels[t] >= 0) mine.push_back({m.documents[t], logprobs[next++]});
+    }
   };
-  const int64_t rows_at_once = engine.settings().capacity.local_micro_batches * mesh.shape.dp();
-  evaluate_store(engine, documents, 1, rows_at_once, sink);
+  const int64_t rows = rows_of_a_micro_batch(engine.settings().capacity, documents);
+  evaluate_store(engine, documents, rows, rows * engine.settings().capacity.local_micro_batches * mesh.shape.dp(),
+                 sink);
   return gathered(mesh, mine);
 }
 
 Scoring scoring_of(const TokenStore& documents) {
-  return {.batcher = {.sequences = kSequences, .pass_rows = kPassRows, .prompt_logprobs = 0},
+  return {.batcher = {.sequences = 1, .pass_rows = kPassRows, .prompt_logprobs = 0},
           .blocks = KvPool::blocks_for(documents.longest_document() + 1)};
 }
 
@@ -87,15 +108,15 @@ ScoringBytes scoring_bytes(const EngineSettings& settings, const Mesh& mesh, con
   KvPool pool(counted.stage, counted.arenas.cache, scoring.blocks);
   Decoder decoder(counted.stage, counted.device.mesh, counted.backend(), pool, counted.arenas.scratch);
   Batcher::rehearse(decoder, scoring.batcher);
-  return {.cache = counted.arenas.cache.peak_bytes(), .scratch = counted.arenas.scratch.peak_bytes() - before};
+  return {.cache = counted.arenas.cache.peak_bytes(), .pass = counted.arenas.scratch.peak_bytes() - before};
 }
 
-std::vector<float> served_logprobs(Replica& replica, Arena& cache, const TokenStore& documents) {
+std::vector<float> served_logprobs(Replica& replica, const ScoringMemory& memory, const TokenStore& documents) {
   const Mesh& mesh = replica.device.mesh;
   const Scoring scoring = scoring_of(documents);
-  const Frame frame(cache);
-  KvPool pool(replica.stage, cache, scoring.blocks);
-  Decoder decoder(replica.stage, mesh, replica.backend(), pool, replica.arenas.scratch);
+  const Frame frame(memory.cache);
+  KvPool pool(replica.stage, memory.cache, scoring.blocks);
+  Decoder decoder(replica.stage, mesh, replica.backend(), pool, memory.pass);
   Batcher batcher(decoder, scoring.batcher);
   std::vector<ScoredToken> mine;
   together(*mesh.world, [&] { mine = scored_share(batcher, documents, mesh); });

@@ -11,7 +11,7 @@ class TokenStore;
 // Collective; every rank gets all. No document is longer than one of the data that the engine was planned for.
 std::vector<float> engine_logprobs(Engine& engine, const TokenStore& documents);
 
-// How the generation path scores documents: a pool of keys and values for one of them at least, short passes.
+// How the generation path scores documents: one at a time, in short passes.
 struct Scoring {
   BatcherSettings batcher;
   int64_t blocks = 0;  // of keys and values
@@ -19,13 +19,18 @@ struct Scoring {
 Scoring scoring_of(const TokenStore& documents);
 
 struct ScoringBytes {
-  int64_t cache = 0, scratch = 0;
+  int64_t cache = 0, pass = 0;
 };
 // What served_logprobs takes of the two arenas, on this rank of the mesh.
 ScoringBytes scoring_bytes(const EngineSettings& settings, const Mesh& mesh, const TokenStore& documents);
 
-// Collective; every rank gets all. With the replica's own adapter, if it has one. `cache` holds keys and values
-// meanwhile. A document has fewer tokens than the stage has positions. non_finite where logits are.
-std::vector<float> served_logprobs(Replica& replica, Arena& cache, const TokenStore& documents);
+// Where keys and values lie meanwhile, and where a pass computes; may be one arena.
+struct ScoringMemory {
+  Arena &cache, &pass;
+};
+
+// Collective; every rank gets all. With the replica's own adapter, if it has one. A document has fewer tokens than the
+// stage has positions. non_finite where logits are.
+std::vector<float> served_logprobs(Replica& replica, const ScoringMemory& memory, const TokenStore& documents);
 
 }  // namespace drover

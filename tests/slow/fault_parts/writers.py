@@ -103,7 +103,7 @@ def writers():
         "train, rank 1 of 2": Train(2, "parallel.tp=2"),
         "prepare": Prepare([], 0.1),
         "export --merged": Writer(["export", plain, "--merged", "TARGET"], 0.2),
-        "export --adapter": Writer(["export", plain, "--adapter", "TARGET"], 0.12),
+        "export --adapter": Writer(["export", plain, "--adapter", "TARGET"], 0.25),
         "export --target vllm": Writer(["export", plain, "--adapter", "TARGET", "--target", "vllm"], 0.12),
         "export --target llamacpp": Writer(["export", plain, "--adapter", "TARGET", "--target", "llamacpp"], 0.06),
         "export --from": Writer(["export", "--model", model, "--from", adapter, "--merged", "TARGET"], 0.2),

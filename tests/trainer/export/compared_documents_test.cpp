@@ -50,9 +50,9 @@ TEST(ComparedDocuments, LeaveThePositionOfAnAnswer) {
 }
 
 TEST(ComparedDocuments, AreBounded) {
-  const PreparedData data{.train = store_of({9}), .validation = store_of({600, 300, 600, 50}), .prompts = {}};
+  const PreparedData data{.train = store_of({9}), .validation = store_of({300, 150, 300, 50}), .prompts = {}};
   const TokenStore some = compared_documents(plain(), data);
-  EXPECT_EQ(some.tokens(), 599 + 300 + (kComparedTokens - 899));
+  EXPECT_EQ(some.tokens(), 299 + 150 + (kComparedTokens - 449));
   EXPECT_EQ(some.documents(), 3);
 }
 

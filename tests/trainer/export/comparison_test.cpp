@@ -144,11 +144,25 @@ TEST_F(Trained, OneChangedTensorIsNoticed) {
 
 TEST_F(Trained, AGenerationPathWithoutMemoryIsSaid) {
   const Frame held(engine_->idle_memory());
-  engine_->idle_memory().tensor(1, engine_->idle_memory().capacity_bytes() / 4 - 4096, DType::f32);
+  engine_->idle_memory().tensor(1, engine_->idle_memory().capacity_bytes() / 4 - 16384, DType::f32);
   const Comparison c = compare("adapter");
   EXPECT_TRUE(c.reloaded);
   EXPECT_FALSE(c.served);
   EXPECT_NE(c.why.at("served").find("MiB more than training has planned"), std::string::npos) << c.why.at("served");
+}
+
+// A byte less would be too little.
+TEST_F(Trained, TheGenerationPathTakesWhatWasCounted) {
+  for (int length = 3; length < 127; length += 11) {
+    TokenStore one;
+    one.add_document(std::vector<int32_t>(static_cast<size_t>(length), 7),
+                     std::vector<uint8_t>(static_cast<size_t>(length), 1), 1);
+    one.make_rows(false, 128);
+    const ScoringBytes bytes = scoring_bytes(settings_, device_.mesh, one);
+    Arena cache("cache", device_.backend->memory(), bytes.cache), pass("pass", device_.backend->memory(), bytes.pass);
+    EXPECT_EQ(served_logprobs(*replica_, {cache, pass}, one).size(), static_cast<size_t>(length - 1));
+    EXPECT_EQ(cache.peak_bytes(), bytes.cache);
+  }
 }
 
 TEST_F(Trained, MergedWeightsAreThoseThatAreWritten) {

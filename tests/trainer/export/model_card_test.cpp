@@ -87,6 +87,9 @@ TEST_F(Card, SaysWhatItIsMadeOf) {
   EXPECT_EQ(text.find("\nlicense:"), string::npos);
   EXPECT_LT(text.size(), 6000u);
   EXPECT_EQ(text, card());
+  EXPECT_NE(text.find("vllm serve base"), string::npos);
+  state_.adapter.target_modules = AdapterConfig::Names{"lm_head"};
+  EXPECT_EQ(card().find("vllm serve"), string::npos);
   write_text(dir_ / "base" / "LICENSE", "Llama 3.1 Community License Agreement");
   EXPECT_NE(card().find("**Built with Llama**"), string::npos);
   EXPECT_NE(card().find("\nlicense: llama3.1\n"), string::npos);
