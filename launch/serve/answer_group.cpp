@@ -90,12 +90,14 @@ void AnswerGroup::start() {
   const std::vector<int64_t> most = lengths();
   check_queue();
   const uint64_t seed = order_.options.seed ? order_.options.sampling.seed : drawn_seed();
-  const std::lock_guard lock(mutex_);
-  for (size_t i = 0; i < answers_.size(); ++i) {
-    serving_.metrics.arrived(adapter());
-    answers_[i].ticket = serving_.loop.submit(
-        request_for(i, most[prompt_of(i)], seed),
-        [self = shared_from_this(), i](const Event& event) { return self->take(i, event); }, order_.form);
+  {
+    const std::lock_guard lock(mutex_);  // no event is taken before all have their tickets
+    for (size_t i = 0; i < answers_.size(); ++i) {
+      serving_.metrics.arrived(adapter());
+      answers_[i].ticket = serving_.loop.submit(
+          request_for(i, most[prompt_of(i)], seed),
+          [self = shared_from_this(), i](const Event& event) { return self->take(i, event); }, order_.form);
+    }
   }
   call_.exchange->when_gone([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->abandon();
