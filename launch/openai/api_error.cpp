@@ -41,11 +41,6 @@ ApiError method_not_allowed(const std::string& allowed) {
   return {405, kInvalid, "method_not_allowed", "", fmt::format("this path takes {} only", allowed)};
 }
 
-ApiError too_large(size_t limit_bytes) {
-  return {413, kInvalid, "request_too_large", "",
-          fmt::format("the body is larger than {} bytes, which is the limit", limit_bytes)};
-}
-
 ApiError overloaded(const std::string& message) {
   return {429, "rate_limit_error", "rate_limit_exceeded", "", message};
 }

@@ -29,7 +29,6 @@ ApiError unauthorized();                                                        
 ApiError not_found(const std::string& what);              // 404, of a path or a thing that is no model
 ApiError model_not_found(const std::string& model);       // 404
 ApiError method_not_allowed(const std::string& allowed);  // 405
-ApiError too_large(size_t limit_bytes);                   // 413
 ApiError overloaded(const std::string& message);          // 429
 ApiError internal_error(const std::string& message);      // 500
 ApiError unavailable(const std::string& message);         // 503

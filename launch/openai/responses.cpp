@@ -107,19 +107,6 @@ FinishReason finish_reason(bool stopped, int64_t calls) {
   return calls > 0 ? FinishReason::tool_calls : FinishReason::stop;
 }
 
-TextChoice echoed(const PromptText& prompt, TextChoice choice) {
-  choice.text = prompt.text + choice.text;
-  if (!choice.logprobs) return choice;
-  std::vector<TokenEntry> entries = prompt.entries;
-  const int64_t offset = characters(prompt.text);
-  for (TokenEntry& entry : *choice.logprobs) {
-    entry.text_offset += offset;
-    entries.push_back(std::move(entry));
-  }
-  choice.logprobs = std::move(entries);
-  return choice;
-}
-
 OrderedJson prompt_logprobs(const Tokenizer& tokenizer, std::span<const PromptToken> prompt, int64_t top) {
   OrderedJson list = OrderedJson::array();
   for (const PromptToken& token : prompt) {

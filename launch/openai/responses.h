@@ -47,8 +47,6 @@ struct TextChoice {
   // vLLM's, null for the first token; absent where not asked for.
   std::optional<OrderedJson> prompt_logprobs = {};
 };
-// With `echo`: the prompt stands in front of the text, and its entries in front of the answer's.
-TextChoice echoed(const PromptText& prompt, TextChoice choice);
 
 // The tokens of a prompt, each with at most `top` of the likeliest: a list of null and {"ID": {"logprob", "rank",
 // "decoded_token"}}.

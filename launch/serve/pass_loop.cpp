@@ -228,8 +228,6 @@ void PassLoop::publish_state() {
   state_.preemptions = batcher_.preemptions();
   state_.blocks = inference_.decoder().pool().blocks();
   state_.free_blocks = cache.free_blocks();
-  state_.speed = batcher_.speed();
-  state_.adapter_bytes = inference_.adapter_bytes();
 }
 
 void PassLoop::run() {

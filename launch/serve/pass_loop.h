@@ -56,8 +56,6 @@ class PassLoop {
     int64_t submitted = 0;  // that the batcher has not seen yet
     int64_t preemptions = 0;
     int64_t blocks = 0, free_blocks = 0;  // of the cache
-    Batcher::Speed speed;
-    int64_t adapter_bytes = 0;
   };
   State state() const;
 

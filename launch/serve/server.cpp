@@ -6,6 +6,7 @@
 #include "kernels/comm/agree.h"
 #include "launch/open_device.h"
 #include "launch/openai/api_error.h"
+#include "launch/openai/field_table.h"
 #include "launch/serve/api.h"
 #include "launch/serve/follower.h"
 #include "launch/serve/load_adapter.h"
@@ -24,12 +25,9 @@ namespace {
 using namespace std::chrono_literals;
 
 // What requests may ask for at most, which scratch is planned for.
-constexpr int64_t kMostLogprobs = 20;
-constexpr size_t kMostBiases = 1024;
-
 Sampling dearest() {
-  Sampling most{.repetition_penalty = 2, .logprobs = kMostLogprobs};
-  for (size_t i = 0; i < kMostBiases; ++i) most.logit_bias.push_back({static_cast<int32_t>(i), 1});
+  Sampling most{.repetition_penalty = 2, .logprobs = openai::kMostLogprobs};
+  for (int32_t i = 0; i < openai::kMostBiases; ++i) most.logit_bias.push_back({i, 1});
   return most;
 }
 
@@ -41,7 +39,7 @@ InferenceSettings inference_settings(const ServeSettings& s, const ModelConfig& 
   inference.batcher = {.sequences = s.sequences,
                        .pass_rows = std::max(s.pass_tokens, s.sequences + BatcherSettings::kChunk),
                        .dearest = dearest(),
-                       .prompt_logprobs = kMostLogprobs,
+                       .prompt_logprobs = openai::kMostLogprobs,
                        .filters = Grammars::available()};
   inference.cache =
       s.kv_bytes > 0 ? CacheMemory{.bytes = s.kv_bytes} : CacheMemory{.share = ServeSettings::kAutomaticKvShare};

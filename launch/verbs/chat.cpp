@@ -104,6 +104,7 @@ class Chat {
   }
 
   void choose(const std::string& wanted) {
+    if (adapters_.empty()) return say("there are no adapters; --adapter NAME=DIR gives some\n");
     const auto found = std::ranges::find(adapters_, wanted, &NamedAdapters::value_type::first);
     if (found == adapters_.end()) {
       return say(fmt::format("there is no adapter {}; those of --adapter are: {}\n", wanted,

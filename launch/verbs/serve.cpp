@@ -19,6 +19,7 @@ namespace {
 struct Options {
   std::string model, name, api_keys, adapter_root, follow, kv_memory = "auto";
   std::vector<std::string> adapters, overrides;
+  std::optional<int64_t> adapter_rank;
   int64_t header_kib = 16, body_mib = 8, idle_s = 60, request_s = 600;
   ServeSettings settings;
 };
@@ -84,6 +85,21 @@ ServeSettings settings_of(const Options& o) {
   if (s.follow && s.follow->first == s.name) {
     fail(Fault::usage, "--follow {}: so the base is called; name the run, as NAME=RUN", o.follow);
   }
+  for (const auto& [name, directory] : s.adapters) {
+    if (s.follow && s.follow->first == name) {
+      fail(Fault::usage, "--follow {}: an --adapter is called {} too; name the run otherwise, as NAME=RUN", o.follow,
+           name);
+    }
+  }
+  if (s.adapter_root && !fs::is_directory(*s.adapter_root)) {
+    fail(Fault::missing_input, "--adapter-root {} is no directory", s.adapter_root->string());
+  }
+  if (o.adapter_rank && !s.loads_adapters()) {
+    fail(Fault::usage,
+         "--max-adapter-rank is of adapters that are loaded later: it needs --allow-adapter-changes or "
+         "--follow");
+  }
+  s.max_adapter_rank = o.adapter_rank.value_or(s.max_adapter_rank);
   s.kv_bytes = kv_bytes(o.kv_memory);
   s.limits.header_bytes = static_cast<size_t>(o.header_kib) << 10;
   s.limits.body_bytes = static_cast<size_t>(o.body_mib) << 20;
@@ -108,7 +124,8 @@ void add_limits(CLI::App* verb, Options& o) {
   count("--request-seconds", o.request_s, "from a request to its answer's end", 1, 86400);
   count("--max-n", s.most_answers, "answers to one prompt (n)", 1, openai::kMostAnswers);
   count("--max-stop", s.most_stops, "texts that end an answer (stop)", 1, openai::kMostStops);
-  count("--max-adapter-rank", s.max_adapter_rank, "of adapters that are loaded later", 1, 1024);
+  verb->add_option("--max-adapter-rank", o.adapter_rank, "of adapters that are loaded later (default: 64)")
+      ->check(CLI::Range(1, 1024));
 }
 
 void add_options(CLI::App* verb, Options& o) {

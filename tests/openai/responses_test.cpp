@@ -80,9 +80,11 @@ TEST(Responses, EchoBeginsWithTheUnscoredToken) {
   ScratchDirectory directory;
   const Tokenizer tokenizer = open_with(directory, small_tokenizer({"<|s|>"}));
   const std::vector<PromptToken> prompt{{300}, {'a', -1.5F, 3, {{'b', -0.5F}}}, {0xC3, -2.F}, {0xA9, -2.F}};
-  const TextChoice answer{.text = "c", .logprobs = std::vector{entry('c', "c", -1)}};
-  const TextChoice whole = echoed(prompt_text(tokenizer, prompt, 1), answer);
-  EXPECT_EQ(whole.text, "aéc");
+  const PromptText begin = prompt_text(tokenizer, prompt, 1);
+  EXPECT_EQ(begin.text, "aé");
+  TextChoice whole{.text = begin.text + "c", .logprobs = begin.entries};
+  whole.logprobs->push_back(entry('c', "c", -1));
+  whole.logprobs->back().text_offset = characters(begin.text);
   const OrderedJson logprobs = object(text_completion(kHead, std::vector{whole}, {}))["choices"][0]["logprobs"];
   EXPECT_EQ(logprobs["tokens"], object(R"(["<|s|>", "a", "bytes:\\xc3", "bytes:\\xa9", "c"])"));
   EXPECT_EQ(logprobs["token_logprobs"], object("[null, -1.5, -2.0, -2.0, -1.0]"));

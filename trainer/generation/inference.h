@@ -50,7 +50,6 @@ class Inference {
   // Between two passes, on all ranks: the adapter's slot. One that is attached already is the same slot.
   int attach(const LoadedAdapter& adapter);
   void detach(int slot);  // once for each `attach`
-  int64_t adapter_bytes() const { return adapters_->bytes(); }
 
  private:
   AdapterLayout layout_of(const fs::path& directory);
