@@ -28,7 +28,8 @@ bool same_shape(Tensor a, Tensor b) { return a.rows == b.rows && a.cols == b.col
 bool alike(Tensor a, Tensor b) { return same_shape(a, b) && a.dtype == b.dtype; }
 bool is_vector(Tensor t, int64_t size, DType dtype) { return t.size() == size && t.dtype == dtype; }
 bool copyable(Tensor from, Tensor to) {
-  return same_shape(from, to) && (from.dtype == DType::i32) == (to.dtype == DType::i32);
+  const auto whole = [](DType type) { return type == DType::i32 || type == DType::u8; };
+  return same_shape(from, to) && (from.dtype == to.dtype || (!whole(from.dtype) && !whole(to.dtype)));
 }
 
 template <typename... Tensors>

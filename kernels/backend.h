@@ -149,7 +149,7 @@ class Backend {
   void observe(OpObserver* observer) { observer_ = observer; }  // gets every op from now on; nullptr: none
 
   // --- moving ------------------------------------------------------------------------------------
-  void copy(Tensor from, Tensor to);  // same shape, any pair of float/f64 dtypes or i32 → i32; from != to
+  void copy(Tensor from, Tensor to);  // same shape, any pair of float/f64 dtypes, or one of i32 and u8; from != to
   // `copy` of each, whose memory is apart from all others'; worth a call where many small ones come again and again.
   void copy_all(std::span<const CopyPair> pairs);
   void zero(Tensor x);

@@ -9,12 +9,15 @@
 
 namespace drover {
 
-enum class DType : uint8_t { f32, bf16, i32, f64 };
-enum class Where : uint8_t { host, device, nowhere };  // nowhere: the Count backend's addresses, never read
+enum class DType : uint8_t { f32, bf16, i32, f64, u8 };  // u8: bytes whose meaning their owner knows
+enum class Where : uint8_t { host, device, nowhere };    // nowhere: the Count backend's addresses, never read
 
-constexpr int64_t size_of(DType type) { return type == DType::bf16 ? 2 : type == DType::f64 ? 8 : 4; }
+constexpr int64_t size_of(DType type) {
+  return type == DType::u8 ? 1 : type == DType::bf16 ? 2 : type == DType::f64 ? 8 : 4;
+}
 constexpr const char* name_of(DType type) {
-  return type == DType::f32 ? "f32" : type == DType::bf16 ? "bf16" : type == DType::i32 ? "i32" : "f64";
+  constexpr const char* kNames[] = {"f32", "bf16", "i32", "f64", "u8"};
+  return kNames[static_cast<size_t>(type)];
 }
 
 template <typename T>
@@ -23,6 +26,7 @@ constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, bf16>) return DType::bf16;
   if constexpr (std::is_same_v<T, int32_t>) return DType::i32;
   if constexpr (std::is_same_v<T, double>) return DType::f64;
+  if constexpr (std::is_same_v<T, uint8_t>) return DType::u8;
 }
 
 struct Tensor {

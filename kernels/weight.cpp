@@ -1,5 +1,7 @@
 #include "kernels/weight.h"
 
+#include "kernels/quantised_weight.h"
+
 namespace drover {
 
 Format format_of(DType dtype) {
@@ -7,7 +9,10 @@ Format format_of(DType dtype) {
   return dtype == DType::f32 ? Format::f32 : Format::bf16;
 }
 
-DType dtype_of(Format format) { return format == Format::f32 ? DType::f32 : DType::bf16; }
+DType dtype_of(Format format) {
+  require(is_dense(format), "the elements of a dense weight are of a dtype");
+  return format == Format::f32 ? DType::f32 : DType::bf16;
+}
 
 int64_t Weight::bytes() const { return out() * in() * size_of(dtype_of(format())); }
 
@@ -15,6 +20,7 @@ DenseWeight::DenseWeight(Tensor values, int64_t adapter_rank)
     : Weight({values.rows, values.cols, format_of(values.dtype), adapter_rank}), values(values) {}
 
 std::unique_ptr<Weight> lay_out_rows(Arena& arena, const WeightShape& shape) {
+  if (!is_dense(shape.format)) return lay_out_quantised(arena, shape);
   return std::make_unique<DenseWeight>(arena.tensor(shape.out, shape.in, dtype_of(shape.format)), shape.adapter_rank);
 }
 

@@ -4,20 +4,37 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "kernels/arena.h"
+#include "kernels/base/quantised.h"
 
 namespace drover {
 
 // What elements of frozen weights are in memory. kernels/README.md lists what a further word needs in each backend.
-enum class Format : uint8_t { f32, bf16 };
+enum class Format : uint8_t { f32, bf16, fp8, nf4 };
 
 Format format_of(DType dtype);  // f32 and bf16 have one
+constexpr bool is_dense(Format format) { return format == Format::f32 || format == Format::bf16; }
+
+// How fp8 and nf4 weights are scaled, and of which rows and columns of tensors they consist: a scale belongs to a block
+// of the whole tensor, wherever it is cut.
+struct Scaling {
+  ScaleBlocks blocks;   // fp8
+  bool nested = false;  // nf4: double quantisation
+  Rounding rounding = Rounding::none;
+  int64_t col = 0, whole_cols = 0;  // of every part's tensor: the weight's first column, and all
+  struct Part {
+    int64_t row = 0, rows = 0;  // of its tensor
+  };
+  std::vector<Part> parts;  // one under another
+};
 
 struct WeightShape {
   int64_t out = 0, in = 0;
   Format format = Format::f32;
   int64_t adapter_rank = 0;  // Σ r of the low-rank terms that one adapter adds to its linear; 0: none does
+  Scaling scaling = {};      // of a format that has scales
 };
 
 class Weight {
@@ -31,7 +48,7 @@ class Weight {
   int64_t in() const { return shape_.in; }
   Format format() const { return shape_.format; }
   int64_t adapter_rank() const { return shape_.adapter_rank; }
-  virtual int64_t bytes() const;  // of its elements: what a product reads
+  virtual int64_t bytes() const;  // of its elements and their scales: what a product reads
 
   // The pitch at which linear takes x fastest, and linear_dx dy, with the low-rank terms of an adapter of adapter_rank.
   // With any other pitch the result is the same. What lies between two rows of such tensors may be overwritten.
@@ -54,7 +71,7 @@ class DenseWeight : public Weight {
   const Tensor values;                                            // (out, in)
 };
 
-// A dense weight without room for more, uninitialised.
+// A weight without room for more, uninitialised.
 std::unique_ptr<Weight> lay_out_rows(Arena& arena, const WeightShape& shape);
 DType dtype_of(Format format);  // of a dense weight's elements
 

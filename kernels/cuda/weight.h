@@ -5,6 +5,7 @@
 // [dy | v]·[W ; A]. What the rank leaves of a strip is zero.
 #pragma once
 #include "kernels/backend.h"
+#include "kernels/quantised_weight.h"
 
 namespace drover::cuda {
 
@@ -32,6 +33,7 @@ class StripWeight : public DenseWeight {
 };
 
 inline std::unique_ptr<Weight> lay_out_strips(Arena& arena, const WeightShape& shape) {
+  if (!is_dense(shape.format)) return lay_out_quantised(arena, shape);
   const int64_t strip = low_rank_strip(shape.adapter_rank);
   return std::make_unique<StripWeight>(
       arena.tensor(shape.out + strip, shape.in, dtype_of(shape.format), shape.in + strip), shape);

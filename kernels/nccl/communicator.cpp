@@ -17,8 +17,9 @@ ncclDataType_t type_of(DType dtype) {
     case DType::f32: return ncclFloat32;
     case DType::f64: return ncclFloat64;
     case DType::i32: return ncclInt32;
+    case DType::u8: return ncclUint8;
   }
-  fail(Fault::internal, "internal error: NCCL moves bf16, f32, f64 and i32");
+  fail(Fault::internal, "internal error: NCCL moves bf16, f32, f64, i32 and u8");
 }
 
 char* at(Tensor x, int64_t element) { return static_cast<char*>(x.data) + element * size_of(x.dtype); }

@@ -54,6 +54,7 @@ StoredType stored_type(DType type) {
     case DType::bf16: return StoredType::bf16;
     case DType::i32: return StoredType::i32;
     case DType::f64: return StoredType::f64;
+    case DType::u8: return StoredType::u8;
   }
   require(false, "a dtype has a stored type");
   return StoredType::f32;

@@ -35,7 +35,7 @@ enum class StoredType : uint8_t {
 int64_t size_of(StoredType type);      // bytes
 const char* name_of(StoredType type);  // as the file spells it: "BF16"
 std::optional<StoredType> stored_type(std::string_view name);
-StoredType stored_type(DType type);  // f32, bf16, i32, f64
+StoredType stored_type(DType type);  // each has one
 
 float float_of_half(uint16_t bits);   // IEEE binary16, exact
 uint16_t half_of_float(float value);  // to the nearest, ties to even; too large: infinite

@@ -1,0 +1,99 @@
+#include "kernels/base/quantise.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/base/e4m3.h"
+#include "kernels/base/nf4.h"
+#include "kernels/base/require.h"
+
+namespace drover {
+
+float largest_magnitude(std::span<const float> values) {
+  float largest = 0;
+  for (const float value : values) largest = std::max(largest, std::fabs(value));
+  return largest;
+}
+
+Fp8Slice make_fp8(std::span<const float> values, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  const auto [high, wide] = kMadeBlocks;
+  require(row % high == 0 && col % wide == 0, "fp8 is made of whole blocks");
+  Fp8Slice made{.row = row, .rows = rows, .col = col, .cols = cols, .blocks = kMadeBlocks};
+  made.codes.resize(values.size());
+  for (int64_t i = 0; i < rows; i += high) {
+    for (int64_t j = 0; j < cols; j += wide) {
+      const int64_t last = std::min(i + high, rows), width = std::min(wide, cols - j);
+      const auto part = [&](int64_t r) { return static_cast<size_t>(r * cols + j); };
+      float largest = 0;
+      for (int64_t r = i; r < last; ++r)
+        largest = std::max(largest, largest_magnitude(values.subspan(part(r), static_cast<size_t>(width))));
+      const float scale = largest == 0 ? 1 : largest / kLargestE4m3;
+      made.scales.push_back(scale);
+      for (int64_t r = i; r < last; ++r) {
+        for (size_t at = part(r); at < part(r) + static_cast<size_t>(width); ++at)
+          made.codes[at] = e4m3_of_float(values[at] / scale);
+      }
+    }
+  }
+  return made;
+}
+
+Fp8Slice cut(const Fp8Slice& slice, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  require(row >= slice.row && row + rows <= slice.row + slice.rows && col >= slice.col &&
+              col + cols <= slice.col + slice.cols,
+          "a part lies in its slice");
+  Fp8Slice part{.row = row, .rows = rows, .col = col, .cols = cols, .blocks = slice.blocks, .rounding = slice.rounding};
+  for (int64_t r = row; r < row + rows; ++r) {
+    const auto begin = slice.codes.begin() + (r - slice.row) * slice.cols + col - slice.col;
+    part.codes.insert(part.codes.end(), begin, begin + cols);
+  }
+  const auto [high, wide] = slice.blocks;
+  const int64_t all_columns = blocks_touched(slice.col, slice.cols, wide), columns = blocks_touched(col, cols, wide);
+  for (int64_t i = 0; i < blocks_touched(row, rows, high); ++i) {
+    const int64_t from = first_block(row, high) + i - first_block(slice.row, high);
+    const auto begin =
+        slice.scales.begin() + from * all_columns + first_block(col, wide) - first_block(slice.col, wide);
+    part.scales.insert(part.scales.end(), begin, begin + columns);
+  }
+  return part;
+}
+
+Nf4Scales::Nf4Scales(std::vector<float> absmax, int64_t whole_cols)
+    : whole_cols_(whole_cols), absmax_(std::move(absmax)) {
+  require(whole_cols % kNf4Block == 0, "a row of NF4 is whole blocks");
+  double sum = 0;
+  for (const float value : absmax_) sum += static_cast<double>(value);
+  offset_ = static_cast<float>(sum / static_cast<double>(absmax_.size()));
+  constexpr size_t kRun = kNf4NestedBlock;
+  for (size_t begin = 0; begin < absmax_.size(); begin += kRun) {
+    float largest = 0;
+    for (size_t i = begin; i < std::min(begin + kRun, absmax_.size()); ++i)
+      largest = std::max(largest, std::fabs(absmax_[i] - offset_));
+    nested_.push_back(largest);
+  }
+}
+
+Nf4Slice Nf4Scales::make(std::span<const float> values, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
+  require(col % kNf4Block == 0 && cols % kNf4Block == 0, "columns of NF4 begin and end between blocks");
+  Nf4Slice made{.row = row, .rows = rows, .col = col, .cols = cols, .whole_cols = whole_cols_, .offset = offset_};
+  made.codes.reserve(values.size() / 2);
+  const int64_t blocks = whole_cols_ / kNf4Block;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t b = 0; b < cols / kNf4Block; ++b) {
+      const int64_t block = (row + r) * blocks + col / kNf4Block + b;
+      const float absmax = absmax_[static_cast<size_t>(block)], inverse = 1 / absmax;
+      const float* from = values.data() + r * cols + b * kNf4Block;
+      for (int64_t i = 0; i < kNf4Block; i += 2) {
+        const uint8_t even = nf4_code(from[i] * inverse), odd = nf4_code(from[i + 1] * inverse);
+        made.codes.push_back(static_cast<uint8_t>(even << 4 | odd));
+      }
+      const float nested = nested_[static_cast<size_t>(block / kNf4NestedBlock)];
+      made.absmax_codes.push_back(nf4_absmax_code((absmax - offset_) / nested));
+    }
+  }
+  const int64_t first = row * blocks + col / kNf4Block, end = (row + rows - 1) * blocks + (col + cols) / kNf4Block;
+  made.nested.assign(nested_.begin() + first / kNf4NestedBlock, nested_.begin() + (end - 1) / kNf4NestedBlock + 1);
+  return made;
+}
+
+}  // namespace drover

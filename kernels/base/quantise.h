@@ -1,0 +1,33 @@
+// Makes quantised weights of others (quantised.h): fp8 in blocks of 128 × 128 with a scale of largest / 448 each, and
+// NF4 with double quantisation, as bitsandbytes makes it.
+#pragma once
+#include <span>
+
+#include "kernels/base/quantised.h"
+
+namespace drover {
+
+inline constexpr ScaleBlocks kMadeBlocks{128, 128};
+
+// values (rows, cols) of a tensor from `row` and `col` on, both of which begin a block. A block of zeros has scale 1.
+Fp8Slice make_fp8(std::span<const float> values, int64_t row, int64_t rows, int64_t col, int64_t cols);
+// A part of a slice: rows [row, row + rows) and columns [col, col + cols) of the tensor.
+Fp8Slice cut(const Fp8Slice& slice, int64_t row, int64_t rows, int64_t col, int64_t cols);
+
+// What NF4 needs of a whole tensor before a slice of it can be made.
+class Nf4Scales {
+ public:
+  // absmax: of each block of 64 of the tensor, row by row.
+  Nf4Scales(std::vector<float> absmax, int64_t whole_cols);
+  // values (rows, cols) of the tensor from `row` and `col` on; columns begin and end between blocks.
+  Nf4Slice make(std::span<const float> values, int64_t row, int64_t rows, int64_t col, int64_t cols) const;
+
+ private:
+  int64_t whole_cols_;
+  std::vector<float> absmax_, nested_;
+  float offset_ = 0;
+};
+
+float largest_magnitude(std::span<const float> values);
+
+}  // namespace drover
