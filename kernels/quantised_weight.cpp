@@ -86,6 +86,7 @@ Nf4Weight::Nf4Weight(Arena& arena, const WeightShape& s)
       rounding(s.scaling.rounding),
       codes(arena.tensor(s.out, s.in / 2, DType::u8)),
       absmax(arena.tensor(s.out, s.in / kNf4Block, s.scaling.nested ? DType::u8 : DType::f32)),
+      levels(arena.tensor(s.scaling.nested ? kNf4AbsmaxLevels : 0, 1, DType::f32)),
       nested_absmax(arena.tensor(s.scaling.nested ? runs_above(s.scaling.parts, s.scaling.parts.size(), s.scaling.col,
                                                                s.in, s.scaling.whole_cols)
                                                   : 0,
@@ -99,7 +100,7 @@ Nf4Weight::Nf4Weight(Arena& arena, const WeightShape& s)
 }
 
 int64_t Nf4Weight::bytes() const {
-  return codes.bytes() + absmax.bytes() + nested_absmax.bytes() + first_block.bytes() + offset.bytes();
+  return codes.bytes() + absmax.bytes() + levels.bytes() + nested_absmax.bytes() + first_block.bytes() + offset.bytes();
 }
 
 void Nf4Weight::load(Backend& backend, size_t part, const Nf4Slice& rows) {
@@ -113,6 +114,10 @@ void Nf4Weight::load(Backend& backend, size_t part, const Nf4Slice& rows) {
   const BlockRange own = blocks_of(rows.row, rows.rows, col_, in(), whole_cols_);
   const int64_t runs = runs_above(parts_, part, col_, in(), whole_cols_);
   const int64_t first_run = blocks_of(p.row, p.rows, col_, in(), whole_cols_).first_run();
+  require(host_levels_.empty() || host_levels_ == rows.levels,
+          "the parts of an NF4 weight have the same levels of absmax");
+  if (host_levels_.empty()) backend.upload(rows.levels.data(), levels);
+  host_levels_ = rows.levels;
   backend.upload(rows.absmax_codes.data(), absmax.rows_from(at, rows.rows));
   backend.upload(rows.nested.data(), nested_absmax.rows_from(runs + own.first_run() - first_run, own.runs()));
   std::vector<int32_t> blocks;

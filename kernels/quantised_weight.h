@@ -27,15 +27,19 @@ class Fp8Weight final : public Weight {
   std::vector<Scaling::Part> parts_;
 };
 
-// absmax(i, b) = nested: level[absmax(i, b)] · nested_absmax[(first_block[i] + b) / 256] + offset[i]; else absmax(i, b)
+// The absmax of block b of row i, with double quantisation: levels[absmax(i, b)] · nested_absmax[(first_block[i] + b) /
+// 256]
+// + offset[i], rounded after the product and after the sum; else absmax(i, b).
 class Nf4Weight final : public Weight {
  public:
   Nf4Weight(Arena& arena, const WeightShape& shape);
   int64_t bytes() const override;
   bool nested() const { return absmax.dtype == DType::u8; }
   const Rounding rounding;
-  const Tensor codes;          // (out, in / 2) u8: the even column's in the upper half
-  const Tensor absmax;         // (out, in / 64) u8 | f32
+  const Tensor codes;   // (out, in / 2) u8: the even column's in the upper half
+  const Tensor absmax;  // (out, in / 64) u8 | f32
+  // Empty without double quantisation:
+  const Tensor levels;         // (256) f32: of the codes of absmax
   const Tensor nested_absmax;  // f32; each part's begins where a run of 256 blocks of its tensor does
   const Tensor first_block;    // (out) i32: of the row, counted along nested_absmax in blocks
   const Tensor offset;         // (out) f32
@@ -44,6 +48,7 @@ class Nf4Weight final : public Weight {
  private:
   std::vector<Scaling::Part> parts_;
   int64_t col_, whole_cols_;
+  std::vector<float> host_levels_;
 };
 
 // fp8 or nf4.

@@ -15,8 +15,9 @@ std::array<float, 256> make_absmax_levels() {
     const int steps = 1 << decade;
     const float step = (1.0f - 0.1f) / static_cast<float>(steps);
     const float scale = static_cast<float>(std::pow(10.0, decade - kDecades + 1));
-    const auto boundary = [&](int i) {  // from both ends, as PyTorch's linspace
-      return i < (steps + 1) / 2 ? 0.1f + step * static_cast<float>(i) : 1.0f - step * static_cast<float>(steps - i);
+    const auto boundary = [&](int i) {  // from both ends, with one rounding, as PyTorch's linspace
+      return i < (steps + 1) / 2 ? std::fma(step, static_cast<float>(i), 0.1f)
+                                 : std::fma(-step, static_cast<float>(steps - i), 1.0f);
     };
     for (int i = 0; i < steps; ++i) {
       const float mean = (boundary(i) + boundary(i + 1)) / 2.0f;
@@ -55,7 +56,7 @@ uint8_t nf4_absmax_code(float x) {
   if (above == levels.begin()) return 0;
   if (above == levels.end()) return 255;
   const auto below = above - 1;
-  const bool lower = x - *below < *above - x;
+  const bool lower = x - *below <= *above - x;
   return static_cast<uint8_t>((lower ? below : above) - levels.begin());
 }
 

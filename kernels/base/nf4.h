@@ -11,6 +11,7 @@ namespace drover {
 
 inline constexpr int64_t kNf4Block = 64;         // weights that share an absmax
 inline constexpr int64_t kNf4NestedBlock = 256;  // absmax that share one of theirs
+inline constexpr int64_t kNf4AbsmaxLevels = 256;
 
 inline constexpr std::array<float, 16> kNf4Levels = {-1.0f,
                                                      -0.6961928009986877f,
@@ -33,14 +34,8 @@ inline constexpr std::array<float, 16> kNf4Levels = {-1.0f,
 // signs.
 const std::array<float, 256>& nf4_absmax_levels();
 
-// The nearest level of value / absmax; the higher one where two are as near.
+// The nearest level of value / absmax, and of (absmax - mean) / largest.
 uint8_t nf4_code(float value_over_absmax);
 uint8_t nf4_absmax_code(float value_over_largest);
-
-// absmax = levels[code]·nested + offset
-inline float nf4_absmax(uint8_t code, float nested, float offset) {
-  const float product = nf4_absmax_levels()[code] * nested;
-  return product + offset;
-}
 
 }  // namespace drover

@@ -9,6 +9,10 @@
 
 namespace drover {
 
+namespace {
+constexpr float kLeastAbsmax = 1e-38f;  // whose inverse is taken, so that a block of zeros is coded as zeros
+}
+
 float largest_magnitude(std::span<const float> values) {
   float largest = 0;
   for (const float value : values) largest = std::max(largest, std::fabs(value));
@@ -76,19 +80,20 @@ Nf4Scales::Nf4Scales(std::vector<float> absmax, int64_t whole_cols)
 Nf4Slice Nf4Scales::make(std::span<const float> values, int64_t row, int64_t rows, int64_t col, int64_t cols) const {
   require(col % kNf4Block == 0 && cols % kNf4Block == 0, "columns of NF4 begin and end between blocks");
   Nf4Slice made{.row = row, .rows = rows, .col = col, .cols = cols, .whole_cols = whole_cols_, .offset = offset_};
+  made.levels.assign(nf4_absmax_levels().begin(), nf4_absmax_levels().end());
   made.codes.reserve(values.size() / 2);
   const int64_t blocks = whole_cols_ / kNf4Block;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t b = 0; b < cols / kNf4Block; ++b) {
       const int64_t block = (row + r) * blocks + col / kNf4Block + b;
-      const float absmax = absmax_[static_cast<size_t>(block)], inverse = 1 / absmax;
+      const float absmax = absmax_[static_cast<size_t>(block)], inverse = 1 / std::max(absmax, kLeastAbsmax);
       const float* from = values.data() + r * cols + b * kNf4Block;
       for (int64_t i = 0; i < kNf4Block; i += 2) {
         const uint8_t even = nf4_code(from[i] * inverse), odd = nf4_code(from[i + 1] * inverse);
         made.codes.push_back(static_cast<uint8_t>(even << 4 | odd));
       }
       const float nested = nested_[static_cast<size_t>(block / kNf4NestedBlock)];
-      made.absmax_codes.push_back(nf4_absmax_code((absmax - offset_) / nested));
+      made.absmax_codes.push_back(nf4_absmax_code((absmax - offset_) * (1 / nested)));
     }
   }
   const int64_t first = row * blocks + col / kNf4Block, end = (row + rows - 1) * blocks + (col + cols) / kNf4Block;

@@ -1,6 +1,6 @@
 // Quantised weights on the host: codes and scales of a slice of a tensor, as files hold them or as they are made.
 //   fp8  value(i,j) = rounded(e4m3(code(i,j)) · scale(block of i, block of j))
-//   nf4  value(i,j) = rounded(level(code(i,j)) · absmax(i, j / 64))                          (nf4.h)
+//   nf4  value(i,j) = rounded(level(code(i,j)) · absmax(i, j / 64)), see nf4.h
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -32,6 +32,7 @@ struct Nf4Slice {
   std::vector<uint8_t> codes;         // (rows, cols / 2): the even column's in the upper half of the byte
   std::vector<float> absmax;          // (rows, cols / 64); empty with double quantisation, which has instead:
   std::vector<uint8_t> absmax_codes;  // (rows, cols / 64)
+  std::vector<float> levels;          // 256: of the codes of absmax (nf4.h; files bring their own)
   std::vector<float> nested;          // of each run of 256 blocks of the whole tensor that the slice touches
   float offset = 0;
 };
