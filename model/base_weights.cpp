@@ -111,13 +111,8 @@ void BaseWeights::read(const std::string& name, int64_t row, int64_t rows, int64
   }
 }
 
-void BaseWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) {
-  if (staging_.size() < static_cast<size_t>(to.bytes())) {
-    std::vector<char>().swap(staging_);  // first, so that the old and the new buffer are never held together
-    staging_.resize(static_cast<size_t>(to.bytes()));
-  }
-  read(spec.name, row, to.rows, col, to.cols, to.dtype, staging_.data());
-  backend.upload(staging_.data(), to);
+void BaseWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) {
+  read(spec.name, row, to.rows, col, to.cols, to.dtype, to.data);
 }
 
 ModelConfig adapted_config(const fs::path& model, const std::optional<fs::path>& adapter) {

@@ -8,7 +8,7 @@
 
 #include "model/files/model_directory.h"
 #include "model/files/peft.h"
-#include "model/weight_loader.h"
+#include "model/weight_source.h"
 
 namespace drover {
 
@@ -29,7 +29,7 @@ class BaseWeights : public WeightSource {
   std::vector<int64_t> shape(const std::string& name);
   // As ModelDirectory::read; what an adapter of the embedding adds is summed in double and rounded once.
   void read(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols, DType to, void* out);
-  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override;
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override;
   void release_pages() { directory_->release_pages(); }
 
  private:
@@ -45,7 +45,6 @@ class BaseWeights : public WeightSource {
     double scale = 0;
   };
   std::optional<EmbeddingFactors> factors_;
-  std::vector<char> staging_;  // of the largest slice so far
 };
 
 // The configuration of a model with an adapter.

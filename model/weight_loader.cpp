@@ -20,7 +20,7 @@ const ParamSpec& WeightLoader::spec_of(const std::string& name) const {
 
 Norm WeightLoader::norm(const std::string& name) {
   Norm n{with_.arena.tensor(shape_.config.hidden, 1, shape_.dtype), static_cast<float>(shape_.config.norm_eps)};
-  with_.source.read(spec_of(name), 0, 0, n.weight, with_.backend);
+  read_to(with_.source, spec_of(name), 0, 0, n.weight, with_.backend);
   return n;
 }
 
@@ -32,7 +32,7 @@ std::shared_ptr<const Weight> WeightLoader::vocabulary(const std::string& name) 
       b.make_weight(with_.arena, {share.count, shape_.config.hidden, format_of(shape_.dtype)});
   const int64_t padding = share.count - share.valid;
   if (padding > 0) b.load_weight(*made, share.valid, padding, [&](Tensor to) { b.zero(to); });
-  const auto read = [&](Tensor to) { with_.source.read(spec_of(name), share.begin, 0, to, b); };
+  const auto read = [&](Tensor to) { read_to(with_.source, spec_of(name), share.begin, 0, to, b); };
   if (share.valid > 0) b.load_weight(*made, 0, share.valid, read);
   return made;
 }
@@ -45,25 +45,19 @@ LinearGroup WeightLoader::head(const std::shared_ptr<const Weight>& embedding) {
 
 LinearGroup WeightLoader::group(int64_t layer, std::vector<Projection> projections) {
   const int tp_rank = shape_.placement.tp_rank, tp_size = shape_.placement.tp_size;
-  WeightShape whole{.format = format_of(shape_.dtype)};
-  std::vector<Range> rows, cols;
+  std::vector<LinearSlice> members;
+  int64_t adapter_rank = 0;
   for (Projection p : projections) {
     const LinearShape linear = shape_of(shape_.config, p);
     const bool by_output = linear.split == Split::output;
-    rows.push_back(by_output ? share_of(linear.out, tp_rank, tp_size) : Range{0, linear.out});
-    cols.push_back(by_output ? Range{0, linear.in} : share_of(linear.in, tp_rank, tp_size));
-    whole.out += rows.back().count;
-    whole.in = cols.back().count;
-    if (with_.adapter != nullptr) whole.adapter_rank += with_.adapter->rank_of(layer, p);
+    members.push_back({.spec = &spec_of(module_path(layer, p) + ".weight"),
+                       .rows = by_output ? share_of(linear.out, tp_rank, tp_size) : Range{0, linear.out},
+                       .cols = by_output ? Range{0, linear.in} : share_of(linear.in, tp_rank, tp_size)});
+    if (with_.adapter != nullptr) adapter_rank += with_.adapter->rank_of(layer, p);
   }
-  std::unique_ptr<Weight> weight = with_.backend.make_weight(with_.arena, whole);
-  int64_t row = 0;
-  for (size_t i = 0; i < projections.size(); ++i) {
-    const ParamSpec& spec = spec_of(module_path(layer, projections[i]) + ".weight");
-    const auto read = [&](Tensor to) { with_.source.read(spec, rows[i].begin, cols[i].begin, to, with_.backend); };
-    with_.backend.load_weight(*weight, row, rows[i].count, read);
-    row += rows[i].count;
-  }
+  const FrozenLinear frozen(members, with_.source, shape_.weights, shape_.dtype);
+  std::unique_ptr<Weight> weight = with_.backend.make_weight(with_.arena, frozen.shape(adapter_rank));
+  frozen.load(*weight, with_.backend);
   return LinearGroup(shape_.config, layer, projections, shape_.placement, with_.tp, std::move(weight), with_.adapter);
 }
 

@@ -4,24 +4,17 @@
 #include <unordered_map>
 
 #include "model/block.h"
+#include "model/frozen_linear.h"
 #include "model/weight_provider.h"
 
 namespace drover {
-
-// Where frozen weights come from: a Hugging Face directory, a formula (made-up models), or nowhere (plans).
-class WeightSource {
- public:
-  virtual ~WeightSource() = default;
-  // Fills `to` (bf16 or f32, rows × cols) with rows [row, row + to.rows) and columns [col, col + to.cols) of the named
-  // tensor.
-  virtual void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) = 0;
-};
 
 struct StageShape {
   const ModelConfig& config;
   Placement placement;
   DType dtype = DType::f32;   // of weights and activations
   int64_t max_positions = 0;  // of rope's table
+  WeightsAs weights = WeightsAs::as_is;
 };
 
 // What a stage is loaded with. The weights lie in `arena`; `adapter` may be null.

@@ -30,7 +30,7 @@ class CpuBackend : public Backend {
 
 std::unique_ptr<Memory> make_host_memory();
 
-// The elements of a weight: all formats of this backend are dense.
+// The elements of a dense weight.
 inline Tensor values_of(const Weight& w) { return static_cast<const DenseWeight&>(w).values; }
 
 // Calls f with a typed pointer to the tensor's data: float* or bf16*.

@@ -315,19 +315,35 @@ void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank
   });
 }
 
-void Gemm::linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
-  if (x.rows <= kFewRows) return few_rows(x, w, low_rank, accumulate, y);
+// What codes are widened to for a product with x.
+DType Gemm::panel_dtype(Tensor x) const { return native_bf16_ ? x.dtype : DType::f32; }
+
+// The weight as it lies, or its codes widened, in the panel that nothing else uses then.
+Tensor Gemm::panel(const WeightView& w, Tensor x) {
+  if (w.dense()) return w.values();
+  const Tensor wide = matrix(panel_b_.get(), w.rows, w.cols, panel_dtype(x));
+  require(w.rows * w.cols <= kPanelFloats, "what is widened fits the panel");
+#pragma omp parallel for num_threads(threads_) schedule(static)
+  for (int64_t r = 0; r < w.rows; ++r) w.read_row(r, x.dtype, wide.rows_from(r, 1));
+  return wide;
+}
+
+void Gemm::linear(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
+  if (x.rows <= kFewRows && w.dense()) return few_rows(x, w.values(), low_rank, accumulate, y);
   // Panels of outputs, so that a widened weight panel serves every row; the tile holds all rows of a panel where it
   // can.
-  const int64_t rows = std::min<int64_t>(x.rows, 2048), columns = std::min(w.rows, kTileFloats / rows);
+  const int64_t rows = std::min<int64_t>(x.rows, 2048);
+  int64_t columns = std::min(w.rows, kTileFloats / std::max<int64_t>(rows, 1));
+  if (!w.dense()) columns = std::clamp<int64_t>(kPanelFloats / std::max<int64_t>(w.cols, 1), 1, columns);
   const bool direct = y.dtype == DType::f32;
   for (int64_t j = 0; j < w.rows; j += columns) {
     const int64_t nj = std::min(columns, w.rows - j);
+    const Tensor wj = panel(w.rows_from(j, nj), x);
     for (int64_t i = 0; i < x.rows; i += rows) {
       const int64_t mi = std::min(rows, x.rows - i);
       const Tensor xi = x.rows_from(i, mi), yi = y.rows_from(i, mi).columns(j, nj);
       const Tensor tile = direct ? yi : matrix(tile_.get(), mi, nj);
-      multiply(Trans::no, Trans::yes, 1, xi, w.rows_from(j, nj), direct && accumulate ? 1.0f : 0.0f, tile);
+      multiply(Trans::no, Trans::yes, 1, xi, wj, direct && accumulate ? 1.0f : 0.0f, tile);
       for (const LowRankProduct& term : low_rank) {
         const int64_t begin = std::max(j, term.column), end = std::min(j + nj, term.column + term.b.rows);
         if (begin >= end) continue;
@@ -339,9 +355,19 @@ void Gemm::linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, 
   }
 }
 
-void Gemm::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
-  const int64_t rows = std::min<int64_t>(dy.rows, 2048),
-                columns = std::min(w.cols, kTileFloats / std::max<int64_t>(rows, 1));
+// dx (f32) = dy·w, of codes a panel of rows after the other.
+void Gemm::multiply_dx(Tensor dy, const WeightView& w, Tensor dx) {
+  const int64_t rows = w.dense() ? w.rows : std::clamp<int64_t>(kPanelFloats / w.cols, 1, w.rows);
+  for (int64_t l = 0; l < w.rows; l += rows) {
+    const int64_t count = std::min(rows, w.rows - l);
+    multiply(Trans::no, Trans::no, 1, dy.columns(l, count), panel(w.rows_from(l, count), dy), l == 0 ? 0.0f : 1.0f, dx);
+  }
+}
+
+void Gemm::linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor dx) {
+  const int64_t rows = std::min<int64_t>(dy.rows, 2048);
+  int64_t columns = std::min(w.cols, kTileFloats / std::max<int64_t>(rows, 1));
+  if (!w.dense() && columns < w.cols) columns = columns / kNf4Block * kNf4Block;  // codes are read in whole blocks
   const bool direct = dx.dtype == DType::f32;
   for (int64_t j = 0; j < w.cols; j += columns) {
     const int64_t nj = std::min(columns, w.cols - j);
@@ -349,7 +375,7 @@ void Gemm::linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx) {
       const int64_t mi = std::min(rows, dy.rows - i);
       const Tensor out = dx.rows_from(i, mi).columns(j, nj);
       const Tensor tile = direct ? out : matrix(tile_.get(), mi, nj);
-      multiply(Trans::no, Trans::no, 1, dy.rows_from(i, mi), w.columns(j, nj), 0, tile);
+      multiply_dx(dy.rows_from(i, mi), w.columns(j, nj), tile);
       if (!v.empty()) multiply(Trans::no, Trans::no, 1, v.rows_from(i, mi), a.columns(j, nj), 1, tile);
       if (!direct) round_tile(tile, false, out, threads_);
     }

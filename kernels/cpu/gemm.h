@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/weight_view.h"
 
 namespace drover::cpu {
 
@@ -27,8 +28,8 @@ class Gemm {
   bool multiplies_bf16() const { return native_bf16_; }
 
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
-  void linear(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
-  void linear_dx(Tensor dy, Tensor w, Tensor v, Tensor a, Tensor dx);
+  void linear(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
+  void linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor dx);
 
   // The same through oneDNN's matmul primitive, operands as they are; false where beta is neither 0 nor 1. dnnl::error
   // where the CPU lacks the dtype.
@@ -39,6 +40,9 @@ class Gemm {
   // c (f32) = alpha·op(a)·op(b) + beta·c for operands of any float dtype.
   void multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   void multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+  DType panel_dtype(Tensor x) const;
+  Tensor panel(const WeightView& w, Tensor x);
+  void multiply_dx(Tensor dy, const WeightView& w, Tensor dx);
   void few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   bool native_bf16_works();
 

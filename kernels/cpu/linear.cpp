@@ -29,7 +29,7 @@ void CpuBackend::do_linear(Tensor x, const Weight& w, const LowRankTerms& low_ra
     products.push_back({low_rank.u.columns(column, term.a.rows), term.b, term.column});
     column += term.a.rows;
   }
-  gemm_.linear(x, values_of(w), products, accumulate, y);
+  gemm_.linear(x, WeightView(w), products, accumulate, y);
 }
 
 void CpuBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate,
@@ -50,12 +50,12 @@ void CpuBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const L
     }
     row += part.rows;
   }
-  row_product_.linear({x, values_of(w), inputs, products, accumulate, y});
+  row_product_.linear({x, WeightView(w), inputs, products, accumulate, y});
 }
 
 void CpuBackend::do_linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
   omp_set_num_threads(threads_);
-  gemm_.linear_dx(dy, values_of(w), v, a, dx);
+  gemm_.linear_dx(dy, WeightView(w), v, a, dx);
 }
 
 }  // namespace drover::cpu

@@ -109,13 +109,14 @@ RowProduct::RowProduct(int threads) : threads_(threads), isa_(best_isa()) {
 }
 
 // In which x is multiplied by w.
-DType RowProduct::read_dtype(Tensor x, Tensor w) const {
-  return isa_ == Isa::avx512_bf16 && x.dtype == DType::bf16 && w.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+DType RowProduct::read_dtype(Tensor x, const WeightView& w) const {
+  const bool narrow = x.dtype == DType::bf16 && (!w.dense() || w.values().dtype == DType::bf16);
+  return isa_ == Isa::avx512_bf16 && narrow ? DType::bf16 : DType::f32;
 }
 
 // x in the dtype in which it is multiplied, and for many rows at a pitch that suits the cache: a copy in `free`, unless
 // it lies so already.
-Tensor RowProduct::as_read(Tensor x, Tensor w, std::byte*& free) const {
+Tensor RowProduct::as_read(Tensor x, const WeightView& w, std::byte*& free) const {
   const DType dtype = read_dtype(x, w);
   const bool few = x.rows <= kFewRows;
   if (few && dtype == x.dtype) return x;
@@ -148,12 +149,13 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
     const auto [in_input, at, n] = overlap(input.row, input.u.rows, begin, count);
     if (n <= 0) continue;
     const Tensor u = input.u.rows_from(in_input, n);
+    const WeightView a(input.a);
     if (once) {
-      inputs.push_back({input.scale, rows.rows_from(at, n), input.a, {}, false, u});
+      inputs.push_back({input.scale, x.dtype, rows.rows_from(at, n), a, {}, false, u});
       continue;
     }
     std::byte* own = free;
-    panels({}, {input.scale, as_read(x.rows_from(at, n), input.a, own), input.a, {}, false, u});
+    panels({}, {input.scale, x.dtype, as_read(x.rows_from(at, n), a, own), a, {}, false, u});
   }
   std::vector<LowRankProduct> terms;
   for (const LowRankProduct& term : p.low_rank) {
@@ -162,7 +164,7 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
     const Tensor u = term.u.rows_from(in_term, n);
     terms.push_back({once ? u : as_read(u, term.b, free), term.b, term.column, at});
   }
-  panels(inputs, {1, rows, p.w, terms, p.accumulate, p.y.rows_from(begin, count)});
+  panels(inputs, {1, x.dtype, rows, p.w, terms, p.accumulate, p.y.rows_from(begin, count)});
 }
 
 // Whether all u are multiplied as they lie: then one start of the threads does for all.
@@ -206,7 +208,8 @@ void RowProduct::outputs_of_thread(const Call& call) const {
 }
 
 void RowProduct::outputs(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {
-  call.x.rows <= kFewRows ? streamed(call, begin, end, scratch) : copied(call, begin, end, scratch);
+  const bool as_it_lies = call.x.rows <= kFewRows && call.w.dense();
+  as_it_lies ? streamed(call, begin, end, scratch) : copied(call, begin, end, scratch);
 }
 
 // The outputs [begin, end) for few rows, the weights read where they lie: in two streams, since two come faster from
@@ -217,8 +220,8 @@ void RowProduct::streamed(const Call& call, int64_t begin, int64_t end, std::byt
   const int64_t middle = std::min(begin + (groups_of(end - begin) + 1) / 2 * kGroup, end);
   for (int64_t at = begin; at < middle; at += kPanel) {
     const int64_t far_at = std::min(middle + at - begin, end);
-    const Tensor near = call.w.rows_from(at, std::min(kPanel, middle - at)),
-                 far = call.w.rows_from(far_at, std::min(kPanel, end - far_at));
+    const Tensor near = call.w.rows_from(at, std::min(kPanel, middle - at)).values(),
+                 far = call.w.rows_from(far_at, std::min(kPanel, end - far_at)).values();
     clear(sums, call.x.rows, near.rows);
     clear(far_sums, call.x.rows, far.rows);
     add_streamed(call.x, near, sums, far, far_sums);
@@ -232,9 +235,9 @@ void RowProduct::copied(const Call& call, int64_t begin, int64_t end, std::byte*
   float* sums = reinterpret_cast<float*>(scratch);
   std::byte* copy = scratch + kSumsBytes;
   for (int64_t at = begin; at < end; at += kPanel) {
-    const Tensor w = call.w.rows_from(at, std::min(kPanel, end - at));
+    const WeightView w = call.w.rows_from(at, std::min(kPanel, end - at));
     clear(sums, call.x.rows, w.rows);
-    add_copied(call.x, w, sums, copy);
+    add_copied(call.x, w, call.computing, sums, copy);
     complete(call, at, w.rows, sums, copy);
   }
 }
@@ -249,7 +252,8 @@ void RowProduct::complete(const Call& call, int64_t begin, int64_t width, float*
     if (b.cols <= kThin) {
       add_thin(term.u, b, at);
     } else {
-      copy == nullptr ? add_streamed(term.u, b, at, {}, nullptr) : add_copied(term.u, b, at, copy);
+      copy == nullptr ? add_streamed(term.u, b, at, {}, nullptr)
+                      : add_copied(term.u, WeightView(b), term.u.dtype, at, copy);
     }
   }
   finish(matrix(sums, call.x.rows, kPanel, DType::f32), call.alpha, call.accumulate, call.y.columns(begin, width));
@@ -275,12 +279,12 @@ void RowProduct::add_streamed(Tensor x, Tensor w, float* sums, Tensor far, float
   });
 }
 
-void RowProduct::add_copied(Tensor x, Tensor w, float* sums, std::byte* copy) const {
+void RowProduct::add_copied(Tensor x, const WeightView& w, DType computing, float* sums, std::byte* copy) const {
   const int64_t depth = x.dtype == DType::bf16 ? kDepth<bf16> : kDepth<float>;
   for (int64_t i = 0; i < x.cols; i += depth) {
     const int64_t k = std::min(depth, x.cols - i);
     const Tensor block{copy, w.rows, k, copy_pitch(k, x.dtype), x.dtype};
-    copy_rows(w.columns(i, k), block);
+    w.columns(i, k).read(computing, block);
     if (x.dtype == DType::bf16) {
       avx512_bf16::add_cached(product_of<bf16, bf16>(x.columns(i, k), block, sums));
     } else {

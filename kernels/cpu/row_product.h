@@ -8,6 +8,7 @@
 #include <span>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/weight_view.h"
 
 namespace drover::cpu {
 
@@ -22,9 +23,10 @@ class RowProduct {
   explicit RowProduct(int threads);
 
   // y = x·wᵀ + Σ u·bᵀ (+ y where accumulate), rounded once, behind the inputs' u.  x (T,in), w (out,in), y (T,out),
-  // any float.
+  // any float; w of any format.
   struct Linear {
-    Tensor x, w;
+    Tensor x;
+    WeightView w;
     std::span<const LowRankInput> inputs;
     std::span<const LowRankProduct> low_rank;
     bool accumulate = false;
@@ -37,12 +39,14 @@ class RowProduct {
   static Bytes lines_of(int64_t bytes);  // at the beginning of a cache line
   enum class Isa : uint8_t { avx2, avx512, avx512_bf16 };
   static Isa best_isa();
-  DType read_dtype(Tensor x, Tensor w) const;
-  Tensor as_read(Tensor x, Tensor w, std::byte*& free) const;
+  DType read_dtype(Tensor x, const WeightView& w) const;
+  Tensor as_read(Tensor x, const WeightView& w, std::byte*& free) const;
   // A product for rows that fit the scratch, x and the terms' u as `as_read` gives them.
   struct Call {
     float alpha;
-    Tensor x, w;
+    DType computing;  // of x before it was widened
+    Tensor x;
+    WeightView w;
     std::span<const LowRankProduct> low_rank;
     bool accumulate;
     Tensor y;
@@ -58,7 +62,7 @@ class RowProduct {
   void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;
   void add_thin(Tensor x, Tensor w, float* sums) const;
   void add_streamed(Tensor x, Tensor w, float* sums, Tensor far, float* far_sums) const;
-  void add_copied(Tensor x, Tensor w, float* sums, std::byte* copy) const;
+  void add_copied(Tensor x, const WeightView& w, DType computing, float* sums, std::byte* copy) const;
 
   int threads_;
   Isa isa_;

@@ -58,7 +58,7 @@ TEST(RowProduct, EqualsTheReference) {
       const auto expected = reference::linear(bounded(o.x), bounded(o.w), expected_terms, old);
       const Held scaled(drawn_matrix(3, s.t, s.out, o.y_type), o.y_type, 7);
       const cpu::LowRankInput inputs[] = {{scaled, o.w, 0.5f}};
-      product.linear({o.x, o.w, inputs, terms, accumulate, y});
+      product.linear({o.x, Tensor(o.w), inputs, terms, accumulate, y});
       EXPECT_TRUE(as_expected(y, expected));
       EXPECT_TRUE(as_expected(scaled, reference::product(Trans::no, Trans::yes, 0.5, bounded(o.x), bounded(o.w), 0.0,
                                                          Matrix<Bounded>(s.t, s.out))));
@@ -74,14 +74,14 @@ TEST(RowProduct, ARowHasTheSameBitsInAnyCompany) {
       const Operands o(s, which);
       const Held whole(drawn_matrix(3, s.t, s.out, o.y_type), o.y_type);
       const cpu::LowRankProduct terms[] = {{o.u, o.b, o.column}};
-      product.linear({o.x, o.w, {}, terms, false, whole});
+      product.linear({o.x, Tensor(o.w), {}, terms, false, whole});
       for (uint64_t draw = 0; draw < 20; ++draw) {
         const PhiloxBlock drawn = philox({7, 7}, draw);
         const auto& lanes = drawn.lane;
         const int64_t begin = lanes[0] % s.t, count = 1 + lanes[1] % (s.t - begin);
         const Held some(drawn_matrix(3, count, s.out, o.y_type), o.y_type);
         const cpu::LowRankProduct part[] = {{Tensor(o.u).rows_from(begin, count), o.b, o.column}};
-        product.linear({Tensor(o.x).rows_from(begin, count), o.w, {}, part, false, some});
+        product.linear({Tensor(o.x).rows_from(begin, count), Tensor(o.w), {}, part, false, some});
         for (int64_t t = 0; t < count; ++t) {
           const Tensor got = Tensor(some).rows_from(t, 1), expected = Tensor(whole).rows_from(begin + t, 1);
           ASSERT_EQ(std::memcmp(got.data, expected.data, static_cast<size_t>(s.out * size_of(o.y_type))), 0)

@@ -101,14 +101,13 @@ class ChangedWeights : public WeightSource {
  public:
   using Change = std::function<void(const ParamSpec&, std::vector<float>& values)>;  // whole matrices, row-major
   ChangedWeights(WeightSource& inner, Change change) : inner_(inner), change_(std::move(change)) {}
-  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
-    inner_.read(spec, row, col, to, backend);
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
+    inner_.read(spec, row, col, to);
     require(to.rows == spec.rows && to.cols == spec.cols && to.dtype == DType::f32,
             "changes are made to whole fp32 matrices");
-    std::vector<float> values(static_cast<size_t>(to.size()));
-    backend.download(to, values.data());
+    std::vector<float> values(to.as<float>(), to.as<float>() + to.size());
     change_(spec, values);
-    backend.upload(values.data(), to);
+    std::ranges::copy(values, to.as<float>());
   }
 
  private:

@@ -96,10 +96,10 @@ class InParts : public Communicator {
 class SwappedWeights : public WeightSource {
  public:
   SwappedWeights(WeightSource& inner, const Mesh& mesh) : inner_(inner), mesh_(mesh) {}
-  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
     const int neighbour = (mesh_.position.tp() + 1) % mesh_.shape.tp();
     if (spec.name == "model.layers.1.mlp.down_proj.weight") col = to.cols * neighbour;
-    inner_.read(spec, row, col, to, backend);
+    inner_.read(spec, row, col, to);
   }
 
  private:

@@ -27,21 +27,20 @@ class DrawnWeights : public WeightSource {
         embedding_scale_(embedding_std * std::sqrt(12.0f)),
         norm_scale_(norm_scale) {}
 
-  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
     const bool norm = spec.cols == 1, vocabulary = spec.split == Split::vocabulary;
     const float offset = norm ? 1.0f : 0.0f, scale = norm ? norm_scale_ : vocabulary ? embedding_scale_ : linear_scale_;
-    std::vector<float> values(static_cast<size_t>(to.size()));
     const PhiloxKey key = PhiloxKey::of(sha256_prefix(fmt::format("{}:{}", seed_, spec.name)));
     for (int64_t r = 0; r < to.rows; ++r) {
       for (int64_t c = 0; c < to.cols; ++c) {
         const int64_t index = (row + r) * spec.cols + col + c;
         const float product = (philox_uniform(key, static_cast<uint64_t>(index)) - 0.5f) * scale;
-        values[static_cast<size_t>(r * to.cols + c)] = static_cast<float>(bf16(offset + product));
+        const int64_t at = r * to.pitch + c;
+        const bf16 value(offset + product);
+        if (to.dtype == DType::f32) to.as<float>()[at] = static_cast<float>(value);
+        if (to.dtype == DType::bf16) to.as<bf16>()[at] = value;
       }
     }
-    if (to.dtype == DType::f32) return backend.upload(values.data(), to);
-    std::vector<bf16> rounded(values.begin(), values.end());
-    backend.upload(rounded.data(), to);
   }
 
  private:

@@ -16,7 +16,7 @@ struct RankPlan {
 // A source that reads nothing: weights of plans.
 class NoWeights : public WeightSource {
  public:
-  void read(const ParamSpec&, int64_t, int64_t, Tensor, Backend&) override {}
+  void read(const ParamSpec&, int64_t, int64_t, Tensor) override {}
 };
 
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position);

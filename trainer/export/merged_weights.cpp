@@ -10,20 +10,18 @@ constexpr int64_t kRowsAtOnce = 1024;
 
 }  // namespace
 
-void MergedWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) {
+void MergedWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) {
   const StoredType type = base_.dtype(spec.name);
   const int64_t number = size_of(to.dtype);
-  std::vector<char> slice(static_cast<size_t>(to.bytes()));
   rows_.each(spec.name, type, kRowsAtOnce, [&](int64_t first, std::vector<float>& values) {
     rounded(type, values);
     const int64_t end = std::min(first + static_cast<int64_t>(values.size()) / spec.cols, row + to.rows);
     for (int64_t r = std::max(first, row); r < end; ++r) {
       const float* from = values.data() + (r - first) * spec.cols + col;
       convert(StoredType::f32, reinterpret_cast<const std::byte*>(from), to.cols, to.dtype,
-              slice.data() + (r - row) * to.cols * number);
+              static_cast<char*>(to.data) + (r - row) * to.cols * number);
     }
   });
-  backend.upload(slice.data(), to);
 }
 
 }  // namespace drover

@@ -1,7 +1,7 @@
 // A model's weights as they would be merged with an adapter, rounded to the base's number types, for computing with
 // them where no merged model is written.
 #pragma once
-#include "model/weight_loader.h"
+#include "model/weight_source.h"
 #include "trainer/export/merged_rows.h"
 
 namespace drover {
@@ -13,7 +13,7 @@ class MergedWeights : public WeightSource {
       : base_(base), rows_(adapter, base, backend) {}
 
   // Errors as MergedRows::each has them.
-  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override;
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override;
 
  private:
   BaseWeights& base_;

@@ -148,8 +148,8 @@ TEST(Batcher, RefusesOnePromptAlone) {
 TEST(Batcher, NaNOfOneRequestEndsItAlone) {
   class OneNan : public WeightSource {
    public:
-    void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
-      inner_.read(spec, row, col, to, backend);
+    void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
+      inner_.read(spec, row, col, to);
       if (spec.name != "model.embed_tokens.weight") return;
       to.as<float>()[(7 - row) * to.pitch] = std::numeric_limits<float>::quiet_NaN();
     }

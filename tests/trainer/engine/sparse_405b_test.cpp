@@ -115,9 +115,9 @@ using Slices = std::map<std::string, Slice>;
 class Noting : public WeightSource {
  public:
   Noting(WeightSource& inner, const SparseModel& model) : inner_(inner), model_(model) {}
-  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) override {
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
     EXPECT_TRUE(slices.emplace(spec.name, Slice{row, to.rows, col, to.cols}).second) << spec.name << " is read twice";
-    inner_.read(spec, row, col, to, backend);
+    inner_.read(spec, row, col, to);
     model_.forget(spec.name);
   }
   Slices slices;

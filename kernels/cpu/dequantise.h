@@ -1,0 +1,26 @@
+// Codes and scales of one row to numbers, eight at a time (AVX2).
+#pragma once
+#include <span>
+
+#include "kernels/base/quantised.h"
+#include "kernels/tensor.h"
+
+namespace drover::cpu {
+
+// One rounding after the other. `second` is what the dtype that computes asks for.
+struct Roundings {
+  Rounding first = Rounding::none, second = Rounding::none;
+};
+
+// to[j] = rounded(e4m3(codes[j]) · scales[(phase + j) / block]), j < n; block 0: scales[0].  to f32 | bf16
+void dequantise_fp8(const uint8_t* codes, const float* scales, int64_t phase, int64_t block, Roundings roundings,
+                    int64_t n, DType dtype, void* to);
+
+// to[j] = rounded(level[code j] · absmax[j / 64]), the even code in the upper half of codes[j / 2]. n: a multiple of 8.
+void dequantise_nf4(const uint8_t* codes, const float* absmax, Roundings roundings, int64_t n, DType dtype, void* to);
+
+// out[b] = levels[codes[b]] · nested[(first + b) / 256] + offset, b < n
+void absmax_of(const uint8_t* codes, const float* levels, const float* nested, int64_t first, float offset, int64_t n,
+               float* out);
+
+}  // namespace drover::cpu

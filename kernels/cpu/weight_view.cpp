@@ -1,0 +1,93 @@
+#include "kernels/cpu/weight_view.h"
+
+#include <cstring>
+
+#include "kernels/cpu/dequantise.h"
+#include "kernels/cpu/vector.h"
+
+namespace drover::cpu {
+
+namespace {
+
+constexpr int64_t kBlocksAtOnce = 64;  // of NF4, whose absmax are worked out together
+
+Roundings roundings_of(Rounding file, DType computing) {
+  const bool narrow = computing == DType::bf16 && file != Rounding::bf16;
+  return {file, narrow ? Rounding::bf16 : Rounding::none};
+}
+
+void* at(Tensor t, int64_t column) { return static_cast<char*>(t.data) + column * size_of(t.dtype); }
+
+void read_fp8(const Fp8Weight& w, int64_t row, int64_t col, Roundings roundings, Tensor to) {
+  const uint8_t* codes = w.codes.as<uint8_t>() + row * w.codes.pitch + col;
+  const float* scales = w.scales.as<float>() + w.scale_row.as<int32_t>()[row] * w.scales.pitch;
+  dequantise_fp8(codes, scales, w.column_phase + col, w.blocks.columns, roundings, to.cols, to.dtype, to.data);
+}
+
+void read_nf4(const Nf4Weight& w, int64_t row, int64_t col, Roundings roundings, Tensor to) {
+  require(col % kNf4Block == 0, "NF4 is read from the beginning of a block");
+  const uint8_t* codes = w.codes.as<uint8_t>() + row * w.codes.pitch + col / 2;
+  for (int64_t j = 0; j < to.cols; j += kBlocksAtOnce * kNf4Block) {
+    const int64_t n = std::min(kBlocksAtOnce * kNf4Block, to.cols - j), block = (col + j) / kNf4Block;
+    const int64_t blocks = (n + kNf4Block - 1) / kNf4Block;
+    float worked_out[kBlocksAtOnce];
+    const float* absmax = worked_out;
+    if (w.nested()) {
+      absmax_of(w.absmax.as<uint8_t>() + row * w.absmax.pitch + block, w.levels.as<float>(),
+                w.nested_absmax.as<float>(), w.first_block.as<int32_t>()[row] + block, w.offset.as<float>()[row],
+                blocks, worked_out);
+    } else {
+      absmax = w.absmax.as<float>() + row * w.absmax.pitch + block;
+    }
+    dequantise_nf4(codes + j / 2, absmax, roundings, n, to.dtype, at(to, j));
+  }
+}
+
+}  // namespace
+
+WeightView::WeightView(Tensor values) : rows(values.rows), cols(values.cols), values_(values) {}
+
+WeightView::WeightView(const Weight& weight) : rows(weight.out()), cols(weight.in()) {
+  switch (weight.format()) {
+    case Format::fp8: fp8_ = &static_cast<const Fp8Weight&>(weight); break;
+    case Format::nf4: nf4_ = &static_cast<const Nf4Weight&>(weight); break;
+    default: values_ = static_cast<const DenseWeight&>(weight).values;
+  }
+}
+
+WeightView WeightView::rows_from(int64_t begin, int64_t count) const {
+  WeightView part = *this;
+  part.row_ += begin;
+  part.rows = count;
+  return part;
+}
+
+WeightView WeightView::columns(int64_t begin, int64_t count) const {
+  WeightView part = *this;
+  part.col_ += begin;
+  part.cols = count;
+  return part;
+}
+
+Tensor WeightView::values() const {
+  require(dense(), "codes have no values that lie in memory");
+  return values_.rows_from(row_, rows).columns(col_, cols);
+}
+
+void WeightView::read_row(int64_t row, DType computing, Tensor to) const {
+  if (fp8_ != nullptr) return read_fp8(*fp8_, row_ + row, col_, roundings_of(fp8_->rounding, computing), to);
+  if (nf4_ != nullptr) return read_nf4(*nf4_, row_ + row, col_, roundings_of(nf4_->rounding, computing), to);
+  const Tensor from = values().rows_from(row, 1);
+  if (from.dtype == to.dtype) {
+    std::memcpy(to.data, from.data, static_cast<size_t>(from.bytes()));
+  } else {
+    map_row(
+        from.cols, [](Vec v) { return v; }, to.as<float>(), from.as<bf16>());
+  }
+}
+
+void WeightView::read(DType computing, Tensor to) const {
+  for (int64_t r = 0; r < rows; ++r) read_row(r, computing, to.rows_from(r, 1));
+}
+
+}  // namespace drover::cpu

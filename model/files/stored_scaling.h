@@ -1,0 +1,16 @@
+// How a file says that the elements of a quantised weight are scaled.
+#pragma once
+#include "kernels/base/quantised.h"
+
+namespace drover {
+
+struct StoredScaling {
+  enum class Kind : uint8_t { fp8, nf4 };
+  Kind kind = Kind::fp8;
+  ScaleBlocks blocks;   // fp8: {0, 0} one scale for all, {1, 0} one for each row
+  bool nested = false;  // nf4: double quantisation
+  Rounding rounding = Rounding::none;
+  bool operator==(const StoredScaling&) const = default;
+};
+
+}  // namespace drover

@@ -1,0 +1,160 @@
+#include "model/frozen_linear.h"
+
+#include <algorithm>
+
+#include "kernels/base/error.h"
+#include "kernels/base/log.h"
+#include "kernels/base/nf4.h"
+#include "kernels/base/quantise.h"
+#include "kernels/quantised_weight.h"
+
+namespace drover {
+
+namespace {
+
+constexpr int64_t kFloatsAtOnce = int64_t{4} << 20;  // of a tensor on the host while it is quantised: 16 MiB
+
+Format format_of(StoredScaling::Kind kind) { return kind == StoredScaling::Kind::fp8 ? Format::fp8 : Format::nf4; }
+
+// What all members are stored in; nothing where they differ or are plain numbers.
+std::optional<StoredScaling> common_scaling(std::span<const LinearSlice> members, WeightSource& source) {
+  const std::optional<StoredScaling> first = source.scaling(*members.front().spec);
+  for (const LinearSlice& member : members.subspan(1)) {
+    if (source.scaling(*member.spec) == first) continue;
+    log::warn("{} and {} are quantised in different ways; both are dequantised", members.front().spec->name,
+              member.spec->name);
+    return {};
+  }
+  return first;
+}
+
+// f(begin, count) of pieces of `rows`, each of whole blocks of `block` rows, that hold few enough numbers.
+template <typename F>
+void in_pieces(Range rows, int64_t cols, int64_t block, F&& f) {
+  const int64_t most = std::max<int64_t>(kFloatsAtOnce / cols / block, 1) * block;
+  for (int64_t begin = rows.begin, end = rows.begin + rows.count; begin < end;) {
+    const int64_t count = std::min(end, (begin / block * block) + most) - begin;
+    f(begin, count);
+    begin += count;
+  }
+}
+
+std::vector<float> floats(WeightSource& source, const ParamSpec& spec, Range rows, Range cols) {
+  std::vector<float> values(static_cast<size_t>(rows.count * cols.count));
+  source.read(spec, rows.begin, cols.begin, matrix(values.data(), rows.count, cols.count));
+  return values;
+}
+
+// The smallest range of whole blocks around `range`; the last block may be short.
+Range outward(Range range, int64_t block, int64_t size) {
+  const int64_t begin = range.begin / block * block, end = (range.begin + range.count + block - 1) / block * block;
+  return {begin, std::min(end, size) - begin};
+}
+
+void check_nf4(const LinearSlice& member) {
+  const ParamSpec& spec = *member.spec;
+  if (spec.cols % kNf4Block != 0) {
+    fail(Fault::bad_recipe, "model.weights: {} has {} columns, and NF4 needs whole blocks of {}; use fp8 or bf16",
+         spec.name, spec.cols, kNf4Block);
+  }
+  if (member.cols.begin % kNf4Block == 0 && member.cols.count % kNf4Block == 0) return;
+  fail(Fault::bad_recipe,
+       "model.weights: parallel.tp cuts the {} columns of {} into {}, and NF4 needs whole blocks of {}; use a smaller "
+       "parallel.tp, or fp8",
+       spec.cols, spec.name, member.cols.count, kNf4Block);
+}
+
+}  // namespace
+
+FrozenLinear::FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, WeightsAs as, DType dtype)
+    : members_(members.begin(), members.end()), source_(source), dtype_(dtype), format_(drover::format_of(dtype)) {
+  const std::optional<StoredScaling> stored = common_scaling(members, source);
+  if (as == WeightsAs::dense) return;
+  if (stored && (as == WeightsAs::as_is || (as == WeightsAs::fp8) == (stored->kind == StoredScaling::Kind::fp8))) {
+    stored_ = true;
+    scaling_ = *stored;
+  } else if (as == WeightsAs::fp8) {
+    scaling_ = {StoredScaling::Kind::fp8, kMadeBlocks};
+  } else if (as == WeightsAs::nf4) {
+    scaling_ = {.kind = StoredScaling::Kind::nf4, .nested = true};
+  } else {
+    return;
+  }
+  format_ = format_of(scaling_.kind);
+  if (format_ == Format::nf4) std::ranges::for_each(members_, check_nf4);
+}
+
+WeightShape FrozenLinear::shape(int64_t adapter_rank) const {
+  const Range cols = members_.front().cols;
+  WeightShape shape{.in = cols.count, .format = format_, .adapter_rank = adapter_rank};
+  for (const LinearSlice& member : members_) shape.out += member.rows.count;
+  if (is_dense(format_)) return shape;
+  shape.scaling = {scaling_.blocks, scaling_.nested, scaling_.rounding, cols.begin, members_.front().spec->cols, {}};
+  for (const LinearSlice& member : members_) shape.scaling.parts.push_back({member.rows.begin, member.rows.count});
+  return shape;
+}
+
+void FrozenLinear::load(Weight& weight, Backend& backend) const {
+  if (is_dense(format_)) return load_dense(weight, backend);
+  if (backend.memory().where() == Where::nowhere) return;
+  for (size_t part = 0; part < members_.size(); ++part) {
+    if (format_ == Format::fp8) {
+      stored_ ? load_fp8(weight, backend, part) : make_fp8(weight, backend, part);
+    } else {
+      stored_ ? load_nf4(weight, backend, part) : make_nf4(weight, backend, part);
+    }
+  }
+}
+
+void FrozenLinear::load_dense(Weight& weight, Backend& backend) const {
+  int64_t row = 0;
+  for (const auto& [spec, rows, cols] : members_) {
+    const auto read = [&](Tensor to) { read_to(source_, *spec, rows.begin, cols.begin, to, backend); };
+    backend.load_weight(weight, row, rows.count, read);
+    row += rows.count;
+  }
+}
+
+void FrozenLinear::load_fp8(Weight& weight, Backend& backend, size_t part) const {
+  const auto& [spec, rows, cols] = members_[part];
+  in_pieces(rows, cols.count, 1, [&](int64_t begin, int64_t count) {
+    static_cast<Fp8Weight&>(weight).load(backend, part, source_.read_fp8(*spec, {begin, count}, cols));
+  });
+}
+
+void FrozenLinear::load_nf4(Weight& weight, Backend& backend, size_t part) const {
+  const auto& [spec, rows, cols] = members_[part];
+  in_pieces(rows, cols.count, 1, [&](int64_t begin, int64_t count) {
+    static_cast<Nf4Weight&>(weight).load(backend, part, source_.read_nf4(*spec, {begin, count}, cols));
+  });
+}
+
+// Whole blocks are read and quantised, and what belongs to this rank is cut from them.
+void FrozenLinear::make_fp8(Weight& weight, Backend& backend, size_t part) const {
+  const auto& [spec, rows, cols] = members_[part];
+  const Range wide = outward(cols, kMadeBlocks.columns, spec->cols);
+  in_pieces(rows, wide.count, kMadeBlocks.rows, [&](int64_t begin, int64_t count) {
+    const Range high = outward({begin, count}, kMadeBlocks.rows, spec->rows);
+    const Fp8Slice made =
+        drover::make_fp8(floats(source_, *spec, high, wide), high.begin, high.count, wide.begin, wide.count);
+    static_cast<Fp8Weight&>(weight).load(backend, part, cut(made, begin, count, cols.begin, cols.count));
+  });
+}
+
+// The scales of NF4 depend on the whole tensor: it is read once for those, and this rank's slice once more.
+void FrozenLinear::make_nf4(Weight& weight, Backend& backend, size_t part) const {
+  const auto& [spec, rows, cols] = members_[part];
+  std::vector<float> absmax;
+  in_pieces({0, spec->rows}, spec->cols, 1, [&](int64_t begin, int64_t count) {
+    const std::vector<float> values = floats(source_, *spec, {begin, count}, {0, spec->cols});
+    for (size_t i = 0; i < values.size(); i += kNf4Block)
+      absmax.push_back(largest_magnitude({values.data() + i, static_cast<size_t>(kNf4Block)}));
+  });
+  const Nf4Scales scales(std::move(absmax), spec->cols);
+  in_pieces(rows, cols.count, 1, [&](int64_t begin, int64_t count) {
+    const std::vector<float> values = floats(source_, *spec, {begin, count}, cols);
+    static_cast<Nf4Weight&>(weight).load(backend, part, scales.make(values, begin, count, cols.begin, cols.count));
+  });
+}
+
+}  // namespace drover

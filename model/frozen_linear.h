@@ -1,0 +1,48 @@
+// The frozen weight of linears that read one input: in which format it is held, and how codes and scales get there from
+// where the model comes from. Dense files become fp8 or NF4 here, each rank its slice only: a block of a slice is a
+// block of the whole tensor, so that tensor parallelism changes no bit.
+#pragma once
+#include <memory>
+#include <span>
+
+#include "model/weight_source.h"
+
+namespace drover {
+
+// model.weights: what frozen linears are in memory. The embedding, the head and the norms are never quantised.
+enum class WeightsAs : uint8_t {
+  as_is,  // codes stay codes; plain numbers become those that compute
+  dense,  // codes are dequantised
+  fp8,    // plain numbers and NF4 become fp8 in blocks of 128 × 128; fp8 of any scaling stays
+  nf4,    // plain numbers and fp8 become NF4 with double quantisation; NF4 stays
+};
+
+// One linear's rows and columns of this rank.
+struct LinearSlice {
+  const ParamSpec* spec;
+  Range rows, cols;
+};
+
+class FrozenLinear {
+ public:
+  // Members one under another, of the same columns. bad_recipe where a slice cannot be cut from NF4's blocks.
+  FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, WeightsAs as, DType dtype);
+  WeightShape shape(int64_t adapter_rank) const;
+  void load(Weight& weight, Backend& backend) const;
+
+ private:
+  void load_dense(Weight& weight, Backend& backend) const;
+  void load_fp8(Weight& weight, Backend& backend, size_t part) const;
+  void load_nf4(Weight& weight, Backend& backend, size_t part) const;
+  void make_fp8(Weight& weight, Backend& backend, size_t part) const;
+  void make_nf4(Weight& weight, Backend& backend, size_t part) const;
+
+  std::vector<LinearSlice> members_;
+  WeightSource& source_;
+  DType dtype_;
+  Format format_;
+  bool stored_ = false;  // the format is that of the files
+  StoredScaling scaling_;
+};
+
+}  // namespace drover
