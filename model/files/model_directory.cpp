@@ -230,8 +230,10 @@ void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
     const std::vector<int64_t> shape =
         expected.cols == 1 ? std::vector<int64_t>{expected.rows} : std::vector<int64_t>{expected.rows, expected.cols};
     const bool fits = stored == shape || (expected.cols == 1 && stored == std::vector<int64_t>{expected.rows, 1});
-    if (!fits && key_or_value && stored.size() == 2 && stored[1] == expected.cols && stored[0] > expected.rows &&
-        stored[0] % expected.rows == 0) {
+    if (quantised(expected.name) == nullptr && !can_convert(dtype(expected.name))) {
+      wrong.push_back(wrong_type(expected.name));
+    } else if (!fits && key_or_value && stored.size() == 2 && stored[1] == expected.cols && stored[0] > expected.rows &&
+               stored[0] % expected.rows == 0) {
       wrong.push_back(
           fmt::format("{} has {} rows where num_key_value_heads {} × head_dim {} needs {}: the checkpoint carries "
                       "duplicated KV heads, "
@@ -240,8 +242,6 @@ void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
     } else if (!fits) {
       wrong.push_back(
           fmt::format("{} is {}, config.json needs {}", expected.name, shape_text(stored), shape_text(shape)));
-    } else if (quantised(expected.name) == nullptr && !can_convert(dtype(expected.name))) {
-      wrong.push_back(wrong_type(expected.name));
     }
   }
   if (!wrong.empty()) fail(Fault::bad_data, "{}: the weights do not fit config.json:{}", path_.string(), listed(wrong));
