@@ -82,6 +82,20 @@ std::vector<int64_t> BaseWeights::shape(const std::string& name) {
   return directory_->shape(name);
 }
 
+std::optional<StoredScaling> BaseWeights::scaling(const std::string& name) {
+  return changed(name) ? std::nullopt : directory_->scaling(source_of(name));
+}
+
+Fp8Slice BaseWeights::read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  require(!changed(name), "what an adapter changes is not read as it is stored");
+  return directory_->read_fp8(source_of(name), row, rows, col, cols);
+}
+
+Nf4Slice BaseWeights::read_nf4(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  require(!changed(name), "what an adapter changes is not read as it is stored");
+  return directory_->read_nf4(source_of(name), row, rows, col, cols);
+}
+
 void BaseWeights::read(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols, DType to,
                        void* out) {
   const std::string source = source_of(name);

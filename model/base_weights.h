@@ -27,6 +27,11 @@ class BaseWeights : public WeightSource {
   // where it stores no head.
   StoredType dtype(const std::string& name);
   std::vector<int64_t> shape(const std::string& name);
+  // As ModelDirectory has them; nothing where the adapter has another tensor, or adds to it.
+  std::optional<StoredScaling> scaling(const std::string& name);
+  // Of a tensor that has a scaling.
+  Fp8Slice read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols);
+  Nf4Slice read_nf4(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols);
   // As ModelDirectory::read; what an adapter of the embedding adds is summed in double and rounded once.
   void read(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols, DType to, void* out);
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override;

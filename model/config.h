@@ -1,5 +1,6 @@
 // What config.json says about the arithmetic of a LlamaForCausalLM. Anything it says that this struct cannot hold is
-// refused (bad_data), naming the field.
+// refused (bad_data), naming the field. How weights are quantised is no part of it: model/files/quantisation_config.h
+// reads that.
 #pragma once
 #include <cstdint>
 #include <optional>

@@ -9,6 +9,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/json.h"
 #include "model/files/config_fields.h"
+#include "model/files/quantisation_config.h"
 
 namespace drover {
 
@@ -150,9 +151,9 @@ void refuse_other_arithmetic(const ConfigFields& fields) {
     fields.allow_false(name);
   }
   if (!fields.says_false("use_sliding_window")) fields.allow_null("sliding_window");
-  for (const char* name : {"quantization_config", "compression_config", "auto_map", "attn_logit_softcapping",
-                           "final_logit_softcapping", "num_local_experts", "num_experts", "no_rope_layers",
-                           "query_pre_attn_scalar", "attention_chunk_size", "text_config"}) {
+  for (const char* name :
+       {"auto_map", "attn_logit_softcapping", "final_logit_softcapping", "num_local_experts", "num_experts",
+        "no_rope_layers", "query_pre_attn_scalar", "attention_chunk_size", "text_config"}) {
     fields.allow_null(name);
   }
   for (const char* name : {"pretraining_tp", "partial_rotary_factor", "logits_scaling", "logit_scale",
@@ -179,6 +180,7 @@ ModelConfig parse_model_config(const std::string& json_text, const std::string& 
     fail(Fault::bad_data, "{}: holds {} where an object of model settings is expected", where, type_name(json));
   const ConfigFields fields(json, where);
   refuse_other_arithmetic(fields);
+  (void)parse_quantisation(json, where);  // refuses layouts that are not read
   ModelConfig config;
   parse_sizes(fields, config);
   parse_positions(fields, config);

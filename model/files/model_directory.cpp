@@ -7,6 +7,7 @@
 #include "kernels/base/hash.h"
 #include "kernels/base/hub_cache.h"
 #include "kernels/base/json.h"
+#include "kernels/base/nf4.h"
 
 namespace drover {
 
@@ -64,6 +65,7 @@ ModelDirectory::ModelDirectory(const fs::path& path) : path_(path) {
   std::error_code ignored;
   if (!fs::is_directory(path, ignored)) fail_no_model(path);
   config_ = read_model_config(path);
+  quantisation_ = read_quantisation(path);
   find_weights();
 }
 
@@ -162,8 +164,44 @@ const StoredTensor& ModelDirectory::tensor(const std::string& name) {
   return *tensor;
 }
 
+const QuantisedTensor* ModelDirectory::quantised(const std::string& name) {
+  if (!quantisation_) return nullptr;
+  auto known = quantised_.find(name);
+  if (known == quantised_.end()) {
+    const auto find = [this](const std::string& wanted) -> std::optional<PlacedTensor> {
+      if (!has(wanted)) return std::nullopt;
+      return PlacedTensor{&tensor(wanted), &file(file_of_.at(wanted))};
+    };
+    auto opened = QuantisedTensor::open(name, *quantisation_, find);
+    if (opened && !opened->levels().empty()) {
+      if (absmax_levels_.empty()) absmax_levels_ = opened->levels();
+      if (absmax_levels_ != opened->levels())
+        fail(Fault::bad_data, "{}: {}.nested_quant_map differs from that of another weight; they must be equal",
+             path_.string(), name);
+    }
+    known = quantised_.emplace(name, std::move(opened)).first;
+  }
+  return known->second ? &*known->second : nullptr;
+}
+
 StoredType ModelDirectory::dtype(const std::string& name) { return tensor(name).dtype; }
-std::vector<int64_t> ModelDirectory::shape(const std::string& name) { return tensor(name).shape; }
+
+std::vector<int64_t> ModelDirectory::shape(const std::string& name) {
+  if (const QuantisedTensor* weight = quantised(name)) return {weight->rows(), weight->cols()};
+  return tensor(name).shape;
+}
+
+std::optional<StoredScaling> ModelDirectory::scaling(const std::string& name) {
+  const QuantisedTensor* weight = quantised(name);
+  return weight == nullptr ? std::nullopt : std::optional(weight->scaling());
+}
+
+StoredType ModelDirectory::plain_dtype(const std::string& name) {
+  const auto scaled = scaling(name);
+  if (!scaled) return dtype(name);
+  if (scaled->rounding == Rounding::bf16 || config_.storage_dtype == "bfloat16") return StoredType::bf16;
+  return scaled->rounding == Rounding::f16 || config_.storage_dtype == "float16" ? StoredType::f16 : StoredType::f32;
+}
 
 std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTensor> whole_model) const {
   std::set<std::string> expected;
@@ -178,7 +216,8 @@ std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTen
   }
   for (const auto& [name, file] : file_of_) {
     const bool tied = config_.tied_head && name == kHead;  // check_shapes compares it
-    if (expected.count(name) == 0 && !name.ends_with("rotary_emb.inv_freq") && !tied) surplus.push_back(name);
+    const bool known = tied || name.ends_with("rotary_emb.inv_freq") || (quantisation_ && is_quantisation_data(name));
+    if (expected.count(name) == 0 && !known) surplus.push_back(name);
   }
   return surplus;
 }
@@ -186,30 +225,33 @@ std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTen
 void ModelDirectory::check_shapes(std::span<const ExpectedTensor> mine) {
   std::vector<std::string> wrong;
   for (const ExpectedTensor& expected : mine) {
-    const StoredTensor& stored = tensor(expected.name);
+    const std::vector<int64_t> stored = this->shape(expected.name);
     const bool key_or_value = expected.name.ends_with(".k_proj.weight") || expected.name.ends_with(".v_proj.weight");
     const std::vector<int64_t> shape =
         expected.cols == 1 ? std::vector<int64_t>{expected.rows} : std::vector<int64_t>{expected.rows, expected.cols};
-    const bool fits =
-        stored.shape == shape || (expected.cols == 1 && stored.shape == std::vector<int64_t>{expected.rows, 1});
-    if (!fits && key_or_value && stored.shape.size() == 2 && stored.shape[1] == expected.cols &&
-        stored.shape[0] > expected.rows && stored.shape[0] % expected.rows == 0) {
+    const bool fits = stored == shape || (expected.cols == 1 && stored == std::vector<int64_t>{expected.rows, 1});
+    if (quantised(expected.name) == nullptr && !can_convert(dtype(expected.name))) {
+      wrong.push_back(wrong_type(expected.name));
+    } else if (!fits && key_or_value && stored.size() == 2 && stored[1] == expected.cols && stored[0] > expected.rows &&
+               stored[0] % expected.rows == 0) {
       wrong.push_back(
           fmt::format("{} has {} rows where num_key_value_heads {} × head_dim {} needs {}: the checkpoint carries "
                       "duplicated KV heads, "
                       "as the first upload of Llama 3.1 405B did; fetch the later one",
-                      expected.name, stored.shape[0], config_.kv_heads, config_.head_dim, expected.rows));
+                      expected.name, stored[0], config_.kv_heads, config_.head_dim, expected.rows));
     } else if (!fits) {
       wrong.push_back(
-          fmt::format("{} is {}, config.json needs {}", expected.name, shape_text(stored.shape), shape_text(shape)));
-    } else if (!can_convert(stored.dtype)) {
-      wrong.push_back(
-          fmt::format("{} is stored as {}; allowed are BF16, F16 and F32", expected.name, name_of(stored.dtype)));
+          fmt::format("{} is {}, config.json needs {}", expected.name, shape_text(stored), shape_text(shape)));
     }
   }
   if (!wrong.empty()) fail(Fault::bad_data, "{}: the weights do not fit config.json:{}", path_.string(), listed(wrong));
   const auto is_embedding = [](const ExpectedTensor& expected) { return expected.name == kEmbedding; };
   if (config_.tied_head && has(kHead) && std::ranges::any_of(mine, is_embedding)) check_tied_head();
+}
+
+std::string ModelDirectory::wrong_type(const std::string& name) {
+  return fmt::format("{} is stored as {}; allowed are BF16, F16 and F32{}", name, name_of(dtype(name)),
+                     quantisation_ ? "" : ", and codes where config.json's quantization_config says what they mean");
 }
 
 void ModelDirectory::check_tied_head() {
@@ -230,12 +272,10 @@ void ModelDirectory::check_tied_head() {
 
 void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols,
                           DType to, void* out) {
+  if (quantised(name) != nullptr) return read_quantised(name, row_begin, rows, col_begin, cols, to, out);
   const StoredTensor& stored = tensor(name);
   const SafetensorsFile& source = file(file_of_.at(name));
-  if (!can_convert(stored.dtype)) {
-    fail(Fault::bad_data, "{}: {} is stored as {}; allowed are BF16, F16 and F32", source.path().string(), name,
-         name_of(stored.dtype));
-  }
+  if (!can_convert(stored.dtype)) fail(Fault::bad_data, "{}: {}", source.path().string(), wrong_type(name));
   const int64_t all_cols = stored.cols();
   require(row_begin >= 0 && rows >= 0 && row_begin + rows <= stored.rows() && col_begin >= 0 && cols >= 0 &&
               col_begin + cols <= all_cols,
@@ -257,6 +297,45 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
                        static_cast<size_t>(count * row_bytes));
   }
   bytes_read_ += rows * cols * number;
+}
+
+Fp8Slice ModelDirectory::read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  const QuantisedTensor* weight = quantised(name);
+  require(weight != nullptr, "a slice of codes is read of a quantised weight");
+  Fp8Slice slice = weight->read_fp8(row, rows, col, cols);
+  bytes_read_ += weight->stored_bytes(slice);
+  return slice;
+}
+
+Nf4Slice ModelDirectory::read_nf4(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  const QuantisedTensor* weight = quantised(name);
+  require(weight != nullptr, "a slice of codes is read of a quantised weight");
+  Nf4Slice slice = weight->read_nf4(row, rows, col, cols);
+  bytes_read_ += weight->stored_bytes(slice);
+  return slice;
+}
+
+void ModelDirectory::read_quantised(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols,
+                                    DType to, void* out) {
+  const bool nf4 = scaling(name)->kind == StoredScaling::Kind::nf4;
+  // Of NF4 whole blocks are read, and what was asked for is taken out.
+  const int64_t first = nf4 ? col / kNf4Block * kNf4Block : col,
+                wide = nf4 ? (col + cols + kNf4Block - 1) / kNf4Block * kNf4Block - first : cols;
+  const int64_t at_once = std::max<int64_t>(1, kReleaseBytes / std::max<int64_t>(1, wide * size_of(DType::f32)));
+  std::vector<float> values;
+  for (int64_t r = 0; r < rows; r += at_once) {
+    const int64_t count = std::min(at_once, rows - r);
+    values.resize(static_cast<size_t>(count * wide));
+    if (nf4) {
+      dequantise(read_nf4(name, row + r, count, first, wide), values.data());
+    } else {
+      dequantise(read_fp8(name, row + r, count, first, wide), values.data());
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      convert(StoredType::f32, reinterpret_cast<const std::byte*>(values.data() + i * wide + col - first), cols, to,
+              static_cast<char*>(out) + (r + i) * cols * size_of(to));
+    }
+  }
 }
 
 void ModelDirectory::release_pages() {

@@ -1,6 +1,7 @@
 // A Hugging Face model directory: config.json, and weights in one safetensors file or in shards with an index. Read in
 // place, never copied. A shard is mapped when one of its tensors is first asked for: a rank touches only the files and
-// the byte ranges of its own slices. Not for several threads at once.
+// the byte ranges of its own slices. Weights may be quantised (quantised_tensor.h says how): by name, shape and value
+// they are what they were made from. Not for several threads at once.
 #pragma once
 #include <map>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/files/quantised_tensor.h"
 #include "model/files/safetensors.h"
 
 namespace drover {
@@ -24,7 +26,7 @@ struct ExpectedTensor {
 class ModelDirectory {
  public:
   // Reads config.json, and the index or the single file's header. missing_input: nothing there, or a shard is missing;
-  // bad_data: pickles, GGUF, a bad index.
+  // bad_data: pickles, GGUF, a bad index, a quantisation that is not read.
   explicit ModelDirectory(const fs::path& path);
 
   const fs::path& path() const { return path_; }
@@ -32,12 +34,16 @@ class ModelDirectory {
   std::vector<std::string> names() const;
   std::vector<std::string> files() const;  // the weight files' names, sorted
   bool has(const std::string& name) const { return file_of_.count(name) != 0; }
-  // These open the tensor's file; bad_data when the directory has no such tensor.
-  StoredType dtype(const std::string& name);
+  // These open the tensor's file; bad_data when the directory has no such tensor, or its codes and scales do not fit.
+  StoredType dtype(const std::string& name);  // of a quantised weight: of its codes
   std::vector<int64_t> shape(const std::string& name);
+  std::optional<StoredScaling> scaling(const std::string& name);  // nothing where it is stored in plain numbers
+  // The type in which a file without quantisation holds the tensor: the stored one, or what its values are rounded to,
+  // or config.json's.
+  StoredType plain_dtype(const std::string& name);
 
   // bad_data naming every expected tensor that is missing. Returns those that nobody expects (`…rotary_emb.inv_freq` is
-  // passed over). Opens no shard.
+  // passed over, and what belongs to quantised weights). Opens no shard.
   std::vector<std::string> check_names(std::span<const ExpectedTensor> whole_model) const;
   // bad_data naming every tensor whose shape or dtype is not as expected, with the reason where keys and values are
   // stored twice; and for a head that is tied to the embeddings, if these are expected, and stored with other values.
@@ -45,9 +51,14 @@ class ModelDirectory {
   void check_shapes(std::span<const ExpectedTensor> mine);
 
   // Rows [row_begin, row_begin + rows) × columns [col_begin, col_begin + cols) of a matrix, or of a vector (one
-  // column), as bf16 or f32 into contiguous `out`. Pages are released once they are converted.
+  // column), as bf16 or f32 into contiguous `out`. Pages are released once they are converted. Of a quantised weight:
+  // its values (kernels/base/quantised.h), which bf16 rounds once more.
   void read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to,
             void* out);
+  // The same range of a quantised weight as it is stored; bad_data where a code that is read is no number. NF4's
+  // columns begin and end between blocks of 64.
+  Fp8Slice read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols);
+  Nf4Slice read_nf4(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols);
 
   void release_pages();  // of all open files: the system maps neighbours of what was read too, and they would count as
                          // this process's memory
@@ -65,11 +76,18 @@ class ModelDirectory {
   const SafetensorsFile& file(const std::string& name);
   void check_doubles(const std::string& name);
   const StoredTensor& tensor(const std::string& name);
+  const QuantisedTensor* quantised(const std::string& name);
+  void read_quantised(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols, DType to,
+                      void* out);
+  std::string wrong_type(const std::string& name);
 
   fs::path path_;
   ModelConfig config_;
   std::map<std::string, std::string> file_of_;  // tensor → file
   std::map<std::string, std::unique_ptr<SafetensorsFile>> open_;
+  std::optional<QuantisationConfig> quantisation_;
+  std::map<std::string, std::optional<QuantisedTensor>> quantised_;  // of those asked for; nothing: plain numbers
+  std::vector<float> absmax_levels_;                                 // of all of NF4's weights, once one was asked for
   int64_t bytes_read_ = 0;
 };
 

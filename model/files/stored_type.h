@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "kernels/base/half.h"
 #include "kernels/tensor.h"
 
 namespace drover {
@@ -36,9 +37,6 @@ int64_t size_of(StoredType type);      // bytes
 const char* name_of(StoredType type);  // as the file spells it: "BF16"
 std::optional<StoredType> stored_type(std::string_view name);
 StoredType stored_type(DType type);  // each has one
-
-float float_of_half(uint16_t bits);   // IEEE binary16, exact
-uint16_t half_of_float(float value);  // to the nearest, ties to even; too large: infinite
 
 bool can_convert(StoredType from);  // f32, f16, bf16
 // `count` numbers, `in` of any alignment → bf16 (round to nearest even) or f32. internal where !can_convert.

