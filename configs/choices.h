@@ -70,6 +70,14 @@ template <>
 inline constexpr std::initializer_list<Word<BadRows>> kWords<BadRows> = {{BadRows::error, "error"},
                                                                          {BadRows::skip, "skip"}};
 
+// model.weights
+enum class WeightFormat : uint8_t { as_is, bf16, fp8, nf4 };
+template <>
+inline constexpr std::initializer_list<Word<WeightFormat>> kWords<WeightFormat> = {{WeightFormat::as_is, "as_is"},
+                                                                                   {WeightFormat::bf16, "bf16"},
+                                                                                   {WeightFormat::fp8, "fp8"},
+                                                                                   {WeightFormat::nf4, "nf4"}};
+
 // train.dtype and output.adapter_dtype
 enum class Precision : uint8_t { bf16, fp32 };
 template <>

@@ -54,6 +54,7 @@ struct Validation {
 struct ModelSection {
   std::string path;
   std::optional<std::string> tokenizer;
+  WeightFormat weights = WeightFormat::as_is;
   bool operator==(const ModelSection&) const = default;
   template <typename V>
   void fields(V& v) {
@@ -61,6 +62,11 @@ struct ModelSection {
       {.help = "the model's directory, in Hugging Face's layout", .required = true, .path = true, .hub = true});
     v("tokenizer", tokenizer,
       {.help = "the tokenizer's directory, where it is not the model's", .path = true, .hub = true});
+    v("weights", weights,
+      {.help = "what the frozen linears are in memory: as_is: what the files hold, 16- and 32-bit numbers in "
+               "train.dtype; bf16: quantised files dequantised to train.dtype; fp8, nf4: others quantised as they load",
+       .allowed = words_of<WeightFormat>(),
+       .identity = true});
   }
 };
 

@@ -62,22 +62,11 @@ Subject subject_of(const Arguments& a) {
   }
   if (a.model.model.empty() || a.data.empty())
     fail(Fault::usage, "eval needs a recipe, or --model DIR and --data FILE");
-  constexpr std::string_view kAllowed[] = {"device",
-                                           "model.tokenizer",
-                                           "train.dtype",
-                                           "train.micro_batch_size",
-                                           "parallel.tp",
-                                           "parallel.pp",
-                                           "parallel.dp",
-                                           "parallel.transport",
-                                           "data.format",
-                                           "data.fields",
-                                           "data.special",
-                                           "data.template",
-                                           "data.template_date",
-                                           "data.train_on",
-                                           "data.max_length",
-                                           "data.bad_rows"};
+  constexpr std::string_view kAllowed[] = {
+      "device",          "model.tokenizer", "model.weights", "train.dtype",        "train.micro_batch_size",
+      "parallel.tp",     "parallel.pp",     "parallel.dp",   "parallel.transport", "data.format",
+      "data.fields",     "data.special",    "data.template", "data.template_date", "data.train_on",
+      "data.max_length", "data.bad_rows"};
   Recipe& recipe = s.read.recipe;
   recipe = read_overrides(a.recipe.words, kAllowed);
   recipe.model.path = model_directory(a.model.model);
@@ -208,6 +197,7 @@ Inputs::Inputs(const Subject& subject, const MeshShape& shape, bool per_token)
   AdapterLayout layout;
   if (subject.adapter) layout = adapter_layout_of(base.config(), *subject.adapter);
   settings = engine_settings(recipe, base.config(), layout, shape, nullptr);
+  settings.stored = [this](const ParamSpec& spec) { return base.scaling(spec); };
   settings.train = false;
   const Loader loader(store, {recipe.train.micro_batch_size, recipe.train.global_batch_size, false, 0, 0, 1});
   settings.capacity.micro_batch = loader.largest_micro_batch(loader.steps_per_epoch());

@@ -12,18 +12,9 @@
 #include "kernels/base/quantised.h"
 #include "model/files/quantisation_config.h"
 #include "model/files/safetensors.h"
+#include "model/files/stored_scaling.h"
 
 namespace drover {
-
-// How the elements of a quantised weight are scaled.
-struct StoredScaling {
-  enum class Kind : uint8_t { fp8, nf4 };
-  Kind kind = Kind::fp8;
-  ScaleBlocks blocks;   // fp8: {0, 0} one scale for all, {1, 0} one for each row
-  bool nested = false;  // nf4: double quantisation
-  Rounding rounding = Rounding::none;
-  bool operator==(const StoredScaling&) const = default;
-};
 
 // A tensor and the file that holds it.
 struct PlacedTensor {

@@ -29,12 +29,11 @@ class OnDisk {
       specs.push_back({spec.name, StoredType::f32, shape_of(spec)});
     SafetensorsWriter writer(path() / "model.safetensors", specs);
     DrawnWeights weights = model_.weights();
-    const auto backend = make_cpu_backend(1);
     for (const TensorSpec& tensor : writer.order()) {
       for (const ParamSpec& spec : weight_table(model_.config)) {
         if (spec.name != tensor.name) continue;
         std::vector<float> values(static_cast<size_t>(spec.rows * spec.cols));
-        weights.read(spec, 0, 0, matrix(values.data(), spec.rows, spec.cols), *backend);
+        weights.read(spec, 0, 0, matrix(values.data(), spec.rows, spec.cols));
         writer.write(spec.name, values.data(), tensor.bytes());
       }
     }

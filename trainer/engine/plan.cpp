@@ -34,7 +34,7 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
 
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
   const auto backend = std::make_shared<CountBackend>(settings.traits);
-  NoWeights nothing;
+  NoWeights nothing(settings.stored);
   Replica replica(settings, {backend, make_count_mesh(shape, position, settings.overlaps_sums)}, nothing, kPlenty);
   Engine engine(settings, replica, kPlenty.saved);
   const Capacity& capacity = settings.capacity;

@@ -16,7 +16,14 @@ struct RankPlan {
 // A source that reads nothing: weights of plans.
 class NoWeights : public WeightSource {
  public:
+  explicit NoWeights(ScalingOf stored = {}) : stored_(std::move(stored)) {}
   void read(const ParamSpec&, int64_t, int64_t, Tensor) override {}
+  std::optional<StoredScaling> scaling(const ParamSpec& spec) override {
+    return stored_ ? stored_(spec) : std::optional<StoredScaling>();
+  }
+
+ private:
+  ScalingOf stored_;
 };
 
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position);

@@ -1,6 +1,7 @@
 // A rank's part of one model on its device: memory, adapter and blocks. Training, evaluation and generation are built
 // on it, and plans on one that only counts.
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -15,11 +16,16 @@ namespace drover {
 
 class Checkpoint;
 
+// How the files scale a tensor that they hold as codes.
+using ScalingOf = std::function<std::optional<StoredScaling>(const ParamSpec&)>;
+
 struct ReplicaSettings {
   ModelConfig model;
   AdapterLayout adapter;              // empty vector: no adapter
   std::vector<LayerRange> partition;  // layers of every pipeline stage
   DType dtype = DType::f32;
+  WeightsAs weights = WeightsAs::as_is;
+  ScalingOf stored = {};      // for plans, which read nothing; none: all tensors are stored as plain numbers
   int64_t max_positions = 0;  // of the longest document, or of a prompt with its answer
   bool train = true;          // false: the adapter has no gradients and no moments
 };

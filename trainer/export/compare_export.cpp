@@ -76,6 +76,8 @@ Compared compare_merged(const ExportedAdapter& adapter, EngineSettings settings,
   BaseWeights weights(base);
   settings.model = merged_model(file.config(), weights);
   settings.adapter = {};
+  settings.weights = WeightsAs::as_is;  // a merged model is plain numbers
+  settings.stored = {};
   const ArenaBytes bytes = bytes_of(settings, device, documents);
   const AdapterSource source{file.config(), [&](const std::string& name) { return file.read(name); }};
   MergedWeights merged(source, weights, *device.backend);
@@ -105,6 +107,7 @@ Comparison compare_export(const ExportedAdapter& adapter, ModelDirectory& base, 
   if (c.tokens == 0) return without(kNothingToCompare);
   const Device device{make_cpu_backend(threads), make_self_mesh()};
   EngineSettings settings = settings_of(adapter, base.config(), documents);
+  settings.stored = [&](const ParamSpec& spec) { return base.scaling(spec.name); };
   fit_to(device, settings);
   const std::string why = why_no_memory(bytes_of(settings, device, documents), *device.backend);
   if (!why.empty()) {

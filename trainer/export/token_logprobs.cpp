@@ -101,7 +101,7 @@ Scoring scoring_of(const TokenStore& documents) {
 ScoringBytes scoring_bytes(const EngineSettings& settings, const Mesh& mesh, const TokenStore& documents) {
   ReplicaSettings replica = settings;
   replica.train = false;
-  NoWeights nothing;
+  NoWeights nothing(replica.stored);
   Replica counted(replica, count_device(settings.traits, mesh.shape, mesh.position), nothing, kPlenty);
   const int64_t before = counted.arenas.scratch.used_bytes();
   const Scoring scoring = scoring_of(documents);

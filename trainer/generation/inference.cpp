@@ -37,7 +37,7 @@ int64_t most_blocks(const InferenceSettings& s, int64_t capacity) {
 ArenaBytes plan(const ReplicaSettings& replica, const InferenceSettings& s, const std::vector<NamedAdapter>& adapters,
                 const Device& device) {
   const Mesh& mesh = device.mesh;
-  NoWeights nothing;
+  NoWeights nothing(replica.stored);
   Replica counted(replica, count_device(device.backend->traits(), mesh.shape, mesh.position), nothing, kPlenty);
   AdapterPool counted_adapters(counted.stage, counted.backend());
   for (const NamedAdapter& a : adapters) counted_adapters.acquire(a.hash, a.layout, [](AdapterSet&) {});
@@ -90,7 +90,8 @@ AdapterLayout Inference::layout_of(const fs::path& directory) {
 }
 
 Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDevice& open_device) : settings_(s) {
-  ReplicaSettings replica{.dtype = s.dtype, .train = false};
+  ReplicaSettings replica{.dtype = s.dtype, .weights = s.weights, .train = false};
+  replica.stored = [this](const ParamSpec& spec) { return base_->scaling(spec); };
   std::vector<NamedAdapter> named;
   together(*mesh.world, [&] {
     directory_.emplace(s.model);

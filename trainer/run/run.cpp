@@ -214,6 +214,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   EngineSettings settings;
   together(world,
            [&] { settings = engine_settings(recipe, inputs.model.config(), inputs.layout, mesh.shape, &inputs.data); });
+  settings.stored = [&](const ParamSpec& spec) { return inputs.model.scaling(spec.name); };
   const Device device = open_device(mesh);
   fit_to(device, settings);
   const Plan plan = plan_run(settings, mesh, *device.backend);

@@ -10,6 +10,17 @@ namespace drover {
 
 DType dtype_of(Precision precision) { return precision == Precision::bf16 ? DType::bf16 : DType::f32; }
 
+WeightsAs weights_as(WeightFormat format) {
+  switch (format) {
+    case WeightFormat::as_is: return WeightsAs::as_is;
+    case WeightFormat::bf16: return WeightsAs::dense;
+    case WeightFormat::fp8: return WeightsAs::fp8;
+    case WeightFormat::nf4: return WeightsAs::nf4;
+  }
+  require(false, "every word of model.weights has a meaning");
+  return {};
+}
+
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch) {
   if (recipe.train.max_steps) return *recipe.train.max_steps;
   return std::max<int64_t>(
@@ -50,6 +61,7 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   s.adapter = layout;
   s.partition = partition_layers(model.layers, mesh.pp(), head_cost_in_layers(model));
   s.dtype = dtype_of(recipe.train.dtype);
+  s.weights = weights_as(recipe.model.weights);
   s.max_positions = recipe.data.max_length;
   const int64_t full = recipe.data.max_length * recipe.train.micro_batch_size;
   s.capacity.micro_batch = {.tokens = full, .trained_tokens = full};

@@ -7,6 +7,7 @@
 namespace drover {
 
 DType dtype_of(Precision precision);
+WeightsAs weights_as(WeightFormat format);
 
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch);
 // With the learning rate of LoRA+ for B. Source: Hayou et al. 2024.
