@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/base/bf16.h"
+#include "kernels/cpu/coded_rows.h"
 
 namespace drover::cpu {
 
@@ -20,15 +21,20 @@ struct Rows {
   Rows at(int64_t column) const { return {data + column, pitch}; }
 };
 
-template <typename X, typename W>
-struct RowsTimesRows {
+template <typename T>
+[[gnu::always_inline]] inline const T* from(const T* row, int64_t i) {
+  return row + i;
+}
+
+template <typename X, typename WRows>
+struct RowsTimes {
   int64_t rows, outputs, k;
   Rows<X> x;
-  Rows<W> w;
+  WRows w;
   float* sums;
   int64_t pitch;  // of sums
   // Of its rows and outputs from these on, at most so many.
-  RowsTimesRows part(int64_t row, int64_t most_rows, int64_t output, int64_t most_outputs) const {
+  RowsTimes part(int64_t row, int64_t most_rows, int64_t output, int64_t most_outputs) const {
     return {std::min(most_rows, rows - row),
             std::min(most_outputs, outputs - output),
             k,
@@ -38,6 +44,9 @@ struct RowsTimesRows {
             pitch};
   }
 };
+
+template <typename X, typename W>
+using RowsTimesRows = RowsTimes<X, Rows<W>>;
 
 // Sums of at most so many products, as low-rank terms have: there every lane is an output, which has one chain of fused
 // multiply-adds in rising order (bf16: of pairs), and is added to sums once.
@@ -49,9 +58,9 @@ template <typename W>
 void add_thin(const RowsTimesRows<float, W>& p);        // k <= kThin
 void add_cached(const RowsTimesRows<float, float>& p);  // k <= kDepth
 // Two products with the same x, side by side: from memory, two streams of weights come faster than one. `q` may have
-// fewer outputs than `p`, or none.
-template <typename W>
-void add_streamed(const RowsTimesRows<float, W>& p, const RowsTimesRows<float, W>& q);
+// fewer outputs than `p`, or none. Codes are widened in registers.
+template <typename WRows>
+void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q);
 }  // namespace avx2
 namespace avx512 {
 void add_cached(const RowsTimesRows<float, float>& p);
@@ -61,7 +70,8 @@ void add_cached(const RowsTimesRows<float, float>& p);
 namespace avx512_bf16 {
 void add_thin(const RowsTimesRows<bf16, bf16>& p);
 void add_cached(const RowsTimesRows<bf16, bf16>& p);
-void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q);
+template <typename WRows>
+void add_streamed(const RowsTimes<bf16, WRows>& p, const RowsTimes<bf16, WRows>& q);
 }  // namespace avx512_bf16
 
 // Of a sum's index, at once: 3 KiB of a row, so that what a tile reads stays in the first-level cache.

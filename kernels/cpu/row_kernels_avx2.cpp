@@ -1,4 +1,5 @@
 // AVX2 and FMA: sixteen lanes are two vectors.
+#include "kernels/cpu/dequantise_lanes.h"
 #include "kernels/cpu/row_tile.h"
 #include "kernels/cpu/vector.h"
 
@@ -6,12 +7,32 @@ namespace drover::cpu::avx2 {
 
 namespace {
 
+struct WidenedFp8 {
+  WidenedFp8(const Fp8Row& row, int64_t) : row(row), lanes(0, row.roundings) {}
+  void begin_block(int64_t i) { lanes.scale = _mm256_set1_ps(row.scale(i)); }
+  Vec load(int64_t i) const { return lanes.load(row.codes + i); }
+  const Fp8Row& row;
+  Fp8Lanes lanes;
+};
+
+struct WidenedNf4 {
+  WidenedNf4(const Nf4Row& row, int64_t k) : row(row), absmax(absmax_of_row(row, k, worked_out)), lanes(0, {}) {}
+  void begin_block(int64_t i) { lanes = Nf4Lanes(absmax[i / kNf4Block], row.roundings); }
+  Vec load(int64_t i) const { return lanes.load(row.codes + i / 2); }
+  const Nf4Row& row;
+  float worked_out[kDepth<float> / kNf4Block];
+  const float* absmax;
+  Nf4Lanes lanes;
+};
+
 struct Set {
   using X = float;
   using Operand = Vec;
   using Sum = Vec;
   static constexpr int64_t kValues = kLanes;
   static constexpr int kVectors = 2;
+  template <typename Row>
+  using Widened = std::conditional_t<std::same_as<Row, Fp8Row>, WidenedFp8, WidenedNf4>;
   static Sum zero() { return _mm256_setzero_ps(); }
   template <typename T>
   static Operand load(const T* p) {
@@ -59,11 +80,13 @@ template void add_thin(const RowsTimesRows<float, bf16>&);
 
 void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 3>(p); }
 
-template <typename W>
-void add_streamed(const RowsTimesRows<float, W>& p, const RowsTimesRows<float, W>& q) {
+template <typename WRows>
+void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q) {
   add_tiles_along_w<Streamed, 4>(p, q);
 }
 template void add_streamed(const RowsTimesRows<float, float>&, const RowsTimesRows<float, float>&);
 template void add_streamed(const RowsTimesRows<float, bf16>&, const RowsTimesRows<float, bf16>&);
+template void add_streamed(const RowsTimes<float, Fp8Rows>&, const RowsTimes<float, Fp8Rows>&);
+template void add_streamed(const RowsTimes<float, Nf4Rows>&, const RowsTimes<float, Nf4Rows>&);
 
 }  // namespace drover::cpu::avx2

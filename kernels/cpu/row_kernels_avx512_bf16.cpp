@@ -20,12 +20,57 @@ namespace drover::cpu::avx512_bf16 {
 
 namespace {
 
+__m512 by_way_of_half(__m512 value) {
+  return _mm512_cvtph_ps(_mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+struct WidenedFp8 {
+  WidenedFp8(const Fp8Row& row, int64_t) : row(row), half(row.roundings.first == Rounding::f16) {}
+  void begin_block(int64_t i) { scale = _mm512_set1_ps(row.scale(i)); }
+  // Their bits, moved to the upper ones of fp32, are the numbers times 2⁻¹²⁰.
+  __m512 sixteen(int64_t i) const {
+    const __m512i code = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row.codes + i)));
+    const __m512i kept = _mm512_set1_epi32(static_cast<int>(0x87f00000u));  // the sign, which is in every upper bit
+    const __m512 small = _mm512_castsi512_ps(_mm512_and_si512(_mm512_slli_epi32(code, 20), kept));
+    const __m512 value = _mm512_mul_ps(_mm512_mul_ps(small, _mm512_set1_ps(0x1p120f)), scale);
+    return half ? by_way_of_half(value) : value;
+  }
+  __m512i load(int64_t i) const { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sixteen(i + 16), sixteen(i))); }
+  const Fp8Row& row;
+  bool half;
+  __m512 scale;
+};
+
+// The levels, multiplied and rounded, stand in the table twice: the fifth bit of an index, which is the neighbour's,
+// makes no difference.
+struct WidenedNf4 {
+  WidenedNf4(const Nf4Row& row, int64_t k)
+      : row(row), half(row.roundings.first == Rounding::f16), absmax(absmax_of_row(row, k, worked_out)) {}
+  void begin_block(int64_t i) {
+    const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels.data()), _mm512_set1_ps(absmax[i / kNf4Block]));
+    const __m256i levels = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(half ? by_way_of_half(value) : value));
+    table = _mm512_broadcast_i64x4(levels);
+  }
+  __m512i load(int64_t i) const {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row.codes + i / 2));
+    const __m512i pair = _mm512_cvtepu8_epi32(bytes);
+    return _mm512_permutexvar_epi16(_mm512_or_si512(_mm512_srli_epi32(pair, 4), _mm512_slli_epi32(pair, 16)), table);
+  }
+  const Nf4Row& row;
+  bool half;
+  float worked_out[kDepth<bf16> / kNf4Block];
+  const float* absmax;
+  __m512i table;
+};
+
 struct Set {
   using X = bf16;
   using Operand = __m512i;
   using Sum = __m512;
   static constexpr int64_t kValues = 32;
   static constexpr int kVectors = 1;
+  template <typename Row>
+  using Widened = std::conditional_t<std::same_as<Row, Fp8Row>, WidenedFp8, WidenedNf4>;
   static Sum zero() { return _mm512_setzero_ps(); }
   static Operand load(const bf16* p) { return _mm512_loadu_si512(p); }
   static Operand load_some(const bf16* p, int64_t n) {
@@ -98,9 +143,13 @@ void add_thin(const RowsTimesRows<bf16, bf16>& p) {
 }
 
 void add_cached(const RowsTimesRows<bf16, bf16>& p) { add_tiles_along_x<Cached, 6>(p); }
-void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q) {
+template <typename WRows>
+void add_streamed(const RowsTimes<bf16, WRows>& p, const RowsTimes<bf16, WRows>& q) {
   add_tiles_along_w<Streamed, 4>(p, q);
 }
+template void add_streamed(const RowsTimesRows<bf16, bf16>&, const RowsTimesRows<bf16, bf16>&);
+template void add_streamed(const RowsTimes<bf16, Fp8Rows>&, const RowsTimes<bf16, Fp8Rows>&);
+template void add_streamed(const RowsTimes<bf16, Nf4Rows>&, const RowsTimes<bf16, Nf4Rows>&);
 
 }  // namespace drover::cpu::avx512_bf16
 

@@ -208,7 +208,7 @@ void RowProduct::outputs_of_thread(const Call& call) const {
 }
 
 void RowProduct::outputs(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {
-  const bool as_it_lies = call.x.rows <= kFewRows && call.w.dense();
+  const bool as_it_lies = call.x.rows <= kFewRows && call.w.streams();
   as_it_lies ? streamed(call, begin, end, scratch) : copied(call, begin, end, scratch);
 }
 
@@ -220,11 +220,11 @@ void RowProduct::streamed(const Call& call, int64_t begin, int64_t end, std::byt
   const int64_t middle = std::min(begin + (groups_of(end - begin) + 1) / 2 * kGroup, end);
   for (int64_t at = begin; at < middle; at += kPanel) {
     const int64_t far_at = std::min(middle + at - begin, end);
-    const Tensor near = call.w.rows_from(at, std::min(kPanel, middle - at)).values(),
-                 far = call.w.rows_from(far_at, std::min(kPanel, end - far_at)).values();
+    const WeightView near = call.w.rows_from(at, std::min(kPanel, middle - at)),
+                     far = call.w.rows_from(far_at, std::min(kPanel, end - far_at));
     clear(sums, call.x.rows, near.rows);
     clear(far_sums, call.x.rows, far.rows);
-    add_streamed(call.x, near, sums, far, far_sums);
+    add_streamed(call.x, near, call.computing, sums, far, far_sums);
     complete(call, at, near.rows, sums, nullptr);
     complete(call, far_at, far.rows, far_sums, nullptr);
   }
@@ -252,7 +252,7 @@ void RowProduct::complete(const Call& call, int64_t begin, int64_t width, float*
     if (b.cols <= kThin) {
       add_thin(term.u, b, at);
     } else {
-      copy == nullptr ? add_streamed(term.u, b, at, {}, nullptr)
+      copy == nullptr ? add_streamed(term.u, b, term.u.dtype, at, b.rows_from(0, 0), nullptr)
                       : add_copied(term.u, WeightView(b), term.u.dtype, at, copy);
     }
   }
@@ -269,14 +269,27 @@ void RowProduct::add_thin(Tensor x, Tensor w, float* sums) const {
 }
 
 // sums (T, outputs of w) += x·wᵀ, and the same for a second w, which may be empty.
-void RowProduct::add_streamed(Tensor x, Tensor w, float* sums, Tensor far, float* far_sums) const {
-  if (x.dtype == DType::bf16) {
-    return avx512_bf16::add_streamed(product_of<bf16, bf16>(x, w, sums), product_of<bf16, bf16>(x, far, far_sums));
-  }
-  with_type(w, [&](auto* typed) {
-    using W = std::remove_pointer_t<decltype(typed)>;
-    avx2::add_streamed(product_of<float, W>(x, w, sums), product_of<float, W>(x, far, far_sums));
-  });
+void RowProduct::add_streamed(Tensor x, const WeightView& w, DType computing, float* sums, const WeightView& far,
+                              float* far_sums) const {
+  const auto both = [&]<typename X, typename WRows>(Rows<X> xs, const WRows& near_rows, const WRows& far_rows) {
+    const RowsTimes<X, WRows> p{x.rows, w.rows, x.cols, xs, near_rows, sums, kPanel},
+        q{x.rows, far.rows, x.cols, xs, far_rows, far_sums, kPanel};
+    if constexpr (std::is_same_v<X, bf16>) {
+      avx512_bf16::add_streamed(p, q);
+    } else {
+      avx2::add_streamed(p, q);
+    }
+  };
+  const auto of_type = [&]<typename X>(Rows<X> xs) {
+    if (const auto rows = w.fp8_rows(computing)) return both(xs, *rows, *far.fp8_rows(computing));
+    if (const auto rows = w.nf4_rows(computing)) return both(xs, *rows, *far.nf4_rows(computing));
+    with_type(w.values(), [&](auto* typed) {
+      using W = std::remove_pointer_t<decltype(typed)>;
+      if constexpr (std::is_same_v<X, float> || std::is_same_v<W, bf16>)
+        both(xs, rows_of<W>(w.values()), rows_of<W>(far.values()));
+    });
+  };
+  x.dtype == DType::bf16 ? of_type(rows_of<bf16>(x)) : of_type(rows_of<float>(x));
 }
 
 void RowProduct::add_copied(Tensor x, const WeightView& w, DType computing, float* sums, std::byte* copy) const {

@@ -61,7 +61,8 @@ class RowProduct {
   void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;
   void add_thin(Tensor x, Tensor w, float* sums) const;
-  void add_streamed(Tensor x, Tensor w, float* sums, Tensor far, float* far_sums) const;
+  void add_streamed(Tensor x, const WeightView& w, DType computing, float* sums, const WeightView& far,
+                    float* far_sums) const;
   void add_copied(Tensor x, const WeightView& w, DType computing, float* sums, std::byte* copy) const;
 
   int threads_;

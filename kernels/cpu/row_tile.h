@@ -14,10 +14,8 @@ struct Chain {
   typename Set::Sum part[Set::kVectors];
 };
 
-// chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane.
-template <class Set, int R, int O, typename W>
-[[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const W* const (&w)[O], int64_t k,
-                                              Chain<Set> (&chains)[R][O]) {
+template <class Set, int R, int O>
+[[gnu::always_inline]] inline void clear_chains(Chain<Set> (&chains)[R][O]) {
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
@@ -26,6 +24,38 @@ template <class Set, int R, int O, typename W>
       for (int v = 0; v < Set::kVectors; ++v) chains[r][o].part[v] = Set::zero();
     }
   }
+}
+
+// The same for rows of codes: k is a multiple of kCodedBlock. One row after the other, a block of each is widened by
+// Set::Widened<Row> in the registers.
+template <class Set, int R, int O, typename Row>
+  requires CodedRow<Row>
+[[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const Row (&w)[O], int64_t k,
+                                              Chain<Set> (&chains)[R][O]) {
+  clear_chains<Set>(chains);
+#pragma GCC unroll 2
+  for (int o = 0; o < O; ++o) {
+    typename Set::template Widened<Row> widened(w[o], k);
+    for (int64_t i = 0; i < k; i += kCodedBlock) {
+      widened.begin_block(i);
+#pragma GCC unroll 8
+      for (int64_t j = 0; j < kCodedBlock; j += Set::kValues) {
+        const typename Set::Operand weights = widened.load(i + j);
+        const int64_t v = j / Set::kValues % Set::kVectors;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          chains[r][o].part[v] = Set::multiply_add(Set::load(x.row(r) + i + j), weights, chains[r][o].part[v]);
+        }
+      }
+    }
+  }
+}
+
+// chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane.
+template <class Set, int R, int O, typename W>
+[[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const W* const (&w)[O], int64_t k,
+                                              Chain<Set> (&chains)[R][O]) {
+  clear_chains<Set>(chains);
   // The products of n indices from i on, which are the vector v of the lanes.
   const auto add = [&](int v, int64_t i, int64_t n) __attribute__((always_inline)) {
     const auto load = [&](const auto* row) __attribute__((always_inline)) {
@@ -105,15 +135,15 @@ struct StreamedTile {
       const int64_t end = std::min(begin + kBlocks * kDepth, p.k);
 #pragma GCC unroll 4
       for (int o = 0; o < 4; ++o) {
-        const auto* near = p.w.row(std::min<int64_t>(o, p.outputs - 1));
-        const decltype(near) rows[2] = {near, q.outputs > 0 ? q.w.row(std::min<int64_t>(o, q.outputs - 1)) : near};
+        const auto near = p.w.row(std::min<int64_t>(o, p.outputs - 1));
+        decltype(near) rows[2] = {near, q.outputs > 0 ? q.w.row(std::min<int64_t>(o, q.outputs - 1)) : near};
 #pragma GCC unroll 2
         for (int s = 0; s < 2; s += kStreams) {
           for (int64_t i = begin; i < end; i += kDepth) {
             Chain<Set> chains[R][kStreams];
             std::remove_const_t<decltype(near)> ws[kStreams];
 #pragma GCC unroll 2
-            for (int j = 0; j < kStreams; ++j) ws[j] = rows[s + j] + i;
+            for (int j = 0; j < kStreams; ++j) ws[j] = from(rows[s + j], i);
             sum_chains<Set, R, kStreams>(p.x.at(i), ws, std::min(kDepth, end - i), chains);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {

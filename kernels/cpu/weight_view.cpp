@@ -74,6 +74,39 @@ Tensor WeightView::values() const {
   return values_.rows_from(row_, rows).columns(col_, cols);
 }
 
+std::optional<Fp8Rows> WeightView::fp8_rows(DType computing) const {
+  if (fp8_ == nullptr) return {};
+  const Fp8Weight& w = *fp8_;
+  const int64_t phase = w.column_phase + col_, block = w.blocks.columns;
+  if (cols % kCodedBlock != 0 || (block != 0 && (block % kCodedBlock != 0 || phase % kCodedBlock != 0))) return {};
+  return Fp8Rows{.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch + col_,
+                 .pitch = w.codes.pitch,
+                 .scales = w.scales.as<float>(),
+                 .scale_pitch = w.scales.pitch,
+                 .scale_row = w.scale_row.as<int32_t>() + row_,
+                 .phase = phase,
+                 .block = block,
+                 .roundings = roundings_of(w.rounding, computing)};
+}
+
+std::optional<Nf4Rows> WeightView::nf4_rows(DType computing) const {
+  if (nf4_ == nullptr) return {};
+  const Nf4Weight& w = *nf4_;
+  require(col_ == 0, "NF4 is streamed from its first column");
+  Nf4Rows rows{.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch,
+               .pitch = w.codes.pitch,
+               .absmax_pitch = w.absmax.pitch,
+               .roundings = roundings_of(w.rounding, computing)};
+  if (w.nested()) {
+    rows.absmax_codes = w.absmax.as<uint8_t>() + row_ * w.absmax.pitch;
+    rows.levels = w.levels.as<float>(), rows.nested = w.nested_absmax.as<float>();
+    rows.first_block = w.first_block.as<int32_t>() + row_, rows.offset = w.offset.as<float>() + row_;
+  } else {
+    rows.absmax = w.absmax.as<float>() + row_ * w.absmax.pitch;
+  }
+  return rows;
+}
+
 void WeightView::read_row(int64_t row, DType computing, Tensor to) const {
   if (fp8_ != nullptr) return read_fp8(*fp8_, row_ + row, col_, roundings_of(fp8_->rounding, computing), to);
   if (nf4_ != nullptr) return read_nf4(*nf4_, row_ + row, col_, roundings_of(nf4_->rounding, computing), to);

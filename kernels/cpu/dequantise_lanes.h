@@ -1,0 +1,51 @@
+// Eight codes to numbers (AVX2): what dequantise.h and the products for generation share.
+#pragma once
+#include "kernels/base/nf4.h"
+#include "kernels/cpu/dequantise.h"
+#include "kernels/cpu/vector.h"
+
+namespace drover::cpu {
+
+inline Vec rounded(Vec v, Rounding rounding) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  if (rounding == Rounding::none) return v;
+  if (rounding == Rounding::f16) return _mm256_cvtph_ps(_mm256_cvtps_ph(v, kNearest));
+  const __m256i u = _mm256_castps_si256(v);  // no NaN comes here
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
+  return _mm256_castsi256_ps(_mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+inline Vec rounded(Vec v, Roundings r) { return rounded(rounded(v, r.first), r.second); }
+
+// Eight e4m3 numbers with one scale. Their bits, moved to the upper ones of fp32, are the numbers times 2⁻¹²⁰.
+struct Fp8Lanes {
+  Vec scale, unit = _mm256_set1_ps(0x1p120f);
+  Roundings roundings;
+  Fp8Lanes(float s, Roundings r) : scale(_mm256_set1_ps(s)), roundings(r) {}
+  Vec load(const uint8_t* codes) const {
+    const __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+    const __m256i kept = _mm256_set1_epi32(static_cast<int>(0x87f00000u));  // the sign, which is in every upper bit
+    const Vec small = _mm256_castsi256_ps(_mm256_and_si256(_mm256_slli_epi32(code, 20), kept));
+    return rounded(_mm256_mul_ps(_mm256_mul_ps(small, unit), scale), roundings);
+  }
+};
+
+// Eight NF4 codes with one absmax: the levels, already multiplied and rounded, are chosen from.
+struct Nf4Lanes {
+  Vec lower, upper;
+  Nf4Lanes(float absmax, Roundings roundings) {
+    const Vec scale = _mm256_set1_ps(absmax);
+    lower = rounded(_mm256_mul_ps(cpu::load(kNf4Levels.data()), scale), roundings);
+    upper = rounded(_mm256_mul_ps(cpu::load(kNf4Levels.data() + kLanes), scale), roundings);
+  }
+  Vec load(const uint8_t* codes) const {
+    int32_t bytes;
+    __builtin_memcpy(&bytes, codes, sizeof bytes);
+    const __m256i shifts = _mm256_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24);
+    const __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(bytes), shifts);  // in the lowest four bits
+    const Vec a = _mm256_permutevar8x32_ps(lower, code), b = _mm256_permutevar8x32_ps(upper, code);
+    return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
+  }
+};
+
+}  // namespace drover::cpu
