@@ -106,11 +106,14 @@ int64_t Nf4Weight::bytes() const {
 void Nf4Weight::load(Backend& backend, size_t part, const Nf4Slice& rows) {
   const Part& p = parts_.at(part);
   require(rows.rounding == rounding && rows.cols == in() && rows.col == col_ && rows.whole_cols == whole_cols_ &&
-              rows.row >= p.row && rows.row + rows.rows <= p.row + p.rows && rows.absmax.empty() == nested(),
+              rows.row >= p.row && rows.row + rows.rows <= p.row + p.rows && (rows.absmax.empty() || !nested()),
           "an NF4 weight is loaded with rows of its own scaling");
   const int64_t at = rows_above(parts_, part) + rows.row - p.row;
   backend.upload(rows.codes.data(), codes.rows_from(at, rows.rows));
-  if (!nested()) return backend.upload(rows.absmax.data(), absmax.rows_from(at, rows.rows));
+  if (!nested()) {
+    const std::vector<float> plain = rows.absmax.empty() ? absmax_of(rows) : rows.absmax;
+    return backend.upload(plain.data(), absmax.rows_from(at, rows.rows));
+  }
   const BlockRange own = blocks_of(rows.row, rows.rows, col_, in(), whole_cols_);
   const int64_t runs = runs_above(parts_, part, col_, in(), whole_cols_);
   const int64_t first_run = blocks_of(p.row, p.rows, col_, in(), whole_cols_).first_run();

@@ -20,7 +20,11 @@ DenseWeight::DenseWeight(Tensor values, int64_t adapter_rank)
     : Weight({values.rows, values.cols, format_of(values.dtype), adapter_rank}), values(values) {}
 
 std::unique_ptr<Weight> lay_out_rows(Arena& arena, const WeightShape& shape) {
-  if (!is_dense(shape.format)) return lay_out_quantised(arena, shape);
+  if (!is_dense(shape.format)) {
+    WeightShape plain = shape;
+    plain.scaling.nested = false;
+    return lay_out_quantised(arena, plain);
+  }
   return std::make_unique<DenseWeight>(arena.tensor(shape.out, shape.in, dtype_of(shape.format)), shape.adapter_rank);
 }
 

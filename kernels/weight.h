@@ -71,7 +71,8 @@ class DenseWeight : public Weight {
   const Tensor values;                                            // (out, in)
 };
 
-// A weight without room for more, uninitialised.
+// A weight without room for more, uninitialised. The absmax of NF4 are worked out as it is loaded: an eighth of a byte
+// more for two numbers than double quantisation takes, and nothing to work out for a product.
 std::unique_ptr<Weight> lay_out_rows(Arena& arena, const WeightShape& shape);
 DType dtype_of(Format format);  // of a dense weight's elements
 

@@ -64,6 +64,14 @@ void dequantise(const Fp8Slice& slice, float* out) {
   }
 }
 
+std::vector<float> absmax_of(const Nf4Slice& slice) {
+  std::vector<float> absmax;
+  for (int64_t r = 0; r < slice.rows; ++r) {
+    for (int64_t b = 0; b < slice.cols / kNf4Block; ++b) absmax.push_back(absmax_of(slice, r, b));
+  }
+  return absmax;
+}
+
 void dequantise(const Nf4Slice& slice, float* out) {
   const uint8_t* code = slice.codes.data();
   for (int64_t r = 0; r < slice.rows; ++r) {

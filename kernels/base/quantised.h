@@ -41,6 +41,9 @@ struct Nf4Slice {
 int64_t first_block(int64_t begin, int64_t block);
 int64_t blocks_touched(int64_t begin, int64_t count, int64_t block);
 
+// Of each block of the slice, whether it is double quantised or not.
+std::vector<float> absmax_of(const Nf4Slice& slice);
+
 float rounded(float value, Rounding rounding);
 // Every value of a slice into `out` (rows, cols): the reference of all products with such weights.
 void dequantise(const Fp8Slice& slice, float* out);

@@ -42,58 +42,25 @@ struct Fp8Rows {
 };
 
 struct Nf4Row {
-  const uint8_t* codes;         // two columns a byte
-  const float* absmax;          // of each block; null: worked out of
-  const uint8_t* absmax_codes;  // these, as absmax_of does
-  const float *levels, *nested;
-  int64_t first;
-  float offset;
+  const uint8_t* codes;  // two columns a byte
+  const float* absmax;   // of each block
   Roundings roundings;
 };
 inline Nf4Row from(const Nf4Row& row, int64_t i) {
-  Nf4Row later = row;
-  later.codes += i / 2, later.first += i / kNf4Block;
-  if (row.absmax != nullptr) {
-    later.absmax += i / kNf4Block;
-  } else {
-    later.absmax_codes += i / kNf4Block;
-  }
-  return later;
+  return {row.codes + i / 2, row.absmax + i / kNf4Block, row.roundings};
 }
 
 struct Nf4Rows {
   const uint8_t* codes;
   int64_t pitch;
   const float* absmax;
-  const uint8_t* absmax_codes;
   int64_t absmax_pitch;
-  const float *levels, *nested;
-  const int32_t* first_block;
-  const float* offset;
   Roundings roundings;
-  Nf4Row row(int64_t i) const {
-    if (absmax != nullptr) return {codes + i * pitch, absmax + i * absmax_pitch, {}, {}, {}, 0, 0, roundings};
-    return {codes + i * pitch, nullptr,  absmax_codes + i * absmax_pitch, levels, nested, first_block[i],
-            offset[i],         roundings};
-  }
+  Nf4Row row(int64_t i) const { return {codes + i * pitch, absmax + i * absmax_pitch, roundings}; }
   Nf4Rows from(int64_t row) const {
-    Nf4Rows later = *this;
-    later.codes += row * pitch;
-    if (absmax != nullptr) {
-      later.absmax += row * absmax_pitch;
-    } else {
-      later.absmax_codes += row * absmax_pitch, later.first_block += row, later.offset += row;
-    }
-    return later;
+    return {codes + row * pitch, pitch, absmax + row * absmax_pitch, absmax_pitch, roundings};
   }
 };
-
-// Of the blocks of k columns: as they lie, or worked out in `space`.
-inline const float* absmax_of_row(const Nf4Row& row, int64_t k, float* space) {
-  if (row.absmax != nullptr) return row.absmax;
-  absmax_of(row.absmax_codes, row.levels, row.nested, row.first, row.offset, k / kNf4Block, space);
-  return space;
-}
 
 template <typename Row>
 concept CodedRow = std::same_as<Row, Fp8Row> || std::same_as<Row, Nf4Row>;

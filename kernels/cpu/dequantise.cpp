@@ -56,18 +56,4 @@ void dequantise_nf4(const uint8_t* codes, const float* absmax, Roundings roundin
   with_floats(dtype, to, [&](auto* out) { nf4_row(codes, absmax, roundings, n, out); });
 }
 
-void absmax_of(const uint8_t* codes, const float* levels, const float* nested, int64_t first, float offset, int64_t n,
-               float* out) {
-  for (int64_t b = 0; b < n;) {  // a run at a time
-    const int64_t end = std::min(n, b + kNf4NestedBlock - (first + b) % kNf4NestedBlock);
-    const float largest = nested[(first + b) / kNf4NestedBlock];
-    for (; b + kLanes <= end; b += kLanes) {
-      const __m256i code = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + b)));
-      const Vec product = _mm256_mul_ps(_mm256_i32gather_ps(levels, code, 4), _mm256_set1_ps(largest));
-      store(out + b, _mm256_add_ps(product, _mm256_set1_ps(offset)));
-    }
-    for (; b < end; ++b) out[b] = levels[codes[b]] * largest + offset;
-  }
-}
-
 }  // namespace drover::cpu

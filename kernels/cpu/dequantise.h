@@ -19,8 +19,4 @@ void dequantise_fp8(const uint8_t* codes, const float* scales, int64_t phase, in
 // to[j] = rounded(level[code j] · absmax[j / 64]), the even code in the upper half of codes[j / 2]. n: a multiple of 8.
 void dequantise_nf4(const uint8_t* codes, const float* absmax, Roundings roundings, int64_t n, DType dtype, void* to);
 
-// out[b] = levels[codes[b]] · nested[(first + b) / 256] + offset, b < n
-void absmax_of(const uint8_t* codes, const float* levels, const float* nested, int64_t first, float offset, int64_t n,
-               float* out);
-
 }  // namespace drover::cpu

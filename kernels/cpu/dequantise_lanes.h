@@ -19,9 +19,10 @@ inline Vec rounded(Vec v, Roundings r) { return rounded(rounded(v, r.first), r.s
 
 // Eight e4m3 numbers with one scale. Their bits, moved to the upper ones of fp32, are the numbers times 2⁻¹²⁰.
 struct Fp8Lanes {
-  Vec scale, unit = _mm256_set1_ps(0x1p120f);
+  Vec scale, unit;
   Roundings roundings;
-  Fp8Lanes(float s, Roundings r) : scale(_mm256_set1_ps(s)), roundings(r) {}
+  Fp8Lanes() = default;
+  Fp8Lanes(float s, Roundings r) : scale(_mm256_set1_ps(s)), unit(_mm256_set1_ps(0x1p120f)), roundings(r) {}
   Vec load(const uint8_t* codes) const {
     const __m256i code = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
     const __m256i kept = _mm256_set1_epi32(static_cast<int>(0x87f00000u));  // the sign, which is in every upper bit
@@ -33,6 +34,7 @@ struct Fp8Lanes {
 // Eight NF4 codes with one absmax: the levels, already multiplied and rounded, are chosen from.
 struct Nf4Lanes {
   Vec lower, upper;
+  Nf4Lanes() = default;
   Nf4Lanes(float absmax, Roundings roundings) {
     const Vec scale = _mm256_set1_ps(absmax);
     lower = rounded(_mm256_mul_ps(cpu::load(kNf4Levels.data()), scale), roundings);

@@ -8,21 +8,15 @@ namespace drover::cpu::avx2 {
 namespace {
 
 struct WidenedFp8 {
-  WidenedFp8(const Fp8Row& row, int64_t) : row(row), lanes(0, row.roundings) {}
-  void begin_block(int64_t i) { lanes.scale = _mm256_set1_ps(row.scale(i)); }
-  Vec load(int64_t i) const { return lanes.load(row.codes + i); }
-  const Fp8Row& row;
   Fp8Lanes lanes;
+  void begin_block(const Fp8Row& row, int64_t i) { lanes = Fp8Lanes(row.scale(i), row.roundings); }
+  Vec load(const Fp8Row& row, int64_t i) const { return lanes.load(row.codes + i); }
 };
 
 struct WidenedNf4 {
-  WidenedNf4(const Nf4Row& row, int64_t k) : row(row), absmax(absmax_of_row(row, k, worked_out)), lanes(0, {}) {}
-  void begin_block(int64_t i) { lanes = Nf4Lanes(absmax[i / kNf4Block], row.roundings); }
-  Vec load(int64_t i) const { return lanes.load(row.codes + i / 2); }
-  const Nf4Row& row;
-  float worked_out[kDepth<float> / kNf4Block];
-  const float* absmax;
   Nf4Lanes lanes;
+  void begin_block(const Nf4Row& row, int64_t i) { lanes = Nf4Lanes(row.absmax[i / kNf4Block], row.roundings); }
+  Vec load(const Nf4Row& row, int64_t i) const { return lanes.load(row.codes + i / 2); }
 };
 
 struct Set {

@@ -25,42 +25,35 @@ __m512 by_way_of_half(__m512 value) {
 }
 
 struct WidenedFp8 {
-  WidenedFp8(const Fp8Row& row, int64_t) : row(row), half(row.roundings.first == Rounding::f16) {}
-  void begin_block(int64_t i) { scale = _mm512_set1_ps(row.scale(i)); }
+  __m512 scale;
+  void begin_block(const Fp8Row& row, int64_t i) { scale = _mm512_set1_ps(row.scale(i)); }
   // Their bits, moved to the upper ones of fp32, are the numbers times 2⁻¹²⁰.
-  __m512 sixteen(int64_t i) const {
+  __m512 sixteen(const Fp8Row& row, int64_t i) const {
     const __m512i code = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row.codes + i)));
     const __m512i kept = _mm512_set1_epi32(static_cast<int>(0x87f00000u));  // the sign, which is in every upper bit
     const __m512 small = _mm512_castsi512_ps(_mm512_and_si512(_mm512_slli_epi32(code, 20), kept));
     const __m512 value = _mm512_mul_ps(_mm512_mul_ps(small, _mm512_set1_ps(0x1p120f)), scale);
-    return half ? by_way_of_half(value) : value;
+    return row.roundings.first == Rounding::f16 ? by_way_of_half(value) : value;
   }
-  __m512i load(int64_t i) const { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sixteen(i + 16), sixteen(i))); }
-  const Fp8Row& row;
-  bool half;
-  __m512 scale;
+  __m512i load(const Fp8Row& row, int64_t i) const {
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sixteen(row, i + 16), sixteen(row, i)));
+  }
 };
 
 // The levels, multiplied and rounded, stand in the table twice: the fifth bit of an index, which is the neighbour's,
 // makes no difference.
 struct WidenedNf4 {
-  WidenedNf4(const Nf4Row& row, int64_t k)
-      : row(row), half(row.roundings.first == Rounding::f16), absmax(absmax_of_row(row, k, worked_out)) {}
-  void begin_block(int64_t i) {
-    const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels.data()), _mm512_set1_ps(absmax[i / kNf4Block]));
-    const __m256i levels = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(half ? by_way_of_half(value) : value));
-    table = _mm512_broadcast_i64x4(levels);
+  __m512i table;
+  void begin_block(const Nf4Row& row, int64_t i) {
+    __m512 value = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels.data()), _mm512_set1_ps(row.absmax[i / kNf4Block]));
+    if (row.roundings.first == Rounding::f16) value = by_way_of_half(value);
+    table = _mm512_broadcast_i64x4(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
   }
-  __m512i load(int64_t i) const {
+  __m512i load(const Nf4Row& row, int64_t i) const {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row.codes + i / 2));
     const __m512i pair = _mm512_cvtepu8_epi32(bytes);
     return _mm512_permutexvar_epi16(_mm512_or_si512(_mm512_srli_epi32(pair, 4), _mm512_slli_epi32(pair, 16)), table);
   }
-  const Nf4Row& row;
-  bool half;
-  float worked_out[kDepth<bf16> / kNf4Block];
-  const float* absmax;
-  __m512i table;
 };
 
 struct Set {

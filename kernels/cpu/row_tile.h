@@ -26,22 +26,22 @@ template <class Set, int R, int O>
   }
 }
 
-// The same for rows of codes: k is a multiple of kCodedBlock. One row after the other, a block of each is widened by
-// Set::Widened<Row> in the registers.
+// The same for rows of codes: k is a multiple of kCodedBlock. Set::Widened<Row> widens them in the registers.
 template <class Set, int R, int O, typename Row>
   requires CodedRow<Row>
 [[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const Row (&w)[O], int64_t k,
                                               Chain<Set> (&chains)[R][O]) {
   clear_chains<Set>(chains);
+  for (int64_t i = 0; i < k; i += kCodedBlock) {
+    typename Set::template Widened<Row> widened[O];
 #pragma GCC unroll 2
-  for (int o = 0; o < O; ++o) {
-    typename Set::template Widened<Row> widened(w[o], k);
-    for (int64_t i = 0; i < k; i += kCodedBlock) {
-      widened.begin_block(i);
+    for (int o = 0; o < O; ++o) widened[o].begin_block(w[o], i);
 #pragma GCC unroll 8
-      for (int64_t j = 0; j < kCodedBlock; j += Set::kValues) {
-        const typename Set::Operand weights = widened.load(i + j);
-        const int64_t v = j / Set::kValues % Set::kVectors;
+    for (int64_t j = 0; j < kCodedBlock; j += Set::kValues) {
+      const int64_t v = j / Set::kValues % Set::kVectors;
+#pragma GCC unroll 2
+      for (int o = 0; o < O; ++o) {
+        const typename Set::Operand weights = widened[o].load(w[o], i + j);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           chains[r][o].part[v] = Set::multiply_add(Set::load(x.row(r) + i + j), weights, chains[r][o].part[v]);

@@ -9,14 +9,10 @@ namespace drover::cpu {
 
 namespace {
 
-constexpr int64_t kBlocksAtOnce = 64;  // of NF4, whose absmax are worked out together
-
 Roundings roundings_of(Rounding file, DType computing) {
   const bool narrow = computing == DType::bf16 && file != Rounding::bf16;
   return {file, narrow ? Rounding::bf16 : Rounding::none};
 }
-
-void* at(Tensor t, int64_t column) { return static_cast<char*>(t.data) + column * size_of(t.dtype); }
 
 void read_fp8(const Fp8Weight& w, int64_t row, int64_t col, Roundings roundings, Tensor to) {
   const uint8_t* codes = w.codes.as<uint8_t>() + row * w.codes.pitch + col;
@@ -27,20 +23,8 @@ void read_fp8(const Fp8Weight& w, int64_t row, int64_t col, Roundings roundings,
 void read_nf4(const Nf4Weight& w, int64_t row, int64_t col, Roundings roundings, Tensor to) {
   require(col % kNf4Block == 0, "NF4 is read from the beginning of a block");
   const uint8_t* codes = w.codes.as<uint8_t>() + row * w.codes.pitch + col / 2;
-  for (int64_t j = 0; j < to.cols; j += kBlocksAtOnce * kNf4Block) {
-    const int64_t n = std::min(kBlocksAtOnce * kNf4Block, to.cols - j), block = (col + j) / kNf4Block;
-    const int64_t blocks = (n + kNf4Block - 1) / kNf4Block;
-    float worked_out[kBlocksAtOnce];
-    const float* absmax = worked_out;
-    if (w.nested()) {
-      absmax_of(w.absmax.as<uint8_t>() + row * w.absmax.pitch + block, w.levels.as<float>(),
-                w.nested_absmax.as<float>(), w.first_block.as<int32_t>()[row] + block, w.offset.as<float>()[row],
-                blocks, worked_out);
-    } else {
-      absmax = w.absmax.as<float>() + row * w.absmax.pitch + block;
-    }
-    dequantise_nf4(codes + j / 2, absmax, roundings, n, to.dtype, at(to, j));
-  }
+  const float* absmax = w.absmax.as<float>() + row * w.absmax.pitch + col / kNf4Block;
+  dequantise_nf4(codes, absmax, roundings, to.cols, to.dtype, to.data);
 }
 
 }  // namespace
@@ -93,18 +77,11 @@ std::optional<Nf4Rows> WeightView::nf4_rows(DType computing) const {
   if (nf4_ == nullptr) return {};
   const Nf4Weight& w = *nf4_;
   require(col_ == 0, "NF4 is streamed from its first column");
-  Nf4Rows rows{.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch,
-               .pitch = w.codes.pitch,
-               .absmax_pitch = w.absmax.pitch,
-               .roundings = roundings_of(w.rounding, computing)};
-  if (w.nested()) {
-    rows.absmax_codes = w.absmax.as<uint8_t>() + row_ * w.absmax.pitch;
-    rows.levels = w.levels.as<float>(), rows.nested = w.nested_absmax.as<float>();
-    rows.first_block = w.first_block.as<int32_t>() + row_, rows.offset = w.offset.as<float>() + row_;
-  } else {
-    rows.absmax = w.absmax.as<float>() + row_ * w.absmax.pitch;
-  }
-  return rows;
+  return Nf4Rows{.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch,
+                 .pitch = w.codes.pitch,
+                 .absmax = w.absmax.as<float>() + row_ * w.absmax.pitch,
+                 .absmax_pitch = w.absmax.pitch,
+                 .roundings = roundings_of(w.rounding, computing)};
 }
 
 void WeightView::read_row(int64_t row, DType computing, Tensor to) const {

@@ -33,12 +33,6 @@ inline std::string text_of(const QuantisedKind& k) {
                      k.blocks.columns, k.nested ? "nested" : "plain", static_cast<int>(k.rounding));
 }
 
-inline float rounded(float value, Rounding rounding) {
-  if (rounding == Rounding::bf16) return static_cast<float>(bf16(value));
-  if (rounding == Rounding::f16) return static_cast<float>(static_cast<_Float16>(value));
-  return value;
-}
-
 // Rows and columns of a whole tensor of values drawn by `seed`.
 struct QuantisedPart {
   uint64_t seed;
@@ -92,15 +86,7 @@ class QuantisedWeight {
     for (int64_t i = 0; i < scales; ++i) all.scales.push_back(0.01f + 0.0013f * static_cast<float>(i % 37));
     const Fp8Slice slice = cut(all, row, rows, col, values.cols);
     static_cast<Fp8Weight&>(*weight).load(backend, part, slice);
-    const int64_t wide = blocks_touched(0, whole_cols, kind.blocks.columns);
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t j = 0; j < values.cols; ++j) {
-        const float scale = all.scales[static_cast<size_t>(first_block(row + i, kind.blocks.rows) * wide +
-                                                           first_block(col + j, kind.blocks.columns))];
-        const uint8_t code = all.codes[static_cast<size_t>((row + i) * whole_cols + col + j)];
-        values(at + i, j) = static_cast<double>(rounded(float_of_e4m3(code) * scale, kind.rounding));
-      }
-    }
+    keep(slice, at);
   }
 
   void load_nf4(Backend& backend, const QuantisedKind& kind, const std::vector<float>& whole, int64_t whole_cols,
@@ -116,30 +102,20 @@ class QuantisedWeight {
     }
     Nf4Slice slice = scales.make(mine, row, rows, col, values.cols);
     slice.rounding = kind.rounding;
-    const int64_t in_row = whole_cols / kNf4Block, run0 = (row * in_row + col / kNf4Block) / kNf4NestedBlock;
-    std::vector<float> of_slice;
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t b = 0; b < values.cols / kNf4Block; ++b) {
-        const int64_t block = (row + i) * in_row + col / kNf4Block + b;
-        const uint8_t code = slice.absmax_codes[of_slice.size()];
-        const float product = slice.levels[code] * slice.nested[static_cast<size_t>(block / kNf4NestedBlock - run0)];
-        of_slice.push_back(kind.nested ? product + slice.offset : absmax[static_cast<size_t>(block)]);
-      }
-    }
     if (!kind.nested) {
-      slice.absmax = of_slice;
+      slice.absmax = absmax_of(slice);
       slice.absmax_codes.clear();
       slice.nested.clear();
     }
     static_cast<Nf4Weight&>(*weight).load(backend, part, slice);
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t j = 0; j < values.cols; ++j) {
-        const auto e = static_cast<size_t>(i * values.cols + j);
-        const int code = e % 2 == 0 ? slice.codes[e / 2] >> 4 : slice.codes[e / 2] & 15;
-        const float value = kNf4Levels[static_cast<size_t>(code)] * of_slice[e / static_cast<size_t>(kNf4Block)];
-        values(at + i, j) = static_cast<double>(rounded(value, kind.rounding));
-      }
-    }
+    keep(slice, at);
+  }
+
+  template <typename Slice>
+  void keep(const Slice& slice, int64_t at) {
+    std::vector<float> dequantised(static_cast<size_t>(slice.rows * slice.cols));
+    dequantise(slice, dequantised.data());
+    std::ranges::copy(dequantised, values.values.begin() + at * slice.cols);
   }
 };
 
