@@ -13,14 +13,13 @@ inline constexpr int64_t kCodedBlock = 64;  // columns of a row that have one sc
 struct Fp8Row {
   const uint8_t* codes;
   const float* scales;
-  int64_t phase, block;  // as dequantise_fp8 has them: multiples of kCodedBlock; block 0: one scale
+  int64_t phase;  // of the first column, in its block: a multiple of kCodedBlock
+  int shift;      // a block has 2^shift columns
   Roundings roundings;
-  float scale(int64_t i) const { return scales[block == 0 ? 0 : (phase + i) / block]; }
+  float scale(int64_t i) const { return scales[(phase + i) >> shift]; }
 };
 inline Fp8Row from(const Fp8Row& row, int64_t i) {
-  Fp8Row later = row;
-  later.codes += i, later.phase += i;
-  return later;
+  return {row.codes + i, row.scales, row.phase + i, row.shift, row.roundings};
 }
 
 struct Fp8Rows {
@@ -29,10 +28,11 @@ struct Fp8Rows {
   const float* scales;
   int64_t scale_pitch;
   const int32_t* scale_row;
-  int64_t phase, block;
+  int64_t phase;
+  int shift;
   Roundings roundings;
   Fp8Row row(int64_t i) const {
-    return {codes + i * pitch, scales + scale_row[i] * scale_pitch, phase, block, roundings};
+    return {codes + i * pitch, scales + scale_row[i] * scale_pitch, phase, shift, roundings};
   }
   Fp8Rows from(int64_t row) const {
     Fp8Rows later = *this;

@@ -24,19 +24,18 @@ __m512 by_way_of_half(__m512 value) {
   return _mm512_cvtph_ps(_mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+// As Fp8Lanes of dequantise_lanes.h.
 struct WidenedFp8 {
   __m512 scale;
-  void begin_block(const Fp8Row& row, int64_t i) { scale = _mm512_set1_ps(row.scale(i)); }
-  // Their bits, moved to the upper ones of fp32, are the numbers times 2⁻¹²⁰.
-  __m512 sixteen(const Fp8Row& row, int64_t i) const {
-    const __m512i code = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row.codes + i)));
-    const __m512i kept = _mm512_set1_epi32(static_cast<int>(0x87f00000u));  // the sign, which is in every upper bit
-    const __m512 small = _mm512_castsi512_ps(_mm512_and_si512(_mm512_slli_epi32(code, 20), kept));
-    const __m512 value = _mm512_mul_ps(_mm512_mul_ps(small, _mm512_set1_ps(0x1p120f)), scale);
-    return row.roundings.first == Rounding::f16 ? by_way_of_half(value) : value;
-  }
+  void begin_block(const Fp8Row& row, int64_t i) { scale = _mm512_set1_ps(row.scale(i) * 0x1p8f); }
   __m512i load(const Fp8Row& row, int64_t i) const {
-    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sixteen(row, i + 16), sixteen(row, i)));
+    const __m512i code = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.codes + i)));
+    const __m512i kept = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
+    const __m512i half = _mm512_and_si512(_mm512_slli_epi16(code, 7), kept);
+    __m512 low = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(half)), scale),
+           high = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1)), scale);
+    if (row.roundings.first == Rounding::f16) low = by_way_of_half(low), high = by_way_of_half(high);
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
   }
 };
 

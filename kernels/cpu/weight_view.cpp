@@ -1,5 +1,6 @@
 #include "kernels/cpu/weight_view.h"
 
+#include <bit>
 #include <cstring>
 
 #include "kernels/cpu/dequantise.h"
@@ -61,15 +62,17 @@ Tensor WeightView::values() const {
 std::optional<Fp8Rows> WeightView::fp8_rows(DType computing) const {
   if (fp8_ == nullptr) return {};
   const Fp8Weight& w = *fp8_;
-  const int64_t phase = w.column_phase + col_, block = w.blocks.columns;
-  if (cols % kCodedBlock != 0 || (block != 0 && (block % kCodedBlock != 0 || phase % kCodedBlock != 0))) return {};
+  const int64_t phase = w.column_phase + col_;
+  const uint64_t block = w.blocks.columns == 0 ? uint64_t{1} << 62 : static_cast<uint64_t>(w.blocks.columns);
+  if (cols % kCodedBlock != 0 || phase % kCodedBlock != 0) return {};
+  if (block < kCodedBlock || !std::has_single_bit(block)) return {};
   return Fp8Rows{.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch + col_,
                  .pitch = w.codes.pitch,
                  .scales = w.scales.as<float>(),
                  .scale_pitch = w.scales.pitch,
                  .scale_row = w.scale_row.as<int32_t>() + row_,
                  .phase = phase,
-                 .block = block,
+                 .shift = std::countr_zero(block),
                  .roundings = roundings_of(w.rounding, computing)};
 }
 

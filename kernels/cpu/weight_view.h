@@ -23,7 +23,8 @@ class WeightView {
   bool streams() const { return fp8_ == nullptr || fp8_rows(DType::f32).has_value(); }
   bool dense() const { return fp8_ == nullptr && nf4_ == nullptr; }
   Tensor values() const;  // of a dense one
-  // Of codes whose scales belong to whole runs of kCodedBlock columns; nothing where they do not.
+  // Of codes whose scales belong to whole runs of columns, a power of two of them and at least kCodedBlock; nothing
+  // where they do not.
   std::optional<Fp8Rows> fp8_rows(DType computing) const;
   std::optional<Nf4Rows> nf4_rows(DType computing) const;
   // to (rows, cols), of `computing` or, widened, f32: all values. A dense one's are copied.
