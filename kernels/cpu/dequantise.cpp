@@ -9,24 +9,25 @@ namespace drover::cpu {
 namespace {
 
 template <typename Out>
-void fp8_run(const uint8_t* codes, const Fp8Lanes& lanes, int64_t n, Out* to) {
+void fp8_run(const uint8_t* codes, float scale, Roundings roundings, int64_t n, Out* to) {
+  const Vec wide = scale_of_fp8(scale);
   int64_t j = 0;
-  for (; j + kLanes <= n; j += kLanes) store(to + j, lanes.load(codes + j));
+  for (; j + kLanes <= n; j += kLanes) store(to + j, rounded(load_fp8(codes + j, wide), roundings));
   if (j == n) return;
   uint8_t rest[kLanes] = {};
   std::copy_n(codes + j, n - j, rest);
   alignas(32) float out[kLanes];
-  store(out, lanes.load(rest));
+  store(out, rounded(load_fp8(rest, wide), roundings));
   for (int64_t i = 0; j + i < n; ++i) store_one(to + j + i, out[i]);
 }
 
 template <typename Out>
 void fp8_row(const uint8_t* codes, const float* scales, int64_t phase, int64_t block, Roundings roundings, int64_t n,
              Out* to) {
-  if (block == 0) return fp8_run(codes, Fp8Lanes(scales[0], roundings), n, to);
+  if (block == 0) return fp8_run(codes, scales[0], roundings, n, to);
   for (int64_t j = 0; j < n;) {
     const int64_t count = std::min(n - j, block - (phase + j) % block);
-    fp8_run(codes + j, Fp8Lanes(scales[(phase + j) / block], roundings), count, to + j);
+    fp8_run(codes + j, scales[(phase + j) / block], roundings, count, to + j);
     j += count;
   }
 }
@@ -34,7 +35,8 @@ void fp8_row(const uint8_t* codes, const float* scales, int64_t phase, int64_t b
 template <typename Out>
 void nf4_row(const uint8_t* codes, const float* absmax, Roundings roundings, int64_t n, Out* to) {
   for (int64_t begin = 0; begin < n; begin += kNf4Block) {
-    const Nf4Lanes lanes(absmax[begin / kNf4Block], roundings);
+    Nf4Lanes lanes(absmax[begin / kNf4Block]);
+    lanes.lower = rounded(lanes.lower, roundings), lanes.upper = rounded(lanes.upper, roundings);
     for (int64_t j = begin; j < std::min(begin + kNf4Block, n); j += kLanes) store(to + j, lanes.load(codes + j / 2));
   }
 }

@@ -6,40 +6,35 @@
 
 namespace drover::cpu {
 
-inline Vec rounded(Vec v, Rounding rounding) {
-  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  if (rounding == Rounding::none) return v;
-  if (rounding == Rounding::f16) return _mm256_cvtph_ps(_mm256_cvtps_ph(v, kNearest));
-  const __m256i u = _mm256_castps_si256(v);  // no NaN comes here
+inline Vec rounded_to_bf16(Vec v) {  // not of NaN
+  const __m256i u = _mm256_castps_si256(v);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
   const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
   return _mm256_castsi256_ps(_mm256_and_si256(sum, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
 }
+inline Vec rounded(Vec v, Rounding rounding) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  if (rounding == Rounding::f16) return _mm256_cvtph_ps(_mm256_cvtps_ph(v, kNearest));
+  return rounding == Rounding::bf16 ? rounded_to_bf16(v) : v;
+}
 inline Vec rounded(Vec v, Roundings r) { return rounded(rounded(v, r.first), r.second); }
 
-// Eight e4m3 numbers with one scale. Their bits, in the middle of those of IEEE's binary16, are the numbers times 2⁻⁸;
-// in binary16, unlike fp32, the smallest ones are converted at full speed.
-struct Fp8Lanes {
-  Vec scale;  // · 2⁸
-  Roundings roundings;
-  Fp8Lanes() = default;
-  Fp8Lanes(float s, Roundings r) : scale(_mm256_set1_ps(s * 0x1p8f)), roundings(r) {}
-  Vec load(const uint8_t* codes) const {
-    const __m128i code = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
-    const __m128i kept = _mm_set1_epi16(static_cast<int16_t>(0xbf80));  // the sign is in every upper bit
-    return rounded(_mm256_mul_ps(_mm256_cvtph_ps(_mm_and_si128(_mm_slli_epi16(code, 7), kept)), scale), roundings);
-  }
-};
+// Eight e4m3 numbers times `scale`, which is 2⁸ times theirs. Their bits, in the middle of those of IEEE's binary16,
+// are the numbers times 2⁻⁸; in binary16, unlike fp32, the smallest ones are converted at full speed.
+inline Vec load_fp8(const uint8_t* codes, Vec scale) {
+  const __m128i code = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+  const __m128i kept = _mm_set1_epi16(static_cast<int16_t>(0xbf80));  // the sign is in every upper bit
+  return _mm256_mul_ps(_mm256_cvtph_ps(_mm_and_si128(_mm_slli_epi16(code, 7), kept)), scale);
+}
+inline Vec scale_of_fp8(float scale) { return _mm256_set1_ps(scale * 0x1p8f); }
 
-// Eight NF4 codes with one absmax: the levels, already multiplied and rounded, are chosen from.
+// Eight NF4 codes with one absmax: of the levels, already multiplied, and rounded where they are to be.
 struct Nf4Lanes {
   Vec lower, upper;
   Nf4Lanes() = default;
-  Nf4Lanes(float absmax, Roundings roundings) {
-    const Vec scale = _mm256_set1_ps(absmax);
-    lower = rounded(_mm256_mul_ps(cpu::load(kNf4Levels.data()), scale), roundings);
-    upper = rounded(_mm256_mul_ps(cpu::load(kNf4Levels.data() + kLanes), scale), roundings);
-  }
+  explicit Nf4Lanes(float absmax)
+      : lower(_mm256_mul_ps(cpu::load(kNf4Levels.data()), _mm256_set1_ps(absmax))),
+        upper(_mm256_mul_ps(cpu::load(kNf4Levels.data() + kLanes), _mm256_set1_ps(absmax))) {}
   Vec load(const uint8_t* codes) const {
     int32_t bytes;
     __builtin_memcpy(&bytes, codes, sizeof bytes);

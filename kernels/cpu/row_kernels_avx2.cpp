@@ -7,16 +7,27 @@ namespace drover::cpu::avx2 {
 
 namespace {
 
-struct WidenedFp8 {
-  Fp8Lanes lanes;
-  void begin_block(const Fp8Row& row, int64_t i) { lanes = Fp8Lanes(row.scale(i), row.roundings); }
-  Vec load(const Fp8Row& row, int64_t i) const { return lanes.load(row.codes + i); }
+template <typename Row>
+struct Widened;
+
+template <bool narrow>
+struct Widened<Fp8Row<narrow>> {
+  Vec scale;
+  void begin_block(const Fp8Row<narrow>& row, int64_t i) { scale = scale_of_fp8(row.scale(i)); }
+  Vec load(const Fp8Row<narrow>& row, int64_t i) const {
+    const Vec value = load_fp8(row.codes + i, scale);
+    return narrow ? rounded_to_bf16(value) : value;
+  }
 };
 
-struct WidenedNf4 {
+template <bool narrow>
+struct Widened<Nf4Row<narrow>> {
   Nf4Lanes lanes;
-  void begin_block(const Nf4Row& row, int64_t i) { lanes = Nf4Lanes(row.absmax[i / kNf4Block], row.roundings); }
-  Vec load(const Nf4Row& row, int64_t i) const { return lanes.load(row.codes + i / 2); }
+  void begin_block(const Nf4Row<narrow>& row, int64_t i) {
+    lanes = Nf4Lanes(row.absmax[i / kNf4Block]);
+    if constexpr (narrow) lanes.lower = rounded_to_bf16(lanes.lower), lanes.upper = rounded_to_bf16(lanes.upper);
+  }
+  Vec load(const Nf4Row<narrow>& row, int64_t i) const { return lanes.load(row.codes + i / 2); }
 };
 
 struct Set {
@@ -26,7 +37,7 @@ struct Set {
   static constexpr int64_t kValues = kLanes;
   static constexpr int kVectors = 2;
   template <typename Row>
-  using Widened = std::conditional_t<std::same_as<Row, Fp8Row>, WidenedFp8, WidenedNf4>;
+  using Widened = avx2::Widened<Row>;
   static Sum zero() { return _mm256_setzero_ps(); }
   template <typename T>
   static Operand load(const T* p) {
@@ -80,7 +91,9 @@ void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows
 }
 template void add_streamed(const RowsTimesRows<float, float>&, const RowsTimesRows<float, float>&);
 template void add_streamed(const RowsTimesRows<float, bf16>&, const RowsTimesRows<float, bf16>&);
-template void add_streamed(const RowsTimes<float, Fp8Rows>&, const RowsTimes<float, Fp8Rows>&);
-template void add_streamed(const RowsTimes<float, Nf4Rows>&, const RowsTimes<float, Nf4Rows>&);
+template void add_streamed(const RowsTimes<float, Fp8Rows<false>>&, const RowsTimes<float, Fp8Rows<false>>&);
+template void add_streamed(const RowsTimes<float, Fp8Rows<true>>&, const RowsTimes<float, Fp8Rows<true>>&);
+template void add_streamed(const RowsTimes<float, Nf4Rows<false>>&, const RowsTimes<float, Nf4Rows<false>>&);
+template void add_streamed(const RowsTimes<float, Nf4Rows<true>>&, const RowsTimes<float, Nf4Rows<true>>&);
 
 }  // namespace drover::cpu::avx2

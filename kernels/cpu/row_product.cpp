@@ -280,16 +280,21 @@ void RowProduct::add_streamed(Tensor x, const WeightView& w, DType computing, fl
       avx2::add_streamed(p, q);
     }
   };
-  const auto of_type = [&]<typename X>(Rows<X> xs) {
-    if (const auto rows = w.fp8_rows(computing)) return both(xs, *rows, *far.fp8_rows(computing));
-    if (const auto rows = w.nf4_rows(computing)) return both(xs, *rows, *far.nf4_rows(computing));
-    with_type(w.values(), [&](auto* typed) {
-      using W = std::remove_pointer_t<decltype(typed)>;
-      if constexpr (std::is_same_v<X, float> || std::is_same_v<W, bf16>)
-        both(xs, rows_of<W>(w.values()), rows_of<W>(far.values()));
-    });
+  const auto of_codes = [&]<typename X, bool narrow>(Rows<X> xs, std::bool_constant<narrow>) {
+    if (w.is_fp8()) return both(xs, w.fp8_rows<narrow>(), far.fp8_rows<narrow>());
+    both(xs, w.nf4_rows<narrow>(), far.nf4_rows<narrow>());
   };
-  x.dtype == DType::bf16 ? of_type(rows_of<bf16>(x)) : of_type(rows_of<float>(x));
+  if (x.dtype == DType::bf16) {
+    const auto xs = rows_of<bf16>(x);
+    return w.dense() ? both(xs, rows_of<bf16>(w.values()), rows_of<bf16>(far.values()))
+                     : of_codes(xs, std::true_type());
+  }
+  const auto xs = rows_of<float>(x);
+  if (!w.dense()) return w.narrow(computing) ? of_codes(xs, std::true_type()) : of_codes(xs, std::false_type());
+  with_type(w.values(), [&](auto* typed) {
+    using W = std::remove_pointer_t<decltype(typed)>;
+    both(xs, rows_of<W>(w.values()), rows_of<W>(far.values()));
+  });
 }
 
 void RowProduct::add_copied(Tensor x, const WeightView& w, DType computing, float* sums, std::byte* copy) const {

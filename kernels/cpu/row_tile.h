@@ -28,7 +28,7 @@ template <class Set, int R, int O>
 
 // The same for rows of codes: k is a multiple of kCodedBlock. Set::Widened<Row> widens them in the registers.
 template <class Set, int R, int O, typename Row>
-  requires CodedRow<Row>
+  requires kCoded<Row>
 [[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const Row (&w)[O], int64_t k,
                                               Chain<Set> (&chains)[R][O]) {
   clear_chains<Set>(chains);

@@ -15,6 +15,10 @@ Roundings roundings_of(Rounding file, DType computing) {
   return {file, narrow ? Rounding::bf16 : Rounding::none};
 }
 
+uint64_t columns_of_block(const Fp8Weight& w) {
+  return w.blocks.columns == 0 ? uint64_t{1} << 62 : static_cast<uint64_t>(w.blocks.columns);
+}
+
 void read_fp8(const Fp8Weight& w, int64_t row, int64_t col, Roundings roundings, Tensor to) {
   const uint8_t* codes = w.codes.as<uint8_t>() + row * w.codes.pitch + col;
   const float* scales = w.scales.as<float>() + w.scale_row.as<int32_t>()[row] * w.scales.pitch;
@@ -59,33 +63,43 @@ Tensor WeightView::values() const {
   return values_.rows_from(row_, rows).columns(col_, cols);
 }
 
-std::optional<Fp8Rows> WeightView::fp8_rows(DType computing) const {
-  if (fp8_ == nullptr) return {};
-  const Fp8Weight& w = *fp8_;
-  const int64_t phase = w.column_phase + col_;
-  const uint64_t block = w.blocks.columns == 0 ? uint64_t{1} << 62 : static_cast<uint64_t>(w.blocks.columns);
-  if (cols % kCodedBlock != 0 || phase % kCodedBlock != 0) return {};
-  if (block < kCodedBlock || !std::has_single_bit(block)) return {};
-  return Fp8Rows{.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch + col_,
-                 .pitch = w.codes.pitch,
-                 .scales = w.scales.as<float>(),
-                 .scale_pitch = w.scales.pitch,
-                 .scale_row = w.scale_row.as<int32_t>() + row_,
-                 .phase = phase,
-                 .shift = std::countr_zero(block),
-                 .roundings = roundings_of(w.rounding, computing)};
+bool WeightView::narrow(DType computing) const {
+  return computing == DType::bf16 || (fp8_ != nullptr ? fp8_->rounding : nf4_->rounding) == Rounding::bf16;
 }
 
-std::optional<Nf4Rows> WeightView::nf4_rows(DType computing) const {
-  if (nf4_ == nullptr) return {};
-  const Nf4Weight& w = *nf4_;
-  require(col_ == 0, "NF4 is streamed from its first column");
-  return Nf4Rows{.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch,
-                 .pitch = w.codes.pitch,
-                 .absmax = w.absmax.as<float>() + row_ * w.absmax.pitch,
-                 .absmax_pitch = w.absmax.pitch,
-                 .roundings = roundings_of(w.rounding, computing)};
+bool WeightView::streams() const {
+  if (nf4_ != nullptr) return nf4_->rounding != Rounding::f16;
+  if (fp8_ == nullptr) return true;
+  const uint64_t block = columns_of_block(*fp8_);
+  return fp8_->rounding != Rounding::f16 && cols % kCodedBlock == 0 && (fp8_->column_phase + col_) % kCodedBlock == 0 &&
+         block >= kCodedBlock && std::has_single_bit(block);
 }
+
+template <bool narrow>
+Fp8Rows<narrow> WeightView::fp8_rows() const {
+  const Fp8Weight& w = *fp8_;
+  return {.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch + col_,
+          .pitch = w.codes.pitch,
+          .scales = w.scales.as<float>(),
+          .scale_pitch = w.scales.pitch,
+          .scale_row = w.scale_row.as<int32_t>() + row_,
+          .phase = w.column_phase + col_,
+          .shift = std::countr_zero(columns_of_block(w))};
+}
+template Fp8Rows<false> WeightView::fp8_rows() const;
+template Fp8Rows<true> WeightView::fp8_rows() const;
+
+template <bool narrow>
+Nf4Rows<narrow> WeightView::nf4_rows() const {
+  const Nf4Weight& w = *nf4_;
+  require(col_ % kNf4Block == 0, "NF4 is read from the beginning of a block");
+  return {.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch + col_ / 2,
+          .pitch = w.codes.pitch,
+          .absmax = w.absmax.as<float>() + row_ * w.absmax.pitch + col_ / kNf4Block,
+          .absmax_pitch = w.absmax.pitch};
+}
+template Nf4Rows<false> WeightView::nf4_rows() const;
+template Nf4Rows<true> WeightView::nf4_rows() const;
 
 void WeightView::read_row(int64_t row, DType computing, Tensor to) const {
   if (fp8_ != nullptr) return read_fp8(*fp8_, row_ + row, col_, roundings_of(fp8_->rounding, computing), to);

@@ -2,7 +2,6 @@
 // are those of the dequantised weight, rounded as it says (Rounding) and then to the dtype that computes, so that a
 // product has the same operands whatever the CPU multiplies.
 #pragma once
-#include <optional>
 
 #include "kernels/cpu/coded_rows.h"
 #include "kernels/quantised_weight.h"
@@ -19,14 +18,17 @@ class WeightView {
   WeightView rows_from(int64_t begin, int64_t count) const;
   WeightView columns(int64_t begin, int64_t count) const;
 
-  // Whether add_streamed of row_kernels.h takes its rows as they lie.
-  bool streams() const { return fp8_ == nullptr || fp8_rows(DType::f32).has_value(); }
   bool dense() const { return fp8_ == nullptr && nf4_ == nullptr; }
   Tensor values() const;  // of a dense one
-  // Of codes whose scales belong to whole runs of columns, a power of two of them and at least kCodedBlock; nothing
-  // where they do not.
-  std::optional<Fp8Rows> fp8_rows(DType computing) const;
-  std::optional<Nf4Rows> nf4_rows(DType computing) const;
+  // Whether add_streamed of row_kernels.h takes its rows as they lie: dense ones, and codes whose scales belong to runs
+  // of columns, a power of two of them and at least kCodedBlock, that are rounded to bf16 if at all.
+  bool streams() const;
+  bool is_fp8() const { return fp8_ != nullptr; }
+  bool narrow(DType computing) const;  // whether values of codes are rounded to bf16
+  template <bool narrow>
+  Fp8Rows<narrow> fp8_rows() const;
+  template <bool narrow>
+  Nf4Rows<narrow> nf4_rows() const;
   // to (rows, cols), of `computing` or, widened, f32: all values. A dense one's are copied.
   void read(DType computing, Tensor to) const;
   void read_row(int64_t row, DType computing, Tensor to) const;
