@@ -11,7 +11,7 @@ constexpr int64_t kRowsAtOnce = 1024;
 }  // namespace
 
 void MergedWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) {
-  const StoredType type = base_.dtype(spec.name);
+  const StoredType type = base_.plain_dtype(spec.name);
   const int64_t number = size_of(to.dtype);
   std::vector<char> slice(static_cast<size_t>(to.bytes()));
   rows_.each(spec.name, type, kRowsAtOnce, [&](int64_t first, std::vector<float>& values) {
