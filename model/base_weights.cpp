@@ -72,10 +72,13 @@ bool BaseWeights::changed(const std::string& name) const {
   return adapter_->has(source) && !(name == kHead && source == kEmbedding && saves_embedding_);
 }
 
-StoredType BaseWeights::dtype(const std::string& name) {
-  const bool stored = name != kHead || !directory_->config().tied_head;
-  return directory_->dtype(stored ? name : kEmbedding);
+// Where the directory's own tensor stands, or the embedding's, which its head is tied to.
+std::string BaseWeights::stored_as(const std::string& name) const {
+  return name == kHead && directory_->config().tied_head ? kEmbedding : name;
 }
+
+StoredType BaseWeights::dtype(const std::string& name) { return directory_->dtype(stored_as(name)); }
+StoredType BaseWeights::plain_dtype(const std::string& name) { return directory_->plain_dtype(stored_as(name)); }
 
 std::vector<int64_t> BaseWeights::shape(const std::string& name) {
   if (name == kHead || name == kEmbedding) return {config_.vocab, config_.hidden};

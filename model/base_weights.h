@@ -26,6 +26,7 @@ class BaseWeights : public WeightSource {
   // The type in which the directory stores the tensor, and its shape in it: of lm_head.weight those of the embedding
   // where it stores no head.
   StoredType dtype(const std::string& name);
+  StoredType plain_dtype(const std::string& name);  // as ModelDirectory's
   std::vector<int64_t> shape(const std::string& name);
   // As ModelDirectory has them; nothing where the adapter has another tensor, or adds to it.
   std::optional<StoredScaling> scaling(const std::string& name);
@@ -46,6 +47,7 @@ class BaseWeights : public WeightSource {
 
  private:
   void check_weights() const;
+  std::string stored_as(const std::string& name) const;
   std::string source_of(const std::string& name) const;  // which tensor the directory, or the adapter, has of it
 
   ModelDirectory* directory_;

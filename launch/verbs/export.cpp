@@ -60,7 +60,7 @@ std::optional<std::string> answer(const Arguments& a) {
 double merged_bound(ModelDirectory& base) {
   const std::vector<ParamSpec> table = weight_table(base.config());
   const bool fp32 = std::all_of(table.begin(), table.end(),
-                                [&](const ParamSpec& spec) { return base.dtype(spec.name) == StoredType::f32; });
+                                [&](const ParamSpec& spec) { return base.plain_dtype(spec.name) == StoredType::f32; });
   return fp32 ? 1e-5 : 0.05;
 }
 

@@ -199,8 +199,13 @@ std::optional<StoredScaling> ModelDirectory::scaling(const std::string& name) {
 StoredType ModelDirectory::plain_dtype(const std::string& name) {
   const auto scaled = scaling(name);
   if (!scaled) return dtype(name);
-  if (scaled->rounding == Rounding::bf16 || config_.storage_dtype == "bfloat16") return StoredType::bf16;
-  return scaled->rounding == Rounding::f16 || config_.storage_dtype == "float16" ? StoredType::f16 : StoredType::f32;
+  switch (scaled->rounding) {
+    case Rounding::bf16: return StoredType::bf16;
+    case Rounding::f16: return StoredType::f16;
+    case Rounding::none: break;
+  }
+  if (config_.storage_dtype == "bfloat16") return StoredType::bf16;
+  return config_.storage_dtype == "float16" ? StoredType::f16 : StoredType::f32;
 }
 
 std::vector<std::string> ModelDirectory::check_names(std::span<const ExpectedTensor> whole_model) const {

@@ -31,6 +31,7 @@ class ModelDirectory {
 
   const fs::path& path() const { return path_; }
   const ModelConfig& config() const { return config_; }
+  bool is_quantised() const { return quantisation_.has_value(); }
   std::vector<std::string> names() const;
   std::vector<std::string> files() const;  // the weight files' names, sorted
   bool has(const std::string& name) const { return file_of_.count(name) != 0; }

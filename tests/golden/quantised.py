@@ -156,6 +156,8 @@ def nf4(folder, source, nested):
     model = AutoModelForCausalLM.from_pretrained(source, quantization_config=config, dtype=torch.bfloat16, device_map="cpu")
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    written = json.loads((folder / "config.json").read_text())["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(MODEL["config"] | {"quantization_config": written}, indent=2))
     return {f"{name}.weight": bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
             for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
 

@@ -36,11 +36,13 @@ void check_read_back(ModelDirectory& back, const Hashes& written) {
   }
 }
 
-// The base's config.json, with what the adapter changes of it.
-std::string merged_config(const fs::path& file, const ModelConfig& base, const ModelConfig& merged) {
+// The base's config.json, with what the adapter changes of it. Merged weights are not quantised.
+std::string merged_config(const ModelDirectory& base, const ModelConfig& merged) {
+  const fs::path file = base.path() / "config.json";
   const std::string text = read_text(file);
-  if (base == merged) return text;
+  if (base.config() == merged && !base.is_quantised()) return text;
   OrderedJson json = parse_ordered_json(text, file.string());
+  for (const char* name : {"quantization_config", "compression_config"}) json.erase(name);
   json["tie_word_embeddings"] = merged.tied_head;
   json["vocab_size"] = merged.vocab;
   return json.dump(2) + "\n";
@@ -61,7 +63,7 @@ void merge(const AdapterSource& adapter, BaseWeights& base, const fs::path& out,
   StagedDirectory staged(out);
   std::vector<TensorSpec> tensors;
   for (const ParamSpec& spec : weight_table(config))
-    tensors.push_back({spec.name, base.dtype(spec.name), base.shape(spec.name)});
+    tensors.push_back({spec.name, base.plain_dtype(spec.name), base.shape(spec.name)});
   MergedWriter writer(staged.path(), tensors);
   MergedRows merged(adapter, base, backend);
   Hashes written;
@@ -73,8 +75,7 @@ void merge(const AdapterSource& adapter, BaseWeights& base, const fs::path& out,
     });
   }
   writer.commit();
-  write_text(staged.path() / "config.json",
-             merged_config(base.directory().path() / "config.json", base.directory().config(), config));
+  write_text(staged.path() / "config.json", merged_config(base.directory(), config));
   if (more.write) more.write(staged.path());
 
   ModelDirectory back(staged.path());

@@ -110,9 +110,9 @@ std::vector<std::byte> rounded(StoredType type, std::vector<float>& values) {
 
 void MergedRows::each(const std::string& name, StoredType rounding, int64_t rows_at_once, const Store& store) {
   const std::vector<int64_t> shape = base_.shape(name);
-  if (!can_convert(base_.dtype(name))) {
+  if (!can_convert(base_.plain_dtype(name))) {
     fail(Fault::bad_data, "{} is stored as {}; merged models are written from F32, F16 and BF16", name,
-         name_of(base_.dtype(name)));
+         name_of(base_.plain_dtype(name)));
   }
   const std::string path = name.substr(0, name.rfind('.'));           // without ".weight"
   const bool linear = shape.size() == 2 && path != kEmbeddingModule;  // BaseWeights adds the embedding's

@@ -11,7 +11,7 @@ constexpr int64_t kRowsAtOnce = 1024;
 }  // namespace
 
 void MergedWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) {
-  const StoredType type = base_.dtype(spec.name);
+  const StoredType type = base_.plain_dtype(spec.name);
   const int64_t number = size_of(to.dtype);
   rows_.each(spec.name, type, kRowsAtOnce, [&](int64_t first, std::vector<float>& values) {
     rounded(type, values);
