@@ -10,7 +10,7 @@ namespace drover {
 class Backend;
 
 // scale(i, j) = scales(scale_row[i], (column_phase + j) / block_columns); block_columns 0: scales has one column.
-class Fp8Weight final : public Weight {
+class Fp8Weight : public Weight {
  public:
   Fp8Weight(Arena& arena, const WeightShape& shape);
   int64_t bytes() const override { return codes.bytes() + scales.bytes() + scale_row.bytes(); }
@@ -30,7 +30,7 @@ class Fp8Weight final : public Weight {
 // The absmax of block b of row i, with double quantisation: levels[absmax(i, b)] · nested_absmax[(first_block[i] + b) /
 // 256]
 // + offset[i], rounded after the product and after the sum; else absmax(i, b).
-class Nf4Weight final : public Weight {
+class Nf4Weight : public Weight {
  public:
   Nf4Weight(Arena& arena, const WeightShape& shape);
   int64_t bytes() const override;

@@ -4,14 +4,10 @@
 
 namespace drover::cuda {
 
-namespace {
-
 bool lies_at(Tensor part, Tensor whole, int64_t row, int64_t column) {
   return part.dtype == whole.dtype && part.pitch == whole.pitch &&
          part.data == static_cast<char*>(whole.data) + (row * whole.pitch + column) * size_of(whole.dtype);
 }
-
-}  // namespace
 
 Augmented augmented_forward(Tensor x, Tensor w, std::span<const LowRank> low_rank) {
   if (low_rank.empty()) return {true, x, w};

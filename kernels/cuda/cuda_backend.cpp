@@ -56,6 +56,7 @@ CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
   uploader_ = std::make_unique<Uploader>(stream_);
   readings_ = std::make_unique<Readings>(stream_, after_wait_);
   matmul_ = std::make_unique<Matmul>(stream_, settings.deterministic);
+  dequantiser_ = std::make_unique<Dequantiser>(stream_, traffic_, settings.most_panel_bytes);
   attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_,
                                                AttentionSettings{.deterministic = settings.deterministic});
   copies_ = std::make_unique<CopyTable>(stream_, *uploader_, traffic_);
@@ -69,6 +70,7 @@ CudaBackend::~CudaBackend() {
   low_rank_.reset();
   copies_.reset();
   attention_.reset();
+  dequantiser_.reset();
   matmul_.reset();
   readings_.reset();
   upload_queue_.reset();
@@ -77,7 +79,8 @@ CudaBackend::~CudaBackend() {
 }
 
 int64_t CudaBackend::workspace_bytes() const {
-  return matmul_->workspace_bytes() + attention_->workspace_bytes() + copies_->bytes() + low_rank_->workspace_bytes();
+  return matmul_->workspace_bytes() + dequantiser_->workspace_bytes() + attention_->workspace_bytes() +
+         copies_->bytes() + low_rank_->workspace_bytes();
 }
 
 std::string CudaBackend::report() const {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/dequantise.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moment.h"
 #include "kernels/cuda/readings.h"
@@ -22,6 +23,7 @@ namespace drover::cuda {
 struct CudaSettings {
   int device = 0;
   bool deterministic = false;  // algorithms whose bits do not change from run to run, even where that is slower
+  int64_t most_panel_bytes = Dequantiser::kMostPanelBytes;  // for quantised weights
 };
 
 class CopyTable;        // copy_table.h
@@ -49,7 +51,9 @@ class CudaBackend : public Backend {
   std::unique_ptr<Moment> moment() override { return std::make_unique<EventMoment>(stream_); }
 
  private:
-  void fill_strip(Tensor strip, Tensor x, Tensor w, std::span<const LowRankRun> runs, const LowRankTerms& low_rank);
+  void fill_strip(Tensor strip, Tensor x, Tensor below, std::span<const LowRankRun> runs, const LowRankTerms& low_rank);
+  void linear_quantised(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
+  void linear_dx_quantised(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
   DROVER_OPS(DROVER_KERNEL_OVERRIDE)
   DROVER_COMPOSED_OPS(DROVER_KERNEL_OVERRIDE)
   std::unique_ptr<Reading> do_read_later(Tensor from) override;
@@ -65,6 +69,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<UploadQueue> upload_queue_;  // made when it is first used
   std::unique_ptr<Readings> readings_;
   std::unique_ptr<Matmul> matmul_;
+  std::unique_ptr<Dequantiser> dequantiser_;
   std::unique_ptr<CudaAttention> attention_;
   std::unique_ptr<CopyTable> copies_;
   std::unique_ptr<LowRankBackward> low_rank_;

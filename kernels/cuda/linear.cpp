@@ -2,81 +2,10 @@
 // fp32 panels: two dtypes in one product, and bf16 results to which several products add up, rounded once. No step of a
 // model needs them: its inputs are of one dtype and its low-rank terms lie in strips (weight.h), so that each linear is
 // one product.
-#include <algorithm>
-
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/gemv.h"
+#include "kernels/cuda/products.h"
 
 namespace drover::cuda {
-
-namespace {
-
-// Rows of op(t), and columns likewise, as a view of t.
-Tensor op_rows(Trans trans, Tensor t, int64_t begin, int64_t count) {
-  return trans == Trans::no ? t.rows_from(begin, count) : t.columns(begin, count);
-}
-Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) {
-  return trans == Trans::no ? t.columns(begin, count) : t.rows_from(begin, count);
-}
-
-int64_t rows_per_panel(int64_t cols) {
-  require(cols <= Matmul::kPanelFloats, "a row fits an fp32 panel");
-  return Matmul::kPanelFloats / std::max<int64_t>(cols, 1);
-}
-
-struct Products {
-  Backend& backend;
-  Matmul& matmul;
-  cudaStream_t stream;
-
-  void one_dtype(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-    if (ta == Trans::no && tb == Trans::yes && gemv_takes(a, b)) return gemv(stream, alpha, a, b, beta, c);
-    matmul(ta, tb, alpha, a, b, beta, c);
-  }
-
-  // The bf16 operand is widened, some of its rows at a time; they are rows or columns of c, or terms of the sum.
-  void two_dtypes(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-    const bool left = a.dtype == DType::bf16, summed = left == (left ? ta == Trans::yes : tb == Trans::yes);
-    const Tensor narrow = left ? a : b;
-    const int64_t step = rows_per_panel(narrow.cols);
-    for (int64_t begin = 0; begin < narrow.rows; begin += step) {
-      const int64_t count = std::min(step, narrow.rows - begin);
-      const Tensor wide = matmul.operand_panel(count, narrow.cols);
-      backend.copy(narrow.rows_from(begin, count), wide);
-      Tensor other = left ? b : a, out = c;
-      if (summed) {
-        other = left ? op_rows(tb, b, begin, count) : op_columns(ta, a, begin, count);
-      } else {
-        out = left ? c.rows_from(begin, count) : c.columns(begin, count);
-      }
-      one_dtype(ta, tb, alpha, left ? wide : other, left ? other : wide, summed && begin > 0 ? 1 : beta, out);
-    }
-  }
-
-  // c is f32, or cuBLASLt takes all three as they are.
-  void operator()(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-    const int64_t k = ta == Trans::no ? a.cols : a.rows;
-    if (a.dtype == b.dtype || k == 0) return one_dtype(ta, tb, alpha, a, b, beta, c);
-    two_dtypes(ta, tb, alpha, a, b, beta, c);
-  }
-
-  // Calls add(rows of y in fp32, index of the first); what it leaves there is rounded into y. With `keep` the rows hold
-  // y's values before.
-  template <typename Add>
-  void rounded_once(Tensor y, bool keep, Add&& add) {
-    if (y.dtype == DType::f32) return add(y, 0);
-    const int64_t step = rows_per_panel(y.cols);
-    for (int64_t begin = 0; begin < y.rows; begin += step) {
-      const Tensor out = y.rows_from(begin, std::min(step, y.rows - begin)),
-                   tile = matmul.result_panel(out.rows, out.cols);
-      if (keep) backend.copy(out, tile);
-      add(tile, begin);
-      backend.copy(tile, out);
-    }
-  }
-};
-
-}  // namespace
 
 void CudaBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   Products product{*this, *matmul_, stream_};
@@ -88,6 +17,10 @@ void CudaBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, f
 
 std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape& shape) {
   std::unique_ptr<Weight> made = Backend::make_weight(arena, shape);
+  if (!is_dense(shape.format)) {
+    dequantiser_->expect(*made);
+    return made;
+  }
   const StripWeight& weight = static_cast<const StripWeight&>(*made);
   if (shape.adapter_rank > 0) {
     Tensor below = weight.below();
@@ -106,6 +39,7 @@ void CudaBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const 
 
 void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y,
                             SumOrder) {
+  if (!is_dense(weight.format())) return linear_quantised(x, weight, low_rank, accumulate, y);
   const Tensor w = static_cast<const DenseWeight&>(weight).values;
   const std::span<const LowRank> terms = low_rank.terms;
   const std::vector<LowRankRun> runs = low_rank_runs(terms);
@@ -114,7 +48,8 @@ void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& 
   ++(terms.empty() ? path.plain : wide.possible ? path.fused : path.unfused);
   const float beta = accumulate ? 1.0f : 0.0f;
   if (wide.possible) {
-    if (!terms.empty()) fill_strip(wide.x.columns(x.cols, wide.x.cols - x.cols), x, w, runs, low_rank);
+    const Tensor strip = wide.x.columns(x.cols, wide.x.cols - x.cols);
+    if (!terms.empty()) fill_strip(strip, x, w.rows_from(w.rows, strip.cols), runs, low_rank);
     return do_gemm(Trans::no, Trans::yes, 1, wide.x, wide.w, beta, y);
   }
   for (const LowRankRun& run : runs) {
@@ -133,12 +68,13 @@ void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& 
 }
 
 // strip (T, ≥ Σ r): the columns behind x's. All runs' u side by side, then zeros; and u once more where it is kept.
-void CudaBackend::fill_strip(Tensor strip, Tensor x, Tensor w, std::span<const LowRankRun> runs,
+// below: the rows under w, as many as the strip has columns, those beyond the rank zero; or empty.
+void CudaBackend::fill_strip(Tensor strip, Tensor x, Tensor below, std::span<const LowRankRun> runs,
                              const LowRankTerms& low_rank) {
   const int64_t rank = low_rank.u.cols;
-  if (runs.size() == 1) {  // with all rows below w, of which those beyond the rank are zero
+  if (runs.size() == 1 && !below.empty()) {
     LowRankRun all = runs.front();
-    all.a = w.rows_from(w.rows, strip.cols);
+    all.a = below;
     low_rank_input(*this, x, all, low_rank.dropped, strip);
   } else {
     if (strip.cols > rank) zero(strip.columns(rank, strip.cols - rank));
@@ -150,6 +86,7 @@ void CudaBackend::fill_strip(Tensor strip, Tensor x, Tensor w, std::span<const L
 }
 
 void CudaBackend::do_linear_dx(Tensor dy, const Weight& weight, Tensor v, Tensor a, Tensor dx) {
+  if (!is_dense(weight.format())) return linear_dx_quantised(dy, weight, v, a, dx);
   const Tensor w = static_cast<const DenseWeight&>(weight).values;
   LinearPaths::Count& path = paths_.backward[{w.cols, w.rows}];
   const Augmented wide = augmented_backward(dy, w, v, a);

@@ -104,6 +104,7 @@ struct Augmented {
   bool possible = false;
   Tensor x, w;  // widened views
 };
+bool lies_at(Tensor part, Tensor whole, int64_t row, int64_t column);  // in one memory, pitch for pitch
 Augmented augmented_forward(Tensor x, Tensor w, std::span<const LowRank> low_rank);
 Augmented augmented_backward(Tensor dy, Tensor w, Tensor v, Tensor a);
 

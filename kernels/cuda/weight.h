@@ -32,8 +32,25 @@ class StripWeight : public DenseWeight {
   int64_t strip_;
 };
 
+// Codes have no room next to them: an adapter's copies are copied into the panel that the weight is widened into
+// (linear_quantised.cpp), so that here, too, its term rides in the product.
+template <typename Quantised>
+class WithStrips final : public Quantised {
+ public:
+  using Quantised::Quantised;
+  int64_t x_pitch() const override { return this->in() + strip(); }
+  int64_t dy_pitch() const override { return this->out() + strip(); }
+  Tensor room_for_v(Tensor dy) const override {
+    return strip() == 0 || dy.pitch < dy.cols + strip() ? Tensor{} : dy.columns(dy.cols, strip());
+  }
+
+ private:
+  int64_t strip() const { return low_rank_strip(this->adapter_rank()); }
+};
+
 inline std::unique_ptr<Weight> lay_out_strips(Arena& arena, const WeightShape& shape) {
-  if (!is_dense(shape.format)) return lay_out_quantised(arena, shape);
+  if (shape.format == Format::fp8) return std::make_unique<WithStrips<Fp8Weight>>(arena, shape);
+  if (shape.format == Format::nf4) return std::make_unique<WithStrips<Nf4Weight>>(arena, shape);
   const int64_t strip = low_rank_strip(shape.adapter_rank);
   return std::make_unique<StripWeight>(
       arena.tensor(shape.out + strip, shape.in, dtype_of(shape.format), shape.in + strip), shape);

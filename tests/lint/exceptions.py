@@ -16,6 +16,7 @@ PARAMETERS = {
     "kernels/cpu/attention_tile.h": {"load_tile": _LOOP},
     "kernels/cpu/tile.h": {"tile_product": _LOOP},
     "kernels/cuda/gemv.cu": {"gemv_kernel": _LAUNCH},
+    "kernels/cuda/gemv_quantised.cu": {"quantised_gemv_kernel": _LAUNCH},
     "kernels/cuda/loss.cu": {"backward_kernel": _LAUNCH},
     "kernels/cuda/move.cu": {"move_kernel": _LAUNCH},
     "kernels/cuda/norm.cu": {"norm_kernel": _LAUNCH, "norm_backward_kernel": _LAUNCH},
