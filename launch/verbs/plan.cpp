@@ -65,6 +65,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
     data = prepare_data_in_memory(recipe, tokenizer);
   }
   EngineSettings settings = engine_settings(recipe, model, layout, shape, data ? &*data : nullptr);
+  settings.stored = scaling_of(recipe);
   const bool on_cuda =
       recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable);
   settings.traits = traits_of(on_cuda ? DeviceKind::cuda : DeviceKind::cpu);

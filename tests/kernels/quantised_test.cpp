@@ -75,21 +75,6 @@ TEST_P(QuantisedLinear, BackwardEqualsTheProductWithItsValues) {
   }
 }
 
-TEST_P(QuantisedLinear, ARowHasTheSameBitsInAnyCompany) {
-  const auto backend = backend_under_test();
-  for (const QuantisedWeight& w : {small(*backend, GetParam()), wide(*backend, GetParam())}) {
-    for (const DType type : kFloats) {
-      const Held x(drawn_matrix(1, 70, w.values.cols, type), type), all(70, w.values.rows, type);
-      backend->linear(x, *w.weight, {}, false, all, SumOrder::by_row);
-      for (const auto& [begin, count] : {std::pair<int64_t, int64_t>{0, 1}, {11, 1}, {12, 7}, {30, 9}}) {
-        const Held some(count, w.values.rows, type);
-        backend->linear(Tensor(x).rows_from(begin, count), *w.weight, {}, false, some, SumOrder::by_row);
-        EXPECT_TRUE(exactly(some, values_of(Tensor(all).rows_from(begin, count)))) << begin;
-      }
-    }
-  }
-}
-
 TEST_P(QuantisedLinear, CountsWhatItReads) {
   const auto backend = backend_under_test();
   const QuantisedWeight w = small(*backend, GetParam());
