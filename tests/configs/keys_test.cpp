@@ -99,7 +99,7 @@ TEST(Keys, ResolvedRecipeReadsBackToTheSame) {
 TEST(Keys, ResolvedRecipeSaysWhereEachValueCameFrom) {
   const RecipeFile file(kEverything);
   const std::string text = resolved_recipe(file.read({"lora.alpha=64"}));
-  EXPECT_THAT(text, HasSubstr("  r: 8  # " + file.path().string() + ":7\n"));
+  EXPECT_THAT(text, HasSubstr("  r: 8  # " + file.path().string() + ":8\n"));
   EXPECT_THAT(text, HasSubstr("  alpha: 64  # command line\n"));
   EXPECT_THAT(text, HasSubstr("  warmup_ratio: none  # default\n"));
   for (const Key& key : all_keys()) EXPECT_THAT(text, HasSubstr(key.name + ": ")) << key.full();
