@@ -3,6 +3,9 @@
 // GPUs.
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <sstream>
+
 #include "kernels/base/error.h"
 #include "kernels/count/count.h"
 #include "kernels/devices/devices.h"
@@ -171,6 +174,40 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Shipped,
                                name, [](char c) { return !std::isalnum(c); }, '_');
                            return name;
                          });
+
+// launch/README.md's table of what fits where is what plans say.
+TEST(Memory, TheTableOfMachinesIsThePlans) {
+  std::ifstream page(fs::path(DROVER_SOURCE_DIR) / "launch" / "README.md");
+  int figures = 0;
+  for (std::string line; std::getline(page, line);) {
+    if (!line.starts_with("| llama3.1-")) continue;
+    std::vector<std::string> cells;
+    std::istringstream row(line.substr(1));
+    for (std::string cell; std::getline(row, cell, '|');) cells.push_back(cell);
+    ASSERT_EQ(cells.size(), 6u) << line;
+    const std::string model = cells[0].substr(1, cells[0].size() - 2),
+                      weights = cells[1].substr(1, cells[1].find(' ', 1) - 1);
+    for (size_t column = 2; column < cells.size(); ++column) {
+      if (cells[column].find_first_not_of(' ') == std::string::npos) continue;
+      const int tp = 1 << (column - 2);
+      const std::vector<std::string> overrides = {"model.path=models/" + model, "model.weights=" + weights,
+                                                  fmt::format("parallel.tp={}", tp)};
+      const ReadRecipe read =
+          read_recipe(fs::path(DROVER_SOURCE_DIR) / "configs/recipes/llama3.1-405b-fp8-lora.yaml", overrides);
+      const MeshShape shape = check_mesh(read.recipe, tp);
+      const ModelConfig config = model_config_of(read.recipe, ShapeFrom::directory_or_name);
+      EngineSettings settings =
+          engine_settings(read.recipe, config, adapter_layout_of(config, adapter_config(read)), shape, nullptr);
+      settings.stored = scaling_of(read.recipe);
+      settings.traits = traits_of(DeviceKind::cuda);
+      settings.overlaps_sums = true;  // as `drover plan` takes it
+      const double planned = static_cast<double>(plan_rank(settings, shape, {}).bytes.total()) / 1e9;
+      EXPECT_EQ(fmt::format(" {:.1f} ", planned), cells[column]) << line;
+      ++figures;
+    }
+  }
+  EXPECT_EQ(figures, 22);
+}
 
 }  // namespace
 }  // namespace drover
