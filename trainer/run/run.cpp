@@ -174,6 +174,8 @@ void say_done(const Recipe& recipe, const RunDirectory& directory, std::optional
   std::string settings;  // what generate would not know from the two directories
   if (recipe.data.template_date != DataSection{}.template_date)
     settings += " " + shell_quoted("data.template_date=" + recipe.data.template_date);
+  if (recipe.model.weights != ModelSection{}.weights)
+    settings += fmt::format(" model.weights={}", word_of(recipe.model.weights));
   log::info(
       "done. The adapter is in {}\n"
       "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy{}\n"
