@@ -14,8 +14,9 @@ class QuantisedRows : public testing::TestWithParam<QuantisedKind> {};
 
 TEST_P(QuantisedRows, ARowHasTheSameBitsInAnyCompany) {
   const auto backend = backend_under_test();
-  for (const QuantisedWeight& w : {QuantisedWeight(*backend, GetParam(), {{1, 131, 15}, {2, 7, 13}}, 64, 192, 150, 320),
-                                   QuantisedWeight(*backend, GetParam(), {{4, 3, 9}}, 0, 2048, 12, 2176)}) {
+  for (const QuantisedWeight& w :
+       {QuantisedWeight(*backend, GetParam(), {{1, 131, 15}, {2, 7, 13}}, {64, 192}, 150, 320),
+        QuantisedWeight(*backend, GetParam(), {{4, 3, 9}}, {0, 2048}, 12, 2176)}) {
     for (const DType type : {DType::f32, DType::bf16}) {
       const Held x(drawn_matrix(1, 70, w.values.cols, type), type), all(70, w.values.rows, type);
       backend->linear(x, *w.weight, {}, false, all, SumOrder::by_row);

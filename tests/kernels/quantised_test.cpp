@@ -25,10 +25,10 @@ Matrix<Bounded> operand(const Doubles& values, DType x) {
 
 // Three parts, cut where no block begins; 9 rows of it are a sum of several blocks.
 QuantisedWeight small(Backend& backend, const QuantisedKind& kind) {
-  return QuantisedWeight(backend, kind, {{1, 131, 15}, {2, 7, 13}, {3, 121, 9}}, 64, 192, 150, 320);
+  return QuantisedWeight(backend, kind, {{1, 131, 15}, {2, 7, 13}, {3, 121, 9}}, {64, 192}, 150, 320);
 }
 QuantisedWeight wide(Backend& backend, const QuantisedKind& kind) {
-  return QuantisedWeight(backend, kind, {{4, 3, 9}}, 64, 2048, 12, 2176);
+  return QuantisedWeight(backend, kind, {{4, 3, 9}}, {64, 2048}, 12, 2176);
 }
 
 class QuantisedLinear : public testing::TestWithParam<QuantisedKind> {};

@@ -11,7 +11,7 @@ namespace drover {
 
 namespace {
 
-constexpr const char* kNumbers = "numbers";
+constexpr const char* kNumbers = "plain numbers";
 constexpr int64_t kMostBytes = int64_t{1} << 20;  // of comparison.json
 
 std::string name_of(const std::optional<StoredScaling>& scaling) {

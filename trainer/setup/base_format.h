@@ -8,7 +8,8 @@
 
 namespace drover {
 
-// "numbers" where none is quantised; else "nf4", "fp8 in blocks of 128 × 128", "fp8 with a scale a row and numbers", …
+// "plain numbers" where none is quantised; else "nf4", "fp8 in blocks of 128 × 128", "fp8 with a scale a row and plain
+// numbers", …
 std::string base_format(const ReplicaSettings& settings);
 
 // A warning where the adapter's comparison.json names another format than a model of this recipe has.
