@@ -64,8 +64,7 @@ Exit run(const Arguments& a) {
 
 Verb quantize_verb(CLI::App& app) {
   const auto a = std::make_shared<Arguments>();
-  CLI::App* options =
-      app.add_subcommand("quantize", "a model's linears in fp8 or NF4, as transformers and vLLM load them");
+  CLI::App* options = app.add_subcommand("quantize", "a model's linears in fp8 or NF4, as transformers loads them");
   options->add_option("model", a->model, "the model's directory")->required();
   options->add_option("directory", a->directory, "the directory to make")->required();
   options->add_option("--to", a->to,

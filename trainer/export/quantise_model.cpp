@@ -56,6 +56,18 @@ void check_columns(const std::vector<ParamSpec>& table) {
   }
 }
 
+void warn_of_short_blocks(const std::vector<ParamSpec>& table) {
+  const auto [high, wide] = kMadeBlocks;
+  const auto is_short = [&](const ParamSpec& s) { return is_linear(s) && (s.rows % high != 0 || s.cols % wide != 0); };
+  const auto first = std::ranges::find_if(table, is_short);
+  if (first == table.end()) return;
+  log::warn(
+      "{} of the linears, {} first ([{}, {}]), end in short blocks: drover computes with them anywhere, transformers "
+      "on "
+      "GPUs alone (on a CPU it reads whole blocks of {} × {})",
+      std::ranges::count_if(table, is_short), first->name, first->rows, first->cols, high, wide);
+}
+
 // As transformers writes it.
 OrderedJson quantisation_of(const ModelConfig& config, QuantiseTo to) {
   if (to == QuantiseTo::fp8) {
@@ -194,7 +206,8 @@ class Quantisation {
 QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::path& out) {
   check_weights(model);
   BaseWeights base(model);
-  if (to == QuantiseTo::nf4) check_columns(weight_table(model.config()));
+  const std::vector<ParamSpec> table = weight_table(model.config());
+  if (to == QuantiseTo::nf4) check_columns(table);
   check_format(model, to);
   StagedDirectory staged(out);
   Quantisation quantisation(base, to);
@@ -202,6 +215,7 @@ QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::pa
   for (const TensorSpec& tensor : quantisation.tensors()) bytes += tensor.bytes();
   check_room(out, bytes);
 
+  if (to == QuantiseTo::fp8) warn_of_short_blocks(table);
   log::info("quantising {} linears of {} to {}", quantisation.linears(), model.path().string(), name_of(to));
   MergedWriter writer(staged.path(), quantisation.tensors());
   quantisation.write(writer);

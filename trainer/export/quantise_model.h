@@ -1,5 +1,5 @@
-// A model directory with its blocks' linears in fp8 or NF4, out of another one: as transformers, vLLM and drover load
-// it. Embedding, head and norms stay as they are. Tensors stream through: a few pieces of one are in memory at a time.
+// A model directory with its blocks' linears in fp8 or NF4, out of another one: as transformers and drover load it.
+// Embedding, head and norms stay as they are. Tensors stream through: a few pieces of one are in memory at a time.
 #pragma once
 #include <string>
 #include <vector>
