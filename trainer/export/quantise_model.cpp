@@ -203,7 +203,7 @@ class Quantisation {
 
 }  // namespace
 
-QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::path& out) {
+QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::path& out, int64_t max_shard_bytes) {
   check_weights(model);
   BaseWeights base(model);
   const std::vector<ParamSpec> table = weight_table(model.config());
@@ -217,7 +217,7 @@ QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::pa
 
   if (to == QuantiseTo::fp8) warn_of_short_blocks(table);
   log::info("quantising {} linears of {} to {}", quantisation.linears(), model.path().string(), name_of(to));
-  MergedWriter writer(staged.path(), quantisation.tensors());
+  MergedWriter writer(staged.path(), quantisation.tensors(), max_shard_bytes);
   quantisation.write(writer);
   writer.commit();
   write_text(staged.path() / "config.json", config_text(model, to));

@@ -27,6 +27,7 @@ struct QuantiseReport {
 // read back is compared with what was written (corruption). Weights that are quantised otherwise are dequantised, which
 // is said. usage where something is at `out`, where the model is in that format already, and, naming the tensor, where
 // NF4's blocks of 64 do not fit its columns; io where the disk has not the room; all before anything is written.
-QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::path& out);
+QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::path& out,
+                              int64_t max_shard_bytes = 5'000'000'000);
 
 }  // namespace drover

@@ -106,6 +106,21 @@ TEST_P(Quantise, HasTheCodesThatALoaderMakes) {
   }
 }
 
+TEST_P(Quantise, ShardsMayDivideALinearsTensors) {
+  ScratchDirectory dir;
+  ModelDirectory model(dense_model(dir / "dense", StoredType::bf16));
+  BaseWeights dense(model);
+  for (const int64_t most : {1, 20'000, 31'000, 40'000}) {
+    const fs::path out = dir / fmt::format("out-{}", most);
+    quantise_model(model, GetParam(), out, most);
+    ModelDirectory back(out);
+    EXPECT_GT(back.files().size(), 3u);
+    for (const ParamSpec& spec : weight_table(model.config())) {
+      if (is_linear(spec)) expect_made(dense, back, spec, GetParam());
+    }
+  }
+}
+
 TEST_P(Quantise, SaysHowFarTheWeightsAreOff) {
   ScratchDirectory dir;
   ModelDirectory model(dense_model(dir / "dense", StoredType::bf16));
