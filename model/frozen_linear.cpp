@@ -7,12 +7,11 @@
 #include "kernels/base/nf4.h"
 #include "kernels/base/quantise.h"
 #include "kernels/quantised_weight.h"
+#include "model/dense_pieces.h"
 
 namespace drover {
 
 namespace {
-
-constexpr int64_t kFloatsAtOnce = int64_t{4} << 20;  // of a tensor on the host while it is quantised: 16 MiB
 
 Format format_of(StoredScaling::Kind kind) { return kind == StoredScaling::Kind::fp8 ? Format::fp8 : Format::nf4; }
 
@@ -26,23 +25,6 @@ std::optional<StoredScaling> common_scaling(std::span<const LinearSlice> members
     return {};
   }
   return first;
-}
-
-// f(begin, count) of pieces of `rows`, each of whole blocks of `block` rows, that hold few enough numbers.
-template <typename F>
-void in_pieces(Range rows, int64_t cols, int64_t block, F&& f) {
-  const int64_t most = std::max<int64_t>(kFloatsAtOnce / cols / block, 1) * block;
-  for (int64_t begin = rows.begin, end = rows.begin + rows.count; begin < end;) {
-    const int64_t count = std::min(end, (begin / block * block) + most) - begin;
-    f(begin, count);
-    begin += count;
-  }
-}
-
-std::vector<float> floats(WeightSource& source, const ParamSpec& spec, Range rows, Range cols) {
-  std::vector<float> values(static_cast<size_t>(rows.count * cols.count));
-  source.read(spec, rows.begin, cols.begin, matrix(values.data(), rows.count, cols.count));
-  return values;
 }
 
 // The smallest range of whole blocks around `range`; the last block may be short.
@@ -148,13 +130,7 @@ void FrozenLinear::make_fp8(Weight& weight, Backend& backend, size_t part) const
 // The scales of NF4 depend on the whole tensor: it is read once for those, and this rank's slice once more.
 void FrozenLinear::make_nf4(Weight& weight, Backend& backend, size_t part) const {
   const auto& [spec, rows, cols] = members_[part];
-  std::vector<float> absmax;
-  in_pieces({0, spec->rows}, spec->cols, 1, [&](int64_t begin, int64_t count) {
-    const std::vector<float> values = floats(source_, *spec, {begin, count}, {0, spec->cols});
-    for (size_t i = 0; i < values.size(); i += kNf4Block)
-      absmax.push_back(largest_magnitude({values.data() + i, static_cast<size_t>(kNf4Block)}));
-  });
-  const Nf4Scales scales(std::move(absmax), spec->cols);
+  const Nf4Scales scales = nf4_scales(source_, *spec);
   in_pieces(rows, cols.count, 1, [&](int64_t begin, int64_t count) {
     const std::vector<float> values = floats(source_, *spec, {begin, count}, cols);
     static_cast<Nf4Weight&>(weight).load(backend, part, scales.make(values, begin, count, cols.begin, cols.count));

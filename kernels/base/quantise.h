@@ -21,6 +21,10 @@ class Nf4Scales {
   Nf4Scales(std::vector<float> absmax, int64_t whole_cols);
   // values (rows, cols) of the tensor from `row` and `col` on; columns begin and end between blocks.
   Nf4Slice make(std::span<const float> values, int64_t row, int64_t rows, int64_t col, int64_t cols) const;
+  std::span<const float> nested() const {
+    return nested_;
+  }  // of each run of 256 blocks, the tensor's last may be short
+  float offset() const { return offset_; }
 
  private:
   int64_t whole_cols_;

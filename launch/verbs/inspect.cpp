@@ -6,6 +6,7 @@
 #include "kernels/base/hash.h"
 #include "launch/verbs/verb.h"
 #include "model/files/safetensors.h"
+#include "model/files/stored_formats.h"
 #include "trainer/run/checkpoint.h"
 
 namespace drover {
@@ -29,6 +30,30 @@ ordered_json safetensors_json(const fs::path& file) {
   for (const StoredTensor& t : st.tensors())
     tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash_of(t.bytes)}});
   return {{"file", file.filename().string()}, {"bytes", st.file_bytes()}, {"tensors", tensors}};
+}
+
+// How a model's weights are quantised, and next to each tensor what it means; nothing of one in plain numbers.
+ordered_json quantisation_json(const fs::path& path, ordered_json& files) {
+  if (!fs::exists(path / "config.json")) return nullptr;
+  try {
+    if (!read_quantisation(path)) return nullptr;
+    ModelDirectory model(path);
+    const StoredFormats stored = stored_formats(model);
+    for (auto& file : files) {
+      for (auto& tensor : file["tensors"]) {
+        const auto name = tensor["name"].get<std::string>();
+        if (const auto part = stored.part_of.find(name); part != stored.part_of.end()) {
+          tensor["part_of"] = part->second;
+        } else if (const auto weight = stored.weights.find(name); weight != stored.weights.end()) {
+          tensor["format"] = weight->second.format;
+          tensor["weight_shape"] = weight->second.shape;
+        }
+      }
+    }
+    return {{"method", stored.method}, {"linears", stored.linears}, {"bytes", stored.bytes}};
+  } catch (const Error& error) {
+    return {{"not_read", error.what()}};
+  }
 }
 
 ordered_json describe(const fs::path& path) {
@@ -65,8 +90,14 @@ ordered_json describe(const fs::path& path) {
     }
     std::sort(found.begin(), found.end());
     for (const fs::path& file : found) files.push_back(safetensors_json(file));
-    if (!files.empty())
-      return {{"kind", fs::exists(path / "adapter_config.json") ? "adapter" : "model"}, {"files", files}};
+    if (!files.empty()) {
+      if (fs::exists(path / "adapter_config.json")) return {{"kind", "adapter"}, {"files", files}};
+      const ordered_json quantisation = quantisation_json(path, files);
+      ordered_json model = {{"kind", "model"}};
+      if (!quantisation.is_null()) model["quantisation"] = quantisation;
+      model["files"] = files;
+      return model;
+    }
   }
   if (fs::exists(path / "recipe.yaml")) {
     std::vector<std::string> parts;
@@ -82,8 +113,22 @@ ordered_json describe(const fs::path& path) {
 
 void print_tensors(const ordered_json& tensors) {
   for (const auto& t : tensors) {
-    std::cout << fmt::format("  {:<64} {:<5} {:<16} {}\n", t["name"].get<std::string>(), t["dtype"].get<std::string>(),
-                             t["shape"].dump(), t.value("xxh3", ""));
+    if (t.contains("part_of")) continue;  // a weight's scales are no weight
+    const auto format = t.contains("format") ? t["format"] : t["dtype"];
+    const auto shape = t.contains("weight_shape") ? t["weight_shape"] : t["shape"];
+    std::cout << fmt::format("  {:<64} {:<5} {:<16} {}\n", t["name"].get<std::string>(), format.get<std::string>(),
+                             shape.dump(), t.value("xxh3", ""));
+  }
+}
+
+void print_quantisation(const ordered_json& quantisation) {
+  for (const auto& [key, value] : quantisation.items()) {
+    std::string text = value.is_string() ? value.get<std::string>() : "";
+    if (value.is_object()) {
+      for (const auto& [format, count] : value.items())
+        text += fmt::format("{}{} {}", text.empty() ? "" : ", ", format, count.dump());
+    }
+    std::cout << fmt::format("quantisation, {}: {}\n", key, text);
   }
 }
 
@@ -99,6 +144,8 @@ Exit run(const Arguments& a) {
         std::cout << fmt::format("{} ({} bytes)\n", file["file"].get<std::string>(), file["bytes"].dump());
         print_tensors(file["tensors"]);
       }
+    } else if (key == "quantisation") {
+      print_quantisation(value);
     } else if (key == "tensors") {
       print_tensors(value);
     } else {

@@ -28,6 +28,7 @@ Verb chat_verb(CLI::App& app);
 Verb tokenize_verb(CLI::App& app);
 Verb export_verb(CLI::App& app);
 Verb import_verb(CLI::App& app);
+Verb quantize_verb(CLI::App& app);
 Verb make_tiny_verb(CLI::App& app);
 Verb inspect_verb(CLI::App& app);
 Verb doctor_verb(CLI::App& app);

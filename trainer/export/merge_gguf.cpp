@@ -12,6 +12,7 @@
 #include "model/files/gguf_writer.h"
 #include "model/files/staged_directory.h"
 #include "model/weight_table.h"
+#include "trainer/export/disk_room.h"
 #include "trainer/export/gguf_vocabulary.h"
 #include "trainer/export/merged_rows.h"
 #include "trainer/setup/model_check.h"
@@ -69,16 +70,6 @@ void write_sampling(GgufWriter& writer, const fs::path& base) {
   }
   const Json top_k = settings.value("top_k", Json());
   if (top_k.is_number_unsigned()) writer.integer("general.sampling.top_k", top_k.get<int64_t>());
-}
-
-// Early, as a file of a hundred gigabytes takes its time; the room may still be gone later.
-void check_room(const fs::path& file, int64_t bytes) {
-  std::error_code unknown;
-  const fs::path parent = file.has_parent_path() ? file.parent_path() : fs::path(".");
-  const fs::space_info space = fs::space(parent, unknown);
-  if (unknown || space.available >= static_cast<uintmax_t>(bytes)) return;
-  fail(Fault::io, "{} needs {} bytes and its disk has {} free; nothing was written", file.string(), bytes,
-       space.available);
 }
 
 // Rows as the file has them. `values` are whole heads.

@@ -44,6 +44,12 @@ ModelTexts model_texts(const Recipe& recipe, const ModelConfig& base) {
   return texts;
 }
 
+void copy_text_files(const fs::path& from, const fs::path& to) {
+  for (const std::string& name : kNames) {
+    if (fs::exists(from / name)) fs::copy_file(from / name, to / name);
+  }
+}
+
 MoreFiles text_files(const Recipe& recipe, const ModelConfig& base) {
   return {kNames, [&recipe, &base](const fs::path& directory) {
             const ModelTexts texts = model_texts(recipe, base);

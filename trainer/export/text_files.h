@@ -12,7 +12,10 @@ namespace drover {
 // with all stop ids. Errors: io; bad_data for a tokenizer or template that cannot be read.
 MoreFiles text_files(const Recipe& recipe, const ModelConfig& base);
 
-// The same, for a model that is one file.
+// Those of a model directory as they are, where they are.
+void copy_text_files(const fs::path& from, const fs::path& to);
+
+// The same as text_files, for a model that is one file.
 struct ModelTexts {
   fs::path tokenizer;  // its directory
   std::optional<std::string> chat_template;

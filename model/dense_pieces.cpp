@@ -1,0 +1,38 @@
+#include "model/dense_pieces.h"
+
+#include <algorithm>
+
+#include "kernels/base/nf4.h"
+
+namespace drover {
+
+namespace {
+constexpr int64_t kFloatsAtOnce = int64_t{4} << 20;
+}
+
+void in_pieces(Range rows, int64_t cols, int64_t block, const std::function<void(int64_t begin, int64_t count)>& f) {
+  const int64_t most = std::max<int64_t>(kFloatsAtOnce / cols / block, 1) * block;
+  for (int64_t begin = rows.begin, end = rows.begin + rows.count; begin < end;) {
+    const int64_t count = std::min(end, (begin / block * block) + most) - begin;
+    f(begin, count);
+    begin += count;
+  }
+}
+
+std::vector<float> floats(WeightSource& source, const ParamSpec& spec, Range rows, Range cols) {
+  std::vector<float> values(static_cast<size_t>(rows.count * cols.count));
+  source.read(spec, rows.begin, cols.begin, matrix(values.data(), rows.count, cols.count));
+  return values;
+}
+
+Nf4Scales nf4_scales(WeightSource& source, const ParamSpec& spec) {
+  std::vector<float> absmax;
+  in_pieces({0, spec.rows}, spec.cols, 1, [&](int64_t begin, int64_t count) {
+    const std::vector<float> values = floats(source, spec, {begin, count}, {0, spec.cols});
+    for (size_t i = 0; i < values.size(); i += kNf4Block)
+      absmax.push_back(largest_magnitude({values.data() + i, static_cast<size_t>(kNf4Block)}));
+  });
+  return {std::move(absmax), spec.cols};
+}
+
+}  // namespace drover

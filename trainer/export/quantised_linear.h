@@ -1,0 +1,39 @@
+// A linear as a quantised model directory stores it, made from plain numbers: its tensors, and their bytes.
+//   fp8  as transformers' FineGrainedFP8 has it: X.weight F8_E4M3 (rows, cols) and X.weight_scale_inv F32, a scale for
+//        each block of 128 × 128
+//   nf4  as bitsandbytes has it with double quantisation; model/files/quantised_tensor.h names the tensors
+// Codes and scales are those that model/frozen_linear.h makes in memory.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/files/safetensors_writer.h"
+#include "model/weight_source.h"
+#include "trainer/export/relative_distance.h"
+
+namespace drover {
+
+class QuantisedLinear {
+ public:
+  using Put = std::function<void(const void* data, int64_t bytes)>;
+
+  virtual ~QuantisedLinear() = default;
+  virtual std::vector<TensorSpec> tensors() const = 0;  // X.weight first
+  // The bytes of one of them, in pieces. The linear's weight is read for each tensor that needs it and never held
+  // whole; NF4's X.weight comes before its .absmax. bad_data where a weight is not finite.
+  virtual void write(const std::string& tensor, const Put& put) = 0;
+  // ‖Ŵ − W‖ / ‖W‖ of what a reader gets, once X.weight was written.
+  double error() const { return distance_.value(); }
+
+ protected:
+  RelativeDistance distance_;
+};
+
+// Both outlive it.
+std::unique_ptr<QuantisedLinear> fp8_linear(WeightSource& source, const ParamSpec& spec);
+// `type` (f32, f16, bf16): what a reader rounds the values to. The weight's columns are blocks of 64.
+std::unique_ptr<QuantisedLinear> nf4_linear(WeightSource& source, const ParamSpec& spec, StoredType type);
+
+}  // namespace drover
