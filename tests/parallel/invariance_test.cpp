@@ -275,6 +275,10 @@ TEST_P(Quantised, RecomputeGivesTheSameBits) {
   expect_same_bits(run({}, arguments), run({}, arguments + " recompute=1"));
 }
 
+TEST_P(Quantised, TwoPartsOfAMicroBatchEqualTheWhole) {
+  expect_equal(run({}, with(kCutInTwo)), run({2, 1, 1}, with(kCutInTwo) + " micro_batch_size=4 parts=2"));
+}
+
 TEST_P(Quantised, MicroBatchSizeAndPackingDoNotMatter) {
   for (const char* size : {"3", "8"})
     expect_equal(run({}, with(kCutInTwo)), run({}, with(kCutInTwo) + " micro_batch_size=" + size));
