@@ -16,8 +16,9 @@ namespace drover {
 struct Info {
   const char* help = "";
   double least = -std::numeric_limits<double>::infinity(), most = std::numeric_limits<double>::infinity();
-  std::vector<const char*> allowed = {};  // of a choice: words of its enum
-  std::vector<const char*> later = {};    // known, not built yet
+  std::vector<const char*> allowed = {};                          // of a choice: words of its enum
+  std::vector<const char*> later = {};                            // known, not built yet
+  std::vector<std::pair<const char*, const char*>> instead = {};  // words of other programs, and what to write for them
   bool required = false;
   bool identity = false;    // must not change when a run is resumed
   bool whole = false;       // a pattern's numbers are whole
@@ -328,7 +329,11 @@ struct Recipe {
     v.section("");
     v("device", device, {.help = "auto: cuda where a usable GPU is found", .allowed = words_of<DeviceChoice>()});
     v("method", method,
-      {.help = "what trains", .allowed = words_of<Method>(), .later = {"full", "qlora", "dora"}, .identity = true});
+      {.help = "what trains",
+       .allowed = words_of<Method>(),
+       .later = {"full", "dora"},
+       .instead = {{"qlora", "method: lora with model.weights: nf4"}},
+       .identity = true});
     v.section("lora"), lora.fields(v);
     v.section("data"), data.fields(v);
     v.section("train"), train.fields(v);

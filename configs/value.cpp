@@ -121,6 +121,9 @@ std::string ValueReader::read_choice(const YAML::Node& node, std::string& word) 
   const std::string allowed = fmt::format("{}", fmt::join(info_->allowed, ", "));
   if (contains(info_->later, word)) return fmt::format("{} is not built yet; allowed now: {}", word, allowed);
   if (contains(info_->allowed, word)) return {};
+  for (const auto& [theirs, ours] : info_->instead) {
+    if (word == theirs) return fmt::format("{} is written {}", theirs, ours);
+  }
   return fmt::format("\"{}\" is not allowed; allowed: {}", shown(word), allowed);
 }
 

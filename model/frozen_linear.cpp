@@ -66,20 +66,24 @@ void check_nf4(const LinearSlice& member) {
 
 }  // namespace
 
+std::optional<StoredScaling> held_scaling(const std::optional<StoredScaling>& stored, WeightsAs as) {
+  using Kind = StoredScaling::Kind;
+  switch (as) {
+    case WeightsAs::as_is: return stored;
+    case WeightsAs::dense: return {};
+    case WeightsAs::fp8: return stored && stored->kind == Kind::fp8 ? stored : StoredScaling{Kind::fp8, kMadeBlocks};
+    case WeightsAs::nf4: break;
+  }
+  return stored && stored->kind == Kind::nf4 ? stored : StoredScaling{.kind = Kind::nf4, .nested = true};
+}
+
 FrozenLinear::FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, WeightsAs as, DType dtype)
     : members_(members.begin(), members.end()), source_(source), dtype_(dtype), format_(drover::format_of(dtype)) {
   const std::optional<StoredScaling> stored = common_scaling(members, source);
-  if (as == WeightsAs::dense) return;
-  if (stored && (as == WeightsAs::as_is || (as == WeightsAs::fp8) == (stored->kind == StoredScaling::Kind::fp8))) {
-    stored_ = true;
-    scaling_ = *stored;
-  } else if (as == WeightsAs::fp8) {
-    scaling_ = {StoredScaling::Kind::fp8, kMadeBlocks};
-  } else if (as == WeightsAs::nf4) {
-    scaling_ = {.kind = StoredScaling::Kind::nf4, .nested = true};
-  } else {
-    return;
-  }
+  const std::optional<StoredScaling> held = held_scaling(stored, as);
+  if (!held) return;
+  scaling_ = *held;
+  stored_ = stored == held;
   format_ = format_of(scaling_.kind);
   if (format_ == Format::nf4) std::ranges::for_each(members_, check_nf4);
 }

@@ -17,6 +17,9 @@ enum class WeightsAs : uint8_t {
   nf4,    // plain numbers and fp8 become NF4 with double quantisation; NF4 stays
 };
 
+// How a linear's codes are scaled in memory; nothing where it is held as numbers.
+std::optional<StoredScaling> held_scaling(const std::optional<StoredScaling>& stored, WeightsAs as);
+
 // One linear's rows and columns of this rank.
 struct LinearSlice {
   const ParamSpec* spec;

@@ -1,6 +1,16 @@
 #include "model/stage.h"
 
+#include <algorithm>
+
+#include "model/pending_sum.h"
+
 namespace drover {
+
+namespace {
+
+int64_t share_rounded_up(int64_t rows, int ranks) { return (rows + ranks - 1) / ranks; }
+
+}  // namespace
 
 Stage::Stage(const StageShape& shape, const Loading& loading)
     : config_(shape.config),
@@ -44,12 +54,40 @@ void Stage::embed(Context& ctx, Tensor x) const {
 
 Stage::Saved Stage::saved(Arena& arena, int64_t tokens, KeepPolicy keep) const {
   Saved saved{.keep = keep, .blocks = {}};
+  const int64_t kept = share_rounded_up(tokens, tp_->size()) + (tp_->size() > 1 ? 1 : 0);  // perhaps in two parts
   for (const Block& block : blocks_) {
     if (layer_of(block) < lowest_adapted_layer_) continue;
     saved.blocks.push_back(keep == KeepPolicy::all ? block.saved(arena, tokens, dtype_)
-                                                   : Block::Saved{.x = arena.tensor(tokens, config_.hidden, dtype_)});
+                                                   : Block::Saved{.x = arena.tensor(kept, config_.hidden, dtype_)});
   }
   return saved;
+}
+
+Range Stage::own_rows(int64_t rows) const {
+  const int64_t share = share_rounded_up(rows, tp_->size()), begin = std::min(share * tp_->rank(), rows);
+  return {begin, std::min(share, rows - begin)};
+}
+
+// A part of a micro-batch that begins at ctx.begin: behind what the parts before it take at most.
+Tensor Stage::kept_rows(Tensor kept, const Context& ctx, int64_t rows) const {
+  return kept.rows_from(share_rounded_up(ctx.begin, tp_->size()), own_rows(rows).count);
+}
+
+void Stage::keep_input(Context& ctx, Tensor x, Tensor kept) const {
+  const Range own = own_rows(x.rows);
+  if (own.count > 0) ctx.backend.copy(x.rows_from(own.begin, own.count), kept_rows(kept, ctx, x.rows));
+}
+
+// The other ranks' rows are 0 here and a sum brings them, so that it runs while another part computes, as all sums do.
+Task Stage::bring_back(Context& ctx, Tensor kept, Tensor x) const {
+  const Range own = own_rows(x.rows);
+  const int64_t end = own.begin + own.count;
+  if (own.begin > 0) ctx.backend.zero(x.rows_from(0, own.begin));
+  if (own.count > 0) ctx.backend.copy(kept_rows(kept, ctx, x.rows), x.rows_from(own.begin, own.count));
+  if (end < x.rows) ctx.backend.zero(x.rows_from(end, x.rows - end));
+  PendingSum sum(ctx);
+  sum.start(*tp_, x);
+  co_await sum;
 }
 
 Task Stage::forward(Context& ctx, Tensor x, const Saved& saved) const {
@@ -61,8 +99,8 @@ Task Stage::forward(Context& ctx, Tensor x, const Saved& saved) const {
     Frame frame(ctx.scratch);
     Block::Saved s;
     const bool kept = block.index >= first_kept, input_only = kept && saved.keep == KeepPolicy::inputs;
-    if (kept) s = saved.blocks[block.index - first_kept].rows_from(ctx.begin, x.rows);
-    if (input_only) ctx.backend.copy(x, s.x);
+    if (input_only) keep_input(ctx, x, saved.blocks[block.index - first_kept].x);
+    if (kept && !input_only) s = saved.blocks[block.index - first_kept].rows_from(ctx.begin, x.rows);
     if (!kept || input_only) s = block.saved(ctx.scratch, x.rows, dtype_);
     co_await block.forward(ctx, x, s);
   }
@@ -76,12 +114,14 @@ Task Stage::backward(Context& ctx, Tensor dx, const Saved& saved) const {
     const HeldWeights weights(*provider_, i);
     const Block& block = blocks_[i];
     Frame frame(ctx.scratch);
-    Block::Saved s = saved.blocks[i - first_kept].rows_from(ctx.begin, dx.rows);
+    Block::Saved s;
     if (saved.keep == KeepPolicy::inputs) {
       const Tensor x = frame.tensor(dx.rows, dx.cols, dtype_);
-      ctx.backend.copy(s.x, x);
+      co_await bring_back(ctx, saved.blocks[i - first_kept].x, x);
       s = block.saved(ctx.scratch, dx.rows, dtype_);
       co_await block.forward(ctx, x, s);
+    } else {
+      s = saved.blocks[i - first_kept].rows_from(ctx.begin, dx.rows);
     }
     const Reach reach = layer_of(block) == lowest_adapted_layer_ ? lowest_adapted_group(block) : Reach::input;
     co_await block.backward(ctx, dx, s, reach);

@@ -9,7 +9,8 @@
 
 namespace drover {
 
-// Of each block: all that its backward reads, or only its input, from which backward computes the rest again.
+// Of each block: all that its backward reads, or only its input, from which backward computes the rest again. Of inputs
+// a tp rank keeps its share of the rows; the ranks' shares are brought together where a block is computed again.
 enum class KeepPolicy : uint8_t { all, inputs };
 
 class Stage {
@@ -42,6 +43,10 @@ class Stage {
   Task backward(Context& ctx, Tensor dx, const Saved& saved) const;
 
  private:
+  Range own_rows(int64_t rows) const;  // of the rows of an input, which are kept here
+  Tensor kept_rows(Tensor kept, const Context& ctx, int64_t rows) const;  // where they lie
+  void keep_input(Context& ctx, Tensor x, Tensor kept) const;
+  Task bring_back(Context& ctx, Tensor kept, Tensor x) const;
   int64_t layer_of(const Block& block) const { return placement_.layer_begin + static_cast<int64_t>(block.index); }
 
   ModelConfig config_;

@@ -22,12 +22,11 @@ void fp8_run(const uint8_t* codes, float scale, Roundings roundings, int64_t n, 
 }
 
 template <typename Out>
-void fp8_row(const uint8_t* codes, const float* scales, int64_t phase, int64_t block, Roundings roundings, int64_t n,
-             Out* to) {
-  if (block == 0) return fp8_run(codes, scales[0], roundings, n, to);
+void fp8_row(const uint8_t* codes, const RowScales& row, Roundings roundings, int64_t n, Out* to) {
+  if (row.block == 0) return fp8_run(codes, row.scales[0], roundings, n, to);
   for (int64_t j = 0; j < n;) {
-    const int64_t count = std::min(n - j, block - (phase + j) % block);
-    fp8_run(codes + j, scales[(phase + j) / block], roundings, count, to + j);
+    const int64_t count = std::min(n - j, row.block - (row.phase + j) % row.block);
+    fp8_run(codes + j, row.scales[(row.phase + j) / row.block], roundings, count, to + j);
     j += count;
   }
 }
@@ -49,9 +48,9 @@ void with_floats(DType dtype, void* to, F&& f) {
 
 }  // namespace
 
-void dequantise_fp8(const uint8_t* codes, const float* scales, int64_t phase, int64_t block, Roundings roundings,
-                    int64_t n, DType dtype, void* to) {
-  with_floats(dtype, to, [&](auto* out) { fp8_row(codes, scales, phase, block, roundings, n, out); });
+void dequantise_fp8(const uint8_t* codes, const RowScales& scales, Roundings roundings, int64_t n, DType dtype,
+                    void* to) {
+  with_floats(dtype, to, [&](auto* out) { fp8_row(codes, scales, roundings, n, out); });
 }
 
 void dequantise_nf4(const uint8_t* codes, const float* absmax, Roundings roundings, int64_t n, DType dtype, void* to) {

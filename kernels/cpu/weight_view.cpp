@@ -22,7 +22,7 @@ uint64_t columns_of_block(const Fp8Weight& w) {
 void read_fp8(const Fp8Weight& w, int64_t row, int64_t col, Roundings roundings, Tensor to) {
   const uint8_t* codes = w.codes.as<uint8_t>() + row * w.codes.pitch + col;
   const float* scales = w.scales.as<float>() + w.scale_row.as<int32_t>()[row] * w.scales.pitch;
-  dequantise_fp8(codes, scales, w.column_phase + col, w.blocks.columns, roundings, to.cols, to.dtype, to.data);
+  dequantise_fp8(codes, {scales, w.column_phase + col, w.blocks.columns}, roundings, to.cols, to.dtype, to.data);
 }
 
 void read_nf4(const Nf4Weight& w, int64_t row, int64_t col, Roundings roundings, Tensor to) {

@@ -2,6 +2,7 @@
 
 #include "kernels/base/log.h"
 #include "trainer/export/adapter_effect.h"
+#include "trainer/setup/base_format.h"
 
 namespace drover {
 
@@ -47,6 +48,7 @@ void load_adapter(Serving& serving, const std::vector<std::string>& names, const
   std::vector<std::shared_ptr<ServedModel>> models;
   try {
     say_effect(directory, serving.settings.recipe.model.path);
+    warn_of_other_base(directory, serving.settings.recipe);
     for (const std::string& name : names) models.push_back(served_adapter(serving, name, directory));
   } catch (const Error& error) {
     log::warn("adapter {} was not loaded: {}", names.front(), error.what());

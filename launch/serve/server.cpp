@@ -15,6 +15,7 @@
 #include "trainer/export/adapter_effect.h"
 #include "trainer/generation/generation_defaults.h"
 #include "trainer/run/stop_signal.h"
+#include "trainer/setup/base_format.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 
@@ -188,7 +189,10 @@ Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& 
   std::optional<Front> front;
   together(*mesh.world, [&] {
     if (mesh.world->rank() != 0) return;
-    for (const auto& [name, directory] : s.adapters) say_effect(directory, s.recipe.model.path);
+    for (const auto& [name, directory] : s.adapters) {
+      say_effect(directory, s.recipe.model.path);
+      warn_of_other_base(directory, s.recipe);
+    }
     looking = &front.emplace(s, *base, inference, loop);
     say_what_is_served(s, *front, inference);
   });

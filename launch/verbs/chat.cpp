@@ -17,6 +17,7 @@
 #include "trainer/generation/inference.h"
 #include "trainer/generation/manner.h"
 #include "trainer/run/stop_signal.h"
+#include "trainer/setup/base_format.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 
@@ -192,6 +193,7 @@ Exit run(const Process& process, const Options& o) {
       .model = recipe.model.path, .dtype = dtype_of(recipe.train.dtype), .weights = weights_as(recipe.model.weights)};
   for (const auto& [name, directory] : adapters) {
     say_effect(directory, recipe.model.path);
+    warn_of_other_base(directory, recipe);
     settings.named_adapters.push_back(directory);
   }
   settings.batcher.sequences = 1;

@@ -21,6 +21,7 @@
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/run_identity.h"
 #include "trainer/setup/adapter_setup.h"
+#include "trainer/setup/base_format.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 #include "trainer/setup/model_check.h"
@@ -78,6 +79,7 @@ Subject subject_of(const Arguments& a) {
     s.adapter_directory = model_directory(a.model.adapter);
     s.adapter = AdapterFile(*s.adapter_directory).config();
     say_effect(*s.adapter_directory, recipe.model.path);
+    warn_of_other_base(*s.adapter_directory, recipe);
     take_tokenizer(recipe, *s.adapter_directory);
   }
   return s;

@@ -137,6 +137,16 @@ void write_compared(const Process& process, const Arguments& a, const Checkpoint
   say(comparison, comparison.merged ? merged_bound(base) : 0);
 }
 
+// What was trained over is not always what the files hold, which a merge adds to.
+void say_other_numbers(const Recipe& recipe, const ModelDirectory& base) {
+  const WeightFormat weights = recipe.model.weights;
+  if (base.is_quantised() || (weights != WeightFormat::fp8 && weights != WeightFormat::nf4)) return;
+  log::warn(
+      "the run's model.weights is {}, made of the files' numbers, and the adapter is merged into these numbers "
+      "themselves; to merge into what it was trained over: drover quantize, then train and export over that",
+      word_of(weights));
+}
+
 void say_merged(const Arguments& a, const std::string& what) {
   if (one_file(a)) {
     log::info(
@@ -177,6 +187,7 @@ Exit export_run(const Process& process, const Arguments& a) {
     const auto alone = make_self_communicator("world");
     check_same_adapter(checkpoint, recipe, check_weights_together(base, {0, base.config().layers}, *alone));
     BaseWeights weights(base);
+    say_other_numbers(recipe, base);
     if (one_file(a)) {
       write_merged_file(process, a, adapter_of(checkpoint), weights, recipe);
     } else {

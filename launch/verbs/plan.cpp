@@ -4,12 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "data/data_files.h"
-#include "kernels/base/error.h"
-#include "kernels/base/log.h"
 #include "kernels/devices/devices.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
-#include "model/files/model_directory.h"
 #include "trainer/engine/plan.h"
 #include "trainer/export/adapter_targets.h"
 #include "trainer/setup/adapter_setup.h"
@@ -45,19 +42,6 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
           {"schedule", schedule}};
 }
 
-// The directory where its weights are codes: their scales take memory too. Nothing where weights are plain numbers, or
-// not here.
-std::optional<ModelDirectory> quantised_model(const fs::path& path) {
-  if (!fs::exists(path / "config.json") || !read_quantisation(path)) return {};
-  try {
-    return ModelDirectory(path);
-  } catch (const Error& error) {
-    if (error.fault() != Fault::missing_input) throw;
-    log::warn("{}; the plan is that of plain numbers", error.what());
-    return {};
-  }
-}
-
 }  // namespace
 
 Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
@@ -81,8 +65,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
     data = prepare_data_in_memory(recipe, tokenizer);
   }
   EngineSettings settings = engine_settings(recipe, model, layout, shape, data ? &*data : nullptr);
-  std::optional<ModelDirectory> quantised = quantised_model(recipe.model.path);
-  if (quantised) settings.stored = [&](const ParamSpec& spec) { return quantised->scaling(spec.name); };
+  settings.stored = scaling_of(recipe);
   const bool on_cuda =
       recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable);
   settings.traits = traits_of(on_cuda ? DeviceKind::cuda : DeviceKind::cpu);

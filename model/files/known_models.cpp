@@ -1,9 +1,12 @@
 // Shapes known by name. Sources: the models' published config.json files.
 #include "model/config.h"
+#include "model/files/known_scaling.h"
 
 namespace drover {
 
 namespace {
+
+constexpr const char* kMetaFp8 = "llama3.1-405b-fp8";
 
 struct KnownModel {
   const char* name;
@@ -33,6 +36,7 @@ const std::vector<KnownModel>& known_models() {
       {"llama3.1-8b", llama3(4096, 32, 32, 128, 14336, 8, false)},
       {"llama3.1-70b", llama3(8192, 80, 64, 128, 28672, 8, false)},
       {"llama3.1-405b", llama3(16384, 126, 128, 128, 53248, 8, false)},
+      {kMetaFp8, llama3(16384, 126, 128, 128, 53248, 8, false)},
       {"llama3.2-1b", llama3(2048, 16, 32, 64, 8192, 32, true)},
       {"llama3.2-3b", llama3(3072, 28, 24, 128, 8192, 32, true)},
       {"smollm2-135m",
@@ -66,6 +70,16 @@ std::optional<ModelConfig> known_model(const std::string& name) {
     if (name == model.name) return model.config;
   }
   return std::nullopt;
+}
+
+// Meta's own release of 405B in fp8 has the feed-forward linears of all layers but the first and the last in it, with a
+// scale a row. Source: the released config.json's modules_to_not_convert; Llama Team 2024, "The Llama 3 herd of
+// models", section 6.2.
+std::optional<StoredScaling> known_scaling(const std::string& name, int64_t layer, const std::string& tensor) {
+  const std::optional<ModelConfig> model = known_model(name);
+  if (name != kMetaFp8 || layer < 1 || layer > model->layers - 2 || tensor.find(".mlp.") == std::string::npos)
+    return {};
+  return StoredScaling{.kind = StoredScaling::Kind::fp8, .blocks = {1, 0}};
 }
 
 std::vector<std::string> known_model_names() {

@@ -24,6 +24,7 @@ TEST(Keys, AllAreRead) {
   const Recipe r = recipe_of(kEverything);
   EXPECT_EQ(r.model.path, "models/m");
   EXPECT_EQ(r.model.tokenizer, "models/t: #2");
+  EXPECT_EQ(r.model.weights, WeightFormat::nf4);
   EXPECT_EQ(r.lora.r, 8);
   EXPECT_EQ(r.lora.alpha, 12.5);
   EXPECT_EQ(r.lora.dropout, 0.05);
@@ -98,7 +99,7 @@ TEST(Keys, ResolvedRecipeReadsBackToTheSame) {
 TEST(Keys, ResolvedRecipeSaysWhereEachValueCameFrom) {
   const RecipeFile file(kEverything);
   const std::string text = resolved_recipe(file.read({"lora.alpha=64"}));
-  EXPECT_THAT(text, HasSubstr("  r: 8  # " + file.path().string() + ":7\n"));
+  EXPECT_THAT(text, HasSubstr("  r: 8  # " + file.path().string() + ":8\n"));
   EXPECT_THAT(text, HasSubstr("  alpha: 64  # command line\n"));
   EXPECT_THAT(text, HasSubstr("  warmup_ratio: none  # default\n"));
   for (const Key& key : all_keys()) EXPECT_THAT(text, HasSubstr(key.name + ": ")) << key.full();
@@ -210,7 +211,7 @@ TEST(Keys, HelpListsEveryKey) {
   }
   EXPECT_THAT(help, HasSubstr("auto | messages | text | sharegpt | alpaca | prompt_completion | ids"));
   EXPECT_THAT(help, HasSubstr("mapping of names"));
-  EXPECT_THAT(help, HasSubstr("not built yet: full, qlora, dora"));
+  EXPECT_THAT(help, HasSubstr("not built yet: full, dora"));
   EXPECT_THAT(help, HasSubstr("Relative paths start at the current directory"));
 }
 
@@ -220,7 +221,8 @@ TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
     return identity(recipe_of(kLeast, {override_text})) != identity(base);
   };
   std::set<std::string> changed;
-  for (const char* text : {"lora.r=8",
+  for (const char* text : {"model.weights=nf4",
+                           "lora.r=8",
                            "lora.alpha=1",
                            "lora.dropout=0.1",
                            "lora.target_modules=[q_proj]",

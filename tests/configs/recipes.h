@@ -14,6 +14,7 @@ namespace drover {
 inline const std::string kEverything = R"(model:
   path: models/m
   tokenizer: "models/t: #2"
+  weights: nf4
 device: cpu
 method: lora
 lora:

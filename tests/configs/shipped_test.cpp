@@ -1,8 +1,8 @@
 // The recipes of configs/recipes read without a complaint and fit the meshes that their comments name.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <tuple>
 
 #include "tests/configs/recipes.h"
 
@@ -25,15 +25,25 @@ TEST(Shipped, AllAreReadAndEveryValueHasAComment) {
       EXPECT_TRUE(line.empty() || is_section || line.find('#') != std::string::npos) << entry.path() << ": " << line;
     }
   }
-  EXPECT_EQ(count, 4);
+  EXPECT_EQ(count, 7);
 }
 
 TEST(Shipped, HerdFitsItsMachines) {
-  for (const auto& [size, ranks, tp, pp] :
-       std::vector<std::tuple<const char*, int, int, int>>{{"8b", 1, 1, 1}, {"70b", 8, 8, 1}, {"405b", 32, 8, 4}}) {
-    const std::string name = std::string("llama3.1-") + size;
-    const Recipe recipe = shipped(name + "-lora.yaml");
-    EXPECT_EQ(fs::path(recipe.model.path).filename(), name);  // `drover plan` knows the shape by this name
+  struct Machine {
+    const char *recipe, *model;  // `drover plan` knows the shape by the model's name
+    int ranks, tp, pp;
+    WeightFormat weights = WeightFormat::as_is;
+  };
+  for (const auto& [name, model, ranks, tp, pp, weights] :
+       std::vector<Machine>{{"8b", "8b", 1, 1, 1},
+                            {"70b", "70b", 8, 8, 1},
+                            {"405b", "405b", 32, 8, 4},
+                            {"8b-nf4", "8b", 1, 1, 1, WeightFormat::nf4},
+                            {"70b-nf4", "70b", 1, 1, 1, WeightFormat::nf4},
+                            {"405b-fp8", "405b-fp8", 8, 8, 1}}) {
+    const Recipe recipe = shipped(fmt::format("llama3.1-{}-lora.yaml", name));
+    EXPECT_EQ(fs::path(recipe.model.path).filename(), fmt::format("llama3.1-{}", model));
+    EXPECT_EQ(recipe.model.weights, weights);
     const MeshShape shape = check_mesh(recipe, ranks);
     EXPECT_EQ(shape.tp(), tp);
     EXPECT_EQ(shape.pp(), pp);

@@ -33,7 +33,7 @@ inline std::string text_of(const QuantisedKind& k) {
                      k.blocks.columns, k.nested ? "nested" : "plain", static_cast<int>(k.rounding));
 }
 
-// Rows and columns of a whole tensor of values drawn by `seed`.
+// Rows of a whole tensor of values drawn by `seed`.
 struct QuantisedPart {
   uint64_t seed;
   int64_t row, rows;
@@ -41,82 +41,89 @@ struct QuantisedPart {
 
 class QuantisedWeight {
  public:
-  // Of parts one under another, each of a tensor (whole_rows, whole_cols).
-  QuantisedWeight(Backend& backend, const QuantisedKind& kind, std::vector<QuantisedPart> parts, int64_t col,
-                  int64_t cols, int64_t whole_rows, int64_t whole_cols)
-      : arena_("weights", backend.memory(), 1 << 24), values(0, 0) {
-    WeightShape shape{.in = cols, .format = kind.format};
-    shape.scaling = {kind.blocks, kind.nested, kind.rounding, col, whole_cols, {}};
+  struct Range {
+    int64_t begin, count;
+  };
+  // Columns [col, col + cols) of parts one under another, each of a tensor (whole_rows, whole_cols).
+  QuantisedWeight(Backend& backend, const QuantisedKind& kind, const std::vector<QuantisedPart>& parts, Range cols,
+                  int64_t whole_rows, int64_t whole_cols)
+      : backend_(backend), kind_(kind), cols_(cols), arena_("weights", backend.memory(), 1 << 24), values(0, 0) {
+    WeightShape shape{.in = cols.count, .format = kind.format};
+    shape.scaling = {kind.blocks, kind.nested, kind.rounding, cols.begin, whole_cols, {}};
     for (const QuantisedPart& part : parts) {
       shape.scaling.parts.push_back({part.row, part.rows});
       shape.out += part.rows;
     }
     weight = backend.make_weight(arena_, shape);
-    values = reference::Doubles(shape.out, cols);
-    int64_t row = 0;
+    values = reference::Doubles(shape.out, cols.count);
     for (size_t i = 0; i < parts.size(); ++i) {
       const auto drawn = reference::drawn_matrix(parts[i].seed, whole_rows, whole_cols, DType::bf16);
-      std::vector<float> whole(drawn.values.begin(), drawn.values.end());
-      // In two pieces, as a loader reads.
-      const int64_t half = parts[i].rows / 2;
-      for (const auto& [begin, count] : {std::pair{int64_t{0}, half}, {half, parts[i].rows - half}}) {
-        if (count == 0) continue;
-        const int64_t first = parts[i].row + begin;
-        kind.format == Format::fp8 ? load_fp8(backend, kind, whole, whole_rows, whole_cols, i, first, count, col, row)
-                                   : load_nf4(backend, kind, whole, whole_cols, i, first, count, col, row);
-        row += count;
-      }
+      const Whole whole{{drawn.values.begin(), drawn.values.end()}, whole_rows, whole_cols};
+      const int64_t half = parts[i].rows / 2;  // in two pieces, as a loader reads
+      load(i, whole, {parts[i].row, half});
+      load(i, whole, {parts[i].row + half, parts[i].rows - half});
     }
   }
 
  private:
+  struct Whole {
+    std::vector<float> values;
+    int64_t rows, cols;
+  };
+
+  void load(size_t part, const Whole& whole, Range rows) {
+    if (rows.count == 0) return;
+    kind_.format == Format::fp8 ? load_fp8(part, whole, rows) : load_nf4(part, whole, rows);
+    loaded_ += rows.count;
+  }
+
+  void load_fp8(size_t part, const Whole& whole, Range rows) {
+    Fp8Slice all{.rows = whole.rows, .cols = whole.cols, .blocks = kind_.blocks, .rounding = kind_.rounding};
+    for (const float value : whole.values) all.codes.push_back(e4m3_of_float(value * 16));
+    const int64_t scales =
+        blocks_touched(0, whole.rows, kind_.blocks.rows) * blocks_touched(0, whole.cols, kind_.blocks.columns);
+    for (int64_t i = 0; i < scales; ++i) all.scales.push_back(0.01f + 0.0013f * static_cast<float>(i % 37));
+    const Fp8Slice slice = cut(all, rows.begin, rows.count, cols_.begin, cols_.count);
+    static_cast<Fp8Weight&>(*weight).load(backend_, part, slice);
+    keep(slice);
+  }
+
+  void load_nf4(size_t part, const Whole& whole, Range rows) {
+    std::vector<float> absmax, mine;
+    for (size_t i = 0; i < whole.values.size(); i += kNf4Block)
+      absmax.push_back(largest_magnitude({whole.values.data() + i, static_cast<size_t>(kNf4Block)}));
+    for (int64_t r = rows.begin; r < rows.begin + rows.count; ++r) {
+      const auto begin = whole.values.begin() + r * whole.cols + cols_.begin;
+      mine.insert(mine.end(), begin, begin + cols_.count);
+    }
+    const Nf4Scales scales(absmax, whole.cols);
+    Nf4Slice slice = scales.make(mine, rows.begin, rows.count, cols_.begin, cols_.count);
+    slice.rounding = kind_.rounding;
+    if (!kind_.nested) {
+      slice.absmax = absmax_of(slice);
+      slice.absmax_codes.clear();
+      slice.nested.clear();
+    }
+    static_cast<Nf4Weight&>(*weight).load(backend_, part, slice);
+    keep(slice);
+  }
+
+  template <typename Slice>
+  void keep(const Slice& slice) {
+    std::vector<float> dequantised(static_cast<size_t>(slice.rows * slice.cols));
+    dequantise(slice, dequantised.data());
+    std::ranges::copy(dequantised, values.values.begin() + loaded_ * slice.cols);
+  }
+
+  Backend& backend_;
+  QuantisedKind kind_;
+  Range cols_;
+  int64_t loaded_ = 0;  // rows
   Arena arena_;
 
  public:
   std::unique_ptr<Weight> weight;
   reference::Doubles values;  // (out, in)
-
- private:
-  void load_fp8(Backend& backend, const QuantisedKind& kind, const std::vector<float>& whole, int64_t whole_rows,
-                int64_t whole_cols, size_t part, int64_t row, int64_t rows, int64_t col, int64_t at) {
-    Fp8Slice all{.rows = whole_rows, .cols = whole_cols, .blocks = kind.blocks, .rounding = kind.rounding};
-    for (const float value : whole) all.codes.push_back(e4m3_of_float(value * 16));
-    const int64_t scales =
-        blocks_touched(0, whole_rows, kind.blocks.rows) * blocks_touched(0, whole_cols, kind.blocks.columns);
-    for (int64_t i = 0; i < scales; ++i) all.scales.push_back(0.01f + 0.0013f * static_cast<float>(i % 37));
-    const Fp8Slice slice = cut(all, row, rows, col, values.cols);
-    static_cast<Fp8Weight&>(*weight).load(backend, part, slice);
-    keep(slice, at);
-  }
-
-  void load_nf4(Backend& backend, const QuantisedKind& kind, const std::vector<float>& whole, int64_t whole_cols,
-                size_t part, int64_t row, int64_t rows, int64_t col, int64_t at) {
-    std::vector<float> absmax;
-    for (size_t i = 0; i < whole.size(); i += kNf4Block)
-      absmax.push_back(largest_magnitude({whole.data() + i, static_cast<size_t>(kNf4Block)}));
-    const Nf4Scales scales(absmax, whole_cols);
-    std::vector<float> mine;
-    for (int64_t i = 0; i < rows; ++i) {
-      const auto begin = whole.begin() + (row + i) * whole_cols + col;
-      mine.insert(mine.end(), begin, begin + values.cols);
-    }
-    Nf4Slice slice = scales.make(mine, row, rows, col, values.cols);
-    slice.rounding = kind.rounding;
-    if (!kind.nested) {
-      slice.absmax = absmax_of(slice);
-      slice.absmax_codes.clear();
-      slice.nested.clear();
-    }
-    static_cast<Nf4Weight&>(*weight).load(backend, part, slice);
-    keep(slice, at);
-  }
-
-  template <typename Slice>
-  void keep(const Slice& slice, int64_t at) {
-    std::vector<float> dequantised(static_cast<size_t>(slice.rows * slice.cols));
-    dequantise(slice, dequantised.data());
-    std::ranges::copy(dequantised, values.values.begin() + at * slice.cols);
-  }
 };
 
 }  // namespace drover

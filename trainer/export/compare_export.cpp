@@ -11,6 +11,7 @@
 #include "trainer/run/process_memory.h"
 #include "trainer/run/run_identity.h"
 #include "trainer/setup/adapter_setup.h"
+#include "trainer/setup/base_format.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/model_check.h"
 
@@ -108,6 +109,7 @@ Comparison compare_export(const ExportedAdapter& adapter, ModelDirectory& base, 
   const Device device{make_cpu_backend(threads), make_self_mesh()};
   EngineSettings settings = settings_of(adapter, base.config(), documents);
   settings.stored = [&](const ParamSpec& spec) { return base.scaling(spec.name); };
+  c.base_weights = base_format(settings);
   fit_to(device, settings);
   const std::string why = why_no_memory(bytes_of(settings, device, documents), *device.backend);
   if (!why.empty()) {

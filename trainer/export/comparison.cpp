@@ -53,6 +53,7 @@ std::string comparison_json(const Comparison& c) {
                       {"step", c.step},
                       {"dtype", word_of(c.dtype)},
                       {"adapter_dtype", word_of(c.adapter_dtype)}};
+  if (!c.base_weights.empty()) json["base_weights"] = c.base_weights;
   if (c.tokens > 0) json[c.of_run ? "trained_logprob" : "checkpoint_logprob"] = c.logprob;
   if (c.reloaded) json["reloaded"] = json_of(*c.reloaded);
   if (c.served) json["served"] = json_of(*c.served);

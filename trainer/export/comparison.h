@@ -2,6 +2,7 @@
 // the trained tokens of a few documents (compared_documents.h).
 //
 //   {"rows": "validation", "tokens": 486, "step": 112, "dtype": "bf16", "adapter_dtype": "fp32",
+//    "base_weights": "nf4",
 //    "trained_logprob": -1.25,                                                       mean ln p
 //    "reloaded": {"logprob": -1.25, "distance": 0, "largest": 0},
 //    "served": {…},
@@ -31,6 +32,7 @@ struct Comparison {
   std::string rows;  // "validation", "training"
   int64_t tokens = 0, step = 0;
   DType dtype = DType::f32, adapter_dtype = DType::f32;  // of weights and activations; of the files
+  std::string base_weights;                              // what the frozen linears were held in (base_format.h)
   bool of_run = false;                                   // the reference is the engine that trained
   double logprob = 0;                                    // mean ln p of the reference
   // The files, read back into that engine; the same, scored by the generation path; and with the adapter merged into

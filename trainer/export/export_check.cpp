@@ -6,6 +6,7 @@
 #include "kernels/comm/gather.h"
 #include "trainer/export/export.h"
 #include "trainer/export/token_logprobs.h"
+#include "trainer/setup/base_format.h"
 
 namespace drover {
 
@@ -31,8 +32,10 @@ Room room_of(Engine& engine, const ScoringBytes& needed) {
 
 Comparison compare_trained(Engine& engine, const TokenStore& documents, const fs::path& directory) {
   Replica& replica = engine.replica();
-  Comparison c{
-      .tokens = documents.trained_tokens(0, documents.documents()), .dtype = engine.settings().dtype, .of_run = true};
+  Comparison c{.tokens = documents.trained_tokens(0, documents.documents()),
+               .dtype = engine.settings().dtype,
+               .base_weights = base_format(engine.settings()),
+               .of_run = true};
   if (c.tokens == 0) {
     c.why["reloaded"] = c.why["served"] = kNothingToCompare;
     return c;

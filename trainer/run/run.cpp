@@ -174,6 +174,8 @@ void say_done(const Recipe& recipe, const RunDirectory& directory, std::optional
   std::string settings;  // what generate would not know from the two directories
   if (recipe.data.template_date != DataSection{}.template_date)
     settings += " " + shell_quoted("data.template_date=" + recipe.data.template_date);
+  if (recipe.model.weights != ModelSection{}.weights)
+    settings += fmt::format(" model.weights={}", word_of(recipe.model.weights));
   log::info(
       "done. The adapter is in {}\n"
       "  try it:   {} generate --model {} --adapter {} --prompt \"…\" --greedy{}\n"
@@ -204,6 +206,15 @@ std::map<std::string, std::string> identity_of(const Recipe& recipe, const RunIn
                       own_validation ? inputs.data.validation->identity() : "");
 }
 
+// Everything outlives them.
+EngineSettings settings_of(const Recipe& recipe, RunInputs& inputs, const Mesh& mesh) {
+  EngineSettings settings;
+  together(*mesh.world,
+           [&] { settings = engine_settings(recipe, inputs.model.config(), inputs.layout, mesh.shape, &inputs.data); });
+  settings.stored = [&](const ParamSpec& spec) { return inputs.model.scaling(spec.name); };
+  return settings;
+}
+
 }  // namespace
 
 StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
@@ -211,10 +222,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   Communicator& world = *mesh.world;
   RunDirectory directory(recipe.output.dir, world);
   RunInputs inputs = open_inputs(read, mesh);
-  EngineSettings settings;
-  together(world,
-           [&] { settings = engine_settings(recipe, inputs.model.config(), inputs.layout, mesh.shape, &inputs.data); });
-  settings.stored = [&](const ParamSpec& spec) { return inputs.model.scaling(spec.name); };
+  EngineSettings settings = settings_of(recipe, inputs, mesh);
   const Device device = open_device(mesh);
   fit_to(device, settings);
   const Plan plan = plan_run(settings, mesh, *device.backend);

@@ -7,6 +7,8 @@
 #include "data/loader.h"
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
+#include "model/files/known_scaling.h"
+#include "model/files/quantisation_config.h"
 #include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/model_check.h"
@@ -25,6 +27,16 @@ ModelConfig model_config_of(const Recipe& recipe, ShapeFrom from) {
          path.string(), name, fmt::join(known_model_names(), ", "));
   }
   return read_model_config(path);
+}
+
+ScalingOf scaling_of(const Recipe& recipe) {
+  const fs::path path = recipe.model.path;
+  if (!fs::exists(path / "config.json")) {
+    return
+        [name = path.filename().string()](const ParamSpec& spec) { return known_scaling(name, spec.layer, spec.name); };
+  }
+  if (!read_quantisation(path)) return {};
+  return [model = std::make_shared<ModelDirectory>(path)](const ParamSpec& spec) { return model->scaling(spec.name); };
 }
 
 fs::path tokenizer_directory(const Recipe& recipe) { return recipe.model.tokenizer.value_or(recipe.model.path); }

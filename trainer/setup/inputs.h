@@ -11,6 +11,7 @@
 #include "model/adapter.h"
 #include "model/files/adapter_config.h"
 #include "model/files/model_directory.h"
+#include "trainer/engine/replica.h"
 #include "trainer/generation/sample_answers.h"
 
 namespace drover {
@@ -18,6 +19,9 @@ namespace drover {
 // Plans are made where the model is not: a known shape is found by the path's last component.
 enum class ShapeFrom { directory, directory_or_name };
 ModelConfig model_config_of(const Recipe& recipe, ShapeFrom from);
+
+// How that model's files scale their tensors. A directory that says it is quantised must hold its weights.
+ScalingOf scaling_of(const Recipe& recipe);
 
 fs::path tokenizer_directory(const Recipe& recipe);
 std::optional<ChatTemplate> chat_template(const Recipe& recipe);

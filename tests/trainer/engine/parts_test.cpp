@@ -86,7 +86,7 @@ TEST(Parts, OfWholeDocumentsTakeTurns) {
 
 TEST(Parts, AreTakenOnTheRecomputedWayToo) {
   const Log log = trained({20, 11, 33}, true);
-  EXPECT_EQ(log.started, 2 * (kForward + kForward + kBackward));
+  EXPECT_EQ(log.started, 2 * (kForward + kLayers + kForward + kBackward));  // kLayers: inputs are brought back
   EXPECT_EQ(log.alone, 2);
 }
 

@@ -1,0 +1,55 @@
+#include "trainer/setup/base_format.h"
+
+#include <set>
+
+#include "kernels/base/json.h"
+#include "kernels/base/log.h"
+#include "trainer/setup/engine_settings.h"
+#include "trainer/setup/inputs.h"
+
+namespace drover {
+
+namespace {
+
+constexpr const char* kNumbers = "plain numbers";
+constexpr int64_t kMostBytes = int64_t{1} << 20;  // of comparison.json
+
+std::string name_of(const std::optional<StoredScaling>& scaling) {
+  if (!scaling) return kNumbers;
+  if (scaling->kind == StoredScaling::Kind::nf4) return "nf4";
+  const auto [rows, columns] = scaling->blocks;
+  if (rows == 0 && columns == 0) return "fp8 with one scale";
+  if (rows == 1 && columns == 0) return "fp8 with a scale a row";
+  return fmt::format("fp8 in blocks of {} × {}", rows, columns);
+}
+
+}  // namespace
+
+std::string base_format(const ReplicaSettings& s) {
+  std::set<std::string> names;
+  const std::vector<ParamSpec> table = weight_table(s.model);
+  for (const ParamSpec& spec : table) {
+    if (spec.layer < 0 || spec.cols == 1) continue;
+    names.insert(name_of(held_scaling(s.stored ? s.stored(spec) : std::nullopt, s.weights)));
+  }
+  return fmt::format("{}", fmt::join(names, " and "));
+}
+
+void warn_of_other_base(const fs::path& adapter, const Recipe& recipe) {
+  const fs::path file = adapter / "comparison.json";
+  if (!fs::exists(file)) return;
+  const Json json = parse_json(read_text(file, kMostBytes), file.string());
+  const auto found = json.is_object() ? json.find("base_weights") : json.end();
+  if (!json.is_object() || found == json.end() || !found->is_string()) return;  // written before it was kept
+  const std::string trained = found->get<std::string>();
+  const std::string here = base_format({.model = model_config_of(recipe, ShapeFrom::directory),
+                                        .weights = weights_as(recipe.model.weights),
+                                        .stored = scaling_of(recipe)});
+  if (trained == here) return;
+  log::warn(
+      "{} was trained over a base of {}, and this one is of {}: its answers may differ. No sample of log-probabilities "
+      "is kept with it to say by how much; model.weights chooses the format",
+      adapter.string(), clipped(trained), here);
+}
+
+}  // namespace drover
