@@ -9,7 +9,7 @@ import subprocess
 import unittest
 
 import case
-from case import Case, run, within
+from case import ROOT, Case, run, within
 
 
 class Refusing(Case):
@@ -140,6 +140,13 @@ class Refusing(Case):
         result = run("plan", self.recipe, f"model.path={self.home}/{'9' * 400}", check=74)
         self.assertIn("config.json: File name too long\n", result.stderr)
         self.assertNotIn("filesystem error", result.stderr)
+
+    def test_what_nf4_cannot_be_cut_into(self):
+        model = ROOT / "tests" / "golden" / "quantised" / "nf4-nested"
+        for words in ((f"model.path={model}",), (f"model.path={model}", "model.weights=nf4")):
+            result = run("plan", self.recipe, *words, "parallel.tp=2", "--ranks", 2, check=78)
+            for word in ("model.weights", "parallel.tp", "320", "down_proj.weight", "160", "64", "fp8"):
+                self.assertIn(word, result.stderr)
 
     def test_a_library_s_words_are_not_passed_on(self):
         model = self.home / "not-an-object"

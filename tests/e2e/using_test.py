@@ -6,7 +6,7 @@ import os
 import subprocess
 import unittest
 
-from case import DROVER, ENVIRONMENT, Case, run, safetensors, terminal, validations, widened, within
+from case import DROVER, ENVIRONMENT, ROOT, Case, run, safetensors, terminal, validations, widened, within
 
 
 class Using(Case):
@@ -485,6 +485,14 @@ class Using(Case):
         for rank in plan["ranks"]:
             parts = ("weights_bytes", "adapter_bytes", "optimizer_bytes", "saved_bytes", "scratch_bytes")
             self.assertEqual(rank["total_bytes"], sum(rank[p] for p in parts))
+        model = ROOT / "tests" / "golden" / "quantised" / "nf4-nested"
+        weights = {}
+        for word in ("as_is", "nf4", "fp8", "bf16"):
+            words = (f"model.path={model}", f"model.weights={word}", "--json")
+            weights[word] = json.loads(run("plan", self.recipe, *words, check=0).stdout)["ranks"][0]["weights_bytes"]
+        self.assertEqual(weights["as_is"], weights["nf4"])
+        self.assertLess(weights["as_is"], weights["fp8"])
+        self.assertLess(weights["fp8"], weights["bf16"])
         prepared = run("prepare", self.recipe, f"output.dir={self.home}/runs/prepared", check=0).stdout
         for part in ("[[", "⟨<|im_end|>⟩]]", "Lengths in tokens", "▇", "% full", "Answers: 40, 100.0 % of them end"):
             self.assertIn(part, prepared)

@@ -66,7 +66,9 @@ def main():
         templates.main(args.wheels / "trl" / "chat_templates", args.out / "templates.json")
     if args.part in ("all", "quantised"):
         import quantised
+        import quantised_curve
         quantised.make(args.out, write_json)
+        quantised_curve.make(args.out, write_json)
     made = sorted(p for p in args.out.rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors") and p.name != "MANIFEST.json")
     for path in made:
         path.chmod(0o644)

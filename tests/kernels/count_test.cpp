@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "kernels/quantised_weight.h"
 
 namespace drover {
 namespace {
@@ -66,6 +67,34 @@ TEST(Count, BytesOfOperandsReadOnceAndWrittenOnce) {
   EXPECT_EQ(b.counts().at("add").bytes, 12 * (2 + 2 * 4));
   b.gather_rows(t(1000, 4), arena.tensor(5, 1, DType::i32), t(5, 4));  // five rows of x, not all of it
   EXPECT_EQ(b.counts().at("gather_rows").bytes, 5 * 4 + 2 * (5 * 4 * 2));
+}
+
+// Codes, the scales of all blocks that are touched, and which of them is each row's.
+TEST(Count, BytesOfQuantisedWeightsAreThoseOfCodesAndScales) {
+  CountBackend b;
+  Arena arena("plan", b.memory(), int64_t{1} << 40);
+  const auto t = [&](int64_t rows, int64_t cols) { return arena.tensor(rows, cols, DType::bf16); };
+  WeightShape shape{.out = 160, .in = 192, .format = Format::fp8};
+  // Rows 100-259 touch blocks 0 to 2, columns 64-255 blocks 0 and 1.
+  shape.scaling = {.blocks = {128, 128}, .col = 64, .whole_cols = 320, .parts = {{100, 160}}};
+  EXPECT_EQ(b.make_weight(arena, shape)->bytes(), 160 * 192 + 3 * 2 * 4 + 160 * 4);
+  shape.scaling.parts = {{100, 100}, {200, 60}};  // blocks 0 and 1; 1 and 2
+  EXPECT_EQ(b.make_weight(arena, shape)->bytes(), 160 * 192 + 4 * 2 * 4 + 160 * 4);
+  shape.scaling.blocks = {1, 0};
+  EXPECT_EQ(b.make_weight(arena, shape)->bytes(), 160 * 192 + 160 * 4 + 160 * 4);
+  shape.format = Format::nf4;
+  const int64_t plain = 160 * 192 / 2 + 160 * 3 * 4;
+  EXPECT_EQ(b.make_weight(arena, shape)->bytes(), plain);
+  shape.scaling.nested = true;
+  EXPECT_EQ(b.make_weight(arena, shape)->bytes(), plain) << "rows are laid out with an absmax each";
+  BackendTraits traits;
+  traits.lay_out = lay_out_quantised;
+  CountBackend other(traits);
+  // Rows of 5 blocks: 100-199 are in runs 1 to 3 of 256 blocks, 200-259 in runs 3 to 5.
+  const auto w = other.make_weight(arena, shape);
+  EXPECT_EQ(w->bytes(), 160 * 192 / 2 + 160 * 3 + 256 * 4 + (3 + 3) * 4 + 160 * 4 + 160 * 4);
+  other.linear(t(11, 192), *w, {}, false, t(11, 160));
+  EXPECT_EQ(other.counts().at("linear").bytes, 2 * 11 * (192 + 160) + w->bytes());
 }
 
 TEST(Count, OfAnOpThatOthersCarryOutThoseAreCounted) {

@@ -122,7 +122,7 @@ class Runner {
 
   // `adapter`: a PEFT directory; `layout` (when not empty) replaces the layout that its configuration means.
   Runner(const ModelConfig& config, WeightSource& source, DType dtype, const std::optional<fs::path>& adapter = {},
-         AdapterLayout layout = {})
+         AdapterLayout layout = {}, WeightsAs weights = WeightsAs::as_is)
       : mesh_(make_self_mesh()),
         backend_(make_cpu_backend(1)),
         weights_("weights", backend_->memory(), 8 << 20),
@@ -135,7 +135,7 @@ class Runner {
       const std::vector<FactorSlice> factors = factor_slices(config, layout, placement);
       adapter_ = std::make_unique<AdapterSet>(layout, factors, dtype, *backend_, factors_);
     }
-    stage_ = std::make_unique<Stage>(StageShape{config, placement, dtype, kPositions},
+    stage_ = std::make_unique<Stage>(StageShape{config, placement, dtype, kPositions, weights},
                                      Loading{mesh_.tp(), *backend_, weights_, source, adapter_.get()});
     if (adapter) load_adapter(*adapter, config, *adapter_);
     pool_ = std::make_unique<KvPool>(*stage_, cache_, 2 * KvPool::blocks_for(kPositions));
@@ -176,6 +176,7 @@ class Runner {
     return result;
   }
   Decoder& decoder() { return *decoder_; }
+  int64_t vocab() const { return stage_->config().vocab; }
 
  private:
   Mesh mesh_;
@@ -186,5 +187,34 @@ class Runner {
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<Decoder> decoder_;
 };
+
+// Sequence 0 is fed token by token, sequence 1 in uneven pieces in the same passes.
+inline void expect_cache_equals_full_forward(Runner& runner, const std::vector<int32_t>& tokens, double bound) {
+  std::vector<int32_t> every(tokens.size());
+  for (size_t i = 0; i < every.size(); ++i) every[i] = static_cast<int32_t>(i);
+  const std::vector<float> full = runner.logits(tokens, every);
+  const auto row = [&](size_t i) {
+    return std::span(full).subspan(i * static_cast<size_t>(runner.vocab()), static_cast<size_t>(runner.vocab()));
+  };
+  CachedSequence one, other;
+  runner.decoder().pool().reserve(one, static_cast<int64_t>(tokens.size()));
+  size_t done = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    std::vector<Decoder::Input> inputs = {{.sequence = &one, .ids = std::span(tokens).subspan(i, 1)}};
+    const size_t piece = std::min(1 + i * 7 % 20, tokens.size() - done);
+    runner.decoder().pool().reserve(other, static_cast<int64_t>(done + piece));
+    if (piece > 0) inputs.push_back({.sequence = &other, .ids = std::span(tokens).subspan(done, piece)});
+    const std::vector<std::vector<float>> got = runner.decoder().append_for_logits(inputs);
+    done += piece;
+    ASSERT_LE(largest_difference(got[0], row(i)), bound) << "token " << i;
+    if (piece > 0) {
+      ASSERT_LE(largest_difference(got[1], row(done - 1)), bound) << "tokens up to " << done;
+    }
+  }
+  one.tokens = 0;  // a forgotten cache is noticed
+  const Decoder::Input last = {.sequence = &one, .ids = std::span(tokens).last(1)};
+  const std::vector<float> forgetful = runner.decoder().append_for_logits({&last, 1}).front();
+  EXPECT_GT(largest_difference(forgetful, row(tokens.size() - 1)), 100 * bound);
+}
 
 }  // namespace drover::golden

@@ -67,39 +67,12 @@ TEST_P(GoldenDecoding, GreedyIdsEqualTransformers) {
   EXPECT_EQ(answer_all(batcher, {request}).front().ids, expected);
 }
 
-// Sequence 0 is fed token by token, sequence 1 in uneven pieces in the same passes.
 TEST_P(GoldenDecoding, CacheEqualsFullForward) {
   const Model model(GetParam());
   const std::optional<fs::path> adapter = directory() / "adapters" / (GetParam() + "-all");
   DrawnWeights weights = model.weights();
   Runner runner(model.config, weights, DType::f32, adapter);
-  const std::vector<int32_t> tokens = json(GetParam() + ".json").at("tokens");
-  const int64_t vocab = model.config.vocab;
-  std::vector<int32_t> every(tokens.size());
-  for (size_t i = 0; i < every.size(); ++i) every[i] = static_cast<int32_t>(i);
-  const std::vector<float> full = runner.logits(tokens, every);
-  const auto row = [&](size_t i) {
-    return std::span(full).subspan(i * static_cast<size_t>(vocab), static_cast<size_t>(vocab));
-  };
-  CachedSequence one, other;
-  runner.decoder().pool().reserve(one, static_cast<int64_t>(tokens.size()));
-  size_t done = 0;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    std::vector<Decoder::Input> inputs = {{.sequence = &one, .ids = std::span(tokens).subspan(i, 1)}};
-    const size_t piece = std::min(1 + i * 7 % 20, tokens.size() - done);
-    runner.decoder().pool().reserve(other, static_cast<int64_t>(done + piece));
-    if (piece > 0) inputs.push_back({.sequence = &other, .ids = std::span(tokens).subspan(done, piece)});
-    const std::vector<std::vector<float>> got = runner.decoder().append_for_logits(inputs);
-    done += piece;
-    ASSERT_LE(largest_difference(got[0], row(i)), kLogitBound) << "token " << i;
-    if (piece > 0) {
-      ASSERT_LE(largest_difference(got[1], row(done - 1)), kLogitBound) << "tokens up to " << done;
-    }
-  }
-  one.tokens = 0;  // a forgotten cache is noticed
-  const Decoder::Input last = {.sequence = &one, .ids = std::span(tokens).last(1)};
-  const std::vector<float> forgetful = runner.decoder().append_for_logits({&last, 1}).front();
-  EXPECT_GT(largest_difference(forgetful, row(tokens.size() - 1)), 100 * kLogitBound);
+  expect_cache_equals_full_forward(runner, json(GetParam() + ".json").at("tokens"), kLogitBound);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenDecoding, testing::Values("tiny", "tied"),

@@ -1,85 +1,27 @@
 // LoRA gradients and a 20-step training curve against PyTorch and PEFT, from adapters that PEFT saved.
-#include <algorithm>
+#include "tests/model/golden_training.h"
 
-#include "kernels/cpu/cpu_backend.h"
-#include "optim/learning_rate.h"
-#include "tests/model/golden.h"
+#include <algorithm>
 
 namespace drover::golden {
 namespace {
 
-// Documents end to end as one micro-batch; ids and labels as the golden file has them.
-MicroBatch micro_batch(const std::vector<Json>& documents, int64_t index) {
-  MicroBatch m;
-  m.index = index;
-  for (const Json& document : documents) {
-    const std::vector<int32_t> tokens = document.at("tokens"), labels = document.at("labels");
-    m.spans.push_back({static_cast<int64_t>(m.tokens.size()), static_cast<int64_t>(tokens.size())});
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      m.tokens.push_back(tokens[i]);
-      m.labels.push_back(labels[i]);
-      m.weights.push_back(labels[i] >= 0 ? 1.0f : 0.0f);
-      m.positions.push_back(static_cast<int32_t>(i));
-      m.documents.push_back(document.at("document"));
-    }
-  }
-  return m;
+// Of one of the adapters in tests/golden/adapters.
+Trainer trainer_of(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false,
+                   const OptimizerSettings& optimizer = {}) {
+  const Model model(model_name);
+  const fs::path adapter = directory() / "adapters" / adapter_name;
+  EngineSettings s;
+  s.model = model.config;
+  s.adapter = adapter_layout_of(s.model, adapter_config_in(adapter));
+  s.dtype = dtype;
+  s.recompute = recompute;
+  s.optimizer = optimizer;
+  DrawnWeights weights = model.weights();
+  Trainer trainer(s, weights);
+  load_adapter(adapter, s.model, trainer.adapter());
+  return trainer;
 }
-
-Batch batch_of(std::vector<MicroBatch> micro_batches) {
-  Batch batch;
-  batch.micro_batches = std::move(micro_batches);
-  batch.total = static_cast<int64_t>(batch.micro_batches.size());
-  for (const MicroBatch& m : batch.micro_batches) {
-    batch.tokens += static_cast<int64_t>(m.tokens.size());
-    for (float w : m.weights) batch.weight_sum += w;
-  }
-  batch.trained_tokens = static_cast<int64_t>(batch.weight_sum);
-  return batch;
-}
-
-// An engine that trains one of the adapters in tests/golden/adapters.
-class Trainer {
- public:
-  Trainer(const std::string& model_name, const std::string& adapter_name, DType dtype, bool recompute = false,
-          const OptimizerSettings& optimizer = {})
-      : model_(model_name), weights_(model_.weights()) {
-    const fs::path adapter = directory() / "adapters" / adapter_name;
-    EngineSettings s;
-    s.model = model_.config;
-    s.adapter = adapter_layout_of(s.model, adapter_config_in(adapter));
-    s.partition = partition_layers(s.model.layers, 1, 0.5);
-    s.dtype = dtype;
-    s.max_positions = 150;
-    s.capacity.micro_batch = {300, 300};
-    s.capacity.local_micro_batches = 2;
-    s.recompute = recompute;
-    s.optimizer = optimizer;
-    const ArenaBytes bytes = plan_rank(s, {}, {}).bytes;
-    replica_ = std::make_unique<Replica>(s, Device{make_cpu_backend(1), make_self_mesh()}, weights_, bytes);
-    engine_ = std::make_unique<Engine>(s, *replica_, bytes.saved);
-    load_adapter(adapter, s.model, *replica_->adapter);
-  }
-  Engine& engine() { return *engine_; }
-  AdapterSet& adapter() { return *replica_->adapter; }
-
-  // Every factor of a flat buffer by its name on disk.
-  std::map<std::string, std::vector<float>> named(Tensor flat) {
-    std::map<std::string, std::vector<float>> result;
-    for (const FactorSlice& f : replica_->adapter->factors()) {
-      std::vector<float>& values = result[stored_name(f.name)];
-      values.resize(static_cast<size_t>(f.size()));
-      replica_->backend().download(view(flat, f), values.data());
-    }
-    return result;
-  }
-
- private:
-  Model model_;
-  DrawnWeights weights_;
-  std::unique_ptr<Replica> replica_;
-  std::unique_ptr<Engine> engine_;
-};
 
 struct Case {
   std::string adapter, model;
@@ -98,7 +40,7 @@ TEST_P(GoldenGradients, EqualPyTorchInFp32) {
   const Tensors expected(adapter() + ".safetensors");
   for (bool packed : {true, false}) {
     SCOPED_TRACE(packed ? "packed" : "separate");
-    Trainer trainer(GetParam().model, adapter(), DType::f32, !packed);
+    Trainer trainer = trainer_of(GetParam().model, adapter(), DType::f32, !packed);
     const Batch batch = packed ? batch_of({micro_batch(documents_, 0)})
                                : batch_of({micro_batch({documents_[0]}, 0), micro_batch({documents_[1]}, 1)});
     EXPECT_EQ(batch.trained_tokens, expected_.at("trained_tokens").get<int64_t>());
@@ -117,7 +59,7 @@ TEST_P(GoldenGradients, EqualPyTorchInFp32) {
 
 TEST_P(GoldenGradients, AreAsCloseToDoubleInBf16) {
   const Tensors expected(adapter() + ".safetensors");
-  Trainer trainer(GetParam().model, adapter(), DType::bf16);
+  Trainer trainer = trainer_of(GetParam().model, adapter(), DType::bf16);
   trainer.engine().accumulate_gradients(batch_of({micro_batch(documents_, 0)}), 1);
   double ours = 0, theirs = 0;  // Σ over tensors of (relative error)²: one tensor alone is too small a sample
   for (const auto& [name, gradient] : trainer.named(trainer.adapter().gradients)) {
@@ -151,37 +93,10 @@ TEST(GoldenDocuments, AreDrawnAlike) {
   }
 }
 
-struct Curve {
-  std::vector<StepResult> steps;
-  std::map<std::string, std::vector<float>> last;
-};
-
-OptimizerSettings optimizer_of(const Json& golden) {
-  const LearningRate rate{LearningRateShape::linear, golden.at("learning_rate"), golden.at("warmup_steps"),
-                          golden.at("steps")};
-  return {.learning_rate = rate,
-          .beta1 = golden.at("betas").at(0),
-          .beta2 = golden.at("betas").at(1),
-          .eps = golden.at("eps"),
-          .max_grad_norm = golden.at("max_grad_norm")};
-}
-
 // The documents and micro-batches of curve.json by any optimizer.
 Curve train(const Json& golden, DType dtype, const OptimizerSettings& optimizer) {
-  const int64_t steps = golden.at("steps");
-  Trainer trainer(golden.at("model"), golden.at("adapter"), dtype, false, optimizer);
-  Curve curve;
-  for (int64_t step = 0; step < steps; ++step) {
-    std::vector<MicroBatch> micro_batches;
-    for (const Json& indices : golden.at("plan").at(static_cast<size_t>(step))) {
-      std::vector<Json> documents;
-      for (size_t d : indices.get<std::vector<size_t>>()) documents.push_back(golden.at("documents").at(d));
-      micro_batches.push_back(micro_batch(documents, static_cast<int64_t>(micro_batches.size())));
-    }
-    curve.steps.push_back(trainer.engine().train_step(batch_of(std::move(micro_batches)), step + 1));
-  }
-  curve.last = trainer.named(trainer.adapter().parameters);
-  return curve;
+  Trainer trainer = trainer_of(golden.at("model"), golden.at("adapter"), dtype, false, optimizer);
+  return train(golden, trainer);
 }
 
 Curve train(const Json& golden, DType dtype) {

@@ -246,6 +246,54 @@ TEST(Plain, MicroBatchSizeAndPackingDoNotMatter) {
     expect_equal(run({}, "dropout=0.1"), run({}, std::string("dropout=0.1 micro_batch_size=") + size));
 }
 
+// Frozen weights that become codes as they are loaded, cut inside blocks of 128.
+const std::string kCutInTwo = "hidden=64 heads=4 kv_heads=2 head_dim=32 ffn=384 steps=2 std=0.1 varied=1 ";
+const std::string kCutInThree = "hidden=128 heads=6 kv_heads=3 head_dim=32 ffn=192 layers=2 steps=2 std=0.1 varied=1 ";
+
+class Quantised : public testing::TestWithParam<std::string> {
+ protected:
+  std::string with(const std::string& model) const { return model + "weights=" + GetParam(); }
+};
+
+TEST_P(Quantised, EveryMeshEqualsOneRank) {
+  const Result& plain = run({}, with(kCutInTwo));
+  for (const MeshSize mesh : {MeshSize{2, 1, 1}, MeshSize{1, 2, 1}, MeshSize{1, 1, 2}, MeshSize{2, 2, 1}}) {
+    SCOPED_TRACE("tp" + std::to_string(mesh.tp) + "pp" + std::to_string(mesh.pp) + "dp" + std::to_string(mesh.dp));
+    expect_equal(plain, run(mesh, with(kCutInTwo)));
+  }
+  expect_equal(run({}, with(kCutInThree)), run({3, 1, 1}, with(kCutInThree)));
+  EXPECT_GT(difference(run({}, kCutInTwo), plain).loss, 1e-4) << "that weights are quantised shows";
+}
+
+TEST_P(Quantised, DeterministicMeshesGiveTheSameBits) {
+  const std::string arguments = with(kCutInTwo) + " dtype=bf16 deterministic=1 dropout=0.1";
+  expect_same_bits(run({}, arguments), run({1, 2, 1}, arguments));
+}
+
+TEST_P(Quantised, RecomputeGivesTheSameBits) {
+  const std::string arguments = with(kCutInTwo) + " dropout=0.1";
+  expect_same_bits(run({}, arguments), run({}, arguments + " recompute=1"));
+}
+
+TEST_P(Quantised, TwoPartsOfAMicroBatchEqualTheWhole) {
+  expect_equal(run({}, with(kCutInTwo)), run({2, 1, 1}, with(kCutInTwo) + " micro_batch_size=4 parts=2"));
+}
+
+TEST_P(Quantised, MicroBatchSizeAndPackingDoNotMatter) {
+  for (const char* size : {"3", "8"})
+    expect_equal(run({}, with(kCutInTwo)), run({}, with(kCutInTwo) + " micro_batch_size=" + size));
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, Quantised, testing::Values("fp8", "nf4"),
+                         [](const auto& info) { return info.param; });
+
+// Of one rank such blocks are those of the tensors.
+TEST(QuantisedBroken, SlicesInBlocksOfTheirOwnAreNoticed) {
+  const Result& plain = run({}, kCutInTwo + "weights=fp8");
+  EXPECT_LE(difference(plain, run({}, kCutInTwo + "break=own_blocks")).gradient, 1e-5);
+  EXPECT_GT(difference(plain, run({2, 1, 1}, kCutInTwo + "break=own_blocks")).gradient, 1e-3);
+}
+
 struct Breakage {
   const char* name;
   MeshSize mesh;

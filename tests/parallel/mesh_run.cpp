@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "kernels/base/error.h"
+#include "kernels/base/quantise.h"
 #include "tests/parallel/device_under_test.h"
 #include "tests/support/made_up.h"
 #include "trainer/engine/engine.h"
@@ -106,6 +107,28 @@ class SwappedWeights : public WeightSource {
   WeightSource& inner_;
   const Mesh& mesh_;
 };
+
+// Weights of which every slice is quantised to fp8 by itself, in blocks that begin where it does.
+class OwnBlocks : public WeightSource {
+ public:
+  explicit OwnBlocks(WeightSource& inner) : inner_(inner) {}
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
+    inner_.read(spec, row, col, to);
+    if (spec.split != Split::output && spec.split != Split::input) return;
+    std::vector<float> values(to.as<float>(), to.as<float>() + to.size());
+    dequantise(make_fp8(values, 0, to.rows, 0, to.cols), to.as<float>());
+  }
+
+ private:
+  WeightSource& inner_;
+};
+
+WeightsAs weights_of(const std::string& word) {
+  if (word == "fp8") return WeightsAs::fp8;
+  if (word == "nf4") return WeightsAs::nf4;
+  require(word == "as_is", "weights are as_is, fp8 or nf4");
+  return WeightsAs::as_is;
+}
 
 ModelConfig model_of(const Arguments& a) {
   ModelConfig c;
@@ -251,6 +274,7 @@ int run(int argc, char** argv) {
         std::max(s.capacity.local_micro_batches,
                  (batch_of(a, make_self_mesh(), s.model, step).total + shape.dp() - 1) / shape.dp());
   }
+  s.weights = weights_of(a.text("weights", "as_is"));
   s.deterministic = a.number("deterministic", 0) != 0;
   s.recompute = a.number("recompute", 0) != 0;
   s.dropout = static_cast<float>(a.real("dropout", 0));
@@ -265,11 +289,16 @@ int run(int argc, char** argv) {
   Device device = device_under_test(mesh);
   s.traits = device.backend->traits();
   s.overlaps_sums = device.mesh.tp().overlaps_sums();
-  DrawnWeights drawn_weights(11, static_cast<float>(a.real("std", 0.15)), 0.5f);
+  DrawnWeights even(11, static_cast<float>(a.real("std", 0.15)), 0.5f);
+  VariedWeights varied(11, static_cast<float>(a.real("std", 0.15)), 0.5f);
+  DrawnWeights& drawn_weights = a.number("varied", 0) != 0 ? varied : even;
   SwappedWeights swapped(drawn_weights, mesh);
+  OwnBlocks own_blocks(drawn_weights);
   const ArenaBytes planned = plan_rank(s, shape, mesh.position).bytes;
   const bool swaps = broken == "swapped_blocks" && shape.size() > 1;
-  Replica replica(s, device, swaps ? static_cast<WeightSource&>(swapped) : drawn_weights, planned);
+  WeightSource* source = swaps ? static_cast<WeightSource*>(&swapped) : &drawn_weights;
+  if (broken == "own_blocks") source = &own_blocks;
+  Replica replica(s, device, *source, planned);
   Engine engine(s, replica, planned.saved);
   replica.adapter->load([](const FactorSlice& f, float* values) {  // A and B both away from zero
     for (int64_t r = 0; r < f.row_count; ++r) {

@@ -48,6 +48,26 @@ class DrawnWeights : public WeightSource {
   float linear_scale_, embedding_scale_, norm_scale_;
 };
 
+// Those of which every linear's rows and columns have a size each, and so every block: with one size for all, blocks of
+// many weights have the same scale.
+class VariedWeights : public DrawnWeights {
+ public:
+  using DrawnWeights::DrawnWeights;
+  void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
+    DrawnWeights::read(spec, row, col, to);
+    if (spec.split != Split::output && spec.split != Split::input) return;
+    const auto size = [](int64_t i) { return 0.5f + static_cast<float>(i * 37 % 101) / 101; };
+    for (int64_t r = 0; r < to.rows; ++r) {
+      for (int64_t c = 0; c < to.cols; ++c) {
+        const float factor = size(row + r) * size(col + c);
+        const int64_t at = r * to.pitch + c;
+        if (to.dtype == DType::f32) to.as<float>()[at] *= factor;
+        if (to.dtype == DType::bf16) to.as<bf16>()[at] = bf16(static_cast<float>(to.as<bf16>()[at]) * factor);
+      }
+    }
+  }
+};
+
 // A micro-batch of documents laid end to end; token ids and the mask of trained tokens are drawn from (seed, document).
 inline MicroBatch made_up_micro_batch(uint64_t seed, std::span<const int64_t> lengths, int first_document,
                                       int64_t vocab, int64_t index, float trained_share = 0.6f) {

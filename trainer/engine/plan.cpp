@@ -58,19 +58,32 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
   return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp())], bytes, flops};
 }
 
+namespace {
+
+int64_t weight_bytes(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
+  NoWeights nothing(settings.stored);
+  return Replica(settings, count_device(settings.traits, shape, position), nothing, kPlenty).peak().weights;
+}
+
+}  // namespace
+
+// The ranks of a stage hold the same bytes, but for the scales of quantised weights: a cut inside a block leaves both
+// sides its scale.
 std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape& shape) {
   std::vector<RankPlan> plans;
   for (int rank = 0; rank < shape.size(); ++rank) {
     const MeshPosition position = position_of(rank, shape);
     const MeshPosition first{{Axis::pp, position.pp()}};  // of its stage
+    const MeshPosition same{{Axis::tp, position.tp()}, {Axis::pp, position.pp()}};
     if (position == first) {
       plans.push_back(plan_rank(settings, shape, position));
-    } else {  // the ranks of a stage hold the same bytes
-      RankPlan plan = plans[static_cast<size_t>(rank_of(first, shape))];
-      plan.rank = rank;
-      plan.position = position;
-      plans.push_back(plan);
+      continue;
     }
+    RankPlan plan = plans[static_cast<size_t>(rank_of(position == same ? first : same, shape))];
+    plan.rank = rank;
+    plan.position = position;
+    if (position == same) plan.bytes.weights = weight_bytes(settings, shape, position);
+    plans.push_back(plan);
   }
   return plans;
 }

@@ -31,12 +31,20 @@ int acquire(Room& room, int which) {
                                  drawn_by(static_cast<uint64_t>(which)));
 }
 
-class Adapters : public testing::TestWithParam<DType> {};
+struct Numbers {
+  DType dtype;
+  WeightsAs weights;
+};
+
+class Adapters : public testing::TestWithParam<Numbers> {};
 
 TEST_P(Adapters, LeaveEachOthersAnswersAsTheyAreAlone) {
   std::vector<Request> requests = made_up_requests(24);
   for (Request& r : requests) r.sampling.logprobs = 3;
-  const RoomSettings settings{.dtype = GetParam(), .batcher = {.sequences = 6, .pass_rows = 160, .dearest = dearest()}};
+  RoomSettings settings{.dtype = GetParam().dtype,
+                        .batcher = {.sequences = 6, .pass_rows = 160, .dearest = dearest()},
+                        .held_as = GetParam().weights};
+  if (GetParam().weights == WeightsAs::nf4) settings.model.ffn = 128;  // whole blocks of 64
   std::vector<Answer> alone;
   for (size_t i = 0; i < requests.size(); ++i) {
     Room room(settings);  // with this one adapter, or none
@@ -66,7 +74,15 @@ TEST_P(Adapters, LeaveEachOthersAnswersAsTheyAreAlone) {
   EXPECT_EQ(answers.size(), 4u) << "each adapter changes the answer";
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, Adapters, testing::Values(DType::f32, DType::bf16));
+INSTANTIATE_TEST_SUITE_P(All, Adapters,
+                         testing::Values(Numbers{DType::f32, WeightsAs::as_is}, Numbers{DType::bf16, WeightsAs::as_is},
+                                         Numbers{DType::f32, WeightsAs::fp8}, Numbers{DType::bf16, WeightsAs::fp8},
+                                         Numbers{DType::f32, WeightsAs::nf4}, Numbers{DType::bf16, WeightsAs::nf4}),
+                         [](const auto& info) {
+                           const WeightsAs as = info.param.weights;
+                           const std::string dtype = info.param.dtype == DType::bf16 ? "bf16_" : "fp32_";
+                           return dtype + (as == WeightsAs::fp8 ? "fp8" : as == WeightsAs::nf4 ? "nf4" : "as_is");
+                         });
 
 TEST(AdapterPool, OneAdapterIsOneSlotAsLongAsSomebodyHoldsIt) {
   Room room;

@@ -24,6 +24,7 @@ struct RoomSettings {
   int64_t blocks = 64;
   BatcherSettings batcher = {.sequences = 6, .pass_rows = 160, .dearest = {}};
   WeightSource* weights = nullptr;  // null: drawn
+  WeightsAs held_as = WeightsAs::as_is;
 };
 
 // A rank's share of the model, with a batcher.
@@ -32,7 +33,7 @@ class Room {
   explicit Room(const RoomSettings& s = {}) : Room(s, make_self_mesh()) {}
   Room(const RoomSettings& s, const Mesh& mesh)
       : mesh_(mesh),
-        stage_(StageShape{s.model, placement_of(s.model, mesh), s.dtype, s.positions},
+        stage_(StageShape{s.model, placement_of(s.model, mesh), s.dtype, s.positions, s.held_as},
                Loading{mesh_.tp(), *backend_, weights_, s.weights == nullptr ? drawn_ : *s.weights}),
         pool_(stage_, cache_, s.blocks),
         decoder_(stage_, mesh_, *backend_, pool_, scratch_),
