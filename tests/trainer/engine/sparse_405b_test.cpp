@@ -154,6 +154,22 @@ std::set<std::string> mapped(const fs::path& directory) {
   return files;
 }
 
+// A device that counts and yet is given its weights: its memory is not where it says, and what is uploaded is dropped.
+class GivenWeights : public CountBackend {
+ public:
+  Memory& memory() override { return memory_; }
+
+ private:
+  struct Claimed : Memory {
+    explicit Claimed(Memory& of) : counted(of) {}
+    void* allocate(int64_t bytes) override { return counted.allocate(bytes); }
+    void release(void* block, int64_t bytes) override { counted.release(block, bytes); }
+    Where where() const override { return Where::device; }
+    Memory& counted;
+  };
+  Claimed memory_{CountBackend::memory()};
+};
+
 // One rank of tp 8 · pp 16.
 class Sparse405b : public testing::Test {
  protected:
@@ -207,7 +223,8 @@ class Sparse405b : public testing::Test {
 
   Slices open(const EngineSettings& settings, const MeshPosition& position, WeightSource& source) const {
     Noting noting(source, model_);
-    Replica replica(settings, count_device({}, kShape, position), noting, kPlenty);
+    const Device device{std::make_shared<GivenWeights>(), make_count_mesh(kShape, position)};
+    Replica replica(settings, device, noting, kPlenty);
     const Engine engine(settings, replica, kPlenty.saved);
     return noting.slices;
   }
