@@ -29,7 +29,7 @@ TEST_P(QuantisedRows, ARowHasTheSameBitsInAnyCompany) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryKind, QuantisedRows, testing::ValuesIn(kQuantisedKinds));
+INSTANTIATE_TEST_SUITE_P(EveryKind, QuantisedRows, testing::ValuesIn(kQuantisedKinds), kind_name);
 
 }  // namespace
 }  // namespace drover

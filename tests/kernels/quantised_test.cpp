@@ -84,7 +84,7 @@ TEST_P(QuantisedLinear, CountsWhatItReads) {
   EXPECT_LT(w.weight->bytes(), codes + values / 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryKind, QuantisedLinear, testing::ValuesIn(kQuantisedKinds));
+INSTANTIATE_TEST_SUITE_P(EveryKind, QuantisedLinear, testing::ValuesIn(kQuantisedKinds), kind_name);
 
 }  // namespace
 }  // namespace drover

@@ -1,6 +1,7 @@
 // Quantised weights for tests: cut from drawn tensors where no block begins, with the values that they stand for.
 #pragma once
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 
 #include "kernels/backend.h"
 #include "kernels/base/e4m3.h"
@@ -28,10 +29,16 @@ inline constexpr QuantisedKind kQuantisedKinds[] = {
     {Format::nf4, {}, false, Rounding::f16},
 };
 
+// "fp8_128x128", "fp8_1x0_bf16", "nf4_nested_f16"
 inline std::string text_of(const QuantisedKind& k) {
-  return fmt::format("{} blocks {}x{}, {}, rounding {}", k.format == Format::fp8 ? "fp8" : "nf4", k.blocks.rows,
-                     k.blocks.columns, k.nested ? "nested" : "plain", static_cast<int>(k.rounding));
+  constexpr const char* kRoundings[] = {"", "_bf16", "_f16"};
+  const std::string scales = k.format == Format::fp8 ? fmt::format("fp8_{}x{}", k.blocks.rows, k.blocks.columns)
+                             : k.nested              ? "nf4_nested"
+                                                     : "nf4_plain";
+  return scales + kRoundings[static_cast<int>(k.rounding)];
 }
+inline std::string kind_name(const testing::TestParamInfo<QuantisedKind>& kind) { return text_of(kind.param); }
+inline void PrintTo(const QuantisedKind& k, std::ostream* out) { *out << text_of(k); }
 
 // Rows of a whole tensor of values drawn by `seed`.
 struct QuantisedPart {
