@@ -26,7 +26,8 @@ template <class Set, int R, int O>
   }
 }
 
-// The same for rows of codes: k is a multiple of kCodedBlock. Set::Widened<Row> widens them in the registers.
+// chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane, of rows of codes, which Set::Widened<Row> widens in the registers.
+// k is a multiple of kCodedBlock.
 template <class Set, int R, int O, typename Row>
   requires kCoded<Row>
 [[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const Row (&w)[O], int64_t k,
@@ -51,7 +52,7 @@ template <class Set, int R, int O, typename Row>
   }
 }
 
-// chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane.
+// The same of numbers, for any k.
 template <class Set, int R, int O, typename W>
 [[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const W* const (&w)[O], int64_t k,
                                               Chain<Set> (&chains)[R][O]) {
