@@ -128,6 +128,25 @@ class Cards(Case):
         self.assertEqual(front["license"], "llama3.1")
         self.assertIn("**Built with Llama**", text)
 
+    def test_another_base_than_the_trained_one_is_said(self):
+        said = self.train("coded", *SHORT, "model.weights=fp8", check=0).stderr
+        self.assertIn("--greedy model.weights=fp8", said)  # the command to try it
+        directory = self.home / "runs" / "coded"
+        adapter = directory / "adapter"
+        fp8 = "fp8 in blocks of 128 × 128"
+        self.assertEqual(comparison(adapter)["base_weights"], fp8)
+
+        def asked(*settings):
+            words = ["--model", self.model, "--adapter", adapter, "--prompt", "a", "--max-tokens", "1", "--greedy"]
+            return run("generate", *words, *settings, check=0).stderr
+
+        self.assertIn(f"was trained over a base of {fp8}, and this one is of plain numbers", asked())
+        self.assertNotIn("was trained over", asked("model.weights=fp8"))
+        said = run("export", directory, "--merged", self.home / "merged-coded", check=0).stderr
+        self.assertIn("the adapter is merged into these numbers themselves", said)
+        (adapter / "comparison.json").write_text("{")
+        self.assertIn("what the adapter was trained over is not known", asked())
+
     def test_somebodys_own_page_stays(self):
         self.train("own", *SHORT, check=0)
         adapter = self.home / "runs" / "own" / "adapter"

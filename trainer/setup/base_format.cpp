@@ -23,6 +23,21 @@ std::string name_of(const std::optional<StoredScaling>& scaling) {
   return fmt::format("fp8 in blocks of {} × {}", rows, columns);
 }
 
+// What the adapter's comparison.json says; empty where nothing is known. It only informs: a broken one holds nobody up.
+std::string trained_over(const fs::path& adapter) {
+  const fs::path file = adapter / "comparison.json";
+  if (!fs::exists(file)) return {};
+  try {
+    const Json json = parse_json(read_text(file, kMostBytes), file.string());
+    const auto found = json.is_object() ? json.find("base_weights") : json.end();
+    const bool known = json.is_object() && found != json.end() && found->is_string();
+    return known ? found->get<std::string>() : "";  // older files have no such word
+  } catch (const Error& error) {
+    log::warn("what the adapter was trained over is not known: {}", error.what());
+    return {};
+  }
+}
+
 }  // namespace
 
 std::string base_format(const ReplicaSettings& s) {
@@ -36,12 +51,8 @@ std::string base_format(const ReplicaSettings& s) {
 }
 
 void warn_of_other_base(const fs::path& adapter, const Recipe& recipe) {
-  const fs::path file = adapter / "comparison.json";
-  if (!fs::exists(file)) return;
-  const Json json = parse_json(read_text(file, kMostBytes), file.string());
-  const auto found = json.is_object() ? json.find("base_weights") : json.end();
-  if (!json.is_object() || found == json.end() || !found->is_string()) return;  // written before it was kept
-  const std::string trained = found->get<std::string>();
+  const std::string trained = trained_over(adapter);
+  if (trained.empty()) return;
   const std::string here = base_format({.model = model_config_of(recipe, ShapeFrom::directory),
                                         .weights = weights_as(recipe.model.weights),
                                         .stored = scaling_of(recipe)});

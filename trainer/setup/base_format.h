@@ -12,7 +12,7 @@ namespace drover {
 // numbers", …
 std::string base_format(const ReplicaSettings& settings);
 
-// A warning where the adapter's comparison.json names another format than a model of this recipe has.
+// A warning where the adapter's comparison.json names another format than a model of this recipe has, or is broken.
 void warn_of_other_base(const fs::path& adapter, const Recipe& recipe);
 
 }  // namespace drover
