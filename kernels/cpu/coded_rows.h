@@ -1,5 +1,6 @@
 // Rows of codes as the products for generation read them, where every kCodedBlock columns have one scale.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -66,5 +67,30 @@ template <bool narrow>
 inline constexpr bool kCoded<Fp8Row<narrow>> = true;
 template <bool narrow>
 inline constexpr bool kCoded<Nf4Row<narrow>> = true;
+
+// Codes that share a word are widened one of each word at a time, so that the values of a block come out in another
+// order. What they multiply is copied in that order: column i of a block stands at place[i].
+using Places = std::array<uint8_t, kCodedBlock>;
+
+// Bytes of two codes: the upper ones' values (even columns), then the lower ones', in vectors of eight: four of the
+// first half of the bytes with the four of the other that stand at the same place.
+inline constexpr Places kNf4Places256 = [] {
+  Places place{};
+  for (size_t i = 0; i < place.size(); ++i) {
+    const size_t byte = i / 2, half = byte / 16, quarter = byte % 16 / 4;
+    place[i] = static_cast<uint8_t>(i % 2 * 32 + quarter * 8 + half * 4 + byte % 4);
+  }
+  return place;
+}();
+
+// Words of eight codes: the first of all words and the fifth of all, then the second and the sixth, ….
+inline constexpr Places kNf4Places512 = [] {
+  Places place{};
+  for (size_t i = 0; i < place.size(); ++i) {
+    const size_t word = i / 8, code = i % 8 ^ 1;  // counted from the lowest bits
+    place[i] = static_cast<uint8_t>(code % 4 * 16 + code / 4 * 8 + word);
+  }
+  return place;
+}();
 
 }  // namespace drover::cpu

@@ -19,12 +19,16 @@ inline Vec rounded(Vec v, Rounding rounding) {
 }
 inline Vec rounded(Vec v, Roundings r) { return rounded(rounded(v, r.first), r.second); }
 
-// Eight e4m3 numbers times `scale`, which is 2⁸ times theirs. Their bits, in the middle of those of IEEE's binary16,
-// are the numbers times 2⁻⁸; in binary16, unlike fp32, the smallest ones are converted at full speed.
+// The bits of e4m3 numbers in the middle of those of IEEE's binary16 are the numbers times 2⁻⁸; from binary16, unlike
+// in fp32, the smallest ones are converted at full speed.
+inline __m256i halves_of_fp8(__m128i codes) {
+  const __m256i kept = _mm256_set1_epi16(static_cast<int16_t>(0xbf80));  // the sign is in every upper bit
+  return _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7), kept);
+}
+// Eight e4m3 numbers times `scale`, which is 2⁸ times theirs.
 inline Vec load_fp8(const uint8_t* codes, Vec scale) {
-  const __m128i code = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
-  const __m128i kept = _mm_set1_epi16(static_cast<int16_t>(0xbf80));  // the sign is in every upper bit
-  return _mm256_mul_ps(_mm256_cvtph_ps(_mm_and_si128(_mm_slli_epi16(code, 7), kept)), scale);
+  const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes));
+  return _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(halves_of_fp8(eight))), scale);
 }
 inline Vec scale_of_fp8(float scale) { return _mm256_set1_ps(scale * 0x1p8f); }
 

@@ -2,7 +2,8 @@
 //   sums[t][o] += Σ_i x[t][i]·w[o][i]
 // in an order that depends on k only, neither on the number of rows or outputs nor on an address: the sum's index is
 // cut into blocks of `kDepth`; in a block lane l of sixteen adds up the products of i = l, l + 16, l + 32, … (bf16: of
-// the pairs of such numbers) in rising order, the lanes are added in a fixed tree, and the result to sums.
+// the pairs of such numbers) in rising order, the lanes are added in a fixed tree, and the result to sums. Where a
+// scale belongs to kCodedBlock products, a lane's sum of those is scaled before it is added up.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -61,17 +62,23 @@ void add_cached(const RowsTimesRows<float, float>& p);  // k <= kDepth
 // fewer outputs than `p`, or none. Codes are widened in registers.
 template <typename WRows>
 void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q);
+// The values of NF4 that add_streamed multiplies, in the order of kNf4Places256.  k: a multiple of kCodedBlock
+template <bool narrow>
+void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx2
 namespace avx512 {
 void add_cached(const RowsTimesRows<float, float>& p);
+template <typename WRows>  // of codes; NF4's in the order of kNf4Places512
+void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q);
+template <bool narrow>
+void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx512
 
 // Two products at a time (VDPBF16PS).
 namespace avx512_bf16 {
 void add_thin(const RowsTimesRows<bf16, bf16>& p);
 void add_cached(const RowsTimesRows<bf16, bf16>& p);
-template <typename WRows>
-void add_streamed(const RowsTimes<bf16, WRows>& p, const RowsTimes<bf16, WRows>& q);
+void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q);
 }  // namespace avx512_bf16
 
 // Of a sum's index, at once: 3 KiB of a row, so that what a tile reads stays in the first-level cache.

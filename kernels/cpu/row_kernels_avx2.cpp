@@ -10,24 +10,55 @@ namespace {
 template <typename Row>
 struct Widened;
 
+// Sixteen codes at a time; see load_fp8.
 template <bool narrow>
 struct Widened<Fp8Row<narrow>> {
+  const uint8_t* codes;
   Vec scale;
-  void begin_block(const Fp8Row<narrow>& row, int64_t i) { scale = scale_of_fp8(row.scale(i)); }
-  Vec load(const Fp8Row<narrow>& row, int64_t i) const {
-    const Vec value = load_fp8(row.codes + i, scale);
+  void begin_block(const Fp8Row<narrow>& row, int64_t i) {
+    codes = row.codes + i;
+    ask_for(codes);
+    scale = scale_of_fp8(row.scale(i));
+  }
+  Vec load(int v) const {
+    const auto* at = reinterpret_cast<const __m128i*>(codes + v / 2 * 2 * kLanes);
+    const __m256i halves = halves_of_fp8(_mm_loadu_si128(at));  // of both vectors
+    const __m128i half = v % 2 == 0 ? _mm256_castsi256_si128(halves) : _mm256_extracti128_si256(halves, 1);
+    const Vec value = _mm256_mul_ps(_mm256_cvtph_ps(half), scale);
     return narrow ? rounded_to_bf16(value) : value;
   }
 };
 
+// A whole block in the order of kNf4Places256. The levels, multiplied, are looked up byte by byte.
 template <bool narrow>
 struct Widened<Nf4Row<narrow>> {
-  Nf4Lanes lanes;
+  __m256i bytes[4];  // of the sixteen levels: their lowest ones, …, in both halves
+  __m256i codes[2];  // the upper ones of the block's bytes, the lower ones
   void begin_block(const Nf4Row<narrow>& row, int64_t i) {
-    lanes = Nf4Lanes(row.absmax[i / kNf4Block]);
+    Nf4Lanes lanes(row.absmax[i / kNf4Block]);
     if constexpr (narrow) lanes.lower = rounded_to_bf16(lanes.lower), lanes.upper = rounded_to_bf16(lanes.upper);
+    const __m256i by_byte =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m256i lower = _mm256_shuffle_epi8(_mm256_castps_si256(lanes.lower), by_byte),
+                  upper = _mm256_shuffle_epi8(_mm256_castps_si256(lanes.upper), by_byte);
+    const __m256i first = _mm256_unpacklo_epi32(lower, upper), last = _mm256_unpackhi_epi32(lower, upper);
+    const __m256i even = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5), odd = _mm256_setr_epi32(2, 6, 3, 7, 2, 6, 3, 7);
+    bytes[0] = _mm256_permutevar8x32_epi32(first, even), bytes[1] = _mm256_permutevar8x32_epi32(first, odd);
+    bytes[2] = _mm256_permutevar8x32_epi32(last, even), bytes[3] = _mm256_permutevar8x32_epi32(last, odd);
+    ask_for(row.codes + i / 2);
+    const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.codes + i / 2));
+    const __m256i four_bits = _mm256_set1_epi8(15);
+    codes[0] = _mm256_and_si256(_mm256_srli_epi16(both, 4), four_bits), codes[1] = _mm256_and_si256(both, four_bits);
   }
-  Vec load(const Nf4Row<narrow>& row, int64_t i) const { return lanes.load(row.codes + i / 2); }
+  Vec load(int v) const {
+    const auto words = [&](int byte) {  // two bytes of eight values
+      const __m256i low = _mm256_shuffle_epi8(bytes[byte], codes[v / 4]),
+                    high = _mm256_shuffle_epi8(bytes[byte + 1], codes[v / 4]);
+      return v % 4 < 2 ? _mm256_unpacklo_epi8(low, high) : _mm256_unpackhi_epi8(low, high);
+    };
+    const __m256i low = words(0), high = words(2);
+    return _mm256_castsi256_ps(v % 2 == 0 ? _mm256_unpacklo_epi16(low, high) : _mm256_unpackhi_epi16(low, high));
+  }
 };
 
 struct Set {
@@ -49,6 +80,7 @@ struct Set {
     for (int64_t i = 0; i < n; ++i) values[i] = load_one(p + i);
     return cpu::load(values);
   }
+  static void store(float* to, Operand v) { cpu::store(to, v); }
   static Sum multiply_add(Operand x, Operand w, Sum sum) { return _mm256_fmadd_ps(x, w, sum); }
   static __m256 fold(const Sum (&part)[kVectors]) { return _mm256_add_ps(part[0], part[1]); }
 };
@@ -95,5 +127,12 @@ template void add_streamed(const RowsTimes<float, Fp8Rows<false>>&, const RowsTi
 template void add_streamed(const RowsTimes<float, Fp8Rows<true>>&, const RowsTimes<float, Fp8Rows<true>>&);
 template void add_streamed(const RowsTimes<float, Nf4Rows<false>>&, const RowsTimes<float, Nf4Rows<false>>&);
 template void add_streamed(const RowsTimes<float, Nf4Rows<true>>&, const RowsTimes<float, Nf4Rows<true>>&);
+
+template <bool narrow>
+void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
+  widen_rows<Set>(w, rows, k, to, pitch);
+}
+template void widen(const Nf4Rows<false>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Nf4Rows<true>&, int64_t, int64_t, float*, int64_t);
 
 }  // namespace drover::cpu::avx2

@@ -1,4 +1,4 @@
-// AVX-512. Weights that come from memory are left to the AVX2 loops, which read them faster.
+// AVX-512. Numbers that come from memory are left to the AVX2 loops, which read them faster.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -19,17 +19,67 @@ namespace drover::cpu::avx512 {
 
 namespace {
 
+template <typename Row>
+struct Widened;
+
+__m512 rounded_to_bf16(__m512 v) {  // not of NaN
+  const __m512i u = reinterpret_cast<__m512i>(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+  return reinterpret_cast<__m512>(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
+// 32 codes at a time, as load_fp8 of dequantise_lanes.h.
+template <bool narrow>
+struct Widened<Fp8Row<narrow>> {
+  const uint8_t* codes;
+  __m512 scale;
+  void begin_block(const Fp8Row<narrow>& row, int64_t i) {
+    codes = row.codes + i;
+    ask_for(codes);
+    scale = _mm512_set1_ps(row.scale(i) * 0x1p8f);
+  }
+  __m512 load(int v) const {
+    const auto* at = reinterpret_cast<const __m256i*>(codes + v / 2 * 32);
+    const __m512i kept = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
+    const __m512i halves = _mm512_and_si512(_mm512_slli_epi16(_mm512_cvtepi8_epi16(_mm256_loadu_si256(at)), 7), kept);
+    const __m256i half = v % 2 == 0 ? _mm512_castsi512_si256(halves) : _mm512_extracti64x4_epi64(halves, 1);
+    const __m512 value = _mm512_mul_ps(_mm512_cvtph_ps(half), scale);
+    return narrow ? rounded_to_bf16(value) : value;
+  }
+};
+
+// A block in the order of kNf4Places512. An index is the four lowest bits of a word: the others are not looked at.
+template <bool narrow>
+struct Widened<Nf4Row<narrow>> {
+  __m512i words;  // the eight of the block, twice
+  __m512 levels;  // multiplied
+  void begin_block(const Nf4Row<narrow>& row, int64_t i) {
+    ask_for(row.codes + i / 2);
+    words = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.codes + i / 2)));
+    levels = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels.data()), _mm512_set1_ps(row.absmax[i / kNf4Block]));
+    if constexpr (narrow) levels = rounded_to_bf16(levels);
+  }
+  __m512 load(int v) const {
+    const __m512i shift = _mm512_inserti64x4(_mm512_set1_epi32(4 * v), _mm256_set1_epi32(4 * v + 16), 1);
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(words, shift), levels);
+  }
+};
+
 struct Set {
   using X = float;
   using Operand = __m512;
   using Sum = __m512;
   static constexpr int64_t kValues = 16;
   static constexpr int kVectors = 1;
+  template <typename Row>
+  using Widened = avx512::Widened<Row>;
   static Sum zero() { return _mm512_setzero_ps(); }
   static Operand load(const float* p) { return _mm512_loadu_ps(p); }
   static Operand load_some(const float* p, int64_t n) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
   }
+  static void store(float* to, Operand v) { _mm512_storeu_ps(to, v); }
   static Sum multiply_add(Operand x, Operand w, Sum sum) { return _mm512_fmadd_ps(x, w, sum); }
   static __m256 fold(const Sum (&part)[kVectors]) {
     return _mm256_add_ps(_mm512_castps512_ps256(part[0]), _mm512_extractf32x8_ps(part[0], 1));
@@ -38,10 +88,28 @@ struct Set {
 
 template <int R>
 using Cached = CachedTile<Set, R, 4>;
+template <int R>
+using Streamed = StreamedTile<Set, R>;
 
 }  // namespace
 
 void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 6>(p); }
+
+template <typename WRows>
+void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q) {
+  add_tiles_along_w<Streamed, 4>(p, q);
+}
+template void add_streamed(const RowsTimes<float, Fp8Rows<false>>&, const RowsTimes<float, Fp8Rows<false>>&);
+template void add_streamed(const RowsTimes<float, Fp8Rows<true>>&, const RowsTimes<float, Fp8Rows<true>>&);
+template void add_streamed(const RowsTimes<float, Nf4Rows<false>>&, const RowsTimes<float, Nf4Rows<false>>&);
+template void add_streamed(const RowsTimes<float, Nf4Rows<true>>&, const RowsTimes<float, Nf4Rows<true>>&);
+
+template <bool narrow>
+void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
+  widen_rows<Set>(w, rows, k, to, pitch);
+}
+template void widen(const Nf4Rows<false>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Nf4Rows<true>&, int64_t, int64_t, float*, int64_t);
 
 }  // namespace drover::cpu::avx512
 

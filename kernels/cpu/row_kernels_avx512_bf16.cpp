@@ -20,48 +20,12 @@ namespace drover::cpu::avx512_bf16 {
 
 namespace {
 
-template <typename Row>
-struct Widened;
-
-// As load_fp8 of dequantise_lanes.h.
-template <>
-struct Widened<Fp8Row<true>> {
-  __m512 scale;
-  void begin_block(const Fp8Row<true>& row, int64_t i) { scale = _mm512_set1_ps(row.scale(i) * 0x1p8f); }
-  __m512i load(const Fp8Row<true>& row, int64_t i) const {
-    const __m512i code = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.codes + i)));
-    const __m512i kept = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
-    const __m512i half = _mm512_and_si512(_mm512_slli_epi16(code, 7), kept);
-    const __m512 low = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_castsi512_si256(half)), scale),
-                 high = _mm512_mul_ps(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(half, 1)), scale);
-    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-  }
-};
-
-// The levels, multiplied and rounded, stand in the table twice: the fifth bit of an index, which is the neighbour's,
-// makes no difference.
-template <>
-struct Widened<Nf4Row<true>> {
-  __m512i table;
-  void begin_block(const Nf4Row<true>& row, int64_t i) {
-    const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels.data()), _mm512_set1_ps(row.absmax[i / kNf4Block]));
-    table = _mm512_broadcast_i64x4(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(value)));
-  }
-  __m512i load(const Nf4Row<true>& row, int64_t i) const {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row.codes + i / 2));
-    const __m512i pair = _mm512_cvtepu8_epi32(bytes);
-    return _mm512_permutexvar_epi16(_mm512_or_si512(_mm512_srli_epi32(pair, 4), _mm512_slli_epi32(pair, 16)), table);
-  }
-};
-
 struct Set {
   using X = bf16;
   using Operand = __m512i;
   using Sum = __m512;
   static constexpr int64_t kValues = 32;
   static constexpr int kVectors = 1;
-  template <typename Row>
-  using Widened = avx512_bf16::Widened<Row>;
   static Sum zero() { return _mm512_setzero_ps(); }
   static Operand load(const bf16* p) { return _mm512_loadu_si512(p); }
   static Operand load_some(const bf16* p, int64_t n) {
@@ -134,13 +98,9 @@ void add_thin(const RowsTimesRows<bf16, bf16>& p) {
 }
 
 void add_cached(const RowsTimesRows<bf16, bf16>& p) { add_tiles_along_x<Cached, 6>(p); }
-template <typename WRows>
-void add_streamed(const RowsTimes<bf16, WRows>& p, const RowsTimes<bf16, WRows>& q) {
+void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q) {
   add_tiles_along_w<Streamed, 4>(p, q);
 }
-template void add_streamed(const RowsTimesRows<bf16, bf16>&, const RowsTimesRows<bf16, bf16>&);
-template void add_streamed(const RowsTimes<bf16, Fp8Rows<true>>&, const RowsTimes<bf16, Fp8Rows<true>>&);
-template void add_streamed(const RowsTimes<bf16, Nf4Rows<true>>&, const RowsTimes<bf16, Nf4Rows<true>>&);
 
 }  // namespace drover::cpu::avx512_bf16
 

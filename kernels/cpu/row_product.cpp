@@ -45,6 +45,13 @@ void copy_rows(Tensor from, Tensor to) {
   }
 }
 
+// to[place of i] = from[i], block by block.
+void copy_in_order(const float* from, int64_t n, const Places& place, float* to) {
+  for (int64_t begin = 0; begin < n; begin += kCodedBlock) {
+    for (int64_t i = 0; i < kCodedBlock; ++i) to[begin + place[static_cast<size_t>(i)]] = from[begin + i];
+  }
+}
+
 int64_t groups_of(int64_t outputs) { return (outputs + kGroup - 1) / kGroup; }
 
 template <typename T>
@@ -110,7 +117,7 @@ RowProduct::RowProduct(int threads) : threads_(threads), isa_(best_isa()) {
 
 // In which x is multiplied by w.
 DType RowProduct::read_dtype(Tensor x, const WeightView& w) const {
-  const bool narrow = x.dtype == DType::bf16 && (!w.dense() || w.values().dtype == DType::bf16);
+  const bool narrow = x.dtype == DType::bf16 && w.dense() && w.values().dtype == DType::bf16;
   return isa_ == Isa::avx512_bf16 && narrow ? DType::bf16 : DType::f32;
 }
 
@@ -132,8 +139,26 @@ Tensor RowProduct::as_read(Tensor x, const WeightView& w, std::byte*& free) cons
   return copied;
 }
 
+// The order in which the columns of w are widened; null: as they are.
+const Places* RowProduct::order_of(const WeightView& w) const {
+  if (!w.is_nf4() || !w.streams()) return nullptr;
+  return isa_ == Isa::avx2 ? &kNf4Places256 : &kNf4Places512;
+}
+
+// A copy in `free` of x, which is f32, in this order.
+Tensor RowProduct::in_order(Tensor x, const Places& order, std::byte*& free) const {
+  Tensor copied = matrix(free, x.rows, x.cols, x.dtype);
+  copied.pitch = copy_pitch(x.cols, x.dtype);
+  free += copied.rows * copied.pitch * size_of(copied.dtype);
+#pragma omp parallel for num_threads(threads_) schedule(static) if (x.rows > kFewRows)
+  for (int64_t t = 0; t < x.rows; ++t) {
+    copy_in_order(x.as<float>() + t * x.pitch, x.cols, order, copied.as<float>() + t * copied.pitch);
+  }
+  return copied;
+}
+
 void RowProduct::linear(const Linear& p) {
-  int64_t row_bytes = copy_pitch(p.x.cols, DType::f32) * 4;  // with its low-rank terms
+  int64_t row_bytes = copy_pitch(p.x.cols, DType::f32) * 4 * (order_of(p.w) == nullptr ? 1 : 2);
   for (const LowRankProduct& term : p.low_rank) row_bytes += copy_pitch(term.u.cols, DType::f32) * 4;
   require(row_bytes <= kRowsBytes, "a row of a product fits the scratch");
   const int64_t at_once = std::min(kRowsBytes / row_bytes, kRowsAtOnce);
@@ -151,11 +176,11 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
     const Tensor u = input.u.rows_from(in_input, n);
     const WeightView a(input.a);
     if (once) {
-      inputs.push_back({input.scale, x.dtype, rows.rows_from(at, n), a, {}, false, u});
+      inputs.push_back({input.scale, rows.rows_from(at, n), a, {}, false, u});
       continue;
     }
     std::byte* own = free;
-    panels({}, {input.scale, x.dtype, as_read(x.rows_from(at, n), a, own), a, {}, false, u});
+    panels({}, {input.scale, as_read(x.rows_from(at, n), a, own), a, {}, false, u});
   }
   std::vector<LowRankProduct> terms;
   for (const LowRankProduct& term : p.low_rank) {
@@ -164,7 +189,9 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
     const Tensor u = term.u.rows_from(in_term, n);
     terms.push_back({once ? u : as_read(u, term.b, free), term.b, term.column, at});
   }
-  panels(inputs, {1, x.dtype, rows, p.w, terms, p.accumulate, p.y.rows_from(begin, count)});
+  const Places* order = order_of(p.w);
+  panels(inputs, {1, order == nullptr ? rows : in_order(rows, *order, free), p.w, terms, p.accumulate,
+                  p.y.rows_from(begin, count)});
 }
 
 // Whether all u are multiplied as they lie: then one start of the threads does for all.
@@ -224,7 +251,7 @@ void RowProduct::streamed(const Call& call, int64_t begin, int64_t end, std::byt
                      far = call.w.rows_from(far_at, std::min(kPanel, end - far_at));
     clear(sums, call.x.rows, near.rows);
     clear(far_sums, call.x.rows, far.rows);
-    add_streamed(call.x, near, call.computing, sums, far, far_sums);
+    add_streamed(call.x, near, sums, far, far_sums);
     complete(call, at, near.rows, sums, nullptr);
     complete(call, far_at, far.rows, far_sums, nullptr);
   }
@@ -237,7 +264,7 @@ void RowProduct::copied(const Call& call, int64_t begin, int64_t end, std::byte*
   for (int64_t at = begin; at < end; at += kPanel) {
     const WeightView w = call.w.rows_from(at, std::min(kPanel, end - at));
     clear(sums, call.x.rows, w.rows);
-    add_copied(call.x, w, call.computing, sums, copy);
+    add_copied(call.x, w, sums, copy);
     complete(call, at, w.rows, sums, copy);
   }
 }
@@ -252,8 +279,8 @@ void RowProduct::complete(const Call& call, int64_t begin, int64_t width, float*
     if (b.cols <= kThin) {
       add_thin(term.u, b, at);
     } else {
-      copy == nullptr ? add_streamed(term.u, b, term.u.dtype, at, b.rows_from(0, 0), nullptr)
-                      : add_copied(term.u, WeightView(b), term.u.dtype, at, copy);
+      copy == nullptr ? add_streamed(term.u, b, at, b.rows_from(0, 0), nullptr)
+                      : add_copied(term.u, WeightView(b), at, copy);
     }
   }
   finish(matrix(sums, call.x.rows, kPanel, DType::f32), call.alpha, call.accumulate, call.y.columns(begin, width));
@@ -269,7 +296,7 @@ void RowProduct::add_thin(Tensor x, Tensor w, float* sums) const {
 }
 
 // sums (T, outputs of w) += x·wᵀ, and the same for a second w, which may be empty.
-void RowProduct::add_streamed(Tensor x, const WeightView& w, DType computing, float* sums, const WeightView& far,
+void RowProduct::add_streamed(Tensor x, const WeightView& w, float* sums, const WeightView& far,
                               float* far_sums) const {
   const auto both = [&]<typename X, typename WRows>(Rows<X> xs, const WRows& near_rows, const WRows& far_rows) {
     const RowsTimes<X, WRows> p{x.rows, w.rows, x.cols, xs, near_rows, sums, kPanel},
@@ -277,32 +304,35 @@ void RowProduct::add_streamed(Tensor x, const WeightView& w, DType computing, fl
     if constexpr (std::is_same_v<X, bf16>) {
       avx512_bf16::add_streamed(p, q);
     } else {
+      if constexpr (kCoded<std::remove_cv_t<decltype(near_rows.row(0))>>) {
+        if (isa_ != Isa::avx2) return avx512::add_streamed(p, q);
+      }
       avx2::add_streamed(p, q);
     }
   };
-  const auto of_codes = [&]<typename X, bool narrow>(Rows<X> xs, std::bool_constant<narrow>) {
-    if (w.is_fp8()) return both(xs, w.fp8_rows<narrow>(), far.fp8_rows<narrow>());
-    both(xs, w.nf4_rows<narrow>(), far.nf4_rows<narrow>());
-  };
   if (x.dtype == DType::bf16) {
-    const auto xs = rows_of<bf16>(x);
-    return w.dense() ? both(xs, rows_of<bf16>(w.values()), rows_of<bf16>(far.values()))
-                     : of_codes(xs, std::true_type());
+    return both(rows_of<bf16>(x), rows_of<bf16>(w.values()), rows_of<bf16>(far.values()));
   }
   const auto xs = rows_of<float>(x);
-  if (!w.dense()) return w.narrow(computing) ? of_codes(xs, std::true_type()) : of_codes(xs, std::false_type());
-  with_type(w.values(), [&](auto* typed) {
-    using W = std::remove_pointer_t<decltype(typed)>;
-    both(xs, rows_of<W>(w.values()), rows_of<W>(far.values()));
-  });
+  if (w.dense()) {
+    return with_type(w.values(), [&](auto* typed) {
+      using W = std::remove_pointer_t<decltype(typed)>;
+      both(xs, rows_of<W>(w.values()), rows_of<W>(far.values()));
+    });
+  }
+  const auto of_codes = [&]<bool narrow>(std::bool_constant<narrow>) {
+    w.is_fp8() ? both(xs, w.fp8_rows<narrow>(), far.fp8_rows<narrow>())
+               : both(xs, w.nf4_rows<narrow>(), far.nf4_rows<narrow>());
+  };
+  w.narrow() ? of_codes(std::true_type()) : of_codes(std::false_type());
 }
 
-void RowProduct::add_copied(Tensor x, const WeightView& w, DType computing, float* sums, std::byte* copy) const {
+void RowProduct::add_copied(Tensor x, const WeightView& w, float* sums, std::byte* copy) const {
   const int64_t depth = x.dtype == DType::bf16 ? kDepth<bf16> : kDepth<float>;
   for (int64_t i = 0; i < x.cols; i += depth) {
     const int64_t k = std::min(depth, x.cols - i);
     const Tensor block{copy, w.rows, k, copy_pitch(k, x.dtype), x.dtype};
-    w.columns(i, k).read(computing, block);
+    copy_block(w.columns(i, k), block);
     if (x.dtype == DType::bf16) {
       avx512_bf16::add_cached(product_of<bf16, bf16>(x.columns(i, k), block, sums));
     } else {
@@ -310,6 +340,15 @@ void RowProduct::add_copied(Tensor x, const WeightView& w, DType computing, floa
       add(product_of<float, float>(x.columns(i, k), block, sums));
     }
   }
+}
+
+// The values of a few columns of w, in the order of x.
+void RowProduct::copy_block(const WeightView& w, Tensor to) const {
+  if (order_of(w) == nullptr) return w.read(DType::f32, to);
+  const auto widen = [&]<bool narrow>(const Nf4Rows<narrow>& rows) {
+    (isa_ == Isa::avx2 ? avx2::widen<narrow> : avx512::widen<narrow>)(rows, w.rows, w.cols, to.as<float>(), to.pitch);
+  };
+  w.narrow() ? widen(w.nf4_rows<true>()) : widen(w.nf4_rows<false>());
 }
 
 }  // namespace drover::cpu

@@ -1,7 +1,7 @@
 // Products for generation: y = x·wᵀ whose every row has the same bits in any company. An output is summed in an order
 // that depends on the sum's index only (row_kernels.h), whatever the number of rows, so that a token's values do not
 // depend on which other tokens share its pass. Accumulation is fp32; bf16 is multiplied as it is where the CPU does
-// that (AVX512_BF16), and widened elsewhere.
+// that (AVX512_BF16), and widened elsewhere. Codes are widened to fp32, and rounded only where their file does.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -41,10 +41,11 @@ class RowProduct {
   static Isa best_isa();
   DType read_dtype(Tensor x, const WeightView& w) const;
   Tensor as_read(Tensor x, const WeightView& w, std::byte*& free) const;
+  const Places* order_of(const WeightView& w) const;
+  Tensor in_order(Tensor x, const Places& order, std::byte*& free) const;
   // A product for rows that fit the scratch, x and the terms' u as `as_read` gives them.
   struct Call {
     float alpha;
-    DType computing;  // of x before it was widened
     Tensor x;
     WeightView w;
     std::span<const LowRankProduct> low_rank;
@@ -61,9 +62,9 @@ class RowProduct {
   void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;
   void add_thin(Tensor x, Tensor w, float* sums) const;
-  void add_streamed(Tensor x, const WeightView& w, DType computing, float* sums, const WeightView& far,
-                    float* far_sums) const;
-  void add_copied(Tensor x, const WeightView& w, DType computing, float* sums, std::byte* copy) const;
+  void add_streamed(Tensor x, const WeightView& w, float* sums, const WeightView& far, float* far_sums) const;
+  void add_copied(Tensor x, const WeightView& w, float* sums, std::byte* copy) const;
+  void copy_block(const WeightView& w, Tensor to) const;
 
   int threads_;
   Isa isa_;

@@ -38,14 +38,14 @@ template <class Set, int R, int O, typename Row>
 #pragma GCC unroll 2
     for (int o = 0; o < O; ++o) widened[o].begin_block(w[o], i);
 #pragma GCC unroll 8
-    for (int64_t j = 0; j < kCodedBlock; j += Set::kValues) {
-      const int64_t v = j / Set::kValues % Set::kVectors;
+    for (int v = 0; v < kCodedBlock / Set::kValues; ++v) {
 #pragma GCC unroll 2
       for (int o = 0; o < O; ++o) {
-        const typename Set::Operand weights = widened[o].load(w[o], i + j);
+        const typename Set::Operand weights = widened[o].load(v);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-          chains[r][o].part[v] = Set::multiply_add(Set::load(x.row(r) + i + j), weights, chains[r][o].part[v]);
+          typename Set::Sum& sum = chains[r][o].part[v % Set::kVectors];
+          sum = Set::multiply_add(Set::load(x.row(r) + i + v * Set::kValues), weights, sum);
         }
       }
     }
@@ -181,6 +181,29 @@ inline void add_tiles_along_w(const P& p, const P& q) {
   for (int64_t o = 0; o < p.outputs; o += 4) {
     for (int64_t t = 0; t < p.rows; t += R) {
       add_tile<Tile, R>(p.rows - t, p.part(t, R, o, 4), q.part(t, R, std::min(o, q.outputs), 4));
+    }
+  }
+}
+
+// Codes are few bytes for much arithmetic, which alone would ask memory for them too late. What follows the last ones
+// is not read.
+inline void ask_for(const uint8_t* codes) {
+  constexpr int64_t kAhead = 1536;
+  _mm_prefetch(codes + kAhead, _MM_HINT_T0);
+}
+
+// The values of rows of codes as Set::Widened<Row> gives them.
+template <class Set, typename WRows>
+inline void widen_rows(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto row = w.row(r);
+    for (int64_t i = 0; i < k; i += kCodedBlock) {
+      typename Set::template Widened<std::remove_cv_t<decltype(row)>> widened;
+      widened.begin_block(row, i);
+#pragma GCC unroll 8
+      for (int v = 0; v < kCodedBlock / Set::kValues; ++v) {
+        Set::store(to + r * pitch + i + v * Set::kValues, widened.load(v));
+      }
     }
   }
 }

@@ -63,9 +63,7 @@ Tensor WeightView::values() const {
   return values_.rows_from(row_, rows).columns(col_, cols);
 }
 
-bool WeightView::narrow(DType computing) const {
-  return computing == DType::bf16 || (fp8_ != nullptr ? fp8_->rounding : nf4_->rounding) == Rounding::bf16;
-}
+bool WeightView::narrow() const { return (fp8_ != nullptr ? fp8_->rounding : nf4_->rounding) == Rounding::bf16; }
 
 bool WeightView::streams() const {
   if (nf4_ != nullptr) return nf4_->rounding != Rounding::f16;

@@ -24,7 +24,8 @@ class WeightView {
   // of columns, a power of two of them and at least kCodedBlock, that are rounded to bf16 if at all.
   bool streams() const;
   bool is_fp8() const { return fp8_ != nullptr; }
-  bool narrow(DType computing) const;  // whether values of codes are rounded to bf16
+  bool is_nf4() const { return nf4_ != nullptr; }
+  bool narrow() const;  // whether the file of codes rounds their values to bf16
   template <bool narrow>
   Fp8Rows<narrow> fp8_rows() const;
   template <bool narrow>
