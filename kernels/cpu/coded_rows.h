@@ -83,6 +83,13 @@ inline constexpr Places kNf4Places256 = [] {
   return place;
 }();
 
+// Words of two codes, half a block at a time: the first of all words, then the second.
+inline constexpr Places kFp8Places512 = [] {
+  Places place{};
+  for (size_t i = 0; i < place.size(); ++i) place[i] = static_cast<uint8_t>(i / 32 * 32 + i % 2 * 16 + i % 32 / 2);
+  return place;
+}();
+
 // Words of eight codes: the first of all words and the fifth of all, then the second and the sixth, ….
 inline constexpr Places kNf4Places512 = [] {
   Places place{};

@@ -7,6 +7,7 @@
 
 #include "kernels/base/log.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/vector.h"
 
 namespace drover::cpu {
@@ -125,10 +126,7 @@ Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primit
   panel_a_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
   panel_b_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
   tile_ = std::make_unique_for_overwrite<float[]>(kTileFloats);
-  const auto isa = dnnl::get_effective_cpu_isa();
-  const auto avx512_core =
-      static_cast<unsigned>(dnnl::cpu_isa::avx512_core);  // a set of feature bits, as every larger ISA is
-  native_bf16_ = (static_cast<unsigned>(isa) & avx512_core) == avx512_core && native_bf16_works();
+  native_bf16_ = isa() >= Isa::avx512_bf16 && native_bf16_works();
 }
 
 Gemm::~Gemm() = default;

@@ -1,4 +1,4 @@
-// Matrix products on oneDNN. Where the CPU multiplies bf16 (AVX-512 and up) bf16 operands go to its matmul primitive as
+// Matrix products on oneDNN. Where the CPU multiplies bf16 fast (isa.h) bf16 operands go to its matmul primitive as
 // they are; elsewhere they are widened to fp32 panels in bounded scratch and multiplied by sgemm. Accumulation is fp32
 // either way.
 #pragma once

@@ -62,16 +62,17 @@ void add_cached(const RowsTimesRows<float, float>& p);  // k <= kDepth
 // fewer outputs than `p`, or none. Codes are widened in registers.
 template <typename WRows>
 void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q);
-// The values of NF4 that add_streamed multiplies, in the order of kNf4Places256.  k: a multiple of kCodedBlock
-template <bool narrow>
-void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch);
+// The values of codes that add_streamed multiplies; NF4's in the order of kNf4Places256.  k: a multiple of kCodedBlock
+template <typename WRows>
+void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx2
 namespace avx512 {
 void add_cached(const RowsTimesRows<float, float>& p);
-template <typename WRows>  // of codes; NF4's in the order of kNf4Places512
+// As above; codes in the orders of kFp8Places512 and kNf4Places512.
+template <typename WRows>
 void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q);
-template <bool narrow>
-void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch);
+template <typename WRows>
+void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx512
 
 // Two products at a time (VDPBF16PS).

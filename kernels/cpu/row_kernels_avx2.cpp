@@ -128,10 +128,12 @@ template void add_streamed(const RowsTimes<float, Fp8Rows<true>>&, const RowsTim
 template void add_streamed(const RowsTimes<float, Nf4Rows<false>>&, const RowsTimes<float, Nf4Rows<false>>&);
 template void add_streamed(const RowsTimes<float, Nf4Rows<true>>&, const RowsTimes<float, Nf4Rows<true>>&);
 
-template <bool narrow>
-void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
+template <typename WRows>
+void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
   widen_rows<Set>(w, rows, k, to, pitch);
 }
+template void widen(const Fp8Rows<false>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<true>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<false>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<true>&, int64_t, int64_t, float*, int64_t);
 

@@ -29,23 +29,53 @@ __m512 rounded_to_bf16(__m512 v) {  // not of NaN
   return reinterpret_cast<__m512>(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
-// 32 codes at a time, as load_fp8 of dequantise_lanes.h.
+constexpr int kMaskedOr = 0xea;  // of three operands: (a & b) | c
+constexpr float kRaised = 0x1p8f;
+__m512i words_with(uint32_t bits) { return _mm512_set1_epi32(static_cast<int>(bits)); }
+
+// 1 / kRaised of e4m3's numbers, whose bits stand where fp32 has them, with anything below: one more bit of the
+// exponent keeps them from being denormal in fp32.
+__m512 normal_numbers(__m512i bits) {
+  return reinterpret_cast<__m512>(
+      _mm512_ternarylogic_epi32(bits, words_with(0x87f00000u), words_with(0x38000000u), kMaskedOr));
+}
+
+// The same where some have an exponent of 0: those are ±m · 2⁻⁹.
+__m512 all_numbers(__m512i bits) {
+  const __m512i m = _mm512_and_si512(_mm512_srli_epi32(bits, 20), words_with(7));
+  const __m512 magnitude = _mm512_mul_ps(_mm512_cvtepi32_ps(m), _mm512_set1_ps(0x1p-9f / kRaised));
+  const __m512i small =
+      _mm512_ternarylogic_epi32(bits, words_with(0x80000000u), reinterpret_cast<__m512i>(magnitude), kMaskedOr);
+  const __mmask16 denormal = _mm512_testn_epi32_mask(bits, words_with(0x07800000u));
+  return _mm512_mask_mov_ps(normal_numbers(bits), denormal, reinterpret_cast<__m512>(small));
+}
+
+// A block in the order of kFp8Places512.
 template <bool narrow>
 struct Widened<Fp8Row<narrow>> {
-  const uint8_t* codes;
-  __m512 scale;
+  __m512 values[4];
   void begin_block(const Fp8Row<narrow>& row, int64_t i) {
-    codes = row.codes + i;
+    const uint8_t* codes = row.codes + i;
     ask_for(codes);
-    scale = _mm512_set1_ps(row.scale(i) * 0x1p8f);
+    const __m512 scale = _mm512_set1_ps(row.scale(i) * kRaised);
+    const bool denormal = _mm512_testn_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8(0x78)) != 0;
+    denormal ? widen(codes, scale, all_numbers) : widen(codes, scale, normal_numbers);
   }
-  __m512 load(int v) const {
-    const auto* at = reinterpret_cast<const __m256i*>(codes + v / 2 * 32);
-    const __m512i kept = _mm512_set1_epi16(static_cast<int16_t>(0xbf80));
-    const __m512i halves = _mm512_and_si512(_mm512_slli_epi16(_mm512_cvtepi8_epi16(_mm256_loadu_si256(at)), 7), kept);
-    const __m256i half = v % 2 == 0 ? _mm512_castsi512_si256(halves) : _mm512_extracti64x4_epi64(halves, 1);
-    const __m512 value = _mm512_mul_ps(_mm512_cvtph_ps(half), scale);
-    return narrow ? rounded_to_bf16(value) : value;
+  __m512 load(int v) const { return values[v]; }
+
+ private:
+  template <typename F>
+  [[gnu::always_inline]] void widen(const uint8_t* codes, __m512 scale, const F& numbers) {
+    for (int half = 0; half < 2; ++half) {
+      const auto* at = reinterpret_cast<const __m256i*>(codes + half * 32);
+      const __m512i pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(at));  // two codes a word, signs above each
+      values[2 * half] = scaled(numbers(_mm512_slli_epi32(pairs, 20)), scale);
+      values[2 * half + 1] = scaled(numbers(_mm512_slli_epi32(pairs, 4)), scale);
+    }
+  }
+  static __m512 scaled(__m512 numbers, __m512 scale) {
+    const __m512 values = _mm512_mul_ps(numbers, scale);
+    return narrow ? rounded_to_bf16(values) : values;
   }
 };
 
@@ -76,10 +106,14 @@ struct Set {
   using Widened = avx512::Widened<Row>;
   static Sum zero() { return _mm512_setzero_ps(); }
   static Operand load(const float* p) { return _mm512_loadu_ps(p); }
-  static Operand load_some(const float* p, int64_t n) {
-    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
-  }
+  static Operand load(const bf16* p) { return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Operand load_some(const bf16* p, int64_t n) { return widened(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static Operand load_some(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store(float* to, Operand v) { _mm512_storeu_ps(to, v); }
+  static __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+  static Operand widened(__m256i v) {
+    return reinterpret_cast<__m512>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+  }
   static Sum multiply_add(Operand x, Operand w, Sum sum) { return _mm512_fmadd_ps(x, w, sum); }
   static __m256 fold(const Sum (&part)[kVectors]) {
     return _mm256_add_ps(_mm512_castps512_ps256(part[0]), _mm512_extractf32x8_ps(part[0], 1));
@@ -99,15 +133,19 @@ template <typename WRows>
 void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q) {
   add_tiles_along_w<Streamed, 4>(p, q);
 }
+template void add_streamed(const RowsTimesRows<float, float>&, const RowsTimesRows<float, float>&);
+template void add_streamed(const RowsTimesRows<float, bf16>&, const RowsTimesRows<float, bf16>&);
 template void add_streamed(const RowsTimes<float, Fp8Rows<false>>&, const RowsTimes<float, Fp8Rows<false>>&);
 template void add_streamed(const RowsTimes<float, Fp8Rows<true>>&, const RowsTimes<float, Fp8Rows<true>>&);
 template void add_streamed(const RowsTimes<float, Nf4Rows<false>>&, const RowsTimes<float, Nf4Rows<false>>&);
 template void add_streamed(const RowsTimes<float, Nf4Rows<true>>&, const RowsTimes<float, Nf4Rows<true>>&);
 
-template <bool narrow>
-void widen(const Nf4Rows<narrow>& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
+template <typename WRows>
+void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
   widen_rows<Set>(w, rows, k, to, pitch);
 }
+template void widen(const Fp8Rows<false>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<true>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<false>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<true>&, int64_t, int64_t, float*, int64_t);
 

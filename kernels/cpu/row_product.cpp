@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -53,6 +52,24 @@ void copy_in_order(const float* from, int64_t n, const Places& place, float* to)
 }
 
 int64_t groups_of(int64_t outputs) { return (outputs + kGroup - 1) / kGroup; }
+
+template <typename WRows>
+WRows coded_rows(const WeightView& w) {
+  if constexpr (std::is_same_v<WRows, Fp8Rows<true>>) return w.fp8_rows<true>();
+  if constexpr (std::is_same_v<WRows, Fp8Rows<false>>) return w.fp8_rows<false>();
+  if constexpr (std::is_same_v<WRows, Nf4Rows<true>>) return w.nf4_rows<true>();
+  if constexpr (std::is_same_v<WRows, Nf4Rows<false>>) return w.nf4_rows<false>();
+}
+
+// Calls f with the rows of codes as their type.
+template <typename F>
+void with_coded_rows(const WeightView& w, F&& f) {
+  if (w.narrow()) {
+    w.is_fp8() ? f(w.fp8_rows<true>()) : f(w.nf4_rows<true>());
+  } else {
+    w.is_fp8() ? f(w.fp8_rows<false>()) : f(w.nf4_rows<false>());
+  }
+}
 
 template <typename T>
 Rows<T> rows_of(Tensor t) {
@@ -102,15 +119,7 @@ RowProduct::Bytes RowProduct::lines_of(int64_t bytes) {
   return Bytes(static_cast<std::byte*>(data), std::free);
 }
 
-RowProduct::Isa RowProduct::best_isa() {
-  const auto has = [isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa())](dnnl::cpu_isa wanted) {
-    return (isa & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted);  // sets of feature bits
-  };
-  if (has(dnnl::cpu_isa::avx512_core_bf16)) return Isa::avx512_bf16;
-  return has(dnnl::cpu_isa::avx512_core) ? Isa::avx512 : Isa::avx2;
-}
-
-RowProduct::RowProduct(int threads) : threads_(threads), isa_(best_isa()) {
+RowProduct::RowProduct(int threads) : threads_(threads), isa_(isa()) {
   rows_ = lines_of(kRowsBytes);
   scratch_ = lines_of(threads * kThreadBytes);
 }
@@ -118,7 +127,7 @@ RowProduct::RowProduct(int threads) : threads_(threads), isa_(best_isa()) {
 // In which x is multiplied by w.
 DType RowProduct::read_dtype(Tensor x, const WeightView& w) const {
   const bool narrow = x.dtype == DType::bf16 && w.dense() && w.values().dtype == DType::bf16;
-  return isa_ == Isa::avx512_bf16 && narrow ? DType::bf16 : DType::f32;
+  return isa_ >= Isa::avx512_bf16 && narrow ? DType::bf16 : DType::f32;
 }
 
 // x in the dtype in which it is multiplied, and for many rows at a pitch that suits the cache: a copy in `free`, unless
@@ -141,8 +150,9 @@ Tensor RowProduct::as_read(Tensor x, const WeightView& w, std::byte*& free) cons
 
 // The order in which the columns of w are widened; null: as they are.
 const Places* RowProduct::order_of(const WeightView& w) const {
-  if (!w.is_nf4() || !w.streams()) return nullptr;
-  return isa_ == Isa::avx2 ? &kNf4Places256 : &kNf4Places512;
+  if (w.dense() || !w.streams()) return nullptr;
+  if (isa_ != Isa::avx2) return w.is_fp8() ? &kFp8Places512 : &kNf4Places512;
+  return w.is_fp8() ? nullptr : &kNf4Places256;
 }
 
 // A copy in `free` of x, which is f32, in this order.
@@ -304,10 +314,7 @@ void RowProduct::add_streamed(Tensor x, const WeightView& w, float* sums, const 
     if constexpr (std::is_same_v<X, bf16>) {
       avx512_bf16::add_streamed(p, q);
     } else {
-      if constexpr (kCoded<std::remove_cv_t<decltype(near_rows.row(0))>>) {
-        if (isa_ != Isa::avx2) return avx512::add_streamed(p, q);
-      }
-      avx2::add_streamed(p, q);
+      isa_ == Isa::avx2 ? avx2::add_streamed(p, q) : avx512::add_streamed(p, q);
     }
   };
   if (x.dtype == DType::bf16) {
@@ -320,11 +327,7 @@ void RowProduct::add_streamed(Tensor x, const WeightView& w, float* sums, const 
       both(xs, rows_of<W>(w.values()), rows_of<W>(far.values()));
     });
   }
-  const auto of_codes = [&]<bool narrow>(std::bool_constant<narrow>) {
-    w.is_fp8() ? both(xs, w.fp8_rows<narrow>(), far.fp8_rows<narrow>())
-               : both(xs, w.nf4_rows<narrow>(), far.nf4_rows<narrow>());
-  };
-  w.narrow() ? of_codes(std::true_type()) : of_codes(std::false_type());
+  with_coded_rows(w, [&]<typename WRows>(const WRows& rows) { both(xs, rows, coded_rows<WRows>(far)); });
 }
 
 void RowProduct::add_copied(Tensor x, const WeightView& w, float* sums, std::byte* copy) const {
@@ -344,11 +347,11 @@ void RowProduct::add_copied(Tensor x, const WeightView& w, float* sums, std::byt
 
 // The values of a few columns of w, in the order of x.
 void RowProduct::copy_block(const WeightView& w, Tensor to) const {
-  if (order_of(w) == nullptr) return w.read(DType::f32, to);
-  const auto widen = [&]<bool narrow>(const Nf4Rows<narrow>& rows) {
-    (isa_ == Isa::avx2 ? avx2::widen<narrow> : avx512::widen<narrow>)(rows, w.rows, w.cols, to.as<float>(), to.pitch);
-  };
-  w.narrow() ? widen(w.nf4_rows<true>()) : widen(w.nf4_rows<false>());
+  if (w.dense() || !w.streams()) return w.read(DType::f32, to);
+  with_coded_rows(w, [&]<typename WRows>(const WRows& rows) {
+    const auto widen = isa_ == Isa::avx2 ? avx2::widen<WRows> : avx512::widen<WRows>;
+    widen(rows, w.rows, w.cols, to.as<float>(), to.pitch);
+  });
 }
 
 }  // namespace drover::cpu

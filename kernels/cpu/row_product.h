@@ -1,13 +1,15 @@
 // Products for generation: y = x·wᵀ whose every row has the same bits in any company. An output is summed in an order
 // that depends on the sum's index only (row_kernels.h), whatever the number of rows, so that a token's values do not
 // depend on which other tokens share its pass. Accumulation is fp32; bf16 is multiplied as it is where the CPU does
-// that (AVX512_BF16), and widened elsewhere. Codes are widened to fp32, and rounded only where their file does.
+// that fast (AVX512_BF16, isa.h), and widened elsewhere. Codes are widened to fp32, and rounded only where their file
+// does.
 #pragma once
 #include <cstddef>
 #include <memory>
 #include <span>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/weight_view.h"
 
 namespace drover::cpu {
@@ -37,8 +39,6 @@ class RowProduct {
  private:
   using Bytes = std::unique_ptr<std::byte[], void (*)(void*)>;
   static Bytes lines_of(int64_t bytes);  // at the beginning of a cache line
-  enum class Isa : uint8_t { avx2, avx512, avx512_bf16 };
-  static Isa best_isa();
   DType read_dtype(Tensor x, const WeightView& w) const;
   Tensor as_read(Tensor x, const WeightView& w, std::byte*& free) const;
   const Places* order_of(const WeightView& w) const;

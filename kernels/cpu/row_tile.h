@@ -9,6 +9,16 @@
 
 namespace drover::cpu {
 
+// Weights that are read once come from memory while what came before is multiplied; by itself a CPU asks for them too
+// late, and not across the border of a page. What lies behind the last ones is not read.
+template <typename T>
+[[gnu::always_inline]] inline void ask_for(const T* weights) {
+  constexpr int64_t kBytesAhead = 1536;
+  _mm_prefetch(reinterpret_cast<const char*>(weights) + kBytesAhead, _MM_HINT_T0);
+}
+
+enum class From : uint8_t { cache, memory };  // where weights come from
+
 template <class Set>
 struct Chain {
   typename Set::Sum part[Set::kVectors];
@@ -28,20 +38,19 @@ template <class Set, int R, int O>
 
 // chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane, of rows of codes, which Set::Widened<Row> widens in the registers.
 // k is a multiple of kCodedBlock.
-template <class Set, int R, int O, typename Row>
+template <class Set, int R, int O, From, typename Row>
   requires kCoded<Row>
 [[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const Row (&w)[O], int64_t k,
                                               Chain<Set> (&chains)[R][O]) {
   clear_chains<Set>(chains);
   for (int64_t i = 0; i < k; i += kCodedBlock) {
-    typename Set::template Widened<Row> widened[O];
 #pragma GCC unroll 2
-    for (int o = 0; o < O; ++o) widened[o].begin_block(w[o], i);
+    for (int o = 0; o < O; ++o) {
+      typename Set::template Widened<Row> widened;
+      widened.begin_block(w[o], i);
 #pragma GCC unroll 8
-    for (int v = 0; v < kCodedBlock / Set::kValues; ++v) {
-#pragma GCC unroll 2
-      for (int o = 0; o < O; ++o) {
-        const typename Set::Operand weights = widened[o].load(v);
+      for (int v = 0; v < kCodedBlock / Set::kValues; ++v) {
+        const typename Set::Operand weights = widened.load(v);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           typename Set::Sum& sum = chains[r][o].part[v % Set::kVectors];
@@ -53,7 +62,7 @@ template <class Set, int R, int O, typename Row>
 }
 
 // The same of numbers, for any k.
-template <class Set, int R, int O, typename W>
+template <class Set, int R, int O, From from, typename W>
 [[gnu::always_inline]] inline void sum_chains(Rows<typename Set::X> x, const W* const (&w)[O], int64_t k,
                                               Chain<Set> (&chains)[R][O]) {
   clear_chains<Set>(chains);
@@ -75,6 +84,10 @@ template <class Set, int R, int O, typename W>
   constexpr int64_t kLanes = Set::kVectors * Set::kValues;
   int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) {
+    if constexpr (from == From::memory) {
+#pragma GCC unroll 2
+      for (int o = 0; o < O; ++o) ask_for(w[o] + i);
+    }
 #pragma GCC unroll 2
     for (int v = 0; v < Set::kVectors; ++v) add(v, i + v * Set::kValues, Set::kValues);
   }
@@ -110,7 +123,7 @@ struct CachedTile {
       const W* ws[O];
 #pragma GCC unroll 4
       for (int j = 0; j < O; ++j) ws[j] = p.w.row(std::min<int64_t>(o + j, p.outputs - 1));
-      sum_chains<Set, R, O>(p.x, ws, p.k, chains);
+      sum_chains<Set, R, O, From::cache>(p.x, ws, p.k, chains);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -145,7 +158,7 @@ struct StreamedTile {
             std::remove_const_t<decltype(near)> ws[kStreams];
 #pragma GCC unroll 2
             for (int j = 0; j < kStreams; ++j) ws[j] = from(rows[s + j], i);
-            sum_chains<Set, R, kStreams>(p.x.at(i), ws, std::min(kDepth, end - i), chains);
+            sum_chains<Set, R, kStreams, From::memory>(p.x.at(i), ws, std::min(kDepth, end - i), chains);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
@@ -183,13 +196,6 @@ inline void add_tiles_along_w(const P& p, const P& q) {
       add_tile<Tile, R>(p.rows - t, p.part(t, R, o, 4), q.part(t, R, std::min(o, q.outputs), 4));
     }
   }
-}
-
-// Codes are few bytes for much arithmetic, which alone would ask memory for them too late. What follows the last ones
-// is not read.
-inline void ask_for(const uint8_t* codes) {
-  constexpr int64_t kAhead = 1536;
-  _mm_prefetch(codes + kAhead, _MM_HINT_T0);
 }
 
 // The values of rows of codes as Set::Widened<Row> gives them.

@@ -53,7 +53,18 @@ uint64_t PassLoop::submit(Request request, Sink sink, std::string form) {
 }
 
 void PassLoop::cancel(uint64_t ticket) {
+  const auto submits = [ticket](const Order& order) {
+    const auto* submit = std::get_if<Submit>(&order);
+    return submit != nullptr && submit->ticket == ticket;
+  };
+  std::optional<Order> dropped;  // without the lock, as the end of its sink may be an order
   const std::lock_guard lock(mutex_);
+  if (const auto untaken = std::ranges::find_if(orders_, submits); untaken != orders_.end()) {
+    dropped = std::move(*untaken);
+    orders_.erase(untaken);
+    --state_.submitted;
+    return;
+  }
   orders_.emplace_back(Cancel{ticket});
   arrived_.notify_one();
 }
@@ -95,9 +106,7 @@ Json PassLoop::orders_to_say(std::vector<Order> orders) {
   Json said = Json::array();
   for (const uint64_t number : std::exchange(unwanted_, {})) said.push_back({kCancel, number});
   const auto cancel = [&](const Cancel& c) {
-    // What has ended has no number any more; what is submitted in this turn has none yet.
-    const auto now = std::ranges::find(submitted_, c.ticket, &Answering::ticket);
-    if (now != submitted_.end()) now->sink = [](const Event&) { return false; };
+    // What has ended has no number any more.
     if (const auto known = numbers_.find(c.ticket); known != numbers_.end()) said.push_back({kCancel, known->second});
   };
   const Overloaded say{[&](Submit& s) {

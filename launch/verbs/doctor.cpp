@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "kernels/cpu/isa.h"
 #include "kernels/devices/devices.h"
 #include "launch/ranks_doctor.h"
 #include "launch/verbs/verb.h"
@@ -34,16 +35,22 @@ bool on_path(const std::string& program) {
   return false;
 }
 
+std::string products_of_cpu() {
+  if (!__builtin_cpu_supports("avx2")) return "without AVX2 (slow)";
+  switch (cpu::isa()) {
+    case cpu::Isa::amx: return "AMX";
+    case cpu::Isa::avx512_bf16: return "AVX-512 with bf16";
+    case cpu::Isa::avx512: return "AVX-512 (bf16 is multiplied in fp32)";
+    case cpu::Isa::avx2: break;
+  }
+  return "AVX2 (bf16 is multiplied in fp32: slower)";
+}
+
 Exit diagnose_machine(const Process& process, bool json) {
   const double memory =
       static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE)) / (1 << 30);
   const double disk = free_gib("."), shared = free_gib("/dev/shm");
-  const bool bf16 = __builtin_cpu_supports("avx512bf16"),
-             avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-  const std::string isa = bf16                             ? "AVX-512 with bf16"
-                          : avx512                         ? "AVX-512"
-                          : __builtin_cpu_supports("avx2") ? "AVX2 (bf16 is multiplied in fp32: slower)"
-                                                           : "without AVX2 (slow)";
+  const std::string isa = products_of_cpu();
   const bool mpirun = on_path("mpirun");
 
   std::vector<std::string> advice;

@@ -35,6 +35,11 @@ class Doctor(Case):
         self.assertEqual([(a["axis"], a["size"], a["spans_nodes"]) for a in report["axes"]], [("dp", 2, False)])
         self.assertGreater(report["axes"][0]["all_reduce_gb_per_second"], 0)
 
+    def test_instructions_are_asked_for_by_name(self):
+        self.assertIn("CPU       AVX2 (", run("doctor", check=0, DROVER_ISA="avx2").stdout)
+        result = run("doctor", check=64, DROVER_ISA="sse")
+        self.assertIn("DROVER_ISA=sse: allowed are avx2, avx512, avx512_bf16 and amx", result.stderr)
+
     def test_a_mesh_that_does_not_fit_is_a_recipe_error(self):
         recipe = self.home / "three.yaml"
         recipe.write_text(self.recipe.read_text() + "parallel:\n  tp: 2\n")

@@ -10,7 +10,7 @@ from case import DROVER, ENVIRONMENT, ROOT, Case, within
 
 LAUNCH = ROOT / "launch" / "run"
 # As a CPU with AVX2 only computes.
-NARROW = dict(ENVIRONMENT, DNNL_MAX_CPU_ISA="AVX2")
+NARROW = dict(ENVIRONMENT, DROVER_ISA="avx2")
 
 
 def processes_of(word):

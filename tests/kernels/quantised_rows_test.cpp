@@ -29,6 +29,41 @@ TEST_P(QuantisedRows, ARowHasTheSameBitsInAnyCompany) {
   }
 }
 
+// Every code, small ones among others and by themselves, seen through rows of x that are 1 in one column: few rows, and
+// more.
+TEST(Fp8Rows, EveryCodeIsItsNumber) {
+  const auto backend = backend_under_test();
+  constexpr int64_t kCodes = 256, kOut = 5;
+  Fp8Slice slice{.rows = kOut, .cols = kCodes, .blocks = {1, 0}};
+  for (int64_t i = 0; i < kOut * kCodes; ++i) {
+    const auto code = static_cast<uint8_t>(i % kCodes * (i / kCodes * 2 + 1));  // in another order in each row
+    slice.codes.push_back((code & 0x7f) == 0x7f ? 0 : code);                    // which is NaN
+  }
+  slice.scales = {1, 0.5f, 0x1p-20f, 3, 0x1p100f};
+  Arena arena("weights", backend->memory(), 1 << 20);
+  Fp8Weight w(arena, {.out = kOut,
+                      .in = kCodes,
+                      .format = Format::fp8,
+                      .scaling = {.blocks = slice.blocks, .whole_cols = kCodes, .parts = {{0, kOut}}}});
+  w.load(*backend, 0, slice);
+  for (const int64_t rows : {1, 4, 64}) {
+    for (int64_t begin = 0; begin < kCodes; begin += rows) {
+      Doubles ones(rows, kCodes);
+      for (int64_t t = 0; t < rows; ++t) ones(t, begin + t) = 1;
+      const Held x(ones, DType::f32), y(rows, kOut, DType::f32);
+      backend->linear(x, w, {}, false, y, SumOrder::by_row);
+      Doubles expected(rows, kOut);
+      for (int64_t t = 0; t < rows; ++t) {
+        for (int64_t o = 0; o < kOut; ++o) {
+          const auto at = static_cast<size_t>(o * kCodes + begin + t);
+          expected(t, o) = static_cast<double>(float_of_e4m3(slice.codes[at]) * slice.scales[static_cast<size_t>(o)]);
+        }
+      }
+      EXPECT_TRUE(exactly(y, expected)) << begin;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(EveryKind, QuantisedRows, testing::ValuesIn(kQuantisedKinds), kind_name);
 
 }  // namespace

@@ -201,6 +201,25 @@ TEST_P(Served, ACancelledRequestIsSilentAndFreesItsPlace) {
   EXPECT_EQ(after, 0);
 }
 
+// Clients that come and leave while a pass runs must not leave their prompts behind.
+TEST_P(Served, WhatIsCancelledBeforeItIsTakenIsNeverRead) {
+  Answers answers;
+  int64_t looked_for = 0;
+  serve(shape(), settings(), [&](PassLoop& loop) {
+    std::atomic<bool> first = true;
+    const auto last = answers.sink(0);
+    loop.submit(request(4), [&, last](const Event& event) {  // between two passes
+      if (first.exchange(false)) loop.cancel(loop.submit(request(5), [](const Event&) { return true; }));
+      return last(event);
+    });
+    answers.wait_for(1);
+    loop.submit(request(1), answers.sink(1));
+    answers.wait_for(2);
+    looked_for = loop.state().load.prefix_queries;
+  });
+  EXPECT_EQ(looked_for, static_cast<int64_t>(request(4).ids.size() + request(1).ids.size()));
+}
+
 TEST_P(Served, AdaptersComeAndLeaveBetweenPasses) {
   const fs::path first = adapter(1), second = adapter(2);
   Answers answers;

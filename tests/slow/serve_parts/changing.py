@@ -21,7 +21,7 @@ class Changing:
         return {"prompt": GOOD["prompt"], "max_tokens": 24, "temperature": 0, "ignore_eos": True}
 
     async def change(self, action, body):
-        answer = await client.ask(self.port, f"/v1/{action}_lora_adapter", body, seconds=120)
+        answer = await client.ask(self.port, f"/v1/{action}_lora_adapter", body)
         self.c.tried += 1
         self.c.count(f"{action} {answer.status}")
         return answer
@@ -53,7 +53,7 @@ class Changing:
         while time.monotonic() < self.until:
             stream = self.draw.random() < 0.7
             body = self.ask() | {"model": self.draw.choice(self.NAMES), "stream": stream}
-            answer = await client.ask(self.port, "/v1/completions", body, seconds=120)
+            answer = await client.ask(self.port, "/v1/completions", body)
             self.c.count(f"answer {answer.status}")
             self.c.check(answer.status in (200, 404), f"an answer got {answer.status} {answer.error}")
             if answer.status == 200:

@@ -34,7 +34,7 @@ async def extremes(c):
     """Every border of every field, and one step beyond."""
     info = (await client.ask(c.port, "/tokenizer_info")).json()
     for name, body, good in raw.values(info["vocab_size"], info["model_max_length"]):
-        answer = await client.ask(c.port, "/v1/completions", body, seconds=300)
+        answer = await client.ask(c.port, "/v1/completions", body)
         c.tried += 1
         c.count(answer.status)
         allowed = {200} if good else {400, 404}
@@ -81,7 +81,7 @@ async def random_requests(c):
             path, body, code, spoilt = generator.request()
             c.tried += 1
             try:
-                answer = await client.ask(c.port, path, body, seconds=300)
+                answer = await client.ask(c.port, path, body)
             except (OSError, client.Gone, ValueError, TimeoutError) as problem:
                 c.wrong.append(f"{path} {body[:300]!r}: {type(problem).__name__} {problem}")
                 continue

@@ -100,23 +100,26 @@ class Server:
         return found
 
     async def unrest(self, seconds=PATIENCE):
-        """What is not as it is where nobody asks: empty when all is calm. Waits so long for it."""
-        end = time.monotonic() + seconds
+        """What is not as it is where nobody asks: empty when all is calm. Waits until nothing moves for so long."""
+        end, done = time.monotonic() + seconds, None
         while True:
-            wrong = await self.looked_at()
+            wrong, now_done = await self.looked_at()
             if not wrong or time.monotonic() > end or self.process.poll() is not None:
                 return wrong
+            if now_done != done:
+                end, done = time.monotonic() + seconds, now_done
             await asyncio.sleep(0.1)
 
     async def looked_at(self):
+        """What is not calm, and what changes where work is done."""
         if self.process.poll() is not None:
-            return f"the server ended with {self.process.returncode}:\n{self.last_lines()}"
+            return f"the server ended with {self.process.returncode}:\n{self.last_lines()}", None
         try:
             health = await client.ask(self.port, "/health", seconds=30)
             seen = await self.metrics()
         except (OSError, client.Gone, TimeoutError) as problem:
-            return f"/health or /metrics: {type(problem).__name__} {problem}"
+            return f"/health or /metrics: {type(problem).__name__} {problem}", None
         if health.status != 200:
-            return f"/health says {health.status}"
-        names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
-        return ", ".join(f"{name} is {seen[name]:g}" for name in names if seen[name] != 0)
+            return f"/health says {health.status}", None
+        now = [(name, seen[name]) for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")]
+        return ", ".join(f"{name} is {value:g}" for name, value in now if value != 0), now
