@@ -44,10 +44,14 @@ const std::array<float, 256>& nf4_absmax_levels() {
   return levels;
 }
 
-uint8_t nf4_code(float x) {
-  uint8_t code = 0;
-  for (const float threshold : kNf4Thresholds) code = static_cast<uint8_t>(code + (x > threshold ? 1 : 0));
-  return code;
+void nf4_codes(const float* values, float inverse, uint8_t* codes) {
+  float scaled[kNf4Block];
+  int32_t code[kNf4Block] = {};  // the number of thresholds below
+  for (int64_t i = 0; i < kNf4Block; ++i) scaled[i] = values[i] * inverse;
+  for (const float threshold : kNf4Thresholds) {
+    for (int64_t i = 0; i < kNf4Block; ++i) code[i] += scaled[i] > threshold ? 1 : 0;
+  }
+  for (int64_t i = 0; i < kNf4Block; i += 2) codes[i / 2] = static_cast<uint8_t>(code[i] << 4 | code[i + 1]);
 }
 
 uint8_t nf4_absmax_code(float x) {

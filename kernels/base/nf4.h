@@ -34,8 +34,9 @@ inline constexpr std::array<float, 16> kNf4Levels = {-1.0f,
 // signs.
 const std::array<float, 256>& nf4_absmax_levels();
 
-// The nearest level of value / absmax, and of (absmax - mean) / largest.
-uint8_t nf4_code(float value_over_absmax);
+// The nearest levels of a block's values times the inverse of its absmax, the even one's code in the upper half of a
+// byte; and the nearest one of (absmax - mean) / largest.
+void nf4_codes(const float* values, float inverse, uint8_t* codes);
 uint8_t nf4_absmax_code(float value_over_largest);
 
 }  // namespace drover

@@ -24,19 +24,20 @@ Fp8Slice make_fp8(std::span<const float> values, int64_t row, int64_t rows, int6
   require(row % high == 0 && col % wide == 0, "fp8 is made of whole blocks");
   Fp8Slice made{.row = row, .rows = rows, .col = col, .cols = cols, .blocks = kMadeBlocks};
   made.codes.resize(values.size());
-  for (int64_t i = 0; i < rows; i += high) {
-    for (int64_t j = 0; j < cols; j += wide) {
-      const int64_t last = std::min(i + high, rows), width = std::min(wide, cols - j);
-      const auto part = [&](int64_t r) { return static_cast<size_t>(r * cols + j); };
-      float largest = 0;
-      for (int64_t r = i; r < last; ++r)
-        largest = std::max(largest, largest_magnitude(values.subspan(part(r), static_cast<size_t>(width))));
-      const float scale = largest == 0 ? 1 : largest / kLargestE4m3;
-      made.scales.push_back(scale);
-      for (int64_t r = i; r < last; ++r) {
-        for (size_t at = part(r); at < part(r) + static_cast<size_t>(width); ++at)
-          made.codes[at] = e4m3_of_float(values[at] / scale);
-      }
+  const int64_t blocks_high = (rows + high - 1) / high, blocks_wide = (cols + wide - 1) / wide;
+  made.scales.resize(static_cast<size_t>(blocks_high * blocks_wide));
+  for (int64_t block = 0; block < blocks_high * blocks_wide; ++block) {
+    const int64_t i = block / blocks_wide * high, j = block % blocks_wide * wide;
+    const int64_t last = std::min(i + high, rows), width = std::min(wide, cols - j);
+    const auto part = [&](int64_t r) { return static_cast<size_t>(r * cols + j); };
+    float largest = 0;
+    for (int64_t r = i; r < last; ++r)
+      largest = std::max(largest, largest_magnitude(values.subspan(part(r), static_cast<size_t>(width))));
+    const float scale = largest == 0 ? 1 : largest / kLargestE4m3;
+    made.scales[static_cast<size_t>(block)] = scale;
+    for (int64_t r = i; r < last; ++r) {
+      for (size_t at = part(r); at < part(r) + static_cast<size_t>(width); ++at)
+        made.codes[at] = e4m3_of_float(values[at] / scale);
     }
   }
   return made;
@@ -81,20 +82,15 @@ Nf4Slice Nf4Scales::make(std::span<const float> values, int64_t row, int64_t row
   require(col % kNf4Block == 0 && cols % kNf4Block == 0, "columns of NF4 begin and end between blocks");
   Nf4Slice made{.row = row, .rows = rows, .col = col, .cols = cols, .whole_cols = whole_cols_, .offset = offset_};
   made.levels.assign(nf4_absmax_levels().begin(), nf4_absmax_levels().end());
-  made.codes.reserve(values.size() / 2);
-  const int64_t blocks = whole_cols_ / kNf4Block;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t b = 0; b < cols / kNf4Block; ++b) {
-      const int64_t block = (row + r) * blocks + col / kNf4Block + b;
-      const float absmax = absmax_[static_cast<size_t>(block)], inverse = 1 / std::max(absmax, kLeastAbsmax);
-      const float* from = values.data() + r * cols + b * kNf4Block;
-      for (int64_t i = 0; i < kNf4Block; i += 2) {
-        const uint8_t even = nf4_code(from[i] * inverse), odd = nf4_code(from[i + 1] * inverse);
-        made.codes.push_back(static_cast<uint8_t>(even << 4 | odd));
-      }
-      const float nested = nested_[static_cast<size_t>(block / kNf4NestedBlock)];
-      made.absmax_codes.push_back(nf4_absmax_code((absmax - offset_) * (1 / nested)));
-    }
+  made.codes.resize(values.size() / 2);
+  made.absmax_codes.resize(values.size() / kNf4Block);
+  const int64_t blocks = whole_cols_ / kNf4Block, own = cols / kNf4Block;
+  for (int64_t i = 0; i < rows * own; ++i) {
+    const int64_t block = (row + i / own) * blocks + col / kNf4Block + i % own;
+    const float absmax = absmax_[static_cast<size_t>(block)];
+    nf4_codes(values.data() + i * kNf4Block, 1 / std::max(absmax, kLeastAbsmax), made.codes.data() + i * kNf4Block / 2);
+    const float nested = nested_[static_cast<size_t>(block / kNf4NestedBlock)];
+    made.absmax_codes[static_cast<size_t>(i)] = nf4_absmax_code((absmax - offset_) * (1 / nested));
   }
   const int64_t first = row * blocks + col / kNf4Block, end = (row + rows - 1) * blocks + (col + cols) / kNf4Block;
   made.nested.assign(nested_.begin() + first / kNf4NestedBlock, nested_.begin() + (end - 1) / kNf4NestedBlock + 1);

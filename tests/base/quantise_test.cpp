@@ -45,8 +45,17 @@ TEST(E4m3, RoundsToTheNearestAndTiesToEven) {
 TEST(Nf4, CodesAreOfTheNearestLevel) {
   for (int i = -1100; i <= 1100; ++i) {
     const float x = static_cast<float>(i) / 1000;
-    const float here = kNf4Levels[nf4_code(x)];
-    for (const float level : kNf4Levels) EXPECT_LE(std::fabs(here - x), std::fabs(level - x) + 1e-7f) << x;
+    std::array<float, kNf4Block> values;  // half of each, to be doubled, the even ones negative
+    for (size_t j = 0; j < values.size(); ++j) values[j] = (j % 2 == 0 ? -x : x) / 2;
+    std::array<uint8_t, kNf4Block / 2> codes;
+    nf4_codes(values.data(), 2, codes.data());
+    for (const uint8_t byte : codes) {
+      const float even = kNf4Levels[byte >> 4], odd = kNf4Levels[byte & 15];
+      for (const float level : kNf4Levels) {
+        EXPECT_LE(std::fabs(even + x), std::fabs(level + x) + 1e-7f) << x;
+        EXPECT_LE(std::fabs(odd - x), std::fabs(level - x) + 1e-7f) << x;
+      }
+    }
   }
 }
 
