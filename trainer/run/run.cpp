@@ -15,6 +15,7 @@
 #include "trainer/run/run_identity.h"
 #include "trainer/run/training_loop.h"
 #include "trainer/setup/engine_settings.h"
+#include "trainer/setup/fp8_linears.h"
 #include "trainer/setup/inputs.h"
 
 namespace drover {
@@ -225,6 +226,9 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   EngineSettings settings = settings_of(recipe, inputs, mesh);
   const Device device = open_device(mesh);
   fit_to(device, settings);
+  std::string multiplying;
+  together(world, [&] { multiplying = fp8_linears(settings, mesh.shape); });
+  if (!multiplying.empty()) log::info("{}", multiplying);
   const Plan plan = plan_run(settings, mesh, *device.backend);
   std::optional<OpTimer> timer;
   if (recipe.log.profile) timer.emplace(*device.backend);
