@@ -15,48 +15,70 @@ __device__ inline uint32_t warp_largest(uint32_t v) {
   return v;
 }
 
+// Where a run begins and its part ends. Unrolled, so that nothing is indexed that would have to lie in memory.
+struct Place {
+  int64_t begin, end;
+};
+__device__ inline Place place_of(const Fp8Depth& depth, int64_t run) {
+  Place place{0, 0};
+#pragma unroll
+  for (int i = 0; i < Fp8Depth::kMostParts; ++i) {
+    if (i < depth.parts && run >= depth.first_run[i])
+      place = {depth.begin[i] + (run - depth.first_run[i]) * kRun, depth.end[i]};
+  }
+  return place;
+}
+
+template <typename X>
+struct Source {
+  const X* values;
+  int64_t pitch, rows, cols;
+};
+
 // A warp quantises a run of a row. Rows beyond x's are zeros.
 template <typename X>
 __global__ void __launch_bounds__(kWarps* kWarp)
-    quantise_runs_kernel(const X* x, int64_t pitch, int64_t rows, int64_t all_rows, Fp8Depth depth, float bound,
-                         uint8_t* codes, float* scales) {
+    quantise_runs_kernel(Source<X> x, int64_t all_rows, Fp8Depth depth, float bound, uint8_t* codes, float* scales) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp, run = blockIdx.y;
   if (row >= all_rows) return;
-  int part = 0;
-  while (run >= depth.first_run[part + 1]) ++part;
-  const int64_t begin = depth.begin[part] + (run - depth.first_run[part]) * kRun, end = depth.begin[part + 1];
+  const Place place = place_of(depth, run);
   const int lane = threadIdx.x % kWarp;
   float v[kLaneValues];
   uint32_t largest = 0;
 #pragma unroll
   for (int i = 0; i < kLaneValues; ++i) {
-    const int64_t column = begin + i * kWarp + lane;
-    v[i] = row < rows && column < end ? load_float(x + row * pitch + column) : 0.0f;
+    const int64_t column = place.begin + i * kWarp + lane;
+    v[i] = row < x.rows && column < place.end ? load_float(x.values + row * x.pitch + column) : 0.0f;
     largest = larger(largest, magnitude_bits(v[i]));
   }
   const float scale = fp8_scale(warp_largest(largest), bound);
-  uint8_t* to = codes + (row * depth.first_run[depth.parts] + run) * kRun;
+  uint8_t* to = codes + (row * depth.runs + run) * kRun;
 #pragma unroll
   for (int i = 0; i < kLaneValues; ++i) to[i * kWarp + lane] = fp8_code(v[i], scale);
   if (lane == 0) scales[run * all_rows + row] = scale;
 }
 
-// A block quantises a row of one run. times: null, or of the row of w that a column is, by times_row.
+// Of the row of w that a column is: scales[row[column]]. Null: none.
+struct Times {
+  const float* scales;
+  const int32_t* row;
+};
+
+// A block quantises a row of one run.
 template <typename X>
 __global__ void __launch_bounds__(kRowThreads)
-    quantise_rows_kernel(const X* x, int64_t pitch, int64_t rows, int64_t cols, float bound, const float* times,
-                         const int32_t* times_row, uint8_t* codes, float* scales) {
+    quantise_rows_kernel(Source<X> x, Times times, float bound, uint8_t* codes, float* scales) {
   const int64_t row = blockIdx.x;
   const auto value = [&](int64_t column) {
-    if (row >= rows) return 0.0f;
-    const float v = load_float(x + row * pitch + column);
-    return times == nullptr ? v : v * times[times_row[column]];
+    if (row >= x.rows) return 0.0f;
+    const float v = load_float(x.values + row * x.pitch + column);
+    return times.scales == nullptr ? v : v * times.scales[times.row[column]];
   };
   uint32_t largest = 0;
-  for (int64_t i = threadIdx.x; i < cols; i += kRowThreads) largest = larger(largest, magnitude_bits(value(i)));
+  for (int64_t i = threadIdx.x; i < x.cols; i += kRowThreads) largest = larger(largest, magnitude_bits(value(i)));
   largest = block_reduce<kRowThreads>(largest, 0u, [](uint32_t v) { return warp_largest(v); });
   const float scale = fp8_scale(largest, bound);
-  for (int64_t i = threadIdx.x; i < cols; i += kRowThreads) codes[row * cols + i] = fp8_code(value(i), scale);
+  for (int64_t i = threadIdx.x; i < x.cols; i += kRowThreads) codes[row * x.cols + i] = fp8_code(value(i), scale);
   if (threadIdx.x == 0) scales[row] = scale;
 }
 
@@ -76,13 +98,11 @@ __global__ void __launch_bounds__(kTile* kWarps)
                            int64_t to_pitch) {
   __shared__ uint8_t tile[kTile][kTile + 4];
   const int64_t at = int64_t{blockIdx.x} * kTile, col = int64_t{blockIdx.y} * kTile;  // in depth; of w
-  int64_t row = at, end = depth.begin[depth.parts];
+  int64_t row = at, end = depth.count;
   if (depth.blocks) {
-    const int64_t run = at / kRun;
-    int part = 0;
-    while (run >= depth.first_run[part + 1]) ++part;
-    row = depth.begin[part] + (run - depth.first_run[part]) * kRun + at % kRun;
-    end = depth.begin[part + 1];
+    const Place place = place_of(depth, at / kRun);
+    row = place.begin + at % kRun;
+    end = place.end;
   }
   const int x = threadIdx.x % kTile;
   for (int y = threadIdx.x / kTile; y < kTile; y += kWarps)
@@ -93,23 +113,31 @@ __global__ void __launch_bounds__(kTile* kWarps)
   }
 }
 
-// to (rows, pitch): from[row_of[r]·row_stride + c·col_stride], 1 without `from`; 0 behind the columns.
+// Of row r and column c: from[row_of[r]·row_stride + c·col_stride], 1 without `from`.
+struct ScaleTable {
+  const float* from;
+  const int32_t* row_of;  // null: r
+  int64_t row_stride, col_stride;
+};
+
+// to (rows, pitch); 0 behind the columns.
 __global__ void __launch_bounds__(kRowThreads)
-    gather_scales_kernel(const float* from, const int32_t* row_of, int64_t rows, int64_t cols, int64_t row_stride,
-                         int64_t col_stride, float* to, int64_t pitch) {
+    gather_scales_kernel(ScaleTable table, int64_t rows, int64_t cols, float* to, int64_t pitch) {
   const int64_t at = int64_t{blockIdx.x} * kRowThreads + threadIdx.x;
   if (at >= rows * pitch) return;
-  const int64_t r = at / pitch, c = at % pitch, row = row_of == nullptr ? r : row_of[r];
-  to[at] = c >= cols ? 0.0f : from == nullptr ? 1.0f : from[row * row_stride + c * col_stride];
+  const int64_t r = at / pitch, c = at % pitch, row = table.row_of == nullptr ? r : table.row_of[r];
+  to[at] = c >= cols ? 0.0f : table.from == nullptr ? 1.0f : table.from[row * table.row_stride + c * table.col_stride];
 }
 
 Fp8Depth depth_of(bool blocks, std::span<const int64_t> counts) {
   require(counts.size() <= static_cast<size_t>(Fp8Depth::kMostParts), "a weight has few parts");
   Fp8Depth depth{.blocks = blocks};
   for (const int64_t count : counts) {
-    const int next = ++depth.parts;
-    depth.begin[next] = depth.begin[next - 1] + count;
-    depth.first_run[next] = depth.first_run[next - 1] + (blocks ? (count + kRun - 1) / kRun : 1);
+    const int i = depth.parts++;
+    depth.begin[i] = depth.count;
+    depth.end[i] = depth.count += count;
+    depth.first_run[i] = depth.runs;
+    depth.runs += blocks ? (count + kRun - 1) / kRun : 1;
   }
   return depth;
 }
@@ -144,7 +172,7 @@ char* Fp8Operands::memory() {
 }
 
 int64_t Fp8Operands::rows_at_once(int64_t all, const Fp8Depth& depth) {
-  const int64_t most = std::min({kMostRows, kCodeBytes / depth.depth(), kScaleBytes / 4 / depth.runs()}) / 16 * 16;
+  const int64_t most = std::min({kMostRows, kCodeBytes / depth.depth(), kScaleBytes / 4 / depth.runs}) / 16 * 16;
   require(most > 0, "rows of codes fit their memory");
   const int64_t parts = (all + most - 1) / most;
   return parts <= 1 ? all : rounded_up_to((all + parts - 1) / parts, 16);
@@ -153,18 +181,20 @@ int64_t Fp8Operands::rows_at_once(int64_t all, const Fp8Depth& depth) {
 Fp8Operand Fp8Operands::quantise(Tensor x, const Fp8Depth& depth, float bound, const Fp8Weight* times) {
   const int64_t rows = rounded_up_to(x.rows, 16);
   auto* codes = reinterpret_cast<uint8_t*>(memory());
-  require(rows * depth.depth() <= kCodeBytes && rows * depth.runs() * 4 <= kScaleBytes, "codes fit their memory");
+  require(rows * depth.depth() <= kCodeBytes && rows * depth.runs * 4 <= kScaleBytes, "codes fit their memory");
   const Fp8Operand to{matrix(codes, rows, depth.depth(), DType::u8, Where::device), scales()};
   with_type(x, [&](auto* from) {
     using X = element<decltype(from)>;
+    const Source<X> source{from, x.pitch, x.rows, x.cols};
     if (depth.blocks) {
-      const dim3 grid(grid_of(rows, kWarps), static_cast<unsigned>(depth.runs()));
-      launch("quantise_runs", quantise_runs_kernel<X>, grid, kWarps * kWarp, 0, stream_, from, x.pitch, x.rows, rows,
-             depth, bound, codes, scales());
+      const dim3 grid(grid_of(rows, kWarps), static_cast<unsigned>(depth.runs));
+      launch("quantise_runs", quantise_runs_kernel<X>, grid, kWarps * kWarp, 0, stream_, source, rows, depth, bound,
+             codes, scales());
     } else {
-      launch("quantise_rows", quantise_rows_kernel<X>, static_cast<unsigned>(rows), kRowThreads, 0, stream_, from,
-             x.pitch, x.rows, x.cols, bound, times == nullptr ? nullptr : times->scales.as<float>(),
-             times == nullptr ? nullptr : times->scale_row.as<int32_t>(), codes, scales());
+      const Times by =
+          times == nullptr ? Times{nullptr, nullptr} : Times{times->scales.as<float>(), times->scale_row.as<int32_t>()};
+      launch("quantise_rows", quantise_rows_kernel<X>, static_cast<unsigned>(rows), kRowThreads, 0, stream_, source, by,
+             bound, codes, scales());
     }
   });
   return to;
@@ -176,8 +206,8 @@ float* Fp8Operands::weight_scales(const float* from, const int32_t* row_of, int6
   auto* to = reinterpret_cast<float*>(memory() + kCodeBytes + kScaleBytes);
   const int64_t pitch = cols == 0 ? 1 : rounded_up_to(cols, 4);
   require(rows * pitch * 4 <= kWeightScaleBytes, "a weight's scales fit their memory");
-  launch("gather_scales", gather_scales_kernel, grid_of(rows * pitch, kRowThreads), kRowThreads, 0, stream_, from,
-         row_of, rows, std::max<int64_t>(cols, 1), strides.row, strides.col, to, pitch);
+  launch("gather_scales", gather_scales_kernel, grid_of(rows * pitch, kRowThreads), kRowThreads, 0, stream_,
+         {from, row_of, strides.row, strides.col}, rows, std::max<int64_t>(cols, 1), to, pitch);
   return to;
 }
 
@@ -200,7 +230,7 @@ Fp8Operand Fp8Operands::rows_of(const Fp8Weight& w, const Fp8Depth& depth, int64
   }
   require((begin - row) % kRun == 0, "rows begin a block");
   const float* from = w.scales.as<float>() + (block + (begin - row) / kRun) * w.scales.pitch;
-  return {codes, weight_scales(from, nullptr, (count + kRun - 1) / kRun, depth.runs(), {w.scales.pitch, 1})};
+  return {codes, weight_scales(from, nullptr, (count + kRun - 1) / kRun, depth.runs, {w.scales.pitch, 1})};
 }
 
 Fp8Operand Fp8Operands::columns_of(const Fp8Weight& w, const Fp8Depth& depth, int64_t begin, int64_t count,
@@ -211,7 +241,7 @@ Fp8Operand Fp8Operands::columns_of(const Fp8Weight& w, const Fp8Depth& depth, in
   if (!depth.blocks) return {panel, weight_scales(nullptr, nullptr, count, 0, {0, 0})};
   require(begin % kRun == 0, "columns begin a block");
   const float* from = w.scales.as<float>() + begin / kRun;
-  return {panel, weight_scales(from, nullptr, (count + kRun - 1) / kRun, depth.runs(), {1, w.scales.pitch})};
+  return {panel, weight_scales(from, nullptr, (count + kRun - 1) / kRun, depth.runs, {1, w.scales.pitch})};
 }
 
 }  // namespace drover::cuda

@@ -20,11 +20,10 @@ struct Fp8Depth {
   static constexpr int kMostParts = 4, kBlock = 128;
   bool blocks = false;
   int parts = 0;
-  int64_t begin[kMostParts + 1] = {};      // of each part in the operand, and the end
-  int64_t first_run[kMostParts + 1] = {};  // of each part, and how many there are
+  int64_t count = 0, runs = 0;  // of all parts
+  int64_t begin[kMostParts] = {}, end[kMostParts] = {}, first_run[kMostParts] = {};
 
-  int64_t runs() const { return first_run[parts]; }
-  int64_t depth() const { return blocks ? runs() * kBlock : begin[parts]; }
+  int64_t depth() const { return blocks ? runs * kBlock : count; }
 };
 Fp8Depth input_depth(const Fp8Weight& w);
 Fp8Depth output_depth(const Fp8Weight& w);

@@ -216,6 +216,12 @@ EngineSettings settings_of(const Recipe& recipe, RunInputs& inputs, const Mesh& 
   return settings;
 }
 
+void say_products(const EngineSettings& settings, const Mesh& mesh) {
+  std::string line;
+  together(*mesh.world, [&] { line = fp8_linears(settings, mesh.shape); });
+  if (!line.empty()) log::info("{}", line);
+}
+
 }  // namespace
 
 StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
@@ -226,9 +232,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   EngineSettings settings = settings_of(recipe, inputs, mesh);
   const Device device = open_device(mesh);
   fit_to(device, settings);
-  std::string multiplying;
-  together(world, [&] { multiplying = fp8_linears(settings, mesh.shape); });
-  if (!multiplying.empty()) log::info("{}", multiplying);
+  say_products(settings, mesh);
   const Plan plan = plan_run(settings, mesh, *device.backend);
   std::optional<OpTimer> timer;
   if (recipe.log.profile) timer.emplace(*device.backend);

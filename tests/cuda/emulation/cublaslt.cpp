@@ -111,13 +111,17 @@ float load(const void* data, const Layout& l, cublasOperation_t op, int64_t i, i
   return load(data, l.type, op == CUBLAS_OP_N ? j * l.ld + i : i * l.ld + j);
 }
 
-// d = alpha·Σ over runs of k of the operands' scales · the sum of products of codes + beta·c
-void multiply_fp8(const Operation& o, float alpha, const void* a, const Layout& la, const void* b, const Layout& lb,
-                  float beta, const void* c, void* d, const Layout& ld) {
+// d = alpha·Σ over runs of k of the operands' scales · the sum of products of codes + beta·d
+struct Codes {
+  const void* data;
+  const Layout& layout;
+};
+void multiply_fp8(const Operation& o, float alpha, Codes a, Codes b, float beta, void* d, const Layout& ld) {
+  const Layout &la = a.layout, &lb = b.layout;
   const bool blocks = o.mode_b == CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
   const int64_t k = la.rows, run = blocks ? 128 : k, runs = k / run, pitch = (runs + 3) / 4 * 4;
-  const auto* codes_a = static_cast<const uint8_t*>(a);
-  const auto* codes_b = static_cast<const uint8_t*>(b);
+  const auto* codes_a = static_cast<const uint8_t*>(a.data);
+  const auto* codes_b = static_cast<const uint8_t*>(b.data);
   for (int64_t j = 0; j < ld.cols; ++j) {
     for (int64_t i = 0; i < ld.rows; ++i) {
       float total = 0;
@@ -129,7 +133,7 @@ void multiply_fp8(const Operation& o, float alpha, const void* a, const Layout& 
         total += of_a * of_b * sum;
       }
       const int64_t at = j * ld.ld + i;
-      store(d, ld.type, at, alpha * total + (beta == 0 ? 0.0f : beta * load(c, ld.type, at)));
+      store(d, ld.type, at, alpha * total + (beta == 0 ? 0.0f : beta * load(d, ld.type, at)));
     }
   }
 }
@@ -356,7 +360,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
       done_by_device->push_back(fmt::format("product {}*{} {} {}", text(lb, o.transpose_b), text(la, o.transpose_a),
                                             beta == 0 ? "to" : "added to", text(ld, CUBLAS_OP_N)));
     }
-    if (la.type == CUDA_R_8F_E4M3) return multiply_fp8(o, alpha, a, la, b, lb, beta, c, d, ld);
+    if (la.type == CUDA_R_8F_E4M3) return multiply_fp8(o, alpha, {a, la}, {b, lb}, beta, d, ld);
     multiply(o, alpha, a, la, b, lb, beta, c, d, ld, *algorithm);
   });
   return CUBLAS_STATUS_SUCCESS;

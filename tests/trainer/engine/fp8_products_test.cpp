@@ -1,5 +1,5 @@
 // Training with products in fp8 (train.matmul: fp8): it is taken, close to training with widened weights, and keeps
-// what holds for every other way of computing: recomputing, going on from a checkpoint, tensor parallelism and packing.
+// what holds for every other way of computing: recomputing, checkpoints, tensor parallelism and packing.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -192,14 +192,14 @@ TEST_P(Fp8Training, PackingChangesSumsAlone) {
   for (const DocumentSpan& span : m.spans) {
     const auto part = [&](const auto& all) {
       const auto begin = all.begin() + span.begin;
-      return std::remove_cvref_t<decltype(all)>(begin, begin + span.count);
+      return std::remove_cvref_t<decltype(all)>(begin, begin + span.length);
     };
     divided.micro_batches.push_back({.tokens = part(m.tokens),
                                      .labels = part(m.labels),
                                      .weights = part(m.weights),
                                      .positions = part(m.positions),
                                      .documents = part(m.documents),
-                                     .spans = {{0, span.count}},
+                                     .spans = {{0, span.length}},
                                      .index = static_cast<int64_t>(divided.micro_batches.size())});
   }
   EXPECT_NEAR(apart.engine().accumulate_gradients(divided, 1) / loss, 1, 1e-5);
