@@ -59,6 +59,8 @@ struct Fp8Matmul::Plan {
   }
 };
 
+Fp8Matmul::Fp8Matmul(const Matmul& matmul, cudaStream_t stream, bool deterministic)
+    : matmul_(matmul), stream_(stream), deterministic_(deterministic) {}
 Fp8Matmul::~Fp8Matmul() = default;
 
 bool Fp8Matmul::takes(Tensor c) {

@@ -14,8 +14,7 @@ namespace drover::cuda {
 
 class Fp8Matmul {
  public:
-  explicit Fp8Matmul(const Matmul& matmul, cudaStream_t stream, bool deterministic)
-      : matmul_(matmul), stream_(stream), deterministic_(deterministic) {}
+  Fp8Matmul(const Matmul& matmul, cudaStream_t stream, bool deterministic);
   ~Fp8Matmul();
 
   // Whether c may be written as it lies: rows in multiples of 16, on 16-byte boundaries.
