@@ -12,7 +12,9 @@
 // In parentheses: cuBLASLt's scale modes. The product c·w is not rounded first, as Rounding has it of widened weights.
 // A tensor-parallel slice has the whole tensor's blocks, so that its products are those of the whole but for the order
 // of sums. A scale a row is of the columns that a rank has: what quantising rounds differs from rank count to rank
-// count where a sum is cut (o and down; dx of the others), by 2⁻⁴ of a number at most, 2⁻⁴/√3 of their norm.
+// count where a sum is cut (o and down; dx of the others), by 2⁻⁴ of a number at most, 2⁻⁴/√3 = u of their norm.
+// Rounding to e4m3 is a step: of numbers that are δ apart a share of δ/u lies on two sides of one, and the codes are
+// then √(δ·u) apart. So what an order of sums makes of fp32's 2⁻²⁴ grows from product to product, and stays below u.
 // Sources: DeepSeek-AI 2024, "DeepSeek-V3 technical report", section 3.3 (blocks); FBGEMM's quantize_fp8_per_row (rows,
 // and the bound that config.json's activation_scale_ub puts on x); cuBLAS 13.0, cublasLtMatmulMatrixScale_t.
 #pragma once
