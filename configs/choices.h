@@ -84,6 +84,12 @@ template <>
 inline constexpr std::initializer_list<Word<Precision>> kWords<Precision> = {{Precision::bf16, "bf16"},
                                                                              {Precision::fp32, "fp32"}};
 
+// train.matmul
+enum class MatmulNumbers : uint8_t { bf16, fp8 };
+template <>
+inline constexpr std::initializer_list<Word<MatmulNumbers>> kWords<MatmulNumbers> = {{MatmulNumbers::bf16, "bf16"},
+                                                                                     {MatmulNumbers::fp8, "fp8"}};
+
 // optim.schedule
 enum class LearningRateShape : uint8_t { constant, linear, cosine };
 template <>

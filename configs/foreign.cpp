@@ -76,6 +76,13 @@ constexpr Foreign kForeign[] = {
     {"num_train_epochs", kFactory, "train.epochs"},
     {"max_steps_per_epoch", kTorchtune, "train.max_steps"},
     {"bf16", kAxolotlFactory, "train.dtype: bf16"},
+    {"fp8", kAxolotlFactory, "train.matmul: fp8, over model.weights: fp8"},
+    {"fp8_backend", kFactory, "train.matmul: fp8, which has one"},
+    {"fp8_recipe", "Megatron", "train.matmul: fp8, which is scaled as the weights are"},
+    {"float8", "torchtitan", "train.matmul: fp8, over model.weights: fp8"},
+    {"enable_fp8_training", kTorchtune, "train.matmul: fp8, over model.weights: fp8"},
+    {"fp8_recipe_name", kTorchtune, "train.matmul: fp8, which is scaled as the weights are"},
+    {"float8_config", "torchao", "train.matmul: fp8, over model.weights: fp8"},
     // optim
     {"lr", kTorchtune, "optim.learning_rate"},
     {"lr_scheduler", "torchtune's and Axolotl", "optim.schedule"},

@@ -157,6 +157,7 @@ struct DataSection {
 
 struct TrainSection {
   Precision dtype = Precision::bf16;
+  MatmulNumbers matmul = MatmulNumbers::bf16;
   int64_t micro_batch_size = 1, global_batch_size = 16, seed = 42;
   std::optional<double> epochs;
   std::optional<int64_t> max_steps;
@@ -167,6 +168,17 @@ struct TrainSection {
     v("dtype", dtype,
       {.help = "numbers of weights and activations; sums are fp32",
        .allowed = words_of<Precision>(),
+       .identity = true});
+    v("matmul", matmul,
+      {.help =
+           "what multiplies in training where frozen linears are held in fp8 (model.weights): bf16: weights widened "
+           "to train.dtype; fp8: their codes, by inputs and gradients that are quantised to fp8. The rest is "
+           "multiplied in train.dtype",
+       .allowed = words_of<MatmulNumbers>(),
+       .instead = {{"float8", "fp8"},
+                   {"e4m3", "fp8"},
+                   {"tensorwise", "fp8, which is scaled as the weights are"},
+                   {"rowwise", "fp8, which is scaled as the weights are"}},
        .identity = true});
     v("micro_batch_size", micro_batch_size,
       {.help = "rows that go through the model at once", .least = 1, .most = 1 << 20});

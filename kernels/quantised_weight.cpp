@@ -1,6 +1,7 @@
 #include "kernels/quantised_weight.h"
 
 #include "kernels/backend.h"
+#include "kernels/fp8_products.h"
 
 namespace drover {
 
@@ -56,6 +57,7 @@ Fp8Weight::Fp8Weight(Arena& arena, const WeightShape& s)
     : Weight(s),
       blocks(s.scaling.blocks),
       rounding(s.scaling.rounding),
+      largest_input(s.scaling.largest_input),
       column_phase(blocks.columns == 0 ? 0 : s.scaling.col % blocks.columns),
       codes(arena.tensor(s.out, s.in, DType::u8)),
       scales(arena.tensor(scale_rows_above(s.scaling.parts, s.scaling.parts.size(), blocks.rows),
@@ -63,6 +65,8 @@ Fp8Weight::Fp8Weight(Arena& arena, const WeightShape& s)
       scale_row(arena.tensor(s.out, 1, DType::i32)),
       parts_(s.scaling.parts) {
   check(s);
+  require(products() == Products::widened || multiplies_in_fp8(s),
+          "a weight that multiplies in fp8 is of such a shape");
 }
 
 void Fp8Weight::load(Backend& backend, size_t part, const Fp8Slice& rows) {

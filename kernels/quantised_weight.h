@@ -2,6 +2,8 @@
 // their own, so that a product may read them as they are or widen a panel of them first. value(i, j) is what
 // kernels/base/quantised.h says of it.
 #pragma once
+#include <span>
+
 #include "kernels/base/nf4.h"
 #include "kernels/weight.h"
 
@@ -16,10 +18,12 @@ class Fp8Weight : public Weight {
   int64_t bytes() const override { return codes.bytes() + scales.bytes() + scale_row.bytes(); }
   const ScaleBlocks blocks;
   const Rounding rounding;
+  const float largest_input;   // of products in fp8
   const int64_t column_phase;  // of the first column, in its block
   const Tensor codes;          // (out, in) u8
   const Tensor scales;         // f32: of all parts, one under another
   const Tensor scale_row;      // (out) i32
+  std::span<const Scaling::Part> parts() const { return parts_; }
   // Rows of the part from what files hold or what was made of them.
   void load(Backend& backend, size_t part, const Fp8Slice& rows);
 

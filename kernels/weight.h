@@ -17,6 +17,10 @@ enum class Format : uint8_t { f32, bf16, fp8, nf4 };
 Format format_of(DType dtype);  // f32 and bf16 have one
 constexpr bool is_dense(Format format) { return format == Format::f32 || format == Format::bf16; }
 
+// What multiplies where a weight is codes: numbers that they are widened to, or fp8 codes of both operands
+// (train.matmul, kernels/fp8_products.h).
+enum class Products : uint8_t { widened, fp8 };
+
 // How fp8 and nf4 weights are scaled, and of which rows and columns of tensors they consist: a scale belongs to a block
 // of the whole tensor, wherever it is cut.
 struct Scaling {
@@ -28,6 +32,7 @@ struct Scaling {
     int64_t row = 0, rows = 0;  // of its tensor
   };
   std::vector<Part> parts;  // one under another
+  float largest_input = 0;  // of fp8 products: larger magnitudes of x are cut to it; 0: none are
 };
 
 struct WeightShape {
@@ -35,6 +40,7 @@ struct WeightShape {
   Format format = Format::f32;
   int64_t adapter_rank = 0;  // Σ r of the low-rank terms that one adapter adds to its linear; 0: none does
   Scaling scaling = {};      // of a format that has scales
+  Products products = Products::widened;  // fp8: of a shape that multiplies_in_fp8 takes
 };
 
 class Weight {
@@ -48,6 +54,7 @@ class Weight {
   int64_t in() const { return shape_.in; }
   Format format() const { return shape_.format; }
   int64_t adapter_rank() const { return shape_.adapter_rank; }
+  Products products() const { return shape_.products; }
   virtual int64_t bytes() const;  // of its elements and their scales: what a product reads
 
   // The pitch at which linear takes x fastest, and linear_dx dy, with the low-rank terms of an adapter of adapter_rank.

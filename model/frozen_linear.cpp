@@ -6,6 +6,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/nf4.h"
 #include "kernels/base/quantise.h"
+#include "kernels/fp8_products.h"
 #include "kernels/quantised_weight.h"
 #include "model/dense_pieces.h"
 
@@ -59,10 +60,10 @@ std::optional<StoredScaling> held_scaling(const std::optional<StoredScaling>& st
   return stored && stored->kind == Kind::nf4 ? stored : StoredScaling{.kind = Kind::nf4, .nested = true};
 }
 
-FrozenLinear::FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, WeightsAs as, DType dtype)
-    : members_(members.begin(), members.end()), source_(source), dtype_(dtype), format_(drover::format_of(dtype)) {
+FrozenLinear::FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, const HeldAs& as)
+    : members_(members.begin(), members.end()), source_(source), as_(as), format_(drover::format_of(as.dtype)) {
   const std::optional<StoredScaling> stored = common_scaling(members, source);
-  const std::optional<StoredScaling> held = held_scaling(stored, as);
+  const std::optional<StoredScaling> held = held_scaling(stored, as.weights);
   if (!held) return;
   scaling_ = *held;
   stored_ = stored == held;
@@ -75,9 +76,23 @@ WeightShape FrozenLinear::shape(int64_t adapter_rank) const {
   WeightShape shape{.in = cols.count, .format = format_, .adapter_rank = adapter_rank};
   for (const LinearSlice& member : members_) shape.out += member.rows.count;
   if (is_dense(format_)) return shape;
-  shape.scaling = {scaling_.blocks, scaling_.nested, scaling_.rounding, cols.begin, members_.front().spec->cols, {}};
+  shape.scaling = {
+      scaling_.blocks,       scaling_.nested, scaling_.rounding, cols.begin, members_.front().spec->cols, {},
+      scaling_.largest_input};
   for (const LinearSlice& member : members_) shape.scaling.parts.push_back({member.rows.begin, member.rows.count});
+  if (as_.products == Products::fp8 && multiplies_in_fp8(shape) && ends_between_blocks())
+    shape.products = Products::fp8;
   return shape;
+}
+
+// A rank's share is whole blocks, or all there is, so that all ranks' products are alike.
+bool FrozenLinear::ends_between_blocks() const {
+  const auto whole = [](Range own, int64_t all, int64_t block) {
+    return block <= 1 || own.count == all || own.count % block == 0;
+  };
+  return std::ranges::all_of(members_, [&](const LinearSlice& m) {
+    return whole(m.rows, m.spec->rows, scaling_.blocks.rows) && whole(m.cols, m.spec->cols, scaling_.blocks.columns);
+  });
 }
 
 void FrozenLinear::load(Weight& weight, Backend& backend) const {

@@ -20,6 +20,13 @@ enum class WeightsAs : uint8_t {
 // How a linear's codes are scaled in memory; nothing where it is held as numbers.
 std::optional<StoredScaling> held_scaling(const std::optional<StoredScaling>& stored, WeightsAs as);
 
+// What becomes of frozen linears in memory, and in products.
+struct HeldAs {
+  WeightsAs weights = WeightsAs::as_is;
+  Products products = Products::widened;  // of those that are held in fp8 and multiplies_in_fp8 takes
+  DType dtype = DType::f32;               // of plain numbers
+};
+
 // One linear's rows and columns of this rank.
 struct LinearSlice {
   const ParamSpec* spec;
@@ -29,11 +36,12 @@ struct LinearSlice {
 class FrozenLinear {
  public:
   // Members one under another, of the same columns. bad_recipe where a slice cannot be cut from NF4's blocks.
-  FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, WeightsAs as, DType dtype);
+  FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, const HeldAs& as);
   WeightShape shape(int64_t adapter_rank) const;
   void load(Weight& weight, Backend& backend) const;
 
  private:
+  bool ends_between_blocks() const;
   void load_dense(Weight& weight, Backend& backend) const;
   void load_fp8(Weight& weight, Backend& backend, size_t part) const;
   void load_nf4(Weight& weight, Backend& backend, size_t part) const;
@@ -42,7 +50,7 @@ class FrozenLinear {
 
   std::vector<LinearSlice> members_;
   WeightSource& source_;
-  DType dtype_;
+  HeldAs as_;
   Format format_;
   bool stored_ = false;  // the format is that of the files
   StoredScaling scaling_;

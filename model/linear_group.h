@@ -27,6 +27,7 @@ class LinearGroup {
   void attach(int slot, AdapterSet& adapter);
   void detach(int slot);
 
+  const Weight& weight() const { return *weight_; }
   int64_t in_features() const { return weight_->in(); }
   int64_t out_features() const { return weight_->out(); }
   int64_t rank() const;                            // the largest Σ r of an adapter's members: the columns of u

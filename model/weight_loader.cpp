@@ -55,7 +55,7 @@ LinearGroup WeightLoader::group(int64_t layer, std::vector<Projection> projectio
                        .cols = by_output ? Range{0, linear.in} : share_of(linear.in, tp_rank, tp_size)});
     if (with_.adapter != nullptr) adapter_rank += with_.adapter->rank_of(layer, p);
   }
-  const FrozenLinear frozen(members, with_.source, shape_.weights, shape_.dtype);
+  const FrozenLinear frozen(members, with_.source, {shape_.weights, shape_.products, shape_.dtype});
   std::unique_ptr<Weight> weight = with_.backend.make_weight(with_.arena, frozen.shape(adapter_rank));
   frozen.load(*weight, with_.backend);
   return LinearGroup(shape_.config, layer, projections, shape_.placement, with_.tp, std::move(weight), with_.adapter);

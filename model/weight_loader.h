@@ -15,6 +15,7 @@ struct StageShape {
   DType dtype = DType::f32;   // of weights and activations
   int64_t max_positions = 0;  // of rope's table
   WeightsAs weights = WeightsAs::as_is;
+  Products products = Products::widened;
 };
 
 // What a stage is loaded with. The weights lie in `arena`; `adapter` may be null.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/fp8_product.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/row_product.h"
 
@@ -15,6 +16,7 @@ class CpuBackend : public Backend {
   explicit CpuBackend(int threads);
   Memory& memory() override { return *memory_; }
   int64_t workspace_bytes() const override;
+  std::unique_ptr<Weight> make_weight(Arena& arena, const WeightShape& shape) override;
 
  protected:
   DROVER_OPS(DROVER_KERNEL_OVERRIDE)
@@ -25,6 +27,7 @@ class CpuBackend : public Backend {
   std::unique_ptr<Memory> memory_;
   int threads_;
   Gemm gemm_;
+  Fp8Product fp8_product_;
   RowProduct row_product_;
 };
 

@@ -56,24 +56,6 @@ void widen(Tensor from, Tensor to, int threads) {
   }
 }
 
-// y = tile (+ y), rounded once.
-void round_tile(Tensor tile, bool accumulate, Tensor y, int threads) {
-  with_type(y, [&](auto* out) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < tile.rows; ++r) {
-      const float* from = static_cast<const float*>(tile.data) + r * tile.pitch;
-      auto* to = out + r * y.pitch;
-      if (accumulate) {
-        map_row(
-            tile.cols, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, to, from, to);
-      } else {
-        map_row(
-            tile.cols, [](Vec v) { return v; }, to, from);
-      }
-    }
-  });
-}
-
 // out[i] = x[i,:]·w for R rows of x (n wide); a row's sum runs in the same order whatever R is.
 template <int R, typename X, typename W>
 void dot_rows(const X* x, int64_t pitch, const W* w, int64_t n, float* out) {
@@ -103,6 +85,23 @@ void dot_rows(const X* x, int64_t pitch, const W* w, int64_t n, float* out) {
 }
 
 }  // namespace
+
+void round_tile(Tensor tile, bool accumulate, Tensor y, int threads) {
+  with_type(y, [&](auto* out) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      const float* from = static_cast<const float*>(tile.data) + r * tile.pitch;
+      auto* to = out + r * y.pitch;
+      if (accumulate) {
+        map_row(
+            tile.cols, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, to, from, to);
+      } else {
+        map_row(
+            tile.cols, [](Vec v) { return v; }, to, from);
+      }
+    }
+  });
+}
 
 struct Gemm::Primitives {
   using Key = std::tuple<int, int, int, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, bool>;

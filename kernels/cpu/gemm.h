@@ -17,6 +17,9 @@ struct LowRankProduct {  // columns [column, column + b.rows) of y's rows [row, 
   int64_t row = 0;  // only RowProduct takes others than 0
 };
 
+// y = tile (+ y), rounded once.
+void round_tile(Tensor tile, bool accumulate, Tensor y, int threads);
+
 class Gemm {
  public:
   explicit Gemm(int threads);

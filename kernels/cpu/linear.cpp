@@ -1,5 +1,5 @@
-// The CPU's products: oneDNN's (gemm.h), and for generation those whose rows do not depend on each other
-// (row_product.h).
+// The CPU's products: oneDNN's (gemm.h), those in fp8 (fp8_product.h), and for generation those whose rows do not
+// depend on each other (row_product.h).
 #include <omp.h>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -11,6 +11,11 @@ namespace drover::cpu {
 void CpuBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   omp_set_num_threads(threads_);
   gemm_.gemm(ta, tb, alpha, a, b, beta, c);
+}
+
+std::unique_ptr<Weight> CpuBackend::make_weight(Arena& arena, const WeightShape& shape) {
+  if (shape.products == Products::fp8) fp8_product_.expect();
+  return Backend::make_weight(arena, shape);
 }
 
 void CpuBackend::do_linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y,
@@ -29,6 +34,8 @@ void CpuBackend::do_linear(Tensor x, const Weight& w, const LowRankTerms& low_ra
     products.push_back({low_rank.u.columns(column, term.a.rows), term.b, term.column});
     column += term.a.rows;
   }
+  if (w.products() == Products::fp8)
+    return fp8_product_.linear(x, static_cast<const Fp8Weight&>(w), products, accumulate, y);
   gemm_.linear(x, WeightView(w), products, accumulate, y);
 }
 
@@ -55,6 +62,7 @@ void CpuBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const L
 
 void CpuBackend::do_linear_dx(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx) {
   omp_set_num_threads(threads_);
+  if (w.products() == Products::fp8) return fp8_product_.linear_dx(dy, static_cast<const Fp8Weight&>(w), v, a, dx);
   gemm_.linear_dx(dy, WeightView(w), v, a, dx);
 }
 

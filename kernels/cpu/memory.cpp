@@ -37,12 +37,18 @@ class HostMemory : public Memory {
 std::unique_ptr<Memory> make_host_memory() { return std::make_unique<HostMemory>(); }
 
 CpuBackend::CpuBackend(int threads)
-    : memory_(make_host_memory()), threads_(threads), gemm_(threads), row_product_(threads) {
+    : memory_(make_host_memory()),
+      threads_(threads),
+      gemm_(threads),
+      fp8_product_(gemm_, threads),
+      row_product_(threads) {
   require(threads >= 1, "a backend has a thread at least");
 }
 
 // Without generation's rows (RowProduct): a page of theirs is the process's own only once a pass has needed it.
-int64_t CpuBackend::workspace_bytes() const { return gemm_.workspace_bytes() + threads_ * kAttentionScratchBytes; }
+int64_t CpuBackend::workspace_bytes() const {
+  return gemm_.workspace_bytes() + fp8_product_.workspace_bytes() + threads_ * kAttentionScratchBytes;
+}
 
 }  // namespace cpu
 

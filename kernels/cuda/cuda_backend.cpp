@@ -57,6 +57,8 @@ CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
   readings_ = std::make_unique<Readings>(stream_, after_wait_);
   matmul_ = std::make_unique<Matmul>(stream_, settings.deterministic);
   dequantiser_ = std::make_unique<Dequantiser>(stream_, traffic_, settings.most_panel_bytes);
+  fp8_operands_ = std::make_unique<Fp8Operands>(stream_, traffic_);
+  fp8_matmul_ = std::make_unique<Fp8Matmul>(*matmul_, stream_, settings.deterministic);
   attention_ = std::make_unique<CudaAttention>(stream_, *uploader_, traffic_,
                                                AttentionSettings{.deterministic = settings.deterministic});
   copies_ = std::make_unique<CopyTable>(stream_, *uploader_, traffic_);
@@ -70,6 +72,8 @@ CudaBackend::~CudaBackend() {
   low_rank_.reset();
   copies_.reset();
   attention_.reset();
+  fp8_matmul_.reset();
+  fp8_operands_.reset();
   dequantiser_.reset();
   matmul_.reset();
   readings_.reset();
@@ -79,8 +83,8 @@ CudaBackend::~CudaBackend() {
 }
 
 int64_t CudaBackend::workspace_bytes() const {
-  return matmul_->workspace_bytes() + dequantiser_->workspace_bytes() + attention_->workspace_bytes() +
-         copies_->bytes() + low_rank_->workspace_bytes();
+  return matmul_->workspace_bytes() + dequantiser_->workspace_bytes() + fp8_operands_->workspace_bytes() +
+         attention_->workspace_bytes() + copies_->bytes() + low_rank_->workspace_bytes();
 }
 
 std::string CudaBackend::report() const {

@@ -10,6 +10,8 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/dequantise.h"
+#include "kernels/cuda/fp8_matmul.h"
+#include "kernels/cuda/fp8_operand.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moment.h"
 #include "kernels/cuda/readings.h"
@@ -54,6 +56,10 @@ class CudaBackend : public Backend {
   void fill_strip(Tensor strip, Tensor x, Tensor below, std::span<const LowRankRun> runs, const LowRankTerms& low_rank);
   void linear_quantised(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
   void linear_dx_quantised(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
+  void linear_fp8(Tensor x, const Fp8Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
+  void linear_dx_fp8(Tensor dy, const Fp8Weight& w, Tensor v, Tensor a, Tensor dx);
+  void multiply_fp8(const Fp8Operand& x, const Fp8Operand& w, bool blocks, bool accumulate, Tensor out,
+                    const std::function<void(Tensor)>& add);
   DROVER_OPS(DROVER_KERNEL_OVERRIDE)
   DROVER_COMPOSED_OPS(DROVER_KERNEL_OVERRIDE)
   std::unique_ptr<Reading> do_read_later(Tensor from) override;
@@ -70,6 +76,8 @@ class CudaBackend : public Backend {
   std::unique_ptr<Readings> readings_;
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<Dequantiser> dequantiser_;
+  std::unique_ptr<Fp8Operands> fp8_operands_;
+  std::unique_ptr<Fp8Matmul> fp8_matmul_;
   std::unique_ptr<CudaAttention> attention_;
   std::unique_ptr<CopyTable> copies_;
   std::unique_ptr<LowRankBackward> low_rank_;

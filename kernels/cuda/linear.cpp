@@ -19,6 +19,7 @@ std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape
   std::unique_ptr<Weight> made = Backend::make_weight(arena, shape);
   if (!is_dense(shape.format)) {
     dequantiser_->expect(*made);
+    if (shape.products == drover::Products::fp8) fp8_operands_->expect();
     return made;
   }
   const StripWeight& weight = static_cast<const StripWeight&>(*made);
@@ -38,7 +39,9 @@ void CudaBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const 
 }
 
 void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y,
-                            SumOrder) {
+                            SumOrder order) {
+  if (weight.products() == drover::Products::fp8 && order == SumOrder::fastest)
+    return linear_fp8(x, static_cast<const Fp8Weight&>(weight), low_rank, accumulate, y);
   if (!is_dense(weight.format())) return linear_quantised(x, weight, low_rank, accumulate, y);
   const Tensor w = static_cast<const DenseWeight&>(weight).values;
   const std::span<const LowRank> terms = low_rank.terms;
@@ -86,6 +89,8 @@ void CudaBackend::fill_strip(Tensor strip, Tensor x, Tensor below, std::span<con
 }
 
 void CudaBackend::do_linear_dx(Tensor dy, const Weight& weight, Tensor v, Tensor a, Tensor dx) {
+  if (weight.products() == drover::Products::fp8)
+    return linear_dx_fp8(dy, static_cast<const Fp8Weight&>(weight), v, a, dx);
   if (!is_dense(weight.format())) return linear_dx_quantised(dy, weight, v, a, dx);
   const Tensor w = static_cast<const DenseWeight&>(weight).values;
   LinearPaths::Count& path = paths_.backward[{w.cols, w.rows}];

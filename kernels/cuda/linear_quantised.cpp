@@ -11,29 +11,6 @@ namespace drover::cuda {
 
 namespace {
 
-// A term's columns of y among [begin, begin + count).
-struct Shared {
-  int64_t begin, count;  // of y
-};
-Shared shared_columns(const LowRank& term, int64_t begin, int64_t count) {
-  const int64_t first = std::max(begin, term.column), end = std::min(begin + count, term.column + term.b.rows);
-  return {first, std::max<int64_t>(end - first, 0)};
-}
-
-// y columns [begin, begin + y.cols) += the terms
-void add_terms(Products& product, const LowRankTerms& low_rank, int64_t begin, Tensor y) {
-  int64_t column = 0;
-  for (const LowRank& term : low_rank.terms) {
-    const Shared shared = shared_columns(term, begin, y.cols);
-    const Tensor u = low_rank.u.columns(column, term.a.rows);
-    if (shared.count > 0) {
-      product(Trans::no, Trans::yes, 1, u, term.b.rows_from(shared.begin - term.column, shared.count), 1,
-              y.columns(shared.begin - begin, shared.count));
-    }
-    column += term.a.rows;
-  }
-}
-
 // strip (rows of the panel, ≥ Σ r): the B of the panel's rows, which begin with `begin`, and zeros.
 void fill_b(Backend& backend, std::span<const LowRank> terms, int64_t begin, Tensor strip) {
   backend.zero(strip);

@@ -24,19 +24,19 @@ int alignment_of(std::initializer_list<Tensor> tensors) {
   return static_cast<int>(bits & -bits);
 }
 
-// A sum split over k may be put together in fp32, in a step of its own. In place, the order of the parts is nowhere
-// promised; in bf16, parts would be rounded.
-uint32_t reductions_of(bool deterministic, DType out) {
-  const bool in_place = !deterministic && out == DType::f32;
-  return CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
-         (in_place ? CUBLASLT_REDUCTION_SCHEME_INPLACE : CUBLASLT_REDUCTION_SCHEME_NONE);
-}
-
 std::string shape_of(Trans trans, Tensor t) {
   return fmt::format("{}×{} {}{}", t.rows, t.cols, name_of(t.dtype), trans == Trans::yes ? " transposed" : "");
 }
 
 }  // namespace
+
+// A sum split over k may be put together in fp32, in a step of its own. In place, the order of the parts is nowhere
+// promised; in bf16, parts would be rounded.
+uint32_t matmul_reductions(bool deterministic, DType out) {
+  const bool in_place = !deterministic && out == DType::f32;
+  return CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
+         (in_place ? CUBLASLT_REDUCTION_SCHEME_INPLACE : CUBLASLT_REDUCTION_SCHEME_NONE);
+}
 
 MatmulKey matmul_key(Trans ta, Trans tb, Tensor a, Tensor b, float beta, Tensor c) {
   const int64_t k = ta == Trans::no ? a.cols : a.rows;
@@ -158,7 +158,7 @@ Matmul::Plan& Matmul::plan(const MatmulKey& key) {
   if (found != plans_.end()) return *found->second;
   if (plans_.size() >= kMostPlans) plans_.clear();
   auto made = std::make_unique<Plan>(key);
-  const uint32_t reductions = reductions_of(deterministic_, key.out);
+  const uint32_t reductions = matmul_reductions(deterministic_, key.out);
   const auto tuned = tuned_.empty() ? tuned_.end() : tuned_.find(text_of(key));
   if (tuned != tuned_.end() && usable(*made, tuned->second.algorithm, reductions)) {
     made->algorithm = tuned->second.algorithm;
@@ -259,7 +259,7 @@ TunedAlgorithm Matmul::tune(Trans ta, Trans tb, float beta, std::span<const Matm
   Plan& tuned = plan(key);
   TunedAlgorithm best{tuned.algorithm, std::numeric_limits<double>::infinity()};
   for (const cublasLtMatmulAlgo_t& algorithm :
-       candidates(tuned, key, reductions_of(true, key.out), policy_.candidates)) {
+       candidates(tuned, key, matmul_reductions(true, key.out), policy_.candidates)) {
     const double us = 1000.0 * static_cast<double>(milliseconds(tuned, algorithm, beta, sets,
                                                                 static_cast<float>(best.microseconds / 1000)));
     if (us < best.microseconds) best = {algorithm, us};

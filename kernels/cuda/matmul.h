@@ -32,6 +32,9 @@ struct MatmulKey {
 MatmulKey matmul_key(Trans ta, Trans tb, Tensor a, Tensor b, float beta, Tensor c);
 std::string text_of(const MatmulKey& key);  // one line, the key of the tuned cache
 
+// The reduction schemes that a product may use whose sum is divided.
+uint32_t matmul_reductions(bool deterministic, DType out);
+
 struct MatmulOperands {
   Tensor a, b, c;
 };
@@ -55,6 +58,9 @@ class Matmul {
   int64_t workspace_bytes() const {
     return kWorkspaceBytes + (panels_ == nullptr ? 0 : 2 * kPanelFloats * static_cast<int64_t>(sizeof(float)));
   }
+
+  cublasLtHandle_t handle() const { return handle_; }
+  void* workspace() const { return workspace_; }  // of kWorkspaceBytes, for one product at a time
 
   static bool takes(DType a, DType b, DType c) {
     return a == b && (c == DType::f32 || (c == DType::bf16 && a == DType::bf16));

@@ -11,6 +11,7 @@
 #include "trainer/export/adapter_targets.h"
 #include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/engine_settings.h"
+#include "trainer/setup/fp8_linears.h"
 #include "trainer/setup/inputs.h"
 #include "trainer/setup/recipe_check.h"
 
@@ -71,6 +72,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
   settings.traits = traits_of(on_cuda ? DeviceKind::cuda : DeviceKind::cpu);
   settings.overlaps_sums =
       on_cuda && recipe.parallel.transport != Transport::staged && !recipe.train.deterministic;  // as NCCL does
+  const std::string multiplying = fp8_linears(settings, shape);
   const std::vector<RankPlan> plans = plan_mesh(settings, shape);
   const std::string schedule = print(schedule_of_run(settings, shape));
   if (a.json) {
@@ -82,6 +84,7 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
                            100.0 * static_cast<double>(trainable_parameters(model, layout)) /
                                static_cast<double>(parameter_count(model)),
                            shape.size(), shape.tp(), shape.pp(), shape.dp())
+            << multiplying << (multiplying.empty() ? "" : "\n")
             << (have_data ? "micro-batches as the data gives them\n"
                           : "micro-batches at their fullest (the data or the tokenizer is not here)\n")
             << print_plan(plans, all ? Lines::of_each_rank : Lines::of_equal_ranks) << "schedule of the stages:\n"

@@ -73,13 +73,13 @@ std::optional<ModelConfig> known_model(const std::string& name) {
 }
 
 // Meta's own release of 405B in fp8 has the feed-forward linears of all layers but the first and the last in it, with a
-// scale a row. Source: the released config.json's modules_to_not_convert; Llama Team 2024, "The Llama 3 herd of
-// models", section 6.2.
+// scale a row. Source: the released config.json's modules_to_not_convert and activation_scale_ub; Llama Team 2024, "The
+// Llama 3 herd of models", section 6.2.
 std::optional<StoredScaling> known_scaling(const std::string& name, int64_t layer, const std::string& tensor) {
   const std::optional<ModelConfig> model = known_model(name);
   if (name != kMetaFp8 || layer < 1 || layer > model->layers - 2 || tensor.find(".mlp.") == std::string::npos)
     return {};
-  return StoredScaling{.kind = StoredScaling::Kind::fp8, .blocks = {1, 0}};
+  return StoredScaling{.kind = StoredScaling::Kind::fp8, .blocks = {1, 0}, .largest_input = 1200};
 }
 
 std::vector<std::string> known_model_names() {

@@ -84,6 +84,7 @@ void parse_bitsandbytes(const ConfigFields& fields) {
 
 void parse_fbgemm(const ConfigFields& fields, QuantisationConfig& config) {
   config.groups = {{{ModulePattern::everything(fields.place(""))}, ScaleBlocks{1, 0}}};
+  config.largest_input = static_cast<float>(fields.number("activation_scale_ub", 1e-3, 1e30, 0));
   keep_parts(fields, "modules_to_not_convert", config);
 }
 

@@ -45,6 +45,7 @@ struct QuantisationConfig {
     std::optional<ScaleBlocks> blocks;  // none: {0, 0} where one scale is stored, else {128, 128}
   };
   std::vector<Group> groups;
+  float largest_input = 0;  // fbgemm_fp8's activation_scale_ub: x is cut to it for products in fp8; 0: it is not
   std::vector<ModulePattern> kept;  // modules that are not quantised
 
   bool keeps(const std::string& module) const;

@@ -161,6 +161,7 @@ void QuantisedTensor::open_fp8(const QuantisationConfig& config, const Find& fin
                         : type == StoredType::f16 ? Rounding::f16
                                                   : Rounding::none;
   scaling_.blocks = blocks_of(config);
+  scaling_.largest_input = config.largest_input;
   check_scales();
 }
 

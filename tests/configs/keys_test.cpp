@@ -39,6 +39,7 @@ TEST(Keys, AllAreRead) {
   EXPECT_TRUE(r.data.special);
   EXPECT_EQ(r.data.template_date, "1 Jan 2025");
   EXPECT_FALSE(r.data.packing);
+  EXPECT_EQ(r.train.matmul, MatmulNumbers::fp8);
   EXPECT_EQ(r.train.max_steps, 1000);
   EXPECT_FALSE(r.train.epochs);
   EXPECT_EQ(r.optim.learning_rate, 1e-4);
@@ -233,6 +234,7 @@ TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
                            "train.seed=1",
                            "train.global_batch_size=32",
                            "train.dtype=fp32",
+                           "train.matmul=fp8",
                            "train.deterministic=true",
                            "optim.learning_rate=1e-3",
                            "optim.schedule=linear",

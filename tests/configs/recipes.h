@@ -42,6 +42,7 @@ data:
   bad_rows: skip
 train:
   dtype: fp32
+  matmul: fp8
   micro_batch_size: 2
   global_batch_size: 64
   max_steps: 1000

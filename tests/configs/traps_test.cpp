@@ -183,12 +183,22 @@ TEST(Traps, ForeignSpellings) {
       {"sample_packing", "Axolotl", "data.packing"},
       {"output_dir", "torchtune", "output.dir"},
       {"lr_scheduler_type", "LLaMA-Factory", "optim.schedule"},
+      {"fp8", "LLaMA-Factory", "train.matmul: fp8"},
+      {"float8", "torchtitan", "train.matmul: fp8"},
+      {"enable_fp8_training", "torchtune", "train.matmul: fp8"},
       {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"}};
   for (const auto& [name, program, ours] : cases) {
     for (const std::string& text : {fmt::format("{}: 1\n", name), fmt::format("lora:\n  {}: 1\n", name)}) {
       EXPECT_THAT(refusal_of(kLeast + text), AllOf(HasSubstr(std::string(name) + " is unknown; it is "),
                                                    HasSubstr(program), HasSubstr(std::string("name for ") + ours)));
     }
+  }
+}
+
+TEST(Traps, ForeignWordsForProductsInFp8) {
+  for (const char* word : {"float8", "e4m3", "tensorwise", "rowwise"}) {
+    EXPECT_THAT(refusal_of(kLeast + "train: {matmul: " + word + "}\n"),
+                HasSubstr(fmt::format("train.matmul: {} is written fp8", word)));
   }
 }
 

@@ -148,6 +148,14 @@ class Refusing(Case):
             for word in ("model.weights", "parallel.tp", "320", "down_proj.weight", "160", "64", "fp8"):
                 self.assertIn(word, result.stderr)
 
+    def test_products_in_fp8_of_what_is_not_held_in_it(self):
+        for words in ((), ("model.weights=bf16",)):
+            result = run("plan", self.recipe, "train.matmul=fp8", *words, check=78)
+            for word in ("train.matmul: fp8", "plain numbers", "model.weights: fp8"):
+                self.assertIn(word, result.stderr)
+        result = run("plan", self.recipe, "train.matmul=float8", check=78)
+        self.assertIn("float8 is written fp8", result.stderr)
+
     def test_a_library_s_words_are_not_passed_on(self):
         model = self.home / "not-an-object"
         shutil.copytree(self.model, model)

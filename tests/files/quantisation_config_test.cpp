@@ -56,6 +56,13 @@ TEST(QuantisationConfig, EveryLayoutThatIsRead) {
             (ScaleBlocks{0, 0}));
 }
 
+TEST(QuantisationConfig, TheBoundOfFbgemmsInputs) {
+  EXPECT_EQ(parsed(R"({"quant_method": "fbgemm_fp8"})")->largest_input, 0);
+  EXPECT_EQ(parsed(R"({"quant_method": "fbgemm_fp8", "activation_scale_ub": null})")->largest_input, 0);
+  EXPECT_EQ(parsed(R"({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0})")->largest_input, 1200);
+  expect_refused(R"({"quant_method": "fbgemm_fp8", "activation_scale_ub": -1})", {"activation_scale_ub", "-1"});
+}
+
 TEST(QuantisationConfig, ModulesByTheWritersOwnRules) {
   const auto fbgemm = *parsed(R"({"quant_method": "fbgemm_fp8", "modules_to_not_convert":
     ["lm_head", "model.layers.1", "layers.2.self_attn"]})");

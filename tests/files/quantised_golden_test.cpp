@@ -128,7 +128,7 @@ TEST(QuantisedScaling, IsAsStored) {
   using Kind = StoredScaling::Kind;
   EXPECT_EQ(scaling_of("nf4-nested", "q"), (StoredScaling{Kind::nf4, {}, true, Rounding::bf16}));
   EXPECT_EQ(scaling_of("nf4-plain", "q"), (StoredScaling{Kind::nf4, {}, false, Rounding::bf16}));
-  EXPECT_EQ(scaling_of("fbgemm", "up"), (StoredScaling{Kind::fp8, {1, 0}, false, Rounding::none}));
+  EXPECT_EQ(scaling_of("fbgemm", "up"), (StoredScaling{Kind::fp8, {1, 0}, false, Rounding::none, 1200}));
   EXPECT_EQ(scaling_of("blocks", "up"), (StoredScaling{Kind::fp8, {128, 128}, false, Rounding::none}));
   EXPECT_EQ(scaling_of("compressed", "q"), (StoredScaling{Kind::fp8, {1, 0}, false, Rounding::bf16}));
   EXPECT_EQ(scaling_of("compressed", "up"), (StoredScaling{Kind::fp8, {0, 0}, false, Rounding::none}));

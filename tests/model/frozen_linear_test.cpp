@@ -40,7 +40,7 @@ struct Held {
       (spec.split == Split::output ? slices.back().rows : slices.back().cols) =
           share_of(spec.split == Split::output ? spec.rows : spec.cols, rank, tp);
     }
-    const FrozenLinear linear(slices, source, as, DType::f32);
+    const FrozenLinear linear(slices, source, {.weights = as});
     weight = lay_out_quantised(arena, linear.shape(0));
     linear.load(*weight, *backend);
     for (LinearSlice& slice : slices) slice.spec = nullptr;

@@ -17,6 +17,8 @@ struct QuantisedKind {
   ScaleBlocks blocks = kMadeBlocks;
   bool nested = false;
   Rounding rounding = Rounding::none;
+  Products products = Products::widened;
+  float largest_input = 0;
 };
 
 inline constexpr QuantisedKind kQuantisedKinds[] = {
@@ -56,13 +58,15 @@ class QuantisedWeight {
                   int64_t whole_rows, int64_t whole_cols)
       : backend_(backend), kind_(kind), cols_(cols), arena_("weights", backend.memory(), 1 << 24), values(0, 0) {
     WeightShape shape{.in = cols.count, .format = kind.format};
-    shape.scaling = {kind.blocks, kind.nested, kind.rounding, cols.begin, whole_cols, {}};
+    shape.scaling = {kind.blocks, kind.nested, kind.rounding, cols.begin, whole_cols, {}, kind.largest_input};
+    shape.products = kind.products;
     for (const QuantisedPart& part : parts) {
       shape.scaling.parts.push_back({part.row, part.rows});
       shape.out += part.rows;
     }
     weight = backend.make_weight(arena_, shape);
     values = reference::Doubles(shape.out, cols.count);
+    if (kind.format == Format::fp8) codes = scales = values;
     for (size_t i = 0; i < parts.size(); ++i) {
       const auto drawn = reference::drawn_matrix(parts[i].seed, whole_rows, whole_cols, DType::bf16);
       const Whole whole{{drawn.values.begin(), drawn.values.end()}, whole_rows, whole_cols};
@@ -115,11 +119,28 @@ class QuantisedWeight {
     keep(slice);
   }
 
+  void keep_codes(const Fp8Slice& slice) {
+    Fp8Slice one = slice;
+    one.rounding = Rounding::none;
+    for (uint8_t& code : one.codes) code = e4m3_of_float(1);
+    put(one, scales);
+    one = slice;
+    one.rounding = Rounding::none;
+    for (float& scale : one.scales) scale = 1;
+    put(one, codes);
+  }
+
   template <typename Slice>
   void keep(const Slice& slice) {
+    if constexpr (std::is_same_v<Slice, Fp8Slice>) keep_codes(slice);
+    put(slice, values);
+  }
+
+  template <typename Slice>
+  void put(const Slice& slice, reference::Doubles& to) const {
     std::vector<float> dequantised(static_cast<size_t>(slice.rows * slice.cols));
     dequantise(slice, dequantised.data());
-    std::ranges::copy(dequantised, values.values.begin() + loaded_ * slice.cols);
+    std::ranges::copy(dequantised, to.values.begin() + loaded_ * slice.cols);
   }
 
   Backend& backend_;
@@ -131,6 +152,8 @@ class QuantisedWeight {
  public:
   std::unique_ptr<Weight> weight;
   reference::Doubles values;  // (out, in)
+  reference::Doubles codes;   // fp8: what each code stands for
+  reference::Doubles scales;  // fp8: of each element
 };
 
 }  // namespace drover

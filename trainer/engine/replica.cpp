@@ -39,7 +39,7 @@ Arenas::Arenas(Memory& memory, const ArenaBytes& capacity)
 Replica::Replica(const ReplicaSettings& s, Device on, WeightSource& source, const ArenaBytes& capacity)
     : device(std::move(on)),
       arenas(backend().memory(), capacity),
-      stage(StageShape{s.model, placement_of(s, device.mesh), s.dtype, s.max_positions, s.weights},
+      stage(StageShape{s.model, placement_of(s, device.mesh), s.dtype, s.max_positions, s.weights, s.products},
             Loading{device.mesh.tp(), backend(), arenas.weights, source, make_adapter(s, *this)}) {}
 
 void Replica::load(const Checkpoint& checkpoint) {

@@ -34,6 +34,7 @@ EngineSettings settings_of(const ExportedAdapter& adapter, const ModelConfig& ba
   EngineSettings s =
       engine_settings(recipe, base, adapter_layout_of(base, adapter.checkpoint.state().adapter), MeshShape{}, nullptr);
   s.train = false;
+  s.products = Products::widened;  // what the files do is compared, not what products in fp8 round
   s.capacity.micro_batch = {documents.tokens(), documents.tokens()};
   s.capacity.local_micro_batches = 1;
   s.max_positions = documents.longest_document() + 1;

@@ -11,7 +11,7 @@ namespace drover {
 
 namespace {
 
-constexpr double kFp32 = 1e-5, kBf16 = 0.05;
+constexpr double kFp32 = 1e-5, kBf16 = 0.05, kFp8 = 0.25;
 
 const char* word_of(DType dtype) { return dtype == DType::bf16 ? "bf16" : "fp32"; }
 
@@ -54,6 +54,7 @@ std::string comparison_json(const Comparison& c) {
                       {"dtype", word_of(c.dtype)},
                       {"adapter_dtype", word_of(c.adapter_dtype)}};
   if (!c.base_weights.empty()) json["base_weights"] = c.base_weights;
+  if (c.in_fp8) json["matmul"] = "fp8";
   if (c.tokens > 0) json[c.of_run ? "trained_logprob" : "checkpoint_logprob"] = c.logprob;
   if (c.reloaded) json["reloaded"] = json_of(*c.reloaded);
   if (c.served) json["served"] = json_of(*c.served);
@@ -65,7 +66,10 @@ std::string comparison_json(const Comparison& c) {
 void check(const Comparison& c, const std::string& where, const std::string& advice) {
   const bool exact = c.adapter_dtype == DType::f32;
   check_part(c.reloaded, exact ? 0 : kBf16, where + ": read back", advice);
-  check_part(c.served, exact && c.dtype == DType::f32 ? kFp32 : kBf16,
+  check_part(c.served,
+             c.in_fp8                         ? kFp8
+             : exact && c.dtype == DType::f32 ? kFp32
+                                              : kBf16,
              where + ": read back and computed as answers are generated", advice);
 }
 

@@ -3,6 +3,7 @@
 //
 //   {"rows": "validation", "tokens": 486, "step": 112, "dtype": "bf16", "adapter_dtype": "fp32",
 //    "base_weights": "nf4",
+//    "matmul": "fp8",                                                                where training multiplied in it
 //    "trained_logprob": -1.25,                                                       mean ln p
 //    "reloaded": {"logprob": -1.25, "distance": 0, "largest": 0},
 //    "served": {…},
@@ -33,6 +34,7 @@ struct Comparison {
   int64_t tokens = 0, step = 0;
   DType dtype = DType::f32, adapter_dtype = DType::f32;  // of weights and activations; of the files
   std::string base_weights;                              // what the frozen linears were held in (base_format.h)
+  bool in_fp8 = false;                                   // train.matmul: fp8, which answers are not generated with
   bool of_run = false;                                   // the reference is the engine that trained
   double logprob = 0;                                    // mean ln p of the reference
   // The files, read back into that engine; the same, scored by the generation path; and with the adapter merged into
@@ -47,7 +49,7 @@ std::string comparison_json(const Comparison& comparison);
 
 // corruption where `reloaded` or `served` is further off than its number types explain: fp32 adapters come back as they
 // were, the generation path in fp32 within 1e-5 (of ‖ln p‖, or of a nat where nearly all is known by heart), bf16
-// within 0.05. `where`: the adapter; `advice` ends the message.
+// within 0.05, and within 0.25 where training multiplied in fp8. `where`: the adapter; `advice` ends the message.
 void check(const Comparison& comparison, const std::string& where, const std::string& advice);
 
 // What was compared, for people: a line, and a warning of each part that is absent, or of merged weights that are

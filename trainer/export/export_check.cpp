@@ -35,6 +35,7 @@ Comparison compare_trained(Engine& engine, const TokenStore& documents, const fs
   Comparison c{.tokens = documents.trained_tokens(0, documents.documents()),
                .dtype = engine.settings().dtype,
                .base_weights = base_format(engine.settings()),
+               .in_fp8 = engine.settings().products == Products::fp8,
                .of_run = true};
   if (c.tokens == 0) {
     c.why["reloaded"] = c.why["served"] = kNothingToCompare;

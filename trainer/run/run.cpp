@@ -15,6 +15,7 @@
 #include "trainer/run/run_identity.h"
 #include "trainer/run/training_loop.h"
 #include "trainer/setup/engine_settings.h"
+#include "trainer/setup/fp8_linears.h"
 #include "trainer/setup/inputs.h"
 
 namespace drover {
@@ -215,6 +216,12 @@ EngineSettings settings_of(const Recipe& recipe, RunInputs& inputs, const Mesh& 
   return settings;
 }
 
+void say_products(const EngineSettings& settings, const Mesh& mesh) {
+  std::string line;
+  together(*mesh.world, [&] { line = fp8_linears(settings, mesh.shape); });
+  if (!line.empty()) log::info("{}", line);
+}
+
 }  // namespace
 
 StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
@@ -225,6 +232,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   EngineSettings settings = settings_of(recipe, inputs, mesh);
   const Device device = open_device(mesh);
   fit_to(device, settings);
+  say_products(settings, mesh);
   const Plan plan = plan_run(settings, mesh, *device.backend);
   std::optional<OpTimer> timer;
   if (recipe.log.profile) timer.emplace(*device.backend);

@@ -21,6 +21,10 @@ WeightsAs weights_as(WeightFormat format) {
   return {};
 }
 
+Products products_of(MatmulNumbers numbers) {
+  return numbers == MatmulNumbers::fp8 ? Products::fp8 : Products::widened;
+}
+
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch) {
   if (recipe.train.max_steps) return *recipe.train.max_steps;
   return std::max<int64_t>(
@@ -61,7 +65,7 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   s.adapter = layout;
   s.partition = partition_layers(model.layers, mesh.pp(), head_cost_in_layers(model));
   s.dtype = dtype_of(recipe.train.dtype);
-  s.weights = weights_as(recipe.model.weights);
+  s.weights = weights_as(recipe.model.weights), s.products = products_of(recipe.train.matmul);
   s.max_positions = recipe.data.max_length;
   const int64_t full = recipe.data.max_length * recipe.train.micro_batch_size;
   s.capacity.micro_batch = {.tokens = full, .trained_tokens = full};

@@ -8,6 +8,7 @@ namespace drover {
 
 DType dtype_of(Precision precision);
 WeightsAs weights_as(WeightFormat format);
+Products products_of(MatmulNumbers numbers);
 
 int64_t total_steps(const Recipe& recipe, int64_t steps_per_epoch);
 // With the learning rate of LoRA+ for B. Source: Hayou et al. 2024.

@@ -11,6 +11,7 @@
 #include "emulated_cublaslt.h"
 #include "emulated_device.h"
 #include "kernels/base/bf16.h"
+#include "kernels/base/e4m3.h"
 #include "streams.h"
 
 namespace drover::cuda::emulation {
@@ -23,11 +24,13 @@ struct Operation {
   cublasComputeType_t compute;
   cudaDataType_t scale;
   cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
+  int32_t mode_a = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F, mode_b = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  const float *scale_a = nullptr, *scale_b = nullptr;
 };
 struct Layout {
   cudaDataType_t type;
   int64_t rows, cols, ld;
-  int64_t element() const { return type == CUDA_R_16BF ? 2 : 4; }
+  int64_t element() const { return type == CUDA_R_8F_E4M3 ? 1 : type == CUDA_R_16BF ? 2 : 4; }
 };
 struct Preference {
   uint64_t workspace = 0;
@@ -66,11 +69,24 @@ const Algorithm* known(const cublasLtMatmulAlgo_t* algo) {
 int64_t rows_of(const Layout& l, cublasOperation_t op) { return op == CUBLAS_OP_N ? l.rows : l.cols; }
 int64_t cols_of(const Layout& l, cublasOperation_t op) { return op == CUBLAS_OP_N ? l.cols : l.rows; }
 
+// On Hopper: A transposed and B not, everything in multiples of 16 bytes, and scales a row each, or of blocks. That a
+// result has rows (d.cols) in multiples of 8 is what Transformer Engine asks of its callers.
+bool fits_fp8(const Operation& o, const Layout& a, const Layout& b, const Layout& d) {
+  const bool rows = o.mode_a == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F && o.mode_b == o.mode_a;
+  const bool blocks = o.mode_a == CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F &&
+                      o.mode_b == CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F && a.rows % 128 == 0;
+  return a.type == CUDA_R_8F_E4M3 && b.type == a.type && (d.type == CUDA_R_32F || d.type == CUDA_R_16BF) &&
+         o.transpose_a == CUBLAS_OP_T && o.transpose_b == CUBLAS_OP_N && (rows || blocks) && o.scale_a != nullptr &&
+         o.scale_b != nullptr && a.rows % 16 == 0 && a.ld % 16 == 0 && b.ld % 16 == 0 && d.rows % 16 == 0 &&
+         d.ld * d.element() % 16 == 0 && d.cols % 8 == 0;
+}
+
 cublasStatus_t fits(const Operation& o, const Layout& a, const Layout& b, const Layout& c, const Layout& d) {
   if (o.compute != CUBLAS_COMPUTE_32F || o.scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
   const bool wide = a.type == CUDA_R_32F && d.type == CUDA_R_32F,
              narrow = a.type == CUDA_R_16BF && (d.type == CUDA_R_32F || d.type == CUDA_R_16BF);
-  if (a.type != b.type || c.type != d.type || !(wide || narrow)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (a.type != b.type || c.type != d.type || !(wide || narrow || fits_fp8(o, a, b, d)))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   for (const Layout* l : {&a, &b, &c, &d}) {
     if (l->ld < l->rows || l->rows <= 0 || l->cols <= 0) return CUBLAS_STATUS_INVALID_VALUE;
   }
@@ -93,6 +109,33 @@ void store(void* data, cudaDataType_t type, int64_t at, float value) {
 // op(l)[i, j]
 float load(const void* data, const Layout& l, cublasOperation_t op, int64_t i, int64_t j) {
   return load(data, l.type, op == CUBLAS_OP_N ? j * l.ld + i : i * l.ld + j);
+}
+
+// d = alpha·Σ over runs of k of the operands' scales · the sum of products of codes + beta·d
+struct Codes {
+  const void* data;
+  const Layout& layout;
+};
+void multiply_fp8(const Operation& o, float alpha, Codes a, Codes b, float beta, void* d, const Layout& ld) {
+  const Layout &la = a.layout, &lb = b.layout;
+  const bool blocks = o.mode_b == CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+  const int64_t k = la.rows, run = blocks ? 128 : k, runs = k / run, pitch = (runs + 3) / 4 * 4;
+  const auto* codes_a = static_cast<const uint8_t*>(a.data);
+  const auto* codes_b = static_cast<const uint8_t*>(b.data);
+  for (int64_t j = 0; j < ld.cols; ++j) {
+    for (int64_t i = 0; i < ld.rows; ++i) {
+      float total = 0;
+      for (int64_t g = 0; g < runs; ++g) {
+        float sum = 0;
+        for (int64_t l = g * run; l < (g + 1) * run; ++l)
+          sum += float_of_e4m3(codes_a[i * la.ld + l]) * float_of_e4m3(codes_b[j * lb.ld + l]);
+        const float of_a = o.scale_a[blocks ? i / 128 * pitch + g : i], of_b = o.scale_b[blocks ? g * lb.cols + j : j];
+        total += of_a * of_b * sum;
+      }
+      const int64_t at = j * ld.ld + i;
+      store(d, ld.type, at, alpha * total + (beta == 0 ? 0.0f : beta * load(d, ld.type, at)));
+    }
+  }
 }
 
 constexpr int64_t kPanel = 16;  // rows of op(A) that are multiplied side by side
@@ -177,12 +220,21 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t operation) {
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
                                               const void* value, size_t size) {
-  if (size != sizeof(cublasOperation_t)) return CUBLAS_STATUS_INVALID_VALUE;
-  if (attribute != CUBLASLT_MATMUL_DESC_TRANSA && attribute != CUBLASLT_MATMUL_DESC_TRANSB)
-    return CUBLAS_STATUS_NOT_SUPPORTED;
   Operation& o = as<Operation>(operation);
-  std::memcpy(attribute == CUBLASLT_MATMUL_DESC_TRANSA ? &o.transpose_a : &o.transpose_b, value, size);
-  return CUBLAS_STATUS_SUCCESS;
+  const auto set = [&](auto& to) {
+    if (size != sizeof(to)) return CUBLAS_STATUS_INVALID_VALUE;
+    std::memcpy(&to, value, size);
+    return CUBLAS_STATUS_SUCCESS;
+  };
+  switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA: return set(o.transpose_a);
+    case CUBLASLT_MATMUL_DESC_TRANSB: return set(o.transpose_b);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE: return set(o.mode_a);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE: return set(o.mode_b);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER: return set(o.scale_a);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER: return set(o.scale_b);
+    default: return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
 }
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* made, cudaDataType type, uint64_t rows, uint64_t cols,
                                           int64_t ld) {
@@ -299,12 +351,16 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
                    beta = *static_cast<const float*>(beta)] {
     if (done_by_device != nullptr) {
       const auto text = [](const Layout& l, cublasOperation_t op) {
-        const char *type = l.type == CUDA_R_16BF ? "bf16" : "f32", *turned = op == CUBLAS_OP_N ? "" : "'";
+        const char *type = l.type == CUDA_R_8F_E4M3 ? "e4m3"
+                           : l.type == CUDA_R_16BF  ? "bf16"
+                                                    : "f32",
+                   *turned = op == CUBLAS_OP_N ? "" : "'";
         return fmt::format("{}({},{}/{}){}", type, l.cols, l.rows, l.ld, turned);
       };
       done_by_device->push_back(fmt::format("product {}*{} {} {}", text(lb, o.transpose_b), text(la, o.transpose_a),
                                             beta == 0 ? "to" : "added to", text(ld, CUBLAS_OP_N)));
     }
+    if (la.type == CUDA_R_8F_E4M3) return multiply_fp8(o, alpha, {a, la}, {b, lb}, beta, d, ld);
     multiply(o, alpha, a, la, b, lb, beta, c, d, ld, *algorithm);
   });
   return CUBLAS_STATUS_SUCCESS;
