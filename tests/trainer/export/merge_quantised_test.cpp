@@ -83,7 +83,7 @@ TEST_P(MergeQuantised, InTheSameFormatOrRefused) {
   if (!nf4 && GetParam() != "blocks") {
     expect_error(Fault::usage, {"--keep-format writes fp8 in blocks of 128", kUp, "leave --keep-format out"},
                  [&] { merge_into(golden, dir / "merged", {.keep_format = true}); });
-    EXPECT_EQ(entries(dir.path()), 0u);
+    EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), {}), 0);
     return;
   }
   const MergeReport report = merge_into(golden, dir / "merged", {.keep_format = true, .max_shard_bytes = 50'000});

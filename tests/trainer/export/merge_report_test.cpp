@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "kernels/base/half.h"
+#include "kernels/base/bf16.h"
 #include "tests/base/scratch_directory.h"
 
 namespace drover {
