@@ -225,7 +225,7 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& factors, std
 }
 
 const std::set<std::string>& adapter_files() {
-  static const std::set<std::string> names = {kConfig, kWeights, "README.md", "comparison.json"};
+  static const std::set<std::string> names = {kConfig, kWeights, "README.md", "comparison.json", "logprobs.json"};
   return names;
 }
 
