@@ -43,7 +43,6 @@ class BaseWeights : public WeightSource {
   Nf4Slice read_nf4(const ParamSpec& spec, Range rows, Range cols) override {
     return read_nf4(spec.name, rows.begin, rows.count, cols.begin, cols.count);
   }
-  void release_pages() { directory_->release_pages(); }
 
  private:
   void check_weights() const;

@@ -15,29 +15,13 @@
 #include "kernels/base/abandoned.h"
 #include "kernels/base/error.h"
 #include "kernels/base/file_errors.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define DROVER_ADDRESS_SANITIZER
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define DROVER_ADDRESS_SANITIZER
-#endif
-#endif
-#ifdef DROVER_ADDRESS_SANITIZER
-#include <sanitizer/asan_interface.h>
-#endif
+#include "kernels/base/forbidden_bytes.h"
 
 namespace drover {
 
 namespace {
 
 fs::path parent_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
-
-[[noreturn]] void fail_to_read(const char* what, const fs::path& path, int reason) {
-  const bool missing = reason == ENOENT || reason == ENOTDIR;
-  fail(missing ? Fault::missing_input : Fault::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason),
-       missing ? from_here(path) : "");
-}
 
 class Descriptor {
  public:
@@ -53,14 +37,10 @@ class Descriptor {
   int value_;
 };
 
-// The last page of a map reaches beyond the file; AddressSanitizer learns that nobody may read there.
-void forbid_beyond_end([[maybe_unused]] const std::byte* data, [[maybe_unused]] size_t size,
-                       [[maybe_unused]] bool forbidden) {
-#ifdef DROVER_ADDRESS_SANITIZER
-  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE)), beyond = (page - size % page) % page;
-  if (forbidden) ASAN_POISON_MEMORY_REGION(data + size, beyond);
-  if (!forbidden) ASAN_UNPOISON_MEMORY_REGION(data + size, beyond);
-#endif
+// The last page of a map reaches beyond the file.
+std::span<const std::byte> beyond_end(const std::byte* data, size_t size) {
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  return {data + size, (page - size % page) % page};
 }
 
 int synced(int descriptor) {
@@ -71,6 +51,12 @@ int synced(int descriptor) {
 }
 
 }  // namespace
+
+void fail_to_read(const char* what, const fs::path& path, int reason) {
+  const bool missing = reason == ENOENT || reason == ENOTDIR;
+  fail(missing ? Fault::missing_input : Fault::io, "cannot {} {}: {}{}", what, path.string(), std::strerror(reason),
+       missing ? from_here(path) : "");
+}
 
 void fail_to_write(const char* what, const fs::path& path, int reason, size_t needed_bytes) {
   std::string room;
@@ -132,12 +118,12 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   void* data = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
   if (data == MAP_FAILED) fail_to_read("map", path, errno);
   data_ = static_cast<const std::byte*>(data);
-  forbid_beyond_end(data_, size_, true);
+  forbid_bytes(beyond_end(data_, size_));
 }
 
 MappedFile::~MappedFile() {
   if (data_ == nullptr) return;
-  forbid_beyond_end(data_, size_, false);
+  allow_bytes(beyond_end(data_, size_));
   ::munmap(const_cast<std::byte*>(data_), size_);
 }
 

@@ -48,7 +48,9 @@ void load_adapter(Serving& serving, const std::vector<std::string>& names, const
   std::vector<std::shared_ptr<ServedModel>> models;
   try {
     say_effect(directory, serving.settings.recipe.model.path);
-    warn_of_other_base(directory, serving.settings.recipe);
+    if (const auto other = other_base(directory, serving.settings.recipe))
+      log::warn("{}: its answers may differ; a server that runs does not measure by how much",
+                said_of(directory, *other));
     for (const std::string& name : names) models.push_back(served_adapter(serving, name, directory));
   } catch (const Error& error) {
     log::warn("adapter {} was not loaded: {}", names.front(), error.what());

@@ -14,8 +14,8 @@
 #include "model/generation/answers.h"
 #include "trainer/export/adapter_effect.h"
 #include "trainer/generation/generation_defaults.h"
+#include "trainer/generation/other_base.h"
 #include "trainer/run/stop_signal.h"
-#include "trainer/setup/base_format.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 
@@ -178,8 +178,11 @@ Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& 
   const Mesh mesh = make_mesh(shape);
   std::optional<Base> base;
   together(*mesh.world, [&] { base.emplace(s); });
-  Inference inference(inference_settings(s, base->config), mesh,
-                      [&](const Mesh& host) { return open_device(host, s.recipe, process); });
+  const auto open = [&](const Mesh& host) { return open_device(host, s.recipe, process); };
+  std::vector<fs::path> adapters;
+  for (const auto& [name, directory] : s.adapters) adapters.push_back(directory);
+  warn_of_other_base(adapters, s.recipe, mesh, open);
+  Inference inference(inference_settings(s, base->config), mesh, open);
   Front* looking = nullptr;
   const auto make_filter = [&](const std::string& form, std::span<const int32_t> stop_ids) {
     return base->grammars.filter(form, stop_ids);
@@ -191,7 +194,6 @@ Exit serve(const Process& process, const MeshShape& shape, const ServeSettings& 
     if (mesh.world->rank() != 0) return;
     for (const auto& [name, directory] : s.adapters) {
       say_effect(directory, s.recipe.model.path);
-      warn_of_other_base(directory, s.recipe);
     }
     looking = &front.emplace(s, *base, inference, loop);
     say_what_is_served(s, *front, inference);

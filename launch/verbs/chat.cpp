@@ -16,8 +16,8 @@
 #include "trainer/export/adapter_effect.h"
 #include "trainer/generation/inference.h"
 #include "trainer/generation/manner.h"
+#include "trainer/generation/other_base.h"
 #include "trainer/run/stop_signal.h"
-#include "trainer/setup/base_format.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 
@@ -193,14 +193,15 @@ Exit run(const Process& process, const Options& o) {
       .model = recipe.model.path, .dtype = dtype_of(recipe.train.dtype), .weights = weights_as(recipe.model.weights)};
   for (const auto& [name, directory] : adapters) {
     say_effect(directory, recipe.model.path);
-    warn_of_other_base(directory, recipe);
     settings.named_adapters.push_back(directory);
   }
   settings.batcher.sequences = 1;
   settings.batcher.dearest = sampling_of(o.sampling);
   settings.capacity_tokens = read_model_config(recipe.model.path).max_positions;
   settings.cache.share = 0.8;
-  Inference inference(settings, make_self_mesh(), [&](const Mesh& host) { return open_device(host, recipe, process); });
+  const auto open = [&](const Mesh& host) { return open_device(host, recipe, process); };
+  warn_of_other_base(settings.named_adapters, recipe, make_self_mesh(), open);
+  Inference inference(settings, make_self_mesh(), open);
   Chat(o, recipe, adapters, inference).run();
   return Exit::done;
 }

@@ -18,10 +18,10 @@
 #include "trainer/export/adapter_effect.h"
 #include "trainer/export/export.h"
 #include "trainer/export/text_files.h"
+#include "trainer/generation/other_base.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/run_identity.h"
 #include "trainer/setup/adapter_setup.h"
-#include "trainer/setup/base_format.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 #include "trainer/setup/model_check.h"
@@ -79,7 +79,6 @@ Subject subject_of(const Arguments& a) {
     s.adapter_directory = model_directory(a.model.adapter);
     s.adapter = AdapterFile(*s.adapter_directory).config();
     say_effect(*s.adapter_directory, recipe.model.path);
-    warn_of_other_base(*s.adapter_directory, recipe);
     take_tokenizer(recipe, *s.adapter_directory);
   }
   return s;
@@ -275,6 +274,10 @@ Exit run(const Process& process, const Arguments& a) {
   const std::string fingerprint =
       check_weights_together(inputs->model, settings.partition[static_cast<size_t>(mesh.position.pp())], world);
 
+  if (subject.adapter_directory) {
+    warn_of_other_base({&*subject.adapter_directory, 1}, recipe, mesh,
+                       [&, &recipe = recipe](const Mesh& host) { return open_device(host, recipe, process); });
+  }
   Device device = open_device(mesh, recipe, process);
   fit_to(device, settings);
   const ArenaBytes bytes = plan_rank(settings, mesh.shape, mesh.position).bytes;

@@ -6,10 +6,12 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/program.h"
+#include "kernels/comm/agree.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "model/files/factor.h"
+#include "model/files/new_directory.h"
 #include "model/files/staged_directory.h"
 #include "trainer/export/adapter_effect.h"
 #include "trainer/export/compare_export.h"
@@ -30,9 +32,9 @@ namespace {
 using nlohmann::ordered_json;
 
 struct Arguments {
-  std::string run, model, from, adapter, merged, target, outtype;
-  std::optional<int64_t> step;
-  bool json = false;
+  std::string run, model, from, adapter, merged, target, outtype, weights;
+  std::optional<int64_t> step, max_shard_bytes;
+  bool keep_format = false, json = false;
 };
 
 bool one_file(const Arguments& a) { return a.target == "llamacpp" && !a.merged.empty(); }
@@ -52,6 +54,21 @@ std::optional<std::string> answer(const Arguments& a) {
     fail(Fault::usage, "--outtype is of a merged model as one GGUF file: --merged FILE --target llamacpp");
   if (!a.outtype.empty() && !gguf_outtype(a.outtype))
     fail(Fault::usage, "--outtype {} is unknown; allowed are bf16, f16 and q8_0", a.outtype);
+  const bool directory = !a.merged.empty() && !one_file(a);
+  if (a.keep_format && !directory)
+    fail(Fault::usage, "--keep-format is of a merged model's directory: --merged DIR without --target");
+  if (a.max_shard_bytes && !directory)
+    fail(Fault::usage, "--max-shard-bytes is of a merged model's directory: --merged DIR without --target");
+  if (a.max_shard_bytes && *a.max_shard_bytes <= 0)
+    fail(Fault::usage, "--max-shard-bytes {} must be above 0", *a.max_shard_bytes);
+  WeightFormat weights{};
+  if (!a.weights.empty() && !read_word(a.weights, weights))
+    fail(Fault::usage, "--weights {} is unknown; allowed are as_is, bf16, fp8 and nf4", a.weights);
+  if (!a.weights.empty() && (a.from.empty() || a.merged.empty())) {
+    fail(Fault::usage,
+         "--weights is of an adapter from elsewhere that is merged: --from ADAPTER; a run's recipe says what it was "
+         "trained over");
+  }
   return std::nullopt;
 }
 
@@ -64,15 +81,25 @@ double merged_bound(ModelDirectory& base) {
   return fp32 ? 1e-5 : 0.05;
 }
 
+// What is merged with what.
+struct Merging {
+  ModelDirectory& base;
+  WeightsAs trained_over;
+};
+
 // `adapter`: a directory.
-void verify_merged(const Process& process, const fs::path& adapter, ModelDirectory& base, const fs::path& merged) {
-  const std::optional<MergedCheck> check = check_merged_logits(base.path(), adapter, merged, process.threads);
+void verify_merged(const Process& process, const fs::path& adapter, const Merging& of, const fs::path& merged,
+                   MergeReport& report) {
+  ModelDirectory& base = of.base;
+  const std::optional<MergedCheck> check =
+      check_merged_logits(base.path(), of.trained_over, adapter, merged, process.threads);
   if (!check) {
-    log::warn(
-        "the merged model's logits were not compared: this machine has not the memory to run it in fp32. Every merged "
-        "weight was checked by itself");
+    report.why_no_logits = "there is not the memory to run the model in fp32";
+    log::warn("the merged model's logits were not compared: {}. Every merged weight was checked by itself",
+              report.why_no_logits);
     return;
   }
+  report.logits = {check->difference, check->effect};
   log::info(
       "logits of the merged model: off by {:.1e} from base and adapter together; the adapter moves them by {:.1e}",
       check->difference, check->effect);
@@ -137,14 +164,30 @@ void write_compared(const Process& process, const Arguments& a, const Checkpoint
   say(comparison, comparison.merged ? merged_bound(base) : 0);
 }
 
-// What was trained over is not always what the files hold, which a merge adds to.
-void say_other_numbers(const Recipe& recipe, const ModelDirectory& base) {
-  const WeightFormat weights = recipe.model.weights;
-  if (base.is_quantised() || (weights != WeightFormat::fp8 && weights != WeightFormat::nf4)) return;
-  log::warn(
-      "the run's model.weights is {}, made of the files' numbers, and the adapter is merged into these numbers "
-      "themselves; to merge into what it was trained over: drover quantize, then train and export over that",
+// What was trained over is not always what the files hold.
+void say_other_numbers(WeightFormat weights, const ModelDirectory& base) {
+  if (weights != WeightFormat::fp8 && weights != WeightFormat::nf4) return;
+  if (base.is_quantised()) return;
+  log::info(
+      "the adapter was trained over {} made of the base's numbers: it is merged into what these codes mean, not into "
+      "the numbers of the files",
       word_of(weights));
+}
+
+void check_alone(const Process& process, const Arguments& a) {
+  if (process.mpi.size == 1 || (!a.merged.empty() && !one_file(a))) return;
+  fail(Fault::usage, "of export, --merged DIR alone is done by several processes; start this without mpirun");
+}
+
+MergeSettings merge_settings(const Process& process, const Arguments& a, WeightsAs trained_over) {
+  MergeSettings settings{.trained_over = trained_over, .keep_format = a.keep_format, .world = process.world.get()};
+  if (a.max_shard_bytes) settings.max_shard_bytes = *a.max_shard_bytes;
+  return settings;
+}
+
+// For people, and for --json.
+void print_report(const Process& process, const Arguments& a, const MergeReport& report) {
+  if (process.mpi.rank == 0 && !a.json) std::cout << report_table(report) << '\n';
 }
 
 void say_merged(const Arguments& a, const std::string& what) {
@@ -166,79 +209,117 @@ void write_merged_file(const Process& process, const Arguments& a, const Adapter
                        const Recipe& recipe) {
   const GgufType type = gguf_outtype(a.outtype.empty() ? "bf16" : a.outtype).value();
   merge_to_gguf({adapter.config, adapter.values}, base, a.merged, type, *make_cpu_backend(process.threads),
-                model_texts(recipe, base.config()));
+                model_texts(recipe, base.config()), weights_as(recipe.model.weights));
+}
+
+// One line of JSON.
+void print_json(const Process& process, const Arguments& a, const ordered_json& origin, const MergeReport* report) {
+  if (!a.json || process.mpi.rank != 0) return;
+  ordered_json json = {{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter}};
+  json.update(origin);
+  if (report != nullptr) json["report"] = ordered_json::parse(report_json(*report));
+  std::cout << json.dump() << '\n';
+}
+
+// The processes of the job do one thing.
+void agree(const Process& process, const Arguments& a) {
+  check_alone(process, a);
+  if (process.mpi.size == 1) return;
+  check_same_program(process);
+  check_same(*process.world, "what is asked for",
+             fmt::format("{} {} {} {} {} {} {} {}", a.run, a.model, a.from, a.merged, a.weights, a.step.value_or(-1),
+                         a.max_shard_bytes.value_or(-1), a.keep_format));
+}
+
+// `probe`: a directory of the adapter, made where it is asked for.
+MergeReport write_merged(const Process& process, const Arguments& a, const AdapterForm& adapter, BaseWeights& base,
+                         const Recipe& recipe, const std::function<fs::path()>& probe) {
+  const Merging of{base.directory(), weights_as(recipe.model.weights)};
+  say_other_numbers(recipe.model.weights, of.base);
+  const auto backend = make_cpu_backend(process.threads);
+  const auto check = [&](const fs::path& merged, MergeReport& report) {
+    verify_merged(process, probe(), of, merged, report);
+  };
+  return merge({adapter.config, adapter.values}, base, a.merged, *backend, text_files(recipe, of.base.config()), check,
+               merge_settings(process, a, of.trained_over));
 }
 
 Exit export_run(const Process& process, const Arguments& a) {
-  const fs::path run = a.run;
-  const ReadRecipe read = recipe_of(run, a);
-  const Recipe& recipe = read.recipe;
-  const Checkpoint checkpoint = checkpoint_of(run, a.step);
-  const int64_t step = checkpoint.state().step;
-  ModelDirectory base(recipe.model.path);
+  std::optional<ReadRecipe> read;
+  std::optional<Checkpoint> checkpoint;
+  std::optional<ModelDirectory> base;
+  together(*process.world, [&] {
+    read.emplace(recipe_of(a.run, a));
+    checkpoint.emplace(checkpoint_of(a.run, a.step));
+    base.emplace(read->recipe.model.path);
+  });
+  const Recipe& recipe = read->recipe;
+  const int64_t step = checkpoint->state().step;
+  std::optional<MergeReport> report;
   if (!a.adapter.empty()) {
     if (a.target.empty() || a.target == "peft") {
-      write_compared(process, a, checkpoint, read, base);
+      write_compared(process, a, *checkpoint, *read, *base);
     } else {
-      write_adapter_for(a, adapter_of(checkpoint), recipe, base.config());
+      write_adapter_for(a, adapter_of(*checkpoint), recipe, base->config());
     }
     log::info("the adapter of step {} is in {}, read back and checked", step, a.adapter);
   } else {
-    const auto alone = make_self_communicator("world");
-    check_same_adapter(checkpoint, recipe, check_weights_together(base, {0, base.config().layers}, *alone));
-    BaseWeights weights(base);
-    say_other_numbers(recipe, base);
+    check_same_adapter(*checkpoint, recipe, check_weights_together(*base, {0, base->config().layers}, *process.world));
+    BaseWeights weights(*base);
+    const AdapterForm adapter = adapter_of(*checkpoint);
     if (one_file(a)) {
-      write_merged_file(process, a, adapter_of(checkpoint), weights, recipe);
+      say_other_numbers(recipe.model.weights, *base);
+      write_merged_file(process, a, adapter, weights, recipe);
     } else {
-      export_merged(checkpoint, weights, a.merged, *make_cpu_backend(process.threads),
-                    text_files(recipe, base.config()), [&](const fs::path& staged) {
-                      const StagedDirectory probe(a.merged + ".probe");  // never committed
-                      export_adapter(adapter_of(checkpoint), DType::f32, probe.path() / "adapter");
-                      verify_merged(process, probe.path() / "adapter", base, staged);
-                    });
+      std::optional<StagedDirectory> probe;  // never committed
+      report = write_merged(process, a, adapter, weights, recipe, [&] {
+        probe.emplace(without_slash(a.merged) += ".probe");
+        export_adapter(adapter, DType::f32, probe->path() / "adapter");
+        return probe->path() / "adapter";
+      });
+      print_report(process, a, *report);
     }
     say_merged(a, fmt::format("step {}", step));
   }
-  if (a.json)
-    std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter},
-                              {"step", step}}
-                     .dump()
-              << '\n';
+  print_json(process, a, {{"step", step}}, report ? &*report : nullptr);
   return Exit::done;
 }
 
 // An adapter from elsewhere.
 Exit export_from(const Process& process, const Arguments& a) {
   Recipe recipe;
-  recipe.model.path = model_directory(a.model);
   const fs::path adapter = model_directory(a.from);
-  take_tokenizer(recipe, adapter);
-  ModelDirectory base(recipe.model.path);
-  const AdapterFile file(adapter);
-  BaseWeights weights(base, file);
-  check_fits(file, weights.config());
-  say_effect(adapter, base.path());
-  AdapterForm form{file.config(), file.shapes(), [&](const std::string& name) { return file.read(name); }};
-  if (keeps_base(file, base)) std::erase_if(form.shapes, [](const auto& tensor) { return !factor_of(tensor.first); });
+  std::optional<ModelDirectory> base;
+  std::optional<AdapterFile> file;
+  std::optional<BaseWeights> weights;
+  together(*process.world, [&] {
+    recipe.model.path = model_directory(a.model);
+    if (!a.weights.empty()) read_word(a.weights, recipe.model.weights);
+    take_tokenizer(recipe, adapter);
+    base.emplace(recipe.model.path);
+    file.emplace(adapter);
+    weights.emplace(*base, *file);
+    check_fits(*file, weights->config());
+    say_effect(adapter, base->path());
+  });
+  AdapterForm form{file->config(), file->shapes(), [&](const std::string& name) { return file->read(name); }};
+  std::optional<MergeReport> report;
   if (!a.adapter.empty()) {
-    write_adapter_for(a, form, recipe, base.config());
+    if (keeps_base(*file, *base))
+      std::erase_if(form.shapes, [](const auto& tensor) { return !factor_of(tensor.first); });
+    write_adapter_for(a, form, recipe, base->config());
     log::info("the adapter of {} is in {}, read back and checked", a.from, a.adapter);
   } else {
     if (one_file(a)) {
-      write_merged_file(process, a, form, weights, recipe);
+      say_other_numbers(recipe.model.weights, *base);
+      write_merged_file(process, a, form, *weights, recipe);
     } else {
-      merge({form.config, form.values}, weights, a.merged, *make_cpu_backend(process.threads),
-            text_files(recipe, base.config()),
-            [&](const fs::path& staged) { verify_merged(process, adapter, base, staged); });
+      report = write_merged(process, a, form, *weights, recipe, [&] { return adapter; });
+      print_report(process, a, *report);
     }
     say_merged(a, a.from);
   }
-  if (a.json)
-    std::cout << ordered_json{{a.adapter.empty() ? "merged" : "adapter", a.adapter.empty() ? a.merged : a.adapter},
-                              {"from", a.from}}
-                     .dump()
-              << '\n';
+  print_json(process, a, {{"from", a.from}}, report ? &*report : nullptr);
   return Exit::done;
 }
 
@@ -246,9 +327,10 @@ Exit run(const Process& process, const Arguments& a) {
   if (a.from.empty() == a.run.empty())
     fail(Fault::usage, "export needs a run's directory, or --model DIR --from ADAPTER for an adapter from elsewhere");
   if (a.adapter.empty() && a.merged.empty()) fail(Fault::usage, "export needs --adapter DIR or --merged DIR");
+  if (!a.from.empty() && a.model.empty()) fail(Fault::usage, "--from needs --model DIR");
+  if (!a.from.empty() && a.step) fail(Fault::usage, "--step is of a run, and --from names an adapter");
+  agree(process, a);
   if (a.from.empty()) return export_run(process, a);
-  if (a.model.empty()) fail(Fault::usage, "--from needs --model DIR");
-  if (a.step) fail(Fault::usage, "--step is of a run, and --from names an adapter");
   return export_from(process, a);
 }
 
@@ -266,11 +348,23 @@ Verb export_verb(CLI::App& app) {
   options->add_option("--target", a->target,
                       "peft (default), vllm: one rank and scale for all linears; llamacpp: one GGUF file");
   options->add_option("--outtype", a->outtype, "of a merged GGUF file: bf16 (default), f16 or q8_0");
+  options->add_flag("--keep-format", a->keep_format,
+                    "of a base in fp8 or NF4: requantise what is merged (default: 16-bit numbers)");
+  options->add_option("--max-shard-bytes", a->max_shard_bytes,
+                      "how large a merged model's weight files get (default: 5000000000); they are dealt out over the "
+                      "processes");
+  options->add_option(
+      "--weights", a->weights,
+      "with --from: what the base's numbers were made into in training: as_is (default), bf16, fp8, nf4 "
+      "(QLoRA)");
   options->add_option("--step", a->step, "from this checkpoint (default: the latest)");
   options->add_flag("--json", a->json, "print what was written as JSON");
-  options->footer("example: drover export runs/handbook --merged models/handbook-merged");
+  options->footer(
+      "example: drover export runs/handbook --merged models/handbook-merged\n"
+      "by many: launch/run -n 8 drover export runs/handbook --merged models/handbook-merged");
   return {.options = options,
           .run = [a](const Process& process) { return run(process, *a); },
+          .by_many = true,
           .answer = [a] { return answer(*a); }};
 }
 

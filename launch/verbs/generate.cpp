@@ -13,6 +13,7 @@
 #include "launch/verbs/questions.h"
 #include "model/generation/answers.h"
 #include "trainer/generation/inference.h"
+#include "trainer/generation/other_base.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/inputs.h"
 
@@ -186,7 +187,11 @@ Exit run(const Process& process, const GenerateOptions& a) {
   Mesh mesh = make_mesh(shape);
   std::optional<Session> session;
   together(*mesh.world, [&] { session.emplace(a, recipe); });
-  Inference inference(session->inference, mesh, [&](const Mesh& host) { return open_device(host, recipe, process); });
+  const auto open = [&](const Mesh& host) { return open_device(host, recipe, process); };
+  std::vector<fs::path> adapters = session->inference.named_adapters;
+  if (session->inference.adapter) adapters.push_back(*session->inference.adapter);
+  warn_of_other_base(adapters, recipe, mesh, open);
+  Inference inference(session->inference, mesh, open);
   if (!a.prompts.empty()) return answer_file(*session, inference, a, *mesh.world);
   answer_one(*session, inference, a, mesh.world->rank() == 0);
   return Exit::done;

@@ -28,7 +28,8 @@ ordered_json safetensors_json(const fs::path& file) {
   const SafetensorsFile st(file);
   ordered_json tensors = ordered_json::array();
   for (const StoredTensor& t : st.tensors())
-    tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash_of(t.bytes)}});
+    tensors.push_back(
+        {{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash_of(st.window(t).bytes())}});
   return {{"file", file.filename().string()}, {"bytes", st.file_bytes()}, {"tensors", tensors}};
 }
 

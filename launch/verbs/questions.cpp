@@ -5,7 +5,6 @@
 #include "kernels/base/log.h"
 #include "trainer/export/adapter_effect.h"
 #include "trainer/export/text_files.h"
-#include "trainer/setup/base_format.h"
 #include "trainer/setup/inputs.h"
 
 namespace drover {
@@ -38,12 +37,8 @@ Questioner::Questioner(const GenerateOptions& options, const Recipe& recipe, con
       date_(recipe.data.template_date),
       recipe_(with_tokenizer_of(recipe, adapters_)),
       tokenizer_(Tokenizer::open(tokenizer_directory(recipe_))) {
-  const auto say = [&](const fs::path& directory) {
-    say_effect(directory, recipe.model.path);
-    warn_of_other_base(directory, recipe);
-  };
-  if (adapters_.of_all) say(*adapters_.of_all);
-  for (const auto& [name, directory] : adapters_.named) say(directory);
+  if (adapters_.of_all) say_effect(*adapters_.of_all, recipe.model.path);
+  for (const auto& [name, directory] : adapters_.named) say_effect(directory, recipe.model.path);
   const bool dialogs = !raw_ && !special_;
   base_ = manner_of({recipe_, config_, tokenizer_, dialogs}, adapters_.of_all.value_or(recipe.model.path));
   for (const auto& [name, directory] : adapters_.named) {

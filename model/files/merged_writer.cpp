@@ -2,39 +2,29 @@
 
 #include <algorithm>
 
-#include "kernels/base/json.h"
+#include "kernels/base/require.h"
 
 namespace drover {
 
 MergedWriter::MergedWriter(fs::path directory, const std::vector<TensorSpec>& tensors, int64_t max_shard_bytes)
     : directory_(std::move(directory)) {
-  require(!tensors.empty() && max_shard_bytes > 0, "a model has tensors and shards have room");
-  int64_t used = 0;
-  shards_.emplace_back();
-  for (const TensorSpec& tensor : tensors) {
-    if (!shards_.back().empty() && used + tensor.bytes() > max_shard_bytes) {
-      shards_.emplace_back();
-      used = 0;
-    }
-    shards_.back().push_back(tensor);
-    used += tensor.bytes();
+  std::vector<std::vector<TensorSpec>> each;
+  for (const TensorSpec& tensor : tensors) each.push_back({tensor});
+  shards_ = plan_shards(each, max_shard_bytes);
+  for (const Shard& shard : shards_) {
+    order_.insert(order_.end(), shard.tensors.begin(), shard.tensors.end());
+    files_.push_back(shard.file);
   }
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    sort_canonically(shards_[i]);
-    order_.insert(order_.end(), shards_[i].begin(), shards_[i].end());
-    files_.push_back(shards_.size() == 1 ? "model.safetensors"
-                                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size()));
-  }
-  writer_ = std::make_unique<SafetensorsWriter>(directory_ / files_[0], shards_[0]);
+  writer_ = std::make_unique<SafetensorsWriter>(directory_ / files_[0], shards_[0].tensors);
 }
 
 void MergedWriter::open_shard_of(const std::string& name) {
-  const auto& here = shards_[shard_];
+  const auto& here = shards_[shard_].tensors;
   if (std::any_of(here.begin(), here.end(), [&](const TensorSpec& tensor) { return tensor.name == name; })) return;
   writer_->commit();
   ++shard_;
   require(shard_ < shards_.size(), "tensors are written in the writer's order");
-  writer_ = std::make_unique<SafetensorsWriter>(directory_ / files_[shard_], shards_[shard_]);
+  writer_ = std::make_unique<SafetensorsWriter>(directory_ / files_[shard_], shards_[shard_].tensors);
 }
 
 void MergedWriter::write(const std::string& name, const void* data, int64_t bytes) {
@@ -45,17 +35,7 @@ void MergedWriter::write(const std::string& name, const void* data, int64_t byte
 void MergedWriter::commit() {
   require(shard_ + 1 == shards_.size(), "every shard was written");
   writer_->commit();
-  if (shards_.size() == 1) return;
-  Json map = Json::object();
-  int64_t total = 0;
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    for (const TensorSpec& tensor : shards_[i]) {
-      map[tensor.name] = files_[i];
-      total += tensor.bytes();
-    }
-  }
-  write_text(directory_ / "model.safetensors.index.json",
-             Json{{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}}.dump(2) + "\n");
+  write_index(directory_, shards_);
 }
 
 }  // namespace drover

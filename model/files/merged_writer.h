@@ -1,11 +1,11 @@
-// A whole model as Hugging Face stores it: model.safetensors, or shards of bounded size with
-// model.safetensors.index.json. Shards are planned first; then the bytes stream through, one file open at a time.
+// A whole model as Hugging Face stores it, in one file or in shards with an index (shards.h). Shards are planned first;
+// then the bytes stream through, one file open at a time.
 #pragma once
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "model/files/safetensors_writer.h"
+#include "model/files/shards.h"
 
 namespace drover {
 
@@ -23,7 +23,7 @@ class MergedWriter {
   void open_shard_of(const std::string& name);
 
   fs::path directory_;
-  std::vector<std::vector<TensorSpec>> shards_;  // each in canonical order
+  std::vector<Shard> shards_;
   std::vector<std::string> files_;
   std::vector<TensorSpec> order_;
   size_t shard_ = 0;

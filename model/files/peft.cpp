@@ -178,11 +178,12 @@ void AdapterFile::read(const std::string& name, int64_t row, int64_t rows, int64
   require(row >= 0 && row + rows <= tensor->rows() && col >= 0 && col + cols <= tensor->cols(),
           "a slice lies inside its tensor");
   const int64_t number = size_of(tensor->dtype), row_bytes = tensor->cols() * number;
+  const FileWindow window =
+      file_->window(*tensor, static_cast<size_t>(row * row_bytes), static_cast<size_t>(rows * row_bytes));
   for (int64_t r = 0; r < rows; ++r) {
-    const std::byte* first = tensor->bytes.data() + (row + r) * row_bytes + col * number;
+    const std::byte* first = window.data() + r * row_bytes + col * number;
     convert(tensor->dtype, first, cols, to, static_cast<char*>(out) + r * cols * size_of(to));
   }
-  file_->advise_done(tensor->offset + static_cast<size_t>(row * row_bytes), static_cast<size_t>(rows * row_bytes));
 }
 
 Adapter read_adapter(const fs::path& directory) {
@@ -224,7 +225,7 @@ void check_adapter(const AdapterConfig& config, const FactorShapes& factors, std
 }
 
 const std::set<std::string>& adapter_files() {
-  static const std::set<std::string> names = {kConfig, kWeights, "README.md", "comparison.json"};
+  static const std::set<std::string> names = {kConfig, kWeights, "README.md", "comparison.json", "logprobs.json"};
   return names;
 }
 

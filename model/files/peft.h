@@ -73,8 +73,8 @@ struct LinearSize {
 void check_adapter(const AdapterConfig& config, const FactorShapes& factors, std::span<const LinearSize> linears,
                    const std::string& where);
 
-// What an adapter's directory may hold: PEFT's two files, its page, and what comparison.json says of them. A directory
-// with nothing else may be replaced.
+// What an adapter's directory may hold: PEFT's two files, its page, and what comparison.json and logprobs.json say of
+// them. A directory with nothing else may be replaced.
 const std::set<std::string>& adapter_files();
 
 // PEFT's two files into a directory that is there (dtype f32 or bf16, rounded to nearest even). `values` is asked for

@@ -10,6 +10,8 @@ namespace drover {
 
 namespace {
 
+constexpr size_t kPieceBytes = size_t{16} << 20;
+
 // The bytes of a tensor; bad_data when a product of some of its dimensions does not fit: also next to a 0, so that
 // rows() and cols() do.
 uint64_t checked_bytes(const HeaderEntry& entry, const std::string& where) {
@@ -24,18 +26,22 @@ uint64_t checked_bytes(const HeaderEntry& entry, const std::string& where) {
   return empty ? 0 : static_cast<uint64_t>(bytes);
 }
 
-// The header's text; bad_data when its length cannot be.
-std::string_view header_text(std::span<const std::byte> file, size_t limit, const std::string& where) {
+std::string_view text_of(const FileWindow& window) {
+  return {reinterpret_cast<const char*>(window.data()), window.bytes().size()};
+}
+
+// How long the header is; bad_data when that cannot be.
+size_t header_length(const WindowedFile& file, size_t limit, const std::string& where) {
   if (file.size() < 8) {
     fail(Fault::bad_data, "{}: only {} bytes; not a safetensors file, or cut off: fetch it again", where, file.size());
   }
-  const std::string_view begins(reinterpret_cast<const char*>(file.data()), file.size());
-  if (begins.starts_with(kLfsPointer)) {
+  const FileWindow begins = file.window(0, std::min(file.size(), kLfsPointer.size()));
+  if (text_of(begins) == kLfsPointer) {
     fail(Fault::bad_data,
          "{}: is a Git LFS pointer, not the weights themselves; in the model's repository: git lfs pull", where);
   }
   uint64_t length;
-  std::memcpy(&length, file.data(), 8);
+  std::memcpy(&length, begins.data(), 8);
   if (length > kFormatHeaderLimit) {
     fail(Fault::bad_data,
          "{}: the first 8 bytes give a header of {} bytes; the format allows {}: not a safetensors file, or damaged",
@@ -47,10 +53,9 @@ std::string_view header_text(std::span<const std::byte> file, size_t limit, cons
          length, file.size());
   }
   if (length > limit) fail(Fault::bad_data, "{}: a header of {} bytes; at most {} are read", where, length, limit);
-  const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, length);
-  if (text.empty() || text[0] != '{')
+  if (length == 0 || *file.window(8, 1).data() != std::byte{'{'})
     fail(Fault::bad_data, "{}: the header does not begin with '{{': not a safetensors file", where);
-  return text;
+  return length;
 }
 
 }  // namespace
@@ -65,16 +70,15 @@ std::string shape_text(std::span<const int64_t> shape) { return fmt::format("[{}
 
 SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : file_(path) {
   const std::string where = path.string();
-  const std::string_view text = header_text(file_.bytes(), std::min(header_limit, kFormatHeaderLimit), where);
-  header_bytes_ = text.size();
-  SafetensorsHeader header = parse_safetensors_header(text, where);
+  header_bytes_ = header_length(file_, std::min(header_limit, kFormatHeaderLimit), where);
+  SafetensorsHeader header = parse_safetensors_header(text_of(this->header()), where);
   metadata_ = std::move(header.metadata);
 
   std::stable_sort(header.entries.begin(), header.entries.end(), [](const HeaderEntry& a, const HeaderEntry& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
   });
   const size_t data = 8 + header_bytes_;
-  const uint64_t data_bytes = file_.bytes().size() - data;
+  const uint64_t data_bytes = file_.size() - data;
   uint64_t at = 0;
   for (HeaderEntry& entry : header.entries) {
     const std::string name = clipped(entry.name);
@@ -103,7 +107,7 @@ SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : fi
                         .dtype = entry.dtype,
                         .shape = std::move(entry.shape),
                         .offset = data + entry.begin,
-                        .bytes = file_.bytes().subspan(data + entry.begin, bytes)});
+                        .bytes = bytes});
   }
   if (at != data_bytes) {
     fail(Fault::bad_data, "{}: {} bytes follow the last tensor's data; the format allows none", where, data_bytes - at);
@@ -113,6 +117,18 @@ SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : fi
 const StoredTensor* SafetensorsFile::find(const std::string& name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+FileWindow SafetensorsFile::window(const StoredTensor& tensor, size_t begin, size_t count, FileAccess access) const {
+  require(begin <= tensor.bytes && count <= tensor.bytes - begin, "a window lies inside its tensor");
+  return file_.window(tensor.offset + begin, count, access);
+}
+
+void SafetensorsFile::each_piece(const StoredTensor& tensor,
+                                 const std::function<bool(size_t begin, std::span<const std::byte> bytes)>& f) const {
+  for (size_t begin = 0; begin < tensor.bytes; begin += kPieceBytes) {
+    if (!f(begin, window(tensor, begin, std::min(kPieceBytes, tensor.bytes - begin)).bytes())) return;
+  }
 }
 
 }  // namespace drover

@@ -3,13 +3,14 @@
 // left over, no name twice; and our own limits.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "kernels/base/file.h"
+#include "model/files/file_window.h"
 #include "model/files/stored_type.h"
 
 namespace drover {
@@ -23,9 +24,9 @@ inline constexpr size_t kRankLimit = 8;
 struct StoredTensor {
   std::string name;
   StoredType dtype = StoredType::f32;
-  std::vector<int64_t> shape;        // [] is one number
-  size_t offset = 0;                 // from the start of the file
-  std::span<const std::byte> bytes;  // in the map: no alignment is promised
+  std::vector<int64_t> shape;  // [] is one number
+  size_t offset = 0;           // from the start of the file
+  size_t bytes = 0;            // of its data
 
   int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
   int64_t cols() const;  // product of the other dimensions; 1 for a vector
@@ -36,21 +37,25 @@ std::string shape_text(std::span<const int64_t> shape);  // "[4, 48]"
 
 class SafetensorsFile {
  public:
-  // missing_input when absent, bad_data with the file and the reason when it breaks a rule. Touches the header's pages
-  // only.
+  // missing_input when absent, bad_data with the file and the reason when it breaks a rule. Reads the header only.
   explicit SafetensorsFile(const fs::path& path, size_t header_limit = kHeaderLimit);
 
   const fs::path& path() const { return file_.path(); }
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of their data
   const StoredTensor* find(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  std::span<const std::byte> header() const { return file_.bytes().subspan(8, header_bytes_); }
-  size_t file_bytes() const { return file_.bytes().size(); }
-  void advise_done(size_t offset, size_t bytes) const { file_.advise_done(offset, bytes); }
-  void advise_scattered(bool on) const { file_.advise_scattered(on); }
+  FileWindow header() const { return file_.window(8, header_bytes_); }
+  size_t file_bytes() const { return file_.size(); }
+  // Bytes [begin, begin + count) of a tensor of this file; no alignment is promised. Errors as WindowedFile has them.
+  FileWindow window(const StoredTensor& tensor, size_t begin, size_t count,
+                    FileAccess access = FileAccess::in_order) const;
+  FileWindow window(const StoredTensor& tensor) const { return window(tensor, 0, tensor.bytes); }
+  // f(begin, bytes) of all its pieces, each of at most 16 MiB and mapped meanwhile; until f returns false.
+  void each_piece(const StoredTensor& tensor,
+                  const std::function<bool(size_t begin, std::span<const std::byte> bytes)>& f) const;
 
  private:
-  MappedFile file_;
+  WindowedFile file_;
   size_t header_bytes_ = 0;
   std::vector<StoredTensor> tensors_;
   std::unordered_map<std::string, size_t> index_;

@@ -8,31 +8,14 @@
 
 #include "kernels/base/abandoned.h"
 #include "kernels/base/error.h"
+#include "model/files/new_directory.h"
 
 namespace drover {
 
-namespace {
-
-// "adapter/" and "adapter" name the same directory; the staged one lies next to it.
-fs::path without_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
-
-}  // namespace
-
 StagedDirectory::StagedDirectory(fs::path target, const std::set<std::string>& replaceable)
     : target_(without_slash(target)) {
+  check_new_directory(target_, replaceable);
   std::error_code error;
-  const fs::file_status status = fs::status(target_, error);
-  if (fs::exists(status)) {
-    if (!fs::is_directory(status))
-      fail(Fault::usage, "{} exists and is not a directory; name a new one", target_.string());
-    for (const auto& entry : fs::directory_iterator(target_, error)) {
-      const std::string name = entry.path().filename().string();
-      if (replaceable.count(name) != 0) continue;
-      fail(Fault::usage, "{} already holds {}; name a new or empty directory, or remove this one", target_.string(),
-           name);
-    }
-    if (error) fail(Fault::io, "cannot list {}: {}", target_.string(), error.message());
-  }
   const fs::path parent = target_.has_parent_path() ? target_.parent_path() : fs::path(".");
   make_directories(parent);
   const std::string prefix = fmt::format(".{}.tmp-", target_.filename().string());

@@ -140,10 +140,31 @@ class Cards(Case):
             words = ["--model", self.model, "--adapter", adapter, "--prompt", "a", "--max-tokens", "1", "--greedy"]
             return run("generate", *words, *settings, check=0).stderr
 
-        self.assertIn(f"was trained over a base of {fp8}, and this one is of plain numbers", asked())
+        sample = json.loads((adapter / "logprobs.json").read_text())["documents"]
+        self.assertLess((adapter / "logprobs.json").stat().st_size, 65536)
+        logprobs = [value for document in sample for value in document["logprobs"]]
+        mean = sum(logprobs) / len(logprobs)
+        self.assertAlmostEqual(comparison(adapter)["trained_logprob"], mean, delta=1e-4)
+        other = (
+            rf"was trained over a base of {fp8}, and this one is of plain numbers: its answers may differ; over "
+            rf"{len(logprobs)} tokens that are kept with it ln p is (-[0-9.]+) in the mean, where it was {mean:.3f}; "
+            r"off by ([0-9.e-]+) as"
+        )
+        self.assertRegex(asked(), other)
+        words = ["eval", "--model", self.model, "--adapter", adapter, "--data", self.home / "validation.jsonl"]
+        found = re.search(other, run(*words, ranks=2, check=0).stderr)
+        self.assertLess(abs(float(found[1]) - mean), 0.2)
+        self.assertGreater(float(found[2]), 1e-4)
+        bare = self.home / "no-sample"
+        shutil.copytree(adapter, bare)
+        (bare / "logprobs.json").unlink()
+        words = ["generate", "--model", self.model, "--adapter", bare, "--prompt", "a", "--max-tokens", "1"]
+        self.assertIn("no sample of log-probabilities is kept with it", run(*words, check=0).stderr)
+        (bare / "logprobs.json").write_text('{"documents": [{"ids": [1], "trained": [1], "logprobs": [0]}]}')
+        self.assertIn("by how much was not measured: ", run(*words, check=0).stderr)
         self.assertNotIn("was trained over", asked("model.weights=fp8"))
         said = run("export", directory, "--merged", self.home / "merged-coded", check=0).stderr
-        self.assertIn("the adapter is merged into these numbers themselves", said)
+        self.assertIn("it is merged into what these codes mean", said)
         (adapter / "comparison.json").write_text("{")
         self.assertIn("what the adapter was trained over is not known", asked())
 

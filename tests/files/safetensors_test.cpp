@@ -1,9 +1,12 @@
 #include "model/files/safetensors.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
+#include <fstream>
 #include <limits>
+#include <optional>
 
 #include "model/files/safetensors_writer.h"
 #include "tests/base/scratch_directory.h"
@@ -35,8 +38,64 @@ TEST(Safetensors, ReadsNumbersTextAndEmptyTensors) {
   EXPECT_EQ(file.find("a")->shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(file.find("b")->size(), 1);
   EXPECT_EQ(file.find("z")->size(), 0);
-  EXPECT_EQ(file.find("a")->bytes.size(), 24u);
+  EXPECT_EQ(file.find("a")->bytes, 24u);
   EXPECT_EQ(file.find("none"), nullptr);
+}
+
+TEST(Safetensors, ShowsPiecesOfATensor) {
+  ScratchDirectory dir;
+  std::string data;
+  for (int i = 0; i < 40'000; ++i) data += static_cast<char>(i * 7);
+  const auto text_of = [](const FileWindow& w) {
+    return std::string(reinterpret_cast<const char*>(w.data()), w.bytes().size());
+  };
+  SafetensorsWriter writer(dir / "x", {{"t", StoredType::u8, {40'000}}, {"empty", StoredType::u8, {0}}});
+  writer.write("t", data.data(), 40'000);
+  writer.commit();
+  std::optional<FileWindow> kept;
+  {
+    const SafetensorsFile file(dir / "x");
+    const StoredTensor& t = *file.find("t");
+    EXPECT_EQ(text_of(file.window(t)), data);
+    EXPECT_EQ(text_of(file.window(t, 4095, 8194, FileAccess::scattered)), data.substr(4095, 8194));
+    EXPECT_TRUE(file.window(t, 40'000, 0).bytes().empty());
+    EXPECT_TRUE(file.window(*file.find("empty")).bytes().empty());
+    expect_error(Fault::internal, {"inside its tensor"}, [&] { file.window(t, 39'999, 2); });
+    kept.emplace(file.window(t, 39'990, 10));
+  }
+  EXPECT_EQ(text_of(*kept), data.substr(39'990));
+}
+
+// A file of holes, larger than what this process may map.
+TEST(Safetensors, FilesNeedNoRoomInMemory) {
+  int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  if (pages > (int64_t{1} << 26)) GTEST_SKIP() << "a sanitizer has mapped more already";
+  ScratchDirectory dir;
+  constexpr int64_t kBytes = int64_t{1} << 42;
+  const std::string header = safetensors_header({{"t", StoredType::u8, {kBytes}}}, {});
+  write_text(dir / "x", bytes_of(uint64_t{header.size()}) + header);
+  std::error_code too_large;
+  fs::resize_file(dir / "x", 8 + header.size() + kBytes, too_large);
+  if (too_large) GTEST_SKIP() << "this file system has no files of " << kBytes << " bytes";
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+  rlimit limited = before;
+  limited.rlim_cur = rlim_t{1} << 40;
+  ASSERT_EQ(::setrlimit(RLIMIT_AS, &limited), 0);
+  {
+    const SafetensorsFile file(dir / "x");
+    const StoredTensor& t = *file.find("t");
+    EXPECT_EQ(file.window(t, kBytes - 5, 5).bytes().back(), std::byte{0});
+    int pieces = 0;
+    file.each_piece(t, [&](size_t begin, std::span<const std::byte> bytes) {
+      EXPECT_EQ(begin, static_cast<size_t>(pieces) * bytes.size());
+      return ++pieces < 3;
+    });
+    EXPECT_EQ(pieces, 3);
+    expect_error(Fault::io, {"cannot map", "Cannot allocate memory"}, [&] { file.window(t); });
+  }
+  EXPECT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
 }
 
 TEST(Safetensors, RefusesEveryBrokenRule) {

@@ -67,7 +67,7 @@ void merge_into(const OnDisk& model, const AdapterFile& adapter, const fs::path&
   ModelDirectory directory(model.path());
   BaseWeights base(directory, adapter);
   merge({adapter.config(), [&](const std::string& name) { return adapter.read(name); }}, base, out,
-        *make_cpu_backend(1), {}, [](const fs::path&) {});
+        *make_cpu_backend(1), {}, [](const fs::path&, MergeReport&) {});
 }
 
 TEST(GoldenSavedWeights, ComputeWhatPeftComputes) {

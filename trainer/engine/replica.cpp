@@ -64,7 +64,6 @@ std::unique_ptr<Replica> open_replica(const ReplicaSettings& settings, Device de
   const std::shared_ptr<Communicator> world = device.mesh.world;
   std::unique_ptr<Replica> replica;
   together(*world, [&] { replica = std::make_unique<Replica>(settings, std::move(device), weights, capacity); });
-  weights.release_pages();
   return replica;
 }
 

@@ -6,6 +6,7 @@
 #include "trainer/engine/plan.h"
 #include "trainer/export/compared_documents.h"
 #include "trainer/export/export.h"
+#include "trainer/export/logprob_sample.h"
 #include "trainer/export/merged_weights.h"
 #include "trainer/export/token_logprobs.h"
 #include "trainer/run/process_memory.h"
@@ -66,6 +67,7 @@ void compare_adapter(const ExportedAdapter& adapter, const EngineSettings& setti
   replica->load(adapter.checkpoint);
   reference = engine_logprobs(engine, documents);
   c.logprob = compared(reference, reference).logprob;
+  c.sample = sample_json(documents, reference);
   load_adapter(adapter.directory, settings.model, *replica->adapter);
   c.reloaded = compared(engine_logprobs(engine, documents), reference);
   c.served =
@@ -82,7 +84,7 @@ Compared compare_merged(const ExportedAdapter& adapter, EngineSettings settings,
   settings.stored = {};
   const ArenaBytes bytes = bytes_of(settings, device, documents);
   const AdapterSource source{file.config(), [&](const std::string& name) { return file.read(name); }};
-  MergedWeights merged(source, weights, *device.backend);
+  MergedWeights merged(source, weights, *device.backend, weights_as(adapter.recipe.model.weights));
   Replica replica(settings, device, merged, bytes);
   return compared(served_logprobs(replica, {replica.arenas.cache, replica.arenas.scratch}, documents), reference);
 }

@@ -41,6 +41,7 @@ struct Comparison {
   // the base, rounded to its number types.
   std::optional<Compared> reloaded, served, merged;
   std::map<std::string, std::string> why;  // "served" → why there is none
+  std::string sample;                      // logprobs.json (logprob_sample.h); empty where nothing was computed
 };
 
 inline constexpr const char* kNothingToCompare = "the data hold no trained token that both ways could score";

@@ -2,7 +2,6 @@
 
 #include "kernels/base/error.h"
 #include "model/files/factor.h"
-#include "trainer/export/merge.h"
 #include "trainer/export/model_card.h"
 
 namespace drover {
@@ -94,12 +93,6 @@ void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSe
   const AdapterFile file(directory);
   check_fits(file, model);
   adapter.load([&](const FactorSlice& f, float* values) { copy_slice(file.read(f.name), f, values); });
-}
-
-void export_merged(const Checkpoint& checkpoint, BaseWeights& base, const fs::path& out, Backend& backend,
-                   const MoreFiles& more, const std::function<void(const fs::path& staged)>& check) {
-  const AdapterForm adapter = adapter_of(checkpoint);
-  merge({adapter.config, adapter.values}, base, out, backend, more, check);
 }
 
 }  // namespace drover

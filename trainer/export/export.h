@@ -1,4 +1,4 @@
-// Adapters and merged models out of checkpoints, each read back and checked before it counts as written.
+// Adapters out of checkpoints, read back and checked before they count as written.
 #pragma once
 #include <functional>
 
@@ -43,9 +43,5 @@ void copy_slice(const AdapterMatrix& whole, const FactorSlice& slice, float* val
 // Fills an adapter's parameters (and compute copies) from a PEFT directory; bad_data naming the tensor that is missing,
 // surplus or of another shape.
 void load_adapter(const fs::path& directory, const ModelConfig& model, AdapterSet& adapter);
-
-// A whole model of the checkpoint's adapter (merge.h). bad_data where every B is zero.
-void export_merged(const Checkpoint& checkpoint, BaseWeights& base, const fs::path& out, Backend& backend,
-                   const MoreFiles& more, const std::function<void(const fs::path& staged)>& check);
 
 }  // namespace drover

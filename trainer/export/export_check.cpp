@@ -5,6 +5,7 @@
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
 #include "trainer/export/export.h"
+#include "trainer/export/logprob_sample.h"
 #include "trainer/export/token_logprobs.h"
 #include "trainer/setup/base_format.h"
 
@@ -43,6 +44,7 @@ Comparison compare_trained(Engine& engine, const TokenStore& documents, const fs
   }
   const std::vector<float> trained = engine_logprobs(engine, documents);
   c.logprob = compared(trained, trained).logprob;
+  c.sample = sample_json(documents, trained);
   together(*replica.device.mesh.world, [&] { load_adapter(directory, engine.settings().model, *replica.adapter); });
   c.reloaded = compared(engine_logprobs(engine, documents), trained);
   const Room room = room_of(engine, scoring_bytes(engine.settings(), replica.device.mesh, documents));

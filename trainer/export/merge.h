@@ -1,9 +1,13 @@
-// A whole model out of a base and an adapter, written tensor by tensor and checked before it counts as written.
+// A whole model out of a base and an adapter, written file by file, by one process or many, and checked before it
+// counts as written.
 #pragma once
 #include <functional>
 
 #include "kernels/backend.h"
+#include "kernels/comm/communicator.h"
 #include "model/base_weights.h"
+#include "model/frozen_linear.h"
+#include "trainer/export/merge_report.h"
 
 namespace drover {
 
@@ -13,14 +17,32 @@ struct AdapterSource {
   std::function<AdapterMatrix(const std::string& factor)> factor;
 };
 
+struct MergeSettings {
+  // What plain numbers of the base were made into where the adapter was trained (model.weights): it is merged into what
+  // these mean.
+  WeightsAs trained_over = WeightsAs::as_is;
+  bool keep_format = false;  // the base's fp8 or NF4 again (merge_part.h), instead of plain numbers
+  int64_t max_shard_bytes = 5'000'000'000;
+  Communicator* world = nullptr;  // who shares the work; nullptr: this process alone
+};
+
 // What a merged model is: the base, with a head of its own where the adapter changes a tied one alone.
 ModelConfig merged_model(const AdapterConfig& adapter, const BaseWeights& base);
 
+// Looks at the whole directory, last; what it finds stands in the report.
+using CheckMerged = std::function<void(const fs::path& directory, MergeReport& report)>;
+
 // W + scale·B·A in fp32, rounded once to the type that the base stores the tensor in (f32, f16, bf16; else bad_data);
-// everything else is copied, and `more` written. What was merged is compared number by number with sums in fp64, each
-// within its own rounding, and what is read back with what was written (corruption); a sum that the type cannot hold is
-// bad_data. Then `check` sees the directory, and only when it does not throw does the model appear under its name.
-void merge(const AdapterSource& adapter, BaseWeights& base, const fs::path& out, Backend& backend,
-           const MoreFiles& more, const std::function<void(const fs::path& staged)>& check);
+// everything else is copied, and `more` and merge_report.json written. What was merged is compared number by number
+// with sums in fp64, each within its own rounding, and what is read back with what was written (corruption); a sum that
+// the type cannot hold is bad_data. Then `check` sees the directory, and only when it does not throw does the model
+// appear under its name.
+//
+// Files are dealt out over the processes, which have the same bytes for any number of them; of the model, pieces of
+// some rows are in memory. Collective over settings.world; rank 0 does the rest. Where it ends early (killed, io) what
+// was finished stays next to `out` (kept_directory.h), and a merge of the same adapter, base and settings continues
+// there; what is left of another one is removed, which is said.
+MergeReport merge(const AdapterSource& adapter, BaseWeights& base, const fs::path& out, Backend& backend,
+                  const MoreFiles& more, const CheckMerged& check, const MergeSettings& settings = {});
 
 }  // namespace drover

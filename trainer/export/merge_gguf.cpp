@@ -109,7 +109,7 @@ void check_is_new(const fs::path& file) {
 }  // namespace
 
 void merge_to_gguf(const AdapterSource& adapter, BaseWeights& base, const fs::path& file, GgufType type,
-                   Backend& backend, const ModelTexts& texts) {
+                   Backend& backend, const ModelTexts& texts, WeightsAs trained_over) {
   check_is_new(file);
   check_weights(base.directory());
   const ModelConfig config = merged_model(adapter.config, base);
@@ -127,7 +127,7 @@ void merge_to_gguf(const AdapterSource& adapter, BaseWeights& base, const fs::pa
   for (const Written& tensor : tensors) writer.tensor(tensor.place.name, tensor.type, tensor.place.shape());
   check_room(file, writer.bytes());
 
-  MergedRows merged(adapter, base, backend);
+  MergedRows merged(adapter, base, backend, trained_over);
   const int64_t whole_heads = std::max<int64_t>(1, kRowsAtOnce / config.head_dim) * config.head_dim;
   for (Written& tensor : tensors) {
     if (tensor.name.empty()) {

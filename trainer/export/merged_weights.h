@@ -8,11 +8,11 @@ namespace drover {
 
 class MergedWeights : public WeightSource {
  public:
-  // Everything outlives it. `backend` multiplies, in the host's memory.
-  MergedWeights(const AdapterSource& adapter, BaseWeights& base, Backend& backend)
-      : base_(base), rows_(adapter, base, backend) {}
+  // Everything outlives it. `backend` multiplies, in the host's memory. `as` as MergedRows has it.
+  MergedWeights(const AdapterSource& adapter, BaseWeights& base, Backend& backend, WeightsAs as = WeightsAs::as_is)
+      : base_(base), rows_(adapter, base, backend, as) {}
 
-  // Errors as MergedRows::each has them.
+  // Errors as MergedTensor has them.
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override;
 
  private:

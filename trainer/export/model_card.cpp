@@ -5,6 +5,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/program.h"
 #include "trainer/export/adapter_targets.h"
+#include "trainer/export/logprob_sample.h"
 
 namespace drover {
 
@@ -159,6 +160,7 @@ bool is_own_card(const std::string& text) {
 
 void write_pages(const fs::path& directory, bool has_page, const CardFacts& facts) {
   write_text(directory / "comparison.json", comparison_json(facts.comparison));
+  if (!facts.comparison.sample.empty()) write_text(directory / kSampleFile, facts.comparison.sample);
   if (!has_page) return write_text(directory / kPage, model_card(facts));
   log::info("README.md of the adapter is somebody's own, or was changed, and stays as it is");
 }

@@ -21,7 +21,7 @@ struct CardFacts {
 
 std::string model_card(const CardFacts& facts);
 
-// comparison.json and, where there is no page already, README.md of a directory that is being written.
+// comparison.json, logprobs.json and, where there is no page already, README.md of a directory that is being written.
 void write_pages(const fs::path& directory, bool has_page, const CardFacts& facts);
 
 bool is_own_card(const std::string& text);

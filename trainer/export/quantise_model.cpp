@@ -153,10 +153,9 @@ class Quantisation {
       for (const StoredTensor& tensor : file.tensors()) {
         size_t at = 0;
         for (const Piece& piece : written_.at(tensor.name)) {
-          if (xxh3(tensor.bytes.data() + at, piece.bytes) != piece.hash)
+          if (xxh3(file.window(tensor, at, piece.bytes).data(), piece.bytes) != piece.hash)
             fail(Fault::corruption, "read back, {} is not what was written; nothing was written", tensor.name);
           at += piece.bytes;
-          file.advise_done(tensor.offset, at);
         }
       }
     }

@@ -53,7 +53,7 @@ class Fp8Linear : public QuantisedLinear {
       put_all(put, made.codes);
       std::vector<float> read(values.size());
       dequantise(made, read.data());
-      distance_.add(read, values);
+      wrote(read, values);
     });
   }
 
@@ -123,7 +123,7 @@ class Nf4Linear : public QuantisedLinear {
                                                  : Rounding::none;
       std::vector<float> read(values.size());
       dequantise(made, read.data());
-      distance_.add(read, values);
+      wrote(read, values);
     });
   }
 

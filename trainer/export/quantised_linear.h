@@ -26,8 +26,16 @@ class QuantisedLinear {
   virtual void write(const std::string& tensor, const Put& put) = 0;
   // ‖Ŵ − W‖ / ‖W‖ of what a reader gets, once X.weight was written.
   double error() const { return distance_.value(); }
+  // What a reader gets of the rows that were last read of the source, while X.weight is written.
+  std::function<void(const std::vector<float>& values)> on_written;
 
  protected:
+  void wrote(const std::vector<float>& read_back, const std::vector<float>& values) {
+    distance_.add(read_back, values);
+    if (on_written) on_written(read_back);
+  }
+
+ private:
   RelativeDistance distance_;
 };
 

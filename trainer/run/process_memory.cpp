@@ -1,8 +1,10 @@
 #include "trainer/run/process_memory.h"
 
 #include <malloc.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "kernels/base/error.h"
@@ -48,7 +50,13 @@ int64_t kilobyte_line(const char* file, const std::string& key) {
 int64_t peak_process_bytes() { return kilobyte_line("/proc/self/status", "VmHWM:"); }
 int64_t current_process_bytes() { return kilobyte_line("/proc/self/status", "VmRSS:"); }
 
-int64_t available_machine_bytes() { return kilobyte_line("/proc/meminfo", "MemAvailable:"); }
+int64_t available_machine_bytes() {
+  const int64_t of_machine = kilobyte_line("/proc/meminfo", "MemAvailable:");
+  rlimit room{};
+  if (::getrlimit(RLIMIT_AS, &room) != 0 || room.rlim_cur == RLIM_INFINITY) return of_machine;
+  const int64_t mapped = kilobyte_line("/proc/self/status", "VmSize:");
+  return std::min(of_machine, std::max<int64_t>(0, static_cast<int64_t>(room.rlim_cur) - mapped));
+}
 
 int64_t free_bytes_of_rank(Communicator& world, Backend& backend) {
   const int64_t ranks_here = static_cast<int64_t>(needs_here(world, 0).size());

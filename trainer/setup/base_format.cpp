@@ -50,17 +50,19 @@ std::string base_format(const ReplicaSettings& s) {
   return fmt::format("{}", fmt::join(names, " and "));
 }
 
-void warn_of_other_base(const fs::path& adapter, const Recipe& recipe) {
+std::optional<OtherBase> other_base(const fs::path& adapter, const Recipe& recipe) {
   const std::string trained = trained_over(adapter);
-  if (trained.empty()) return;
+  if (trained.empty()) return std::nullopt;
   const std::string here = base_format({.model = model_config_of(recipe, ShapeFrom::directory),
                                         .weights = weights_as(recipe.model.weights),
                                         .stored = scaling_of(recipe)});
-  if (trained == here) return;
-  log::warn(
-      "{} was trained over a base of {}, and this one is of {}: its answers may differ. No sample of log-probabilities "
-      "is kept with it to say by how much; model.weights chooses the format",
-      adapter.string(), clipped(trained), here);
+  if (trained == here) return std::nullopt;
+  return OtherBase{clipped(trained), here};
+}
+
+std::string said_of(const fs::path& adapter, const OtherBase& other) {
+  return fmt::format("{} was trained over a base of {}, and this one is of {}", adapter.string(), other.trained,
+                     other.here);
 }
 
 }  // namespace drover

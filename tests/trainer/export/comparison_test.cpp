@@ -169,7 +169,7 @@ TEST_F(Trained, MergedWeightsAreThoseThatAreWritten) {
   const AdapterFile file(dir_ / "adapter");
   const AdapterSource source{file.config(), [&](const std::string& name) { return file.read(name); }};
   BaseWeights base(*base_);
-  merge(source, base, dir_ / "merged", *device_.backend, {}, [](const fs::path&) {});
+  merge(source, base, dir_ / "merged", *device_.backend, {}, [](const fs::path&, MergeReport&) {});
   ModelDirectory written(dir_ / "merged");
   MergedWeights merged(source, base, *device_.backend);
   Arena arena("values", device_.backend->memory(), 1 << 20);

@@ -81,7 +81,7 @@ class MergeGguf : public testing::Test {
 TEST_F(MergeGguf, InBf16ItIsTheMergedDirectory) {
   written();
   BaseWeights weights(base());
-  merge(source(), weights, dir_ / "merged", *backend_, {}, [](const fs::path&) {});
+  merge(source(), weights, dir_ / "merged", *backend_, {}, [](const fs::path&, MergeReport&) {});
   import_gguf(dir_ / "m.gguf", dir_ / "imported");
   ModelDirectory merged(dir_ / "merged"), imported(dir_ / "imported");
   EXPECT_EQ(merged.config(), imported.config());

@@ -32,7 +32,7 @@ void merge_with(Backend& backend, const ScratchDirectory& dir, float size) {
   BaseWeights base(directory);
   const AdapterConfig adapter = config();
   merge({adapter, [&](const std::string& name) { return factor(directory, name, size); }}, base, dir / "merged",
-        backend, {}, [](const fs::path&) {});
+        backend, {}, [](const fs::path&, MergeReport&) {});
 }
 
 TEST(Merge, ProductsThatAreNotMadeAreNoticed) {
