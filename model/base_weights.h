@@ -22,6 +22,7 @@ class BaseWeights : public WeightSource {
   // vocabulary of the adapter's embedding.
   const ModelConfig& config() const { return config_; }
   ModelDirectory& directory() { return *directory_; }
+  void read_through(ModelDirectory& same) { directory_ = &same; }  // another that was opened at the same path
   bool changed(const std::string& name) const;  // whether a tensor of config() is another than the directory's
   // The type in which the directory stores the tensor, and its shape in it: of lm_head.weight those of the embedding
   // where it stores no head.
@@ -43,7 +44,6 @@ class BaseWeights : public WeightSource {
   Nf4Slice read_nf4(const ParamSpec& spec, Range rows, Range cols) override {
     return read_nf4(spec.name, rows.begin, rows.count, cols.begin, cols.count);
   }
-  void release_pages() { directory_->release_pages(); }
 
  private:
   void check_weights() const;

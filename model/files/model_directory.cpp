@@ -1,6 +1,7 @@
 #include "model/files/model_directory.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 
@@ -17,13 +18,27 @@ constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr const char *kHead = "lm_head.weight", *kEmbedding = "model.embed_tokens.weight";
 constexpr size_t kNamesShown = 20;
-constexpr int64_t kReleaseBytes = int64_t{16} << 20;  // how much is read before its pages are released
+constexpr int64_t kReadBytes = int64_t{16} << 20;  // how much is read at once
 
 std::string listed(const std::vector<std::string>& lines) {
   std::string text;
   for (size_t i = 0; i < lines.size() && i < kNamesShown; ++i) text += "\n  " + lines[i];
   if (lines.size() > kNamesShown) text += fmt::format("\n  and {} more", lines.size() - kNamesShown);
   return text;
+}
+
+bool equal_bytes(const SafetensorsFile& file, const StoredTensor& tensor, const SafetensorsFile& other_file,
+                 const StoredTensor& other) {
+  size_t at = 0;
+  bool equal = true;
+  std::vector<std::byte> bytes;
+  file.read_in_pieces(tensor, [&](std::span<const std::byte> piece) {
+    bytes.resize(piece.size());
+    other_file.read(other, at, piece.size(), bytes.data());
+    equal = equal && std::ranges::equal(piece, bytes);
+    at += piece.size();
+  });
+  return equal;
 }
 
 // Why there is no model here, from what is there instead.
@@ -146,7 +161,7 @@ void ModelDirectory::check_doubles(const std::string& name) {
     if (indexed == file_of_.end() || indexed->second == name) continue;
     const StoredTensor* other = file(indexed->second).find(tensor.name);
     if (other != nullptr && other->dtype == tensor.dtype && other->shape == tensor.shape &&
-        std::ranges::equal(other->bytes, tensor.bytes))
+        equal_bytes(*open_.at(name), tensor, file(indexed->second), *other))
       continue;
     fail(Fault::bad_data, "{}: the tensor {} stands in two files, {} and {}, and they differ; fetch the model again",
          path_.string(), clipped(tensor.name), indexed->second, name);
@@ -261,13 +276,8 @@ std::string ModelDirectory::wrong_type(const std::string& name) {
 
 void ModelDirectory::check_tied_head() {
   const StoredTensor &head = tensor(kHead), &embedding = tensor(kEmbedding);
-  bool same = head.dtype == embedding.dtype && head.bytes.size() == embedding.bytes.size();
-  for (size_t at = 0; same && at < head.bytes.size(); at += static_cast<size_t>(kReleaseBytes)) {
-    const size_t count = std::min<size_t>(kReleaseBytes, head.bytes.size() - at);
-    same = std::memcmp(head.bytes.data() + at, embedding.bytes.data() + at, count) == 0;
-    for (const StoredTensor* read : {&head, &embedding})
-      file(file_of_.at(read->name)).advise_done(read->offset + at, count);
-  }
+  const bool same = head.dtype == embedding.dtype && head.bytes == embedding.bytes &&
+                    equal_bytes(file(file_of_.at(kHead)), head, file(file_of_.at(kEmbedding)), embedding);
   if (same) return;
   fail(Fault::bad_data,
        "{}: config.json says tie_word_embeddings: true, and {} is stored with other values than {}; set "
@@ -286,20 +296,15 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
               col_begin + cols <= all_cols,
           "a slice lies inside its tensor");
   if (rows == 0 || cols == 0) return;
-  const int64_t number = size_of(stored.dtype), row_bytes = all_cols * number;
-  const int64_t at_once = std::max<int64_t>(1, kReleaseBytes / row_bytes);
-  char* to_bytes = static_cast<char*>(out);
+  const int64_t number = size_of(stored.dtype), at_once = std::max<int64_t>(1, kReadBytes / (cols * number));
+  const RowBytes part{static_cast<size_t>(all_cols * number), static_cast<size_t>(col_begin * number),
+                      static_cast<size_t>(cols * number)};
+  std::vector<std::byte> piece;
   for (int64_t row = 0; row < rows; row += at_once) {
     const int64_t count = std::min(at_once, rows - row);
-    const std::byte* first = stored.bytes.data() + (row_begin + row) * row_bytes + col_begin * number;
-    if (cols == all_cols) {
-      convert(stored.dtype, first, count * cols, to, to_bytes + row * cols * size_of(to));
-    } else {
-      for (int64_t r = 0; r < count; ++r)
-        convert(stored.dtype, first + r * row_bytes, cols, to, to_bytes + (row + r) * cols * size_of(to));
-    }
-    source.advise_done(stored.offset + static_cast<size_t>((row_begin + row) * row_bytes),
-                       static_cast<size_t>(count * row_bytes));
+    piece.resize(static_cast<size_t>(count) * part.count);
+    source.read_rows(stored, static_cast<size_t>(row_begin + row), static_cast<size_t>(count), part, piece.data());
+    convert(stored.dtype, piece.data(), count * cols, to, static_cast<char*>(out) + row * cols * size_of(to));
   }
   bytes_read_ += rows * cols * number;
 }
@@ -326,7 +331,7 @@ void ModelDirectory::read_quantised(const std::string& name, int64_t row, int64_
   // Of NF4 whole blocks are read, and what was asked for is taken out.
   const int64_t first = nf4 ? col / kNf4Block * kNf4Block : col,
                 wide = nf4 ? (col + cols + kNf4Block - 1) / kNf4Block * kNf4Block - first : cols;
-  const int64_t at_once = std::max<int64_t>(1, kReleaseBytes / std::max<int64_t>(1, wide * size_of(DType::f32)));
+  const int64_t at_once = std::max<int64_t>(1, kReadBytes / std::max<int64_t>(1, wide * size_of(DType::f32)));
   std::vector<float> values;
   for (int64_t r = 0; r < rows; r += at_once) {
     const int64_t count = std::min(at_once, rows - r);
@@ -343,10 +348,6 @@ void ModelDirectory::read_quantised(const std::string& name, int64_t row, int64_
   }
 }
 
-void ModelDirectory::release_pages() {
-  for (const auto& [name, open] : open_) open->advise_done(0, open->file_bytes());
-}
-
 namespace {
 constexpr size_t kSampledBlocks = 16, kBlockBytes = 4096;  // of every tensor: up to 64 KiB are hashed whole
 }
@@ -359,17 +360,19 @@ std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const 
     Sha256 hash;
     const uint64_t size = weights.file_bytes();
     hash.update(&size, sizeof size);
-    hash.update(weights.header().data(), weights.header().size());
+    const std::string header = weights.header();
+    hash.update(header.data(), header.size());
     weights.advise_scattered(true);
+    std::array<std::byte, kBlockBytes> block;
     for (const StoredTensor& stored : weights.tensors()) {
-      const size_t size = stored.bytes.size(),
+      const size_t size = stored.bytes,
                    blocks = std::min<size_t>(kSampledBlocks, (size + kBlockBytes - 1) / kBlockBytes);
       for (size_t i = 0; i < blocks; ++i) {  // evenly from the first to the last block
         const size_t begin = blocks == 1 ? 0 : (size - std::min(size, kBlockBytes)) * i / (blocks - 1),
                      count = std::min(kBlockBytes, size - begin);
-        hash.update(stored.bytes.data() + begin, count);
+        weights.read(stored, begin, count, block.data());
+        hash.update(block.data(), count);
       }
-      weights.advise_done(stored.offset, size);  // all of it: the system maps neighbours of a touched page too
     }
     weights.advise_scattered(false);
     known[file_of_.at(name)] = hash.hex();

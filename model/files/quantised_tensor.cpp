@@ -11,9 +11,8 @@ namespace drover {
 
 namespace {
 
-constexpr int64_t kReleaseBytes = int64_t{16} << 20;  // how much is read before its pages are released
-constexpr size_t kStateBytes = 65'536;                // of NF4's JSON
-constexpr float kLevelsApart = 1e-6f;                 // at most, of a file's levels of absmax from ours
+constexpr size_t kStateBytes = 65'536;  // of NF4's JSON
+constexpr float kLevelsApart = 1e-6f;   // at most, of a file's levels of absmax from ours
 constexpr const char* kState = ".quant_state.bitsandbytes__nf4";
 
 std::string place_of(const PlacedTensor& placed) {
@@ -25,26 +24,19 @@ struct Bytes {
   int64_t row_bytes = 0, begin = 0, count = 0;
 };
 
-// Pages are released once they are copied.
 void copy_rows(const PlacedTensor& from, int64_t row, int64_t rows, const Bytes& bytes, void* out) {
-  const int64_t at_once = std::max<int64_t>(1, kReleaseBytes / bytes.row_bytes);
-  auto* to = static_cast<std::byte*>(out);
-  for (int64_t r = 0; r < rows; r += at_once) {
-    const int64_t some = std::min(at_once, rows - r), first = (row + r) * bytes.row_bytes;
-    for (int64_t i = 0; i < some; ++i, to += bytes.count) {
-      std::memcpy(to, from.tensor->bytes.data() + first + i * bytes.row_bytes + bytes.begin,
-                  static_cast<size_t>(bytes.count));
-    }
-    from.file->advise_done(from.tensor->offset + static_cast<size_t>(first),
-                           static_cast<size_t>(some * bytes.row_bytes));
-  }
+  const RowBytes part{static_cast<size_t>(bytes.row_bytes), static_cast<size_t>(bytes.begin),
+                      static_cast<size_t>(bytes.count)};
+  from.file->read_rows(*from.tensor, static_cast<size_t>(row), static_cast<size_t>(rows), part, out);
 }
 
 // Numbers [begin, begin + count) of a tensor of F32, BF16 or F16.
 std::vector<float> numbers(const PlacedTensor& from, int64_t begin, int64_t count) {
   std::vector<float> values(static_cast<size_t>(count));
   const StoredType type = from.tensor->dtype;
-  convert(type, from.tensor->bytes.data() + begin * size_of(type), count, DType::f32, values.data());
+  std::vector<std::byte> stored(static_cast<size_t>(count * size_of(type)));
+  from.file->read(*from.tensor, static_cast<size_t>(begin * size_of(type)), stored.size(), stored.data());
+  convert(type, stored.data(), count, DType::f32, values.data());
   return values;
 }
 
@@ -56,7 +48,6 @@ void for_each_number(const PlacedTensor& from, const What& what) {
     const auto values = numbers(from, begin, std::min(kAtOnce, from.tensor->size() - begin));
     for (size_t i = 0; i < values.size(); ++i) what(begin + static_cast<int64_t>(i), values[i]);
   }
-  from.file->advise_done(from.tensor->offset, from.tensor->bytes.size());
 }
 
 // A tensor that belongs to a weight of NF4; bad_data where it is missing or of another type or size.
@@ -185,20 +176,21 @@ void QuantisedTensor::open_nf4(const Find& find) {
   scaling_.kind = StoredScaling::Kind::nf4;
   const PlacedTensor stored = *find(name_ + kState);
   const StoredTensor& text = *stored.tensor;
-  if (text.dtype != StoredType::u8 || text.bytes.size() > kStateBytes) {
+  if (text.dtype != StoredType::u8 || text.bytes > kStateBytes) {
     fail(Fault::bad_data, "{} is {} {}; it must be at most {} bytes of JSON", place_of(stored), name_of(text.dtype),
          shape_text(text.shape), kStateBytes);
   }
-  const Nf4State state =
-      parse_nf4_state({reinterpret_cast<const char*>(text.bytes.data()), text.bytes.size()}, place_of(stored));
+  std::string json(text.bytes, '\0');
+  stored.file->read(text, 0, json.size(), json.data());
+  const Nf4State state = parse_nf4_state(json, place_of(stored));
   rows_ = state.rows, cols_ = state.cols;
   scaling_.nested = state.nested;
   scaling_.rounding = state.rounding;
   offset_ = state.offset;
   // bnb_4bit_quant_storage may give the bytes another type.
-  if (static_cast<int64_t>(codes_.tensor->bytes.size()) != rows_ * cols_ / 2) {
+  if (static_cast<int64_t>(codes_.tensor->bytes) != rows_ * cols_ / 2) {
     fail(Fault::bad_data, "{} has {} bytes; [{}, {}], as {}{} says, needs {} in NF4", place_of(codes_),
-         codes_.tensor->bytes.size(), rows_, cols_, name_, kState, rows_ * cols_ / 2);
+         codes_.tensor->bytes, rows_, cols_, name_, kState, rows_ * cols_ / 2);
   }
   const int64_t blocks = rows_ * (cols_ / kNf4Block);
   check_levels(part_of(codes_, name_ + ".quant_map", StoredType::f32, kNf4Levels.size(), find));

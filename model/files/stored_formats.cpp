@@ -43,7 +43,7 @@ StoredFormats stored_formats(ModelDirectory& model) {
   for (const std::string& name : model.files()) {
     const SafetensorsFile file(model.path() / name);
     for (const StoredTensor& tensor : file.tensors()) {
-      stored[tensor.name] = static_cast<int64_t>(tensor.bytes.size());
+      stored[tensor.name] = static_cast<int64_t>(tensor.bytes);
       if (model.is_quantised() && is_quantisation_data(tensor.name) && model.has(owner_of(tensor.name))) {
         found.part_of[tensor.name] = owner_of(tensor.name);
         continue;

@@ -71,7 +71,8 @@ class ChangedDirectory {
     const fs::path from = golden_directory(layout);
     const SafetensorsFile file(from / "model.safetensors");
     for (const StoredTensor& t : file.tensors()) {
-      tensors[t.name] = {t.dtype, t.shape, std::string(reinterpret_cast<const char*>(t.bytes.data()), t.bytes.size())};
+      const std::vector<std::byte> bytes = file.read(t);
+      tensors[t.name] = {t.dtype, t.shape, std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size())};
     }
     config = parse_json(read_text(from / "config.json"), "config.json");
     if (fs::exists(from / "hf_quant_config.json")) older = read_text(from / "hf_quant_config.json");

@@ -35,7 +35,7 @@ TEST(Safetensors, ReadsNumbersTextAndEmptyTensors) {
   EXPECT_EQ(file.find("a")->shape, (std::vector<int64_t>{2, 3}));
   EXPECT_EQ(file.find("b")->size(), 1);
   EXPECT_EQ(file.find("z")->size(), 0);
-  EXPECT_EQ(file.find("a")->bytes.size(), 24u);
+  EXPECT_EQ(file.find("a")->bytes, 24u);
   EXPECT_EQ(file.find("none"), nullptr);
 }
 

@@ -24,10 +24,10 @@ inline Json json(const std::string& name) {
   return parse_json(read_text(file, size_t{1} << 24), file.string());
 }
 
-inline std::vector<float> floats_of(const StoredTensor& t) {
+inline std::vector<float> floats_of(const SafetensorsFile& file, const StoredTensor& t) {
   std::vector<float> values(static_cast<size_t>(t.size()));
-  require(t.bytes.size() == values.size() * sizeof(float), "golden tensors are fp32");
-  std::memcpy(values.data(), t.bytes.data(), t.bytes.size());
+  require(t.bytes == values.size() * sizeof(float), "golden tensors are fp32");
+  file.read(t, 0, t.bytes, values.data());
   return values;
 }
 
@@ -37,7 +37,7 @@ class Tensors {
   std::vector<float> at(const std::string& name) const {
     const StoredTensor* t = file_.find(name);
     require(t != nullptr, "the golden file has the tensor");
-    return floats_of(*t);
+    return floats_of(file_, *t);
   }
 
  private:
