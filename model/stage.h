@@ -48,7 +48,7 @@ class Stage {
     Tensor x;
     const Saved* saved;
   };
-  // Several, of which each goes through a block before any goes through the next: a block's weights come once for all.
+  // Several, of which each passes a block before any passes the next one: a block's weights come once for all.
   Task forward_together(std::vector<Passage> group) const;
   Task backward_together(std::vector<Passage> group) const;  // what is saved of them is of the same blocks
 

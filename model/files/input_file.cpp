@@ -43,7 +43,10 @@ void InputFile::read(size_t offset, size_t bytes, void* out) const {
     const ssize_t got = ::pread(descriptor_, to, std::min(bytes, kAtOnce), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail_to_read("read", path_, errno);
-    if (got == 0) fail(Fault::io, "{} has become shorter since it was opened: {} bytes", path_.string(), offset);
+    if (got == 0) {
+      fail(Fault::io, "{} has become shorter since it was opened, when it had {} bytes; fetch the model again",
+           path_.string(), bytes_);
+    }
     to += got, offset += static_cast<size_t>(got), bytes -= static_cast<size_t>(got);
   }
 }

@@ -296,9 +296,13 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
               col_begin + cols <= all_cols,
           "a slice lies inside its tensor");
   if (rows == 0 || cols == 0) return;
-  const int64_t number = size_of(stored.dtype), at_once = std::max<int64_t>(1, kReadBytes / (cols * number));
+  const int64_t number = size_of(stored.dtype);
   const RowBytes part{static_cast<size_t>(all_cols * number), static_cast<size_t>(col_begin * number),
                       static_cast<size_t>(cols * number)};
+  bytes_read_ += rows * cols * number;
+  if (stored.dtype == stored_type(to))
+    return source.read_rows(stored, static_cast<size_t>(row_begin), static_cast<size_t>(rows), part, out);
+  const int64_t at_once = std::max<int64_t>(1, kReadBytes / (cols * number));
   std::vector<std::byte> piece;
   for (int64_t row = 0; row < rows; row += at_once) {
     const int64_t count = std::min(at_once, rows - row);
@@ -306,7 +310,6 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
     source.read_rows(stored, static_cast<size_t>(row_begin + row), static_cast<size_t>(count), part, piece.data());
     convert(stored.dtype, piece.data(), count * cols, to, static_cast<char*>(out) + row * cols * size_of(to));
   }
-  bytes_read_ += rows * cols * number;
 }
 
 Fp8Slice ModelDirectory::read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols) {

@@ -183,7 +183,11 @@ TEST(Traps, ForeignSpellings) {
       {"sample_packing", "Axolotl", "data.packing"},
       {"output_dir", "torchtune", "output.dir"},
       {"lr_scheduler_type", "LLaMA-Factory", "optim.schedule"},
-      {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"}};
+      {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"},
+      {"fsdp_offload_params", "Axolotl", "memory.weights: host"},
+      {"fsdp_cpu_offload", "torchtune", "memory.weights: host"},
+      {"offload_param", "DeepSpeed", "memory.weights: host"},
+      {"cpu_offload", "accelerate", "memory.weights: host"}};
   for (const auto& [name, program, ours] : cases) {
     for (const std::string& text : {fmt::format("{}: 1\n", name), fmt::format("lora:\n  {}: 1\n", name)}) {
       EXPECT_THAT(refusal_of(kLeast + text), AllOf(HasSubstr(std::string(name) + " is unknown; it is "),

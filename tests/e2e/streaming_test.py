@@ -30,7 +30,9 @@ class Streaming(Case):
 
     def test_training_has_the_same_bits(self):
         said = self.assert_same_bits("plain")
-        self.assertRegex(said, r"pass through \d+\.\d\d GB on each rank .*; \d+\.\d\d GB are read from the model's files")
+        self.assertRegex(
+            said, r"pass through \d+\.\d\d GB on each rank .*; \d+\.\d\d GB are read from the model's files"
+        )
         planned, reached = re.search(r"arenas of rank 0: (\d+) bytes planned, (\d+) bytes reached", said).groups()
         self.assertLessEqual(int(reached), int(planned))
 
@@ -56,7 +58,7 @@ class Streaming(Case):
         def answers(*extra):
             scored = run("eval", "--model", self.model, "--data", self.home / "validation.jsonl", "--json", *extra,
                          check=0)  # fmt: skip
-            answered = run("generate", "--model", self.model, "--adapter", self.plain / "adapter", "--prompt", "harbour",
+            answered = run("generate", "--model", self.model, "--adapter", self.plain / "adapter", "--prompt", "crane",
                            "--greedy", "--max-tokens", "8", *extra, check=0)  # fmt: skip
             return scored.stdout, answered.stdout
 
@@ -180,9 +182,9 @@ class Quarter(unittest.TestCase):
         reached = float(re.search(r"a process: \d+ MiB predicted, (\d+) MiB reached", said)[1]) * (1 << 20)
         self.assertLessEqual(reached, FROZEN_BYTES / 4 + BASE_RESIDENT)
         scored = [
-            self.under(under, "eval", "--model", self.model, "--data", self.home / "rows.jsonl", "--json",
+            self.under(cap, "eval", "--model", self.model, "--data", self.home / "rows.jsonl", "--json",
                        "train.dtype=bf16", *words).stdout
-            for under, words in ((0, ()), (limit, (HOST,)))
+            for cap, words in ((0, ()), (limit, (HOST,)))
         ]  # fmt: skip
         self.assertIn("loss", scored[0])
         self.assertEqual(*scored)

@@ -39,6 +39,43 @@ TEST(Safetensors, ReadsNumbersTextAndEmptyTensors) {
   EXPECT_EQ(file.find("none"), nullptr);
 }
 
+// Columns of short rows, which are read whole, of more rows than are read at once; and of long ones.
+TEST(Safetensors, RowsAreReadInPart) {
+  ScratchDirectory dir;
+  const int64_t sizes[][2] = {{5000, 7}, {9, 3000}};
+  const auto value = [](int64_t row, int64_t col) { return static_cast<float>(row * 4000 + col); };
+  std::vector<TensorSpec> specs;
+  for (const auto& [rows, cols] : sizes) specs.push_back({std::to_string(rows), StoredType::f32, {rows, cols}});
+  SafetensorsWriter writer(dir / "x", specs);
+  for (const TensorSpec& spec : writer.order()) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < spec.shape[0] * spec.shape[1]; ++i)
+      values.push_back(value(i / spec.shape[1], i % spec.shape[1]));
+    writer.write(spec.name, values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+  }
+  writer.commit();
+  const SafetensorsFile file(dir / "x");
+  for (const auto& [rows, cols] : sizes) {
+    const StoredTensor& tensor = *file.find(std::to_string(rows));
+    for (const auto& [col, count] : {std::pair<int64_t, int64_t>{0, cols}, {2, cols - 4}, {cols - 1, 1}}) {
+      const RowBytes part{static_cast<size_t>(cols) * 4, static_cast<size_t>(col) * 4, static_cast<size_t>(count) * 4};
+      std::vector<float> read(static_cast<size_t>((rows - 2) * count));
+      file.read_rows(tensor, 1, static_cast<size_t>(rows - 2), part, read.data());
+      int64_t wrong = 0;
+      for (int64_t i = 0; i < (rows - 2) * count; ++i)
+        wrong += read[static_cast<size_t>(i)] != value(1 + i / count, col + i % count);
+      EXPECT_EQ(wrong, 0) << rows << " × " << cols << ", columns " << col << " + " << count;
+    }
+    size_t bytes = 0;
+    file.read_in_pieces(tensor, [&](std::span<const std::byte> piece) { bytes += piece.size(); });
+    EXPECT_EQ(bytes, tensor.bytes);
+  }
+  std::vector<float> one(1);
+  EXPECT_THROW(file.read(*file.find("9"), 9 * 3000 * 4, 4, one.data()), Error);  // behind its last byte
+  fs::resize_file(dir / "x", 2000);
+  expect_error(Fault::io, {"x has become shorter"}, [&] { file.read(*file.find("9")); });
+}
+
 TEST(Safetensors, RefusesEveryBrokenRule) {
   for (size_t size : {0u, 1u, 7u}) expect_refused(std::string(size, 'x'), {"only", "bytes"});
   expect_refused(bytes_of(uint64_t{1} << 63), {"9223372036854775808", "format allows"});
