@@ -169,11 +169,11 @@ std::pair<Subject, MeshShape> agreed_subject(const Process& process, const Argum
   });
   check_same(*process.world, "what is asked for",
              fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
-  // As many micro-batches as keep a pipeline full, or as share a passage of streamed weights.
+  // As many micro-batches as keep a pipeline full, and as share a passage of streamed weights; as many where they stay,
+  // so that sums have the same bits.
   constexpr int kShareAPassage = 16;
   TrainSection& train = subject.read.recipe.train;
-  const bool streamed = subject.read.recipe.memory.weights == WeightHome::host;
-  train.global_batch_size = train.micro_batch_size * shape.dp() * std::max(shape.pp(), streamed ? kShareAPassage : 1);
+  train.global_batch_size = train.micro_batch_size * shape.dp() * std::max(shape.pp(), kShareAPassage);
   return {std::move(subject), shape};
 }
 

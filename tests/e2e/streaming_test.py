@@ -81,7 +81,7 @@ class Streaming(Case):
 LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD, FFN, VOCAB = 16, 1024, 8, 2, 128, 2816, 259
 FROZEN_BYTES = 2 * LAYERS * (HIDDEN * HEAD * 2 * (HEADS + KV_HEADS) + 3 * HIDDEN * FFN)  # of the layers' linears
 # What a process takes besides, for a model of any depth: libraries, MPI, threads, a sample's activations, the adapter.
-BASE_RESIDENT, BASE_ADDRESSES = 130 << 20, 650 << 20
+BASE_RESIDENT, BASE_ADDRESSES = 60 << 20, 260 << 20
 
 
 @unittest.skipIf(within(1) > 1, "a sanitizer takes addresses of its own")

@@ -246,8 +246,7 @@ TEST(Plain, MicroBatchSizeAndPackingDoNotMatter) {
     expect_equal(run({}, "dropout=0.1"), run({}, std::string("dropout=0.1 micro_batch_size=") + size));
 }
 
-// Four layers of a stage and a ring of two or, where parts take turns, three; several micro-batches pass a layer
-// together where inputs alone are kept.
+// A ring of two for the layers of a stage; several micro-batches pass a layer together where inputs alone are kept.
 TEST(Streamed, EveryMeshHasTheBitsOfResidentWeights) {
   for (const char* with : {"dtype=fp32 dropout=0.1", "dtype=bf16 recompute=1"}) {
     const std::string arguments = std::string(with) + " documents=6 steps=2 layers=6";

@@ -27,10 +27,10 @@ AdapterSet* make_adapter(const ReplicaSettings& s, Replica& r) {
                             r.backend(), r.arenas.adapter);
 }
 
-// Two parts of a micro-batch may be at two blocks while the third comes.
+// Where sums over tp may overlap with computing, two parts of a micro-batch are at two blocks while the third comes.
 StreamedWeights* make_streamed(const ReplicaSettings& s, Replica& r) {
   if (!s.streamed) return nullptr;
-  const size_t slots = r.device.mesh.tp().overlaps_sums() ? 3 : 2;
+  const size_t slots = r.backend().traits().own_memory && r.device.mesh.tp().size() > 1 ? 3 : 2;
   return &r.streamed_weights.emplace(r.backend(), r.arenas.weights, r.adapter ? &*r.adapter : nullptr, slots);
 }
 
