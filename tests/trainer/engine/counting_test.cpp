@@ -208,7 +208,7 @@ TEST(Memory, TheTableOfMachinesIsThePlans) {
       ++figures;
     }
   }
-  EXPECT_EQ(figures, 22);
+  EXPECT_EQ(figures, 30);
 }
 
 }  // namespace

@@ -177,5 +177,27 @@ TEST(StreamedPlan, SaysWhatTheHostHoldsAndHowManyTokensHideTheCopies) {
   EXPECT_EQ(print_streaming({plan_rank(s, {}, {})}), "");
 }
 
+// On GPUs two parts of a micro-batch may take turns: a slot more, on every rank.
+TEST(StreamedPlan, EveryRankOfTensorParallelismHasOneRing) {
+  EngineSettings s = settings_of(kCases[1], {}, true);
+  s.streamed = s.overlaps_sums = s.traits.own_memory = true;
+  const MeshShape shape{{Axis::tp, 2}};
+  const std::vector<RankPlan> plans = plan_mesh(s, shape);
+  ASSERT_EQ(plans.size(), 2u);
+  for (const RankPlan& plan : plans) EXPECT_EQ(plan.bytes, plan_rank(s, shape, plan.position).bytes) << plan.rank;
+  EXPECT_EQ(plans[1].ring_bytes * kLayers, plans[1].host_bytes * 3);
+}
+
+// Micro-batches of which each is cut where it is worst for the scratch of its neighbour.
+TEST(StreamedPlan, HasRoomForUnequalPartsThatMeet) {
+  EngineSettings s = settings_of(kCases[1], {}, true);
+  s.overlaps_sums = true;
+  s.least_part_rows = 1;
+  const MeshShape shape{{Axis::tp, 2}};
+  const int64_t apart = plan_rank(s, shape, {}).bytes.scratch;
+  s.streamed = true;
+  EXPECT_GT(plan_rank(s, shape, {}).bytes.scratch, apart);
+}
+
 }  // namespace
 }  // namespace drover
