@@ -110,6 +110,12 @@ template <>
 inline constexpr std::initializer_list<Word<ActivationCheckpointing>> kWords<ActivationCheckpointing> = {
     {ActivationCheckpointing::none, "none"}, {ActivationCheckpointing::full, "full"}};
 
+// memory.weights
+enum class WeightHome : uint8_t { resident, host };
+template <>
+inline constexpr std::initializer_list<Word<WeightHome>> kWords<WeightHome> = {{WeightHome::resident, "resident"},
+                                                                               {WeightHome::host, "host"}};
+
 template <Choice E>
 constexpr const char* word_of(E value) {
   for (const Word<E>& word : kWords<E>) {

@@ -93,6 +93,12 @@ constexpr Foreign kForeign[] = {
     // memory
     {"enable_activation_checkpointing", kTorchtune, "memory.activation_checkpointing: full"},
     {"gradient_checkpointing", kAxolotlFactory, "memory.activation_checkpointing: full"},
+    {"fsdp_offload_params", kAxolotl, "memory.weights: host"},
+    {"fsdp_cpu_offload", kTorchtune, "memory.weights: host"},
+    {"cpu_offload", "accelerate's and Hugging Face", "memory.weights: host"},
+    {"offload_params", "FSDP", "memory.weights: host"},
+    {"offload_param", "DeepSpeed", "memory.weights: host"},
+    {"offload_folder", "accelerate's and Hugging Face", "memory.weights: host"},
     // eval, checkpoint, log, output
     {"run_val_every_n_steps", kTorchtune, "eval.every_steps"},
     {"eval_steps", kAxolotlFactory, "eval.every_steps"},

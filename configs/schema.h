@@ -250,12 +250,18 @@ struct ParallelSection {
 
 struct MemorySection {
   ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::none;
+  WeightHome weights = WeightHome::resident;
   bool operator==(const MemorySection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("activation_checkpointing", activation_checkpointing,
       {.help = "full: keep only every layer's input and compute the rest again",
        .allowed = words_of<ActivationCheckpointing>()});
+    v("weights", weights,
+      {.help = "where the frozen linears of the layers are. host: in the host's memory, or on a CPU in the model's "
+               "files; they pass through room for two or three layers, with the same results. Several micro-batches "
+               "share a passage with activation_checkpointing: full and parallel.pp 1; else each has its own",
+       .allowed = words_of<WeightHome>()});
   }
 };
 

@@ -79,6 +79,7 @@ struct BackendTraits {
   // What tensor-parallel ranks add up is rounded to the computing dtype first, which halves what travels; else it is
   // fp32.
   bool rounds_partials = false;
+  bool own_memory = false;  // tensors lie in memory of the device's own, not in the host's
 };
 
 struct CopyPair {
@@ -157,6 +158,9 @@ class Backend {
   // The same on a queue of its own: behind what was enqueued before, while later ops run. `to` belongs to the transfer
   // until its `wait`; what is enqueued after that sees the rows. Where ops run at once, so does this.
   std::unique_ptr<Transfer> start_upload(const void* host, Tensor to);
+  // Memory of the host from which start_upload copies while the host does other work: what it copies from there stays
+  // as it is until the transfer has been done. Unless it is overridden, the backend's own.
+  virtual Memory& upload_memory() { return memory(); }
   void download(Tensor from, void* host);  // from (pitched) → contiguous host rows; waits for all work before it
   std::unique_ptr<Reading> read_later(Tensor from);  // (n) f64, few; unless it is overridden, downloaded at once
   virtual std::unique_ptr<Moment> moment();          // unless it is overridden, by the host's clock

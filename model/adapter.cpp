@@ -164,13 +164,19 @@ Tensor AdapterSet::copy_of(const FactorSlice& f, Tensor room) {
     return view(copies_, f);
   }
   require(room.rows == f.row_count && room.cols == f.col_count, "a factor's copy has its shape");
-  placed_.push_back({view(parameters, f), room});
+  const auto passing = passing_.find(f.layer);
+  (passing == passing_.end() ? placed_ : passing->second).push_back({view(parameters, f), room});
   return room;
 }
 
 void AdapterSet::refresh() {
   if (!copies_.empty() && copies_.data != parameters.data) backend_.copy(parameters, copies_);
   backend_.copy_all(placed_);
+}
+
+void AdapterSet::refresh(int64_t layer) {
+  const auto passing = passing_.find(layer);
+  if (passing != passing_.end() && !passing->second.empty()) backend_.copy_all(passing->second);
 }
 
 }  // namespace drover

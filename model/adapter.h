@@ -6,6 +6,7 @@
 #pragma once
 #include <array>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -79,14 +80,18 @@ class AdapterSet {
   using FactorReader = std::function<void(const FactorSlice&, float* values)>;
   void load(const FactorReader& read);
   void refresh();  // compute copies := parameters
+  // From now on the copies that lie with the layer's weights come and go with these: only refresh(layer) writes them.
+  void pass_with_weights(int64_t layer) { passing_[layer]; }
+  void refresh(int64_t layer);  // nothing where none of its copies lies with its weights
 
  private:
   Backend& backend_;
   AdapterLayout layout_;
   Arena& arena_;
   DType dtype_;
-  Tensor copies_;                 // (n) compute dtype; empty until a copy lies in it
-  std::vector<CopyPair> placed_;  // parameters to their copies in other room
+  Tensor copies_;                                     // (n) compute dtype; empty until a copy lies in it
+  std::vector<CopyPair> placed_;                      // parameters to their copies in other room
+  std::map<int64_t, std::vector<CopyPair>> passing_;  // those that pass with the weights of a layer
   std::vector<FactorSlice> factors_;
   std::vector<int64_t> positions_;  // in factors_, by layer, projection and factor; -1: not there
 };

@@ -22,6 +22,7 @@ class BaseWeights : public WeightSource {
   // vocabulary of the adapter's embedding.
   const ModelConfig& config() const { return config_; }
   ModelDirectory& directory() { return *directory_; }
+  void read_through(ModelDirectory& same) { directory_ = &same; }  // another that was opened at the same path
   bool changed(const std::string& name) const;  // whether a tensor of config() is another than the directory's
   // The type in which the directory stores the tensor, and its shape in it: of lm_head.weight those of the embedding
   // where it stores no head.

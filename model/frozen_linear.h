@@ -38,6 +38,7 @@ class FrozenLinear {
   // Members one under another, of the same columns. bad_recipe where a slice cannot be cut from NF4's blocks.
   FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, const HeldAs& as);
   WeightShape shape(int64_t adapter_rank) const;
+  bool is_made() const { return !is_dense(format_) && !stored_; }  // codes that no file holds
   void load(Weight& weight, Backend& backend) const;
 
  private:

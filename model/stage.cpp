@@ -17,11 +17,12 @@ Stage::Stage(const StageShape& shape, const Loading& loading)
       placement_(shape.placement),
       dtype_(shape.dtype),
       tp_(&loading.tp),
-      provider_(&loading.provider),
+      provider_(loading.streamed != nullptr ? loading.streamed : &loading.provider),
       share_(vocabulary_share(config_.vocab, placement_.tp_rank, placement_.tp_size)) {
   lowest_adapted_layer_ = loading.adapter == nullptr ? config_.layers : lowest_adapted_layer(loading.adapter->layout());
   WeightLoader loader(shape, loading);
   if (placement_.first) embedding_ = loader.vocabulary("model.embed_tokens.weight");
+  if (loading.streamed != nullptr) loader.make_ring();
   for (int64_t layer = placement_.layer_begin; layer < placement_.layer_end; ++layer) {
     blocks_.push_back(loader.block(layer, blocks_.size()));
   }
@@ -90,41 +91,51 @@ Task Stage::bring_back(Context& ctx, Tensor kept, Tensor x) const {
   co_await sum;
 }
 
-Task Stage::forward(Context& ctx, Tensor x, const Saved& saved) const {
-  const size_t first_kept = blocks_.size() - saved.blocks.size();
+Task Stage::forward_through(const Block& block, Passage p) const {
+  Context& ctx = *p.ctx;
+  const size_t first = first_kept(*p.saved);
+  Frame frame(ctx.scratch);
+  Block::Saved s;
+  const bool kept = block.index >= first, input_only = kept && p.saved->keep == KeepPolicy::inputs;
+  if (input_only) keep_input(ctx, p.x, p.saved->blocks[block.index - first].x);
+  if (kept && !input_only) s = p.saved->blocks[block.index - first].rows_from(ctx.begin, p.x.rows);
+  if (!kept || input_only) s = block.saved(ctx.scratch, p.x.rows, dtype_);
+  co_await block.forward(ctx, p.x, s);
+}
+
+Task Stage::backward_through(const Block& block, Passage p) const {
+  Context& ctx = *p.ctx;
+  const Block::Saved& kept = p.saved->blocks[block.index - first_kept(*p.saved)];
+  Frame frame(ctx.scratch);
+  Block::Saved s;
+  if (p.saved->keep == KeepPolicy::inputs) {
+    const Tensor x = frame.tensor(p.x.rows, p.x.cols, dtype_);
+    co_await bring_back(ctx, kept.x, x);
+    s = block.saved(ctx.scratch, p.x.rows, dtype_);
+    co_await block.forward(ctx, x, s);
+  } else {
+    s = kept.rows_from(ctx.begin, p.x.rows);
+  }
+  const Reach reach = layer_of(block) == lowest_adapted_layer_ ? lowest_adapted_group(block) : Reach::input;
+  co_await block.backward(ctx, p.x, s, reach);
+}
+
+Task Stage::forward_together(std::vector<Passage> group) const {
   if (!blocks_.empty()) provider_->acquire(0);
   for (const Block& block : blocks_) {
     if (block.index + 1 < blocks_.size()) provider_->acquire(block.index + 1);
     const HeldWeights weights(*provider_, block.index);
-    Frame frame(ctx.scratch);
-    Block::Saved s;
-    const bool kept = block.index >= first_kept, input_only = kept && saved.keep == KeepPolicy::inputs;
-    if (input_only) keep_input(ctx, x, saved.blocks[block.index - first_kept].x);
-    if (kept && !input_only) s = saved.blocks[block.index - first_kept].rows_from(ctx.begin, x.rows);
-    if (!kept || input_only) s = block.saved(ctx.scratch, x.rows, dtype_);
-    co_await block.forward(ctx, x, s);
+    for (const Passage& p : group) co_await forward_through(block, p);
   }
 }
 
-Task Stage::backward(Context& ctx, Tensor dx, const Saved& saved) const {
-  const size_t first_kept = blocks_.size() - saved.blocks.size();
-  if (first_kept < blocks_.size()) provider_->acquire(blocks_.size() - 1);
-  for (size_t i = blocks_.size(); i-- > first_kept;) {
-    if (i > first_kept) provider_->acquire(i - 1);
+Task Stage::backward_together(std::vector<Passage> group) const {
+  const size_t first = first_kept(*group.front().saved);
+  if (first < blocks_.size()) provider_->acquire(blocks_.size() - 1);
+  for (size_t i = blocks_.size(); i-- > first;) {
+    if (i > first) provider_->acquire(i - 1);
     const HeldWeights weights(*provider_, i);
-    const Block& block = blocks_[i];
-    Frame frame(ctx.scratch);
-    Block::Saved s;
-    if (saved.keep == KeepPolicy::inputs) {
-      const Tensor x = frame.tensor(dx.rows, dx.cols, dtype_);
-      co_await bring_back(ctx, saved.blocks[i - first_kept].x, x);
-      s = block.saved(ctx.scratch, dx.rows, dtype_);
-      co_await block.forward(ctx, x, s);
-    } else {
-      s = saved.blocks[i - first_kept].rows_from(ctx.begin, dx.rows);
-    }
-    const Reach reach = layer_of(block) == lowest_adapted_layer_ ? lowest_adapted_group(block) : Reach::input;
-    co_await block.backward(ctx, dx, s, reach);
+    for (const Passage& p : group) co_await backward_through(blocks_[i], p);
   }
 }
 

@@ -38,15 +38,28 @@ class Stage {
 
   void embed(Context& ctx, Tensor x) const;  // x (T,D); first stage only
   // Through all blocks. x (T,D): the residual stream, updated in place.
-  Task forward(Context& ctx, Tensor x, const Saved& saved) const;
+  Task forward(Context& ctx, Tensor x, const Saved& saved) const { return forward_together({{&ctx, x, &saved}}); }
   // Through the blocks of `saved`. dx (T,D): d loss/d y in, d loss/d x out, where somebody below wants it.
-  Task backward(Context& ctx, Tensor dx, const Saved& saved) const;
+  Task backward(Context& ctx, Tensor dx, const Saved& saved) const { return backward_together({{&ctx, dx, &saved}}); }
+
+  // A micro-batch on its way through the blocks; x: dx on the way back.
+  struct Passage {
+    Context* ctx;
+    Tensor x;
+    const Saved* saved;
+  };
+  // Several, of which each passes a block before any passes the next one: a block's weights come once for all.
+  Task forward_together(std::vector<Passage> group) const;
+  Task backward_together(std::vector<Passage> group) const;  // what is saved of them is of the same blocks
 
  private:
   Range own_rows(int64_t rows) const;  // of the rows of an input, which are kept here
   Tensor kept_rows(Tensor kept, const Context& ctx, int64_t rows) const;  // where they lie
   void keep_input(Context& ctx, Tensor x, Tensor kept) const;
   Task bring_back(Context& ctx, Tensor kept, Tensor x) const;
+  Task forward_through(const Block& block, Passage p) const;
+  Task backward_through(const Block& block, Passage p) const;
+  size_t first_kept(const Saved& saved) const { return blocks_.size() - saved.blocks.size(); }
   int64_t layer_of(const Block& block) const { return placement_.layer_begin + static_cast<int64_t>(block.index); }
 
   ModelConfig config_;

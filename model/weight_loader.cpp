@@ -7,9 +7,21 @@
 
 namespace drover {
 
+namespace {
+
+// A block's linears, in the order of its members.
+const std::vector<Projection> kGroups[] = {{Projection::q, Projection::k, Projection::v},
+                                           {Projection::o},
+                                           {Projection::gate, Projection::up},
+                                           {Projection::down}};
+
+}  // namespace
+
 WeightLoader::WeightLoader(const StageShape& shape, const Loading& loading)
-    : shape_(shape), with_(loading), table_(weight_table(shape.config)) {
-  for (const ParamSpec& spec : table_) by_name_.emplace(spec.name, &spec);
+    : shape_(shape),
+      with_(loading),
+      table_(std::make_shared<const std::vector<ParamSpec>>(weight_table(shape.config))) {
+  for (const ParamSpec& spec : *table_) by_name_.emplace(spec.name, &spec);
 }
 
 const ParamSpec& WeightLoader::spec_of(const std::string& name) const {
@@ -43,7 +55,7 @@ LinearGroup WeightLoader::head(const std::shared_ptr<const Weight>& embedding) {
                      c.tied_head ? embedding : vocabulary("lm_head.weight"), with_.adapter);
 }
 
-LinearGroup WeightLoader::group(int64_t layer, std::vector<Projection> projections) {
+WeightLoader::Planned WeightLoader::planned(int64_t layer, const std::vector<Projection>& projections) const {
   const int tp_rank = shape_.placement.tp_rank, tp_size = shape_.placement.tp_size;
   std::vector<LinearSlice> members;
   int64_t adapter_rank = 0;
@@ -55,10 +67,33 @@ LinearGroup WeightLoader::group(int64_t layer, std::vector<Projection> projectio
                        .cols = by_output ? Range{0, linear.in} : share_of(linear.in, tp_rank, tp_size)});
     if (with_.adapter != nullptr) adapter_rank += with_.adapter->rank_of(layer, p);
   }
-  const FrozenLinear frozen(members, with_.source, {shape_.weights, shape_.products, shape_.dtype});
-  std::unique_ptr<Weight> weight = with_.backend.make_weight(with_.arena, frozen.shape(adapter_rank));
-  frozen.load(*weight, with_.backend);
+  FrozenLinear linear(members, with_.source, {shape_.weights, shape_.products, shape_.dtype});
+  const WeightShape shape = linear.shape(adapter_rank);
+  return {std::move(linear), shape};
+}
+
+LinearGroup WeightLoader::group(int64_t layer, size_t block, std::vector<Projection> projections) {
+  auto [linear, shape] = planned(layer, projections);
+  std::shared_ptr<const Weight> weight;
+  if (with_.streamed != nullptr) {
+    weight = with_.streamed->add(block, layer, std::move(linear), shape);
+  } else {
+    std::unique_ptr<Weight> made = with_.backend.make_weight(with_.arena, shape);
+    linear.load(*made, with_.backend);
+    weight = std::move(made);
+  }
   return LinearGroup(shape_.config, layer, projections, shape_.placement, with_.tp, std::move(weight), with_.adapter);
+}
+
+void WeightLoader::make_ring() {
+  std::vector<std::vector<WeightShape>> blocks;
+  for (int64_t layer = shape_.placement.layer_begin; layer < shape_.placement.layer_end; ++layer) {
+    blocks.emplace_back();
+    for (const std::vector<Projection>& projections : kGroups)
+      blocks.back().push_back(planned(layer, projections).shape);
+  }
+  with_.streamed->own(table_);
+  with_.streamed->make_ring(blocks);
 }
 
 // The ranks of one stage read layer by layer side by side: what they share of a file's pages is then in their node's
@@ -75,15 +110,19 @@ Block WeightLoader::block(int64_t layer, size_t index) {
   const ModelConfig& c = shape_.config;
   const int tp_size = shape_.placement.tp_size;
   const std::string prefix = fmt::format("model.layers.{}.", layer);
-  return {.attention_norm = norm(prefix + "input_layernorm.weight"),
-          .qkv = group(layer, {Projection::q, Projection::k, Projection::v}),
-          .o = group(layer, {Projection::o}),
-          .mlp_norm = norm(prefix + "post_attention_layernorm.weight"),
-          .gate_up = group(layer, {Projection::gate, Projection::up}),
-          .down = group(layer, {Projection::down}),
-          .attention = {c.heads / tp_size, c.kv_heads / tp_size, c.head_dim,
-                        1.0f / std::sqrt(static_cast<float>(c.head_dim))},
-          .index = index};
+  const auto group_of = [&](size_t i) { return group(layer, index, kGroups[i]); };
+  if (with_.streamed != nullptr && with_.adapter != nullptr) with_.adapter->pass_with_weights(layer);
+  Block block{.attention_norm = norm(prefix + "input_layernorm.weight"),
+              .qkv = group_of(0),
+              .o = group_of(1),
+              .mlp_norm = norm(prefix + "post_attention_layernorm.weight"),
+              .gate_up = group_of(2),
+              .down = group_of(3),
+              .attention = {c.heads / tp_size, c.kv_heads / tp_size, c.head_dim,
+                            1.0f / std::sqrt(static_cast<float>(c.head_dim))},
+              .index = index};
+  if (with_.streamed != nullptr) with_.streamed->keep(index);
+  return block;
 }
 
 RopeTable WeightLoader::rope() {

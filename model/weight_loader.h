@@ -5,7 +5,7 @@
 
 #include "model/block.h"
 #include "model/frozen_linear.h"
-#include "model/weight_provider.h"
+#include "model/streamed_weights.h"
 
 namespace drover {
 
@@ -26,6 +26,7 @@ struct Loading {
   WeightSource& source;
   AdapterSet* adapter = nullptr;
   WeightProvider& provider = resident_weights();  // of the blocks' weights, once they are loaded
+  StreamedWeights* streamed = nullptr;            // it has the blocks' weights pass, and is their provider
 };
 
 class WeightLoader {
@@ -37,17 +38,23 @@ class WeightLoader {
   std::shared_ptr<const Weight> vocabulary(const std::string& name);
   // Over the embedding's weight where the head is tied to it.
   LinearGroup head(const std::shared_ptr<const Weight>& embedding);
+  void make_ring();  // before the first block, where the blocks' weights pass
   Block block(int64_t layer, size_t index);
   RopeTable rope();
 
  private:
   const ParamSpec& spec_of(const std::string& name) const;
-  LinearGroup group(int64_t layer, std::vector<Projection> projections);
+  struct Planned {
+    FrozenLinear linear;
+    WeightShape shape;
+  };
+  Planned planned(int64_t layer, const std::vector<Projection>& projections) const;
+  LinearGroup group(int64_t layer, size_t block, std::vector<Projection> projections);
   void keep_pace();
 
   StageShape shape_;
   Loading with_;
-  std::vector<ParamSpec> table_;
+  std::shared_ptr<const std::vector<ParamSpec>> table_;
   std::unordered_map<std::string, const ParamSpec*> by_name_;
   bool in_step_ = true;  // with the other ranks of the stage
 };

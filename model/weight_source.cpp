@@ -14,6 +14,7 @@ Nf4Slice WeightSource::read_nf4(const ParamSpec& spec, Range, Range) {
 
 void read_to(WeightSource& source, const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend) {
   if (to.where == Where::nowhere) return;
+  if (to.where == Where::host && to.contiguous()) return source.read(spec, row, col, to);
   const auto rows = std::make_unique_for_overwrite<char[]>(static_cast<size_t>(to.bytes()));
   source.read(spec, row, col, matrix(static_cast<void*>(rows.get()), to.rows, to.cols, to.dtype));
   backend.upload(rows.get(), to);

@@ -21,7 +21,7 @@ class WeightSource {
   virtual Nf4Slice read_nf4(const ParamSpec& spec, Range rows, Range cols);
 };
 
-// Into a device's memory, by way of the host's; nothing where `to` is nowhere.
+// Into a device's memory, by way of the host's where it is another; nothing where `to` is nowhere.
 void read_to(WeightSource& source, const ParamSpec& spec, int64_t row, int64_t col, Tensor to, Backend& backend);
 
 }  // namespace drover

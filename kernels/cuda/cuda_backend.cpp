@@ -115,7 +115,7 @@ std::unique_ptr<Transfer> CudaBackend::do_start_upload(const void* host, Tensor 
   if (!upload_queue_) upload_queue_ = std::make_unique<UploadQueue>(stream_);
   ++traffic_.uploads;
   traffic_.uploaded_bytes += to.bytes();
-  return upload_queue_->start(host, to);
+  return pinned_.holds(host, to.bytes()) ? upload_queue_->start_pinned(host, to) : upload_queue_->start(host, to);
 }
 
 void CudaBackend::do_download(Tensor from, void* host) {

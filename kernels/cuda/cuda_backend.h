@@ -14,6 +14,7 @@
 #include "kernels/cuda/fp8_operand.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moment.h"
+#include "kernels/cuda/pinned_memory.h"
 #include "kernels/cuda/readings.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
@@ -45,6 +46,7 @@ class CudaBackend : public Backend {
   const LinearPaths& linear_paths() const { return paths_; }  // fused and unfused low-rank terms, by shape
 
   Memory& memory() override { return *memory_; }
+  Memory& upload_memory() override { return pinned_; }
   int64_t workspace_bytes() const override;
   BackendTraits traits() const override { return kTraits; }
   bool enqueues() const override { return true; }
@@ -71,6 +73,7 @@ class CudaBackend : public Backend {
   LinearPaths paths_;
   std::shared_ptr<std::function<void()>> after_wait_ = std::make_shared<std::function<void()>>();
   std::unique_ptr<Memory> memory_;
+  PinnedMemory pinned_;
   std::unique_ptr<Uploader> uploader_;
   std::unique_ptr<UploadQueue> upload_queue_;  // made when it is first used
   std::unique_ptr<Readings> readings_;

@@ -34,9 +34,27 @@ UploadQueue::~UploadQueue() {
   cudaStreamDestroy(stream_);
 }
 
-std::unique_ptr<Transfer> UploadQueue::start(const void* host, Tensor to) {
+void UploadQueue::begin() {
   check(cudaEventRecord(enqueued_, compute_), "cudaEventRecord");
   check(cudaStreamWaitEvent(stream_, enqueued_, 0), "cudaStreamWaitEvent");
+}
+
+std::unique_ptr<Transfer> UploadQueue::start_pinned(const void* host, Tensor to) {
+  begin();
+  const size_t element = static_cast<size_t>(size_of(to.dtype)), width = static_cast<size_t>(to.cols) * element;
+  if (to.contiguous()) {
+    check(cudaMemcpyAsync(to.data, host, static_cast<size_t>(to.bytes()), cudaMemcpyHostToDevice, stream_),
+          "cudaMemcpyAsync");
+  } else if (to.size() > 0) {
+    check(cudaMemcpy2DAsync(to.data, static_cast<size_t>(to.pitch) * element, host, width, width,
+                            static_cast<size_t>(to.rows), cudaMemcpyHostToDevice, stream_),
+          "cudaMemcpy2DAsync");
+  }
+  return std::make_unique<Started>(stream_, compute_);
+}
+
+std::unique_ptr<Transfer> UploadQueue::start(const void* host, Tensor to) {
+  begin();
   const int64_t element = size_of(to.dtype);
   if (to.size() > 0) uploader_->copy(host, to.rows, to.cols * element, to.data, to.pitch * element);
   return std::make_unique<Started>(stream_, compute_);

@@ -19,9 +19,13 @@ class UploadQueue {
   UploadQueue& operator=(const UploadQueue&) = delete;
   // Contiguous host rows of to.dtype, read before this returns, → to (pitched). The transfer is gone before the queue.
   std::unique_ptr<Transfer> start(const void* host, Tensor to);
+  // The same from pinned memory, which is read later, until the transfer has been done: the host does not wait, however
+  // many bytes there are.
+  std::unique_ptr<Transfer> start_pinned(const void* host, Tensor to);
 
  private:
   class Started;
+  void begin();  // behind what the compute stream has
   cudaStream_t compute_, stream_ = nullptr;
   cudaEvent_t enqueued_ = nullptr;  // what the compute stream has before a transfer: it may use `to` as it was
   std::unique_ptr<Uploader> uploader_;

@@ -56,6 +56,6 @@ inline std::unique_ptr<Weight> lay_out_strips(Arena& arena, const WeightShape& s
       arena.tensor(shape.out + strip, shape.in, dtype_of(shape.format), shape.in + strip), shape);
 }
 
-inline constexpr BackendTraits kTraits{.lay_out = lay_out_strips, .rounds_partials = true};
+inline constexpr BackendTraits kTraits{.lay_out = lay_out_strips, .rounds_partials = true, .own_memory = true};
 
 }  // namespace drover::cuda

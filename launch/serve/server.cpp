@@ -35,7 +35,8 @@ Sampling dearest() {
 InferenceSettings inference_settings(const ServeSettings& s, const ModelConfig& config) {
   InferenceSettings inference{.model = s.recipe.model.path,
                               .dtype = dtype_of(s.recipe.train.dtype),
-                              .weights = weights_as(s.recipe.model.weights)};
+                              .weights = weights_as(s.recipe.model.weights),
+                              .streamed = s.recipe.memory.weights == WeightHome::host};
   for (const auto& [name, directory] : s.adapters) inference.named_adapters.push_back(directory);
   if (s.loads_adapters()) inference.later_rank = s.max_adapter_rank;
   inference.capacity_tokens = s.max_context > 0 ? s.max_context : config.max_positions;

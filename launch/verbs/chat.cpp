@@ -183,14 +183,16 @@ class Chat {
 Exit run(const Process& process, const Options& o) {
   hold_stop_signals();
   if (o.model.empty()) fail(Fault::usage, "chat needs --model DIR");
-  constexpr std::string_view kAllowed[] = {"device",      "model.tokenizer", "model.weights",
-                                           "train.dtype", "data.template",   "data.template_date"};
+  constexpr std::string_view kAllowed[] = {"device",        "model.tokenizer",    "model.weights", "train.dtype",
+                                           "data.template", "data.template_date", "memory.weights"};
   Recipe recipe = read_overrides(o.overrides, kAllowed);
   recipe.model.path = model_directory(o.model);
   const NamedAdapters adapters = named_adapters(o.adapters);
   choose_inference_dtype(recipe, o.overrides, process);
-  InferenceSettings settings{
-      .model = recipe.model.path, .dtype = dtype_of(recipe.train.dtype), .weights = weights_as(recipe.model.weights)};
+  InferenceSettings settings{.model = recipe.model.path,
+                             .dtype = dtype_of(recipe.train.dtype),
+                             .weights = weights_as(recipe.model.weights),
+                             .streamed = recipe.memory.weights == WeightHome::host};
   for (const auto& [name, directory] : adapters) {
     say_effect(directory, recipe.model.path);
     settings.named_adapters.push_back(directory);

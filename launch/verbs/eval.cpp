@@ -67,7 +67,7 @@ Subject subject_of(const Arguments& a) {
       "device",          "model.tokenizer", "model.weights", "train.dtype",        "train.micro_batch_size",
       "parallel.tp",     "parallel.pp",     "parallel.dp",   "parallel.transport", "data.format",
       "data.fields",     "data.special",    "data.template", "data.template_date", "data.train_on",
-      "data.max_length", "data.bad_rows"};
+      "data.max_length", "data.bad_rows",   "memory.weights"};
   Recipe& recipe = s.read.recipe;
   recipe = read_overrides(a.recipe.words, kAllowed);
   recipe.model.path = model_directory(a.model.model);
@@ -168,9 +168,11 @@ std::pair<Subject, MeshShape> agreed_subject(const Process& process, const Argum
   });
   check_same(*process.world, "what is asked for",
              fmt::format("{} {} {}", resolved_recipe(subject.read), a.model.adapter, a.per_token));
-  // As many micro-batches as keep a pipeline full.
+  // As many micro-batches as keep a pipeline full, and as share a passage of streamed weights; as many where they stay,
+  // so that sums have the same bits.
+  constexpr int kShareAPassage = 16;
   TrainSection& train = subject.read.recipe.train;
-  train.global_batch_size = train.micro_batch_size * shape.dp() * shape.pp();
+  train.global_batch_size = train.micro_batch_size * shape.dp() * std::max(shape.pp(), kShareAPassage);
   return {std::move(subject), shape};
 }
 

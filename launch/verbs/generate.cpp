@@ -58,6 +58,7 @@ Session::Session(const GenerateOptions& a, const Recipe& recipe)
   inference.model = recipe.model.path;
   inference.dtype = dtype_of(recipe.train.dtype);
   inference.weights = weights_as(recipe.model.weights);
+  inference.streamed = recipe.memory.weights == WeightHome::host;
   inference.batcher.dearest = sampling_of(a.sampling);
   inference.batcher.sequences = std::min<int64_t>(kTogether, static_cast<int64_t>(prompts.size()));
   inference.capacity_tokens = longest + std::min(a.max_tokens, config.max_positions - longest);

@@ -51,8 +51,8 @@ Recipe recipe_of(const GenerateOptions& a) {
     fail(Fault::usage, "--stop needs a text; an empty one would end every answer at once");
   if (a.resume && a.out.empty()) fail(Fault::usage, "--resume needs --out FILE: it keeps the answers that are there");
   constexpr std::string_view kAllowed[] = {
-      "device",      "model.tokenizer",    "model.weights", "train.dtype",       "parallel.tp",
-      "parallel.pp", "parallel.transport", "data.template", "data.template_date"};
+      "device",      "model.tokenizer",    "model.weights", "train.dtype",        "parallel.tp",
+      "parallel.pp", "parallel.transport", "data.template", "data.template_date", "memory.weights"};
   Recipe recipe = read_overrides(a.overrides, kAllowed);
   recipe.model.path = model_directory(a.model);
   return recipe;

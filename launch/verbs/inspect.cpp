@@ -26,10 +26,12 @@ std::string hash_of(std::span<const std::byte> bytes) {
 
 ordered_json safetensors_json(const fs::path& file) {
   const SafetensorsFile st(file);
+  const MappedFile whole(file);
   ordered_json tensors = ordered_json::array();
-  for (const StoredTensor& t : st.tensors())
-    tensors.push_back(
-        {{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash_of(st.window(t).bytes())}});
+  for (const StoredTensor& t : st.tensors()) {
+    const std::string hash = hash_of(whole.bytes().subspan(t.offset, t.bytes));
+    tensors.push_back({{"name", t.name}, {"dtype", name_of(t.dtype)}, {"shape", t.shape}, {"xxh3", hash}});
+  }
   return {{"file", file.filename().string()}, {"bytes", st.file_bytes()}, {"tensors", tensors}};
 }
 

@@ -36,6 +36,12 @@ ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& mo
                      {"saved_bytes", p.bytes.saved},
                      {"scratch_bytes", p.bytes.scratch},
                      {"total_bytes", p.bytes.total()}});
+    if (p.ring_bytes == 0) continue;
+    ranks.back()["streamed"] = {{"ring_bytes", p.ring_bytes},
+                                {"host_bytes", p.host_bytes},
+                                {"copied_bytes_a_step", p.copied_bytes},
+                                {"tokens_together", p.tokens_together},
+                                {"tokens_to_hide_copies", p.tokens_to_hide()}};
   }
   return {{"ranks", ranks},
           {"parameters", parameter_count(model)},
@@ -87,7 +93,8 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
             << multiplying << (multiplying.empty() ? "" : "\n")
             << (have_data ? "micro-batches as the data gives them\n"
                           : "micro-batches at their fullest (the data or the tokenizer is not here)\n")
-            << print_plan(plans, all ? Lines::of_each_rank : Lines::of_equal_ranks) << "schedule of the stages:\n"
+            << print_plan(plans, all ? Lines::of_each_rank : Lines::of_equal_ranks) << print_streaming(plans)
+            << "schedule of the stages:\n"
             << schedule << loads_in(adapter_config(read)) << '\n';
   return Exit::done;
 }

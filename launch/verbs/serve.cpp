@@ -53,8 +53,8 @@ std::pair<std::string, fs::path> followed_run(const std::string& text) {
 ServeSettings settings_of(const Options& o) {
   if (o.model.empty()) fail(Fault::usage, "serve needs --model DIR");
   constexpr std::string_view kAllowed[] = {
-      "device",      "model.tokenizer", "model.weights", "train.dtype",        "parallel.tp",
-      "parallel.pp", "parallel.dp",     "data.template", "data.template_date", "parallel.transport"};
+      "device",      "model.tokenizer", "model.weights",      "train.dtype",        "parallel.tp",   "parallel.pp",
+      "parallel.dp", "data.template",   "data.template_date", "parallel.transport", "memory.weights"};
   ServeSettings s = o.settings;
   s.recipe = read_overrides(o.overrides, kAllowed);
   if (s.recipe.parallel.dp.value_or(1) > 1) {

@@ -1,6 +1,7 @@
 #include "model/files/model_directory.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 
@@ -17,7 +18,7 @@ constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr const char *kHead = "lm_head.weight", *kEmbedding = "model.embed_tokens.weight";
 constexpr size_t kNamesShown = 20;
-constexpr int64_t kWindowBytes = int64_t{16} << 20;  // how much of a file is mapped at a time
+constexpr int64_t kReadBytes = int64_t{16} << 20;  // how much is read at once
 
 std::string listed(const std::vector<std::string>& lines) {
   std::string text;
@@ -26,14 +27,18 @@ std::string listed(const std::vector<std::string>& lines) {
   return text;
 }
 
-bool same_data(const PlacedTensor& a, const PlacedTensor& b) {
-  bool same = a.tensor->dtype == b.tensor->dtype && a.tensor->bytes == b.tensor->bytes;
-  if (!same) return false;
-  a.file->each_piece(*a.tensor, [&](size_t begin, std::span<const std::byte> bytes) {
-    const FileWindow other = b.file->window(*b.tensor, begin, bytes.size());
-    return same = std::ranges::equal(bytes, other.bytes());
+bool equal_bytes(const SafetensorsFile& file, const StoredTensor& tensor, const SafetensorsFile& other_file,
+                 const StoredTensor& other) {
+  size_t at = 0;
+  bool equal = true;
+  std::vector<std::byte> bytes;
+  file.read_in_pieces(tensor, [&](std::span<const std::byte> piece) {
+    bytes.resize(piece.size());
+    other_file.read(other, at, piece.size(), bytes.data());
+    equal = equal && std::ranges::equal(piece, bytes);
+    at += piece.size();
   });
-  return same;
+  return equal;
 }
 
 // Why there is no model here, from what is there instead.
@@ -154,10 +159,9 @@ void ModelDirectory::check_doubles(const std::string& name) {
   for (const StoredTensor& tensor : open_.at(name)->tensors()) {
     const auto indexed = file_of_.find(tensor.name);
     if (indexed == file_of_.end() || indexed->second == name) continue;
-    const SafetensorsFile& elsewhere = file(indexed->second);
-    const StoredTensor* other = elsewhere.find(tensor.name);
-    if (other != nullptr && other->shape == tensor.shape &&
-        same_data({&tensor, open_.at(name).get()}, {other, &elsewhere}))
+    const StoredTensor* other = file(indexed->second).find(tensor.name);
+    if (other != nullptr && other->dtype == tensor.dtype && other->shape == tensor.shape &&
+        equal_bytes(*open_.at(name), tensor, file(indexed->second), *other))
       continue;
     fail(Fault::bad_data, "{}: the tensor {} stands in two files, {} and {}, and they differ; fetch the model again",
          path_.string(), clipped(tensor.name), indexed->second, name);
@@ -272,7 +276,9 @@ std::string ModelDirectory::wrong_type(const std::string& name) {
 
 void ModelDirectory::check_tied_head() {
   const StoredTensor &head = tensor(kHead), &embedding = tensor(kEmbedding);
-  if (same_data({&head, &file(file_of_.at(kHead))}, {&embedding, &file(file_of_.at(kEmbedding))})) return;
+  const bool same = head.dtype == embedding.dtype && head.bytes == embedding.bytes &&
+                    equal_bytes(file(file_of_.at(kHead)), head, file(file_of_.at(kEmbedding)), embedding);
+  if (same) return;
   fail(Fault::bad_data,
        "{}: config.json says tie_word_embeddings: true, and {} is stored with other values than {}; set "
        "tie_word_embeddings to false for the head that is stored, or take the tensor out",
@@ -290,22 +296,20 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
               col_begin + cols <= all_cols,
           "a slice lies inside its tensor");
   if (rows == 0 || cols == 0) return;
-  const int64_t number = size_of(stored.dtype), row_bytes = all_cols * number;
-  const int64_t at_once = std::max<int64_t>(1, kWindowBytes / row_bytes);
-  char* to_bytes = static_cast<char*>(out);
+  const int64_t number = size_of(stored.dtype);
+  const RowBytes part{static_cast<size_t>(all_cols * number), static_cast<size_t>(col_begin * number),
+                      static_cast<size_t>(cols * number)};
+  bytes_read_ += rows * cols * number;
+  if (stored.dtype == stored_type(to))
+    return source.read_rows(stored, static_cast<size_t>(row_begin), static_cast<size_t>(rows), part, out);
+  const int64_t at_once = std::max<int64_t>(1, kReadBytes / (cols * number));
+  std::vector<std::byte> piece;
   for (int64_t row = 0; row < rows; row += at_once) {
     const int64_t count = std::min(at_once, rows - row);
-    const FileWindow window = source.window(stored, static_cast<size_t>((row_begin + row) * row_bytes),
-                                            static_cast<size_t>(count * row_bytes));
-    const std::byte* first = window.data() + col_begin * number;
-    if (cols == all_cols) {
-      convert(stored.dtype, first, count * cols, to, to_bytes + row * cols * size_of(to));
-    } else {
-      for (int64_t r = 0; r < count; ++r)
-        convert(stored.dtype, first + r * row_bytes, cols, to, to_bytes + (row + r) * cols * size_of(to));
-    }
+    piece.resize(static_cast<size_t>(count) * part.count);
+    source.read_rows(stored, static_cast<size_t>(row_begin + row), static_cast<size_t>(count), part, piece.data());
+    convert(stored.dtype, piece.data(), count * cols, to, static_cast<char*>(out) + row * cols * size_of(to));
   }
-  bytes_read_ += rows * cols * number;
 }
 
 Fp8Slice ModelDirectory::read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols) {
@@ -330,7 +334,7 @@ void ModelDirectory::read_quantised(const std::string& name, int64_t row, int64_
   // Of NF4 whole blocks are read, and what was asked for is taken out.
   const int64_t first = nf4 ? col / kNf4Block * kNf4Block : col,
                 wide = nf4 ? (col + cols + kNf4Block - 1) / kNf4Block * kNf4Block - first : cols;
-  const int64_t at_once = std::max<int64_t>(1, kWindowBytes / std::max<int64_t>(1, wide * size_of(DType::f32)));
+  const int64_t at_once = std::max<int64_t>(1, kReadBytes / std::max<int64_t>(1, wide * size_of(DType::f32)));
   std::vector<float> values;
   for (int64_t r = 0; r < rows; r += at_once) {
     const int64_t count = std::min(at_once, rows - r);
@@ -359,17 +363,21 @@ std::map<std::string, std::string> ModelDirectory::fingerprints(std::span<const 
     Sha256 hash;
     const uint64_t size = weights.file_bytes();
     hash.update(&size, sizeof size);
-    const FileWindow header = weights.header();
-    hash.update(header.data(), header.bytes().size());
+    const std::string header = weights.header();
+    hash.update(header.data(), header.size());
+    weights.advise_scattered(true);
+    std::array<std::byte, kBlockBytes> block;
     for (const StoredTensor& stored : weights.tensors()) {
       const size_t size = stored.bytes,
                    blocks = std::min<size_t>(kSampledBlocks, (size + kBlockBytes - 1) / kBlockBytes);
       for (size_t i = 0; i < blocks; ++i) {  // evenly from the first to the last block
         const size_t begin = blocks == 1 ? 0 : (size - std::min(size, kBlockBytes)) * i / (blocks - 1),
                      count = std::min(kBlockBytes, size - begin);
-        hash.update(weights.window(stored, begin, count, FileAccess::scattered).data(), count);
+        weights.read(stored, begin, count, block.data());
+        hash.update(block.data(), count);
       }
     }
+    weights.advise_scattered(false);
     known[file_of_.at(name)] = hash.hex();
   }
   return known;

@@ -1,7 +1,8 @@
 // A Hugging Face model directory: config.json, and weights in one safetensors file or in shards with an index. Read in
-// place, never copied. A shard is opened when one of its tensors is first asked for: a rank touches only the files and
-// the byte ranges of its own slices. Weights may be quantised (quantised_tensor.h says how): by name, shape and value
-// they are what they were made from. Not for several threads at once.
+// place, never copied, and never mapped: it takes no address space. A shard is opened when one of its tensors is first
+// asked for: a rank touches only the files and the byte ranges of its own slices. Weights may be quantised
+// (quantised_tensor.h says how): by name, shape and value they are what they were made from. Not for several threads at
+// once.
 #pragma once
 #include <map>
 #include <memory>
@@ -52,7 +53,7 @@ class ModelDirectory {
   void check_shapes(std::span<const ExpectedTensor> mine);
 
   // Rows [row_begin, row_begin + rows) × columns [col_begin, col_begin + cols) of a matrix, or of a vector (one
-  // column), as bf16 or f32 into contiguous `out`. Only pieces of a file are mapped meanwhile. Of a quantised weight:
+  // column), as bf16 or f32 into contiguous `out`. Of a quantised weight:
   // its values (kernels/base/quantised.h), which bf16 rounds once more.
   void read(const std::string& name, int64_t row_begin, int64_t rows, int64_t col_begin, int64_t cols, DType to,
             void* out);

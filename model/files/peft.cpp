@@ -178,12 +178,11 @@ void AdapterFile::read(const std::string& name, int64_t row, int64_t rows, int64
   require(row >= 0 && row + rows <= tensor->rows() && col >= 0 && col + cols <= tensor->cols(),
           "a slice lies inside its tensor");
   const int64_t number = size_of(tensor->dtype), row_bytes = tensor->cols() * number;
-  const FileWindow window =
-      file_->window(*tensor, static_cast<size_t>(row * row_bytes), static_cast<size_t>(rows * row_bytes));
-  for (int64_t r = 0; r < rows; ++r) {
-    const std::byte* first = window.data() + r * row_bytes + col * number;
-    convert(tensor->dtype, first, cols, to, static_cast<char*>(out) + r * cols * size_of(to));
-  }
+  const RowBytes part{static_cast<size_t>(row_bytes), static_cast<size_t>(col * number),
+                      static_cast<size_t>(cols * number)};
+  std::vector<std::byte> stored(static_cast<size_t>(rows) * part.count);
+  file_->read_rows(*tensor, static_cast<size_t>(row), static_cast<size_t>(rows), part, stored.data());
+  convert(tensor->dtype, stored.data(), rows * cols, to, out);
 }
 
 Adapter read_adapter(const fs::path& directory) {

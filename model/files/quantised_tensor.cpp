@@ -11,9 +11,8 @@ namespace drover {
 
 namespace {
 
-constexpr int64_t kWindowBytes = int64_t{16} << 20;  // how much of a file is mapped at a time
-constexpr size_t kStateBytes = 65'536;               // of NF4's JSON
-constexpr float kLevelsApart = 1e-6f;                // at most, of a file's levels of absmax from ours
+constexpr size_t kStateBytes = 65'536;  // of NF4's JSON
+constexpr float kLevelsApart = 1e-6f;   // at most, of a file's levels of absmax from ours
 constexpr const char* kState = ".quant_state.bitsandbytes__nf4";
 
 std::string place_of(const PlacedTensor& placed) {
@@ -26,24 +25,18 @@ struct Bytes {
 };
 
 void copy_rows(const PlacedTensor& from, int64_t row, int64_t rows, const Bytes& bytes, void* out) {
-  const int64_t at_once = std::max<int64_t>(1, kWindowBytes / bytes.row_bytes);
-  auto* to = static_cast<std::byte*>(out);
-  for (int64_t r = 0; r < rows; r += at_once) {
-    const int64_t some = std::min(at_once, rows - r), first = (row + r) * bytes.row_bytes;
-    const FileWindow window =
-        from.file->window(*from.tensor, static_cast<size_t>(first), static_cast<size_t>(some * bytes.row_bytes));
-    for (int64_t i = 0; i < some; ++i, to += bytes.count)
-      std::memcpy(to, window.data() + i * bytes.row_bytes + bytes.begin, static_cast<size_t>(bytes.count));
-  }
+  const RowBytes part{static_cast<size_t>(bytes.row_bytes), static_cast<size_t>(bytes.begin),
+                      static_cast<size_t>(bytes.count)};
+  from.file->read_rows(*from.tensor, static_cast<size_t>(row), static_cast<size_t>(rows), part, out);
 }
 
 // Numbers [begin, begin + count) of a tensor of F32, BF16 or F16.
 std::vector<float> numbers(const PlacedTensor& from, int64_t begin, int64_t count) {
   std::vector<float> values(static_cast<size_t>(count));
   const StoredType type = from.tensor->dtype;
-  const FileWindow window = from.file->window(*from.tensor, static_cast<size_t>(begin * size_of(type)),
-                                              static_cast<size_t>(count * size_of(type)));
-  convert(type, window.data(), count, DType::f32, values.data());
+  std::vector<std::byte> stored(static_cast<size_t>(count * size_of(type)));
+  from.file->read(*from.tensor, static_cast<size_t>(begin * size_of(type)), stored.size(), stored.data());
+  convert(type, stored.data(), count, DType::f32, values.data());
   return values;
 }
 
@@ -188,9 +181,9 @@ void QuantisedTensor::open_nf4(const Find& find) {
     fail(Fault::bad_data, "{} is {} {}; it must be at most {} bytes of JSON", place_of(stored), name_of(text.dtype),
          shape_text(text.shape), kStateBytes);
   }
-  const FileWindow state_text = stored.file->window(text);
-  const Nf4State state =
-      parse_nf4_state({reinterpret_cast<const char*>(state_text.data()), text.bytes}, place_of(stored));
+  std::string json(text.bytes, '\0');
+  stored.file->read(text, 0, json.size(), json.data());
+  const Nf4State state = parse_nf4_state(json, place_of(stored));
   rows_ = state.rows, cols_ = state.cols;
   scaling_.nested = state.nested;
   scaling_.rounding = state.rounding;

@@ -26,17 +26,15 @@ uint64_t checked_bytes(const HeaderEntry& entry, const std::string& where) {
   return empty ? 0 : static_cast<uint64_t>(bytes);
 }
 
-std::string_view text_of(const FileWindow& window) {
-  return {reinterpret_cast<const char*>(window.data()), window.bytes().size()};
-}
-
-// How long the header is; bad_data when that cannot be.
-size_t header_length(const WindowedFile& file, size_t limit, const std::string& where) {
-  if (file.size() < 8) {
-    fail(Fault::bad_data, "{}: only {} bytes; not a safetensors file, or cut off: fetch it again", where, file.size());
+// The header's text; bad_data when its length cannot be.
+std::string read_header(const InputFile& file, size_t limit) {
+  const std::string where = file.path().string();
+  if (file.bytes() < 8) {
+    fail(Fault::bad_data, "{}: only {} bytes; not a safetensors file, or cut off: fetch it again", where, file.bytes());
   }
-  const FileWindow begins = file.window(0, std::min(file.size(), kLfsPointer.size()));
-  if (text_of(begins) == kLfsPointer) {
+  std::string begins(std::min(file.bytes(), kLfsPointer.size()), '\0');
+  file.read(0, begins.size(), begins.data());
+  if (begins == kLfsPointer) {
     fail(Fault::bad_data,
          "{}: is a Git LFS pointer, not the weights themselves; in the model's repository: git lfs pull", where);
   }
@@ -47,15 +45,17 @@ size_t header_length(const WindowedFile& file, size_t limit, const std::string& 
          "{}: the first 8 bytes give a header of {} bytes; the format allows {}: not a safetensors file, or damaged",
          where, length, kFormatHeaderLimit);
   }
-  if (length > file.size() - 8) {
+  if (length > file.bytes() - 8) {
     fail(Fault::bad_data,
          "{}: a header of {} bytes does not fit into a file of {} bytes: the file is cut off, fetch it again", where,
-         length, file.size());
+         length, file.bytes());
   }
   if (length > limit) fail(Fault::bad_data, "{}: a header of {} bytes; at most {} are read", where, length, limit);
-  if (length == 0 || *file.window(8, 1).data() != std::byte{'{'})
+  std::string text(length, '\0');
+  file.read(8, length, text.data());
+  if (text.empty() || text[0] != '{')
     fail(Fault::bad_data, "{}: the header does not begin with '{{': not a safetensors file", where);
-  return length;
+  return text;
 }
 
 }  // namespace
@@ -70,15 +70,16 @@ std::string shape_text(std::span<const int64_t> shape) { return fmt::format("[{}
 
 SafetensorsFile::SafetensorsFile(const fs::path& path, size_t header_limit) : file_(path) {
   const std::string where = path.string();
-  header_bytes_ = header_length(file_, std::min(header_limit, kFormatHeaderLimit), where);
-  SafetensorsHeader header = parse_safetensors_header(text_of(this->header()), where);
+  const std::string text = read_header(file_, std::min(header_limit, kFormatHeaderLimit));
+  header_bytes_ = text.size();
+  SafetensorsHeader header = parse_safetensors_header(text, where);
   metadata_ = std::move(header.metadata);
 
   std::stable_sort(header.entries.begin(), header.entries.end(), [](const HeaderEntry& a, const HeaderEntry& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
   });
   const size_t data = 8 + header_bytes_;
-  const uint64_t data_bytes = file_.size() - data;
+  const uint64_t data_bytes = file_.bytes() - data;
   uint64_t at = 0;
   for (HeaderEntry& entry : header.entries) {
     const std::string name = clipped(entry.name);
@@ -119,15 +120,52 @@ const StoredTensor* SafetensorsFile::find(const std::string& name) const {
   return found == index_.end() ? nullptr : &tensors_[found->second];
 }
 
-FileWindow SafetensorsFile::window(const StoredTensor& tensor, size_t begin, size_t count, FileAccess access) const {
-  require(begin <= tensor.bytes && count <= tensor.bytes - begin, "a window lies inside its tensor");
-  return file_.window(tensor.offset + begin, count, access);
+std::string SafetensorsFile::header() const {
+  std::string text(header_bytes_, '\0');
+  file_.read(8, header_bytes_, text.data());
+  return text;
 }
 
-void SafetensorsFile::each_piece(const StoredTensor& tensor,
-                                 const std::function<bool(size_t begin, std::span<const std::byte> bytes)>& f) const {
-  for (size_t begin = 0; begin < tensor.bytes; begin += kPieceBytes) {
-    if (!f(begin, window(tensor, begin, std::min(kPieceBytes, tensor.bytes - begin)).bytes())) return;
+void SafetensorsFile::read(const StoredTensor& tensor, size_t begin, size_t count, void* out) const {
+  require(begin <= tensor.bytes && count <= tensor.bytes - begin, "what is read lies inside its tensor");
+  file_.read(tensor.offset + begin, count, out);
+}
+
+void SafetensorsFile::read_rows(const StoredTensor& tensor, size_t row, size_t rows, const RowBytes& part,
+                                void* out) const {
+  constexpr size_t kShortRow = 4096;  // bytes: reading whole rows is cheaper than a call of the system for each
+  auto* to = static_cast<std::byte*>(out);
+  if (part.count == part.row_bytes) return read(tensor, row * part.row_bytes, rows * part.count, to);
+  const bool whole = part.row_bytes <= kShortRow;
+  const size_t at_once = whole ? kPieceBytes / kShortRow : 1;
+  std::vector<std::byte> piece;
+  for (size_t r = 0; r < rows; r += at_once) {
+    const size_t some = std::min(at_once, rows - r), first = (row + r) * part.row_bytes;
+    if (!whole) {
+      read(tensor, first + part.begin, part.count, to);
+      to += part.count;
+      continue;
+    }
+    piece.resize(some * part.row_bytes);
+    read(tensor, first, piece.size(), piece.data());
+    for (size_t i = 0; i < some; ++i, to += part.count)
+      std::memcpy(to, piece.data() + i * part.row_bytes + part.begin, part.count);
+  }
+}
+
+std::vector<std::byte> SafetensorsFile::read(const StoredTensor& tensor) const {
+  std::vector<std::byte> bytes(tensor.bytes);
+  read(tensor, 0, tensor.bytes, bytes.data());
+  return bytes;
+}
+
+void SafetensorsFile::read_in_pieces(const StoredTensor& tensor,
+                                     const std::function<void(std::span<const std::byte>)>& f) const {
+  std::vector<std::byte> piece;
+  for (size_t at = 0; at < tensor.bytes; at += piece.size()) {
+    piece.resize(std::min(kPieceBytes, tensor.bytes - at));
+    read(tensor, at, piece.size(), piece.data());
+    f(piece);
   }
 }
 

@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "model/files/file_window.h"
+#include "model/files/input_file.h"
 #include "model/files/stored_type.h"
 
 namespace drover {
@@ -26,7 +26,7 @@ struct StoredTensor {
   StoredType dtype = StoredType::f32;
   std::vector<int64_t> shape;  // [] is one number
   size_t offset = 0;           // from the start of the file
-  size_t bytes = 0;            // of its data
+  size_t bytes = 0;
 
   int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
   int64_t cols() const;  // product of the other dimensions; 1 for a vector
@@ -34,6 +34,11 @@ struct StoredTensor {
 };
 
 std::string shape_text(std::span<const int64_t> shape);  // "[4, 48]"
+
+// Bytes [begin, begin + count) of each row of `row_bytes`.
+struct RowBytes {
+  size_t row_bytes = 0, begin = 0, count = 0;
+};
 
 class SafetensorsFile {
  public:
@@ -44,18 +49,19 @@ class SafetensorsFile {
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of their data
   const StoredTensor* find(const std::string& name) const;
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  FileWindow header() const { return file_.window(8, header_bytes_); }
-  size_t file_bytes() const { return file_.size(); }
-  // Bytes [begin, begin + count) of a tensor of this file; no alignment is promised. Errors as WindowedFile has them.
-  FileWindow window(const StoredTensor& tensor, size_t begin, size_t count,
-                    FileAccess access = FileAccess::in_order) const;
-  FileWindow window(const StoredTensor& tensor) const { return window(tensor, 0, tensor.bytes); }
-  // f(begin, bytes) of all its pieces, each of at most 16 MiB and mapped meanwhile; until f returns false.
-  void each_piece(const StoredTensor& tensor,
-                  const std::function<bool(size_t begin, std::span<const std::byte> bytes)>& f) const;
+  std::string header() const;  // read again
+  size_t file_bytes() const { return file_.bytes(); }
+
+  // Bytes of a tensor, counted from its first; the file may have become shorter since: io.
+  void read(const StoredTensor& tensor, size_t begin, size_t count, void* out) const;
+  void read_rows(const StoredTensor& tensor, size_t row, size_t rows, const RowBytes& part, void* out) const;
+  std::vector<std::byte> read(const StoredTensor& tensor) const;  // all of a small one
+  // f(bytes) of one piece of at most 16 MiB after the other.
+  void read_in_pieces(const StoredTensor& tensor, const std::function<void(std::span<const std::byte>)>& f) const;
+  void advise_scattered(bool on) const { file_.advise_scattered(on); }
 
  private:
-  WindowedFile file_;
+  InputFile file_;
   size_t header_bytes_ = 0;
   std::vector<StoredTensor> tensors_;
   std::unordered_map<std::string, size_t> index_;

@@ -51,6 +51,7 @@ TEST(Keys, AllAreRead) {
   EXPECT_TRUE(r.checkpoint.keep_best);
   EXPECT_FALSE(r.optim.warmup_ratio);
   EXPECT_EQ(r.parallel.dp, 8);
+  EXPECT_EQ(r.memory.weights, WeightHome::host);
   EXPECT_EQ(r.checkpoint.resume, "runs/x/step-5");
   EXPECT_EQ(r.output.adapter_dtype, Precision::bf16);
 }
@@ -80,6 +81,7 @@ TEST(Keys, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(r.optim.max_grad_norm, 1);
   EXPECT_EQ(r.optim.lora_plus_ratio, 1);
   EXPECT_FALSE(r.parallel.dp);
+  EXPECT_EQ(r.memory.weights, WeightHome::resident);
   EXPECT_EQ(r.checkpoint.keep, 2);
   EXPECT_EQ(r.checkpoint.resume, "auto");
   EXPECT_EQ(r.output.adapter_dtype, Precision::fp32);
@@ -263,9 +265,10 @@ TEST(Keys, IdentityHoldsWhatAResumedRunMustShare) {
     const bool stands_still = !key.info.identity || key.info.allowed.size() == 1;  // it has one word only
     EXPECT_TRUE(stands_still || changed.count(key.full()) != 0) << key.full() << " is in no line above";
   }
-  for (const char* text : {"train.micro_batch_size=2", "train.max_steps=9", "parallel.tp=2", "parallel.pp=2",
-                           "parallel.dp=2", "log.every_steps=5", "eval.every_steps=5", "checkpoint.every_steps=5",
-                           "checkpoint.resume=never", "output.dir=elsewhere", "memory.activation_checkpointing=full"}) {
+  for (const char* text :
+       {"train.micro_batch_size=2", "train.max_steps=9", "parallel.tp=2", "parallel.pp=2", "parallel.dp=2",
+        "log.every_steps=5", "eval.every_steps=5", "checkpoint.every_steps=5", "checkpoint.resume=never",
+        "output.dir=elsewhere", "memory.activation_checkpointing=full", "memory.weights=host"}) {
     EXPECT_FALSE(changes(text)) << text;
   }
 }

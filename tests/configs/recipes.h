@@ -61,6 +61,7 @@ optim:
 parallel: {tp: 2, pp: 4, dp: 8, transport: staged}
 memory:
   activation_checkpointing: full
+  weights: host
 eval: {every_steps: 5, prompts: p.jsonl, stop_after: 3}
 checkpoint:
   every_steps: 50

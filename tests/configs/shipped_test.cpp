@@ -25,7 +25,7 @@ TEST(Shipped, AllAreReadAndEveryValueHasAComment) {
       EXPECT_TRUE(line.empty() || is_section || line.find('#') != std::string::npos) << entry.path() << ": " << line;
     }
   }
-  EXPECT_EQ(count, 7);
+  EXPECT_EQ(count, 8);
 }
 
 TEST(Shipped, HerdFitsItsMachines) {
@@ -50,6 +50,14 @@ TEST(Shipped, HerdFitsItsMachines) {
     EXPECT_EQ(shape.dp(), 1);
     EXPECT_EQ(recipe.data.max_length, 4096);
   }
+}
+
+TEST(Shipped, StreamedTakesOneNode) {
+  const Recipe recipe = shipped("llama3.1-405b-lora-streamed.yaml");
+  EXPECT_EQ(recipe.memory.weights, WeightHome::host);
+  EXPECT_EQ(recipe.model.weights, WeightFormat::as_is);
+  EXPECT_EQ(check_mesh(recipe, 8).tp(), 8);
+  EXPECT_EQ(recipe.data.max_length, 4096);
 }
 
 TEST(Shipped, HandbookRunsOnOneAndTwoRanks) {

@@ -186,7 +186,11 @@ TEST(Traps, ForeignSpellings) {
       {"fp8", "LLaMA-Factory", "train.matmul: fp8"},
       {"float8", "torchtitan", "train.matmul: fp8"},
       {"enable_fp8_training", "torchtune", "train.matmul: fp8"},
-      {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"}};
+      {"loraplus_lr_ratio", "Axolotl", "optim.lora_plus_ratio"},
+      {"fsdp_offload_params", "Axolotl", "memory.weights: host"},
+      {"fsdp_cpu_offload", "torchtune", "memory.weights: host"},
+      {"offload_param", "DeepSpeed", "memory.weights: host"},
+      {"cpu_offload", "accelerate", "memory.weights: host"}};
   for (const auto& [name, program, ours] : cases) {
     for (const std::string& text : {fmt::format("{}: 1\n", name), fmt::format("lora:\n  {}: 1\n", name)}) {
       EXPECT_THAT(refusal_of(kLeast + text), AllOf(HasSubstr(std::string(name) + " is unknown; it is "),

@@ -328,7 +328,8 @@ TEST(ImportGguf, RealModel) {
     ASSERT_NE(tensor, nullptr) << name;
     EXPECT_EQ(tensor->dtype, StoredType::bf16) << name;
     EXPECT_EQ(nlohmann::json(tensor->shape), expected["shape"]) << name;
-    EXPECT_EQ(sha256_hex({reinterpret_cast<const char*>(weights.window(*tensor).data()), tensor->bytes}),
+    const std::vector<std::byte> bytes = weights.read(*tensor);
+    EXPECT_EQ(sha256_hex({reinterpret_cast<const char*>(bytes.data()), bytes.size()}),
               expected["sha256"].get<std::string>())
         << name;
   }

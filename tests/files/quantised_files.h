@@ -71,8 +71,8 @@ class ChangedDirectory {
     const fs::path from = golden_directory(layout);
     const SafetensorsFile file(from / "model.safetensors");
     for (const StoredTensor& t : file.tensors()) {
-      const FileWindow data = file.window(t);
-      tensors[t.name] = {t.dtype, t.shape, std::string(reinterpret_cast<const char*>(data.data()), t.bytes)};
+      const std::vector<std::byte> bytes = file.read(t);
+      tensors[t.name] = {t.dtype, t.shape, std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size())};
     }
     config = parse_json(read_text(from / "config.json"), "config.json");
     if (fs::exists(from / "hf_quant_config.json")) older = read_text(from / "hf_quant_config.json");

@@ -1,12 +1,9 @@
 #include "model/files/safetensors.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 #include <cmath>
-#include <fstream>
 #include <limits>
-#include <optional>
 
 #include "model/files/safetensors_writer.h"
 #include "tests/base/scratch_directory.h"
@@ -42,60 +39,41 @@ TEST(Safetensors, ReadsNumbersTextAndEmptyTensors) {
   EXPECT_EQ(file.find("none"), nullptr);
 }
 
-TEST(Safetensors, ShowsPiecesOfATensor) {
+// Columns of short rows, which are read whole, of more rows than are read at once; and of long ones.
+TEST(Safetensors, RowsAreReadInPart) {
   ScratchDirectory dir;
-  std::string data;
-  for (int i = 0; i < 40'000; ++i) data += static_cast<char>(i * 7);
-  const auto text_of = [](const FileWindow& w) {
-    return std::string(reinterpret_cast<const char*>(w.data()), w.bytes().size());
-  };
-  SafetensorsWriter writer(dir / "x", {{"t", StoredType::u8, {40'000}}, {"empty", StoredType::u8, {0}}});
-  writer.write("t", data.data(), 40'000);
+  const int64_t sizes[][2] = {{5000, 7}, {9, 3000}};
+  const auto value = [](int64_t row, int64_t col) { return static_cast<float>(row * 4000 + col); };
+  std::vector<TensorSpec> specs;
+  for (const auto& [rows, cols] : sizes) specs.push_back({std::to_string(rows), StoredType::f32, {rows, cols}});
+  SafetensorsWriter writer(dir / "x", specs);
+  for (const TensorSpec& spec : writer.order()) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < spec.shape[0] * spec.shape[1]; ++i)
+      values.push_back(value(i / spec.shape[1], i % spec.shape[1]));
+    writer.write(spec.name, values.data(), static_cast<int64_t>(values.size() * sizeof(float)));
+  }
   writer.commit();
-  std::optional<FileWindow> kept;
-  {
-    const SafetensorsFile file(dir / "x");
-    const StoredTensor& t = *file.find("t");
-    EXPECT_EQ(text_of(file.window(t)), data);
-    EXPECT_EQ(text_of(file.window(t, 4095, 8194, FileAccess::scattered)), data.substr(4095, 8194));
-    EXPECT_TRUE(file.window(t, 40'000, 0).bytes().empty());
-    EXPECT_TRUE(file.window(*file.find("empty")).bytes().empty());
-    expect_error(Fault::internal, {"inside its tensor"}, [&] { file.window(t, 39'999, 2); });
-    kept.emplace(file.window(t, 39'990, 10));
+  const SafetensorsFile file(dir / "x");
+  for (const auto& [rows, cols] : sizes) {
+    const StoredTensor& tensor = *file.find(std::to_string(rows));
+    for (const auto& [col, count] : {std::pair<int64_t, int64_t>{0, cols}, {2, cols - 4}, {cols - 1, 1}}) {
+      const RowBytes part{static_cast<size_t>(cols) * 4, static_cast<size_t>(col) * 4, static_cast<size_t>(count) * 4};
+      std::vector<float> read(static_cast<size_t>((rows - 2) * count));
+      file.read_rows(tensor, 1, static_cast<size_t>(rows - 2), part, read.data());
+      int64_t wrong = 0;
+      for (int64_t i = 0; i < (rows - 2) * count; ++i)
+        wrong += read[static_cast<size_t>(i)] != value(1 + i / count, col + i % count);
+      EXPECT_EQ(wrong, 0) << rows << " × " << cols << ", columns " << col << " + " << count;
+    }
+    size_t bytes = 0;
+    file.read_in_pieces(tensor, [&](std::span<const std::byte> piece) { bytes += piece.size(); });
+    EXPECT_EQ(bytes, tensor.bytes);
   }
-  EXPECT_EQ(text_of(*kept), data.substr(39'990));
-}
-
-// A file of holes, larger than what this process may map.
-TEST(Safetensors, FilesNeedNoRoomInMemory) {
-  int64_t pages = 0;
-  std::ifstream("/proc/self/statm") >> pages;
-  if (pages > (int64_t{1} << 26)) GTEST_SKIP() << "a sanitizer has mapped more already";
-  ScratchDirectory dir;
-  constexpr int64_t kBytes = int64_t{1} << 42;
-  const std::string header = safetensors_header({{"t", StoredType::u8, {kBytes}}}, {});
-  write_text(dir / "x", bytes_of(uint64_t{header.size()}) + header);
-  std::error_code too_large;
-  fs::resize_file(dir / "x", 8 + header.size() + kBytes, too_large);
-  if (too_large) GTEST_SKIP() << "this file system has no files of " << kBytes << " bytes";
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
-  rlimit limited = before;
-  limited.rlim_cur = rlim_t{1} << 40;
-  ASSERT_EQ(::setrlimit(RLIMIT_AS, &limited), 0);
-  {
-    const SafetensorsFile file(dir / "x");
-    const StoredTensor& t = *file.find("t");
-    EXPECT_EQ(file.window(t, kBytes - 5, 5).bytes().back(), std::byte{0});
-    int pieces = 0;
-    file.each_piece(t, [&](size_t begin, std::span<const std::byte> bytes) {
-      EXPECT_EQ(begin, static_cast<size_t>(pieces) * bytes.size());
-      return ++pieces < 3;
-    });
-    EXPECT_EQ(pieces, 3);
-    expect_error(Fault::io, {"cannot map", "Cannot allocate memory"}, [&] { file.window(t); });
-  }
-  EXPECT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
+  std::vector<float> one(1);
+  EXPECT_THROW(file.read(*file.find("9"), 9 * 3000 * 4, 4, one.data()), Error);  // behind its last byte
+  fs::resize_file(dir / "x", 2000);
+  expect_error(Fault::io, {"x has become shorter"}, [&] { file.read(*file.find("9")); });
 }
 
 TEST(Safetensors, RefusesEveryBrokenRule) {

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                   "a tensor has the bytes that its shape needs");
       if (!can_convert(tensor.dtype)) continue;
       std::vector<float> values(static_cast<size_t>(tensor.size()));
-      convert(tensor.dtype, file.window(tensor).data(), tensor.size(), DType::f32, values.data());
+      convert(tensor.dtype, file.read(tensor).data(), tensor.size(), DType::f32, values.data());
     }
   });
 }

@@ -246,6 +246,25 @@ TEST(Plain, MicroBatchSizeAndPackingDoNotMatter) {
     expect_equal(run({}, "dropout=0.1"), run({}, std::string("dropout=0.1 micro_batch_size=") + size));
 }
 
+// A ring of two for the layers of a stage; several micro-batches pass a layer together where inputs alone are kept.
+TEST(Streamed, EveryMeshHasTheBitsOfResidentWeights) {
+  for (const char* with : {"dtype=fp32 dropout=0.1", "dtype=bf16 recompute=1"}) {
+    const std::string arguments = std::string(with) + " documents=6 steps=2 layers=6";
+    for (const MeshSize mesh :
+         {MeshSize{}, MeshSize{2, 1, 1}, MeshSize{1, 2, 1}, MeshSize{1, 1, 2}, MeshSize{2, 2, 1}}) {
+      SCOPED_TRACE("tp" + std::to_string(mesh.tp) + "pp" + std::to_string(mesh.pp) + "dp" + std::to_string(mesh.dp));
+      expect_same_bits(run(mesh, arguments), run(mesh, arguments + " streamed=1"));
+    }
+  }
+}
+
+TEST(Streamed, TwoPartsThatTakeTurnsHaveTheBitsOfResidentWeights) {
+  for (const char* with : {"", " recompute=1", " targets=upper recompute=1"}) {
+    const std::string arguments = std::string("documents=12 micro_batch_size=3 steps=2 layers=6 parts=2") + with;
+    expect_same_bits(run({2, 1, 1}, arguments), run({2, 1, 1}, arguments + " streamed=1"));
+  }
+}
+
 // Frozen weights that become codes as they are loaded, cut inside blocks of 128.
 const std::string kCutInTwo = "hidden=64 heads=4 kv_heads=2 head_dim=32 ffn=384 steps=2 std=0.1 varied=1 ";
 const std::string kCutInThree = "hidden=128 heads=6 kv_heads=3 head_dim=32 ffn=192 layers=2 steps=2 std=0.1 varied=1 ";

@@ -277,6 +277,7 @@ int run(int argc, char** argv) {
   s.weights = weights_of(a.text("weights", "as_is"));
   s.deterministic = a.number("deterministic", 0) != 0;
   s.recompute = a.number("recompute", 0) != 0;
+  s.streamed = a.number("streamed", 0) != 0;
   s.dropout = static_cast<float>(a.real("dropout", 0));
   // An eps of the size of the gradients: AdamW's first step is then smooth in them, and parameters can be compared as
   // closely as gradients.
@@ -319,7 +320,9 @@ int run(int argc, char** argv) {
   }
   const Named parameters = gathered(replica, replica.adapter->parameters);
   require(engine.peak().total() <= planned.total(), "the arenas stayed within the plan");
-  if (shape.dp() == 1 && broken.empty()) {  // with dp the largest micro-batch may be another rank's
+  // With dp the largest micro-batch may be another rank's; and parts of micro-batches that pass the layers together may
+  // meet at their largest.
+  if (shape.dp() == 1 && broken.empty() && !(s.streamed && s.overlaps_sums)) {
     for (int64_t step = 0; step < steps; ++step)
       engine.evaluate(batch_of(a, mesh, s.model, step));  // a plan is for training and evaluation
     require(static_cast<double>(engine.peak().total()) >= 0.99 * static_cast<double>(planned.total()),

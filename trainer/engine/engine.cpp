@@ -25,6 +25,8 @@ struct Engine::Slot {
   std::vector<Part> parts;           // one or two
   Tensor stream;                     // (T,D): x on the way forward, dx on the way back; the first rows of its Stream
   Stage::Saved saved;
+  // For the embedding and the head, which ask for no segments.
+  Part all() const { return {.begin = 0, .rows = stream.rows, .segments = {}}; }
 };
 
 namespace {
@@ -74,9 +76,15 @@ double loss_of(Reading& log_likelihoods) {
 }  // namespace
 
 ScheduleShape schedule_shape(const EngineSettings& s, const MeshShape& mesh, int64_t micro_batches, bool train) {
-  return {.stages = mesh.pp(),
-          .micro_batches = static_cast<int>(micro_batches),
-          .first_trained_stage = train ? first_trained_stage(s) : mesh.pp()};
+  ScheduleShape shape{.stages = mesh.pp(),
+                      .micro_batches = static_cast<int>(micro_batches),
+                      .first_trained_stage = train ? first_trained_stage(s) : mesh.pp()};
+  if (!s.streamed || mesh.pp() > 1 || (train && (s.deterministic || !s.recompute))) return shape;
+  const MicroBatchSize& size = train ? s.capacity.micro_batch : s.capacity.evaluation.value_or(s.capacity.micro_batch);
+  const int64_t tokens = std::max<int64_t>(size.tokens, 1), enough = (kTokensTogether + tokens - 1) / tokens;
+  shape.together =
+      static_cast<int>(std::clamp<int64_t>(std::min(micro_batches, s.capacity.local_micro_batches), 1, enough));
+  return shape;
 }
 
 Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_bytes)
@@ -97,8 +105,9 @@ Engine::Engine(const EngineSettings& settings, Replica& replica, int64_t saved_b
   int64_t slot_count = 1, stream_count = 1;
   for (bool train : {settings_.train, false}) {
     const Schedule schedule = schedule_of(settings_, mesh_, settings_.capacity.local_micro_batches, train);
-    slot_count = std::max(slot_count, slots(schedule));
-    stream_count = std::max(stream_count, streams(schedule));
+    const int64_t together = schedule.shape.together;
+    slot_count = std::max({slot_count, slots(schedule), together});
+    stream_count = std::max({stream_count, streams(schedule), together});
   }
   const Capacity& capacity = settings_.capacity;
   const int64_t evaluated = capacity.evaluation.value_or(capacity.micro_batch).tokens, width = settings_.model.hidden;
@@ -184,33 +193,46 @@ void Engine::open(int micro_batch, const Pass& pass) {
   slot.saved = saves(pass) ? stage_.saved(slot.arena, tokens, keep) : Stage::Saved{};
 }
 
-void Engine::run_parts(Slot& slot, const Pass& pass, const Walk& walk) {
-  const auto walk_over = [&](const Part& part, Context& ctx) {
-    return walk(ctx, slot.stream.rows_from(part.begin, part.rows));
-  };
-  const Part &first = slot.parts.front(), &second = slot.parts.back();
-  Context ctx = context_of(slot, first, scratch_, pass);
-  if (slot.parts.size() == 1) return run_alone(walk_over(first, ctx));
-  Context other = context_of(slot, second, scratch_.second_stack(), pass);
-  ctx.overlapped = other.overlapped = true;
-  interleave(walk_over(first, ctx), walk_over(second, other));
+// The first parts, and the second ones, each from block to block; these two take turns.
+void Engine::run_parts(Group group, const Pass& pass, Walk walk) {
+  std::vector<Context> contexts;
+  contexts.reserve(2 * group.size());  // they stay where they are
+  std::vector<Stage::Passage> first, second;
+  for (Slot* slot : group) {
+    const bool both = slot->parts.size() > 1;
+    for (const Part& part : slot->parts) {
+      const bool behind = both && &part == &slot->parts.back();
+      contexts.push_back(context_of(*slot, part, behind ? scratch_.second_stack() : scratch_, pass));
+      contexts.back().overlapped = both;
+      (behind ? second : first)
+          .push_back({&contexts.back(), slot->stream.rows_from(part.begin, part.rows), &slot->saved});
+    }
+  }
+  if (second.empty()) return run_alone((stage_.*walk)(std::move(first)));
+  interleave((stage_.*walk)(std::move(first)), (stage_.*walk)(std::move(second)));
 }
 
-void Engine::forward(Slot& slot, const Pass& pass, Tensor loss) {
-  const Part all{.begin = 0,
-                 .rows = slot.stream.rows,
-                 .segments = {}};  // for the embedding and the head, which ask for no segments
-  Context ctx = context_of(slot, all, scratch_, pass);
-  if (stage_.placement().first) stage_.embed(ctx, slot.stream);
-  run_parts(slot, pass, [&](Context& part, Tensor x) { return stage_.forward(part, x, slot.saved); });
-  if (!stage_.head()) return;
+void Engine::forward(Group group, const Pass& pass) {
+  for (const Slot* slot : group) {
+    const Part all = slot->all();
+    Context ctx = context_of(*slot, all, scratch_, pass);
+    if (stage_.placement().first) stage_.embed(ctx, slot->stream);
+  }
+  run_parts(group, pass, &Stage::forward_together);
+  for (Slot* slot : group) {
+    if (stage_.head()) score(*slot, pass);
+  }
+}
 
+void Engine::score(Slot& slot, const Pass& pass) {
+  const Part all = slot.all();
+  Context ctx = context_of(slot, all, scratch_, pass);
   Frame frame(scratch_);
   Tensor logprob = frame.tensor(slot.rows.rows, 1, DType::f32);
   // The gradient replaces the stream: backward starts from it.
   Tensor dx = saves(pass) ? slot.stream : Tensor{};
   stage_.head()->loss(ctx, slot.stream, slot.rows, slot.labels, slot.weights, logprob, dx);
-  backend_.dot(slot.weights, logprob, loss);
+  backend_.dot(slot.weights, logprob, pass.losses.rows_from(slot.micro_batch->index, 1));
   if (pass.sink) {
     std::vector<float> host(static_cast<size_t>(logprob.rows));
     backend_.download(logprob, host.data());
@@ -218,16 +240,15 @@ void Engine::forward(Slot& slot, const Pass& pass, Tensor loss) {
   }
 }
 
-void Engine::compute(const Action& action, const Pass& pass) {
-  Slot& slot = slot_of(action.micro_batch);
-  const int64_t index = pass.batch.micro_batches[static_cast<size_t>(action.micro_batch)].index;
-  if (action.kind == ActionKind::forward) {
-    if (stage_.placement().first) open(action.micro_batch, pass);
-    forward(slot, pass, pass.losses.rows_from(index, 1));
-  } else {
-    run_parts(slot, pass, [&](Context& part, Tensor dx) { return stage_.backward(part, dx, slot.saved); });
-    optimizer_->add_micro_batch(index);
+void Engine::compute(std::span<const Action> actions, const Pass& pass) {
+  std::vector<Slot*> group;
+  for (const Action& a : actions) {
+    if (a.kind == ActionKind::forward && stage_.placement().first) open(a.micro_batch, pass);
+    group.push_back(&slot_of(a.micro_batch));
   }
+  if (actions.front().kind == ActionKind::forward) return forward(group, pass);
+  run_parts(group, pass, &Stage::backward_together);
+  for (const Slot* slot : group) optimizer_->add_micro_batch(slot->micro_batch->index);
 }
 
 // A stream's rows travel one right behind another, and lie so in its own memory while they do.
@@ -282,7 +303,9 @@ void Engine::run(const Pass& pass) {
     progress_();
     const size_t end = group_end(schedule, next);
     if (end == next) {
-      compute(schedule.actions[next++], pass);
+      const size_t behind = together_end(schedule, next);
+      compute(std::span(schedule.actions).subspan(next, behind - next), pass);
+      next = behind;
     } else {
       exchange(std::span(schedule.actions).subspan(next, end - next), pass);
       next = end;

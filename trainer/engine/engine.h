@@ -38,7 +38,12 @@ struct EngineSettings : ReplicaSettings {
   uint64_t seed = 42;
 };
 
+// Whose computing takes longer than the copy of a layer's weights does: so many tokens, and no fewer, share it.
+inline constexpr int64_t kTokensTogether = 16384;
+
 // Of the lists that the pipeline's stages run for so many micro-batches, and that plans validate and print; of stage 0.
+// Where weights are streamed and there is one stage, micro-batches with kTokensTogether pass the layers together; in
+// training if only the layers' inputs are kept, and gradients are not kept apart (deterministic).
 ScheduleShape schedule_shape(const EngineSettings& settings, const MeshShape& mesh, int64_t micro_batches, bool train);
 
 struct StepResult {
@@ -105,7 +110,7 @@ class Engine {
     const LogprobSink& sink;  // may be empty
   };
   void run(const Pass& pass);
-  void compute(const Action& action, const Pass& pass);
+  void compute(std::span<const Action> actions, const Pass& pass);  // of one kind
   Tensor closed_up(Tensor x);
   void spread(Tensor x);
   void exchange(std::span<const Action> actions, const Pass& pass);
@@ -113,9 +118,11 @@ class Engine {
   bool saves(const Pass& pass) const { return pass.train && mesh_.position.pp() >= first_trained_stage_; }
   Stream& stream_of(int micro_batch) { return streams_[static_cast<size_t>(micro_batch) % streams_.size()]; }
   Slot& slot_of(int micro_batch) { return *slots_[static_cast<size_t>(micro_batch) % slots_.size()]; }
-  void forward(Slot& slot, const Pass& pass, Tensor loss);
-  using Walk = std::function<Task(Context& ctx, Tensor x)>;  // through the stage; x: the part's rows of the stream
-  void run_parts(Slot& slot, const Pass& pass, const Walk& walk);
+  using Group = std::span<Slot* const>;  // micro-batches that pass the blocks together
+  void forward(Group group, const Pass& pass);
+  void score(Slot& slot, const Pass& pass);
+  using Walk = Task (Stage::*)(std::vector<Stage::Passage> group) const;
+  void run_parts(Group group, const Pass& pass, Walk walk);
   Context context_of(const Slot& slot, const Part& part, Arena& scratch, const Pass& pass);
   std::unique_ptr<Reading> enqueue_gradients(const Batch& batch, int64_t step);  // → a loss of each micro-batch
   PendingNorm enqueue_update(int64_t step);

@@ -1,6 +1,7 @@
 #include "trainer/engine/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "kernels/base/error.h"
@@ -32,6 +33,48 @@ Batch worst_batch(int64_t tokens, int64_t trained, int64_t longest, int64_t loca
   return batch;
 }
 
+namespace {
+
+void take_streaming(const Replica& replica, RankPlan& plan) {
+  if (!replica.streamed_weights) return;
+  plan.ring_bytes = replica.streamed_weights->ring_bytes();
+  plan.host_bytes = replica.streamed_weights->host_bytes();
+}
+
+// A step like those that follow the first one, which begins with an empty ring.
+void plan_copies(Engine& engine, const Batch& batch, RankPlan& plan) {
+  const EngineSettings& settings = engine.settings();
+  const StreamedWeights& streamed = *engine.replica().streamed_weights;
+  const int64_t before = streamed.copied_bytes();
+  engine.train_step(batch, 2);
+  plan.copied_bytes = streamed.copied_bytes() - before;
+  const ScheduleShape shape = schedule_shape(settings, engine.replica().device.mesh.shape,
+                                             static_cast<int64_t>(batch.micro_batches.size()), true);
+  plan.tokens_together = shape.together * settings.capacity.micro_batch.tokens;
+}
+
+// Of micro-batches that pass the blocks together, the second part of one computes next to the first part of the next
+// one: both are as large as they can be.
+Batch cut_unevenly(Batch batch, int64_t least_rows) {
+  bool near = true;
+  for (MicroBatch& m : batch.micro_batches) {
+    const int64_t tokens = static_cast<int64_t>(m.tokens.size()),
+                  least = std::min(std::max(least_rows, tokens / 4), tokens / 2), cut = near ? least : tokens - least;
+    m.spans = {{0, cut}, {cut, tokens - cut}};
+    near = !near;
+  }
+  return batch;
+}
+
+}  // namespace
+
+int64_t RankPlan::tokens_to_hide() const {
+  if (copied_bytes == 0 || flops == 0) return 0;
+  const double copying = static_cast<double>(copied_bytes) / kCopyRate,
+               computing = static_cast<double>(flops) / kComputeRate;
+  return static_cast<int64_t>(std::ceil(static_cast<double>(tokens_together) * copying / computing));
+}
+
 RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
   const auto backend = std::make_shared<CountBackend>(settings.traits);
   NoWeights nothing(settings.stored);
@@ -43,7 +86,11 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
     return worst_batch(size.tokens, size.trained_tokens, longest, capacity.local_micro_batches, shape.dp());
   };
   if (settings.train) engine.train_step(batch_of(capacity.micro_batch, settings.max_positions), 1);
-  const int64_t flops = backend->total_flops();
+  RankPlan plan{rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp())], {}, 0};
+  plan.flops = backend->total_flops();
+  take_streaming(replica, plan);
+  if (settings.streamed && settings.train)
+    plan_copies(engine, batch_of(capacity.micro_batch, settings.max_positions), plan);
   engine.evaluate(batch_of(evaluation, settings.max_positions));
   if (capacity.answers) rehearse_sample_answers(replica, *capacity.answers);
   ArenaBytes bytes = engine.peak();
@@ -51,18 +98,26 @@ RankPlan plan_rank(const EngineSettings& settings, const MeshShape& shape, const
     // The same in two halves, as Engine::Part has them. Wherever the cut is, the two tensors of c and of T - c rows are
     // together rounded up at most once more than those of the halves.
     replica.arenas.scratch.second_stack().add_to_each(Arena::kAlign);
-    if (settings.train) engine.train_step(batch_of(capacity.micro_batch, (capacity.micro_batch.tokens + 1) / 2), 1);
-    engine.evaluate(batch_of(evaluation, (evaluation.tokens + 1) / 2));
+    const auto in_parts = [&](const MicroBatchSize& size, bool train) {
+      const Batch halves = batch_of(size, (size.tokens + 1) / 2);
+      if (schedule_shape(settings, shape, capacity.local_micro_batches, train).together == 1) return halves;
+      return cut_unevenly(halves, settings.least_part_rows);
+    };
+    if (settings.train) engine.train_step(in_parts(capacity.micro_batch, true), 1);
+    engine.evaluate(in_parts(evaluation, false));
     bytes.scratch = engine.peak().scratch;
   }
-  return {rank_of(position, shape), position, settings.partition[static_cast<size_t>(position.pp())], bytes, flops};
+  plan.bytes = bytes;
+  return plan;
 }
 
 namespace {
 
-int64_t weight_bytes(const EngineSettings& settings, const MeshShape& shape, const MeshPosition& position) {
+void plan_weights(const EngineSettings& settings, const MeshShape& shape, RankPlan& plan) {
   NoWeights nothing(settings.stored);
-  return Replica(settings, count_device(settings.traits, shape, position), nothing, kPlenty).peak().weights;
+  const Replica replica(settings, count_device(settings.traits, shape, plan.position), nothing, kPlenty);
+  plan.bytes.weights = replica.peak().weights;
+  take_streaming(replica, plan);
 }
 
 }  // namespace
@@ -82,7 +137,7 @@ std::vector<RankPlan> plan_mesh(const EngineSettings& settings, const MeshShape&
     RankPlan plan = plans[static_cast<size_t>(rank_of(position == same ? first : same, shape))];
     plan.rank = rank;
     plan.position = position;
-    if (position == same) plan.bytes.weights = weight_bytes(settings, shape, position);
+    if (position == same) plan_weights(settings, shape, plan);
     plans.push_back(plan);
   }
   return plans;
@@ -159,6 +214,24 @@ std::string print_plan(const std::vector<RankPlan>& plans, Lines lines) {
         mib(p.bytes.adapter), mib(p.bytes.optimizer), mib(p.bytes.saved), mib(p.bytes.scratch), mib(p.bytes.total()));
   }
   return text;
+}
+
+std::string print_streaming(const std::vector<RankPlan>& plans) {
+  const RankPlan& p = *std::ranges::max_element(plans, {}, &RankPlan::ring_bytes);
+  if (p.ring_bytes == 0) return {};
+  const auto gb = [](int64_t bytes) { return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9); };
+  if (p.host_bytes == 0) {
+    return fmt::format(
+        "the layers' frozen weights pass through {} on each rank (counted in weights); {} are read from the model's "
+        "files in a step\n",
+        gb(p.ring_bytes), gb(p.copied_bytes));
+  }
+  return fmt::format(
+      "the layers' frozen weights pass through {} on each GPU (counted in weights), from {} of the host's memory for "
+      "each; {} are copied in a step. {} tokens pass a layer together; copies hide behind computing from {} tokens on, "
+      "taking {:.0f} GB/s to the GPU and {:.0f} TFLOP/s\n",
+      gb(p.ring_bytes), gb(p.host_bytes), gb(p.copied_bytes), p.tokens_together, p.tokens_to_hide(), kCopyRate / 1e9,
+      kComputeRate / 1e12);
 }
 
 }  // namespace drover

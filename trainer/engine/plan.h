@@ -11,7 +11,16 @@ struct RankPlan {
   LayerRange layers;
   ArenaBytes bytes;
   int64_t flops = 0;  // of one optimizer step of this rank
+  // Of streamed weights:
+  int64_t ring_bytes = 0;       // of bytes.weights, through which the blocks' weights pass
+  int64_t host_bytes = 0;       // where the device has memory of its own: what this process holds of them besides
+  int64_t copied_bytes = 0;     // into the ring in one optimizer step, after the first
+  int64_t tokens_together = 0;  // that pass a block while its weights are there
+  // How many of them compute for as long as the copies take, at kCopyRate and kComputeRate.
+  int64_t tokens_to_hide() const;
 };
+inline constexpr double kCopyRate = 50e9;       // bytes/s from the host's memory: what PCIe 5.0 ×16 gives, roughly
+inline constexpr double kComputeRate = 989e12;  // FLOP/s: an H100's bf16 peak, by its data sheet
 
 // A source that reads nothing: weights of plans.
 class NoWeights : public WeightSource {
@@ -38,5 +47,8 @@ std::vector<Schedule> schedule_of_run(const EngineSettings& settings, const Mesh
 // A table of the ranks' bytes, for people. Ranks that hold the same share a line, unless each is to have its own.
 enum class Lines : uint8_t { of_equal_ranks, of_each_rank };
 std::string print_plan(const std::vector<RankPlan>& plans, Lines lines = Lines::of_equal_ranks);
+// A sentence on the weights that pass through the ring of the rank whose ring is fullest, with a newline; nothing where
+// they stay.
+std::string print_streaming(const std::vector<RankPlan>& plans);
 
 }  // namespace drover

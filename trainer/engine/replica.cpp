@@ -27,6 +27,19 @@ AdapterSet* make_adapter(const ReplicaSettings& s, Replica& r) {
                             r.backend(), r.arenas.adapter);
 }
 
+// Where sums over tp may overlap with computing, two parts of a micro-batch are at two blocks while the third comes.
+StreamedWeights* make_streamed(const ReplicaSettings& s, Replica& r) {
+  if (!s.streamed) return nullptr;
+  const size_t slots = r.backend().traits().own_memory && r.device.mesh.tp().size() > 1 ? 3 : 2;
+  return &r.streamed_weights.emplace(r.backend(), r.arenas.weights, r.adapter ? &*r.adapter : nullptr, slots);
+}
+
+Loading loading_of(const ReplicaSettings& s, Replica& r, WeightSource& source) {
+  Loading loading{r.device.mesh.tp(), r.backend(), r.arenas.weights, source, make_adapter(s, r)};
+  loading.streamed = make_streamed(s, r);
+  return loading;
+}
+
 }  // namespace
 
 Arenas::Arenas(Memory& memory, const ArenaBytes& capacity)
@@ -40,7 +53,7 @@ Replica::Replica(const ReplicaSettings& s, Device on, WeightSource& source, cons
     : device(std::move(on)),
       arenas(backend().memory(), capacity),
       stage(StageShape{s.model, placement_of(s, device.mesh), s.dtype, s.max_positions, s.weights, s.products},
-            Loading{device.mesh.tp(), backend(), arenas.weights, source, make_adapter(s, *this)}) {}
+            loading_of(s, *this, source)) {}
 
 void Replica::load(const Checkpoint& checkpoint) {
   checkpoint.load(*trainables, backend());
@@ -59,11 +72,29 @@ Device count_device(const BackendTraits& traits, const MeshShape& shape, const M
   return {std::make_shared<CountBackend>(traits), make_count_mesh(shape, position)};
 }
 
+namespace {
+
+// Weights that are read while somebody else may read the directory come through a directory of their own.
+struct OwnWeights {
+  OwnWeights(BaseWeights from, bool own) : weights(std::move(from)) {
+    if (own) weights.read_through(directory.emplace(weights.directory().path()));
+  }
+  std::optional<ModelDirectory> directory;
+  BaseWeights weights;
+};
+
+}  // namespace
+
 std::unique_ptr<Replica> open_replica(const ReplicaSettings& settings, Device device, BaseWeights weights,
                                       const ArenaBytes& capacity) {
   const std::shared_ptr<Communicator> world = device.mesh.world;
   std::unique_ptr<Replica> replica;
-  together(*world, [&] { replica = std::make_unique<Replica>(settings, std::move(device), weights, capacity); });
+  together(*world, [&] {
+    const bool kept = settings.streamed && !device.backend->traits().own_memory;
+    const auto own = std::make_shared<OwnWeights>(std::move(weights), kept);
+    replica = std::make_unique<Replica>(settings, std::move(device), own->weights, capacity);
+    if (kept) replica->kept_source = std::shared_ptr<WeightSource>(own, &own->weights);
+  });
   return replica;
 }
 

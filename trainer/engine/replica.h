@@ -26,6 +26,7 @@ struct ReplicaSettings {
   DType dtype = DType::f32;
   WeightsAs weights = WeightsAs::as_is;
   Products products = Products::widened;  // of frozen linears that are held in fp8
+  bool streamed = false;      // memory.weights: host
   ScalingOf stored = {};      // for plans, which read nothing; none: all tensors are stored as plain numbers
   int64_t max_positions = 0;  // of the longest document, or of a prompt with its answer
   bool train = true;          // false: the adapter has no gradients and no moments
@@ -55,7 +56,8 @@ struct Arenas {
 };
 
 struct Replica {
-  // Reads this rank's slices of the weights from `source`, which is not used later. The adapter's values are not set.
+  // Reads this rank's slices of the weights from `source`. It is not used later, but for streamed weights on a device
+  // without memory of its own, which are read from it again and again. The adapter's values are not set.
   Replica(const ReplicaSettings& settings, Device device, WeightSource& source, const ArenaBytes& capacity);
   Replica(const Replica&) = delete;
   Replica& operator=(const Replica&) = delete;
@@ -66,9 +68,11 @@ struct Replica {
   Backend& backend() const { return *device.backend; }
 
   Device device;
+  std::shared_ptr<WeightSource> kept_source;  // where it has to stay and nobody else keeps it
   Arenas arenas;
   std::optional<Trainables> trainables;  // of the adapter
   std::optional<AdapterSet> adapter;
+  std::optional<StreamedWeights> streamed_weights;
   Stage stage;
 };
 

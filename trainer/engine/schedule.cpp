@@ -16,6 +16,7 @@ void check(const ScheduleShape& s) {
   require(s.micro_batches >= 0, "a schedule has a number of micro-batches");
   require(s.first_trained_stage >= 0 && s.first_trained_stage <= s.stages,
           "the first trained stage is a stage, or none is");
+  require(s.together >= 1 && (s.together == 1 || s.stages == 1), "one stage takes micro-batches together");
 }
 
 }  // namespace
@@ -39,9 +40,10 @@ Schedule one_f_one_b(const ScheduleShape& s) {
   // Each stage runs as many forwards ahead as there are stages behind it; then one forward, one backward.
   const int ahead = std::min(s.stages - 1 - s.stage, s.micro_batches);
   for (int m = 0; m < ahead; ++m) forward(m);
-  for (int m = ahead; m < s.micro_batches; ++m) {
-    forward(m);
-    backward(m - ahead);
+  for (int m = ahead; m < s.micro_batches; m += s.together) {
+    const int end = std::min(m + s.together, s.micro_batches);
+    for (int of_group = m; of_group < end; ++of_group) forward(of_group);
+    for (int of_group = m; of_group < end; ++of_group) backward(of_group - ahead);
   }
   for (int m = s.micro_batches - ahead; m < s.micro_batches; ++m) backward(m);
   return schedule;
@@ -64,6 +66,13 @@ size_t group_end(const Schedule& schedule, size_t begin) {
     if (!(is_send(a.kind) || is_receive(a.kind)) || !inside.insert(a.micro_batch).second) break;
     ++end;
   }
+  return end;
+}
+
+size_t together_end(const Schedule& schedule, size_t begin) {
+  const size_t most = std::min(schedule.actions.size(), begin + static_cast<size_t>(schedule.shape.together));
+  size_t end = begin + 1;
+  while (end < most && schedule.actions[end].kind == schedule.actions[begin].kind) ++end;
   return end;
 }
 

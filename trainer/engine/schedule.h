@@ -1,6 +1,7 @@
 // A pipeline schedule is a list of actions per stage: 1F1B, of which gradient accumulation (one stage) and evaluation
-// (no stage trains) are special cases. The lists that run are the lists that `simulate` checks and `print` shows.
-// Source: Narayanan et al., "Memory-Efficient Pipeline-Parallel DNN Training", ICML 2021 (PipeDream-Flush).
+// (no stage trains) are special cases. One stage may take several micro-batches together. The lists that run are the
+// lists that `simulate` checks and `print` shows. Source: Narayanan et al., "Memory-Efficient Pipeline-Parallel DNN
+// Training", ICML 2021 (PipeDream-Flush).
 #pragma once
 #include <cstdint>
 #include <string>
@@ -24,6 +25,7 @@ struct ScheduleShape {
   int stage = 0;
   int micro_batches = 0;        // may be 0
   int first_trained_stage = 0;  // stages below it run no backward, and it sends no dx; = stages: forward only
+  int together = 1;             // of one stage: so many forwards, then their backwards
 };
 
 struct Schedule {
@@ -41,6 +43,8 @@ int64_t slots(const Schedule& schedule);
 // each other. The group that begins at `begin` ends before this action; a micro-batch is in it once. begin itself where
 // no message begins there.
 size_t group_end(const Schedule& schedule, size_t begin);
+// Likewise of what is computed together.
+size_t together_end(const Schedule& schedule, size_t begin);
 // Rows of the residual stream alive at once, those on their way out of a group included: micro-batch i may stream
 // through buffer i % streams.
 int64_t streams(const Schedule& schedule);

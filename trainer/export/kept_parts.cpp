@@ -25,10 +25,8 @@ class StoredTensors {
   }
   void copy(const std::string& name, const MergePart::Put& put) const {
     const auto& [tensor, file] = placed_.at(name);
-    file->each_piece(*tensor, [&](size_t, std::span<const std::byte> bytes) {
-      put(bytes.data(), static_cast<int64_t>(bytes.size()));
-      return true;
-    });
+    file->read_in_pieces(
+        *tensor, [&](std::span<const std::byte> bytes) { put(bytes.data(), static_cast<int64_t>(bytes.size())); });
   }
 
  private:

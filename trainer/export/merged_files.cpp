@@ -50,10 +50,7 @@ std::optional<uint64_t> hash_of(const fs::path& path, const Shard& shard) {
   if (!same) return std::nullopt;
   DataHash hash;
   for (const StoredTensor& tensor : file.tensors()) {
-    file.each_piece(tensor, [&](size_t, std::span<const std::byte> bytes) {
-      hash.add(bytes.data(), bytes.size());
-      return true;
-    });
+    file.read_in_pieces(tensor, [&](std::span<const std::byte> bytes) { hash.add(bytes.data(), bytes.size()); });
   }
   return hash.value();
 }

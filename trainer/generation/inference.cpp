@@ -90,7 +90,7 @@ AdapterLayout Inference::layout_of(const fs::path& directory) {
 }
 
 Inference::Inference(const InferenceSettings& s, const Mesh& mesh, const OpenDevice& open_device) : settings_(s) {
-  ReplicaSettings replica{.dtype = s.dtype, .weights = s.weights, .train = false};
+  ReplicaSettings replica{.dtype = s.dtype, .weights = s.weights, .streamed = s.streamed, .train = false};
   replica.stored = [this](const ParamSpec& spec) { return base_->scaling(spec); };
   std::vector<NamedAdapter> named;
   together(*mesh.world, [&] {

@@ -26,6 +26,7 @@ struct InferenceSettings {
   int64_t later_rank = 0;                     // adapters of up to this rank, on any linear, may be attached later
   DType dtype = DType::bf16;
   WeightsAs weights = WeightsAs::as_is;
+  bool streamed = false;  // memory.weights: host
   BatcherSettings batcher;
   int64_t capacity_tokens = 0;  // prompt and answer; 0: as much as the model's positions allow, at most 4096
   CacheMemory cache;

@@ -33,13 +33,14 @@ struct Plan {
 Plan plan_run(const EngineSettings& settings, const Mesh& mesh, Backend& backend) {
   const std::vector<RankPlan> plans = plan_mesh(settings, mesh.shape);
   const int64_t all = parameter_count(settings.model), trained = trainable_parameters(settings.model, settings.adapter);
-  log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}", all, trained,
-            100.0 * static_cast<double>(trained) / static_cast<double>(all), print_plan(plans));
+  log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}{}", all, trained,
+            100.0 * static_cast<double>(trained) / static_cast<double>(all), print_plan(plans), print_streaming(plans));
   const std::string schedule = print(schedule_of_run(settings, mesh.shape));
   if (mesh.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
-  Plan plan{.arenas = plans[static_cast<size_t>(rank_of(mesh.position, mesh.shape))].bytes};
+  const RankPlan& mine = plans[static_cast<size_t>(rank_of(mesh.position, mesh.shape))];
+  Plan plan{.arenas = mine.bytes};
   Communicator& world = *mesh.world;
-  plan.process_bytes = largest(world, predicted_process_bytes(plan.arenas, backend));
+  plan.process_bytes = largest(world, predicted_process_bytes(plan.arenas, backend) + mine.host_bytes);
   log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(plan.process_bytes),
             mib(plan.arenas.total()));
   check_fits_machine(world, plan.process_bytes);

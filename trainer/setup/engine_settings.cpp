@@ -66,6 +66,7 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   s.partition = partition_layers(model.layers, mesh.pp(), head_cost_in_layers(model));
   s.dtype = dtype_of(recipe.train.dtype);
   s.weights = weights_as(recipe.model.weights), s.products = products_of(recipe.train.matmul);
+  s.streamed = recipe.memory.weights == WeightHome::host;
   s.max_positions = recipe.data.max_length;
   const int64_t full = recipe.data.max_length * recipe.train.micro_batch_size;
   s.capacity.micro_batch = {.tokens = full, .trained_tokens = full};

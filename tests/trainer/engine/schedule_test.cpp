@@ -23,6 +23,25 @@ TEST(Schedule, OneStageIsGradientAccumulation) {
   EXPECT_EQ(slots(schedule), 1);
 }
 
+TEST(Schedule, OneStageMayTakeSeveralTogether) {
+  ScheduleShape s = shape(1, 5);
+  s.together = 2;
+  const std::vector<Schedule> schedule = all_stages(s);
+  EXPECT_TRUE(print(schedule).starts_with("stage 0: F0 F1 B0 B1 F2 F3 B2 B3 F4 B4\n")) << print(schedule);
+  EXPECT_TRUE(simulate(schedule).problems.empty());
+  EXPECT_EQ(slots(schedule[0]), 2);
+  EXPECT_EQ(streams(schedule[0]), 2);
+  EXPECT_EQ(together_end(schedule[0], 0), 2u);
+  EXPECT_EQ(together_end(schedule[0], 2), 4u);
+  EXPECT_EQ(together_end(schedule[0], 8), 9u);
+  s.first_trained_stage = 1;  // an evaluation
+  const Schedule forward = one_f_one_b(s);
+  EXPECT_EQ(together_end(forward, 0), 2u);
+  EXPECT_EQ(together_end(forward, 4), 5u);
+  s.stages = 2;
+  EXPECT_THROW(one_f_one_b(s), Error);
+}
+
 TEST(Schedule, PrintsWhatRuns) {
   EXPECT_EQ(
       print(all_stages(shape(2, 3))),
