@@ -58,8 +58,7 @@ double head_cost_in_layers(const ModelConfig& m) {
 
 EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& layout,
                                const MeshShape& mesh, const PreparedData* data) {
-  const std::string why = why_not_tp(model, mesh.tp());
-  if (!why.empty()) fail(Fault::bad_recipe, "{}", why);
+  if (const std::string why = why_not_tp(model, mesh.tp()); !why.empty()) fail(Fault::bad_recipe, "{}", why);
   EngineSettings s;
   s.model = model;
   s.adapter = layout;
