@@ -327,7 +327,7 @@ Tensor Gemm::panel(const WeightView& w, Tensor x) {
 
 void Gemm::linear(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
   if (x.rows <= kFewRows && w.dense()) return few_rows(x, w.values(), low_rank, accumulate, y);
-  // Panels of outputs, so that a widened weight panel serves every row; the tile holds all rows of a panel where it
+  // Panels of outputs, so that a widened weight panel serves many rows; the tile holds all rows of a panel where it
   // can.
   const int64_t rows = std::min<int64_t>(x.rows, 2048);
   int64_t columns = std::min(w.rows, kTileFloats / std::max<int64_t>(rows, 1));
@@ -335,8 +335,8 @@ void Gemm::linear(Tensor x, const WeightView& w, std::span<const LowRankProduct>
   const bool direct = y.dtype == DType::f32;
   for (int64_t j = 0; j < w.rows; j += columns) {
     const int64_t nj = std::min(columns, w.rows - j);
-    const Tensor wj = panel(w.rows_from(j, nj), x);
     for (int64_t i = 0; i < x.rows; i += rows) {
+      const Tensor wj = panel(w.rows_from(j, nj), x);  // again: the terms of the rows before may have taken its place
       const int64_t mi = std::min(rows, x.rows - i);
       const Tensor xi = x.rows_from(i, mi), yi = y.rows_from(i, mi).columns(j, nj);
       const Tensor tile = direct ? yi : matrix(tile_.get(), mi, nj);

@@ -56,6 +56,21 @@ TEST_P(QuantisedLinear, EqualsTheProductWithItsValues) {
   }
 }
 
+// More rows than a widened panel serves at once, with a low-rank term that is widened between them.
+TEST_P(QuantisedLinear, EqualsTheProductOfManyRows) {
+  const auto backend = backend_under_test();
+  const QuantisedWeight w = small(*backend, GetParam());
+  constexpr int64_t kRows = 2100;
+  const Held x(drawn_matrix(1, kRows, w.values.cols, DType::bf16), DType::bf16), y(kRows, w.values.rows, DType::f32);
+  const Held a(drawn_matrix(4, 5, w.values.cols, DType::bf16), DType::bf16),
+      b(drawn_matrix(5, 7, 5, DType::bf16), DType::bf16), u(kRows, 5, DType::bf16);
+  const LowRank term{.a = a, .b = b, .scale = 0.5f, .column = 2};
+  backend->linear(x, *w.weight, {{&term, 1}, u, {}}, false, y);
+  const std::vector<LowRankTerm<Bounded>> terms{{bounded(u), bounded(b), 2}};
+  EXPECT_TRUE(as_expected(
+      y, reference::linear(bounded(x), operand(w.values, DType::bf16), terms, Matrix<Bounded>(kRows, w.values.rows))));
+}
+
 TEST_P(QuantisedLinear, BackwardEqualsTheProductWithItsValues) {
   const auto backend = backend_under_test();
   for (const QuantisedWeight& w : {small(*backend, GetParam()), wide(*backend, GetParam())}) {

@@ -40,7 +40,7 @@ struct Ring {
   }
   FrozenLinear linear(int64_t block) {
     const LinearSlice slice{&specs[static_cast<size_t>(block)], {0, kSide}, {0, kSide}};
-    return {std::span(&slice, 1), source, WeightsAs::as_is, DType::f32};
+    return {std::span(&slice, 1), source, {WeightsAs::as_is, Products::widened, DType::f32}};
   }
   int there(size_t block) const {  // whose weights lie where this block's are
     return static_cast<int>(static_cast<const DenseWeight&>(*laid_out[block]).values.as<float>()[kSide * kSide - 1]);
