@@ -137,10 +137,6 @@ void MappedFile::advise_done(size_t offset, size_t bytes) const {
   if (begin < end) ::madvise(const_cast<std::byte*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
-void MappedFile::advise_scattered(bool on) const {
-  if (size_ > 0) ::madvise(const_cast<std::byte*>(data_), size_, on ? MADV_RANDOM : MADV_NORMAL);
-}
-
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   static std::atomic<int> ordinal{0};
   std::error_code unknown;

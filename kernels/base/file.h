@@ -34,7 +34,6 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const fs::path& path() const { return path_; }
   void advise_done(size_t offset, size_t bytes) const;
-  void advise_scattered(bool on) const;  // single pages here and there: nothing is read ahead of them
 
  private:
   fs::path path_;

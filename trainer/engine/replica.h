@@ -26,7 +26,7 @@ struct ReplicaSettings {
   DType dtype = DType::f32;
   WeightsAs weights = WeightsAs::as_is;
   Products products = Products::widened;  // of frozen linears that are held in fp8
-  bool streamed = false;      // memory.weights: host
+  bool streamed = false;                  // memory.weights: host
   ScalingOf stored = {};      // for plans, which read nothing; none: all tensors are stored as plain numbers
   int64_t max_positions = 0;  // of the longest document, or of a prompt with its answer
   bool train = true;          // false: the adapter has no gradients and no moments

@@ -143,13 +143,13 @@ constexpr int64_t kVocabularyBytes = kVocab / kTp * kHidden * kBf16Bytes;
 constexpr int64_t kLayerBytes =
     (2 * kHidden + (2 * kHidden * kHidden + 2 * kKeys * kHidden + 3 * kFfn * kHidden) / kTp) * kBf16Bytes;
 
-// The model's files that this process has mapped.
-std::set<std::string> mapped(const fs::path& directory) {
+// The model's files that this process has open.
+std::set<std::string> opened(const fs::path& directory) {
   std::set<std::string> files;
-  std::ifstream maps("/proc/self/maps");
-  for (std::string line; std::getline(maps, line);) {
-    const size_t path = line.find(directory.string() + "/");
-    if (path != std::string::npos) files.insert(fs::path(line.substr(path)).filename().string());
+  for (const fs::directory_entry& open : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;  // the iterator's own
+    const fs::path file = fs::read_symlink(open.path(), gone);
+    if (file.parent_path() == directory) files.insert(file.filename().string());
   }
   return files;
 }
@@ -188,7 +188,7 @@ class Sparse405b : public testing::Test {
     ModelDirectory directory(model_.path());
     EngineSettings settings = settings_of(directory.config());
     settings.partition[static_cast<size_t>(position.pp())] = layers;
-    EXPECT_THAT(mapped(model_.path()), testing::IsEmpty());
+    EXPECT_THAT(opened(model_.path()), testing::IsEmpty());
     BaseWeights weights(directory);
     std::ofstream("/proc/self/clear_refs") << 5;  // the peak counts from here
     const int64_t before = current_process_bytes();
@@ -202,7 +202,7 @@ class Sparse405b : public testing::Test {
       files.insert(model_.file_of(name));
       sizes.insert(slice.bytes());
     }
-    EXPECT_EQ(mapped(model_.path()), files);
+    EXPECT_EQ(opened(model_.path()), files);
     const int64_t largest = *sizes.rbegin();  // what the buffer holds that is read into
     EXPECT_LE(grown, largest + kMargin);
     EXPECT_GT(bytes, largest + 4 * kMargin);  // pages that stayed would be seen
