@@ -1,4 +1,4 @@
-// Which instructions matrix products use on this CPU: chosen once for the process, the same every time on one machine.
+// Which instructions matrix products use on this CPU: chosen once for the process. The bits of results depend on it.
 #pragma once
 #include <cstdint>
 

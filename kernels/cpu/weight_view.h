@@ -1,6 +1,6 @@
 // What products read of a weight: dense rows as they lie, or codes that are widened a panel at a time. A panel's values
-// are those of the dequantised weight, rounded as it says (Rounding) and then to the dtype that computes, so that a
-// product has the same operands whatever the CPU multiplies.
+// are those of the dequantised weight, rounded as it says (Rounding) and then to the dtype that is asked for: the one
+// that computes (gemm.h), so that a product has the same operands whatever the CPU multiplies, or fp32 (row_product.h).
 #pragma once
 
 #include "kernels/cpu/coded_rows.h"
