@@ -1,103 +1,77 @@
-// Attention in tiles of 64 queries × 64 keys with an online softmax in fp32 (Dao 2023, FlashAttention-2). A task of the
-// forward is (segment, kv head, query tile): a widened key tile serves every query head of its group.
+// How attention's work is cut into tasks of threads, and which instruction set does it.
 #include <algorithm>
-#include <cmath>
 
-#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/attention_common.h"
+#include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/tile.h"
+#include "kernels/cpu/isa.h"
 
 namespace drover::cpu {
 
 namespace {
 
-struct Task {
-  const Segment* segment;
-  int64_t kv_head, q_begin, k_end;
+// bf16's kernel, f32's kernel
+template <typename Call, typename Task>
+struct Kernels {
+  AttentionKernel<Call, Task> bf16, f32;
+  AttentionKernel<Call, Task> of(DType dtype) const { return dtype == DType::bf16 ? bf16 : f32; }
 };
 
-int64_t key_row(const Segment& s, const KvView& kv, int64_t position) {
-  if (s.block_table == nullptr) return s.k0 + position;
-  return s.block_table[position / kv.block_size] * kv.block_size + position % kv.block_size;
-}
-
-// Turns the first n scores of a row into exp(score - max), the rest of the tile into zeros; returns their sum and
-// raises the running maximum.
-float exponentiate(float* p, int64_t n, float& highest) {
-  std::fill(p + n, p + padded(n), kMinusInfinity);
-  Vec most = _mm256_set1_ps(highest);
-  for (int64_t j = 0; j < n; j += kLanes) most = _mm256_max_ps(load(p + j), most);
-  highest = max(most);
-  const Vec shift = _mm256_set1_ps(highest);
-  Vec total = _mm256_setzero_ps();
-  for (int64_t j = 0; j < n; j += kLanes) {
-    const Vec w = exp(_mm256_sub_ps(load(p + j), shift));
-    store(p + j, w);
-    total = _mm256_add_ps(total, w);
+Kernels<AttentionForward, ForwardTask> forward_kernels() {
+  switch (vector_isa()) {
+    case Isa::avx2: return {avx2::attention_forward<bf16>, avx2::attention_forward<float>};
+    case Isa::avx512: return {avx512::attention_forward<bf16>, avx512::attention_forward<float>};
+    default: return {avx512_bf16::attention_forward, avx512::attention_forward<float>};
   }
-  std::fill(p + padded(n), p + kTile, 0.0f);
-  return sum(total);
 }
-
-void scale_row(float* a, int64_t n, float factor) {
-  const Vec f = _mm256_set1_ps(factor);
-  for (int64_t j = 0; j < n; j += kLanes) store(a + j, _mm256_mul_ps(load(a + j), f));
-}
-
-template <typename T>
-void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionShape& shape, Tensor o, Tensor lse) {
-  const Segment& s = *task.segment;
-  const int64_t e = shape.head_dim, ld = padded(e), group = shape.heads / shape.kv_heads,
-                first_head = task.kv_head * group;
-  const int64_t qn = std::min(kTile, s.nq - task.q_begin);  // row g·qn + i is query i of head g
-  const int64_t heads_at_once = std::min(kTile / qn, group);
-  TileBuffers buffers(
-      {group * qn * ld, group * qn * ld, kTile * ld, ld * kTile, kTile * ld, kTile * kTile, group * qn, group * qn});
-  float *qs = buffers[0], *acc = buffers[1], *ks = buffers[2], *kt = buffers[3], *vs = buffers[4], *scores = buffers[5],
-        *highest = buffers[6], *total = buffers[7];
-  for (int64_t g = 0; g < group; ++g) {
-    load_tile(q.as<T>(), q.pitch, (first_head + g) * e, qn, e, ld, shape.scale, qs + g * qn * ld,
-              [&](int64_t i) { return s.q0 + task.q_begin + i; });
+Kernels<AttentionBackward, BackwardTask> backward_kernels() {
+  switch (vector_isa()) {
+    case Isa::avx2: return {avx2::attention_backward<bf16>, avx2::attention_backward<float>};
+    case Isa::avx512: return {avx512::attention_backward<bf16>, avx512::attention_backward<float>};
+    default: return {avx512_bf16::attention_backward, avx512::attention_backward<float>};
   }
-  std::fill_n(acc, group * qn * ld, 0.0f);
-  std::fill_n(highest, group * qn, kMinusInfinity);
-  std::fill_n(total, group * qn, 0.0f);
+}
 
-  for (int64_t k0 = 0; k0 < task.k_end; k0 += kTile) {
-    const int64_t kn = std::min(kTile, task.k_end - k0);
-    const auto row = [&](int64_t j) { return key_row(s, kv, k0 + j); };
-    load_tile(kv.k.as<T>(), kv.k.pitch, task.kv_head * e, kn, e, ld, 1.0f, ks, row);
-    load_tile(kv.v.as<T>(), kv.v.pitch, task.kv_head * e, kn, e, ld, 1.0f, vs, row);
-    transpose_tile(ks, kn, ld, kt);
-    for (int64_t g = 0; g < group; g += heads_at_once) {
-      const int64_t begin = g * qn, rows = std::min(heads_at_once, group - g) * qn;
-      std::fill_n(scores, rows * kTile, 0.0f);
-      tile_product(rows, padded(kn), e, {qs + begin * ld, ld, 1}, kt, kTile, scores, kTile);
-      for (int64_t i = 0; i < rows; ++i) {
-        const int64_t at = begin + i, n = visible(s, task.q_begin + i % qn, k0, kn);
-        if (n == 0) {
-          std::fill_n(scores + i * kTile, kTile, 0.0f);
-          continue;
-        }
-        const float before = highest[at], added = exponentiate(scores + i * kTile, n, highest[at]);
-        const float keep = before == kMinusInfinity ? 0.0f : exp(before - highest[at]);
-        total[at] = total[at] * keep + added;
-        if (keep != 1.0f) scale_row(acc + at * ld, ld, keep);
+template <typename Call, typename Task>
+void run(const std::vector<Task>& tasks, AttentionKernel<Call, Task> kernel, const Call& call, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  for (size_t i = 0; i < tasks.size(); ++i) kernel(call, tasks[i]);
+}
+
+// A segment's KV head in one pass costs five products a tile, cut into key tiles and query tiles seven: those are cut
+// whose dq does not fit a thread's scratch, which cost more than a thread's share, and those that would be the last
+// round's, one for some threads and none for the others.
+std::vector<BackwardTask> backward_tasks(std::span<const Segment> segments, const AttentionShape& shape, int threads) {
+  struct Unit {
+    const Segment* segment;
+    int64_t pairs;
+  };
+  std::vector<Unit> units;
+  int64_t all = 0;
+  for (const Segment& s : segments) {
+    units.push_back({&s, visible_pairs(s)});
+    all += units.back().pairs * shape.kv_heads;
+  }
+  std::ranges::stable_sort(units, std::greater{}, &Unit::pairs);
+  const int64_t count = static_cast<int64_t>(units.size()) * shape.kv_heads, last_round = count / threads * threads;
+  const int64_t dq_floats = shape.heads / shape.kv_heads * ((shape.head_dim + kLine - 1) / kLine * kLine);
+  std::vector<BackwardTask> tasks, tiles;
+  int64_t at = 0;
+  for (const Unit& unit : units) {
+    const Segment& s = *unit.segment;
+    for (int64_t head = 0; head < shape.kv_heads; ++head, ++at) {
+      const bool fits = dq_floats * s.nq <= kOnePassFloats;
+      if (fits && unit.pairs * threads <= all && at < last_round) {
+        tasks.push_back({&s, head});
+        continue;
       }
-      tile_product(rows, ld, kn, {scores, kTile, 1}, vs, ld, acc + begin * ld, ld);
+      for (int64_t k0 = 0; k0 < s.nk; k0 += kTile) tiles.push_back({&s, head, k0, -1});
+      for (int64_t q0 = (s.nq - 1) / kTile * kTile; q0 >= 0 && s.nq > 0; q0 -= kTile)
+        tiles.push_back({&s, head, -1, q0});
     }
   }
-  for (int64_t g = 0; g < group; ++g) {
-    for (int64_t i = 0; i < qn; ++i) {
-      const int64_t at = s.q0 + task.q_begin + i;
-      const float l = total[g * qn + i];  // 0 where nothing was seen; NaN passes through
-      const Vec factor = _mm256_set1_ps(l != 0 ? 1.0f / l : 0.0f);
-      map_row(
-          e, [&](Vec v) { return _mm256_mul_ps(v, factor); }, o.as<T>() + at * o.pitch + (first_head + g) * e,
-          acc + (g * qn + i) * ld);
-      lse.as<float>()[at * lse.pitch + first_head + g] = l != 0 ? highest[g * qn + i] + std::log(l) : kMinusInfinity;
-    }
-  }
+  tasks.insert(tasks.end(), tiles.begin(), tiles.end());
+  return tasks;
 }
 
 }  // namespace
@@ -105,7 +79,7 @@ void forward_task(const Task& task, Tensor q, const KvView& kv, const AttentionS
 void CpuBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segment> segments,
                               const AttentionShape& shape, Tensor o, Tensor lse) {
   require(kv.k.dtype == q.dtype && kv.v.dtype == q.dtype && o.dtype == q.dtype, "attention's tensors are of one dtype");
-  std::vector<Task> tasks;
+  std::vector<ForwardTask> tasks;
   for (const Segment& s : segments) {
     for (int64_t begin = 0; begin < s.nq; begin += kTile) {
       const int64_t k_end = std::clamp<int64_t>(std::min(begin + kTile, s.nq) + s.offset, 0, s.nk);
@@ -113,12 +87,15 @@ void CpuBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segmen
     }
   }
   // The longest first, so that no thread is left with one at the end.
-  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.k_end > b.k_end; });
-  with_type(q, [&](auto* typed) {
-    using T = std::remove_pointer_t<decltype(typed)>;
-#pragma omp parallel for num_threads(threads_) schedule(dynamic)
-    for (size_t i = 0; i < tasks.size(); ++i) forward_task<T>(tasks[i], q, kv, shape, o, lse);
-  });
+  std::ranges::stable_sort(tasks, std::greater{}, &ForwardTask::k_end);
+  run<AttentionForward>(tasks, forward_kernels().of(q.dtype), {q, kv, shape, o, lse}, threads_);
+}
+
+void CpuBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments,
+                                       const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o, Tensor dq,
+                                       Tensor dk, Tensor dv) {
+  run<AttentionBackward>(backward_tasks(segments, shape, threads_), backward_kernels().of(q.dtype),
+                         {q, kv, shape, o, lse, d_o, dq, dk, dv}, threads_);
 }
 
 }  // namespace drover::cpu

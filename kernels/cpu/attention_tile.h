@@ -1,73 +1,135 @@
-// What attention's forward and backward share: widening rows into padded fp32 tiles, transposing them, the mask, and a
-// thread's scratch.
+// Tiles of attention for one instruction set: loading, transposing, products, softmax. To be included once in each of
+// its files, behind the `#pragma GCC target` of the set: `Set` is a type of the file's own, so that no function here is
+// shared between sets.
+//
+// An operand of a product is made of words of 32 bits, which lie in arrays of float: a number each (Set::kPair 1), or
+// two neighbours in bf16 along the sum's index (kPair 2), the first in the lower half. Tiles have Set::kLanes·n words a
+// row; what lies behind their data is 0.
 #pragma once
 #include <algorithm>
-#include <initializer_list>
-#include <limits>
-#include <vector>
 
-#include "kernels/backend.h"
-#include "kernels/cpu/vector.h"
+#include "kernels/cpu/attention_common.h"
+#include "kernels/cpu/attention_kernels.h"
 
 namespace drover::cpu {
 
-inline constexpr int64_t kTile = 64;
-inline constexpr int64_t kOnePassFloats = int64_t{4} << 20;  // of dq in a thread's scratch, at most
-inline constexpr int64_t kAttentionScratchBytes =
-    kOnePassFloats * 4 + (int64_t{2} << 20);  // with the tiles of 16 heads of 128
-inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-inline int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
-// The scratch of one thread, cut into pieces; it grows to what a task needs and stays.
-class TileBuffers {
- public:
-  explicit TileBuffers(std::initializer_list<int64_t> floats) {
-    thread_local std::vector<float> held;
-    int64_t total = 0;
-    for (const int64_t n : floats) {
-      offsets_.push_back(total);
-      total += padded(n);
-    }
-    if (static_cast<int64_t>(held.size()) < total) held = std::vector<float>(static_cast<size_t>(total));
-    data_ = held.data();
+// c (M × N vectors) = or += a (M × words) · b (words × N vectors). The sums stay in registers only where every loop
+// over them is unrolled.
+template <class Set, int M, int N, bool add>
+[[gnu::always_inline]] inline void multiply_block(WordRange words, Strided a, Words b, Sums c) {
+  using V = typename Set::V;
+  V sums[M][N];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) sums[i][j] = add ? Set::load(c.from(i).at(j * Set::kLanes).data) : Set::all(0);
   }
-  float* operator[](size_t piece) const { return data_ + offsets_[piece]; }
+  for (int64_t l = words.begin; l < words.end; ++l) {
+    V bs[N];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) bs[j] = Set::load(b.data + l * b.pitch + j * Set::kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) {
+      const V as = Set::all(a.data[i * a.row + l * a.col]);
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) sums[i][j] = Set::multiply_add(as, bs[j], sums[i][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) Set::store(c.from(i).at(j * Set::kLanes).data, sums[i][j]);
+  }
+}
 
- private:
-  float* data_ = nullptr;
-  std::vector<int64_t> offsets_;
+template <class Set, int M, bool add>
+void multiply_rows(int64_t n, WordRange words, Strided a, Words b, Sums c) {
+  constexpr int64_t kWide = Set::kBlock * Set::kLanes;
+  int64_t j = 0;
+  for (; j + kWide <= n; j += kWide) multiply_block<Set, M, Set::kBlock, add>(words, a, b.at(j), c.at(j));
+  for (; j < n; j += Set::kLanes) multiply_block<Set, M, 1, add>(words, a, b.at(j), c.at(j));
+}
+
+template <class Set, bool add>
+void multiply_some_rows(int64_t m, int64_t n, WordRange words, Strided a, Words b, Sums c) {
+  switch (m) {
+    case 1: return multiply_rows<Set, 1, add>(n, words, a, b, c);
+    case 2: return multiply_rows<Set, 2, add>(n, words, a, b, c);
+    case 3: return multiply_rows<Set, 3, add>(n, words, a, b, c);
+    case 4: return multiply_rows<Set, 4, add>(n, words, a, b, c);
+    case 5: return multiply_rows<Set, 5, add>(n, words, a, b, c);
+    default: return multiply_rows<Set, 6, add>(n, words, a, b, c);
+  }
+}
+
+// c (m × n) = a (m × words) · b (words × n), but only the first columns(i, rows) of the rows i, i+1, …: the others need
+// not be written.
+template <class Set, typename Columns>
+void multiply(int64_t m, int64_t words, Strided a, Words b, Sums c, Columns&& columns) {
+  for (int64_t i = 0; i < m; i += kRowBlock) {
+    const int64_t rows = std::min(kRowBlock, m - i);
+    multiply_some_rows<Set, false>(rows, columns(i, rows), {0, words}, a.from(i), b, c.from(i));
+  }
+}
+
+// c (m × n) += a (m × words) · b (words × n), where rows i, i+1, … of a are 0 outside words(i, rows).
+template <class Set, typename Range>
+void multiply_add(int64_t m, int64_t n, Strided a, Words b, Sums c, Range&& words) {
+  for (int64_t i = 0; i < m; i += kRowBlock) {
+    const int64_t rows = std::min(kRowBlock, m - i);
+    const WordRange range = words(i, rows);
+    if (range.begin < range.end) multiply_some_rows<Set, true>(rows, n, range, a.from(i), b, c.from(i));
+  }
+}
+
+// (columns × 64) = the transpose of `rows` ≤ 64 rows of `columns` words; both multiples of kLanes, what lies beyond
+// `rows` is 0.
+template <class Set>
+void transpose_tile(const float* from, int64_t rows, int64_t columns, float* to) {
+  for (int64_t i = 0; i < kTile; i += Set::kLanes) {
+    for (int64_t j = 0; j < columns; j += Set::kLanes) {
+      typename Set::V block[Set::kLanes];
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < Set::kLanes; ++r)
+        block[r] = i + r < rows ? Set::load(from + (i + r) * columns + j) : Set::all(0);
+      Set::transpose(block);
+#pragma GCC unroll 16
+      for (int64_t r = 0; r < Set::kLanes; ++r) Set::store(to + (j + r) * kTile + i, block[r]);
+    }
+  }
+}
+
+template <class Set>
+constexpr int64_t whole_vectors(int64_t words) {
+  return (words + Set::kLanes - 1) / Set::kLanes * Set::kLanes;
+}
+
+// What a head of e numbers takes: as sums or single numbers, and as an operand whose sum's index runs over them.
+template <class Set>
+struct HeadWidths {
+  explicit HeadWidths(int64_t head_dim)
+      : e(head_dim),
+        numbers(whole_vectors<Set>(e)),
+        words((e + Set::kPair - 1) / Set::kPair),
+        row(whole_vectors<Set>(words)) {}
+  int64_t e, numbers, words, row;  // row: words with what lies behind them
 };
 
-// to[i·ld + j] = factor·data[row(i), column + j] for `rows` rows of e columns, zero-padded to ld columns.
-template <typename T, typename Row>
-void load_tile(const T* data, int64_t pitch, int64_t column, int64_t rows, int64_t e, int64_t ld, float factor,
-               float* to, Row&& row) {
-  const Vec f = _mm256_set1_ps(factor);
-  for (int64_t i = 0; i < rows; ++i) {
-    float* out = to + i * ld;
-    map_row(
-        e, [&](Vec v) { return _mm256_mul_ps(v, f); }, out, data + row(i) * pitch + column);
-    for (int64_t j = e; j < ld; ++j) out[j] = 0;
-  }
+// Rows of a head as operands along the head.
+template <class Set, typename T, typename Row>
+void load_rows(const T* data, int64_t pitch, int64_t column, int64_t rows, const HeadWidths<Set>& w, float* to,
+               Row&& row) {
+  for (int64_t i = 0; i < rows; ++i) Set::load_head(data + row(i) * pitch + column, w.e, w.row, to + i * w.row);
 }
 
-// to (ld × 64) = fromᵀ with `rows` rows of ld columns, a multiple of 8; columns at and beyond `rows` are zero.
-inline void transpose_tile(const float* from, int64_t rows, int64_t ld, float* to) {
-  for (int64_t i = 0; i < kTile; i += kLanes) {
-    for (int64_t j = 0; j < ld; j += kLanes) {
-      Vec block[kLanes];
-      for (int64_t r = 0; r < kLanes; ++r)
-        block[r] = i + r < rows ? load(from + (i + r) * ld + j) : _mm256_setzero_ps();
-      transpose(block);
-      for (int64_t r = 0; r < kLanes; ++r) store(to + (j + r) * kTile + i, block[r]);
-    }
+// The same rows as operands along the rows: words of numbers columns, `pairs` rows of them.
+template <class Set>
+void along_rows(const float* head_rows, int64_t rows, const HeadWidths<Set>& w, float* to) {
+  static_assert(Set::kPair == 2);
+  for (int64_t i = 0; i < rows; i += 2) {
+    const float* second = i + 1 < rows ? head_rows + (i + 1) * w.row : nullptr;
+    Set::interleave(head_rows + i * w.row, second, w.numbers, to + i / 2 * w.numbers);
   }
-}
-
-// How many keys of the tile [k_begin, k_begin + k_count) a query sees: j <= query + offset.
-inline int64_t visible(const Segment& s, int64_t query, int64_t k_begin, int64_t k_count) {
-  return std::clamp<int64_t>(query + s.offset - k_begin + 1, 0, k_count);
 }
 
 }  // namespace drover::cpu

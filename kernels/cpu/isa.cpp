@@ -96,6 +96,11 @@ Isa isa() {
   return chosen;
 }
 
+Isa vector_isa() {
+  static const Isa chosen = isa() != Isa::amx ? isa() : bf16_products_are_faster() ? Isa::avx512_bf16 : Isa::avx512;
+  return chosen;
+}
+
 const char* name_of(Isa isa) { return std::ranges::find(kChoices, isa, &Choice::isa)->name; }
 
 }  // namespace drover::cpu

@@ -2,7 +2,7 @@
 #include <sys/mman.h>
 
 #include "kernels/base/error.h"
-#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/attention_common.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace drover {

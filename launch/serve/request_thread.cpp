@@ -4,11 +4,14 @@
 
 namespace drover {
 
-// Memory of requests that were as large is given back, which glibc would keep for the next ones.
+// Memory of requests that were as large is given back, which glibc would keep for the next ones. Its threshold is set
+// once: by itself it rises to the largest piece that was freed, and bodies would then lie scattered in the heap.
 constexpr size_t kLargeBytes = 1 << 20;
 
 RequestThread::RequestThread(size_t most_waiting, size_t most_bytes)
-    : most_waiting_(most_waiting), most_bytes_(most_bytes), thread_([this] { run(); }) {}
+    : most_waiting_(most_waiting), most_bytes_(most_bytes), thread_([this] { run(); }) {
+  mallopt(M_MMAP_THRESHOLD, kLargeBytes);
+}
 
 RequestThread::~RequestThread() {
   {

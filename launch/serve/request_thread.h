@@ -1,5 +1,6 @@
 // The thread that reads requests: parsing, templates and tokenizing take milliseconds to seconds, which neither the
-// I/O thread nor the passes have. One after another, in order of arrival.
+// I/O thread nor the passes have. One after another, in order of arrival. From the first one on, every piece of memory
+// of a MiB and more is mapped by itself in this process, so that large requests leave nothing behind (mallopt(3)).
 #pragma once
 #include <condition_variable>
 #include <deque>

@@ -11,10 +11,8 @@ _PROGRAM = "a program for measuring or for tests, read from top to bottom"
 PARAMETERS = {
     "kernels/backend.h": {"attention_backward": _OP},
     "kernels/backend.cpp": {"Backend::attention_backward": _OP},
-    "kernels/cpu/attention_backward.cpp": {"CpuBackend::do_attention_backward": _OP, "Backward": _OP},
+    "kernels/cpu/attention.cpp": {"CpuBackend::do_attention_backward": _OP},
     "kernels/cuda/attention_plans.cpp": {"CudaBackend::do_attention_backward": _OP},
-    "kernels/cpu/attention_tile.h": {"load_tile": _LOOP},
-    "kernels/cpu/tile.h": {"tile_product": _LOOP},
     "kernels/cuda/gemv.cu": {"gemv_kernel": _LAUNCH},
     "kernels/cuda/gemv_quantised.cu": {"quantised_gemv_kernel": _LAUNCH},
     "kernels/cuda/loss.cu": {"backward_kernel": _LAUNCH},

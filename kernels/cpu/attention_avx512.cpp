@@ -1,0 +1,52 @@
+// AVX-512: sixteen numbers at a time, bf16 widened.
+#include "kernels/cpu/attention_common.h"
+#include "kernels/cpu/attention_kernels.h"
+
+// GCC's own intrinsics begin with vectors whose value is meant to be undefined.
+#ifndef __clang__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
+
+#include "kernels/cpu/attention_backward.h"
+#include "kernels/cpu/attention_forward.h"
+#include "kernels/cpu/vectors_avx512.h"
+
+namespace drover::cpu::avx512 {
+
+namespace {
+
+struct Set : Vectors512 {
+  static constexpr int64_t kPair = 1;
+  static V multiply_add(V a, V b, V sum) { return _mm512_fmadd_ps(a, b, sum); }
+  static void store_operand(const V (&row)[kTile / kLanes], float* to) {
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < kTile / kLanes; ++v) store(to + v * kLanes, row[v]);
+  }
+  template <typename T>
+  static void load_head(const T* from, int64_t e, int64_t row, float* to) {
+    for (int64_t i = 0; i < row; i += kLanes) store(to + i, numbers(from + i, e - i));
+  }
+};
+
+}  // namespace
+
+template <typename T>
+void attention_forward(const AttentionForward& call, const ForwardTask& task) {
+  Forward<Set, T>(call, task).run();
+}
+template <typename T>
+void attention_backward(const AttentionBackward& call, const BackwardTask& task) {
+  backward<Set, T>(call, task);
+}
+
+template void attention_forward<float>(const AttentionForward&, const ForwardTask&);
+template void attention_forward<bf16>(const AttentionForward&, const ForwardTask&);
+template void attention_backward<float>(const AttentionBackward&, const BackwardTask&);
+template void attention_backward<bf16>(const AttentionBackward&, const BackwardTask&);
+
+}  // namespace drover::cpu::avx512
+
+#pragma GCC pop_options

@@ -1,0 +1,40 @@
+#include "kernels/cpu/attention_common.h"
+
+#include <new>
+#include <vector>
+
+namespace drover::cpu {
+
+namespace {
+
+template <typename T>
+struct OnLines {
+  using value_type = T;
+  static constexpr std::align_val_t kAlignment{kLine * sizeof(float)};
+  OnLines() = default;
+  template <typename U>
+  OnLines(const OnLines<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kAlignment)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, kAlignment); }
+  bool operator==(const OnLines&) const = default;
+};
+
+int64_t whole_lines(int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
+
+}  // namespace
+
+TileBuffers::TileBuffers(std::initializer_list<int64_t> floats) {
+  thread_local std::vector<float, OnLines<float>> held;
+  require(floats.size() <= kMost, "a task's scratch has at most 16 pieces");
+  int64_t total = 0;
+  for (const int64_t n : floats) total += whole_lines(n);
+  if (static_cast<int64_t>(held.size()) < total) held = std::vector<float, OnLines<float>>(static_cast<size_t>(total));
+  float* next = held.data();
+  size_t piece = 0;
+  for (const int64_t n : floats) {
+    pieces_[piece++] = next;
+    next += whole_lines(n);
+  }
+}
+
+}  // namespace drover::cpu
