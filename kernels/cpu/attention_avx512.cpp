@@ -20,7 +20,6 @@ namespace {
 
 struct Set : Vectors512 {
   static constexpr int64_t kPair = 1;
-  static V multiply_add(V a, V b, V sum) { return _mm512_fmadd_ps(a, b, sum); }
   static void store_operand(const V (&row)[kTile / kLanes], float* to) {
 #pragma GCC unroll 4
     for (int64_t v = 0; v < kTile / kLanes; ++v) store(to + v * kLanes, row[v]);

@@ -14,9 +14,10 @@ namespace drover::cpu {
 
 namespace {
 
-constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of each widened operand: 16 MiB
-constexpr int64_t kTileFloats = int64_t{4} << 20;   // fp32 results on their way to one rounding
-constexpr int64_t kFewRows = 8;                     // the weights are streamed once instead of widened
+constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of codes that are widened: 16 MiB
+// fp32 results on their way to one rounding: all bf16 ones of native products, else those of long sums.
+constexpr int64_t kNativeTileFloats = int64_t{4} << 20, kTileFloats = int64_t{1} << 20;
+constexpr int64_t kFewRows = 8;  // a weight is read once, and widened in registers
 // oneDNN's matmul primitives, one for each shape. Each was seen to hold 28 to 76 KiB of generated code.
 constexpr int64_t kMostPrimitives = 256, kPrimitiveBytes = int64_t{48} << 10;
 constexpr int64_t kScratchBytes = int64_t{512} << 10;  // of a thread in a primitive; 64 to 260 KiB were seen
@@ -30,21 +31,10 @@ std::pair<int64_t, int64_t> dims(Trans trans, Tensor t) {
   return trans == Trans::no ? std::pair{t.rows, t.cols} : std::pair{t.cols, t.rows};
 }
 
-// Rows [begin, begin + count) of op(t), and columns likewise, as a view of t.
+// Rows [begin, begin + count) of op(t), as a view of t.
 Tensor op_rows(Trans trans, Tensor t, int64_t begin, int64_t count) {
   if (trans == Trans::no) return t.rows_from(begin, count);
   return t.columns(begin, count);
-}
-Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) {
-  if (trans == Trans::yes) return t.rows_from(begin, count);
-  return t.columns(begin, count);
-}
-
-void sgemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-  const auto [m, k] = dims(ta, a);
-  const auto status = dnnl_sgemm(ta == Trans::no ? 'N' : 'T', tb == Trans::no ? 'N' : 'T', m, c.cols, k, alpha,
-                                 a.as<float>(), a.pitch, b.as<float>(), b.pitch, beta, c.as<float>(), c.pitch);
-  require(status == dnnl_success, "oneDNN multiplies fp32 matrices");
 }
 
 void widen(Tensor from, Tensor to, int threads) {
@@ -120,20 +110,23 @@ struct Gemm::Primitives {
   }
 };
 
-Gemm::Gemm(int threads) : threads_(threads), primitives_(std::make_unique<Primitives>()) {
+Gemm::Gemm(int threads) : threads_(threads), panels_(threads), primitives_(std::make_unique<Primitives>()) {
   dnnl::set_primitive_cache_capacity(0);  // a second cache, which would keep what this one has dropped
-  panel_a_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
-  panel_b_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
-  tile_ = std::make_unique_for_overwrite<float[]>(kTileFloats);
   native_bf16_ = isa() >= Isa::avx512_bf16 && native_bf16_works();
+  tile_floats_ = native_bf16_ ? kNativeTileFloats : kTileFloats;
+  tile_ = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(tile_floats_));
 }
 
 Gemm::~Gemm() = default;
 
+void Gemm::expect_codes() {
+  if (!panel_) panel_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
+}
+
 int64_t Gemm::workspace_bytes() const {
-  const int64_t tile = kTileFloats * static_cast<int64_t>(sizeof(float));
-  if (native_bf16_) return tile + threads_ * kScratchBytes + kMostPrimitives * kPrimitiveBytes;  // nothing is widened
-  return tile + 2 * kPanelFloats * static_cast<int64_t>(sizeof(float));
+  const int64_t floats = tile_floats_ + (panel_ ? kPanelFloats : 0);
+  const int64_t primitives = native_bf16_ ? threads_ * kScratchBytes + kMostPrimitives * kPrimitiveBytes : 0;
+  return floats * static_cast<int64_t>(sizeof(float)) + panels_.workspace_bytes() + primitives;
 }
 
 // Multiplies a small matrix both ways: a CPU or a library build whose bf16 path fails or disagrees is used with fp32
@@ -214,54 +207,19 @@ bool Gemm::multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor 
   return true;
 }
 
-// Panels of op(a) and op(b) that fit the scratch are widened once each: columns of c outermost, then the sum's index,
-// then rows of c.
-void Gemm::multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-  const auto [m, k] = dims(ta, a);
-  const int64_t n = c.cols;
-  const int64_t k_panel = std::min<int64_t>(k, 8192);
-  const int64_t n_panel = b.dtype == DType::f32 ? n : std::min(n, kPanelFloats / k_panel),
-                m_panel = a.dtype == DType::f32 ? m : std::min(m, kPanelFloats / k_panel);
-  const auto as_f32 = [&](Tensor t, float* panel) {
-    if (t.dtype == DType::f32) return t;
-    Tensor wide = matrix(panel, t.rows, t.cols);
-    widen(t, wide, threads_);
-    return wide;
-  };
-  for (int64_t j = 0; j < n; j += n_panel) {
-    const int64_t nj = std::min(n_panel, n - j);
-    for (int64_t l = 0; l < k; l += k_panel) {
-      const int64_t kl = std::min(k_panel, k - l);
-      const Tensor b_wide = as_f32(op_columns(tb, op_rows(tb, b, l, kl), j, nj), panel_b_.get());
-      for (int64_t i = 0; i < m; i += m_panel) {
-        const int64_t mi = std::min(m_panel, m - i);
-        const Tensor a_wide = as_f32(op_columns(ta, op_rows(ta, a, i, mi), l, kl), panel_a_.get());
-        sgemm(ta, tb, alpha, a_wide, b_wide, l == 0 ? beta : 1.0f, c.rows_from(i, mi).columns(j, nj));
-      }
-    }
-  }
+// c (f32) = op(a)·op(b)·alpha + beta·c where oneDNN does it.
+bool Gemm::multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  return native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 && dims(ta, a).second > 0 && c.size() > 0 &&
+         multiply_primitive(ta, tb, alpha, a, b, beta, c);
 }
 
 void Gemm::multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-  const int64_t k = dims(ta, a).second;
-  if (c.size() == 0) return;
-  if (k == 0) {
-    require(beta == 0 || beta == 1, "an empty product keeps or clears c");
-    if (beta == 0) {
-      for (int64_t r = 0; r < c.rows; ++r) std::fill_n(c.as<float>() + r * c.pitch, c.cols, 0.0f);
-    }
-    return;
-  }
-  if (a.dtype == DType::f32 && b.dtype == DType::f32) return sgemm(ta, tb, alpha, a, b, beta, c);
-  if (native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 &&
-      multiply_primitive(ta, tb, alpha, a, b, beta, c))
-    return;
-  multiply_widened(ta, tb, alpha, a, b, beta, c);
+  if (!multiply_native(ta, tb, alpha, a, b, beta, c)) panels_({ta, tb, alpha, a, b, beta, c});
 }
 
 void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-  if (c.dtype == DType::f32) return multiply(ta, tb, alpha, a, b, beta, c);
-  const int64_t rows = std::max<int64_t>(1, std::min(c.rows, kTileFloats / std::max<int64_t>(c.cols, 1)));
+  if (c.dtype == DType::f32 || !native_bf16_) return multiply(ta, tb, alpha, a, b, beta, c);
+  const int64_t rows = std::max<int64_t>(1, std::min(c.rows, tile_floats_ / std::max<int64_t>(c.cols, 1)));
   for (int64_t begin = 0; begin < c.rows; begin += rows) {
     const int64_t count = std::min(rows, c.rows - begin);
     Tensor tile = matrix(tile_.get(), count, c.cols), out = c.rows_from(begin, count);
@@ -273,7 +231,7 @@ void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta,
 
 // Up to eight rows against a weight of any size, which is read once and widened in registers.
 void Gemm::few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
-  require(x.size() <= kTileFloats, "a few rows fit the tile");
+  require(x.size() <= tile_floats_, "a few rows fit the tile");
   Tensor wide = matrix(tile_.get(), x.rows, x.cols);
   if (x.dtype == DType::f32) {
     wide = x;
@@ -318,7 +276,8 @@ DType Gemm::panel_dtype(Tensor x) const { return native_bf16_ ? x.dtype : DType:
 // The weight as it lies, or its codes widened, in the panel that nothing else uses then.
 Tensor Gemm::panel(const WeightView& w, Tensor x) {
   if (w.dense()) return w.values();
-  const Tensor wide = matrix(panel_b_.get(), w.rows, w.cols, panel_dtype(x));
+  expect_codes();
+  const Tensor wide = matrix(panel_.get(), w.rows, w.cols, panel_dtype(x));
   require(w.rows * w.cols <= kPanelFloats, "what is widened fits the panel");
 #pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t r = 0; r < w.rows; ++r) w.read_row(r, x.dtype, wide.rows_from(r, 1));
@@ -327,16 +286,36 @@ Tensor Gemm::panel(const WeightView& w, Tensor x) {
 
 void Gemm::linear(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y) {
   if (x.rows <= kFewRows && w.dense()) return few_rows(x, w.values(), low_rank, accumulate, y);
+  if (native_bf16_ && x.dtype == DType::bf16) return linear_native(x, w, low_rank, accumulate, y);
+  const int64_t columns =
+      w.dense() ? w.rows : std::clamp<int64_t>(kPanelFloats / std::max<int64_t>(w.cols, 1), 1, w.rows);
+  std::vector<PanelTerm> terms;
+  for (int64_t j = 0; j < w.rows; j += columns) {
+    const int64_t nj = std::min(columns, w.rows - j);
+    terms.clear();
+    for (const LowRankProduct& term : low_rank) {
+      const int64_t begin = std::max(j, term.column), end = std::min(j + nj, term.column + term.b.rows);
+      if (begin < end)
+        terms.push_back({term.u, term.b.rows_from(begin - term.column, end - begin), Trans::yes, begin - j});
+    }
+    panels_(
+        {Trans::no, Trans::yes, 1, x, panel(w.rows_from(j, nj), x), accumulate ? 1.0f : 0.0f, y.columns(j, nj), terms});
+  }
+}
+
+// Through an fp32 tile that takes the terms, and is rounded once.
+void Gemm::linear_native(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate,
+                         Tensor y) {
   // Panels of outputs, so that a widened weight panel serves many rows; the tile holds all rows of a panel where it
   // can.
   const int64_t rows = std::min<int64_t>(x.rows, 2048);
-  int64_t columns = std::min(w.rows, kTileFloats / std::max<int64_t>(rows, 1));
+  int64_t columns = std::min(w.rows, tile_floats_ / std::max<int64_t>(rows, 1));
   if (!w.dense()) columns = std::clamp<int64_t>(kPanelFloats / std::max<int64_t>(w.cols, 1), 1, columns);
   const bool direct = y.dtype == DType::f32;
   for (int64_t j = 0; j < w.rows; j += columns) {
     const int64_t nj = std::min(columns, w.rows - j);
+    const Tensor wj = panel(w.rows_from(j, nj), x);
     for (int64_t i = 0; i < x.rows; i += rows) {
-      const Tensor wj = panel(w.rows_from(j, nj), x);  // again: the terms of the rows before may have taken its place
       const int64_t mi = std::min(rows, x.rows - i);
       const Tensor xi = x.rows_from(i, mi), yi = y.rows_from(i, mi).columns(j, nj);
       const Tensor tile = direct ? yi : matrix(tile_.get(), mi, nj);
@@ -362,8 +341,13 @@ void Gemm::multiply_dx(Tensor dy, const WeightView& w, Tensor dx) {
 }
 
 void Gemm::linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor dx) {
+  const bool native = native_bf16_ && dy.dtype == DType::bf16;
+  if (!native && dy.cols <= PanelProduct::kLongestSum && (w.dense() || w.rows * w.cols <= kPanelFloats)) {
+    const PanelTerm term{v, a, Trans::no, 0};
+    return panels_({Trans::no, Trans::no, 1, dy, panel(w, dy), 0, dx, {&term, v.empty() ? 0u : 1u}});
+  }
   const int64_t rows = std::min<int64_t>(dy.rows, 2048);
-  int64_t columns = std::min(w.cols, kTileFloats / std::max<int64_t>(rows, 1));
+  int64_t columns = std::min(w.cols, tile_floats_ / std::max<int64_t>(rows, 1));
   if (!w.dense() && columns < w.cols) columns = columns / kNf4Block * kNf4Block;  // codes are read in whole blocks
   const bool direct = dx.dtype == DType::f32;
   for (int64_t j = 0; j < w.cols; j += columns) {

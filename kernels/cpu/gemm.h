@@ -1,12 +1,12 @@
-// Matrix products on oneDNN. Where the CPU multiplies bf16 fast (isa.h) bf16 operands go to its matmul primitive as
-// they are; elsewhere they are widened to fp32 panels in bounded scratch and multiplied by sgemm. Accumulation is fp32
-// either way.
+// Matrix products. Where the CPU multiplies bf16 fast (isa.h) bf16 operands are left to oneDNN's matmul primitive as
+// they are; everything else is multiplied in fp32 (panel_product.h). Accumulation is fp32 either way.
 #pragma once
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/panel_product.h"
 #include "kernels/cpu/weight_view.h"
 
 namespace drover::cpu {
@@ -27,6 +27,7 @@ class Gemm {
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
 
+  void expect_codes();  // weights of them: the memory that they are widened into is counted from now on
   int64_t workspace_bytes() const;
   bool multiplies_bf16() const { return native_bf16_; }
 
@@ -40,19 +41,23 @@ class Gemm {
 
  private:
   struct Primitives;
-  // c (f32) = alpha·op(a)·op(b) + beta·c for operands of any float dtype.
+  // c = alpha·op(a)·op(b) + beta·c for operands of any float dtype; c is f32, or bf16 where nothing is native.
   void multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
-  void multiply_widened(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+  bool multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   DType panel_dtype(Tensor x) const;
   Tensor panel(const WeightView& w, Tensor x);
+  void linear_native(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate,
+                     Tensor y);
   void multiply_dx(Tensor dy, const WeightView& w, Tensor dx);
   void few_rows(Tensor x, Tensor w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   bool native_bf16_works();
 
   int threads_;
   bool native_bf16_ = false;
+  int64_t tile_floats_ = 0;
+  PanelProduct panels_;
   std::unique_ptr<Primitives> primitives_;
-  std::unique_ptr<float[]> panel_a_, panel_b_, tile_;  // held by the process only once they are written
+  std::unique_ptr<float[]> panel_, tile_;  // held by the process only once they are written
 };
 
 }  // namespace drover::cpu

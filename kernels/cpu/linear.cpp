@@ -15,6 +15,7 @@ void CpuBackend::do_gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, fl
 
 std::unique_ptr<Weight> CpuBackend::make_weight(Arena& arena, const WeightShape& shape) {
   if (shape.products == Products::fp8) fp8_product_.expect();
+  if (!is_dense(shape.format)) gemm_.expect_codes();
   return Backend::make_weight(arena, shape);
 }
 

@@ -17,6 +17,7 @@ struct Vectors512 {
   static V add(V a, V b) { return _mm512_add_ps(a, b); }
   static V subtract(V a, V b) { return _mm512_sub_ps(a, b); }
   static V multiply(V a, V b) { return _mm512_mul_ps(a, b); }
+  static V multiply_add(V a, V b, V sum) { return _mm512_fmadd_ps(a, b, sum); }
   static V max(V a, V b) { return _mm512_max_ps(a, b); }  // b where one is NaN
   static float highest(V v) { return _mm512_reduce_max_ps(v); }
   static float sum(V v) { return _mm512_reduce_add_ps(v); }
@@ -66,6 +67,16 @@ struct Vectors512 {
   static V numbers(const bf16* from, int64_t n) {
     const __m512i half = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(n), from));
     return reinterpret_cast<V>(_mm512_slli_epi32(half, 16));
+  }
+  // The first n lanes, rounded.
+  static void store_numbers(V v, int64_t n, float* to) { _mm512_mask_storeu_ps(to, lanes(n), v); }
+  static void store_numbers(V v, int64_t n, bf16* to) {
+    const __m512i u = reinterpret_cast<__m512i>(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+    const __m512i quiet = _mm512_or_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(0x40));
+    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
+    _mm256_mask_storeu_epi16(to, lanes(n), _mm512_cvtepi32_epi16(rounded));
   }
   template <typename T>
   static float dot(const T* a, const T* b, int64_t e) {

@@ -144,7 +144,7 @@ TEST_P(Fp8Training, IsCloseToWidenedWeightsAndNotTheSame) {
   Trained one(settings_of(DType::bf16), GetParam()), other(widened(settings_of(DType::bf16)), GetParam());
   const std::vector<double> a = one.train(12), b = other.train(12);
   EXPECT_NE(a, b);
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i] / b[i], 1, 0.01) << "step " << i + 1;
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i] / b[i], 1, 0.02) << "step " << i + 1;
 }
 
 TEST_P(Fp8Training, RecomputesTheSameBits) {
