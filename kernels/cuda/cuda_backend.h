@@ -57,6 +57,9 @@ class CudaBackend : public Backend {
  private:
   void fill_strip(Tensor strip, Tensor x, Tensor below, std::span<const LowRankRun> runs, const LowRankTerms& low_rank);
   void linear_quantised(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
+  // Adds low-rank terms to columns of y in fp32, of which the first is given.
+  using AddTerms = std::function<void(Tensor tile, int64_t column)>;
+  void quantised_with_terms(Tensor x, const Weight& w, const AddTerms& add, bool accumulate, Tensor y);
   void linear_dx_quantised(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
   void linear_fp8(Tensor x, const Fp8Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
   void linear_dx_fp8(Tensor dy, const Fp8Weight& w, Tensor v, Tensor a, Tensor dx);
