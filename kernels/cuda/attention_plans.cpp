@@ -7,12 +7,18 @@
 #include "kernels/cuda/attention_segments.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cudnn_attention.h"
+#include "kernels/cuda/decode_workspace.h"
 
 namespace drover::cuda {
 
 struct CudaAttention::State {
   State(cudaStream_t on, Uploader& uploads, Traffic& counted, AttentionSettings given)
-      : stream(on), uploader(uploads), traffic(counted), settings(std::move(given)), segments(uploads, counted) {
+      : stream(on),
+        uploader(uploads),
+        traffic(counted),
+        settings(std::move(given)),
+        segments(uploads, counted),
+        parts(on, counted) {
     if (!settings.log) settings.log = [](const std::string& line) { log::write(line); };
   }
   // Whether cuDNN did it.
@@ -32,11 +38,22 @@ struct CudaAttention::State {
     return segments.on_device(call.segments, call.kv.block_size);
   }
 
+  void decode(const AttentionCall& call, const AttentionTasks& tasks) {
+    if (tasks.single_rows == 0) return;
+    DecodeParts left;
+    if (tasks.decode_blocks > 1) {
+      left = parts.with(tasks.decode_parts * call.shape.heads * (call.shape.head_dim + 2),
+                        tasks.single_rows * decode_chunks(call.shape));
+    }
+    attention_decode(stream, call, tasks, left);
+  }
+
   cudaStream_t stream;
   Uploader& uploader;
   Traffic& traffic;
   AttentionSettings settings;
   AttentionSegments segments;
+  DecodeWorkspace parts;
   std::unique_ptr<CudnnAttention> cudnn;  // made when there is something for it
   bool refused = false;
   int64_t cudnn_calls = 0, own_calls = 0;
@@ -61,7 +78,7 @@ void CudaAttention::forward(const AttentionCall& call) {
   if (s.by_cudnn(call, nullptr)) return;
   const AttentionTasks& tasks = s.tasks_of_own(call);
   attention_tiles(s.stream, call, tasks);
-  attention_decode(s.stream, call, tasks);
+  s.decode(call, tasks);
 }
 
 void CudaAttention::backward(const AttentionCall& call, const AttentionGradients& gradients) {
@@ -72,7 +89,7 @@ void CudaAttention::backward(const AttentionCall& call, const AttentionGradients
 }
 
 int64_t CudaAttention::workspace_bytes() const {
-  return state_->segments.bytes() + (state_->cudnn ? state_->cudnn->workspace_bytes() : 0);
+  return state_->segments.bytes() + state_->parts.bytes() + (state_->cudnn ? state_->cudnn->workspace_bytes() : 0);
 }
 
 std::string CudaAttention::path() const {

@@ -35,6 +35,7 @@ bool equal_tables(std::span<const Segment> segments, int64_t block_size, const s
 int64_t keys_seen(const AttentionTask& t) {
   return std::clamp<int64_t>(std::min(t.first + kAttentionTile, t.nq) + t.offset, 0, t.nk);
 }
+int64_t decode_blocks(int64_t keys) { return std::max<int64_t>((keys + kDecodeKeys - 1) / kDecodeKeys, 1); }
 int64_t queries_seeing(const AttentionTask& t) { return t.nq - std::clamp<int64_t>(t.first - t.offset, 0, t.nq); }
 
 // The longest first, so that no part of the device is left with one at the end.
@@ -85,6 +86,14 @@ void AttentionSegments::fill(Slot& slot, std::span<const Segment> segments, int6
   sort(tiles, keys_seen);
   sort(rows, keys_seen);
   sort(keys, queries_seeing);
+  int64_t most_blocks = 0, parts = 0;
+  for (AttentionTask& row : rows) {
+    const int64_t blocks = decode_blocks(keys_seen(row));
+    row.part = static_cast<int32_t>(parts);
+    parts += blocks;
+    most_blocks = std::max(most_blocks, blocks);
+  }
+  require(parts <= kMostRows, "single rows have at most 2^30 blocks of keys");
 
   const size_t task_bytes = sizeof(AttentionTask), queries = tiles.size() + rows.size();
   std::vector<char> image((queries + keys.size()) * task_bytes + slot.tables.size() * sizeof(int32_t));
@@ -105,6 +114,8 @@ void AttentionSegments::fill(Slot& slot, std::span<const Segment> segments, int6
                 .tables = reinterpret_cast<const int32_t*>(tasks + queries + keys.size()),
                 .tiles = static_cast<int64_t>(tiles.size()),
                 .single_rows = static_cast<int64_t>(rows.size()),
+                .decode_blocks = most_blocks,
+                .decode_parts = parts,
                 .key_tiles = static_cast<int64_t>(keys.size())};
 }
 
