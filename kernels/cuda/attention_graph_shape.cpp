@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <span>
 
 namespace drover::cuda {
 
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int64_t kMostDocuments = 1024;
 constexpr int64_t kTile = 64;
+constexpr int64_t kLeastPagedKeys = 4096;  // of a bucket
 
 bool aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && t.pitch % 8 == 0; }
 
@@ -123,10 +125,40 @@ std::optional<GraphShape> decode_shape(const AttentionCall& call) {
   return g;
 }
 
+std::optional<GraphShape> paged_shape(const AttentionCall& call) {
+  const int64_t head_dim = call.shape.head_dim, block = call.kv.block_size;
+  if (call.q.dtype != DType::bf16 || head_dim % 8 != 0 || head_dim > 128 || call.segments.empty() || block < 1)
+    return {};
+  if (static_cast<int64_t>(call.segments.size()) > kMostDocuments || call.kv.k.rows < block) return {};
+  if (reinterpret_cast<uintptr_t>(call.lse.data) % 16 != 0) return {};
+  for (const Tensor& t : {call.q, call.kv.k, call.kv.v, call.o}) {
+    if (!aligned(t)) return {};
+  }
+  int64_t next = call.segments.front().q0, longest = 0, keys = 0;
+  for (const Segment& s : call.segments) {
+    if (s.block_table == nullptr || s.q0 != next || s.nq < 2 || s.nk < s.nq || s.offset != s.nk - s.nq) return {};
+    next += s.nq;
+    longest = std::max(longest, s.nq);
+    keys = std::max(keys, s.nk);
+  }
+  GraphShape g{.paged = true,
+               .documents = document_bucket(static_cast<int64_t>(call.segments.size())),
+               .longest = std::max(kTile, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(longest)))),
+               .keys = kLeastPagedKeys,
+               .blocks = call.kv.k.rows / block,
+               .block_size = block};
+  while (g.keys < keys) g.keys *= 4;  // no more is computed for it, only longer tables of blocks
+  g.keys = (g.keys + block - 1) / block * block;
+  put_tensors(g, call, nullptr);
+  return g;
+}
+
 std::vector<int64_t> offset_pitches(const GraphShape& shape) {
   std::vector<int64_t> pitches;
   if (shape.decode || shape.equal) return pitches;
-  for (const int64_t pitch : shape.pitch) {
+  for (size_t member = 0; member < shape.pitch.size(); ++member) {
+    if (shape.paged && (member == GraphShape::kK || member == GraphShape::kV)) continue;
+    const int64_t pitch = shape.pitch[member];
     if (pitch > 0 && std::find(pitches.begin(), pitches.end(), pitch) == pitches.end()) pitches.push_back(pitch);
   }
   return pitches;
@@ -137,6 +169,22 @@ int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index) {
   return padded(shape.documents * static_cast<int64_t>(sizeof(int32_t))) +
          pitch_index * padded((shape.documents + 1) * static_cast<int64_t>(sizeof(int64_t)));
 }
+
+int64_t blocks_at(const GraphShape& shape) {
+  return document_tables_at(shape, -1) + padded(shape.documents * static_cast<int64_t>(sizeof(int32_t)));
+}
+
+namespace {
+
+int64_t row_of_blocks(const GraphShape& shape) {
+  return shape.keys / shape.block_size * static_cast<int64_t>(sizeof(int32_t));
+}
+int64_t tables_bytes(const GraphShape& shape) {
+  if (!shape.paged) return document_tables_at(shape, -1);
+  return blocks_at(shape) + shape.documents * row_of_blocks(shape);
+}
+
+}  // namespace
 
 std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape) {
   if (shape.equal) return {};
@@ -156,15 +204,26 @@ std::vector<char> document_tables(const AttentionCall& call, const GraphShape& s
     lengths[i] = static_cast<int32_t>(call.segments[i].nq);
     begins[i] = call.segments[i].q0;
   }
-  std::vector<char> image(static_cast<size_t>(document_tables_at(shape, -1)), 0);
-  std::memcpy(image.data(), lengths.data(), lengths.size() * sizeof(int32_t));
+  std::vector<char> image(static_cast<size_t>(tables_bytes(shape)), 0);
+  const auto put = [&](int64_t at, const auto& items) {
+    std::memcpy(image.data() + at, items.data(), items.size() * sizeof(items[0]));
+  };
+  put(0, lengths);
   const std::vector<int64_t> pitches = offset_pitches(shape);
   for (size_t p = 0; p < pitches.size(); ++p) {
     std::vector<int64_t> elements = begins;
     for (int64_t& e : elements) e *= pitches[p];
-    std::memcpy(image.data() + document_tables_at(shape, static_cast<int64_t>(p)), elements.data(),
-                elements.size() * sizeof(int64_t));
+    put(document_tables_at(shape, static_cast<int64_t>(p)), elements);
   }
+  if (!shape.paged) return image;
+  for (size_t i = 0; i < call.segments.size(); ++i) {
+    const Segment& s = call.segments[i];
+    lengths[i] = static_cast<int32_t>(s.nk);
+    const int64_t blocks = (s.nk + shape.block_size - 1) / shape.block_size;
+    put(blocks_at(shape) + static_cast<int64_t>(i) * row_of_blocks(shape),
+        std::span(s.block_table, static_cast<size_t>(blocks)));
+  }
+  put(document_tables_at(shape, -1), lengths);
   return image;
 }
 

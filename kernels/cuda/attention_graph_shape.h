@@ -1,9 +1,9 @@
 // Which of cuDNN's attention graphs a call takes, as plain functions. A graph is built for a shape and serves every
 // call that fits into it: the numbers of documents and of rows are rounded up to buckets, so that a run builds few
-// graphs, and documents of length 0 fill a bucket. There are three kinds: packed causal documents, forward and
+// graphs, and documents of length 0 fill a bucket. There are four kinds: packed causal documents, forward and
 // backward; the forward of documents of one length, which needs no tables and is a few percent faster, for lengths that
-// come again and again (cuDNN 9.14 refuses such a backward unless lse lies by heads); and decoding, where each sequence
-// has one query row over the keys of its cache.
+// come again and again (cuDNN 9.14 refuses such a backward unless lse lies by heads); decoding, where each sequence has
+// one query row over the keys of its cache; and chunks of prompts, the last rows of sequences whose keys lie in blocks.
 #pragma once
 #include <array>
 #include <compare>
@@ -20,11 +20,13 @@ struct GraphShape {
 
   bool backward = false, deterministic = false;
   bool decode = false;
+  bool paged = false;
   bool equal = false;     // documents of one length: their numbers are not buckets, and there are no tables
   int64_t documents = 0;  // bucket; of decoding: sequences
   int64_t longest = 0;    // bucket: the longest document's rows; of decoding: keys
   int64_t rows = 0;       // an upper bound of all documents' rows, where the workspace is laid out by it (backward); of
                           // decoding: from one sequence's keys to the next's; else 0
+  int64_t keys = 0, blocks = 0, block_size = 0;  // of chunks: a bucket of keys; the cache's blocks and their rows
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
   std::array<int64_t, kMembers> pitch{};  // elements from one row to the next; 0 for what a forward graph has not
@@ -54,13 +56,19 @@ std::optional<GraphShape> equal_shape(const AttentionCall& call);
 inline constexpr int64_t kLeastDecodedKeys = 1024;
 std::optional<GraphShape> decode_shape(const AttentionCall& call);
 
+// The graph of chunks: bf16, more than one query row a sequence, the last of its keys, which lie in blocks; each
+// chunk's rows follow those of the chunk before.
+std::optional<GraphShape> paged_shape(const AttentionCall& call);
+
 // The different pitches of a shape: a ragged tensor gets its documents' beginnings in elements, so each pitch has
 // its own table.
 std::vector<int64_t> offset_pitches(const GraphShape& shape);
 // int32 lengths[documents], then per pitch int64 begins[documents + 1], each part padded to 16 bytes. The byte offsets
 // are those of `document_tables_at`. Of decoding: int32 lengths[documents] of the queries (1), then of the keys, each
-// part padded likewise. Of equal lengths: nothing.
+// part padded likewise. Of equal lengths: nothing. Of chunks: as of documents, then int32 lengths[documents] of the
+// keys, padded likewise, and int32 blocks[documents][keys / block_size].
 std::vector<char> document_tables(const AttentionCall& call, const GraphShape& shape);
-int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index);  // -1: the end
+int64_t document_tables_at(const GraphShape& shape, int64_t pitch_index);  // -1: behind them
+int64_t blocks_at(const GraphShape& shape);                                // of chunks
 
 }  // namespace drover::cuda

@@ -12,6 +12,7 @@ namespace drover::cuda {
 
 inline constexpr int kAttentionTile = 64;  // rows of a task
 inline constexpr int kMostHeadDim = 256;
+inline constexpr int kDecodeKeys = 256;  // of a block where single rows are attended
 
 // A tile of one segment: rows [first, first + kAttentionTile) of its queries or of its keys.
 struct AttentionTask {
@@ -19,6 +20,7 @@ struct AttentionTask {
   int32_t nq = 0, nk = 0;
   int32_t first = 0;
   int32_t table = -1;  // where the segment's block table begins among the tables; -1: it has none
+  int32_t part = 0;    // of a single row: the number of the first part that its blocks leave behind
 };
 
 struct AttentionTasks {
@@ -27,13 +29,23 @@ struct AttentionTasks {
   const AttentionTask* keys = nullptr;  // device memory
   const int32_t* tables = nullptr;      // device memory
   int64_t tiles = 0, single_rows = 0;   // of `queries`
+  int64_t decode_blocks = 0;            // of the single row with the most keys
+  int64_t decode_parts = 0;             // of all single rows
   int64_t key_tiles = 0;
 };
 
+// What the blocks of a single row leave for the last one that ends. `values`: heads·(head_dim + 2) floats a part.
+// `ended`: decode_chunks a row, 0 between kernels.
+struct DecodeParts {
+  float* values = nullptr;
+  unsigned* ended = nullptr;
+};
+int64_t decode_chunks(const AttentionShape& shape);  // groups of heads that a block takes
+
 void attention_tiles(cudaStream_t stream, const AttentionCall& call,
                      const AttentionTasks& tasks);  // segments with several query rows
-void attention_decode(cudaStream_t stream, const AttentionCall& call,
-                      const AttentionTasks& tasks);  // segments with one
+void attention_decode(cudaStream_t stream, const AttentionCall& call, const AttentionTasks& tasks,
+                      const DecodeParts& parts);  // segments with one
 void attention_backward(cudaStream_t stream, const AttentionCall& call, const AttentionGradients& gradients,
                         const AttentionTasks& tasks);
 

@@ -22,6 +22,9 @@ class AttentionSegments {
   AttentionSegments(Uploader& uploader, Traffic& traffic) : uploader_(uploader), traffic_(traffic) {}
 
   const AttentionTasks& on_device(std::span<const Segment> segments, int64_t block_size);
+  // Single rows, in their order, whose tasks and tables are uploaded to the same memory each time, as long as they fit
+  // into it. `decode_blocks` is rounded up to 1, 2, 4, …
+  const AttentionTasks& stage(std::span<const Segment> rows, int64_t block_size);
   int64_t bytes() const;
 
  private:
@@ -39,6 +42,8 @@ class AttentionSegments {
   Traffic& traffic_;
   std::array<Slot, kSlots> slots_;
   int64_t calls_ = 0;
+  AttentionTasks staged_;
+  DeviceImage staged_device_;
 };
 
 }  // namespace drover::cuda

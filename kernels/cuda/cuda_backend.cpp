@@ -47,11 +47,17 @@ class DeviceMemory : public Memory {
   Traffic& traffic_;
 };
 
+cudaStream_t stream_on(int device) {
+  check(cudaSetDevice(device), "cudaSetDevice");
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  return stream;
+}
+
 }  // namespace
 
-CudaBackend::CudaBackend(const CudaSettings& settings) : settings_(settings) {
-  check(cudaSetDevice(settings.device), "cudaSetDevice");
-  check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+CudaBackend::CudaBackend(const CudaSettings& settings)
+    : settings_(settings), stream_(stream_on(settings.device)), pass_graphs_(stream_, traffic_) {
   memory_ = std::make_unique<DeviceMemory>(stream_, traffic_);
   uploader_ = std::make_unique<Uploader>(stream_);
   readings_ = std::make_unique<Readings>(stream_, after_wait_);
@@ -101,6 +107,18 @@ std::string CudaBackend::report() const {
   describe("forward", paths_.forward);
   describe("backward", paths_.backward);
   return text + "attention: " + attention_->path();
+}
+
+// The rows' keys are put where captured kernels read them before anything is enqueued.
+void CudaBackend::replay(const Pass& pass, const std::function<void()>& enqueue) {
+  const int64_t blocks = attention_->stage(pass.segments, pass.block_size);
+  try {
+    pass_graphs_.run({pass.key[0], pass.key[1], pass.key[2], blocks}, enqueue);
+  } catch (...) {
+    attention_->unstage();
+    throw;
+  }
+  attention_->unstage();
 }
 
 void CudaBackend::do_upload(const void* host, Tensor to) {

@@ -14,12 +14,14 @@
 #include "kernels/cuda/fp8_operand.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/moment.h"
+#include "kernels/cuda/pass_graphs.h"
 #include "kernels/cuda/pinned_memory.h"
 #include "kernels/cuda/readings.h"
 #include "kernels/cuda/traffic.h"
 #include "kernels/cuda/upload.h"
 #include "kernels/cuda/upload_queue.h"
 #include "kernels/cuda/weight.h"
+#include "kernels/replay.h"
 
 namespace drover::cuda {
 
@@ -34,7 +36,7 @@ class CudaAttention;    // attention_plans.h
 class LowRankBackward;  // low_rank.h
 struct PartialSums;     // reductions.h
 
-class CudaBackend : public Backend {
+class CudaBackend : public Backend, public PassReplays {
  public:
   explicit CudaBackend(const CudaSettings& settings);
   ~CudaBackend() override;
@@ -53,10 +55,15 @@ class CudaBackend : public Backend {
   std::string report() const override;
   std::unique_ptr<Weight> make_weight(Arena& arena, const WeightShape& shape) override;
   std::unique_ptr<Moment> moment() override { return std::make_unique<EventMoment>(stream_); }
+  void replay(const Pass& pass, const std::function<void()>& enqueue) override;
+  const PassGraphs& pass_graphs() const { return pass_graphs_; }
 
  private:
   void fill_strip(Tensor strip, Tensor x, Tensor below, std::span<const LowRankRun> runs, const LowRankTerms& low_rank);
   void linear_quantised(Tensor x, const Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
+  // Adds low-rank terms to columns of y in fp32, of which the first is given.
+  using AddTerms = std::function<void(Tensor tile, int64_t column)>;
+  void quantised_with_terms(Tensor x, const Weight& w, const AddTerms& add, bool accumulate, Tensor y);
   void linear_dx_quantised(Tensor dy, const Weight& w, Tensor v, Tensor a, Tensor dx);
   void linear_fp8(Tensor x, const Fp8Weight& w, const LowRankTerms& low_rank, bool accumulate, Tensor y);
   void linear_dx_fp8(Tensor dy, const Fp8Weight& w, Tensor v, Tensor a, Tensor dx);
@@ -85,6 +92,7 @@ class CudaBackend : public Backend {
   std::unique_ptr<CopyTable> copies_;
   std::unique_ptr<LowRankBackward> low_rank_;
   PartialSums* partial_sums_ = nullptr;  // of sum_squares and dot
+  PassGraphs pass_graphs_;
 };
 
 }  // namespace drover::cuda

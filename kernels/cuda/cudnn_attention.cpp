@@ -26,7 +26,8 @@ void check(cudnnStatus_t result, const char* call) {
 }  // namespace
 
 bool cudnn_fits(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic) {
-  return packed_causal(call, gradients) || (gradients == nullptr && !deterministic && decode_shape(call));
+  if (packed_causal(call, gradients)) return true;
+  return gradients == nullptr && (paged_shape(call) || (!deterministic && decode_shape(call)));
 }
 
 struct CudnnAttention::State {
@@ -124,8 +125,10 @@ bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gr
   const bool packed = packed_causal(call, gradients);
   if (packed) s.rows_seen = std::max(s.rows_seen, row_bucket(call.segments.back().q0 + call.segments.back().nq));
   const auto equal = packed && gradients == nullptr ? s.worth_a_graph(call) : std::optional<GraphShape>{};
+  const auto paged = packed ? std::optional<GraphShape>{} : paged_shape(call);
   const GraphShape shape = equal    ? *equal
                            : packed ? graph_shape(call, gradients, s.deterministic, s.rows_seen)
+                           : paged  ? *paged
                                     : *decode_shape(call);
   const State::Plan& plan = s.plan(shape);
   if (!plan.graph) {
@@ -135,7 +138,7 @@ bool CudnnAttention::run(const AttentionCall& call, const AttentionGradients* gr
   std::array<void*, GraphShape::kMembers> data{};
   // Documents say in their tables where they begin; where there is no such table, the first one's row is where all
   // begin.
-  const bool by_tables = packed && !shape.equal;
+  const bool by_tables = (packed && !shape.equal) || shape.paged;
   const int64_t query = by_tables ? 0 : call.segments.front().q0, key = by_tables ? 0 : call.segments.front().k0;
   data[GraphShape::kQ] = call.q.rows_from(query, 1).data;
   data[GraphShape::kK] = call.kv.k.rows_from(key, 1).data;

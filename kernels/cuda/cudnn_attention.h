@@ -13,8 +13,8 @@
 
 namespace drover::cuda {
 
-// packed_causal(), or a call that decodes, where there is cuDNN. Deterministic decoding is not for it: what it adds up
-// in which order depends on the batch.
+// packed_causal(), chunks, or a call that decodes, where there is cuDNN. Deterministic decoding is not for it: what it
+// adds up in which order depends on the batch.
 bool cudnn_fits(const AttentionCall& call, const AttentionGradients* gradients, bool deterministic);
 
 class CudnnAttention {

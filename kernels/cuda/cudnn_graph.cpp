@@ -17,7 +17,8 @@ namespace {
 
 using TensorPointer = std::shared_ptr<fe::graph::Tensor_attributes>;
 
-constexpr int64_t kLengths = 100, kKeyLengths = 101, kOffsets = 200;  // uids; a member's is its own number
+constexpr int64_t kLengths = 100, kKeyLengths = 101, kKeyBlocks = 102, kValueBlocks = 103,
+                  kOffsets = 200;  // uids; a member's is its own number
 constexpr int kComputeCapability = 90;
 
 }  // namespace
@@ -55,26 +56,72 @@ struct CudnnGraph::State {
     describe(*t, member);
   }
 
-  void lay_out() { shape.decode ? lay_out_decode() : lay_out_documents(); }
-
-  void lay_out_documents() {
-    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
-        .set_intermediate_data_type(fe::DataType_t::FLOAT)
-        .set_compute_data_type(fe::DataType_t::FLOAT);
-    const auto table = [&](const char* name, int64_t uid, int64_t entries, fe::DataType_t type) {
-      return graph.tensor(fe::graph::Tensor_attributes()
-                              .set_name(name)
-                              .set_uid(uid)
-                              .set_dim({entries, 1, 1, 1})
-                              .set_stride({1, 1, 1, 1})
-                              .set_data_type(type));
-    };
-    const TensorPointer lengths =
-        shape.equal ? nullptr : table("lengths", kLengths, shape.documents, fe::DataType_t::INT32);
+  TensorPointer table(const char* name, int64_t uid, int64_t entries, fe::DataType_t type = fe::DataType_t::INT32) {
+    return graph.tensor(fe::graph::Tensor_attributes()
+                            .set_name(name)
+                            .set_uid(uid)
+                            .set_dim({entries, 1, 1, 1})
+                            .set_stride({1, 1, 1, 1})
+                            .set_data_type(type));
+  }
+  void add_offsets() {
     for (size_t i = 0; i < pitches.size(); ++i) {
       offsets.push_back(
           table("begins", kOffsets + static_cast<int64_t>(i), shape.documents + 1, fe::DataType_t::INT64));
     }
+  }
+
+  void lay_out() {
+    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
+        .set_intermediate_data_type(fe::DataType_t::FLOAT)
+        .set_compute_data_type(fe::DataType_t::FLOAT);
+    if (shape.paged) return lay_out_chunks();
+    shape.decode ? lay_out_decode() : lay_out_documents();
+  }
+
+  // The last rows of each sequence, in one tensor; keys and values in blocks that the sequence's row of a table names.
+  void lay_out_chunks() {
+    const TensorPointer rows = table("query lengths", kLengths, shape.documents),
+                        keys = table("key lengths", kKeyLengths, shape.documents);
+    add_offsets();
+    const auto blocks_of = [&](const char* name, int64_t uid) {
+      const int64_t columns = shape.keys / shape.block_size;
+      return graph.tensor(fe::graph::Tensor_attributes()
+                              .set_name(name)
+                              .set_uid(uid)
+                              .set_dim({shape.documents, 1, columns, 1})
+                              .set_stride({columns, columns, 1, 1})
+                              .set_data_type(fe::DataType_t::INT32));
+    };
+    const auto cache = [&](const char* name, GraphShape::Member member) {
+      const int64_t pitch = shape.pitch[member];
+      return graph.tensor(fe::graph::Tensor_attributes()
+                              .set_name(name)
+                              .set_uid(member)
+                              .set_dim({shape.blocks, shape.kv_heads, shape.block_size, shape.head_dim})
+                              .set_stride({shape.block_size * pitch, shape.head_dim, pitch, 1})
+                              .set_data_type(fe::DataType_t::BFLOAT16));
+    };
+    const TensorPointer q = input("q", GraphShape::kQ), k = cache("k", GraphShape::kK), v = cache("v", GraphShape::kV);
+    fe::graph::SDPA_attributes options;
+    options.set_name("chunks")
+        .set_generate_stats(true)
+        .set_attn_scale(shape.scale)
+        .set_causal_mask_bottom_right(true)
+        .set_padding_mask(true)
+        .set_seq_len_q(rows)
+        .set_seq_len_kv(keys)
+        .set_paged_attention_k_table(blocks_of("blocks of k", kKeyBlocks))
+        .set_paged_attention_v_table(blocks_of("blocks of v", kValueBlocks))
+        .set_paged_attention_max_seq_len_kv(static_cast<int>(shape.keys));
+    const auto [o, stats] = graph.sdpa(q, k, v, options);
+    output(o, GraphShape::kO);
+    output(stats, GraphShape::kLse);
+  }
+
+  void lay_out_documents() {
+    const TensorPointer lengths = shape.equal ? nullptr : table("lengths", kLengths, shape.documents);
+    add_offsets();
     const TensorPointer q = input("q", GraphShape::kQ), k = input("k", GraphShape::kK), v = input("v", GraphShape::kV);
     if (!shape.backward) {
       fe::graph::SDPA_attributes options;
@@ -103,17 +150,6 @@ struct CudnnGraph::State {
   // A query row of each sequence sees all keys that the sequence has so far; what lies behind them in its cache is
   // masked.
   void lay_out_decode() {
-    graph.set_io_data_type(fe::DataType_t::BFLOAT16)
-        .set_intermediate_data_type(fe::DataType_t::FLOAT)
-        .set_compute_data_type(fe::DataType_t::FLOAT);
-    const auto lengths = [&](const char* name, int64_t uid) {
-      return graph.tensor(fe::graph::Tensor_attributes()
-                              .set_name(name)
-                              .set_uid(uid)
-                              .set_dim({shape.documents, 1, 1, 1})
-                              .set_stride({1, 1, 1, 1})
-                              .set_data_type(fe::DataType_t::INT32));
-    };
     const auto describe_rows = [&](fe::graph::Tensor_attributes& t, GraphShape::Member member) {
       const bool keys = member == GraphShape::kK || member == GraphShape::kV, lse = member == GraphShape::kLse;
       const int64_t pitch = shape.pitch[member], rows = keys ? shape.longest : 1, width = lse ? 1 : shape.head_dim,
@@ -131,8 +167,8 @@ struct CudnnGraph::State {
     fe::graph::SDPA_attributes options;
     options.set_name("decoding").set_generate_stats(true).set_attn_scale(shape.scale);
     options.set_padding_mask(true)
-        .set_seq_len_q(lengths("query lengths", kLengths))
-        .set_seq_len_kv(lengths("key lengths", kKeyLengths));
+        .set_seq_len_q(table("query lengths", kLengths, shape.documents))
+        .set_seq_len_kv(table("key lengths", kKeyLengths, shape.documents));
     const TensorPointer q = rows_in("q", GraphShape::kQ), k = rows_in("k", GraphShape::kK),
                         v = rows_in("v", GraphShape::kV);
     const auto [o, stats] = graph.sdpa(q, k, v, options);
@@ -189,7 +225,9 @@ void CudnnGraph::run(cudnnHandle_t handle, const std::array<void*, GraphShape::k
                      void* workspace) {
   std::unordered_map<int64_t, void*> pointers;
   if (!state_->shape.equal) pointers[kLengths] = tables;
-  if (state_->shape.decode) pointers[kKeyLengths] = tables + document_tables_at(state_->shape, 0);
+  if (state_->shape.decode || state_->shape.paged)
+    pointers[kKeyLengths] = tables + document_tables_at(state_->shape, -1);
+  if (state_->shape.paged) pointers[kKeyBlocks] = pointers[kValueBlocks] = tables + blocks_at(state_->shape);
   for (size_t i = 0; i < state_->pitches.size(); ++i) {
     const int64_t index = static_cast<int64_t>(i);
     pointers[kOffsets + index] = tables + document_tables_at(state_->shape, index);

@@ -1,7 +1,7 @@
 // One of cuDNN's attention graphs with its plan: grouped-query, bf16 with f32 sums, lse in and out; causal documents,
-// ragged ("THD") or of one length, or one query row a sequence. Built on a device, or for a device that is only
-// described, which shows without a GPU that cuDNN has an engine for the graph and what memory it takes. Source: cuDNN 9
-// developer guide, scaled dot product attention; cudnn-frontend 1.32.
+// ragged ("THD") or of one length, one query row a sequence, or chunks over a cache in blocks. Built on a device, or
+// for a device that is only described, which shows without a GPU that cuDNN has an engine for the graph and what memory
+// it takes. Source: cuDNN 9 developer guide, scaled dot product attention; cudnn-frontend 1.32.
 #pragma once
 #include <cudnn.h>
 

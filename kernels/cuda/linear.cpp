@@ -32,10 +32,33 @@ std::unique_ptr<Weight> CudaBackend::make_weight(Arena& arena, const WeightShape
   return made;
 }
 
-// Each part reads the weight again.
-void CudaBackend::do_linear_of_parts(Tensor x, const Weight& w, std::span<const LinearPart> parts, bool accumulate,
+// One product of all rows with the frozen weight, into which each part's terms are added before the one rounding: by
+// columns of y, so that the weight is read once.
+void CudaBackend::do_linear_of_parts(Tensor x, const Weight& weight, std::span<const LinearPart> parts, bool accumulate,
                                      Tensor y) {
-  Backend::do_linear_of_parts(x, w, parts, accumulate, y);
+  int64_t begin = 0;
+  for (const LinearPart& part : parts) {
+    const LowRankTerms& low_rank = part.low_rank;
+    for (const LowRankRun& run : low_rank_runs(low_rank.terms)) {
+      low_rank_input(*this, x.rows_from(begin, part.rows), run, {}, low_rank.u.columns(run.column, run.a.rows));
+    }
+    begin += part.rows;
+  }
+  ++paths_.forward[{weight.in(), weight.out()}].unfused;
+  Products product{*this, *matmul_, stream_};
+  const AddTerms add = [&](Tensor tile, int64_t column) {
+    int64_t row = 0;
+    for (const LinearPart& part : parts) {
+      add_terms(product, part.low_rank, column, tile.rows_from(row, part.rows));
+      row += part.rows;
+    }
+  };
+  if (!is_dense(weight.format())) return quantised_with_terms(x, weight, add, accumulate, y);
+  const Tensor w = static_cast<const DenseWeight&>(weight).values;
+  product.rounded_once_by_columns(y, accumulate, [&](Tensor tile, int64_t column) {
+    product(Trans::no, Trans::yes, 1, x, w.rows_from(column, tile.cols), accumulate ? 1.0f : 0.0f, tile);
+    add(tile, column);
+  });
 }
 
 void CudaBackend::do_linear(Tensor x, const Weight& weight, const LowRankTerms& low_rank, bool accumulate, Tensor y,

@@ -48,29 +48,40 @@ void CudaBackend::linear_quantised(Tensor x, const Weight& w, const LowRankTerms
       low_rank_input(*this, x, run, low_rank.dropped, low_rank.u.columns(run.column, run.a.rows));
   }
   const float beta = accumulate ? 1.0f : 0.0f;
-  const bool together = fused || terms.empty();
-  Products product{*this, *matmul_, stream_};
-  if (few) {
-    if (together) return quantised_gemv(stream_, x, w, low_rank, beta, y);
-    return product.rounded_once(y, accumulate, [&](Tensor rows, int64_t begin) {
-      require(begin == 0, "a few rows fit the panel");
-      quantised_gemv(stream_, x, w, {}, beta, rows);
-      add_terms(product, low_rank, 0, rows);
-    });
+  if (!fused && !terms.empty()) {
+    Products product{*this, *matmul_, stream_};
+    const AddTerms add = [&](Tensor tile, int64_t column) { add_terms(product, low_rank, column, tile); };
+    return quantised_with_terms(x, w, add, accumulate, y);
   }
+  if (few) return quantised_gemv(stream_, x, w, low_rank, beta, y);
   const int64_t more = fused ? strip : 0, step = dequantiser_->panel_rows(w, more, x.dtype);
   for (int64_t begin = 0; begin < w.out(); begin += step) {
     const int64_t count = std::min(step, w.out() - begin);
-    const Tensor wide = dequantiser_->panel(count, w.in() + more, x.dtype), out = y.columns(begin, count);
+    const Tensor wide = dequantiser_->panel(count, w.in() + more, x.dtype);
     (*dequantiser_)(w, begin, 0, wide.columns(0, w.in()));
     if (fused) fill_b(*this, terms, begin, wide.columns(w.in(), strip));
-    if (together) {
-      do_gemm(Trans::no, Trans::yes, 1, x.columns(0, wide.cols), wide, beta, out);
-      continue;
-    }
-    product.rounded_once_by_columns(out, accumulate, [&](Tensor tile, int64_t column) {
+    do_gemm(Trans::no, Trans::yes, 1, x.columns(0, wide.cols), wide, beta, y.columns(begin, count));
+  }
+}
+
+void CudaBackend::quantised_with_terms(Tensor x, const Weight& w, const AddTerms& add, bool accumulate, Tensor y) {
+  const float beta = accumulate ? 1.0f : 0.0f;
+  Products product{*this, *matmul_, stream_};
+  if (x.rows <= kGemvRows) {
+    return product.rounded_once(y, accumulate, [&](Tensor rows, int64_t begin) {
+      require(begin == 0, "a few rows fit the panel");
+      quantised_gemv(stream_, x, w, {}, beta, rows);
+      add(rows, 0);
+    });
+  }
+  const int64_t step = dequantiser_->panel_rows(w, 0, x.dtype);
+  for (int64_t begin = 0; begin < w.out(); begin += step) {
+    const int64_t count = std::min(step, w.out() - begin);
+    const Tensor wide = dequantiser_->panel(count, w.in(), x.dtype);
+    (*dequantiser_)(w, begin, 0, wide);
+    product.rounded_once_by_columns(y.columns(begin, count), accumulate, [&](Tensor tile, int64_t column) {
       product(Trans::no, Trans::yes, 1, x, wide.rows_from(column, tile.cols), beta, tile);
-      add_terms(product, low_rank, begin + column, tile);
+      add(tile, begin + column);
     });
   }
 }

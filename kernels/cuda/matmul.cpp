@@ -272,8 +272,12 @@ TunedAlgorithm Matmul::tune(Trans ta, Trans tb, float beta, std::span<const Matm
 }
 
 bool Matmul::worth_tuning(Plan& plan, const MatmulKey& key) {
-  return !deterministic_ && !plan.tuned && ++plan.uses >= policy_.after_uses &&
-         key.m * key.n * key.k >= policy_.least_multiplications;
+  if (deterministic_ || plan.tuned || ++plan.uses < policy_.after_uses ||
+      key.m * key.n * key.k < policy_.least_multiplications)
+    return false;
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;  // tuning waits
+  check(cudaStreamIsCapturing(stream_, &status), "cudaStreamIsCapturing");
+  return status == cudaStreamCaptureStatusNone;
 }
 
 // Timing overwrites c, which an accumulating product still needs.

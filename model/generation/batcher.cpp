@@ -16,6 +16,7 @@ Batcher::Batcher(Decoder& decoder, const BatcherSettings& settings)
     : decoder_(decoder), settings_(settings), prefixes_(decoder.pool()) {
   require(settings.sequences > 0 && settings.pass_rows >= settings.sequences + BatcherSettings::kChunk,
           "a pass holds a token of every sequence and a chunk of a prompt");
+  decoder_.replay_up_to(settings.sequences);
 }
 
 int64_t Batcher::longest() const { return std::min(decoder_.stage().max_positions(), decoder_.pool().tokens()); }

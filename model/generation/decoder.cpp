@@ -1,6 +1,7 @@
 #include "model/generation/decoder.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 
 namespace drover {
@@ -18,7 +19,12 @@ class AnyToken : public TokenFilter {
 }  // namespace
 
 Decoder::Decoder(const Stage& stage, const Mesh& mesh, Backend& backend, KvPool& pool, Arena& scratch)
-    : stage_(stage), pp_(mesh.pp()), backend_(backend), pool_(pool), scratch_(scratch) {}
+    : stage_(stage),
+      pp_(mesh.pp()),
+      backend_(backend),
+      replays_(mesh.tp().size() * mesh.pp().size() == 1 ? dynamic_cast<PassReplays*>(&backend) : nullptr),
+      pool_(pool),
+      scratch_(scratch) {}
 
 template <typename T>
 Tensor Decoder::upload(Frame& frame, const std::vector<T>& host) {
@@ -44,32 +50,35 @@ Context Decoder::context(Tensor ids, Tensor positions, Tensor cache_rows, std::s
           .adapters = adapters};
 }
 
-Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
-  std::vector<int32_t> ids, positions, cache_rows;
-  std::vector<Segment> segments;
-  std::vector<AdapterRows> adapters;
+Decoder::Rows Decoder::take(std::span<const Input> inputs) {
+  Rows rows;
   for (const Input& input : inputs) {
     CachedSequence& s = *input.sequence;
     const int64_t n = static_cast<int64_t>(input.ids.size()), block = KvPool::kBlockTokens;
     require(n > 0 && s.tokens + n <= static_cast<int64_t>(s.blocks.size()) * block,
             "a pass takes at least one token of a sequence, and as many as it has blocks for");
-    segments.push_back({.q0 = static_cast<int64_t>(ids.size()),
-                        .nq = n,
-                        .nk = s.tokens + n,
-                        .offset = s.tokens,
-                        .block_table = s.blocks.data()});
-    adapters.push_back({n, input.slot});
+    rows.segments.push_back({.q0 = static_cast<int64_t>(rows.ids.size()),
+                             .nq = n,
+                             .nk = s.tokens + n,
+                             .offset = s.tokens,
+                             .block_table = s.blocks.data()});
+    rows.adapters.push_back({n, input.slot});
     for (const int32_t id : input.ids) {
-      ids.push_back(id);
-      positions.push_back(static_cast<int32_t>(s.tokens));
+      rows.ids.push_back(id);
+      rows.positions.push_back(static_cast<int32_t>(s.tokens));
       const int64_t row = s.blocks[static_cast<size_t>(s.tokens / block)] * block + s.tokens % block;
-      cache_rows.push_back(static_cast<int32_t>(row));
+      rows.cache_rows.push_back(static_cast<int32_t>(row));
       ++s.tokens;
     }
   }
+  return rows;
+}
 
-  const int64_t rows = static_cast<int64_t>(ids.size());
-  Context ctx = context(upload(frame, ids), upload(frame, positions), upload(frame, cache_rows), segments, adapters);
+Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
+  const Rows taken = take(inputs);
+  const int64_t rows = static_cast<int64_t>(taken.ids.size());
+  Context ctx = context(upload(frame, taken.ids), upload(frame, taken.positions), upload(frame, taken.cache_rows),
+                        taken.segments, taken.adapters);
   const Placement& placement = stage_.placement();
   Tensor x = frame.tensor(rows, stage_.config().hidden, stage_.dtype());
   if (placement.first) {
@@ -83,13 +92,12 @@ Tensor Decoder::pass(Frame& frame, std::span<const Input> inputs) {
   return {};
 }
 
-Tensor Decoder::logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows,
-                       std::span<const AdapterRows> adapters) {
+Tensor Decoder::logits(Frame& frame, Tensor x, Tensor rows, std::span<const AdapterRows> adapters) {
   const Head& head = *stage_.head();
   Context ctx = context({}, {}, {}, {}, adapters);
   const int64_t columns = head.linear.out_features() * head.tp->size();
-  Tensor logits = frame.tensor(static_cast<int64_t>(rows.size()), columns, DType::f32);
-  head.logits(ctx, x, upload(frame, rows), logits);
+  Tensor logits = frame.tensor(rows.rows, columns, DType::f32);
+  head.logits(ctx, x, rows, logits);
   return logits.columns(0, stage_.config().vocab);
 }
 
@@ -204,7 +212,7 @@ void Decoder::score(Tensor x, std::span<const Input> inputs) {
         std::iota(rows.begin(), rows.end(),
                   first + static_cast<int32_t>(asked.first_row + static_cast<int64_t>(begin)));
         const AdapterRows adapter{n, input.slot};
-        const Tensor at = logits(frame, x, rows, {&adapter, 1});
+        const Tensor at = logits(frame, x, upload(frame, rows), {&adapter, 1});
         backend_.log_probabilities(at, scores.tokens, scores.logprobs, scores.top_tokens, scores.top_logprobs);
       }
       share(scores);
@@ -216,7 +224,56 @@ void Decoder::score(Tensor x, std::span<const Input> inputs) {
   }
 }
 
+bool Decoder::replays(std::span<const Input> inputs) const {
+  if (replays_ == nullptr || inputs.empty() || static_cast<int64_t>(inputs.size()) > most_replayed_) return false;
+  return std::ranges::all_of(inputs, [&](const Input& input) {
+    return input.ids.size() == 1 && input.slot == inputs.front().slot && input.sampling != nullptr &&
+           !input.sampling->penalizes() && !input.sampling->logprobs && input.filter == nullptr &&
+           input.scored.tokens.empty();
+  });
+}
+
+// Everything that is not the same in the next pass is uploaded first, to tensors at the scratch's beginning.
+std::vector<Chosen> Decoder::replayed(std::span<const Input> inputs) {
+  Frame frame(scratch_);
+  Rows rows = take(inputs);
+  std::vector<SamplingRow> how;
+  for (const Input& input : inputs) how.push_back(row_of(*input.sampling, input.draw));
+  const int64_t padded = std::min<int64_t>(static_cast<int64_t>(std::bit_ceil(inputs.size())), most_replayed_);
+  const auto repeat_last = [&](auto& items) {
+    items.resize(static_cast<size_t>(padded), decltype(items.back())(items.back()));
+  };
+  for (std::vector<int32_t>* items : {&rows.ids, &rows.positions, &rows.cache_rows}) repeat_last(*items);
+  repeat_last(rows.segments);
+  repeat_last(how);
+  for (size_t i = inputs.size(); i < rows.segments.size(); ++i) rows.segments[i].q0 = static_cast<int64_t>(i);
+  std::vector<int32_t> numbers(static_cast<size_t>(padded));
+  std::iota(numbers.begin(), numbers.end(), 0);
+  const AdapterRows adapter{padded, inputs.front().slot};
+
+  const Tensor ids = upload(frame, rows.ids), positions = upload(frame, rows.positions),
+               cache_rows = upload(frame, rows.cache_rows), all = upload(frame, numbers),
+               choices = frame.tensor(padded, kSamplingColumns, DType::f32),
+               tokens = frame.tensor(padded, 1, DType::i32),
+               x = frame.tensor(padded, stage_.config().hidden, stage_.dtype());
+  backend_.upload(how.data(), choices);
+  const auto enqueue = [&] {
+    Frame inner(scratch_);
+    Context ctx = context(ids, positions, cache_rows, rows.segments, {&adapter, 1});
+    stage_.embed(ctx, x);
+    run_alone(stage_.forward(ctx, x, {}));
+    backend_.sample(logits(inner, x, all, {&adapter, 1}), choices, tokens);
+  };
+  replays_->replay({.key = {std::bit_cast<int64_t>(ids.data), padded, adapter.slot},
+                    .segments = rows.segments,
+                    .block_size = KvPool::kBlockTokens},
+                   enqueue);
+  return read(std::vector<std::optional<int64_t>>(inputs.size()),
+              {.tokens = tokens.rows_from(0, static_cast<int64_t>(inputs.size()))});
+}
+
 std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
+  if (replays(inputs)) return replayed(inputs);
   Frame frame(scratch_);
   const Tensor x = pass(frame, inputs);
   score(x, inputs);
@@ -237,7 +294,7 @@ std::vector<Chosen> Decoder::append(std::span<const Input> inputs) {
   }
   if (choosing.empty()) return {};
   const Choices choices = make_choices(frame, static_cast<int64_t>(choosing.size()), top);
-  if (stage_.head()) choose(frame, logits(frame, x, last_rows, adapters), choosing, choices);
+  if (stage_.head()) choose(frame, logits(frame, x, upload(frame, last_rows), adapters), choosing, choices);
   share(choices);
   return read(tops, choices);
 }
@@ -253,7 +310,7 @@ std::vector<std::vector<float>> Decoder::append_for_logits(std::span<const Input
     last_rows.push_back(row += static_cast<int32_t>(input.ids.size()));
     adapters.push_back({1, input.slot});
   }
-  const Tensor all = logits(frame, x, last_rows, adapters);
+  const Tensor all = logits(frame, x, upload(frame, last_rows), adapters);
   std::vector<std::vector<float>> rows;
   for (int64_t i = 0; i < all.rows; ++i) {
     backend_.download(all.rows_from(i, 1), rows.emplace_back(static_cast<size_t>(all.cols)).data());

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/comm/mesh.h"
+#include "kernels/replay.h"
 #include "model/generation/kv_pool.h"
 #include "model/generation/sampling.h"
 #include "model/generation/token_filter.h"
@@ -39,6 +40,11 @@ class Decoder {
   // has a `sampling`, in the inputs' order.
   std::vector<Chosen> append(std::span<const Input> inputs);
 
+  // From now on a pass of single tokens of one adapter, or of none, that asks for no more than a choice is padded to 1,
+  // 2, 4, … rows, at most `rows`, and replayed where the backend can: rows beyond the last one repeat it, and write
+  // what it writes. Only where one rank has the whole model; before the call none is.
+  void replay_up_to(int64_t rows) { most_replayed_ = rows; }
+
   // Appends too, and gives the logits (vocab) of each input's last token. For a model that lies on one stage.
   std::vector<std::vector<float>> append_for_logits(std::span<const Input> inputs);
 
@@ -51,10 +57,19 @@ class Decoder {
   const Stage& stage() const { return stage_; }
 
  private:
+  // Rows of a pass, on the host.
+  struct Rows {
+    std::vector<int32_t> ids, positions, cache_rows;
+    std::vector<Segment> segments;
+    std::vector<AdapterRows> adapters;
+  };
+  Rows take(std::span<const Input> inputs);  // their sequences have these tokens from now on
+  bool replays(std::span<const Input> inputs) const;
+  std::vector<Chosen> replayed(std::span<const Input> inputs);
   // The residual stream behind the last block, (rows, D); empty where another stage has it.
   Tensor pass(Frame& frame, std::span<const Input> inputs);
   // (rows, vocab) f32, each with its adapter
-  Tensor logits(Frame& frame, Tensor x, const std::vector<int32_t>& rows, std::span<const AdapterRows> adapters);
+  Tensor logits(Frame& frame, Tensor x, Tensor rows, std::span<const AdapterRows> adapters);
   struct Choices {
     Tensor tokens;                    // (N) i32
     Tensor logprobs;                  // (N) f32; empty where nobody asks for them, as the next two
@@ -76,6 +91,8 @@ class Decoder {
   const Stage& stage_;
   Communicator& pp_;
   Backend& backend_;
+  PassReplays* replays_;  // null: the backend cannot, or several ranks have the model
+  int64_t most_replayed_ = 0;
   KvPool& pool_;
   Arena& scratch_;
 };

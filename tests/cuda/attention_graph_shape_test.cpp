@@ -223,5 +223,82 @@ TEST(DecodeShape, TablesHoldBothLengths) {
   EXPECT_THAT(keys, ElementsAre(1500, 3, 1024));
 }
 
+// Chunks of 70 and 3 rows over 100 and 9 keys, in a cache of 50 blocks of 4 rows.
+struct Chunks {
+  std::vector<int32_t> first, second = {7, 0, 9};
+  std::vector<Segment> segments;
+  AttentionCall call;
+
+  Chunks() {
+    for (int32_t b = 0; b < 25; ++b) first.push_back(40 - b);
+    segments = {{.q0 = 2, .nq = 70, .nk = 100, .offset = 30, .block_table = first.data()},
+                {.q0 = 72, .nq = 3, .nk = 9, .offset = 6, .block_table = second.data()}};
+    const auto tensor = [](int64_t n, int64_t cols, int64_t pitch, DType type = DType::bf16) {
+      return Tensor{nullptr, n, cols, pitch, type};
+    };
+    call = {.q = tensor(80, 128, 192),
+            .kv = {.k = tensor(202, 32, 40), .v = tensor(202, 32, 48), .block_size = 4},
+            .segments = segments,
+            .shape = {.heads = 8, .kv_heads = 2, .head_dim = 16, .scale = 0.25f},
+            .o = tensor(80, 128, 128),
+            .lse = tensor(80, 8, 8, DType::f32)};
+  }
+};
+
+TEST(PagedShape, OnlyChunksNextToEachOtherFit) {
+  const auto fits = [](auto&& change) {
+    Chunks c;
+    change(c);
+    c.call.segments = c.segments;
+    return paged_shape(c.call).has_value();
+  };
+  EXPECT_TRUE(fits([](Chunks&) {}));
+  EXPECT_FALSE(fits([](Chunks& c) { c.segments.clear(); }));
+  EXPECT_FALSE(fits([](Chunks& c) { c.segments[1].q0 += 1; }));
+  EXPECT_FALSE(fits([](Chunks& c) { c.segments[1].block_table = nullptr; }));
+  EXPECT_FALSE(fits([](Chunks& c) { c.segments[1].nq = 1, c.segments[1].offset = 8; }));  // it decodes
+  EXPECT_FALSE(fits([](Chunks& c) { c.segments[0].offset = 29; }));                       // not to the last key
+  EXPECT_FALSE(fits([](Chunks& c) { c.call.kv.block_size = 0; }));
+  EXPECT_FALSE(fits([](Chunks& c) { c.call.q.dtype = DType::f32; }));
+  EXPECT_FALSE(fits([](Chunks& c) { c.call.kv.v.pitch += 4; }));
+  EXPECT_FALSE(fits([](Chunks& c) { c.call.shape.head_dim = 136; }));
+  EXPECT_FALSE(packed_causal(Chunks().call, nullptr));
+}
+
+TEST(PagedShape, HasFewBuckets) {
+  const auto shape = [](int64_t rows, int64_t keys) {
+    Chunks c;
+    const std::vector<int32_t> table(static_cast<size_t>(keys));
+    c.segments = {{.q0 = 2, .nq = rows, .nk = keys, .offset = keys - rows, .block_table = table.data()}};
+    c.call.segments = c.segments;
+    return *paged_shape(c.call);
+  };
+  EXPECT_EQ(shape(64, 64), shape(2, 4096));
+  EXPECT_EQ(shape(64, 4097), shape(33, 16384));
+  EXPECT_NE(shape(64, 4096), shape(64, 4097));
+  EXPECT_NE(shape(64, 4096), shape(65, 4096));
+  EXPECT_EQ(shape(300, 70000).longest, 512);
+  EXPECT_EQ(shape(300, 70000).keys, 262144);
+  EXPECT_EQ(shape(64, 64).blocks, 50);
+}
+
+TEST(PagedShape, TablesHoldLengthsBeginsAndBlocks) {
+  const Chunks c;
+  const GraphShape shape = *paged_shape(c.call);
+  EXPECT_THAT(offset_pitches(shape), ElementsAre(192, 128, 8));  // of q, o and lse
+  const std::vector<char> image = document_tables(c.call, shape);
+  const auto read = [&](int64_t at, auto first, size_t count) {
+    std::vector<decltype(first)> items(count);
+    std::memcpy(items.data(), image.data() + at, count * sizeof(first));
+    return items;
+  };
+  EXPECT_THAT(read(0, int32_t{}, 2), ElementsAre(70, 3));
+  EXPECT_THAT(read(document_tables_at(shape, 1), int64_t{}, 3), ElementsAre(2 * 128, 72 * 128, 75 * 128));
+  EXPECT_THAT(read(document_tables_at(shape, -1), int32_t{}, 2), ElementsAre(100, 9));
+  ASSERT_EQ(static_cast<int64_t>(image.size()), blocks_at(shape) + 2 * 1024 * 4);
+  EXPECT_EQ(read(blocks_at(shape), int32_t{}, 25), c.first);
+  EXPECT_THAT(read(blocks_at(shape) + 1024 * 4, int32_t{}, 4), ElementsAre(7, 0, 9, 0));
+}
+
 }  // namespace
 }  // namespace drover::cuda

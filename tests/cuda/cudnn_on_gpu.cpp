@@ -109,5 +109,26 @@ TEST(CudnnAttention, TakesDecodingAndAgreesWithOwnKernels) {
   EXPECT_EQ(ways.chosen.path(), "cuDNN 2 times");
 }
 
+// Chunks of prompts over a cache whose blocks lie backwards, between a row that decodes and another.
+TEST(CudnnAttention, TakesChunksOverBlocksAndAgreesWithOwnKernels) {
+  BothWays ways;
+  constexpr int64_t kBlock = 16, kBlocks = 100;
+  const Buffers a(kBlock * kBlocks), b(kBlock * kBlocks);
+  std::vector<int32_t> table;
+  for (int32_t i = kBlocks; i > 0; --i) table.push_back(i - 1);
+  const std::vector<Segment> segments = {{.q0 = 0, .nq = 1, .nk = 300, .offset = 299, .block_table = table.data()},
+                                         {.q0 = 1, .nq = 130, .nk = 700, .offset = 570, .block_table = table.data()},
+                                         {.q0 = 131, .nq = 7, .nk = 20, .offset = 13, .block_table = table.data() + 50},
+                                         {.q0 = 138, .nq = 1, .nk = 9, .offset = 8, .block_table = table.data() + 60}};
+  AttentionCall chosen = a.call(segments), own = b.call(segments);
+  chosen.kv.block_size = own.kv.block_size = kBlock;
+  ways.chosen.forward(chosen);
+  ways.own.forward(own);
+  finish();
+  EXPECT_LT(apart(a.o, b.o), 4e-3);
+  EXPECT_LT(apart(a.lse, b.lse), 1e-5);
+  EXPECT_EQ(ways.chosen.path(), "cuDNN 1 time, own kernels 1 time");
+}
+
 }  // namespace
 }  // namespace drover::cuda

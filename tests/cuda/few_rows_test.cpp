@@ -5,6 +5,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/cuda/gemv.h"
+#include "tests/cuda/emulation/emulated_device.h"
 #include "tests/cuda/matmul_cases.h"
 
 namespace drover::cuda {
@@ -113,6 +114,26 @@ TEST(FewRows, DecodingTakesTheStreamingKernel) {
   EXPECT_EQ(lt_record.products, before);
   backend.linear(many.input(), many.frozen(), {many.terms(), more_u, {}}, false, more);
   EXPECT_EQ(lt_record.products, before + 2);  // u, and all the rest
+}
+
+// Rows of two adapters and of none, few and more: the weight's own product is one.
+TEST(FewRows, PartsShareTheWeight) {
+  CudaBackend backend({});
+  for (const int64_t rows : {int64_t{2}, int64_t{20}}) {
+    const Widened at(3 * rows, DType::bf16);
+    const Held y(3 * rows, Widened::kAllOut, DType::bf16), u(3 * rows, 9, DType::bf16);
+    const std::vector<LowRank> terms = at.terms_apart();
+    const LinearPart parts[] = {{rows, {terms, Tensor(u).rows_from(0, rows), {}}},
+                                {rows, {}},
+                                {rows, {terms, Tensor(u).rows_from(2 * rows, rows), {}}}};
+    std::vector<std::string> lines;
+    emulation::done_by_device = &lines;
+    backend.linear_of_parts(at.input(), at.frozen(), parts, false, y);
+    emulation::done_by_device = nullptr;
+    const int64_t products = std::ranges::count_if(
+        lines, [](const auto& line) { return line.starts_with("gemv") || line.starts_with("product"); });
+    EXPECT_EQ(products, 2 + 1 + 4);  // u of each part, the weight, and two terms of each
+  }
 }
 
 // By panels: products that no step asks for.

@@ -300,5 +300,37 @@ TEST(Quantised, WhatTheDeviceIsAskedFor) {
   EXPECT_EQ(names(9, true), "dequantise copy product ");
 }
 
+// Rows of an adapter between rows of none: the codes are read, or widened, once for all of them.
+TEST(Quantised, PartsShareTheWeight) {
+  for (const Format format : {Format::fp8, Format::nf4}) {
+    CudaBackend backend({});
+    const Quantised q(backend, {.format = format, .in = 64, .whole_cols = 64, .parts = {{0, 40}}});
+    for (const int64_t rows : {int64_t{2}, int64_t{30}}) {
+      const Linear at(q, rows, DType::bf16, DType::bf16, false);
+      const Held x(drawn_matrix(1, rows + 2, 64, DType::bf16), DType::bf16);
+      const Doubles old = drawn_matrix(9, rows + 2, 40, DType::bf16);
+      const Held y(old, DType::bf16, 3), alone(old, DType::bf16, 3);
+      const std::vector<LowRank> terms = at.terms();
+      const LinearPart parts[] = {{1, {}}, {rows, {terms, at.u, {}}}, {1, {}}};
+      std::vector<std::string> lines;
+      emulation::done_by_device = &lines;
+      backend.linear_of_parts(x, q.weight(), parts, true, y);
+      emulation::done_by_device = nullptr;
+      const char* once = rows + 2 <= kGemvRows ? "quantised_gemv" : "dequantise";
+      EXPECT_EQ(std::ranges::count_if(lines, [&](const auto& line) { return line.starts_with(once); }), 1);
+      int64_t begin = 0;
+      for (const LinearPart& part : parts) {
+        backend.linear(Tensor(x).rows_from(begin, part.rows), q.weight(), part.low_rank, true,
+                       Tensor(alone).rows_from(begin, part.rows));
+        begin += part.rows;
+      }
+      const Doubles together = y.values(), apart = alone.values();
+      for (size_t i = 0; i < together.values.size(); ++i) {
+        EXPECT_NEAR(together.values[i], apart.values[i], 0x1p-7 * std::abs(apart.values[i]) + 1e-3) << i;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace drover::cuda

@@ -305,8 +305,27 @@ TEST(Linear, PartsAreAsTheyAreByThemselves) {
           begin += rows[i];
         }
         backend->linear_of_parts(x, DenseWeight(w), parts, accumulate, together);
-        EXPECT_TRUE(exactly(together, values_of(apart))) << name_of(type) << " " << t;
         EXPECT_TRUE(together.guard_intact());
+        if (t <= 8 || !backend->traits().own_memory) {  // on a GPU more rows are another product
+          EXPECT_TRUE(exactly(together, values_of(apart))) << name_of(type) << " " << t;
+        }
+        begin = 0;
+        for (const LinearPart& part : parts) {
+          std::vector<LowRankTerm<Bounded>> low;
+          int64_t column = 0;
+          for (const LowRank& term : part.low_rank.terms) {
+            const Tensor its = part.low_rank.u.columns(column, term.a.rows);
+            low.push_back({as<Bounded>(values_of(its)), as<Bounded>(values_of(term.b)), term.column});
+            column += term.a.rows;
+          }
+          Doubles before(part.rows, kOut);
+          for (int64_t i = 0; accumulate && i < part.rows * kOut; ++i)
+            before.values[static_cast<size_t>(i)] = old.values[static_cast<size_t>(begin * kOut + i)];
+          const auto expected = reference::linear(as<Bounded>(values_of(Tensor(x).rows_from(begin, part.rows))),
+                                                  as<Bounded>(w.values()), low, as<Bounded>(before));
+          EXPECT_TRUE(close(values_of(Tensor(together).rows_from(begin, part.rows)), expected, type));
+          begin += part.rows;
+        }
       }
     }
   }

@@ -7,6 +7,7 @@
 
 #include "streams.h"
 
+using drover::cuda::emulation::capturing;
 using drover::cuda::emulation::enqueue;
 
 extern "C" {
@@ -18,6 +19,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** block, size_t bytes) {
+  if (capturing()) return cudaErrorStreamCaptureUnsupported;
   // Device memory is not cleared: what is read must have been written.
   *block = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   if (*block == nullptr) return cudaErrorMemoryAllocation;
@@ -25,6 +27,7 @@ cudaError_t cudaMalloc(void** block, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* block) {
+  if (capturing()) return cudaErrorStreamCaptureUnsupported;
   cudaDeviceSynchronize();
   std::free(block);
   return cudaSuccess;
@@ -50,7 +53,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   return cudaSuccess;
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
-                              size_t height, cudaMemcpyKind, cudaStream_t stream) {
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (capturing() && kind != cudaMemcpyDeviceToDevice) return cudaErrorStreamCaptureUnsupported;
   if (width > to_pitch || width > from_pitch) return cudaErrorInvalidPitchValue;
   enqueue(stream, [=] {
     for (size_t row = 0; row < height; ++row)

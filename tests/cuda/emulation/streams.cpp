@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace drover::cuda::emulation {
@@ -68,6 +69,10 @@ struct Queue {
   std::thread thread;
 };
 
+using Works = std::vector<std::function<void()>>;
+thread_local Works* recorded = nullptr;  // while this thread captures
+thread_local cudaStream_t recorded_from = nullptr;
+
 struct Event {
   std::shared_ptr<Queue> queue;
   int64_t position = 0;
@@ -81,7 +86,10 @@ Event* of(cudaEvent_t event) { return reinterpret_cast<Event*>(event); }
 
 }  // namespace
 
+bool capturing() { return recorded != nullptr; }
+
 void enqueue(cudaStream_t stream, std::function<void()> work) {
+  if (recorded != nullptr && recorded_from == stream) return recorded->push_back(std::move(work));
   if (stream == nullptr) return work();
   Queue& queue = **of(stream);
   const std::lock_guard lock(queue.mutex);
@@ -122,6 +130,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
   return cudaStreamCreateWithFlags(stream, flags);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (capturing()) return cudaErrorStreamCaptureUnsupported;
   ++waits;
   if (stream == nullptr) return cudaSuccess;
   const std::shared_ptr<Queue> queue = *of(stream);
@@ -164,6 +173,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (capturing()) return cudaErrorStreamCaptureUnsupported;
   if (stream == nullptr) {
     *of(event) = {};
     return cudaSuccess;
@@ -178,12 +188,14 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   return e.queue != nullptr && e.queue->reached(e.position) ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (capturing()) return cudaErrorStreamCaptureUnsupported;
   ++waits;
   const Event& e = *of(event);
   if (e.queue != nullptr) e.queue->wait(e.position);
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (capturing()) return cudaErrorStreamCaptureUnsupported;
   const Event e = *of(event);
   if (e.queue == nullptr) return cudaSuccess;
   enqueue(stream, [e] { e.queue->wait(e.position); });
@@ -191,6 +203,39 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
   *milliseconds = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (capturing()) return cudaErrorIllegalState;
+  recorded = new Works;
+  recorded_from = stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  if (!capturing() || recorded_from != stream) return cudaErrorIllegalState;
+  *graph = reinterpret_cast<cudaGraph_t>(std::exchange(recorded, nullptr));
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = capturing() && recorded_from == stream ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  *made = reinterpret_cast<cudaGraphExec_t>(new Works(*reinterpret_cast<Works*>(graph)));
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  if (capturing()) return cudaErrorStreamCaptureUnsupported;
+  for (const auto& work : *reinterpret_cast<const Works*>(graph)) enqueue(stream, work);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete reinterpret_cast<Works*>(graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete reinterpret_cast<Works*>(graph);
   return cudaSuccess;
 }
 

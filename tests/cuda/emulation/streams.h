@@ -14,5 +14,8 @@ extern std::atomic<bool> asynchronous;
 inline std::atomic<int64_t> waits = 0;  // calls that would wait for a device that is behind
 
 void enqueue(cudaStream_t stream, std::function<void()> work);
+// Whether this thread is capturing. What waits, allocates or copies from the host is an error then: CUDA refuses it, or
+// would do it again with every launch.
+bool capturing();
 
 }  // namespace drover::cuda::emulation

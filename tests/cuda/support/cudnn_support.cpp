@@ -1,11 +1,12 @@
 // Asks cuDNN, without a GPU, whether it has an engine on an H100 for every attention graph that training and decoding
 // build: Llama 3.1's shapes, full-length and packed batches up to 131 072 rows, the strides that the model's buffers
-// have; one to eight sequences over caches up to 131 072 rows. Some of them are compiled, which tells their workspace.
-// Exit 1 when one is refused. Usage: cudnn_support DEVICE_JSON      (libcuda.so.1 must be found; a stand-in does:
-// stand_in_driver.cpp)
+// have; one to eight sequences over caches up to 131 072 rows, and prompts' chunks over caches in blocks. Some of them
+// are compiled, which tells their workspace. Exit 1 when one is refused. Usage: cudnn_support DEVICE_JSON (libcuda.so.1
+// must be found; a stand-in does: stand_in_driver.cpp)
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <vector>
 
 #include "kernels/base/error.h"
@@ -71,6 +72,56 @@ struct Decoding {
   }
 };
 
+// The call of a pass that takes the next rows of some prompts, over a cache of 16-row blocks.
+struct Chunks {
+  AttentionCall call;
+  std::vector<Segment> segments;
+  std::vector<int32_t> table;
+
+  Chunks(const Model& m, int64_t prompts, int64_t rows, int64_t keys) : table(static_cast<size_t>(keys / 16 + 1)) {
+    const int64_t q = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim;
+    const auto tensor = [](int64_t count, int64_t cols, int64_t pitch, DType type = DType::bf16) {
+      return Tensor{nullptr, count, cols, pitch, type};
+    };
+    for (int64_t i = 0; i < prompts; ++i) {
+      segments.push_back({.q0 = i * rows, .nq = rows, .nk = keys, .offset = keys - rows, .block_table = table.data()});
+    }
+    const Tensor cache = tensor(16 * 20000, kv, kv);
+    call = {.q = tensor(prompts * rows, q, q + 2 * kv),
+            .kv = {.k = cache, .v = cache, .block_size = 16},
+            .segments = segments,
+            .shape = {.heads = m.heads, .kv_heads = m.kv_heads, .head_dim = m.head_dim, .scale = 0.125f},
+            .o = tensor(prompts * rows, q, q + 64),
+            .lse = tensor(prompts * rows, m.heads, m.heads, DType::f32)};
+  }
+};
+
+// How many of the graphs of chunks are refused.
+int refused_chunks(std::span<const Model> models, const std::string& device, int& asked) {
+  int refused = 0;
+  for (const Model& m : models) {
+    for (const int64_t prompts : {1, 3}) {
+      for (const int64_t rows : {64, 500}) {
+        for (const int64_t keys : {int64_t{1000}, int64_t{16000}, m.most_rows}) {
+          const Chunks c(m, prompts, rows, keys);
+          std::string why_not;
+          const auto shape = paged_shape(c.call);
+          const bool compile = prompts == 3 && keys == 16000;
+          const auto graph = shape ? CudnnGraph::build_for(*shape, device, compile, why_not) : nullptr;
+          fmt::print("{:<20} {:>3} × {:<3} of {:<6} chunks   {}\n", m.name, prompts, rows, keys,
+                     !graph    ? "REFUSED: " + (shape ? why_not : "not taken as chunks")
+                     : compile ? fmt::format("compiled, workspace {:.1f} MiB",
+                                             static_cast<double>(graph->workspace_bytes()) / (1 << 20))
+                               : "supported");
+          refused += !graph;
+          ++asked;
+        }
+      }
+    }
+  }
+  return refused;
+}
+
 }  // namespace
 
 int check_support(const std::string& device) {
@@ -132,6 +183,7 @@ int check_support(const std::string& device) {
       }
     }
   }
+  refused += refused_chunks(models, device, asked);
   fmt::print("cuDNN {}: {} graphs asked for, {} refused\n", cudnnGetVersion(), asked, refused);
   return refused > 0;
 }
