@@ -25,6 +25,7 @@ struct HeldAs {
   WeightsAs weights = WeightsAs::as_is;
   Products products = Products::widened;  // of those that are held in fp8 and multiplies_in_fp8 takes
   DType dtype = DType::f32;               // of plain numbers
+  int threads = 1;                        // that make codes
 };
 
 // One linear's rows and columns of this rank.
