@@ -111,7 +111,10 @@ TEST_P(FrozenSlices, HoldTheBitsOfTheWholeWhereTheyAreMade) {
 std::vector<uint8_t> bytes_of(const Weight& weight) {
   const auto of = [](std::initializer_list<Tensor> tensors) {
     std::vector<uint8_t> bytes;
-    for (const Tensor& t : tensors) bytes.insert(bytes.end(), t.as<uint8_t>(), t.as<uint8_t>() + t.bytes());
+    for (const Tensor& t : tensors) {
+      const auto* first = static_cast<const uint8_t*>(t.data);
+      bytes.insert(bytes.end(), first, first + t.bytes());
+    }
     return bytes;
   };
   if (weight.format() == Format::fp8) {
