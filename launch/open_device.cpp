@@ -59,9 +59,10 @@ DeviceKind device_of(const Recipe& recipe) {
 
 Device open_device(const Mesh& host, const Recipe& recipe, const Process& process) {
   Communicator& world = *host.world;
-  if (agreed_device(world, recipe) == DeviceKind::cpu) return {make_cpu_backend(process.threads), host};
+  if (agreed_device(world, recipe) == DeviceKind::cpu)
+    return {make_cpu_backend(process.threads), host, process.threads};
 
-  Device device{nullptr, host};
+  Device device{nullptr, host, process.threads};
   const CudaChoice choice{.device = process.mpi.local_rank % std::max(1, cuda_status().devices),
                           .deterministic = recipe.train.deterministic};
   together(world, [&] { device.backend = make_cuda_backend(choice); });

@@ -2,18 +2,16 @@
 
 #include <algorithm>
 
+#include "kernels/base/in_order.h"
 #include "kernels/base/nf4.h"
 
 namespace drover {
 
-namespace {
-constexpr int64_t kFloatsAtOnce = int64_t{4} << 20;
-}
-
-void in_pieces(Range rows, int64_t cols, int64_t block, const std::function<void(int64_t begin, int64_t count)>& f) {
-  const int64_t most = std::max<int64_t>(kFloatsAtOnce / cols / block, 1) * block;
+void in_pieces(Range rows, int64_t cols, int64_t block, const std::function<void(int64_t begin, int64_t count)>& f,
+               int64_t most) {
+  const int64_t most_rows = std::max<int64_t>(most / cols / block, 1) * block;
   for (int64_t begin = rows.begin, end = rows.begin + rows.count; begin < end;) {
-    const int64_t count = std::min(end, (begin / block * block) + most) - begin;
+    const int64_t count = std::min(end, (begin / block * block) + most_rows) - begin;
     f(begin, count);
     begin += count;
   }
@@ -25,13 +23,20 @@ std::vector<float> floats(WeightSource& source, const ParamSpec& spec, Range row
   return values;
 }
 
-Nf4Scales nf4_scales(WeightSource& source, const ParamSpec& spec) {
+Nf4Scales nf4_scales(WeightSource& source, const ParamSpec& spec, int threads) {
   std::vector<float> absmax;
-  in_pieces({0, spec.rows}, spec.cols, 1, [&](int64_t begin, int64_t count) {
-    const std::vector<float> values = floats(source, spec, {begin, count}, {0, spec.cols});
-    for (size_t i = 0; i < values.size(); i += kNf4Block)
-      absmax.push_back(largest_magnitude({values.data() + i, static_cast<size_t>(kNf4Block)}));
-  });
+  InOrder<std::vector<float>> pieces(
+      threads, [&](const std::vector<float>& some) { absmax.insert(absmax.end(), some.begin(), some.end()); });
+  const auto read = [&](int64_t begin, int64_t count) {
+    pieces.add([values = floats(source, spec, {begin, count}, {0, spec.cols})] {
+      std::vector<float> some;
+      for (size_t i = 0; i < values.size(); i += kNf4Block)
+        some.push_back(largest_magnitude({values.data() + i, static_cast<size_t>(kNf4Block)}));
+      return some;
+    });
+  };
+  in_pieces({0, spec.rows}, spec.cols, 1, read, kFloatsOfAThread);
+  pieces.finish();
   return {std::move(absmax), spec.cols};
 }
 

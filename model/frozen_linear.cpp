@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/base/error.h"
+#include "kernels/base/in_order.h"
 #include "kernels/base/log.h"
 #include "kernels/base/nf4.h"
 #include "kernels/base/quantise.h"
@@ -95,6 +96,12 @@ bool FrozenLinear::ends_between_blocks() const {
   });
 }
 
+void FrozenLinear::expect() const {
+  const bool whole = format_ == Format::nf4 && !stored_;  // make_nf4
+  for (const LinearSlice& member : members_)
+    source_.expect(*member.spec, whole ? Range{0, member.spec->rows} : member.rows);
+}
+
 void FrozenLinear::load(Weight& weight, Backend& backend) const {
   if (is_dense(format_)) return load_dense(weight, backend);
   if (backend.memory().where() == Where::nowhere) return;
@@ -133,23 +140,34 @@ void FrozenLinear::load_nf4(Weight& weight, Backend& backend, size_t part) const
 // Whole blocks are read and quantised, and what belongs to this rank is cut from them.
 void FrozenLinear::make_fp8(Weight& weight, Backend& backend, size_t part) const {
   const auto& [spec, rows, cols] = members_[part];
-  const Range wide = outward(cols, kMadeBlocks.columns, spec->cols);
-  in_pieces(rows, wide.count, kMadeBlocks.rows, [&](int64_t begin, int64_t count) {
+  const Range own = cols, wide = outward(cols, kMadeBlocks.columns, spec->cols);
+  InOrder<Fp8Slice> pieces(as_.threads,
+                           [&](const Fp8Slice& made) { static_cast<Fp8Weight&>(weight).load(backend, part, made); });
+  const auto read = [&, spec = spec](int64_t begin, int64_t count) {
     const Range high = outward({begin, count}, kMadeBlocks.rows, spec->rows);
-    const Fp8Slice made =
-        drover::make_fp8(floats(source_, *spec, high, wide), high.begin, high.count, wide.begin, wide.count);
-    static_cast<Fp8Weight&>(weight).load(backend, part, cut(made, begin, count, cols.begin, cols.count));
-  });
+    pieces.add([=, values = floats(source_, *spec, high, wide)] {
+      const Fp8Slice made = drover::make_fp8(values, high.begin, high.count, wide.begin, wide.count);
+      return cut(made, begin, count, own.begin, own.count);
+    });
+  };
+  in_pieces(rows, wide.count, kMadeBlocks.rows, read, kFloatsOfAThread);
+  pieces.finish();
 }
 
 // The scales of NF4 depend on the whole tensor: it is read once for those, and this rank's slice once more.
 void FrozenLinear::make_nf4(Weight& weight, Backend& backend, size_t part) const {
   const auto& [spec, rows, cols] = members_[part];
-  const Nf4Scales scales = nf4_scales(source_, *spec);
-  in_pieces(rows, cols.count, 1, [&](int64_t begin, int64_t count) {
-    const std::vector<float> values = floats(source_, *spec, {begin, count}, cols);
-    static_cast<Nf4Weight&>(weight).load(backend, part, scales.make(values, begin, count, cols.begin, cols.count));
-  });
+  const Range own = cols;
+  const Nf4Scales scales = nf4_scales(source_, *spec, as_.threads);
+  InOrder<Nf4Slice> pieces(as_.threads,
+                           [&](const Nf4Slice& made) { static_cast<Nf4Weight&>(weight).load(backend, part, made); });
+  const auto read = [&, spec = spec](int64_t begin, int64_t count) {
+    pieces.add([=, &scales, values = floats(source_, *spec, {begin, count}, own)] {
+      return scales.make(values, begin, count, own.begin, own.count);
+    });
+  };
+  in_pieces(rows, cols.count, 1, read, kFloatsOfAThread);
+  pieces.finish();
 }
 
 }  // namespace drover

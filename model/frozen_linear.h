@@ -25,6 +25,7 @@ struct HeldAs {
   WeightsAs weights = WeightsAs::as_is;
   Products products = Products::widened;  // of those that are held in fp8 and multiplies_in_fp8 takes
   DType dtype = DType::f32;               // of plain numbers
+  int threads = 1;                        // that make codes
 };
 
 // One linear's rows and columns of this rank.
@@ -39,6 +40,7 @@ class FrozenLinear {
   FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, const HeldAs& as);
   WeightShape shape(int64_t adapter_rank) const;
   bool is_made() const { return !is_dense(format_) && !stored_; }  // codes that no file holds
+  void expect() const;  // load comes soon: what it reads may come from the disk meanwhile
   void load(Weight& weight, Backend& backend) const;
 
  private:

@@ -67,7 +67,7 @@ WeightLoader::Planned WeightLoader::planned(int64_t layer, const std::vector<Pro
                        .cols = by_output ? Range{0, linear.in} : share_of(linear.in, tp_rank, tp_size)});
     if (with_.adapter != nullptr) adapter_rank += with_.adapter->rank_of(layer, p);
   }
-  FrozenLinear linear(members, with_.source, {shape_.weights, shape_.products, shape_.dtype});
+  FrozenLinear linear(members, with_.source, {shape_.weights, shape_.products, shape_.dtype, with_.threads});
   const WeightShape shape = linear.shape(adapter_rank);
   return {std::move(linear), shape};
 }

@@ -27,6 +27,7 @@ struct Loading {
   AdapterSet* adapter = nullptr;
   WeightProvider& provider = resident_weights();  // of the blocks' weights, once they are loaded
   StreamedWeights* streamed = nullptr;            // it has the blocks' weights pass, and is their provider
+  int threads = 1;                                // that make codes of plain numbers
 };
 
 class WeightLoader {

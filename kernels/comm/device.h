@@ -12,6 +12,7 @@ struct Device {
   std::shared_ptr<Backend> backend;
   Mesh mesh;  // tp, pp and dp move tensors of this backend; world, strings and barriers are the host's. Ends before the
               // backend
+  int threads = 1;  // of this rank on the host
 };
 
 // Collective over host.world: every rank gets its device, or all throw the same error.

@@ -20,11 +20,13 @@ std::string bytes_of(T value) {
 
 std::string text_bytes(const std::string& text) { return bytes_of(static_cast<uint64_t>(text.size())) + text; }
 
-int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-std::string padding_of(int64_t bytes) { return std::string(static_cast<size_t>(aligned(bytes) - bytes), '\0'); }
+std::string padding_of(int64_t bytes) {
+  return std::string(static_cast<size_t>(GgufWriter::aligned(bytes) - bytes), '\0');
+}
 
 }  // namespace
+
+int64_t GgufWriter::aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 void GgufWriter::key(const std::string& name, uint32_t type, const std::string& bytes) {
   require(!begun_, "keys come before the tensors' bytes");

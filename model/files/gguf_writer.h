@@ -23,7 +23,9 @@ class GgufWriter {
 
   // `shape` as Hugging Face has it, rows first; rows are whole blocks of the type.
   void tensor(const std::string& name, GgufType type, const std::vector<int64_t>& shape);
-  int64_t bytes() const;  // of the whole file, as it is declared
+  int64_t bytes() const;                  // of the whole file, as it is declared
+  std::string header() const;             // its first bytes, as it is declared
+  static int64_t aligned(int64_t bytes);  // what a tensor of so many takes
 
   // The next bytes of `name`; a tensor may come in pieces. internal when out of the declared order or too many.
   void write(const std::string& name, const void* data, int64_t bytes);
@@ -35,7 +37,6 @@ class GgufWriter {
     int64_t bytes = 0;
   };
   void key(const std::string& name, uint32_t type, const std::string& bytes);
-  std::string header() const;
 
   AtomicFile file_;
   std::string keys_, infos_;

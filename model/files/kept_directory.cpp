@@ -25,19 +25,21 @@ void make_lock(const fs::path& file) {
 
 }  // namespace
 
-KeptPaths::KeptPaths(const fs::path& target)
+KeptPaths::KeptPaths(const fs::path& target, std::string_view doing)
     : target(without_slash(target)),
       root((this->target.has_parent_path() ? this->target.parent_path() : fs::path(".")) /
-           fmt::format(".{}.merging", this->target.filename().string())),
+           fmt::format(".{}.{}", this->target.filename().string(), doing)),
       files(root / "files"),
       journal(root / "journal") {}
 
-KeptDirectory::KeptDirectory(const fs::path& target, const std::string& identity) : paths_(target) {
+KeptDirectory::KeptDirectory(const KeptPaths& paths, const std::string& identity) : paths_(paths) {
   check_new_directory(paths_.target, {});
   make_directories(paths_.root);
   make_lock(paths_.root / kLock);
   auto hold = FileHold::alone_if_free(paths_.root / kLock);
-  if (!hold) fail(Fault::usage, "another process is making {} right now; wait for it, or stop it", target.string());
+  if (!hold) {
+    fail(Fault::usage, "another process is making {} right now; wait for it, or stop it", paths_.target.string());
+  }
   hold_.emplace(std::move(*hold));
   const fs::path known = paths_.root / kIdentity;
   if (fs::exists(known)) {

@@ -1,5 +1,6 @@
 // A directory that takes long to make and appears under its name only when it is complete. What was made of it survives
-// the process, and a later one that makes the same continues there. Next to TARGET lies .TARGET.merging:
+// the process, and a later one that makes the same continues there. Next to TARGET lies .TARGET.DOING
+// (.TARGET.merging):
 //   files/     what will be TARGET
 //   journal/   what the maker notes of them
 //   identity   what is being made, in words that only the maker understands
@@ -13,7 +14,7 @@
 namespace drover {
 
 struct KeptPaths {
-  explicit KeptPaths(const fs::path& target);  // a slash at its end is no other directory
+  KeptPaths(const fs::path& target, std::string_view doing);  // a slash at its end is no other directory
   fs::path target, root, files, journal;
 };
 
@@ -23,7 +24,7 @@ class KeptDirectory {
 
   // The target must be absent or an empty directory, else usage; usage too while another process makes it. What is left
   // of another identity is removed.
-  KeptDirectory(const fs::path& target, const std::string& identity);
+  KeptDirectory(const KeptPaths& paths, const std::string& identity);
 
   const KeptPaths& paths() const { return paths_; }
   Found found() const { return found_; }

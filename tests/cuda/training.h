@@ -27,6 +27,8 @@ struct Case {
   int64_t steps = 2;
   int64_t head_dim = 12;  // 16: on a GPU in bf16 cuDNN's attention takes it
   bool head = true;       // has an adapter too, whose low-rank terms are products of their own
+  WeightsAs weights = WeightsAs::as_is;
+  Products products = Products::widened;
 };
 
 inline EngineSettings settings_of(const Case& run) {
@@ -39,6 +41,8 @@ inline EngineSettings settings_of(const Case& run) {
   });
   s.partition = partition_layers(s.model.layers, run.mesh.pp(), 0.5);
   s.dtype = run.dtype;
+  s.weights = run.weights;
+  s.products = run.products;
   s.max_positions = 32;
   s.capacity.micro_batch = {32, 32};
   s.capacity.local_micro_batches = 2;
@@ -133,6 +137,16 @@ inline void expect_close(const Trained& cuda, const Trained& cpu, double bound) 
       EXPECT_LE(distance(values, ours->at(name)), bound * size_of_all(values)) << kind << ' ' << name;
     }
   }
+}
+
+// ‖a − b‖ / ‖b‖ over all gradients.
+inline double gradient_distance(const Trained& a, const Trained& b) {
+  double difference = 0, size = 0;
+  for (const auto& [name, values] : b.gradients) {
+    difference += std::pow(distance(values, a.gradients.at(name)), 2);
+    size += std::pow(size_of_all(values), 2);
+  }
+  return std::sqrt(difference / size);
 }
 
 inline void expect_fused(const cuda::CudaBackend& backend, bool backward_too) {

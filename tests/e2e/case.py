@@ -6,7 +6,9 @@ import os
 import pathlib
 import pty
 import random
+import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -76,6 +78,21 @@ def safetensors(path):
     return {n: data[8 + size + t["data_offsets"][0] : 8 + size + t["data_offsets"][1]] for n, t in header.items()}
 
 
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def no_file_over(size, killed):
+    """A process that writes a larger one is killed by a signal, or finds no room, as on a full disk."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if killed else signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    return limit
+
+
 def widened(source, target):
     """Copies a model directory with its bf16 weights stored as fp32."""
     shutil.copytree(source, target)
@@ -110,8 +127,7 @@ class Case(unittest.TestCase):
                     ]
                     out.write(json.dumps({"messages": messages}) + "\n")
         cls.recipe = cls.home / "recipe.yaml"
-        cls.recipe.write_text(
-            f"""model:
+        cls.recipe.write_text(f"""model:
   path: {cls.model}
 lora:
   r: 4
@@ -132,8 +148,7 @@ checkpoint:
   every_steps: 2
 output:
   dir: {cls.home}/runs/plain
-"""
-        )
+""")
         run("train", cls.recipe, check=0)
         cls.plain = cls.home / "runs" / "plain"
 

@@ -2,33 +2,17 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import time
 import unittest
 
-from case import DROVER, ENVIRONMENT, ROOT, Case, can_mount, run, safetensors, widened, within
+from case import DROVER, ENVIRONMENT, ROOT, Case, can_mount, contents, no_file_over, run, safetensors, widened, within
 
 SHORT = ["train.max_steps=3", "data.validation=none", "optim.warmup_steps=0"]
 SHARDS = ["--max-shard-bytes", "40000"]
 FP8 = "fp8 in blocks of 128 × 128"
-
-
-def contents(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-def no_file_over(size, killed):
-    """A process that writes a larger one is killed by a signal, or finds no room, as on a full disk."""
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if killed else signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    return limit
 
 
 class MergeScale(Case):

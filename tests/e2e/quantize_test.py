@@ -3,12 +3,14 @@ refused."""
 
 import json
 import shutil
+import signal
 import subprocess
 import unittest
 
-from case import DROVER, ENVIRONMENT, ROOT, Case, can_mount, run, safetensors, within
+from case import DROVER, ENVIRONMENT, ROOT, Case, can_mount, contents, no_file_over, run, safetensors, within
 
 GOLDEN = ROOT / "tests" / "golden" / "quantised"
+SHARDS = ["--max-shard-bytes", "20000"]
 KINDS = {f"{kind}_proj" for kind in "q k v o gate up down".split()}
 
 
@@ -37,6 +39,44 @@ class Quantize(Case):
         as_made = self.losses_per_token(self.model, "made", "fp8")
         self.assertEqual(self.losses_per_token(out, "stored", "as_is"), as_made)
         self.assertNotEqual(self.losses_per_token(self.model, "dense", "as_is"), as_made)
+
+    def test_any_number_of_processes_and_threads_writes_the_same(self):
+        for source, to in ((self.model, "fp8"), (GOLDEN / "blocks", "nf4")):
+            whole = self.home / f"whole-{to}"
+            said = run("quantize", source, whole, "--to", to, *SHARDS, "--json", check=0).stdout
+            self.assertGreater(len(list(whole.glob("model-*.safetensors"))), 5)
+            for ranks, threads in ((2, 2), (3, 1), (0, 3)):
+                out = self.home / f"by-{to}-{ranks}"
+                again = run("quantize", source, out, "--to", to, *SHARDS, "--json", ranks=ranks, check=0,
+                            OMP_NUM_THREADS=str(threads)).stdout  # fmt: skip
+                self.assertEqual(contents(out), contents(whole))
+                self.assertEqual(json.loads(again) | {"directory": ""}, json.loads(said) | {"directory": ""})
+                self.assertFalse((self.home / f".{out.name}.quantising").exists())
+
+    def test_what_was_written_before_an_interruption_is_kept(self):
+        few = ["--max-shard-bytes", "60000"]  # of five files the fourth is the largest
+        whole = self.home / "not-interrupted"
+        run("quantize", self.model, whole, "--to", "fp8", *few, check=0)
+        shards = sorted(whole.glob("model-*.safetensors"))
+        sizes = [path.stat().st_size for path in shards]
+        limit = max(sizes) - 1
+        first_too_large = next(i for i, size in enumerate(sizes) if size > limit)
+        self.assertGreater(first_too_large, 1)
+        for name, killed, ranks, code in (("full", False, 2, 74), ("killed", True, 0, -signal.SIGXFSZ)):
+            out, staging = self.home / name, self.home / f".{name}.quantising"
+            command = [str(DROVER), "quantize", str(self.model), str(out), "--to", "fp8", *few]
+            ended = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=within(60),
+                                   preexec_fn=no_file_over(limit, killed))  # fmt: skip
+            self.assertEqual(ended.returncode, code, ended.stderr)
+            self.assertFalse(out.exists())
+            self.assertEqual(len(list((staging / "journal").glob("*.json"))), first_too_large)
+            damaged = bytearray((staging / "files" / shards[0].name).read_bytes())
+            damaged[-1] ^= 1
+            (staging / "files" / shards[0].name).write_bytes(damaged)
+            said = run(*command[1:], ranks=ranks, check=0).stderr
+            self.assertIn(f"{first_too_large - 1} of {len(shards)} files are kept from a quantisation", said)
+            self.assertEqual(contents(out), contents(whole))
+            self.assertFalse(staging.exists())
 
     def test_config_json_says_what_transformers_asks_for(self):
         for source, to, method, whole in (
@@ -101,6 +141,7 @@ class Quantize(Case):
         for arguments, status, words in (
             ([self.model, new], 64, "quantize needs --to fp8 or --to nf4"),
             ([self.model, new, "--to", "int4"], 64, "--to int4 is unknown; allowed are fp8 and nf4"),
+            ([self.model, new, "--to", "fp8", "--max-shard-bytes", "0"], 64, "--max-shard-bytes 0 must be above 0"),
             ([self.home / "nowhere", new, "--to", "fp8"], 66, "no model directory"),
             ([self.model, there, "--to", "fp8"], 64, "already holds notes.txt"),
             ([self.model, self.model, "--to", "fp8"], 64, "already holds "),

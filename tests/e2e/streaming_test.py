@@ -3,16 +3,15 @@ never holds more than a quarter."""
 
 import json
 import pathlib
-import random
 import re
 import resource
 import shutil
-import struct
 import subprocess
 import tempfile
 import unittest
 
 from case import DROVER, ENVIRONMENT, ROOT, Case, losses, run, safetensors, within
+from random_model import write_random_model
 
 HOST = "memory.weights=host"
 
@@ -47,6 +46,35 @@ class Streaming(Case):
         self.assertEqual(said.count("makes the weights' codes anew"), 1, said)
         self.assertIn("drover quantize", said)
 
+    def test_stored_codes_on_every_mesh(self):
+        dense = self.home / "dense"
+        shutil.copytree(self.model, dense)
+        write_random_model(
+            dense, 4, hidden=128, heads=4, kv_heads=2, head=32, ffn=256
+        )  # tp 2 leaves whole blocks of 64
+        constant = ("optim.schedule=constant", "optim.warmup_steps=0")
+        for to in ("fp8", "nf4"):
+            model = self.home / f"stored-{to}"
+            run("quantize", dense, model, "--to", to, check=0)
+            self.assert_same_bits(f"{to}-tp", "parallel.tp=2", "memory.activation_checkpointing=full", model=model,
+                                  ranks=2)  # fmt: skip
+            self.assert_same_bits(f"{to}-pp", "parallel.pp=2", "train.dtype=bf16", model=model, ranks=2)
+            self.assert_same_bits(f"{to}-alone", *constant, model=model)
+            for part, extra in (("resident", HOST), ("host", "memory.weights=resident")):  # the other way round
+                said = self.train(f"{to}-alone-{part}", f"model.path={model}", *constant, "train.max_steps=6", extra,
+                                  check=0).stderr  # fmt: skip
+                self.assertIn("resuming after step 3", said)
+            runs = self.home / "runs"
+            self.assertEqual(len(losses(runs / f"{to}-alone-host")), 6)
+            self.assertEqual(losses(runs / f"{to}-alone-resident"), losses(runs / f"{to}-alone-host"))
+            self.assertEqual(self.adapter(f"{to}-alone-resident"), self.adapter(f"{to}-alone-host"))
+            scored = [
+                run("eval", "--model", model, "--adapter", runs / f"{to}-alone-host" / "adapter", "--data",
+                    self.home / "validation.jsonl", "--json", *extra, check=0).stdout
+                for extra in ((), (HOST,))
+            ]  # fmt: skip
+            self.assertEqual(*scored)
+
     def test_a_run_is_continued_either_way(self):
         self.train("changed", "train.max_steps=4", "optim.schedule=constant", check=0)
         self.train("changed", "train.max_steps=8", "optim.schedule=constant", HOST, check=0)
@@ -78,7 +106,7 @@ class Streaming(Case):
         self.assertNotIn("streamed", resident)
 
 
-LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD, FFN, VOCAB = 16, 1024, 8, 2, 128, 2816, 259
+LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD, FFN = 16, 1024, 8, 2, 128, 2816
 FROZEN_BYTES = 2 * LAYERS * (HIDDEN * HEAD * 2 * (HEADS + KV_HEADS) + 3 * HIDDEN * FFN)  # of the layers' linears
 # What a process takes besides, for a model of any depth: libraries, MPI, threads, a sample's activations, the adapter.
 BASE_RESIDENT, BASE_ADDRESSES = 60 << 20, 260 << 20
@@ -93,11 +121,7 @@ class Quarter(unittest.TestCase):
         cls.home = pathlib.Path(tempfile.mkdtemp(prefix="drover-streaming-"))
         cls.model = cls.home / "model"
         run("make-tiny", cls.model, check=0)
-        config = json.loads((cls.model / "config.json").read_text())
-        config |= {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "head_dim": HEAD,
-                   "num_key_value_heads": KV_HEADS, "intermediate_size": FFN}  # fmt: skip
-        (cls.model / "config.json").write_text(json.dumps(config))
-        cls.write_weights()
+        write_random_model(cls.model, LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD, FFN)
         rows = "".join(json.dumps({"text": f"lorry {i}"}) + "\n" for i in range(8))
         (cls.home / "rows.jsonl").write_text(rows)
         cls.recipe = cls.home / "recipe.yaml"
@@ -111,44 +135,6 @@ class Quarter(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         shutil.rmtree(cls.home)
-
-    @classmethod
-    def write_weights(cls):
-        shapes = {"model.embed_tokens.weight": (VOCAB, HIDDEN), "lm_head.weight": (VOCAB, HIDDEN),
-                  "model.norm.weight": (HIDDEN,)}  # fmt: skip
-        for i in range(LAYERS):
-            layer = f"model.layers.{i}."
-            for norm in ("input_layernorm", "post_attention_layernorm"):
-                shapes[f"{layer}{norm}.weight"] = (HIDDEN,)
-            for name, rows, cols in (
-                ("self_attn.q_proj", HEADS * HEAD, HIDDEN),
-                ("self_attn.k_proj", KV_HEADS * HEAD, HIDDEN),
-                ("self_attn.v_proj", KV_HEADS * HEAD, HIDDEN),
-                ("self_attn.o_proj", HIDDEN, HEADS * HEAD),
-                ("mlp.gate_proj", FFN, HIDDEN),
-                ("mlp.up_proj", FFN, HIDDEN),
-                ("mlp.down_proj", HIDDEN, FFN),
-            ):
-                shapes[f"{layer}{name}.weight"] = (rows, cols)
-        header, at = {}, 0
-        for name, shape in shapes.items():
-            size = 2 * shape[0] * (shape[1] if len(shape) == 2 else 1)
-            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
-            at += size
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        draw = random.Random(7)
-        pattern = b"".join(bytes((draw.randrange(256), draw.choice((0x3C, 0xBC)))) for _ in range(99_991))
-        with open(cls.model / "model.safetensors", "wb") as out:
-            out.write(struct.pack("<Q", len(text)) + text)
-            for number, (name, tensor) in enumerate(header.items()):
-                size = tensor["data_offsets"][1] - tensor["data_offsets"][0]
-                if "norm" in name:
-                    out.write(b"\x80\x3f" * (size // 2))
-                    continue
-                shift = 2 * (number * 997 % 99_991)
-                some = pattern[shift:] + pattern[:shift]
-                out.write((some * (size // len(some) + 1))[:size])
 
     def under(self, limit, *arguments, ranks=0):
         command = [str(DROVER), *map(str, arguments)]
@@ -188,6 +174,14 @@ class Quarter(unittest.TestCase):
         ]  # fmt: skip
         self.assertIn("loss", scored[0])
         self.assertEqual(*scored)
+
+    def test_a_merged_model_is_written_as_one_file(self):
+        limit = BASE_ADDRESSES + (48 << 20)
+        self.train("merged", HOST, "train.max_steps=1")
+        file = self.home / "merged.gguf"
+        ended = self.under(limit, "export", self.home / "runs" / "merged", "--merged", file, "--target", "llamacpp")
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertGreater(file.stat().st_size, limit, "it could not be mapped")
 
     def test_nor_do_two_ranks(self):
         self.train("resident-tp", "parallel.tp=2", ranks=2)

@@ -14,20 +14,21 @@ using Found = KeptDirectory::Found;
 TEST(KeptDirectory, GoesOnWhereItIsTheSame) {
   ScratchDirectory dir;
   const fs::path target = dir / "model";
+  const KeptPaths paths(target, "merging");
   {
-    KeptDirectory first((target / ""), "one");
+    KeptDirectory first(KeptPaths(target / "", "merging"), "one");
     EXPECT_EQ(first.found(), Found::nothing);
     write_text(first.paths().files / "a", "of one");
     write_text(first.paths().journal / "a.json", "a note");
   }
   EXPECT_FALSE(fs::exists(target));
   {
-    KeptDirectory second(target, "one");
+    KeptDirectory second(paths, "one");
     EXPECT_EQ(second.found(), Found::same);
     EXPECT_EQ(read_text(second.paths().files / "a"), "of one");
     EXPECT_EQ(read_text(second.paths().journal / "a.json"), "a note");
   }
-  KeptDirectory third(target, "another");
+  KeptDirectory third(paths, "another");
   EXPECT_EQ(third.found(), Found::another);
   EXPECT_TRUE(fs::is_empty(third.paths().files));
   EXPECT_TRUE(fs::is_empty(third.paths().journal));
@@ -40,15 +41,16 @@ TEST(KeptDirectory, GoesOnWhereItIsTheSame) {
 
 TEST(KeptDirectory, IsMadeByOneAtATimeAndReplacesNothing) {
   ScratchDirectory dir;
-  KeptDirectory first(dir / "model", "one");
-  expect_error(Fault::usage, {"another process is making"}, [&] { KeptDirectory(dir / "model", "one"); });
+  const KeptPaths paths(dir / "model", "merging");
+  KeptDirectory first(paths, "one");
+  expect_error(Fault::usage, {"another process is making"}, [&] { KeptDirectory(paths, "one"); });
   write_text(first.paths().files / "a", "a");
   fs::create_directory(dir / "model");
   write_text(dir / "model" / "notes.txt", "mine");
   expect_error(Fault::usage, {"already holds notes.txt"}, [&] { first.commit(); });
   first.abandon();
   EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), {}), 1);
-  expect_error(Fault::usage, {"already holds notes.txt"}, [&] { KeptDirectory(dir / "model", "one"); });
+  expect_error(Fault::usage, {"already holds notes.txt"}, [&] { KeptDirectory(paths, "one"); });
   EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), {}), 1);
 }
 

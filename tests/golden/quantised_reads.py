@@ -2,7 +2,10 @@
 
 NF4: the weights are those that bitsandbytes makes of MODEL itself, but for a few absmax codes: its CPU kernel does not always take
 the nearest level. fp8: where all blocks are whole, transformers dequantises them to code · scale on a CPU.
+With --as: DIR is any directory in fp8 or NF4, and DENSE holds in plain numbers what Drover reads of it; does transformers read the same
+bits?
 Usage: quantised_reads.py MODEL DIR
+       quantised_reads.py --as DENSE DIR
 """
 
 import json
@@ -62,13 +65,35 @@ def check_nf4(model, ours, source):
     return len(linears)
 
 
-def main(source, directory):
+def dense_linears(model):
+    """What transformers computes with, by name."""
+    for name, module in model.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            yield name + ".weight", bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+        elif isinstance(module, torch.nn.Linear) and name != "lm_head":
+            yield name + ".weight", module.weight.data
+
+
+def check_as(model, dense):
+    linears = 0
+    for name, weight in dense_linears(model):
+        assert weight.dtype == dense[name].dtype and torch.equal(weight, dense[name]), name
+        linears += 1
+    return linears
+
+
+def main(*arguments):
+    as_dense = arguments[0] == "--as"
+    source, directory = arguments[1:] if as_dense else arguments
     transformers.utils.logging.set_verbosity_error()
     ours = tensors_of(directory)
     method = json.loads((Path(directory) / "config.json").read_text())["quantization_config"]["quant_method"]
     model, said = AutoModelForCausalLM.from_pretrained(directory, device_map="cpu", output_loading_info=True)
     assert not said["missing_keys"] and not said["unexpected_keys"], said
-    linears = check_fp8(model, ours) if method == "fp8" else check_nf4(model, ours, source)
+    if as_dense:
+        linears = check_as(model, tensors_of(source))
+    else:
+        linears = check_fp8(model, ours) if method == "fp8" else check_nf4(model, ours, source)
     assert linears == 7 * model.config.num_hidden_layers, linears
     print(f"{linears} linears, {method}: as transformers reads them")
 

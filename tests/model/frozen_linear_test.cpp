@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/quantised_weight.h"
 #include "model/base_weights.h"
+#include "model/dense_pieces.h"
 #include "tests/files/quantised_files.h"
 #include "tests/support/made_up.h"
 
@@ -31,7 +32,8 @@ ModelConfig made_up_model() {
 
 // The frozen weight of linears that read one input, as a rank of tp holds it, in tensors that keep double quantisation.
 struct Held {
-  Held(const ModelConfig& config, WeightSource& source, WeightsAs as, const Members& members, int rank, int tp) {
+  Held(const ModelConfig& config, WeightSource& source, WeightsAs as, const Members& members, int rank, int tp,
+       int threads = 1) {
     const std::vector<ParamSpec> table = weight_table(config);
     for (const Projection p : members) {
       const std::string name = module_path(0, p) + ".weight";
@@ -40,7 +42,7 @@ struct Held {
       (spec.split == Split::output ? slices.back().rows : slices.back().cols) =
           share_of(spec.split == Split::output ? spec.rows : spec.cols, rank, tp);
     }
-    const FrozenLinear linear(slices, source, {.weights = as});
+    const FrozenLinear linear(slices, source, {.weights = as, .threads = threads});
     weight = lay_out_quantised(arena, linear.shape(0));
     linear.load(*weight, *backend);
     for (LinearSlice& slice : slices) slice.spec = nullptr;
@@ -104,6 +106,35 @@ class FrozenSlices : public testing::TestWithParam<WeightsAs> {};
 TEST_P(FrozenSlices, HoldTheBitsOfTheWholeWhereTheyAreMade) {
   VariedWeights drawn(11, 0.15f, 0.5f);
   for (const int tp : {2, 3}) EXPECT_EQ(differences(made_up_model(), drawn, drawn, GetParam(), tp), 0) << tp;
+}
+
+std::vector<uint8_t> bytes_of(const Weight& weight) {
+  const auto of = [](std::initializer_list<Tensor> tensors) {
+    std::vector<uint8_t> bytes;
+    for (const Tensor& t : tensors) {
+      const auto* first = static_cast<const uint8_t*>(t.data);
+      bytes.insert(bytes.end(), first, first + t.bytes());
+    }
+    return bytes;
+  };
+  if (weight.format() == Format::fp8) {
+    const auto& w = static_cast<const Fp8Weight&>(weight);
+    return of({w.codes, w.scales, w.scale_row});
+  }
+  const auto& w = static_cast<const Nf4Weight&>(weight);
+  return of({w.codes, w.absmax, w.nested_absmax, w.offset});
+}
+
+TEST_P(FrozenSlices, AreTheSameOfAnyNumberOfThreads) {
+  ModelConfig config = made_up_model();
+  config.hidden = 512, config.ffn = 1536;
+  VariedWeights drawn(11, 0.15f, 0.5f);
+  const Held alone(config, drawn, GetParam(), {Projection::up}, 1, 2);
+  ASSERT_GT(alone.weight->out() * alone.weight->in(), kFloatsOfAThread) << "there are several pieces";
+  for (const int threads : {2, 5}) {
+    const Held together(config, drawn, GetParam(), {Projection::up}, 1, 2, threads);
+    EXPECT_EQ(bytes_of(*together.weight), bytes_of(*alone.weight)) << threads;
+  }
 }
 
 // Plain numbers of which every slice is quantised by itself, as codes of a file.

@@ -37,6 +37,7 @@ StreamedWeights* make_streamed(const ReplicaSettings& s, Replica& r) {
 Loading loading_of(const ReplicaSettings& s, Replica& r, WeightSource& source) {
   Loading loading{r.device.mesh.tp(), r.backend(), r.arenas.weights, source, make_adapter(s, r)};
   loading.streamed = make_streamed(s, r);
+  loading.threads = r.device.threads;
   return loading;
 }
 

@@ -23,7 +23,7 @@ class StoredTensors {
     const StoredTensor& tensor = *placed_.at(name).tensor;
     return {name, tensor.dtype, tensor.shape};
   }
-  void copy(const std::string& name, const MergePart::Put& put) const {
+  void copy(const std::string& name, const WeightPart::Put& put) const {
     const auto& [tensor, file] = placed_.at(name);
     file->read_in_pieces(
         *tensor, [&](std::span<const std::byte> bytes) { put(bytes.data(), static_cast<int64_t>(bytes.size())); });
@@ -34,7 +34,7 @@ class StoredTensors {
   std::map<std::string, PlacedTensor> placed_;
 };
 
-class CopiedPart : public MergePart {
+class CopiedPart : public WeightPart {
  public:
   CopiedPart(std::vector<std::string> names, std::shared_ptr<const StoredTensors> stored)
       : names_(std::move(names)), stored_(std::move(stored)) {}
@@ -108,8 +108,8 @@ void check_layout(const ParamSpec& spec, const StoredScaling& scaling, const std
 
 }  // namespace
 
-MergeParts kept_parts(const std::vector<ParamSpec>& table, const AdapterConfig& adapter, BaseWeights& base,
-                      MergedRows& rows) {
+WeightParts kept_parts(const std::vector<ParamSpec>& table, const AdapterConfig& adapter, BaseWeights& base,
+                       MergedRows& rows) {
   ModelDirectory& model = base.directory();
   if (!model.is_quantised()) {
     fail(Fault::usage,
@@ -122,7 +122,7 @@ MergeParts kept_parts(const std::vector<ParamSpec>& table, const AdapterConfig& 
   for (const auto& [tensor, weight] : formats.part_of) belonging[weight].push_back(tensor);
   const auto stored = std::make_shared<const StoredTensors>(model);
   const AdapterMatcher matcher(adapter);
-  MergeParts parts;
+  WeightParts parts;
   for (const ParamSpec& spec : table) {
     const std::string module = spec.name.substr(0, spec.name.rfind('.'));
     const std::optional<StoredScaling> scaling = base.scaling(spec.name);

@@ -38,10 +38,7 @@ using CheckMerged = std::function<void(const fs::path& directory, MergeReport& r
 // the type cannot hold is bad_data. Then `check` sees the directory, and only when it does not throw does the model
 // appear under its name.
 //
-// Files are dealt out over the processes, which have the same bytes for any number of them; of the model, pieces of
-// some rows are in memory. Collective over settings.world; rank 0 does the rest. Where it ends early (killed, io) what
-// was finished stays next to `out` (kept_directory.h), and a merge of the same adapter, base and settings continues
-// there; what is left of another one is removed, which is said.
+// Collective over settings.world, whose processes share the files, which are kept where it ends early (dealt_model.h).
 MergeReport merge(const AdapterSource& adapter, BaseWeights& base, const fs::path& out, Backend& backend,
                   const MoreFiles& more, const CheckMerged& check, const MergeSettings& settings = {});
 

@@ -34,12 +34,12 @@ void MergePart::add(const MergedTensor& piece, const std::vector<float>& merged,
   update_->add(piece.base(), piece.update(), merged);
 }
 
-std::unique_ptr<MergePart> plain_part(const ParamSpec& spec, BaseWeights& base, MergedRows& rows) {
+std::unique_ptr<WeightPart> plain_part(const ParamSpec& spec, BaseWeights& base, MergedRows& rows) {
   return std::make_unique<PlainPart>(spec, base, rows);
 }
 
-MergeParts plain_parts(const std::vector<ParamSpec>& table, BaseWeights& base, MergedRows& rows) {
-  MergeParts parts;
+WeightParts plain_parts(const std::vector<ParamSpec>& table, BaseWeights& base, MergedRows& rows) {
+  WeightParts parts;
   for (const ParamSpec& spec : table) parts.push_back(plain_part(spec, base, rows));
   return parts;
 }

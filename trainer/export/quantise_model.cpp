@@ -1,29 +1,27 @@
 #include "trainer/export/quantise_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
-#include <memory>
 
 #include "kernels/base/error.h"
-#include "kernels/base/hash.h"
 #include "kernels/base/json.h"
 #include "kernels/base/log.h"
 #include "kernels/base/nf4.h"
 #include "model/base_weights.h"
 #include "model/dense_pieces.h"
-#include "model/files/merged_writer.h"
-#include "model/files/staged_directory.h"
 #include "model/files/stored_formats.h"
 #include "model/weight_table.h"
-#include "trainer/export/disk_room.h"
+#include "trainer/export/dealt_model.h"
 #include "trainer/export/merged_rows.h"
-#include "trainer/export/quantised_linear.h"
 #include "trainer/export/text_files.h"
 #include "trainer/setup/model_check.h"
 
 namespace drover {
 
 namespace {
+
+constexpr int kLayout = 1;  // of what the journal and the files of an unfinished directory hold
 
 const char* name_of(QuantiseTo to) { return to == QuantiseTo::fp8 ? "fp8" : "nf4"; }
 
@@ -63,8 +61,8 @@ void warn_of_short_blocks(const std::vector<ParamSpec>& table) {
   if (first == table.end()) return;
   log::warn(
       "{} of the linears, {} first ([{}, {}]), end in short blocks: drover computes with them anywhere, transformers "
-      "on "
-      "GPUs alone (on a CPU it reads whole blocks of {} × {})",
+      "on GPUs "
+      "alone (on a CPU it reads whole blocks of {} × {})",
       std::ranges::count_if(table, is_short), first->name, first->rows, first->cols, high, wide);
 }
 
@@ -106,130 +104,122 @@ int64_t bytes_of_files(const ModelDirectory& model) {
   return bytes;
 }
 
-struct Piece {
-  size_t bytes = 0;
-  uint64_t hash = 0;
-};
-
-// The weights of the new directory, tensor by tensor in the writer's order.
-class Quantisation {
+// A weight that a reader converts without rounding.
+class PlainPart : public WeightPart {
  public:
-  Quantisation(BaseWeights& base, QuantiseTo to) : base_(base), table_(weight_table(base.config())) {
-    for (const ParamSpec& spec : table_) {
-      if (!is_linear(spec)) {
-        plain_[spec.name] = &spec;
-        tensors_.push_back({spec.name, base.plain_dtype(spec.name), base.shape(spec.name)});
-        continue;
-      }
-      const auto& linear = linears_.emplace_back(
-          &spec, to == QuantiseTo::fp8 ? fp8_linear(base, spec) : nf4_linear(base, spec, base.plain_dtype(spec.name)));
-      for (const TensorSpec& tensor : linear.made->tensors()) {
-        tensors_.push_back(tensor);
-        linear_of_[tensor.name] = linear.made.get();
-      }
-    }
-  }
+  PlainPart(BaseWeights& base, const ParamSpec& spec)
+      : base_(base), spec_(spec), tensor_{spec.name, base.plain_dtype(spec.name), base.shape(spec.name)} {}
 
-  const std::vector<TensorSpec>& tensors() const { return tensors_; }
-
-  void write(MergedWriter& writer) {
-    for (const TensorSpec& tensor : writer.order()) {
-      const auto put = [&](const void* data, int64_t bytes) {
-        writer.write(tensor.name, data, bytes);
-        written_[tensor.name].push_back({static_cast<size_t>(bytes), xxh3(data, static_cast<size_t>(bytes))});
-      };
-      const auto linear = linear_of_.find(tensor.name);
-      if (linear == linear_of_.end()) {
-        copy(*plain_.at(tensor.name), tensor.dtype, put);
-      } else {
-        linear->second->write(tensor.name, put);
-      }
-    }
-  }
-
-  void check_read_back(const fs::path& directory, const std::vector<std::string>& files) const {
-    for (const std::string& name : files) {
-      const SafetensorsFile file(directory / name);
-      for (const StoredTensor& tensor : file.tensors()) {
-        size_t at = 0;
-        std::vector<std::byte> bytes;
-        for (const Piece& piece : written_.at(tensor.name)) {
-          bytes.resize(piece.bytes);
-          file.read(tensor, at, piece.bytes, bytes.data());
-          if (xxh3(bytes.data(), piece.bytes) != piece.hash)
-            fail(Fault::corruption, "read back, {} is not what was written; nothing was written", tensor.name);
-          at += piece.bytes;
-        }
-      }
-    }
-  }
-
-  std::vector<KindError> errors() const {
-    std::vector<KindError> errors;
-    for (const Linear& linear : linears_) {
-      const std::string module = linear.spec->name.substr(0, linear.spec->name.rfind('.'));
-      const std::string kind = module.substr(module.rfind('.') + 1);
-      auto found = std::ranges::find(errors, kind, &KindError::kind);
-      if (found == errors.end()) found = errors.insert(errors.end(), {.kind = kind, .largest = -1});
-      const double error = linear.made->error();
-      found->mean += error / static_cast<double>(base_.config().layers);
-      if (error > found->largest) found->largest = error, found->layer = linear.spec->layer;
-    }
-    return errors;
-  }
-  int64_t linears() const { return static_cast<int64_t>(linears_.size()); }
-
- private:
-  struct Linear {
-    const ParamSpec* spec;
-    std::unique_ptr<QuantisedLinear> made;
-  };
-
-  // Of weights that a reader converts without rounding.
-  void copy(const ParamSpec& spec, StoredType type, const QuantisedLinear::Put& put) {
-    in_pieces({0, spec.rows}, spec.cols, 1, [&](int64_t row, int64_t rows) {
-      std::vector<float> values = floats(base_, spec, {row, rows}, {0, spec.cols});
-      const std::vector<std::byte> bytes = rounded(type, values);
+  std::vector<TensorSpec> tensors() const override { return {tensor_}; }
+  void write(const std::string&, const Put& put) override {
+    in_pieces({0, spec_.rows}, spec_.cols, 1, [&](int64_t row, int64_t rows) {
+      std::vector<float> values = floats(base_, spec_, {row, rows}, {0, spec_.cols});
+      const std::vector<std::byte> bytes = rounded(tensor_.dtype, values);
       put(bytes.data(), static_cast<int64_t>(bytes.size()));
     });
   }
 
+ private:
   BaseWeights& base_;
-  std::vector<ParamSpec> table_;
-  std::map<std::string, const ParamSpec*> plain_;
-  std::vector<Linear> linears_;
-  std::map<std::string, QuantisedLinear*> linear_of_;
-  std::vector<TensorSpec> tensors_;
-  std::map<std::string, std::vector<Piece>> written_;
+  const ParamSpec& spec_;
+  TensorSpec tensor_;
 };
+
+class QuantisedPart : public WeightPart {
+ public:
+  QuantisedPart(const ParamSpec& spec, std::unique_ptr<QuantisedLinear> linear)
+      : spec_(spec), linear_(std::move(linear)) {}
+
+  std::vector<TensorSpec> tensors() const override { return linear_->tensors(); }
+  void write(const std::string& tensor, const Put& put) override {
+    linear_->write(tensor, put);
+    if (tensor != spec_.name) return;
+    const RelativeDistance& error = linear_->error();
+    update_ = {.name = spec_.name,
+               .elements = spec_.rows * spec_.cols,
+               .weight2 = error.size2(),
+               .rounding2 = error.difference2()};
+  }
+
+ private:
+  const ParamSpec& spec_;
+  std::unique_ptr<QuantisedLinear> linear_;
+};
+
+WeightParts parts_of(const std::vector<ParamSpec>& table, BaseWeights& base, QuantiseTo to, int threads) {
+  WeightParts parts;
+  for (const ParamSpec& spec : table) {
+    if (!is_linear(spec)) {
+      parts.push_back(std::make_unique<PlainPart>(base, spec));
+    } else if (to == QuantiseTo::fp8) {
+      parts.push_back(std::make_unique<QuantisedPart>(spec, fp8_linear(base, spec, threads)));
+    } else {
+      parts.push_back(
+          std::make_unique<QuantisedPart>(spec, nf4_linear(base, spec, base.plain_dtype(spec.name), threads)));
+    }
+  }
+  return parts;
+}
+
+std::string identity_of(ModelDirectory& model, const QuantiseSettings& settings) {
+  return Json{{"layout", kLayout},
+              {"config.json", read_text(model.path() / "config.json")},
+              {"model", model.fingerprints(model.names())},
+              {"to", name_of(settings.to)},
+              {"max_shard_bytes", settings.max_shard_bytes}}
+      .dump();
+}
+
+// In the order of the table.
+std::vector<KindError> errors_of(const std::vector<ParamSpec>& table, const ModelConfig& config,
+                                 const DealtModel::Updates& updates) {
+  std::vector<KindError> errors;
+  for (const ParamSpec& spec : table) {
+    if (!is_linear(spec)) continue;
+    const std::string module = spec.name.substr(0, spec.name.rfind('.'));
+    const std::string kind = module.substr(module.rfind('.') + 1);
+    auto found = std::ranges::find(errors, kind, &KindError::kind);
+    if (found == errors.end()) found = errors.insert(errors.end(), {.kind = kind, .largest = -1});
+    const TensorUpdate& made = updates.at(spec.name);
+    const double error = std::sqrt(made.rounding2 / std::max(made.weight2, 1e-30));
+    found->mean += error / static_cast<double>(config.layers);
+    if (error > found->largest) found->largest = error, found->layer = spec.layer;
+  }
+  return errors;
+}
 
 }  // namespace
 
-QuantiseReport quantise_model(ModelDirectory& model, QuantiseTo to, const fs::path& out, int64_t max_shard_bytes) {
-  check_weights(model);
+QuantiseReport quantise_model(ModelDirectory& model, const fs::path& out, const QuantiseSettings& settings) {
+  const QuantiseTo to = settings.to;
+  const std::unique_ptr<Communicator> alone = make_self_communicator("world");
   BaseWeights base(model);
   const std::vector<ParamSpec> table = weight_table(model.config());
-  if (to == QuantiseTo::nf4) check_columns(table);
-  check_format(model, to);
-  StagedDirectory staged(out);
-  Quantisation quantisation(base, to);
-  int64_t bytes = 0;
-  for (const TensorSpec& tensor : quantisation.tensors()) bytes += tensor.bytes();
-  check_room(out, bytes);
-
-  if (to == QuantiseTo::fp8) warn_of_short_blocks(table);
-  log::info("quantising {} linears of {} to {}", quantisation.linears(), model.path().string(), name_of(to));
-  MergedWriter writer(staged.path(), quantisation.tensors(), max_shard_bytes);
-  quantisation.write(writer);
-  writer.commit();
-  write_text(staged.path() / "config.json", config_text(model, to));
-  copy_text_files(model.path(), staged.path());
-
-  ModelDirectory back(staged.path());
-  check_weights(back);
-  quantisation.check_read_back(staged.path(), writer.files());
-  QuantiseReport report{quantisation.linears(), bytes_of_files(model), bytes_of_files(back), quantisation.errors()};
-  staged.commit();
+  QuantiseReport report{.linears = std::ranges::count_if(table, is_linear)};
+  make_model({.out = out,
+              .words = {"quantisation", "quantising", "quantised"},
+              .max_shard_bytes = settings.max_shard_bytes,
+              .parts =
+                  [&] {
+                    check_weights(model);
+                    if (to == QuantiseTo::nf4) check_columns(table);
+                    check_format(model, to);
+                    if (to == QuantiseTo::fp8) warn_of_short_blocks(table);
+                    log::info("quantising {} linears of {} to {}", report.linears, model.path().string(), name_of(to));
+                    return parts_of(table, base, to, settings.threads);
+                  },
+              .identity = [&] { return identity_of(model, settings); },
+              .finish =
+                  [&](const fs::path& directory, const DealtModel::Updates& updates) {
+                    write_text(directory / "config.json", config_text(model, to));
+                    copy_text_files(model.path(), directory);
+                    ModelDirectory back(directory);
+                    check_weights(back);
+                    report.bytes_before = bytes_of_files(model);
+                    report.bytes_after = bytes_of_files(back);
+                    report.errors = errors_of(table, model.config(), updates);
+                  }},
+             settings.world != nullptr ? *settings.world : *alone);
   return report;
 }
 

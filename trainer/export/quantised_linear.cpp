@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/base/error.h"
+#include "kernels/base/in_order.h"
 #include "kernels/base/nf4.h"
 #include "model/dense_pieces.h"
 
@@ -19,14 +20,20 @@ void check_finite(const ParamSpec& spec, const std::vector<float>& values, int64
        first_row + at / spec.cols, at % spec.cols);
 }
 
-// make(values, first row, rows) of the whole tensor in pieces of whole blocks of `block` rows.
-template <typename Make>
-void make_in_pieces(WeightSource& source, const ParamSpec& spec, int64_t block, const Make& make) {
-  in_pieces({0, spec.rows}, spec.cols, block, [&](int64_t row, int64_t rows) {
-    const std::vector<float> values = floats(source, spec, {row, rows}, {0, spec.cols});
-    check_finite(spec, values, row);
-    make(values, row, rows);
-  });
+// use(make(values, first row, rows)) of the whole tensor in pieces of whole blocks of `block` rows; `make` in threads.
+template <typename Make, typename Use>
+void make_in_pieces(WeightSource& source, const ParamSpec& spec, int64_t block, int threads, const Make& make,
+                    const Use& use) {
+  using Made = std::invoke_result_t<Make, const std::vector<float>&, int64_t, int64_t>;
+  InOrder<Made> pieces(threads, use);
+  const auto read = [&](int64_t row, int64_t rows) {
+    pieces.add([&, row, rows, values = floats(source, spec, {row, rows}, {0, spec.cols})] {
+      check_finite(spec, values, row);
+      return make(values, row, rows);
+    });
+  };
+  in_pieces({0, spec.rows}, spec.cols, block, read, kFloatsOfAThread);
+  pieces.finish();
 }
 
 template <typename T>
@@ -36,7 +43,8 @@ void put_all(const QuantisedLinear::Put& put, const std::vector<T>& numbers) {
 
 class Fp8Linear : public QuantisedLinear {
  public:
-  Fp8Linear(WeightSource& source, const ParamSpec& spec) : source_(source), spec_(spec) {}
+  Fp8Linear(WeightSource& source, const ParamSpec& spec, int threads)
+      : source_(source), spec_(spec), threads_(threads) {}
 
   std::vector<TensorSpec> tensors() const override {
     const auto [high, wide] = kMadeBlocks;
@@ -47,19 +55,27 @@ class Fp8Linear : public QuantisedLinear {
   }
 
   void write(const std::string& tensor, const Put& put) override {
-    make_in_pieces(source_, spec_, kMadeBlocks.rows, [&](const std::vector<float>& values, int64_t row, int64_t rows) {
-      const Fp8Slice made = make_fp8(values, row, rows, 0, spec_.cols);
-      if (tensor != spec_.name) return put_all(put, made.scales);
-      put_all(put, made.codes);
-      std::vector<float> read(values.size());
-      dequantise(made, read.data());
-      wrote(read, values);
+    struct Made {
+      Fp8Slice slice;
+      Rows rows;
+    };
+    const bool codes = tensor == spec_.name;
+    const auto make = [&](const std::vector<float>& values, int64_t row, int64_t rows) {
+      Made made{make_fp8(values, row, rows, 0, spec_.cols), {}};
+      if (codes) made.rows = rows_of(made.slice, values);
+      return made;
+    };
+    make_in_pieces(source_, spec_, kMadeBlocks.rows, threads_, make, [&](const Made& made) {
+      if (!codes) return put_all(put, made.slice.scales);
+      put_all(put, made.slice.codes);
+      wrote(made.rows);
     });
   }
 
  private:
   WeightSource& source_;
   const ParamSpec& spec_;
+  int threads_;
 };
 
 // As bitsandbytes packs it. The offset is spelled so that all states of one weight are equally long, as files name
@@ -74,7 +90,8 @@ std::string nf4_state(const ParamSpec& spec, StoredType type, float offset) {
 
 class Nf4Linear : public QuantisedLinear {
  public:
-  Nf4Linear(WeightSource& source, const ParamSpec& spec, StoredType type) : source_(source), spec_(spec), type_(type) {
+  Nf4Linear(WeightSource& source, const ParamSpec& spec, StoredType type, int threads)
+      : source_(source), spec_(spec), type_(type), threads_(threads) {
     require(can_convert(type), "values are rounded to f32, f16 or bf16");
   }
 
@@ -94,7 +111,7 @@ class Nf4Linear : public QuantisedLinear {
     if (part == kMap) return put(kNf4Levels.data(), sizeof kNf4Levels);
     if (part == kNestedMap) return put(nf4_absmax_levels().data(), sizeof nf4_absmax_levels());
     if (part == kNested) {
-      const Nf4Scales scales = nf4_scales(source_, spec_);
+      const Nf4Scales scales = nf4_scales(source_, spec_, threads_);
       return put(scales.nested().data(), static_cast<int64_t>(scales.nested().size_bytes()));
     }
     require(offset_.has_value(), "the codes are written before what is made with them");
@@ -112,36 +129,43 @@ class Nf4Linear : public QuantisedLinear {
                               *kNestedMap = ".nested_quant_map", *kState = ".quant_state.bitsandbytes__nf4";
 
   void write_codes(const Put& put) {
-    const Nf4Scales scales = nf4_scales(source_, spec_);
+    struct Made {
+      Nf4Slice slice;
+      Rows rows;
+    };
+    const Nf4Scales scales = nf4_scales(source_, spec_, threads_);
     offset_ = scales.offset();
-    make_in_pieces(source_, spec_, 1, [&](const std::vector<float>& values, int64_t row, int64_t rows) {
-      Nf4Slice made = scales.make(values, row, rows, 0, spec_.cols);
-      put_all(put, made.codes);
-      absmax_codes_.insert(absmax_codes_.end(), made.absmax_codes.begin(), made.absmax_codes.end());
-      made.rounding = type_ == StoredType::bf16  ? Rounding::bf16
-                      : type_ == StoredType::f16 ? Rounding::f16
-                                                 : Rounding::none;
-      std::vector<float> read(values.size());
-      dequantise(made, read.data());
-      wrote(read, values);
+    const auto make = [&](const std::vector<float>& values, int64_t row, int64_t rows) {
+      Made made{scales.make(values, row, rows, 0, spec_.cols), {}};
+      made.slice.rounding = type_ == StoredType::bf16  ? Rounding::bf16
+                            : type_ == StoredType::f16 ? Rounding::f16
+                                                       : Rounding::none;
+      made.rows = rows_of(made.slice, values);
+      return made;
+    };
+    make_in_pieces(source_, spec_, 1, threads_, make, [&](const Made& made) {
+      put_all(put, made.slice.codes);
+      absmax_codes_.insert(absmax_codes_.end(), made.slice.absmax_codes.begin(), made.slice.absmax_codes.end());
+      wrote(made.rows);
     });
   }
 
   WeightSource& source_;
   const ParamSpec& spec_;
   StoredType type_;
+  int threads_;
   std::optional<float> offset_;
   std::vector<uint8_t> absmax_codes_;  // from the codes until they are written
 };
 
 }  // namespace
 
-std::unique_ptr<QuantisedLinear> fp8_linear(WeightSource& source, const ParamSpec& spec) {
-  return std::make_unique<Fp8Linear>(source, spec);
+std::unique_ptr<QuantisedLinear> fp8_linear(WeightSource& source, const ParamSpec& spec, int threads) {
+  return std::make_unique<Fp8Linear>(source, spec, threads);
 }
 
-std::unique_ptr<QuantisedLinear> nf4_linear(WeightSource& source, const ParamSpec& spec, StoredType type) {
-  return std::make_unique<Nf4Linear>(source, spec, type);
+std::unique_ptr<QuantisedLinear> nf4_linear(WeightSource& source, const ParamSpec& spec, StoredType type, int threads) {
+  return std::make_unique<Nf4Linear>(source, spec, type, threads);
 }
 
 }  // namespace drover

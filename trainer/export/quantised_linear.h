@@ -24,24 +24,38 @@ class QuantisedLinear {
   // The bytes of one of them, in pieces. The linear's weight is read for each tensor that needs it and never held
   // whole; NF4's X.weight comes before its .absmax. bad_data where a weight is not finite.
   virtual void write(const std::string& tensor, const Put& put) = 0;
-  // ‖Ŵ − W‖ / ‖W‖ of what a reader gets, once X.weight was written.
-  double error() const { return distance_.value(); }
-  // What a reader gets of the rows that were last read of the source, while X.weight is written.
+  // Of what a reader gets from what was quantised, once X.weight was written.
+  const RelativeDistance& error() const { return distance_; }
+  // What a reader gets of the rows that were last read of the source, while X.weight is written; of one thread.
   std::function<void(const std::vector<float>& values)> on_written;
 
  protected:
-  void wrote(const std::vector<float>& read_back, const std::vector<float>& values) {
-    distance_.add(read_back, values);
-    if (on_written) on_written(read_back);
+  // Some rows as they were made.
+  struct Rows {
+    RelativeDistance distance;
+    std::vector<float> read_back;
+  };
+  template <typename Slice>
+  static Rows rows_of(const Slice& made, const std::vector<float>& values) {
+    Rows rows{{}, std::vector<float>(values.size())};
+    dequantise(made, rows.read_back.data());
+    rows.distance.add(rows.read_back, values);
+    return rows;
+  }
+  void wrote(const Rows& rows) {
+    distance_.add(rows.distance);
+    if (on_written) on_written(rows.read_back);
   }
 
  private:
   RelativeDistance distance_;
 };
 
-// Both outlive it.
-std::unique_ptr<QuantisedLinear> fp8_linear(WeightSource& source, const ParamSpec& spec);
+// Both outlive it. The calling thread reads the source, and `threads` make codes; bytes and error are the same for any
+// number of them.
+std::unique_ptr<QuantisedLinear> fp8_linear(WeightSource& source, const ParamSpec& spec, int threads = 1);
 // `type` (f32, f16, bf16): what a reader rounds the values to. The weight's columns are blocks of 64.
-std::unique_ptr<QuantisedLinear> nf4_linear(WeightSource& source, const ParamSpec& spec, StoredType type);
+std::unique_ptr<QuantisedLinear> nf4_linear(WeightSource& source, const ParamSpec& spec, StoredType type,
+                                            int threads = 1);
 
 }  // namespace drover

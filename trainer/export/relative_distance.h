@@ -21,6 +21,12 @@ class RelativeDistance {
       size_ += static_cast<double>(b[i]) * b[i];
     }
   }
+  void add(const RelativeDistance& more) {
+    difference_ += more.difference_;
+    size_ += more.size_;
+  }
+  double difference2() const { return difference_; }  // ‖a − b‖²
+  double size2() const { return size_; }              // ‖b‖²
   double value() const { return std::sqrt(difference_ / std::max(size_, 1e-30)); }
 
  private:

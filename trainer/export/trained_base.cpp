@@ -44,7 +44,7 @@ void TrainedBase::read_nf4(const ParamSpec& spec, Range rows, float* out) {
     fail(Fault::bad_data, "{} has {} columns, and NF4 needs whole blocks of {}; nothing was trained over such a weight",
          spec.name, spec.cols, kNf4Block);
   }
-  if (!scales_ || scaled_ != spec.name) scales_.emplace(nf4_scales(base_, spec));
+  if (!scales_ || scaled_ != spec.name) scales_.emplace(nf4_scales(base_, spec, 1));
   scaled_ = spec.name;
   const std::vector<float> values = floats(base_, spec, rows, {0, spec.cols});
   dequantise(scales_->make(values, rows.begin, rows.count, 0, spec.cols), out);

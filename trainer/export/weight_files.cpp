@@ -1,4 +1,4 @@
-#include "trainer/export/merged_files.h"
+#include "trainer/export/weight_files.h"
 
 #include <algorithm>
 #include <charconv>
@@ -6,6 +6,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
+#include "model/files/safetensors.h"
 
 namespace drover {
 
@@ -57,16 +58,16 @@ std::optional<uint64_t> hash_of(const fs::path& path, const Shard& shard) {
 
 }  // namespace
 
-std::string note_text(const MergedFileNote& note) {
+std::string note_text(const WeightFileNote& note) {
   Json updates = Json::array();
   for (const TensorUpdate& update : note.updates) updates.push_back(json_of(update));
   return Json{{"file", note.file}, {"bytes", note.bytes}, {"hash", note.hash}, {"updates", updates}}.dump();
 }
 
-MergedFileNote parse_note(const std::string& text, const std::string& where) {
+WeightFileNote parse_note(const std::string& text, const std::string& where) {
   const Json json = parse_json(text, where);
   try {
-    MergedFileNote note{.file = json.at("file").get<std::string>(),
+    WeightFileNote note{.file = json.at("file").get<std::string>(),
                         .bytes = json.at("bytes").get<int64_t>(),
                         .hash = json.at("hash").get<uint64_t>(),
                         .updates = {}};
@@ -77,7 +78,7 @@ MergedFileNote parse_note(const std::string& text, const std::string& where) {
   }
 }
 
-MergedFiles::MergedFiles(const KeptPaths& paths, const std::vector<Shard>& shards, const MergeParts& parts)
+WeightFiles::WeightFiles(const KeptPaths& paths, const std::vector<Shard>& shards, const WeightParts& parts)
     : paths_(paths) {
   for (const auto& part : parts) {
     for (const TensorSpec& tensor : part->tensors()) part_of_[tensor.name] = part.get();
@@ -87,11 +88,11 @@ MergedFiles::MergedFiles(const KeptPaths& paths, const std::vector<Shard>& shard
   }
 }
 
-std::optional<MergedFileNote> MergedFiles::finished(const Shard& shard) const {
+std::optional<WeightFileNote> WeightFiles::finished(const Shard& shard) const {
   const fs::path noted = note_of(shard), file = paths_.files / shard.file;
   if (!fs::exists(noted) || !fs::exists(file)) return std::nullopt;
   try {
-    MergedFileNote note = parse_note(read_text(noted, kLargestNote), noted.string());
+    WeightFileNote note = parse_note(read_text(noted, kLargestNote), noted.string());
     if (note.file == shard.file && note.bytes == shard.bytes() && hash_of(file, shard) == note.hash) return note;
   } catch (const Error& error) {
     if (error.fault() != Fault::bad_data) throw;  // a file that is cut off or damaged is written again
@@ -99,7 +100,7 @@ std::optional<MergedFileNote> MergedFiles::finished(const Shard& shard) const {
   return std::nullopt;
 }
 
-MergedFileNote MergedFiles::write(const Shard& shard, const Wrote& wrote) const {
+WeightFileNote WeightFiles::write(const Shard& shard, const Wrote& wrote) const {
   const fs::path path = paths_.files / shard.file;
   std::error_code ignored;
   fs::remove(note_of(shard), ignored);
@@ -115,7 +116,7 @@ MergedFileNote MergedFiles::write(const Shard& shard, const Wrote& wrote) const 
     }
     writer.commit();
   }
-  MergedFileNote note{.file = shard.file, .bytes = shard.bytes(), .hash = hash.value(), .updates = {}};
+  WeightFileNote note{.file = shard.file, .bytes = shard.bytes(), .hash = hash.value(), .updates = {}};
   if (hash_of(path, shard) != note.hash)
     fail(Fault::corruption, "read back, {} is not what was written; nothing was written", shard.file);
   for (const TensorSpec& tensor : shard.tensors) {
