@@ -132,10 +132,6 @@ void BaseWeights::read(const ParamSpec& spec, int64_t row, int64_t col, Tensor t
   read(spec.name, row, to.rows, col, to.cols, to.dtype, to.data);
 }
 
-void BaseWeights::expect(const ParamSpec& spec, Range rows) {
-  if (!changed(spec.name)) directory_->expect(source_of(spec.name), rows.begin, rows.count);
-}
-
 ModelConfig adapted_config(const fs::path& model, const std::optional<fs::path>& adapter) {
   ModelDirectory directory(model);
   return adapter ? BaseWeights(directory, AdapterFile(*adapter)).config() : directory.config();

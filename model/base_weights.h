@@ -37,7 +37,6 @@ class BaseWeights : public WeightSource {
   // As ModelDirectory::read; what an adapter of the embedding adds is summed in double and rounded once.
   void read(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols, DType to, void* out);
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override;
-  void expect(const ParamSpec& spec, Range rows) override;
   std::optional<StoredScaling> scaling(const ParamSpec& spec) override { return scaling(spec.name); }
   Fp8Slice read_fp8(const ParamSpec& spec, Range rows, Range cols) override {
     return read_fp8(spec.name, rows.begin, rows.count, cols.begin, cols.count);

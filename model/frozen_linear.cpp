@@ -96,12 +96,6 @@ bool FrozenLinear::ends_between_blocks() const {
   });
 }
 
-void FrozenLinear::expect() const {
-  const bool whole = format_ == Format::nf4 && !stored_;  // make_nf4
-  for (const LinearSlice& member : members_)
-    source_.expect(*member.spec, whole ? Range{0, member.spec->rows} : member.rows);
-}
-
 void FrozenLinear::load(Weight& weight, Backend& backend) const {
   if (is_dense(format_)) return load_dense(weight, backend);
   if (backend.memory().where() == Where::nowhere) return;

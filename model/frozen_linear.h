@@ -40,7 +40,6 @@ class FrozenLinear {
   FrozenLinear(std::span<const LinearSlice> members, WeightSource& source, const HeldAs& as);
   WeightShape shape(int64_t adapter_rank) const;
   bool is_made() const { return !is_dense(format_) && !stored_; }  // codes that no file holds
-  void expect() const;  // load comes soon: what it reads may come from the disk meanwhile
   void load(Weight& weight, Backend& backend) const;
 
  private:

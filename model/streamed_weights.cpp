@@ -109,14 +109,9 @@ void StreamedWeights::fill(size_t block) {
   for (const Linear& linear : kept.linears) linear.from.load(*linear.weight, backend_);
 }
 
-void StreamedWeights::expect(size_t block) const {
-  for (const Linear& linear : blocks_[block].linears) linear.from.expect();
-}
-
 void StreamedWeights::acquire(size_t block) {
   Slot& slot = slot_of(block);
   if (slot.block == block) return;
-  if (!images_) return expect(block);
   if (slot.holders > 0) {
     slot.wanted = block;
   } else {

@@ -3,8 +3,7 @@
 // slot's addresses, so that what computes with them never changes. They come
 //   - on a device with memory of its own, from an image in the host's memory, byte for byte what lay in the slot after
 //     the block was loaded there once. The copy runs on the upload queue, behind what was enqueued before it;
-//   - else from where the model comes from, read again each time, when they are needed. A block that is wanted next is
-//     on its way from the disk into the system's cache meanwhile, which is no memory of this process.
+//   - else from where the model comes from, read again each time, when they are needed.
 // Either way they are the bits of weights that stay. A slot is filled again only when nobody holds its block, so a
 // block that is still there, as at the turn from forward to backward, is not copied. An adapter's copies that lie next
 // to the weights are written anew whenever somebody begins to hold a block. For one thread.
@@ -63,7 +62,6 @@ class StreamedWeights final : public WeightProvider {
   };
   Slot& slot_of(size_t block) { return slots_[block % slots_.size()]; }
   void fill(size_t block);
-  void expect(size_t block) const;
 
   Backend& backend_;
   Arena& arena_;

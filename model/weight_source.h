@@ -15,9 +15,6 @@ class WeightSource {
   // [col, col + to.cols) of the named tensor, dequantised where it is stored as codes.
   virtual void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) = 0;
 
-  // Rows are soon to be read, dequantised or as codes: their way may start. Does not wait, and may do nothing.
-  virtual void expect(const ParamSpec& /*spec*/, Range /*rows*/) {}
-
   // How the tensor's codes are scaled; nothing where it is stored as plain numbers. The codes of such a tensor follow.
   virtual std::optional<StoredScaling> scaling(const ParamSpec& /*spec*/) { return {}; }
   virtual Fp8Slice read_fp8(const ParamSpec& spec, Range rows, Range cols);

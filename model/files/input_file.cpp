@@ -51,10 +51,6 @@ void InputFile::read(size_t offset, size_t bytes, void* out) const {
   }
 }
 
-void InputFile::expect(size_t offset, size_t bytes) const {
-  ::posix_fadvise(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);
-}
-
 void InputFile::advise_scattered(bool on) const {
   ::posix_fadvise(descriptor_, 0, 0, on ? POSIX_FADV_RANDOM : POSIX_FADV_NORMAL);
 }

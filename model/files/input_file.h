@@ -18,8 +18,7 @@ class InputFile {
   size_t bytes() const { return bytes_; }  // as it was when it was opened
   // Bytes [offset, offset + bytes). io with the system's reason, or where the file has become shorter.
   void read(size_t offset, size_t bytes, void* out) const;
-  void expect(size_t offset, size_t bytes) const;  // soon to be read: their way from the disk may start. Does not wait
-  void advise_scattered(bool on) const;            // single pages here and there: nothing is read ahead of them
+  void advise_scattered(bool on) const;  // single pages here and there: nothing is read ahead of them
 
  private:
   fs::path path_;

@@ -312,13 +312,6 @@ void ModelDirectory::read(const std::string& name, int64_t row_begin, int64_t ro
   }
 }
 
-void ModelDirectory::expect(const std::string& name, int64_t row, int64_t rows) {
-  if (const QuantisedTensor* weight = quantised(name)) return weight->expect(row, rows);
-  const StoredTensor& stored = tensor(name);
-  const size_t row_bytes = stored.rows() == 0 ? 0 : stored.bytes / static_cast<size_t>(stored.rows());
-  file(file_of_.at(name)).expect(stored, static_cast<size_t>(row) * row_bytes, static_cast<size_t>(rows) * row_bytes);
-}
-
 Fp8Slice ModelDirectory::read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols) {
   const QuantisedTensor* weight = quantised(name);
   require(weight != nullptr, "a slice of codes is read of a quantised weight");

@@ -62,9 +62,6 @@ class ModelDirectory {
   Fp8Slice read_fp8(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols);
   Nf4Slice read_nf4(const std::string& name, int64_t row, int64_t rows, int64_t col, int64_t cols);
 
-  // Rows of a tensor are soon to be read: their way from the disk may start. Does not wait.
-  void expect(const std::string& name, int64_t row, int64_t rows);
-
   int64_t bytes_read() const { return bytes_read_; }  // stored bytes of all ranges read so far
   int64_t files_opened() const { return static_cast<int64_t>(open_.size()); }
   // For each file that holds one of `tensors`: SHA-256 over its size, its header and 16 blocks of 4 KiB spread

@@ -279,14 +279,6 @@ Nf4Slice QuantisedTensor::read_nf4(int64_t row, int64_t rows, int64_t col, int64
   return slice;
 }
 
-// Scales are small, and expected whole.
-void QuantisedTensor::expect(int64_t row, int64_t rows) const {
-  if (rows_ == 0) return;
-  const size_t row_bytes = codes_.tensor->bytes / static_cast<size_t>(rows_);
-  codes_.file->expect(*codes_.tensor, static_cast<size_t>(row) * row_bytes, static_cast<size_t>(rows) * row_bytes);
-  scales_.file->expect(*scales_.tensor, 0, scales_.tensor->bytes);
-}
-
 int64_t QuantisedTensor::stored_bytes(const Fp8Slice& slice) const {
   return static_cast<int64_t>(slice.codes.size()) +
          static_cast<int64_t>(slice.scales.size()) * size_of(scales_.tensor->dtype);

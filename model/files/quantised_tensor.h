@@ -37,7 +37,6 @@ class QuantisedTensor {
   // Rows [row, row + rows) and columns [col, col + cols); NF4's begin and end between blocks of 64.
   Fp8Slice read_fp8(int64_t row, int64_t rows, int64_t col, int64_t cols) const;
   Nf4Slice read_nf4(int64_t row, int64_t rows, int64_t col, int64_t cols) const;
-  void expect(int64_t row, int64_t rows) const;  // soon to be read, as InputFile has it
   // Bytes of the files that a slice was read from.
   int64_t stored_bytes(const Fp8Slice& slice) const;
   int64_t stored_bytes(const Nf4Slice& slice) const;

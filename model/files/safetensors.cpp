@@ -159,11 +159,6 @@ std::vector<std::byte> SafetensorsFile::read(const StoredTensor& tensor) const {
   return bytes;
 }
 
-void SafetensorsFile::expect(const StoredTensor& tensor, size_t begin, size_t count) const {
-  require(begin <= tensor.bytes && count <= tensor.bytes - begin, "what is expected lies inside its tensor");
-  file_.expect(tensor.offset + begin, count);
-}
-
 void SafetensorsFile::read_in_pieces(const StoredTensor& tensor,
                                      const std::function<void(std::span<const std::byte>)>& f) const {
   std::vector<std::byte> piece;

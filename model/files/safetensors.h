@@ -55,8 +55,7 @@ class SafetensorsFile {
   // Bytes of a tensor, counted from its first; the file may have become shorter since: io.
   void read(const StoredTensor& tensor, size_t begin, size_t count, void* out) const;
   void read_rows(const StoredTensor& tensor, size_t row, size_t rows, const RowBytes& part, void* out) const;
-  std::vector<std::byte> read(const StoredTensor& tensor) const;              // all of a small one
-  void expect(const StoredTensor& tensor, size_t begin, size_t count) const;  // as InputFile has it
+  std::vector<std::byte> read(const StoredTensor& tensor) const;  // all of a small one
   // f(bytes) of one piece of at most 16 MiB after the other.
   void read_in_pieces(const StoredTensor& tensor, const std::function<void(std::span<const std::byte>)>& f) const;
   void advise_scattered(bool on) const { file_.advise_scattered(on); }
