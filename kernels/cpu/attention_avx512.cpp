@@ -1,12 +1,8 @@
 // AVX-512: sixteen numbers at a time, bf16 widened.
 #include "kernels/cpu/attention_common.h"
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/intrinsics.h"
 
-// GCC's own intrinsics begin with vectors whose value is meant to be undefined.
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 

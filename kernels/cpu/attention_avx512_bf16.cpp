@@ -1,12 +1,8 @@
 // AVX-512-BF16: products of bf16 numbers two at a time (VDPBF16PS), sums and softmax in fp32.
 #include "kernels/cpu/attention_common.h"
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/intrinsics.h"
 
-// GCC's own intrinsics begin with vectors whose value is meant to be undefined.
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 

@@ -1,7 +1,5 @@
 #include "kernels/cpu/isa.h"
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -10,12 +8,7 @@
 #include <string_view>
 
 #include "kernels/base/error.h"
-
-// GCC's own intrinsics begin with vectors whose value is meant to be undefined.
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#pragma GCC diagnostic ignored "-Wuninitialized"
+#include "kernels/cpu/intrinsics.h"
 
 namespace drover::cpu {
 

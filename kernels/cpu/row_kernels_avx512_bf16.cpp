@@ -1,16 +1,10 @@
 // AVX-512 with BF16.
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cpu/intrinsics.h"
 #include "kernels/cpu/row_kernels.h"
 
-// GCC's own intrinsics begin with vectors whose value is meant to be undefined.
-#ifndef __clang__
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 

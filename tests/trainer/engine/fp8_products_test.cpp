@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 #include <mutex>
+#include <numeric>
 
 #include "kernels/base/e4m3.h"
 #include "kernels/base/quantise.h"
@@ -144,7 +145,9 @@ TEST_P(Fp8Training, IsCloseToWidenedWeightsAndNotTheSame) {
   Trained one(settings_of(DType::bf16), GetParam()), other(widened(settings_of(DType::bf16)), GetParam());
   const std::vector<double> a = one.train(12), b = other.train(12);
   EXPECT_NE(a, b);
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i] / b[i], 1, 0.02) << "step " << i + 1;
+  // Two runs part by more and more: each of the first steps, and all of them together.
+  for (size_t i = 0; i < 8; ++i) EXPECT_NEAR(a[i] / b[i], 1, 0.01) << "step " << i + 1;
+  EXPECT_NEAR(std::reduce(a.begin(), a.end()) / std::reduce(b.begin(), b.end()), 1, 0.01);
 }
 
 TEST_P(Fp8Training, RecomputesTheSameBits) {
