@@ -296,20 +296,24 @@ void Engine::exchange(std::span<const Action> actions, const Pass& pass) {
   }
 }
 
+template <typename Do>
+void Engine::observed(const Work& work, Do&& run) {
+  if (observer_ != nullptr) observer_->begin(work);
+  run();
+  if (observer_ != nullptr) observer_->end(work);
+}
+
 void Engine::run(const Pass& pass) {
   const int64_t micro_batches = static_cast<int64_t>(pass.batch.micro_batches.size());
   const Schedule schedule = schedule_of(settings_, mesh_, micro_batches, pass.train);
   for (size_t next = 0; next < schedule.actions.size();) {
     progress_();
-    const size_t end = group_end(schedule, next);
-    if (end == next) {
-      const size_t behind = together_end(schedule, next);
-      compute(std::span(schedule.actions).subspan(next, behind - next), pass);
-      next = behind;
-    } else {
-      exchange(std::span(schedule.actions).subspan(next, end - next), pass);
-      next = end;
-    }
+    const size_t group = group_end(schedule, next);
+    const bool computes = group == next;
+    const size_t end = computes ? together_end(schedule, next) : group;
+    const std::span<const Action> actions = std::span(schedule.actions).subspan(next, end - next);
+    observed({.actions = actions}, [&] { computes ? compute(actions, pass) : exchange(actions, pass); });
+    next = end;
   }
   for (Stream& stream : streams_) stream.wait();
   for (auto& slot : slots_) slot->frame.reset();
@@ -329,15 +333,22 @@ std::unique_ptr<Reading> Engine::enqueue_gradients(const Batch& batch, int64_t s
   backend_.zero(losses);
   optimizer_->start();
   run({.batch = batch, .losses = losses, .train = true, .step = static_cast<uint64_t>(step), .sink = {}});
-  optimizer_->sum();
-  return read_losses(losses);
+  std::unique_ptr<Reading> reading;
+  observed({.kind = WorkKind::sum}, [&] {
+    optimizer_->sum();
+    reading = read_losses(losses);
+  });
+  return reading;
 }
 
 PendingNorm Engine::enqueue_update(int64_t step) {
   progress_();
-  PendingNorm norm = optimizer_->update(step);
-  replica_.adapter->refresh();
-  return norm;
+  std::optional<PendingNorm> norm;
+  observed({.kind = WorkKind::update}, [&] {
+    norm = optimizer_->update(step);
+    replica_.adapter->refresh();
+  });
+  return std::move(*norm);
 }
 
 PendingStep Engine::enqueue_step(const Batch& batch, int64_t step) {

@@ -9,6 +9,7 @@
 #include "data/batch.h"
 #include "optim/optimizer.h"
 #include "trainer/engine/replica.h"
+#include "trainer/engine/work_observer.h"
 
 namespace drover {
 
@@ -82,6 +83,7 @@ class Engine {
 
   // Called before every pipeline action and before the update, so that a watchdog sees progress within a step.
   void on_progress(std::function<void()> called) { progress_ = std::move(called); }
+  void observe(WorkObserver* observer) { observer_ = observer; }  // gets all work from now on; nullptr: none
 
   Replica& replica() { return replica_; }
   const EngineSettings& settings() const { return settings_; }
@@ -110,6 +112,8 @@ class Engine {
     const LogprobSink& sink;  // may be empty
   };
   void run(const Pass& pass);
+  template <typename Do>
+  void observed(const Work& work, Do&& run);
   void compute(std::span<const Action> actions, const Pass& pass);  // of one kind
   Tensor closed_up(Tensor x);
   void spread(Tensor x);
@@ -139,6 +143,7 @@ class Engine {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<Stream> streams_;
   std::function<void()> progress_ = [] {};
+  WorkObserver* observer_ = nullptr;
   int first_trained_stage_ = 0;
 };
 
