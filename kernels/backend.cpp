@@ -44,7 +44,9 @@ OpCall product(std::string_view op, Tensor a, Tensor b, int64_t flops, int64_t b
   return {.op = op, .a = {a.rows, a.cols}, .b = {b.rows, b.cols}, .dtype = a.dtype, .flops = flops, .bytes = bytes};
 }
 OpCall product(std::string_view op, Tensor a, const Weight& w, int64_t flops, int64_t bytes) {
-  return {.op = op, .a = {a.rows, a.cols}, .b = {w.out(), w.in()}, .dtype = a.dtype, .flops = flops, .bytes = bytes};
+  OpCall call{.op = op, .a = {a.rows, a.cols}, .b = {w.out(), w.in()}, .dtype = a.dtype, .format = w.format()};
+  call.flops = flops, call.bytes = bytes;
+  return call;
 }
 
 // Σ of min(n, keys) over n = 1 … queries.
@@ -235,6 +237,7 @@ void Backend::linear(Tensor x, const Weight& w, const LowRankTerms& low_rank, bo
   checked_rank(low_rank, x.rows, w, order);
   const auto describe = [&] {
     OpCall call = product("linear", x, w, 2 * x.rows * w.out() * w.in(), bytes_of(x, y) + w.bytes());
+    call.generates = order == SumOrder::by_row;
     if (accumulate) call.bytes += bytes_of(y);
     count_terms(low_rank, x.rows, call);
     return call;
@@ -254,6 +257,7 @@ void Backend::linear_of_parts(Tensor x, const Weight& w, std::span<const LinearP
   require(rows == x.rows, "the parts are all rows of x");
   const auto describe = [&] {
     OpCall call = product("linear_of_parts", x, w, 2 * x.rows * w.out() * w.in(), bytes_of(x, y) + w.bytes());
+    call.generates = true;
     if (accumulate) call.bytes += bytes_of(y);
     for (const LinearPart& part : parts) count_terms(part.low_rank, part.rows, call);
     return call;
@@ -397,8 +401,11 @@ void Backend::attention(Tensor q, const KvView& kv, std::span<const Segment> seg
                         Tensor o, Tensor lse) {
   check_attention(q, kv, shape, o, lse);
   const auto describe = [&] {
-    return call_on("attention", q, 4 * shape.heads * shape.head_dim * visible_pairs(segments),
-                   bytes_of(q, o, lse) + bytes_of_keys(kv, segments));
+    OpCall call = call_on("attention", q, 4 * shape.heads * shape.head_dim * visible_pairs(segments),
+                          bytes_of(q, o, lse) + bytes_of_keys(kv, segments));
+    call.b.cols = kv.k.cols;
+    call.generates = !segments.empty() && segments.front().block_table != nullptr;
+    return call;
   };
   issue(describe, [&] { do_attention(q, kv, segments, shape, o, lse); });
 }
@@ -413,8 +420,10 @@ void Backend::attention_backward(Tensor q, const KvView& kv, std::span<const Seg
     require(segment.block_table == nullptr, "attention_backward reads contiguous keys");
   }
   const auto describe = [&] {
-    return call_on("attention_backward", q, 10 * shape.heads * shape.head_dim * visible_pairs(segments),
-                   bytes_of(q, o, lse, d_o, dq) + 2 * bytes_of_keys(kv, segments));
+    OpCall call = call_on("attention_backward", q, 10 * shape.heads * shape.head_dim * visible_pairs(segments),
+                          bytes_of(q, o, lse, d_o, dq) + 2 * bytes_of_keys(kv, segments));
+    call.b.cols = kv.k.cols;
+    return call;
   };
   issue(describe, [&] { do_attention_backward(q, kv, segments, shape, o, lse, d_o, dq, dk, dv); });
 }

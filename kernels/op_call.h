@@ -8,14 +8,21 @@
 
 namespace drover {
 
+enum class Format : uint8_t;  // weight.h
+
 struct Shape {
   int64_t rows = 0, cols = 0;
+  bool operator==(const Shape&) const = default;
 };
 
 struct OpCall {
   std::string_view op;  // the name of Backend's method
-  Shape a, b;           // a product's operands as they lie in memory; of another op: the tensor it works on, and none
+  // A product's operands as they lie in memory; of attention q, and the width of k without rows; of another op the
+  // tensor that it works on, and none.
+  Shape a, b;
   DType dtype = DType::f32;  // of a
+  Format format{};           // of a product's frozen weight
+  bool generates = false;    // a linear summed by row, or attention over keys in blocks
   int64_t flops = 0;         // additions, multiplications and the like of the op's equation
   int64_t bytes = 0;         // of its operands, read once and written once: the least that it can move
   bool is_part = false;      // of another op's call, which this backend carries out by several ops

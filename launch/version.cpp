@@ -10,6 +10,11 @@
 
 namespace drover {
 
+std::string program_version() {
+  const std::string_view commit = DROVER_COMMIT;
+  return fmt::format("drover {} ({})", DROVER_VERSION, commit.empty() ? "no commit known" : commit);
+}
+
 std::string version_text() {
   char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = {};
   int length = 0;
@@ -18,11 +23,10 @@ std::string version_text() {
   const dnnl_version_t* dnnl = dnnl_version();
   const std::string cuda = cuda_libraries();
   return fmt::format(
-      "drover {} ({})\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\nzlib      "
+      "{}\nbackends  cpu, count{}\noneDNN    {}.{}.{}\nMPI       {}\nHDF5      {}\nyaml-cpp  {}\nzlib      "
       "{}\ngrammars  {}\n{}",
-      DROVER_VERSION, std::string_view(DROVER_COMMIT).empty() ? "no commit known" : DROVER_COMMIT,
-      cuda.empty() ? "" : ", cuda", dnnl->major, dnnl->minor, dnnl->patch, name.substr(0, name.find_first_of(",\n")),
-      hdf5::library_version(), DROVER_YAML_CPP_VERSION, zlibVersion(),
+      program_version(), cuda.empty() ? "" : ", cuda", dnnl->major, dnnl->minor, dnnl->patch,
+      name.substr(0, name.find_first_of(",\n")), hdf5::library_version(), DROVER_YAML_CPP_VERSION, zlibVersion(),
       Grammars::available() ? Grammars::library() : "none: xgrammar is absent in this build",
       cuda.empty() ? "" : fmt::format("CUDA      {}\n", cuda));
 }

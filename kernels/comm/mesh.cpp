@@ -21,10 +21,11 @@ Mesh make_mesh(const MeshShape& shape, std::shared_ptr<Communicator> world, cons
 
 Mesh make_self_mesh() { return make_mesh({}, make_self_communicator("world"), {}); }
 
-Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position, bool overlaps_sums) {
+Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position, bool overlaps_sums, CommObserver* observer) {
   return make_mesh(shape, std::make_shared<CountCommunicator>("world", rank_of(position, shape), shape.size()),
                    [&](Axis axis, int, int key) {
-                     return std::make_shared<CountCommunicator>(name_of(axis), key, shape[axis], overlaps_sums);
+                     return std::make_shared<CountCommunicator>(name_of(axis), key, shape[axis], overlaps_sums,
+                                                                observer);
                    });
 }
 

@@ -30,8 +30,11 @@ using SplitWorld = std::function<std::shared_ptr<Communicator>(Axis axis, int co
 Mesh make_mesh(const MeshShape& shape, std::shared_ptr<Communicator> world, const SplitWorld& split);
 
 Mesh make_self_mesh();  // one rank, no MPI
-// For plans: any mesh in one process. overlaps_sums: of the communicators that are counted for.
-Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position, bool overlaps_sums = false);
+// For plans: any mesh in one process. overlaps_sums: of the communicators that are counted for. The observer, which
+// outlives the mesh, sees the calls of all axes with more than one rank.
+class CommObserver;
+Mesh make_count_mesh(const MeshShape& shape, const MeshPosition& position, bool overlaps_sums = false,
+                     CommObserver* observer = nullptr);
 Mesh make_mpi_mesh(const MeshShape& shape);               // after start_mpi; shape.size() == world size
 std::unique_ptr<Communicator> make_world_communicator();  // after start_mpi: all ranks, before there is a mesh
 

@@ -16,7 +16,9 @@ void OpTimer::take_first() {
   const Pending& first = pending_.front();
   OpTime& t = times_[first.call.op];
   t.calls += 1;
-  t.seconds += first.begin->seconds_until(*first.end);
+  const double seconds = first.begin->seconds_until(*first.end);
+  if (each_) each_(first.call, seconds);
+  t.seconds += seconds;
   t.flops += first.call.flops;
   t.bytes += first.call.bytes;
   t.product |= first.call.is_product();

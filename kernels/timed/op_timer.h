@@ -2,6 +2,7 @@
 // the device has reached are read as later ops come; nothing waits before `times` is asked for.
 #pragma once
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string_view>
@@ -27,6 +28,9 @@ class OpTimer : public OpObserver {
 
   const std::map<std::string_view, OpTime>& times();  // by op, whole calls only; waits for all that was enqueued
   void start_over();                                  // forgets the calls so far
+  // From now on called with each whole call and its seconds, as they become known.
+  using Each = std::function<void(const OpCall&, double seconds)>;
+  void each(Each called) { each_ = std::move(called); }
 
   void begin(const OpCall& call) override;
   void end(const OpCall& call) override;
@@ -42,6 +46,7 @@ class OpTimer : public OpObserver {
   std::unique_ptr<Moment> begin_;
   std::deque<Pending> pending_;
   std::map<std::string_view, OpTime> times_;
+  Each each_;
 };
 
 }  // namespace drover

@@ -17,15 +17,6 @@ HttpResponse metrics(Serving& serving, const HttpRequest&) {
   return {.type = std::string(Metrics::kType), .body = serving.metrics.text(serving.loop.state())};
 }
 
-namespace {
-
-std::string program_version() {  // the first line: "drover 0.1.0 (commit)"
-  const std::string text = version_text();
-  return text.substr(0, text.find('\n'));
-}
-
-}  // namespace
-
 HttpResponse version(Serving&, const HttpRequest&) { return {.body = openai::version_body(program_version())}; }
 
 HttpResponse openapi(Serving&, const HttpRequest&) { return {.body = openai::openapi_json(program_version())}; }

@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/isa.h"
 #include "kernels/devices/devices.h"
+#include "launch/calibration.h"
 #include "launch/ranks_doctor.h"
 #include "launch/verbs/verb.h"
 #include "launch/version.h"
@@ -103,17 +104,22 @@ Exit diagnose_machine(const Process& process, bool json) {
 
 Verb doctor_verb(CLI::App& app) {
   struct Arguments {
-    std::string recipe;
-    bool json = false;
+    std::string recipe, out;
+    bool json = false, calibrate = false;
   };
   const auto a = std::make_shared<Arguments>();
   CLI::App* options = app.add_subcommand(
       "doctor",
       "is this machine ready, and what to do if not; under launch/run: are the ranks, and how fast do they speak");
   options->add_option("--recipe", a->recipe, "under launch/run: test the axes of this recipe's mesh");
+  CLI::Option* calibrates = options->add_flag(
+      "--calibrate", a->calibrate, "measure this machine for drover plan; under launch/run: as its ranks share it");
+  options->add_option("--out", a->out, "the file that --calibrate writes (default: where plan looks for it)")
+      ->needs(calibrates);
   options->add_flag("--json", a->json, "print the result as JSON");
   options->footer("example: launch/run -n 8 drover doctor --recipe configs/recipes/llama3.1-70b-lora.yaml");
   const auto run = [a](const Process& process) {
+    if (a->calibrate) return calibrate_machine(process, a->out, a->json);
     const bool ranks = process.mpi.size > 1 || !a->recipe.empty();
     return ranks ? diagnose_ranks(process, a->recipe, a->json) : diagnose_machine(process, a->json);
   };

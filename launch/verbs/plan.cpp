@@ -1,14 +1,18 @@
 #include "launch/verbs/plan.h"
 
 #include <iostream>
-#include <nlohmann/json.hpp>
 
 #include "data/data_files.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/devices/devices.h"
+#include "launch/planned_machine.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
 #include "trainer/engine/plan.h"
 #include "trainer/export/adapter_targets.h"
+#include "trainer/planning/plan_json.h"
+#include "trainer/planning/planned_run.h"
+#include "trainer/run/process_memory.h"
 #include "trainer/setup/adapter_setup.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/fp8_linears.h"
@@ -19,47 +23,19 @@ namespace drover {
 
 namespace {
 
-using nlohmann::ordered_json;
+// What a plan is made of.
+struct Planned {
+  ReadRecipe read;
+  ModelConfig model;
+  MeshShape shape;
+  AdapterLayout layout;
+  std::optional<PreparedData> data;  // where the data and a tokenizer are at hand; without, micro-batches are full
+  DeviceKind device = DeviceKind::cpu;
+  EngineSettings settings;
+  std::string multiplying;  // of fp8_linears
+};
 
-ordered_json plan_json(const std::vector<RankPlan>& plans, const ModelConfig& model, const AdapterLayout& layout,
-                       const std::string& schedule) {
-  ordered_json ranks = ordered_json::array();
-  for (const RankPlan& p : plans) {
-    ranks.push_back({{"rank", p.rank},
-                     {"tp", p.position.tp()},
-                     {"pp", p.position.pp()},
-                     {"dp", p.position.dp()},
-                     {"layers", {p.layers.begin, p.layers.end}},
-                     {"weights_bytes", p.bytes.weights},
-                     {"adapter_bytes", p.bytes.adapter},
-                     {"optimizer_bytes", p.bytes.optimizer},
-                     {"saved_bytes", p.bytes.saved},
-                     {"scratch_bytes", p.bytes.scratch},
-                     {"total_bytes", p.bytes.total()}});
-    if (p.ring_bytes == 0) continue;
-    ranks.back()["streamed"] = {{"ring_bytes", p.ring_bytes},
-                                {"host_bytes", p.host_bytes},
-                                {"copied_bytes_a_step", p.copied_bytes},
-                                {"tokens_together", p.tokens_together},
-                                {"tokens_to_hide_copies", p.tokens_to_hide()}};
-  }
-  return {{"ranks", ranks},
-          {"parameters", parameter_count(model)},
-          {"trainable_parameters", trainable_parameters(model, layout)},
-          {"schedule", schedule}};
-}
-
-}  // namespace
-
-Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
-  const ReadRecipe read = read_run_recipe(a);
-  const Recipe& recipe = read.recipe;
-  const ModelConfig model = model_config_of(recipe, ShapeFrom::directory_or_name);
-  const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
-  const MeshShape shape = check_recipe(read, model, ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
-  const AdapterLayout layout = adapter_layout_of(model, adapter_config(read));
-  // With the data and a tokenizer at hand the plan knows the real micro-batches; without, they are full.
-  std::optional<PreparedData> data;
+std::optional<PreparedData> data_at_hand(const Recipe& recipe) {
   const fs::path text = tokenizer_directory(recipe);
   const auto here = [](const std::vector<DataFile>& files) {
     return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return has_data_files(f.path); });
@@ -67,51 +43,73 @@ Exit run_plan(const RecipeArguments& a, std::optional<int> ranks, bool all) {
   const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) &&
                          here(recipe.data.train) && here(recipe.data.validation.files) &&
                          (!recipe.eval.prompts || fs::exists(*recipe.eval.prompts));
-  if (have_data) {
-    const Tokenizer tokenizer = Tokenizer::open(tokenizer_directory(recipe));
-    data = prepare_data_in_memory(recipe, tokenizer);
-  }
-  EngineSettings settings = engine_settings(recipe, model, layout, shape, data ? &*data : nullptr);
-  settings.stored = scaling_of(recipe);
-  const bool on_cuda =
-      recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable);
-  settings.traits = traits_of(on_cuda ? DeviceKind::cuda : DeviceKind::cpu);
-  settings.overlaps_sums =
-      on_cuda && recipe.parallel.transport != Transport::staged && !recipe.train.deterministic;  // as NCCL does
-  const std::string multiplying = fp8_linears(settings, shape);
-  const std::vector<RankPlan> plans = plan_mesh(settings, shape);
-  const std::string schedule = print(schedule_of_run(settings, shape));
-  if (a.json) {
-    std::cout << plan_json(plans, model, layout, schedule).dump(1) << '\n';
+  if (!have_data) return {};
+  const Tokenizer tokenizer = Tokenizer::open(text);
+  return prepare_data_in_memory(recipe, tokenizer);
+}
+
+Planned planned(const PlanArguments& a) {
+  Planned p{.read = read_run_recipe(a.recipe)};
+  const Recipe& recipe = p.read.recipe;
+  p.model = model_config_of(recipe, ShapeFrom::directory_or_name);
+  const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
+  p.shape = check_recipe(p.read, p.model, a.ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
+  p.layout = adapter_layout_of(p.model, adapter_config(p.read));
+  p.data = data_at_hand(recipe);
+  p.settings = engine_settings(recipe, p.model, p.layout, p.shape, p.data ? &*p.data : nullptr);
+  p.settings.stored = scaling_of(recipe);
+  if (recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable))
+    p.device = DeviceKind::cuda;
+  p.settings.traits = traits_of(p.device);
+  p.settings.overlaps_sums = p.device == DeviceKind::cuda && recipe.parallel.transport != Transport::staged &&
+                             !recipe.train.deterministic;  // as NCCL does
+  p.multiplying = fp8_linears(p.settings, p.shape);
+  return p;
+}
+
+std::string heading(const Planned& p) {
+  const int64_t all = parameter_count(p.model), trained = trainable_parameters(p.model, p.layout);
+  return fmt::format("{} parameters, {} of them train ({:.2f} %); {} ranks: tp {} · pp {} · dp {}\n{}{}{}\n", all,
+                     trained, 100.0 * static_cast<double>(trained) / static_cast<double>(all), p.shape.size(),
+                     p.shape.tp(), p.shape.pp(), p.shape.dp(), p.multiplying, p.multiplying.empty() ? "" : "\n",
+                     p.data ? "micro-batches as the data gives them"
+                            : "micro-batches at their fullest (the data or the tokenizer is not here)");
+}
+
+}  // namespace
+
+Exit run_plan(const PlanArguments& a, const Process& process) {
+  const Planned p = planned(a);
+  // What this process holds so far is what a rank on a CPU holds before its arenas.
+  const int64_t before_arenas =
+      p.device == DeviceKind::cpu ? predicted_process_bytes({}, *make_cpu_backend(process.threads)) : 0;
+  const std::vector<RankPlan> plans = plan_mesh(p.settings, p.shape);
+  const std::string schedule = print(schedule_of_run(p.settings, p.shape));
+  const PlannedMachine machine =
+      planned_machine(p.device, p.shape.size(), process.threads * process.mpi.local_size, a.calibration);
+  const PlannedWork work = planned_work(p.read.recipe, p.settings, p.shape, p.data ? &*p.data : nullptr);
+  const TimePlan time = plan_time(p.settings, p.shape, work, machine);
+  if (a.recipe.json) {
+    std::cout << plan_json({plans, p.model, p.layout, schedule, before_arenas}, time, machine).dump(1) << '\n';
     return Exit::done;
   }
-  std::cout << fmt::format("{} parameters, {} of them train ({:.2f} %); {} ranks: tp {} · pp {} · dp {}\n",
-                           parameter_count(model), trainable_parameters(model, layout),
-                           100.0 * static_cast<double>(trainable_parameters(model, layout)) /
-                               static_cast<double>(parameter_count(model)),
-                           shape.size(), shape.tp(), shape.pp(), shape.dp())
-            << multiplying << (multiplying.empty() ? "" : "\n")
-            << (have_data ? "micro-batches as the data gives them\n"
-                          : "micro-batches at their fullest (the data or the tokenizer is not here)\n")
-            << print_plan(plans, all ? Lines::of_each_rank : Lines::of_equal_ranks) << print_streaming(plans)
-            << "schedule of the stages:\n"
-            << schedule << loads_in(adapter_config(read)) << '\n';
+  std::cout << heading(p) << print_plan(plans, a.all ? Lines::of_each_rank : Lines::of_equal_ranks)
+            << print_streaming(plans) << print_time(time, p.shape, machine.name) << "schedule of the stages:\n"
+            << schedule << loads_in(adapter_config(p.read)) << '\n';
   return Exit::done;
 }
 
 Verb plan_verb(CLI::App& app) {
-  struct Arguments {
-    RecipeArguments recipe;
-    std::optional<int> ranks;
-    bool all = false;
-  };
-  const auto a = std::make_shared<Arguments>();
-  CLI::App* options = app.add_subcommand("plan", "what every rank will hold, and the schedule; no weights, no MPI");
+  const auto a = std::make_shared<PlanArguments>();
+  CLI::App* options =
+      app.add_subcommand("plan", "what every rank will hold, how long it takes, and the schedule; no weights, no MPI");
   add_recipe_options(options, a->recipe);
   options->add_option("--ranks", a->ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(above_zero());
   options->add_flag("--all", a->all, "a line for every rank, also where several hold the same");
+  options->add_option("--calibration", a->calibration,
+                      "measured rates to take (default: this machine's, which drover doctor --calibrate writes)");
   options->footer("example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32");
-  return {.options = options, .run = [a](const Process&) { return run_plan(a->recipe, a->ranks, a->all); }};
+  return {.options = options, .run = [a](const Process& process) { return run_plan(*a, process); }};
 }
 
 }  // namespace drover

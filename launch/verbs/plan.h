@@ -3,11 +3,17 @@
 #include <optional>
 
 #include "launch/exit_code.h"
+#include "launch/process.h"
 #include "launch/verbs/arguments.h"
 
 namespace drover {
 
-// Without `ranks` the mesh that the recipe states; `all`: a line for every rank.
-Exit run_plan(const RecipeArguments& arguments, std::optional<int> ranks, bool all = false);
+struct PlanArguments {
+  RecipeArguments recipe;
+  std::optional<int> ranks;  // without: the mesh that the recipe states
+  bool all = false;          // a line for every rank
+  std::string calibration;   // file; empty: this machine's, where there is one
+};
+Exit run_plan(const PlanArguments& arguments, const Process& process);
 
 }  // namespace drover

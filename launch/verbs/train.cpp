@@ -3,6 +3,7 @@
 #include "kernels/base/log.h"
 #include "kernels/comm/agree.h"
 #include "launch/open_device.h"
+#include "launch/planned_machine.h"
 #include "launch/verbs/plan.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/verb.h"
@@ -33,7 +34,7 @@ Exit run(const Process& process, const Arguments& a) {
   const int ranks = process.mpi.size;
   if (a.dry_run) {
     if (process.mpi.rank != 0) return Exit::done;
-    return run_plan(a.recipe, ranks > 1 ? std::optional<int>(ranks) : std::nullopt);
+    return run_plan({.recipe = a.recipe, .ranks = ranks > 1 ? std::optional<int>(ranks) : std::nullopt}, process);
   }
   ReadRecipe read;
   MeshShape shape;
@@ -48,7 +49,12 @@ Exit run(const Process& process, const Arguments& a) {
   log::info("{} {} × {} {}: tp {} · pp {} · dp {}", ranks, ranks == 1 ? "rank" : "ranks", process.threads,
             process.threads == 1 ? "thread" : "threads", shape.tp(), shape.pp(), shape.dp());
   log::write(loads_in(adapter_config(read)));
-  return exit_of(train(read, mesh, [&](const Mesh& host) { return open_device(host, read.recipe, process); }));
+  const auto open = [&](const Mesh& host) { return open_device(host, read.recipe, process); };
+  const auto machine_of = [&](const Device&) {
+    return planned_machine(device_of(read.recipe), process.mpi.local_size, process.threads * process.mpi.local_size,
+                           "");
+  };
+  return exit_of(train(read, mesh, open, machine_of));
 }
 
 }  // namespace

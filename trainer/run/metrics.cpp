@@ -48,16 +48,17 @@ void MetricsFile::line(const std::string& text) {
 }
 
 void MetricsFile::step(const StepMetrics& m) {
-  line(nlohmann::ordered_json{{"step", m.step},
-                              {"loss", m.loss},
-                              {"grad_norm", m.grad_norm},
-                              {"learning_rate", m.learning_rate},
-                              {"tokens", m.tokens},
-                              {"trained_tokens", m.trained_tokens},
-                              {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
-                              {"step_seconds", m.step_seconds},
-                              {"peak_bytes", m.peak_bytes}}
-           .dump());
+  nlohmann::ordered_json j{{"step", m.step},
+                           {"loss", m.loss},
+                           {"grad_norm", m.grad_norm},
+                           {"learning_rate", m.learning_rate},
+                           {"tokens", m.tokens},
+                           {"trained_tokens", m.trained_tokens},
+                           {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
+                           {"step_seconds", m.step_seconds},
+                           {"peak_bytes", m.peak_bytes}};
+  if (m.planned_step_seconds > 0) j["planned_step_seconds"] = m.planned_step_seconds;
+  line(j.dump());
 }
 
 void MetricsFile::validation(int64_t step, double loss, int64_t tokens) {

@@ -13,6 +13,7 @@ struct StepMetrics {
   int64_t tokens = 0, trained_tokens = 0;
   double step_seconds = 0;
   int64_t peak_bytes = 0;
+  double planned_step_seconds = 0;  // of the run's plan, where it is calibrated; else 0
 };
 
 // Rank 0 only. Opening it for a resumed run drops every line after `last_step`, and a half last line.

@@ -2,17 +2,15 @@
 
 #include "kernels/base/log.h"
 #include "kernels/base/program.h"
-#include "kernels/base/units.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
-#include "trainer/engine/plan.h"
 #include "trainer/export/compared_documents.h"
 #include "trainer/export/export.h"
 #include "trainer/export/export_check.h"
 #include "trainer/export/model_card.h"
 #include "trainer/export/text_files.h"
-#include "trainer/run/process_memory.h"
 #include "trainer/run/run_identity.h"
+#include "trainer/run/run_plan.h"
 #include "trainer/run/training_loop.h"
 #include "trainer/setup/engine_settings.h"
 #include "trainer/setup/fp8_linears.h"
@@ -23,30 +21,6 @@ namespace drover {
 namespace {
 
 constexpr double kWatchdogPatience = 1.5;  // × the deadline of waiting for a peer, which can say more
-
-struct Plan {
-  ArenaBytes arenas;          // of this rank
-  int64_t process_bytes = 0;  // of the largest process
-};
-
-// Says what the run will hold, and fails where this machine has not as much.
-Plan plan_run(const EngineSettings& settings, const Mesh& mesh, Backend& backend) {
-  const std::vector<RankPlan> plans = plan_mesh(settings, mesh.shape);
-  const int64_t all = parameter_count(settings.model), trained = trainable_parameters(settings.model, settings.adapter);
-  log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}{}", all, trained,
-            100.0 * static_cast<double>(trained) / static_cast<double>(all), print_plan(plans), print_streaming(plans));
-  const std::string schedule = print(schedule_of_run(settings, mesh.shape));
-  if (mesh.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
-  const RankPlan& mine = plans[static_cast<size_t>(rank_of(mesh.position, mesh.shape))];
-  Plan plan{.arenas = mine.bytes};
-  Communicator& world = *mesh.world;
-  plan.process_bytes = largest(world, predicted_process_bytes(plan.arenas, backend) + mine.host_bytes);
-  log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(plan.process_bytes),
-            mib(plan.arenas.total()));
-  check_fits_machine(world, plan.process_bytes);
-  together(world, [&] { check_fits_memory(plan.arenas, backend); });
-  return plan;
-}
 
 void check_moves(const LearningRate& rate, const OptimSection& optim, int64_t steps) {
   if (rate.moves()) return;
@@ -186,13 +160,6 @@ void say_done(const Recipe& recipe, const RunDirectory& directory, std::optional
       quoted(directory.path() / "merged"), step ? fmt::format(" --step {}", *step) : "");
 }
 
-// How far plan and prediction were right.
-void say_reached(const Plan& plan, const Engine& engine, Communicator& world) {
-  log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine.peak().total());
-  log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes),
-            mib(largest(world, peak_process_bytes())));
-}
-
 Loader loader_of(const PreparedData& data, const Recipe& recipe, const Mesh& mesh, uint64_t seed) {
   return Loader(data.train, {.micro_batch_size = recipe.train.micro_batch_size,
                              .global_batch_size = recipe.train.global_batch_size,
@@ -225,7 +192,8 @@ void say_products(const EngineSettings& settings, const Mesh& mesh) {
 
 }  // namespace
 
-StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device) {
+StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& open_device,
+                 const MachineOfRun& machine_of) {
   const Recipe& recipe = read.recipe;
   Communicator& world = *mesh.world;
   RunDirectory directory(recipe.output.dir, world);
@@ -234,7 +202,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   const Device device = open_device(mesh);
   fit_to(device, settings);
   say_products(settings, mesh);
-  const Plan plan = plan_run(settings, mesh, *device.backend);
+  const RunPlan plan = plan_run(recipe, settings, inputs.data, device, machine_of);
   std::optional<OpTimer> timer;
   if (recipe.log.profile) timer.emplace(*device.backend);
   const std::unique_ptr<Replica> replica = open_replica(settings, device, BaseWeights(inputs.model), plan.arenas);
@@ -249,7 +217,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
 
   const auto identity = identity_of(recipe, inputs);
   const Start start = set_adapter(recipe, identity, steps, directory, inputs.model, *replica);
-  directory.accept(read, start.done, start.saved);
+  directory.accept(read, start.done, start.saved, plan.json);
   Validator validation(recipe, inputs, *engine, world, directory);
   validation.look_back(start.done, start.best);
 
@@ -269,6 +237,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
                      .validation = validation,
                      .directory = directory,
                      .watchdog = watchdog,
+                     .plan = plan,
                      .timer = timer ? &*timer : nullptr,
                      .save = save},
                     steps, start.done, start.saved);
@@ -280,7 +249,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   loop.save_last();
   const int64_t exported = take_best(recipe, validation.best(), loop.done(), directory, *replica);
   export_checked(read, directory, exported, *engine, inputs.data);
-  say_reached(plan, *engine, world);
+  say_reached(plan, *engine, loop.tokens_per_second());
   say_done(recipe, directory, exported == loop.done() ? std::nullopt : std::optional(exported));
   return StopReason::none;
 }

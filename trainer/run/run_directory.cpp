@@ -33,7 +33,7 @@ std::optional<Checkpoint> RunDirectory::to_resume(const std::string& resume,
   return checkpoint;
 }
 
-void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved) {
+void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved, const std::string& plan) {
   together(world_, [&] {
     if (world_.rank() != 0) return;
     const auto [aside, to] = set_aside(path_, saved);
@@ -42,6 +42,9 @@ void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved)
                 to.string());
     }
     write_text(path_ / "recipe.yaml", resolved_recipe(with_absolute_paths(recipe)));
+    std::error_code none;
+    fs::remove(path_ / "plan.json", none);
+    if (!plan.empty()) write_text(path_ / "plan.json", plan);
     metrics_.emplace(path_ / "metrics.jsonl", step);
   });
 }

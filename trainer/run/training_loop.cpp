@@ -14,7 +14,12 @@
 namespace drover {
 
 TrainingLoop::TrainingLoop(const Parts& parts, int64_t total_steps, int64_t done, int64_t saved)
-    : p_(parts), progress_(parts.recipe.log.every_steps), total_steps_(total_steps), done_(done), saved_(saved) {
+    : p_(parts),
+      progress_(parts.recipe.log.every_steps),
+      check_(parts.plan.calibrated ? parts.plan.tokens_per_second : 0),
+      total_steps_(total_steps),
+      done_(done),
+      saved_(saved) {
   p_.engine.on_progress([this] { p_.watchdog.beat(fmt::format("step {}", enqueued() + 1)); });
 }
 
@@ -96,10 +101,13 @@ void TrainingLoop::write_down(const InFlight& step, const StepResult& result) {
                       .tokens = step.tokens,
                       .trained_tokens = step.trained_tokens,
                       .step_seconds = step.begin->seconds_until(*step.end),
-                      .peak_bytes = largest(p_.world, peak_bytes(backend()))};
+                      .peak_bytes = largest(p_.world, peak_bytes(backend())),
+                      .planned_step_seconds = p_.plan.calibrated ? p_.plan.step_seconds : 0};
+  const std::optional<std::string> far = check_.step(m.tokens, m.step_seconds);
   p_.directory.record([&](MetricsFile& metrics) {
     metrics.step(m);
     progress_.step(m);
+    if (far) progress_.note(*far);
     if (!std::exchange(reported_, true) && !backend().report().empty()) progress_.note(backend().report());
   });
 }

@@ -7,7 +7,9 @@
 #include "kernels/base/watchdog.h"
 #include "kernels/timed/op_timer.h"
 #include "trainer/engine/engine.h"
+#include "trainer/run/plan_check.h"
 #include "trainer/run/run_directory.h"
+#include "trainer/run/run_plan.h"
 #include "trainer/run/stop_signal.h"
 #include "trainer/run/validation.h"
 
@@ -24,6 +26,7 @@ class TrainingLoop {
     Validator& validation;
     RunDirectory& directory;
     Watchdog& watchdog;
+    const RunPlan& plan;
     OpTimer* timer = nullptr;  // of the engine's backend, with log.profile
     std::function<void(int64_t step)> save;
   };
@@ -36,6 +39,7 @@ class TrainingLoop {
   // eval.stop_after ended it.
   StopReason run();
   int64_t done() const { return done_; }
+  double tokens_per_second() const { return check_.reached(); }  // of the median step of this run; 0: there is none
   void save_last();  // collective; a checkpoint after the last step that was done, unless there is one
 
  private:
@@ -57,6 +61,7 @@ class TrainingLoop {
 
   Parts p_;
   Progress progress_;
+  PlanCheck check_;
   std::deque<InFlight> in_flight_;  // steps after done_ that are enqueued
   bool reported_ = false;           // what the device said of itself
   int64_t total_steps_ = 0, done_ = 0, saved_ = -1;

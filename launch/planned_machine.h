@@ -1,0 +1,13 @@
+// The rates of plans: those that were measured on this machine with as many ranks, else rough ones of its
+// kind.
+#pragma once
+#include "launch/calibration.h"
+#include "trainer/planning/time_plan.h"
+
+namespace drover {
+
+// `file`: a calibration to take, of whatever machine; empty: the cache's of this machine with `ranks` ranks that share
+// `cores` cores.
+PlannedMachine planned_machine(DeviceKind device, int ranks, int cores, const std::string& file);
+
+}  // namespace drover

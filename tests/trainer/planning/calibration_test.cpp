@@ -1,0 +1,92 @@
+// The file of a calibration: it comes back as it was written, and one that is none is refused.
+#include "trainer/planning/calibration.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/base/error.h"
+
+namespace drover {
+namespace {
+
+using testing::HasSubstr;
+
+struct CalibrationFile : testing::Test {
+  const fs::path folder = fs::path(testing::TempDir()) / "drover-calibration-test";
+  const fs::path file = folder / "c.json";
+  void TearDown() override { fs::remove_all(folder); }
+
+  static Calibration some() {
+    return {.machine = {"A CPU (avx2)", 2, 4},
+            .version = "drover 1",
+            .date = "2026-11-30",
+            .seconds = 60,
+            .outside_per_call = 2e-6,
+            .read = 1e9,
+            .ops = {{.op = "linear",
+                     .dtype = DType::bf16,
+                     .format = Format::nf4,
+                     .generates = true,
+                     .a = {3, 4},
+                     .b = {5, 4},
+                     .flops = 120,
+                     .bytes = 94,
+                     .seconds = 1e-6},
+                    {.op = "copy", .dtype = DType::f32, .a = {1, 2}, .bytes = 16, .seconds = 2e-6}},
+            .messages = {{"all_reduce", 2, 64, 3e-6}}};
+  }
+  std::string problem_of(const std::string& text) {
+    fs::create_directories(folder);
+    write_text(file, text);
+    try {
+      read_calibration(file);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.fault(), Fault::bad_data);
+      return e.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(CalibrationFile, ComesBackAsItWasWritten) {
+  write_calibration(some(), file);
+  const Calibration c = read_calibration(file);
+  EXPECT_EQ(c.machine, some().machine);
+  EXPECT_EQ(c.version, "drover 1");
+  EXPECT_EQ(c.date, "2026-11-30");
+  EXPECT_EQ(c.read, 1e9);
+  EXPECT_EQ(c.outside_per_call, 2e-6);
+  ASSERT_EQ(c.ops.size(), 2);
+  EXPECT_EQ(c.ops[0].op, "linear");
+  EXPECT_EQ(c.ops[0].format, Format::nf4);
+  EXPECT_EQ(c.ops[0].dtype, DType::bf16);
+  EXPECT_TRUE(c.ops[0].generates);
+  EXPECT_EQ(c.ops[0].b, (Shape{5, 4}));
+  EXPECT_EQ(c.ops[1].bytes, 16);
+  EXPECT_EQ(c.ops[1].seconds, 2e-6);
+  ASSERT_EQ(c.messages.size(), 1);
+  EXPECT_EQ(c.messages[0].seconds, 3e-6);
+}
+
+TEST_F(CalibrationFile, WhatIsNoneIsRefusedWithWhatToDo) {
+  EXPECT_THAT(problem_of("{"), HasSubstr(file.string()));
+  EXPECT_THAT(problem_of("{}"), HasSubstr("drover doctor --calibrate"));
+  write_calibration(some(), file);
+  std::string text = read_text(file);
+  text.replace(text.find("\"bf16\""), 6, "\"bf17\"");
+  EXPECT_THAT(problem_of(text), HasSubstr("'bf17' is none of f32, bf16"));
+  text = read_text(file);
+  Calibration none = some();
+  none.ops.clear();
+  write_calibration(none, file);
+  EXPECT_THAT(problem_of(read_text(file)), HasSubstr("it holds no op"));
+}
+
+TEST_F(CalibrationFile, EachMachineHasItsOwn) {
+  const MeasuredMachine one{"NVIDIA H100 80GB HBM3", 1, 1}, eight{"NVIDIA H100 80GB HBM3", 8, 1};
+  EXPECT_NE(calibration_file(one), calibration_file(eight));
+  EXPECT_THAT(calibration_file(one).filename().string(), testing::StartsWith("calibration-nvidia-h100-80gb-hbm3-"));
+}
+
+}  // namespace
+}  // namespace drover

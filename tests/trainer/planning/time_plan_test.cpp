@@ -1,0 +1,142 @@
+// Plans of time: the real steps of a recipe's mesh at made-up rates, and a machine that is really measured.
+#include "trainer/planning/time_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "trainer/engine/plan.h"
+#include "trainer/planning/calibrate.h"
+
+namespace drover {
+namespace {
+
+// Every op takes a millisecond, and every message among ranks two.
+RoughRates a_millisecond_each() {
+  return {.name = "test",
+          .product = 1e30,
+          .product_fp8 = 1e30,
+          .attention = 1e30,
+          .attention_backward = 1e30,
+          .memory = 1e30,
+          .call_seconds = 1e-3,
+          .link = 1e30,
+          .link_seconds = 2e-3,
+          .network = 1e30,
+          .network_seconds = 1,
+          .ranks_a_node = 8};
+}
+
+constexpr MadeModel kTiny{.hidden = 64, .ffn = 96, .head_dim = 16, .kv_heads = 2, .layers = 4, .vocab = 128};
+
+EngineSettings settings(const MeshShape& shape, int64_t micro_batches) {
+  EngineSettings s = settings_of({.model = kTiny, .tokens = 32, .document = 16, .r = 4}, {});
+  s.partition = partition_layers(4, shape.pp(), 0);
+  s.capacity.local_micro_batches = micro_batches;
+  return s;
+}
+
+PlannedWork work_of(const MeshShape& shape, int64_t micro_batches) {
+  const Batch batch = worst_batch(32, 32, 16, micro_batches, shape.dp());
+  return {.batch = [batch](int, int64_t) { return batch; }, .sampled = {0}, .steps = 10, .steps_per_epoch = 5};
+}
+
+MeshShape mesh(Axis axis, int size) {
+  MeshShape shape;
+  shape[axis] = size;
+  return shape;
+}
+
+TEST(TimePlan, OneRankTakesTheSumOfItsOps) {
+  const Rates rates(a_millisecond_each());
+  const TimePlan plan = plan_time(settings({}, 2), {}, work_of({}, 2), {.rates = rates, .peak = 1e12});
+  double ops = 0;
+  for (const auto& [op, seconds] : plan.ops) ops += seconds;
+  EXPECT_NEAR(plan.step_seconds, ops, 1e-9);
+  EXPECT_NEAR(plan.ops.at("attention"), 2 * 4 * 1e-3, 1e-9);  // micro-batches, layers
+  EXPECT_DOUBLE_EQ(plan.bubble, 0);
+  EXPECT_DOUBLE_EQ(plan.tokens_per_second, 64 / plan.step_seconds);
+  EXPECT_DOUBLE_EQ(plan.epoch_seconds, 5 * plan.step_seconds);
+  EXPECT_DOUBLE_EQ(plan.run_seconds, 10 * plan.step_seconds);
+}
+
+TEST(TimePlan, TensorParallelRanksWaitForTheirSums) {
+  const Rates rates(a_millisecond_each());
+  const MeshShape two = mesh(Axis::tp, 2);
+  const TimePlan plan = plan_time(settings(two, 1), two, work_of(two, 1), {.rates = rates});
+  // Two sums a layer forward and two backward, and those of the head and the step: each 2 ms.
+  EXPECT_GE(plan.exposed_seconds, 4 * 4 * 2e-3);
+  EXPECT_LT(plan.exposed_seconds, plan.step_seconds);
+}
+
+TEST(TimePlan, AGroupBeyondANodeSpeaksOverTheNetwork) {
+  RoughRates small_nodes = a_millisecond_each();
+  small_nodes.ranks_a_node = 1;
+  const Rates here(a_millisecond_each()), spread(small_nodes);
+  const MeshShape two = mesh(Axis::dp, 2);
+  const auto plan = [&](const Rates& rates) {
+    return plan_time(settings(two, 1), two, work_of(two, 1), {.rates = rates});
+  };
+  EXPECT_GT(plan(spread).step_seconds, plan(here).step_seconds + 0.9);
+}
+
+TEST(TimePlan, StagesShareTheWorkAndIdleAtItsEnds) {
+  const Rates rates(a_millisecond_each());
+  const MeshShape two = mesh(Axis::pp, 2);
+  const TimePlan one = plan_time(settings({}, 8), {}, work_of({}, 8), {.rates = rates}),
+                 half = plan_time(settings(two, 8), two, work_of(two, 8), {.rates = rates});
+  EXPECT_GT(half.bubble, 1.0 / (8 + 1) - 0.05);
+  EXPECT_LT(half.bubble, 0.35);
+  EXPECT_LT(half.step_seconds, 0.8 * one.step_seconds);
+}
+
+TEST(TimePlan, TheDpRankWithMostToDoDecides) {
+  const Rates rates(a_millisecond_each());
+  const MeshShape two = mesh(Axis::dp, 2);
+  PlannedWork uneven = work_of(two, 2);
+  const Batch more = worst_batch(32, 32, 16, 2, 2), less = worst_batch(32, 32, 16, 1, 2);
+  uneven.batch = [&](int dp_rank, int64_t) { return dp_rank == 1 ? more : less; };
+  const TimePlan plan = plan_time(settings(two, 2), two, uneven, {.rates = rates}),
+                 even = plan_time(settings(two, 2), two, work_of(two, 2), {.rates = rates});
+  EXPECT_DOUBLE_EQ(plan.step_seconds, even.step_seconds);
+}
+
+// By hand, for a token: 4 layers of q 64·64, k and v 32·64, o 64·64, gate, up and down 96·64, four FLOPs a weight; the
+// head 128·64, four; the adapter's r·(in + out), six; attention of the 136 pairs of 16 tokens, 12·H·E·layers a pair.
+TEST(TimePlan, ModelFlopsByHand) {
+  const EngineSettings s = settings({}, 1);
+  const Batch batch = worst_batch(32, 32, 16, 1, 1);
+  const double frozen = 4.0 * 4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64) * 32, head = 4.0 * 128 * 64 * 32;
+  const double adapter = 6.0 * 4 * 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 96)) * 32;
+  const double attention = 12.0 * 64 * 4 * 2 * 136;
+  EXPECT_DOUBLE_EQ(model_flops(s.model, s.adapter, batch), frozen + head + adapter + attention);
+}
+
+// What is measured of a model says how long its own step takes.
+TEST(TimePlan, AMeasuredMachinePredictsWhatItMeasured) {
+  const MadeStep step{.model = {.hidden = 128, .ffn = 256, .head_dim = 32, .kv_heads = 2, .layers = 4, .vocab = 512},
+                      .tokens = 128,
+                      .document = 64,
+                      .r = 4};
+  const Device device{make_cpu_backend(1), make_self_mesh(), 1};
+  const Calibration c = calibrate(
+      device, {"test", 1, 1},
+      {.steps = {{step, 20}}, .passes = {{.model = step.model, .contexts = {8, 40}, .sequences = 2, .pass = 32}}},
+      [](const std::string&) {});
+  EXPECT_GT(c.ops.size(), 30);
+  EXPECT_TRUE(std::ranges::any_of(c.ops, [](const OpSample& s) { return s.generates && s.op == "attention"; }));
+  const Rates rates({}, c.ops, c.messages);
+  const Batch batch = batch_of(step);
+  const PlannedWork work{
+      .batch = [&](int, int64_t) { return batch; }, .sampled = {0}, .steps = 1, .steps_per_epoch = 1};
+  const EngineSettings s = settings_of(step, device.backend->traits());
+  const TimePlan plan = plan_time(s, {}, work, {.rates = rates, .outside_per_call = c.outside_per_call});
+  double measured = 0;
+  for (const OpSample& sample : c.ops) {
+    if (!sample.generates && sample.op == "attention_backward") measured += 4 * sample.seconds;
+  }
+  EXPECT_NEAR(plan.ops.at("attention_backward") / measured, 1, 0.05);
+  EXPECT_GT(plan.step_seconds, measured);
+}
+
+}  // namespace
+}  // namespace drover

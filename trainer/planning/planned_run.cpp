@@ -1,0 +1,106 @@
+#include "trainer/planning/planned_run.h"
+
+#include <algorithm>
+
+#include "data/loader.h"
+#include "trainer/engine/plan.h"
+#include "trainer/setup/engine_settings.h"
+
+namespace drover {
+
+namespace {
+
+constexpr int64_t kSampledSteps = 3, kSampledValidation = 2;
+
+// Evenly spread over [0, count).
+std::vector<int64_t> spread_over(int64_t count, int64_t most) {
+  std::vector<int64_t> chosen;
+  const int64_t n = std::clamp<int64_t>(count, 1, most);
+  for (int64_t i = 0; i < n; ++i) chosen.push_back(i * count / n);
+  return chosen;
+}
+
+// At the start, at the end, and in between.
+int64_t validations_of(const Recipe& recipe, int64_t steps) {
+  const int64_t every = recipe.eval.every_steps;
+  return 2 + (every > 0 ? (steps - 1) / every : 0);
+}
+
+}  // namespace
+
+PlannedWork planned_work(const Recipe& recipe, const EngineSettings& settings, const MeshShape& shape,
+                         const PreparedData* data) {
+  PlannedWork work;
+  if (data == nullptr) {
+    const Capacity& c = settings.capacity;
+    const Batch batch = worst_batch(c.micro_batch.tokens, c.micro_batch.trained_tokens, settings.max_positions,
+                                    c.local_micro_batches, shape.dp());
+    work.batch = [batch](int, int64_t) { return batch; };
+    work.sampled = {0};
+    work.steps = recipe.train.max_steps.value_or(0);
+    return work;
+  }
+  const auto loader_of = [&recipe, &shape](const TokenStore& store, int dp_rank, bool shuffle) {
+    return Loader(store, {.micro_batch_size = recipe.train.micro_batch_size,
+                          .global_batch_size = recipe.train.global_batch_size,
+                          .shuffle = shuffle,
+                          .seed = static_cast<uint64_t>(recipe.train.seed),
+                          .dp_rank = dp_rank,
+                          .dp_size = shape.dp()});
+  };
+  auto loaders = std::make_shared<std::vector<Loader>>();
+  for (int dp = 0; dp < shape.dp(); ++dp) loaders->push_back(loader_of(data->train, dp, recipe.data.shuffle));
+  work.batch = [loaders](int dp_rank, int64_t step) {
+    const Loader& loader = (*loaders)[static_cast<size_t>(dp_rank)];
+    return loader.load(loader.position_of(step));
+  };
+  work.steps_per_epoch = loaders->front().steps_per_epoch();
+  work.steps = total_steps(recipe, work.steps_per_epoch);
+  work.sampled = spread_over(std::min(work.steps, work.steps_per_epoch), kSampledSteps);
+  if (!data->validation) return work;
+  const Loader validation = loader_of(*data->validation, 0, false);
+  for (const int64_t step : spread_over(validation.steps_per_epoch(), kSampledValidation))
+    work.validation.push_back(validation.load({0, step}));
+  work.validation_batches = static_cast<double>(validation.steps_per_epoch());
+  work.validations = validations_of(recipe, work.steps);
+  return work;
+}
+
+namespace {
+
+std::string duration(double seconds) {
+  if (seconds < 1) return fmt::format("{:.0f} ms", seconds * 1e3);
+  if (seconds < 120) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 7200) return fmt::format("{:.1f} min", seconds / 60);
+  return seconds < 48 * 3600 ? fmt::format("{:.1f} h", seconds / 3600) : fmt::format("{:.1f} days", seconds / 86400);
+}
+
+}  // namespace
+
+std::string print_time(const TimePlan& p, const MeshShape& shape, const std::string& rates) {
+  std::string text = fmt::format("time, at {}:\n", rates);
+  text += fmt::format("  a step: {} for {} tokens, {:.0f} tokens/s", duration(p.step_seconds), p.tokens_per_step,
+                      p.tokens_per_second);
+  if (shape.size() > 1) text += fmt::format(" ({:.0f} a rank)", p.tokens_per_second / shape.size());
+  if (p.mfu > 0) text += fmt::format("; MFU {:.1f} %", 100 * p.mfu);
+  if (shape.pp() > 1) text += fmt::format("; bubble {:.1f} %", 100 * p.bubble);
+  if (shape.size() > 1)
+    text += fmt::format("; exposed communication {:.1f} %", 100 * p.exposed_seconds / p.step_seconds);
+  std::vector<std::pair<double, std::string_view>> ops;
+  double all = 0;
+  for (const auto& [op, seconds] : p.ops) ops.emplace_back(seconds, op), all += seconds;
+  std::ranges::sort(ops, std::greater{});
+  text += "\n  of its ops:";
+  for (size_t i = 0; i < std::min<size_t>(ops.size(), 5); ++i)
+    text += fmt::format(" {} {:.0f} %{}", ops[i].second, 100 * ops[i].first / all, i == 4 ? "" : ",");
+  text += '\n';
+  if (p.first_step_seconds > 0)
+    text +=
+        fmt::format("  until the first step: {} to read the weights from the disk\n", duration(p.first_step_seconds));
+  if (p.steps > 0 && p.epoch_seconds > 0)
+    text += fmt::format("  an epoch: {}; the run of {} steps with its validations: {}\n", duration(p.epoch_seconds),
+                        p.steps, duration(p.run_seconds));
+  return text;
+}
+
+}  // namespace drover

@@ -1,0 +1,73 @@
+#include "trainer/run/run_plan.h"
+
+#include "kernels/base/log.h"
+#include "kernels/base/units.h"
+#include "kernels/comm/agree.h"
+#include "kernels/comm/gather.h"
+#include "trainer/engine/plan.h"
+#include "trainer/planning/plan_json.h"
+#include "trainer/planning/planned_run.h"
+#include "trainer/run/process_memory.h"
+
+namespace drover {
+
+namespace {
+
+// Of rank 0.
+void plan_times(const PlannedMemory& memory, const Recipe& recipe, const EngineSettings& settings,
+                const PreparedData& data, const Device& device, const MachineOfRun& machine_of, RunPlan& plan) {
+  const MeshShape& shape = device.mesh.shape;
+  try {
+    const PlannedMachine machine = machine_of(device);
+    const TimePlan time = plan_time(settings, shape, planned_work(recipe, settings, shape, &data), machine);
+    plan.calibrated = machine.calibrated;
+    plan.step_seconds = time.step_seconds;
+    plan.tokens_per_second = time.tokens_per_second;
+    plan.json = plan_json(memory, time, machine).dump(1) + "\n";
+    if (machine.calibrated) log::write(print_time(time, shape, machine.name));
+  } catch (const Error& error) {
+    log::warn("how long the run takes is not planned: {}", error.what());
+  }
+}
+
+}  // namespace
+
+RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const PreparedData& data, const Device& device,
+                 const MachineOfRun& machine_of) {
+  const Mesh& mesh = device.mesh;
+  Communicator& world = *mesh.world;
+  Backend& backend = *device.backend;
+  const int64_t before_arenas = predicted_process_bytes({}, backend);
+  const std::vector<RankPlan> plans = plan_mesh(settings, mesh.shape);
+  const int64_t all = parameter_count(settings.model), trained = trainable_parameters(settings.model, settings.adapter);
+  log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}{}", all, trained,
+            100.0 * static_cast<double>(trained) / static_cast<double>(all), print_plan(plans), print_streaming(plans));
+  const std::string schedule = print(schedule_of_run(settings, mesh.shape));
+  if (mesh.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
+  const RankPlan& mine = plans[static_cast<size_t>(rank_of(mesh.position, mesh.shape))];
+  RunPlan plan{.arenas = mine.bytes};
+  plan.process_bytes = largest(world, predicted_process_bytes(plan.arenas, backend) + mine.host_bytes);
+  log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(plan.process_bytes),
+            mib(plan.arenas.total()));
+  if (world.rank() == 0) {
+    const bool on_host = !backend.traits().own_memory;
+    const PlannedMemory memory{plans, settings.model, settings.adapter, schedule, on_host ? before_arenas : 0};
+    plan_times(memory, recipe, settings, data, device, machine_of, plan);
+  }
+  check_fits_machine(world, plan.process_bytes);
+  together(world, [&] { check_fits_memory(plan.arenas, backend); });
+  return plan;
+}
+
+void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second) {
+  Communicator& world = *engine.replica().device.mesh.world;
+  log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine.peak().total());
+  log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes),
+            mib(largest(world, peak_process_bytes())));
+  if (plan.calibrated && tokens_per_second > 0) {
+    log::info("speed: {:.0f} tokens/s planned, {:.0f} tokens/s reached ({:+.1f} %)", plan.tokens_per_second,
+              tokens_per_second, 100 * (tokens_per_second / plan.tokens_per_second - 1));
+  }
+}
+
+}  // namespace drover
