@@ -2,7 +2,9 @@
 
 #include <yaml-cpp/eventhandler.h>
 
+#include <algorithm>
 #include <sstream>
+#include <utility>
 
 #include "kernels/base/error.h"
 
@@ -11,7 +13,8 @@ namespace drover {
 namespace {
 
 constexpr size_t kMostBytes = size_t{1} << 20;
-constexpr int kMostNodes = 1000, kDeepest = 64;
+constexpr int kDeepest = 64;
+constexpr size_t kMostProblemsShown = 100;
 
 struct Finding {
   YAML::Mark mark;
@@ -21,13 +24,14 @@ struct Finding {
 // Walks the events of one document before any node is built. What is thrown is too large to go on with.
 class TrapFinder : public YAML::EventHandler {
  public:
+  explicit TrapFinder(const DocumentKind& kind) : kind_(kind) {}
   std::vector<Finding> findings;
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { node(mark, "", anchor, nullptr); }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    add(mark, "aliases (*name) are not allowed in a recipe; write the value out, or quote a text that starts with *");
+    add(mark, in_a("aliases (*name)") + "; write the value out, or quote a text that starts with *");
     node(mark, "", 0, nullptr);
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -54,19 +58,22 @@ class TrapFinder : public YAML::EventHandler {
   };
 
   void add(const YAML::Mark& mark, const std::string& message) { findings.push_back({mark, message}); }
+  std::string in_a(const std::string& what) const { return what + " are not allowed in a " + kind_.name; }
 
   void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, bool is_map) {
     node(mark, tag, anchor, nullptr);
     if (open_.size() == kDeepest)
-      throw YAML::Exception(mark, fmt::format("it is nested deeper than {} levels; a recipe has two", kDeepest));
+      throw YAML::Exception(mark,
+                            fmt::format("it is nested deeper than {} levels; a {} has few", kDeepest, kind_.name));
     const std::string path = open_.empty() || !open_.back().is_map ? "" : open_.back().path + open_.back().key + ".";
     open_.push_back({is_map, is_map, path, "", {}});
   }
 
   void node(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string* scalar) {
-    if (++nodes_ > kMostNodes) throw YAML::Exception(mark, fmt::format("it has more than {} values", kMostNodes));
-    if (anchor != 0) add(mark, "anchors (&name) are not allowed in a recipe");
-    if (!tag.empty() && tag != "?" && tag != "!") add(mark, "tags (" + shown(tag) + ") are not allowed in a recipe");
+    if (++nodes_ > kind_.most_values)
+      throw YAML::Exception(mark, fmt::format("it has more than {} values", kind_.most_values));
+    if (anchor != 0) add(mark, in_a("anchors (&name)"));
+    if (!tag.empty() && tag != "?" && tag != "!") add(mark, in_a("tags (" + shown(tag) + ")"));
     if (open_.empty() || !open_.back().is_map) return;
     Collection& map = open_.back();
     if (map.key_is_next) read_key(map, mark, scalar);
@@ -81,26 +88,28 @@ class TrapFinder : public YAML::EventHandler {
     map.key = *scalar;
     const std::string name = shown(map.path + map.key);
     if (map.key == "<<") {
-      add(mark, "merge keys (<<) are not allowed in a recipe; write the values out");
+      add(mark, in_a("merge keys (<<)") + "; write the values out");
       return;
     }
     const auto [first, is_new] = map.keys.emplace(map.key, mark.line + 1);
     if (!is_new) add(mark, fmt::format("{} is given twice (first on line {})", name, first->second));
   }
 
+  const DocumentKind& kind_;
   std::vector<Collection> open_;
   int nodes_ = 0;
 };
 
 // The document in `text`; findings do not stop the reading, a YAML::Exception does.
-YAML::Node parse_document(const std::string& text, std::vector<Finding>& findings) {
+YAML::Node parse_document(const std::string& text, const DocumentKind& kind, std::vector<Finding>& findings) {
   std::istringstream stream(text);
   YAML::Parser parser(stream);
-  TrapFinder finder;
+  TrapFinder finder(kind);
   parser.HandleNextDocument(finder);
   findings = finder.findings;
   if (parser)
-    findings.push_back({YAML::Mark::null_mark(), "a recipe is one document; leave out the line --- between two"});
+    findings.push_back(
+        {YAML::Mark::null_mark(), fmt::format("a {} is one document; leave out the line --- between two", kind.name)});
   return YAML::Load(text);
 }
 
@@ -140,8 +149,22 @@ void RecipeDocument::complain(const Entry& entry, const std::string& message) {
 
 void RecipeDocument::complain(const YAML::Mark& mark, const std::string& message) { complain(entry_at(mark), message); }
 
+void RecipeDocument::fail_if_wrong(const std::string& what) const {
+  if (problems.empty()) return;
+  std::vector<Problem> sorted = problems;
+  std::stable_sort(sorted.begin(), sorted.end(), [](const Problem& a, const Problem& b) {
+    return std::pair(a.line, a.column) < std::pair(b.line, b.column);
+  });
+  std::string text = fmt::format("{} {} in {}:", sorted.size(), sorted.size() == 1 ? "problem" : "problems", what);
+  for (size_t i = 0; i < sorted.size() && i < kMostProblemsShown; ++i) {
+    text += fmt::format("\n  {}: {}{}{}", sorted[i].place, sorted[i].message, sorted[i].excerpt.empty() ? "" : "\n",
+                        sorted[i].excerpt);
+  }
+  if (sorted.size() > kMostProblemsShown) text += fmt::format("\n  and {} more", sorted.size() - kMostProblemsShown);
+  throw Error(Fault::bad_recipe, text);
+}
+
 void RecipeDocument::read(const fs::path& path) {
-  file = path.string();
   std::string text;
   try {
     text = read_text(path, kMostBytes);
@@ -149,6 +172,11 @@ void RecipeDocument::read(const fs::path& path) {
     if (error.fault() != Fault::bad_data) throw;
     throw Error(Fault::bad_recipe, error.what());
   }
+  parse(path.string(), text);
+}
+
+void RecipeDocument::parse(const std::string& name, const std::string& text) {
+  file = name;
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) {
     if (line.ends_with('\r')) line.pop_back();
@@ -166,35 +194,35 @@ void RecipeDocument::read(const fs::path& path) {
   YAML::Node root;
   try {
     std::vector<Finding> findings;
-    root = parse_document(text, findings);
+    root = parse_document(text, kind, findings);
     for (const Finding& f : findings) complain(f.mark, f.message);
   } catch (const YAML::Exception& error) {
-    complain(error.mark, fmt::format("this cannot be read as a recipe: {}", error.msg));
+    complain(error.mark, fmt::format("this cannot be read as a {}: {}", kind.name, error.msg));
     return;
   }
   if (root.IsNull()) {
-    complain(YAML::Mark(), "the recipe is empty; it needs at least model.path, data.train and output.dir");
+    complain(YAML::Mark(), fmt::format("the {} is empty; {}", kind.name, kind.least));
     return;
   }
   if (!root.IsMap()) {
-    complain(root.Mark(), "a recipe is a mapping of sections, such as model: or lora:");
+    complain(root.Mark(), fmt::format("a {} is a mapping of {}", kind.name, kind.sections));
     return;
   }
-  const auto insert = [&](const std::string& key, const YAML::Node& name, const YAML::Node& value) {
-    if (!name.IsScalar() || name.Scalar() == "<<") return;  // reported already
-    Entry entry = entry_at(name.Mark());
+  const auto insert = [&](const std::string& key, const YAML::Node& word, const YAML::Node& value) {
+    if (!word.IsScalar() || word.Scalar() == "<<") return;  // reported already
+    Entry entry = entry_at(word.Mark());
     entry.node = value;
     entries.emplace(key, entry);
   };
   for (const auto& pair : root) {
     if (!pair.first.IsScalar()) continue;
-    const std::string name = pair.first.Scalar();
+    const std::string section = pair.first.Scalar();
     if (!pair.second.IsMap() || pair.second.size() == 0) {
-      insert(name, pair.first, pair.second);
+      insert(section, pair.first, pair.second);
       continue;
     }
     for (const auto& inner : pair.second) {
-      if (inner.first.IsScalar()) insert(name + "." + inner.first.Scalar(), inner.first, inner.second);
+      if (inner.first.IsScalar()) insert(section + "." + inner.first.Scalar(), inner.first, inner.second);
     }
   }
 }
@@ -238,7 +266,7 @@ void RecipeDocument::apply_override(const std::string& text, const std::map<std:
   }
   try {
     std::vector<Finding> findings;
-    entry.node = parse_document(value, findings);
+    entry.node = parse_document(value, kind, findings);
     for (const Finding& f : findings) complain(entry, f.message);
   } catch (const YAML::Exception& error) {
     complain(entry, fmt::format("the value cannot be read: {}", error.msg));

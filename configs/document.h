@@ -1,5 +1,6 @@
-// A recipe's YAML as flat "section.key" → node, with every trap of YAML that could change a value's meaning reported
-// instead of resolved: duplicate keys at any depth, merge keys, anchors, aliases, tags, tabs, a second document, sizes.
+// A recipe's YAML, or that of another file of settings, as flat "section.key" → node, with every trap of YAML that
+// could change a value's meaning reported instead of resolved: duplicate keys at any depth, merge keys, anchors,
+// aliases, tags, tabs, a second document, sizes.
 #pragma once
 #include <yaml-cpp/yaml.h>
 
@@ -28,19 +29,31 @@ struct Entry {
 // one may be `none` or `null`; where a list or mapping may stand, what YAML reads as one in brackets is that.
 enum class Spelling : uint8_t { yaml, text, optional_text, text_or_brackets };
 
+// What messages call a file, and how much it may hold.
+struct DocumentKind {
+  std::string name = "recipe";  // with "a" and "the"
+  std::string sections = "sections, such as model: or lora:";
+  std::string least = "it needs at least model.path, data.train and output.dir";
+  int most_values = 1000;
+};
+
 struct RecipeDocument {
+  DocumentKind kind;
   std::string file;
   std::map<std::string, Entry> entries;
   std::vector<Problem> problems;
   std::vector<std::string> lines;
 
   void read(const fs::path& path);
+  void parse(const std::string& name, const std::string& text);  // as the file `name` that holds `text`
   // `section.key=value`; keys that are not in `spellings` are read as YAML.
   void apply_override(const std::string& text, const std::map<std::string, Spelling>& spellings);
   void complain(const Entry& entry, const std::string& message);
   void complain(const YAML::Mark& mark, const std::string& message);
   Entry entry_at(const YAML::Mark& mark) const;
   std::string excerpt(int line, int column) const;
+  // bad_recipe with all problems, in the file's order; nothing where there are none.
+  void fail_if_wrong(const std::string& what) const;  // "the recipe a.yaml"
 };
 
 // Text of a file or of the command line as a message may show it: shortened, without control characters.

@@ -14,8 +14,6 @@ namespace drover {
 
 namespace {
 
-constexpr size_t kMostProblemsShown = 100;
-
 // Reads every field from the document's entries; what cannot be read is a problem and leaves the default.
 class Reader {
  public:
@@ -155,20 +153,6 @@ void check_together(RecipeDocument& document, const Recipe& recipe) {
   }
 }
 
-[[noreturn]] void fail_with(std::vector<Problem> problems, const std::string& file) {
-  std::stable_sort(problems.begin(), problems.end(), [](const Problem& a, const Problem& b) {
-    return std::pair(a.line, a.column) < std::pair(b.line, b.column);
-  });
-  std::string text = fmt::format("{} {} in {}:", problems.size(), problems.size() == 1 ? "problem" : "problems", file);
-  for (size_t i = 0; i < problems.size() && i < kMostProblemsShown; ++i) {
-    text += fmt::format("\n  {}: {}{}{}", problems[i].place, problems[i].message,
-                        problems[i].excerpt.empty() ? "" : "\n", problems[i].excerpt);
-  }
-  if (problems.size() > kMostProblemsShown)
-    text += fmt::format("\n  and {} more", problems.size() - kMostProblemsShown);
-  throw Error(Fault::bad_recipe, text);
-}
-
 }  // namespace
 
 ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overrides) {
@@ -184,7 +168,7 @@ ReadRecipe read_recipe(const fs::path& file, std::span<const std::string> overri
     reader.report_unknown();
     check_together(document, result.recipe);
   }
-  if (!document.problems.empty()) fail_with(document.problems, fmt::format("the recipe {}", file.string()));
+  document.fail_if_wrong(fmt::format("the recipe {}", file.string()));
   if (!result.recipe.train.epochs && !result.recipe.train.max_steps) result.recipe.train.epochs = 1;
   if (!result.recipe.optim.warmup_ratio && !result.recipe.optim.warmup_steps) result.recipe.optim.warmup_ratio = 0.03;
   return result;
@@ -203,7 +187,7 @@ Recipe read_overrides(std::span<const std::string> overrides, std::span<const st
     document.complain(document.entries.at(key),
                       fmt::format("{} has no effect here; what may be set is {}", key, fmt::join(allowed, ", ")));
   }
-  if (!document.problems.empty()) fail_with(document.problems, document.file);
+  document.fail_if_wrong(document.file);
   for (const std::string& note : read.notes) log::write(note);
   return read.recipe;
 }

@@ -19,7 +19,7 @@ if(DROVER_HAS_CUDA)
 endif()
 install(PROGRAMS launch/run launch/rank-output DESTINATION share/drover/launch)
 install(DIRECTORY launch/cluster DESTINATION share/drover/launch)
-install(DIRECTORY configs/recipes DESTINATION share/drover)
+install(DIRECTORY configs/recipes configs/planning DESTINATION share/drover)
 # The README and the pages that it leads to, in their folders.
 install(FILES LICENSE DESTINATION share/doc/drover)
 file(GLOB PAGES CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} README.md */README.md */*/README.md .github/*.md

@@ -2,9 +2,13 @@
 // kind.
 #pragma once
 #include "launch/calibration.h"
+#include "launch/planning/hardware.h"
 #include "trainer/planning/time_plan.h"
 
 namespace drover {
+
+// Those of a machine of the hardware table, not calibrated.
+RoughRates rough_rates(const Machine& machine);
 
 // `file`: a calibration to take, of whatever machine; empty: the cache's of this machine with `ranks` ranks that share
 // `cores` cores.

@@ -7,6 +7,7 @@
 #include "kernels/devices/devices.h"
 #include "launch/planned_machine.h"
 #include "launch/verbs/run_recipe.h"
+#include "launch/verbs/serving_question.h"
 #include "launch/verbs/verb.h"
 #include "trainer/engine/plan.h"
 #include "trainer/export/adapter_targets.h"
@@ -99,17 +100,40 @@ Exit run_plan(const PlanArguments& a, const Process& process) {
   return Exit::done;
 }
 
+namespace {
+
+Exit run_serving_plan(const ServingOptions& options, bool json) {
+  const ServingQuestion question = question_of(options);
+  const ServingPlan plan = plan_serving(question);
+  std::cout << (json ? serving_json(question, plan).dump(1) + "\n" : print_serving(question, plan));
+  return Exit::done;
+}
+
+}  // namespace
+
 Verb plan_verb(CLI::App& app) {
   const auto a = std::make_shared<PlanArguments>();
-  CLI::App* options =
-      app.add_subcommand("plan", "what every rank will hold, how long it takes, and the schedule; no weights, no MPI");
+  CLI::App* options = app.add_subcommand(
+      "plan",
+      "what every rank will hold, how long it takes and costs; with --serve what serving does. No weights, no MPI");
   add_recipe_options(options, a->recipe);
+  options->get_option("recipe")->required(false);
   options->add_option("--ranks", a->ranks, "number of ranks (default: tp·pp·dp of the recipe)")->check(above_zero());
   options->add_flag("--all", a->all, "a line for every rank, also where several hold the same");
   options->add_option("--calibration", a->calibration,
                       "measured rates to take (default: this machine's, which drover doctor --calibrate writes)");
-  options->footer("example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32");
-  return {.options = options, .run = [a](const Process& process) { return run_plan(*a, process); }};
+  add_serving_options(options, a->serving);
+  for (const char* of_runs : {"recipe", "--ranks", "--all", "--calibration"})
+    options->get_option("--serve")->excludes(options->get_option(of_runs));
+  options->footer(
+      "example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32\n"
+      "example: drover plan --serve --model llama3.1-405b --weights fp8 --gpu h100 --gpus 8 --prompt-tokens 1000 "
+      "--answer-tokens 500 --price configs/planning/prices.example.yaml");
+  return {.options = options, .run = [a](const Process& process) {
+            if (a->serving.serve) return run_serving_plan(a->serving, a->recipe.json);
+            if (a->recipe.words.empty()) fail(Fault::usage, "drover plan needs a recipe, or --serve with its options");
+            return run_plan(*a, process);
+          }};
 }
 
 }  // namespace drover

@@ -5,6 +5,7 @@
 #include "launch/exit_code.h"
 #include "launch/process.h"
 #include "launch/verbs/arguments.h"
+#include "launch/verbs/serving_question.h"
 
 namespace drover {
 
@@ -13,6 +14,7 @@ struct PlanArguments {
   std::optional<int> ranks;  // without: the mesh that the recipe states
   bool all = false;          // a line for every rank
   std::string calibration;   // file; empty: this machine's, where there is one
+  ServingOptions serving;    // with --serve instead of a recipe
 };
 Exit run_plan(const PlanArguments& arguments, const Process& process);
 

@@ -37,6 +37,7 @@ struct RoughRates {
   std::string name;    // of the machine, and where the figures are from
   double product = 0;  // FLOP/s of matrix products in bf16
   double product_fp8 = 0;
+  double peak = 0;                               // FLOP/s that an MFU is a share of
   double attention = 0, attention_backward = 0;  // FLOP/s
   double memory = 0;                             // bytes/s
   double call_seconds = 0;                       // the least that an op takes
