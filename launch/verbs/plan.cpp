@@ -81,13 +81,14 @@ std::string heading(const Planned& p) {
 
 Exit run_plan(const PlanArguments& a, const Process& process) {
   const Planned p = planned(a);
+  const int cores = process.threads * process.mpi.local_size;
   // What this process holds so far is what a rank on a CPU holds before its arenas.
   const int64_t before_arenas =
-      p.device == DeviceKind::cpu ? predicted_process_bytes({}, *make_cpu_backend(process.threads)) : 0;
+      p.device == DeviceKind::cpu ? predicted_process_bytes({}, *make_cpu_backend(std::max(1, cores / p.shape.size())))
+                                  : 0;
   const std::vector<RankPlan> plans = plan_mesh(p.settings, p.shape);
   const std::string schedule = print(schedule_of_run(p.settings, p.shape));
-  const PlannedMachine machine =
-      planned_machine(p.device, p.shape.size(), process.threads * process.mpi.local_size, a.calibration);
+  const PlannedMachine machine = planned_machine(p.device, p.shape.size(), cores, a.calibration);
   const PlannedWork work = planned_work(p.read.recipe, p.settings, p.shape, p.data ? &*p.data : nullptr);
   const TimePlan time = plan_time(p.settings, p.shape, work, machine);
   if (a.recipe.json) {

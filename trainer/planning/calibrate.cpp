@@ -71,12 +71,18 @@ class Measured {
   std::map<std::string, Times> kinds_;
 };
 
+MeshShape shape_of(const MadeStep& step) {
+  MeshShape shape;
+  shape[Axis::tp] = step.tp;
+  return shape;
+}
+
 // A model on the device that trains or generates, alone whatever ranks there are.
 struct Bench {
   Bench(const MadeStep& step, const Device& device)
       : settings(settings_of(step, device.backend->traits())),
-        alone{device.backend, make_self_mesh(), device.threads},
-        plan(plan_rank(settings, {}, {})),
+        alone{device.backend, make_count_mesh(shape_of(step), {}), device.threads},
+        plan(plan_rank(settings, shape_of(step), {})),
         replica(settings, alone, weights, plan.bytes) {
     replica.adapter->initialise(1);
   }

@@ -15,6 +15,7 @@ struct MadeStep {
   DType dtype = DType::bf16;
   WeightsAs weights = WeightsAs::dense;
   float dropout = 0;
+  int tp = 1;  // a rank's share of so many, whose sums stay its own
 };
 
 // Small numbers in no order: what is multiplied takes as long as with real ones.

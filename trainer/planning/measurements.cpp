@@ -29,7 +29,6 @@ std::vector<Measurements::Steps> steps_to_measure(bool own_memory) {
   add(small, 1024, 1024, 2).r = 64;
   add(small, 2048, 256, 2);
   add(small, 2048, 2048, 2);
-  add(small, 4096, 1024, 1);
   add(small, 4096, 4096, 1);
   add(small, 512, 512, 2).r = 8;
   add(small, 512, 512, 2).dropout = 0.1f;
@@ -45,12 +44,12 @@ std::vector<Measurements::Steps> steps_to_measure(bool own_memory) {
   add(large, 1024, 1024, 1);
   for (const WeightsAs coded : {WeightsAs::fp8, WeightsAs::nf4}) {
     add(small, 512, 512, 2).weights = coded;
-    add(small, 2048, 2048, 1).weights = coded;
     add(middle, 1024, 1024, 1).weights = coded;
   }
   add(small, 512, 512, 2).dtype = DType::f32;
-  add(small, 2048, 2048, 1).dtype = DType::f32;
   add(middle, 1024, 1024, 1).dtype = DType::f32;
+  add(small, 256, 256, 2).tp = 2;
+  add(small, 2048, 2048, 1).tp = 2;
   return steps;
 }
 

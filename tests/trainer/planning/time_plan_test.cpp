@@ -120,7 +120,7 @@ TEST(TimePlan, AMeasuredMachinePredictsWhatItMeasured) {
   const Device device{make_cpu_backend(1), make_self_mesh(), 1};
   const Calibration c = calibrate(
       device, {"test", 1, 1},
-      {.steps = {{step, 20}}, .passes = {{.model = step.model, .contexts = {8, 40}, .sequences = 2, .pass = 32}}},
+      {.steps = {{step, 5}}, .passes = {{.model = step.model, .contexts = {8, 40}, .sequences = 2, .pass = 32}}},
       [](const std::string&) {});
   EXPECT_GT(c.ops.size(), 30);
   EXPECT_TRUE(std::ranges::any_of(c.ops, [](const OpSample& s) { return s.generates && s.op == "attention"; }));
