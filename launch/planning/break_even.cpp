@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 
 #include "kernels/base/error.h"
 #include "launch/planning/cost.h"

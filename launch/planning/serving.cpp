@@ -126,7 +126,8 @@ MostUsers most_users(const PassSeconds& pass_seconds, const RequestShape& reques
   }
   const auto in_time = [&](const Carried& c) { return c.between_tokens_seconds <= limits.between_tokens_seconds; };
   const int64_t most = std::min(room, kMostUsers);
-  MostUsers best = {serve(pass_seconds, request, 1), room <= kMostUsers ? UsersLimit::room : UsersLimit::count};
+  const Carried alone = serve(pass_seconds, request, 1);
+  MostUsers best = {alone, room <= kMostUsers ? UsersLimit::room : UsersLimit::count, alone};
   if (!in_time(best.carried)) {
     fail(
         Fault::usage,

@@ -36,6 +36,7 @@ enum class UsersLimit : uint8_t { room, time, count };
 struct MostUsers {
   Carried carried;
   UsersLimit limit;  // why there are not more
+  Carried alone;     // one user
 };
 MostUsers most_users(const PassSeconds& pass_seconds, const RequestShape& request, const ServingLimits& limits);
 

@@ -86,17 +86,19 @@ std::string print_serving(const ServingQuestion& q, const ServingPlan& p) {
   const ServedModel& m = q.served;
   const Carried& c = p.most.carried;
   const std::string& currency = q.prices.currency;
-  std::string text = fmt::format(
-      "{} in {} on {} × {}: {} of it, on {} GPU{} each\n", q.model_name, word_of(m.weights), q.gpus,
-      m.machine.full_name, p.copies == 1 ? "one copy" : fmt::format("{} copies", p.copies), m.tp, m.tp == 1 ? "" : "s");
+  const std::string gpus = m.tp == 1 ? "one GPU" : fmt::format("{} GPUs", m.tp);
+  std::string text =
+      fmt::format("{} in {} on {} × {}: {}\n", q.model_name, word_of(m.weights), q.gpus, m.machine.full_name,
+                  p.copies == 1 ? "one copy on " + gpus : fmt::format("{} copies on {} each", p.copies, gpus));
   if (!m.machine.supported) text += fmt::format("Drover does not run on {}: this is a plan only\n", m.machine.name);
   text += fmt::format("a GPU holds {:.1f} GB of weights, and keys and values of {} tokens\n", p.bytes.weights / 1e9,
                       p.bytes.room_tokens);
   text += fmt::format(
-      "prompts of {} tokens, answers of {}: {} at once ({} is the limit), {:.1f} ms between tokens, the first after "
-      "{:.2f} s\n",
+      "prompts of {} tokens, answers of {}: {} at once ({} is the limit), {:.1f} ms between tokens ({:.1f} where one "
+      "is "
+      "alone), the first after {:.2f} s\n",
       q.request.prompt_tokens, q.request.answer_tokens, c.users * p.copies, text_of(p.most.limit),
-      c.between_tokens_seconds * 1e3, c.first_token_seconds);
+      c.between_tokens_seconds * 1e3, p.most.alone.between_tokens_seconds * 1e3, c.first_token_seconds);
   text += fmt::format("{:.0f} tokens/s in, {:.0f} out; at its utilisation the box carries {} tokens a month\n",
                       p.prompt_tokens_per_second, p.answer_tokens_per_second, amount(p.cost.tokens_a_month_of_a_box));
   const std::string bought =
@@ -135,6 +137,7 @@ nlohmann::ordered_json serving_json(const ServingQuestion& q, const ServingPlan&
           {"answer_tokens", q.request.answer_tokens},
           {"users", c.users * p.copies},
           {"between_tokens_seconds", c.between_tokens_seconds},
+          {"between_tokens_seconds_alone", p.most.alone.between_tokens_seconds},
           {"first_token_seconds", c.first_token_seconds},
           {"prompt_tokens_per_second", p.prompt_tokens_per_second},
           {"answer_tokens_per_second", p.answer_tokens_per_second},

@@ -214,7 +214,6 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   check_moves(settings.optimizer.learning_rate, recipe.optim, steps);
   log::info("{} rows a step, {} steps an epoch, {} steps in all", recipe.train.global_batch_size,
             loader.steps_per_epoch(), steps);
-
   const auto identity = identity_of(recipe, inputs);
   const Start start = set_adapter(recipe, identity, steps, directory, inputs.model, *replica);
   directory.accept(read, start.done, start.saved, plan.json);

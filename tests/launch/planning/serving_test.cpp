@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "kernels/base/error.h"
 
 namespace drover {
@@ -162,6 +164,24 @@ TEST(Serving, TheMostUsers) {
     EXPECT_THAT(error.what(), HasSubstr("one answer alone has 1e+03 ms between its tokens, more than the 500 ms"));
   }
   EXPECT_THROW(most_users(rows, request, {.between_tokens_seconds = 1, .room_tokens = 100}), Error);
+}
+
+// Output tokens a second of 405B in fp8 on eight GPUs with as many requests as have room. H200: NVIDIA, TensorRT-LLM,
+// Meta's fp8 recipe (August 2024); MI300X: AMD, vLLM 0.8.3 (April 2025). Both multiply in fp8, the plan in bf16.
+TEST(Serving, NearWhatOthersHaveMeasured) {
+  const std::tuple<const char*, RequestShape, double> measured[] = {
+      {"h200", {2048, 128}, 399.9},    {"h200", {32'768, 2048}, 230.8}, {"h200", {120'000, 2048}, 49.6},
+      {"mi300x", {128, 2048}, 4331.6}, {"mi300x", {500, 2000}, 3184.0}, {"mi300x", {2048, 2048}, 2154.3}};
+  for (const auto& [gpu, request, tokens_per_second] : measured) {
+    const ServedModel m = {.config = *known_model("llama3.1-405b"),
+                           .weights = WeightFormat::fp8,
+                           .tp = 8,
+                           .machine = machine(shipped_hardware(), gpu)};
+    const ServingLimits room_only = {.between_tokens_seconds = 100, .room_tokens = bytes_of(m).room_tokens};
+    const double planned = most_users(roofline(m), request, room_only).carried.answer_tokens_per_second;
+    EXPECT_GT(planned / tokens_per_second, 0.7) << gpu << " " << request.prompt_tokens;
+    EXPECT_LT(planned / tokens_per_second, 1.1) << gpu << " " << request.prompt_tokens;
+  }
 }
 
 }  // namespace
