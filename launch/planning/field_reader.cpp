@@ -41,6 +41,7 @@ FieldReader::FieldReader(RecipeDocument& document, const std::string& section)
   for (const auto& [key, entry] : document.entries) {
     if (key == section) {
       document_.complain(entry, fmt::format("{} is a mapping: its keys stand indented below it", section));
+      is_mapping_ = false;
     } else if (key.starts_with(prefix)) {
       YAML::Mark mark;
       mark.line = entry.line - 1, mark.column = entry.column - 1;
@@ -55,6 +56,7 @@ FieldReader::FieldReader(RecipeDocument& document, const YAML::Node& mapping, co
     : document_(document), name_(name), start_(document.entry_at(mapping.Mark())) {
   if (!mapping.IsMap()) {
     document_.complain(start_, fmt::format("{}: expected a mapping", name));
+    is_mapping_ = false;
     return;
   }
   for (const auto& pair : mapping) {
@@ -66,7 +68,7 @@ FieldReader::FieldReader(RecipeDocument& document, const YAML::Node& mapping, co
 const FieldReader::Field* FieldReader::find(const std::string& key) {
   const auto found = fields_.find(key);
   if (found != fields_.end()) return &found->second;
-  document_.complain(start_, fmt::format("{} is missing", name_of(key)));
+  if (is_mapping_) document_.complain(start_, fmt::format("{} is missing", name_of(key)));
   return nullptr;
 }
 
@@ -101,7 +103,7 @@ std::string FieldReader::date(const std::string& key) {
 double FieldReader::above_zero(const std::string& key) {
   const size_t problems = document_.problems.size();
   const double result = value<double>(key);
-  if (result <= 0 && document_.problems.size() == problems) {
+  if (result <= 0 && has(key) && document_.problems.size() == problems) {
     complain(key, fmt::format("{} is out of range; allowed: above 0", result));
   }
   return result;
@@ -116,7 +118,7 @@ double FieldReader::share(const std::string& key) {
 int64_t FieldReader::whole_above_zero(const std::string& key) {
   const size_t problems = document_.problems.size();
   const auto result = value<int64_t>(key);
-  if (result <= 0 && document_.problems.size() == problems) {
+  if (result <= 0 && has(key) && document_.problems.size() == problems) {
     complain(key, fmt::format("{} is out of range; allowed: at least 1", result));
   }
   return result;
@@ -124,7 +126,6 @@ int64_t FieldReader::whole_above_zero(const std::string& key) {
 
 Figure FieldReader::one_figure(const YAML::Node& node, const std::string& name) {
   FieldReader reader(document_, node, name);
-  if (!node.IsMap()) return {};
   const Figure result = {reader.above_zero("value"), reader.text("source"), reader.date("date")};
   reader.finish({"value", "source", "date"});
   return result;

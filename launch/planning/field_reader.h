@@ -2,8 +2,6 @@
 // the document, with its line and column: RecipeDocument::fail_if_wrong then reports all of them.
 #pragma once
 #include <map>
-#include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -52,7 +50,7 @@ class FieldReader {
     Entry place;
   };
   std::string name_of(const std::string& key) const { return name_.empty() ? key : name_ + "." + key; }
-  const Field* find(const std::string& key);  // null, and a problem, where it is missing
+  const Field* find(const std::string& key);  // null, and a problem, where it is missing from a mapping
   Figure one_figure(const YAML::Node& node, const std::string& name);
   template <typename T>
   T value(const std::string& key);
@@ -60,6 +58,7 @@ class FieldReader {
   RecipeDocument& document_;
   std::string name_;
   Entry start_;  // of the mapping
+  bool is_mapping_ = true;
   std::map<std::string, Field> fields_;
 };
 

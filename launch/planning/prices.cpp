@@ -51,7 +51,6 @@ std::vector<ApiPrice> read_apis(RecipeDocument& document) {
   int number = 0;
   for (const YAML::Node& item : top.list("apis")) {
     FieldReader fields(document, item, fmt::format("apis[{}]", ++number));
-    if (!item.IsMap()) continue;
     ApiPrice api = {.name = fields.text("name"),
                     .input = fields.above_zero("input"),
                     .output = fields.above_zero("output"),

@@ -70,7 +70,7 @@ ServingPlan plan_serving(const ServingQuestion& q) {
   const auto copies = static_cast<double>(plan.copies);
   plan.prompt_tokens_per_second = copies * plan.most.carried.prompt_tokens_per_second;
   plan.answer_tokens_per_second = copies * plan.most.carried.answer_tokens_per_second;
-  // In the mix of the requests: a few of the prompts' tokens of the measured time are of other answers.
+  // In the mix of a request: of some, only the prompt or only the answer lies in the time that is played.
   const auto prompt = static_cast<double>(q.request.prompt_tokens),
              answer = static_cast<double>(q.request.answer_tokens);
   const double tokens_per_second = plan.answer_tokens_per_second * (prompt + answer) / answer;
@@ -95,8 +95,7 @@ std::string print_serving(const ServingQuestion& q, const ServingPlan& p) {
                       p.bytes.room_tokens);
   text += fmt::format(
       "prompts of {} tokens, answers of {}: {} at once ({} is the limit), {:.1f} ms between tokens ({:.1f} where one "
-      "is "
-      "alone), the first after {:.2f} s\n",
+      "is alone), the first after {:.2f} s\n",
       q.request.prompt_tokens, q.request.answer_tokens, c.users * p.copies, text_of(p.most.limit),
       c.between_tokens_seconds * 1e3, p.most.alone.between_tokens_seconds * 1e3, c.first_token_seconds);
   text += fmt::format("{:.0f} tokens/s in, {:.0f} out; at its utilisation the box carries {} tokens a month\n",

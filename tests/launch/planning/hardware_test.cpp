@@ -114,7 +114,8 @@ TEST(Hardware, WhatIsWrongIsNamedWithItsPlace) {
   EXPECT_THAT(refusal(table("node_watts", "[{value: 1, source: s, date: 2024}]")), HasSubstr("a list of two, got 1"));
   EXPECT_THAT(refusal(table("", "") + "  tensor_cores: 4\n"),
               HasSubstr("x1.tensor_cores is unknown; allowed: full_name"));
-  EXPECT_THAT(refusal("x1: 3\n"), HasSubstr("t.yaml:1:1: x1 is a mapping: its keys stand indented below it"));
+  EXPECT_THAT(refusal("x1: 3\n"),
+              HasSubstr("1 problem in the table of machines t.yaml:\n  t.yaml:1:1: x1 is a mapping"));
   EXPECT_THAT(refusal(""), HasSubstr("the table of machines is empty; it needs at least one GPU"));
   EXPECT_THAT(refusal("- x1\n"), HasSubstr("a table of machines is a mapping of GPUs"));
   EXPECT_THAT(refusal("x1: &a {}\n"), HasSubstr("anchors (&name) are not allowed in a table of machines"));

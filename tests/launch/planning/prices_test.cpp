@@ -91,6 +91,8 @@ TEST(Prices, WhatIsWrongIsOneProblemWithItsPlace) {
   one(kRented + "apis: []\n", "apis: expected a list with at least one entry");
   one(kRented + "box: {price: 1}\n", "gpu_hour and box exclude each other");
   one("currency: USD\n", "gpu_hour or box is missing");
+  one("currency: USD\nbox: 3\n", "p.yaml:2:1: box is a mapping");
+  one(kRented + "apis: [3]\n", "p.yaml:3:8: apis[1]: expected a mapping");
   one("", "the price file is empty; it needs currency, and gpu_hour or box");
   const std::string api = "apis:\n  - {name: A, input: 1, output: 2, source: s, date: 2024}\n";
   EXPECT_EQ(parse_prices("p.yaml", kRented + api).apis.size(), 1u);
