@@ -45,7 +45,7 @@ OpCall product(std::string_view op, Tensor a, Tensor b, int64_t flops, int64_t b
 }
 OpCall product(std::string_view op, Tensor a, const Weight& w, int64_t flops, int64_t bytes) {
   OpCall call{.op = op, .a = {a.rows, a.cols}, .b = {w.out(), w.in()}, .dtype = a.dtype, .format = w.format()};
-  call.flops = flops, call.bytes = bytes;
+  call.products = w.products(), call.flops = flops, call.bytes = bytes;
   return call;
 }
 

@@ -8,7 +8,8 @@
 
 namespace drover {
 
-enum class Format : uint8_t;  // weight.h
+enum class Format : uint8_t;    // weight.h
+enum class Products : uint8_t;  // weight.h
 
 struct Shape {
   int64_t rows = 0, cols = 0;
@@ -22,6 +23,7 @@ struct OpCall {
   Shape a, b;
   DType dtype = DType::f32;  // of a
   Format format{};           // of a product's frozen weight
+  Products products{};       // how it is multiplied
   bool generates = false;    // a linear summed by row, or attention over keys in blocks
   int64_t flops = 0;         // additions, multiplications and the like of the op's equation
   int64_t bytes = 0;         // of its operands, read once and written once: the least that it can move

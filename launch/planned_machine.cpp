@@ -59,6 +59,8 @@ RoughRates rough_rates(const Machine& m) {
           .ranks_a_node = static_cast<int>(m.gpus_a_node)};
 }
 
+PlannedMachine machine_of_table(const Machine& machine) { return not_calibrated(rough_rates(machine), ""); }
+
 PlannedMachine planned_machine(DeviceKind device, int ranks, int cores, const std::string& file) {
   const bool gpu_here = device == DeviceKind::cuda && cuda_status().usable;
   const int threads = std::max(1, cores / std::max(1, ranks));

@@ -9,6 +9,7 @@ namespace drover {
 
 // Those of a machine of the hardware table, not calibrated.
 RoughRates rough_rates(const Machine& machine);
+PlannedMachine machine_of_table(const Machine& machine);
 
 // `file`: a calibration to take, of whatever machine; empty: the cache's of this machine with `ranks` ranks that share
 // `cores` cores.

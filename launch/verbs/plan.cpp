@@ -5,7 +5,9 @@
 #include "data/data_files.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/devices/devices.h"
+#include "launch/plan_search.h"
 #include "launch/planned_machine.h"
+#include "launch/planning/cost.h"
 #include "launch/verbs/run_recipe.h"
 #include "launch/verbs/serving_question.h"
 #include "launch/verbs/verb.h"
@@ -59,13 +61,23 @@ Planned planned(const PlanArguments& a) {
   p.data = data_at_hand(recipe);
   p.settings = engine_settings(recipe, p.model, p.layout, p.shape, p.data ? &*p.data : nullptr);
   p.settings.stored = scaling_of(recipe);
-  if (recipe.device == DeviceChoice::cuda || (recipe.device == DeviceChoice::automatic && cuda_status().usable))
+  if (!a.machine.gpu.empty() || recipe.device == DeviceChoice::cuda ||
+      (recipe.device == DeviceChoice::automatic && cuda_status().usable))
     p.device = DeviceKind::cuda;
   p.settings.traits = traits_of(p.device);
   p.settings.overlaps_sums = p.device == DeviceKind::cuda && recipe.parallel.transport != Transport::staged &&
                              !recipe.train.deterministic;  // as NCCL does
   p.multiplying = fp8_linears(p.settings, p.shape);
   return p;
+}
+
+// Of the whole run; of a step where nobody says how many there are.
+RunEstimate estimate_of(const TimePlan& time, int ranks) {
+  const int64_t steps = std::max<int64_t>(time.steps, 1);
+  return {.run_seconds = time.steps > 0 ? time.run_seconds : time.step_seconds,
+          .ranks = ranks,
+          .trained_tokens = steps * time.trained_tokens_per_step,
+          .tokens = steps * time.tokens_per_step};
 }
 
 std::string heading(const Planned& p) {
@@ -88,25 +100,53 @@ Exit run_plan(const PlanArguments& a, const Process& process) {
                                   : 0;
   const std::vector<RankPlan> plans = plan_mesh(p.settings, p.shape);
   const std::string schedule = print(schedule_of_run(p.settings, p.shape));
-  const PlannedMachine machine = planned_machine(p.device, p.shape.size(), cores, a.calibration);
+  const PlannedMachine machine = a.machine.gpu.empty() ? planned_machine(p.device, p.shape.size(), cores, a.calibration)
+                                                       : machine_of_table(machine_of(a.machine));
   const PlannedWork work = planned_work(p.read.recipe, p.settings, p.shape, p.data ? &*p.data : nullptr);
   const TimePlan time = plan_time(p.settings, p.shape, work, machine);
+  const std::optional<Prices> prices =
+      a.machine.price.empty() ? std::nullopt : std::optional(read_prices(a.machine.price));
+  const RunEstimate run = estimate_of(time, p.shape.size());
   if (a.recipe.json) {
-    std::cout << plan_json({plans, p.model, p.layout, schedule, before_arenas}, time, machine).dump(1) << '\n';
+    nlohmann::ordered_json json = plan_json({plans, p.model, p.layout, schedule, before_arenas}, time, machine);
+    if (prices) json["cost"] = cost_json(run, *prices);
+    std::cout << json.dump(1) << '\n';
     return Exit::done;
   }
   std::cout << heading(p) << print_plan(plans, a.all ? Lines::of_each_rank : Lines::of_equal_ranks)
-            << print_streaming(plans) << print_time(time, p.shape, machine.name) << "schedule of the stages:\n"
+            << print_streaming(plans) << print_time(time, p.shape, machine.name)
+            << (prices ? print_cost(run, *prices) : "") << "schedule of the stages:\n"
             << schedule << loads_in(adapter_config(p.read)) << '\n';
   return Exit::done;
 }
 
 namespace {
 
-Exit run_serving_plan(const ServingOptions& options, bool json) {
-  const ServingQuestion question = question_of(options);
+Exit run_search(const PlanArguments& a) {
+  if (a.machine.gpu.empty()) fail(Fault::usage, "drover plan --gpus needs --gpu: a name such as h100");
+  if (a.ranks) fail(Fault::usage, "drover plan --gpus looks for the best layout of so many GPUs: leave --ranks out");
+  const ReadRecipe read = read_run_recipe(a.recipe);
+  const ModelConfig model = model_config_of(read.recipe, ShapeFrom::directory_or_name);
+  const SearchQuestion question{read, model, machine_of(a.machine), gpu_counts(a.machine.gpus)};
+  const SearchResult result = search(question);
+  std::cout << (a.recipe.json ? search_json(question, result).dump(1) + "\n" : print_search(question, result));
+  return Exit::done;
+}
+
+// Of this machine.
+Exit run_answer_plan(const PlanArguments& a, const Process& process) {
+  const AnswerQuestion question = answer_question_of(a.serving, a.machine);
+  const PlannedMachine machine =
+      planned_machine(DeviceKind::cpu, 1, process.threads * process.mpi.local_size, a.calibration);
+  const AnswerTime time = answer_time(question, machine);
+  std::cout << (a.recipe.json ? answer_json(time, machine).dump(1) + "\n" : print_answer(question, time, machine));
+  return Exit::done;
+}
+
+Exit run_serving_plan(const PlanArguments& a) {
+  const ServingQuestion question = question_of(a.serving, a.machine);
   const ServingPlan plan = plan_serving(question);
-  std::cout << (json ? serving_json(question, plan).dump(1) + "\n" : print_serving(question, plan));
+  std::cout << (a.recipe.json ? serving_json(question, plan).dump(1) + "\n" : print_serving(question, plan));
   return Exit::done;
 }
 
@@ -123,16 +163,19 @@ Verb plan_verb(CLI::App& app) {
   options->add_flag("--all", a->all, "a line for every rank, also where several hold the same");
   options->add_option("--calibration", a->calibration,
                       "measured rates to take (default: this machine's, which drover doctor --calibrate writes)");
+  add_machine_options(options, a->machine);
   add_serving_options(options, a->serving);
-  for (const char* of_runs : {"recipe", "--ranks", "--all", "--calibration"})
+  for (const char* of_runs : {"recipe", "--ranks", "--all"})
     options->get_option("--serve")->excludes(options->get_option(of_runs));
   options->footer(
       "example: drover plan configs/recipes/llama3.1-405b-lora.yaml --ranks 32\n"
+      "example: drover plan configs/recipes/llama3.1-70b-lora.yaml --gpus 8..64 --gpu h100\n"
       "example: drover plan --serve --model llama3.1-405b --weights fp8 --gpu h100 --gpus 8 --prompt-tokens 1000 "
       "--answer-tokens 500 --price configs/planning/prices.example.yaml");
   return {.options = options, .run = [a](const Process& process) {
-            if (a->serving.serve) return run_serving_plan(a->serving, a->recipe.json);
+            if (a->serving.serve) return a->machine.gpu.empty() ? run_answer_plan(*a, process) : run_serving_plan(*a);
             if (a->recipe.words.empty()) fail(Fault::usage, "drover plan needs a recipe, or --serve with its options");
+            if (!a->machine.gpus.empty()) return run_search(*a);
             return run_plan(*a, process);
           }};
 }

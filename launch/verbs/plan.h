@@ -14,6 +14,7 @@ struct PlanArguments {
   std::optional<int> ranks;  // without: the mesh that the recipe states
   bool all = false;          // a line for every rank
   std::string calibration;   // file; empty: this machine's, where there is one
+  MachineOptions machine;    // with --gpus: the best layout is looked for
   ServingOptions serving;    // with --serve instead of a recipe
 };
 Exit run_plan(const PlanArguments& arguments, const Process& process);

@@ -65,7 +65,8 @@ Rates::Sizes Rates::sizes_of(const OpCall& call) {
 std::string Rates::key_of(const OpCall& call, int detail) {
   std::string key(call.op);
   if (detail == 0)
-    return fmt::format("{} {} {} {}", key, name_of(call.dtype), static_cast<int>(call.format), call.generates);
+    return fmt::format("{} {} {} {} {}", key, name_of(call.dtype), static_cast<int>(call.format),
+                       static_cast<int>(call.products), call.generates);
   return detail == 1 ? fmt::format("{} {}", key, call.generates) : key;
 }
 
@@ -126,7 +127,10 @@ double Rates::rough_seconds(const OpCall& call) const {
   const double bytes = static_cast<double>(call.bytes) / rough_.memory, flops = static_cast<double>(call.flops);
   double computing = 0;
   if (call.is_product()) {
-    computing = flops / (call.format == Format::fp8 && rough_.product_fp8 > 0 ? rough_.product_fp8 : rough_.product);
+    const bool fp8 = call.products == Products::fp8 && rough_.product_fp8 > 0;
+    computing = flops / (fp8 ? rough_.product_fp8 : rough_.product);
+    if (!is_dense(call.format) && !fp8)  // the codes are widened to bf16 first, which is written and read
+      computing += 4 * static_cast<double>(call.b.rows * call.b.cols) / rough_.memory;
   } else if (counts_flops(call)) {
     computing = flops / (call.op == "attention" ? rough_.attention : rough_.attention_backward);
   }

@@ -102,8 +102,11 @@ TEST(Rates, WithoutMeasurementsTheSlowerOfComputingAndMovingCounts) {
   const Rates rates{rough()};
   EXPECT_FALSE(rates.measured());
   EXPECT_DOUBLE_EQ(rates.seconds({.op = "linear", .a = {1, 1}, .b = {1, 1}, .flops = 2'000'000'000, .bytes = 8}), 2e-3);
-  EXPECT_DOUBLE_EQ(
-      rates.seconds({.op = "linear", .a = {1, 1}, .b = {1, 1}, .format = Format::fp8, .flops = 2'000'000'000}), 1e-3);
+  OpCall coded{.op = "linear", .a = {1, 1}, .b = {1000, 1000}, .format = Format::fp8, .products = Products::fp8};
+  coded.flops = 2'000'000'000;
+  EXPECT_DOUBLE_EQ(rates.seconds(coded), 1e-3);
+  coded.products = Products::widened;  // a million weights, written and read as bf16
+  EXPECT_DOUBLE_EQ(rates.seconds(coded), 2e-3 + 4e-5);
   EXPECT_DOUBLE_EQ(rates.seconds({.op = "linear", .a = {1, 1}, .b = {1, 1}, .flops = 8, .bytes = 1'000'000'000}), 1e-2);
   EXPECT_DOUBLE_EQ(rates.seconds({.op = "attention", .flops = 1'000'000'000}), 2e-3);
   EXPECT_DOUBLE_EQ(rates.seconds({.op = "attention_backward", .flops = 1'000'000'000}), 2.5e-3);
