@@ -302,12 +302,13 @@ struct CheckpointSection {
 
 struct LogSection {
   int64_t every_steps = 1;
-  bool profile = false;
+  bool profile = false, tensorboard = false;
   bool operator==(const LogSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "a progress line every so many steps", .least = 1, .most = 1e9});
     v("profile", profile, {.help = "print how long each part of a step took"});
+    v("tensorboard", tensorboard, {.help = "write what metrics.jsonl has as event files to output.dir/tensorboard"});
   }
 };
 

@@ -53,6 +53,7 @@ TEST(Keys, AllAreRead) {
   EXPECT_EQ(r.parallel.dp, 8);
   EXPECT_EQ(r.memory.weights, WeightHome::host);
   EXPECT_EQ(r.checkpoint.resume, "runs/x/step-5");
+  EXPECT_TRUE(r.log.tensorboard);
   EXPECT_EQ(r.output.adapter_dtype, Precision::bf16);
 }
 
@@ -84,6 +85,7 @@ TEST(Keys, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(r.memory.weights, WeightHome::resident);
   EXPECT_EQ(r.checkpoint.keep, 2);
   EXPECT_EQ(r.checkpoint.resume, "auto");
+  EXPECT_FALSE(r.log.tensorboard);
   EXPECT_EQ(r.output.adapter_dtype, Precision::fp32);
 }
 

@@ -1,0 +1,119 @@
+"""What a run records for others to look at: event files for TensorBoard."""
+
+import json
+import struct
+import unittest
+
+from case import Case, losses, validations
+
+
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked(data):
+    crc = crc32c(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def records(data):
+    """Events of a file, each with its CRCs checked."""
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        (crc_of_length,), event = struct.unpack("<I", data[8:12]), data[12 : 12 + length]
+        (crc_of_event,) = struct.unpack("<I", data[12 + length : 16 + length])
+        assert (crc_of_length, crc_of_event) == (masked(data[:8]), masked(event))
+        yield event
+        data = data[16 + length :]
+
+
+def fields(message):
+    """(number, value) of a protobuf message: whole numbers, or bytes."""
+
+    def varint():
+        nonlocal message
+        value = shift = 0
+        while True:
+            byte, message = message[0], message[1:]
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while message:
+        number, kind = divmod(varint(), 8)
+        value = varint() if kind in (0, 2) else {1: 8, 5: 4}[kind]
+        if kind != 0:
+            value, message = message[:value], message[value:]
+        yield number, value
+
+
+def shown(directory):
+    """What TensorBoard shows: {tag: {step: value}} of all files in the order of their names. A SessionLog START drops
+    what stood of its step and later ones."""
+    tags = {}
+    for path in sorted(directory.iterdir()):
+        for event in records(path.read_bytes()):
+            parts = dict(fields(event))
+            step = parts.get(2, 0)
+            if parts.get(7) == b"\x08\x01":
+                tags = {tag: {s: v for s, v in points.items() if s < step} for tag, points in tags.items()}
+            for _, value in fields(parts.get(5, b"")):
+                scalar = dict(fields(value))
+                points = tags.setdefault(scalar[1].decode(), {})
+                assert step not in points, f"step {step} stands twice"
+                points[step] = struct.unpack("<f", scalar[2])[0]
+    return tags
+
+
+class Records(Case):
+    def assert_shown(self, name):
+        directory = self.home / "runs" / name
+        tags = shown(directory / "tensorboard")
+        steps = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        for tag in ("loss", "grad_norm", "learning_rate", "tokens_per_second", "peak_bytes", "validation_loss"):
+            expected = {row["step"]: row[tag] for row in steps if tag in row}
+            self.assertEqual(list(tags[tag]), list(expected), tag)
+            for step, value in expected.items():
+                self.assertAlmostEqual(tags[tag][step], value, delta=1e-6 * abs(value))
+        return tags
+
+    def test_event_files_say_what_the_metrics_say(self):
+        self.assertFalse((self.plain / "tensorboard").exists())
+        self.train("shown", "log.tensorboard=true", "eval.every_steps=4", check=0)
+        tags = self.assert_shown("shown")
+        self.assertEqual(list(tags["loss"]), list(range(1, 9)))
+        self.assertEqual(list(tags["validation_loss"]), [0, 4, 8])
+        self.assert_same_run("shown")
+
+    # The second run continues after step 4, though the first one wrote of six steps.
+    def test_a_step_stands_once_after_a_resume(self):
+        more = ["log.tensorboard=true", "eval.every_steps=2", "optim.schedule=constant", "checkpoint.every_steps=4"]
+        self.train("resumed", *more, "train.max_steps=6", check=0)
+        directory = self.home / "runs" / "resumed"
+        (directory / "step-6" / "manifest.json").unlink()
+        self.assertIn("resuming after step 4", self.train("resumed", *more, check=0).stderr)
+        self.assertEqual(len(list((directory / "tensorboard").iterdir())), 2)
+        self.assertEqual(list(self.assert_shown("resumed")["loss"]), list(range(1, 9)))
+        self.assertEqual([step for step, _ in validations(directory)], [0, 2, 4, 6, 8])
+
+    def test_event_files_that_cannot_be_written_end_the_run_with_a_checkpoint(self):
+        directory = self.home / "runs" / "full"
+        self.train("full", "optim.schedule=constant", "train.max_steps=4", check=0)
+        (directory / "tensorboard").write_text("no directory")
+        more = ["optim.schedule=constant", "log.tensorboard=true"]
+        said = self.train("full", *more, check=74).stderr
+        self.assertIn("tensorboard", said)
+        self.assertIn("The run was saved after step 5", said)
+        (directory / "tensorboard").unlink()
+        self.assertIn("resuming after step 5", self.train("full", *more, check=0).stderr)
+        self.assertEqual(list(losses(directory)), list(range(1, 9)))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
