@@ -1,10 +1,14 @@
-"""What a run records for others to look at: event files for TensorBoard."""
+"""What a run records for others to look at: event files for TensorBoard, and `drover watch`."""
 
+import fcntl
 import json
+import os
 import struct
+import subprocess
+import termios
 import unittest
 
-from case import Case, losses, validations
+from case import DROVER, ENVIRONMENT, Case, losses, run, terminal, validations, within
 
 
 def crc32c(data):
@@ -113,6 +117,65 @@ class Records(Case):
         (directory / "tensorboard").unlink()
         self.assertIn("resuming after step 5", self.train("full", *more, check=0).stderr)
         self.assertEqual(list(losses(directory)), list(range(1, 9)))
+
+    def test_watching_a_run_that_is_done(self):
+        page = run("watch", self.plain, check=0).stdout.splitlines()
+        self.assertEqual(page[0], f"{self.plain}: done"[:80])
+        self.assertIn("step 8/8", page[1])
+        self.assertIn("tok/s", page[2])
+        self.assertIn("validation", page[3])
+        self.assertEqual(page[4], "checkpoint step-8")
+        self.assertIn("loss by step", page[-1])
+        seen = json.loads(run("watch", self.plain, "--json", check=0).stdout)
+        self.assertEqual((seen["state"], seen["step"], seen["total_steps"]), ("ended", 8, 8))
+        self.assertEqual(seen["loss"], losses(self.plain)[8])
+        self.assertEqual([(v["step"], v["validation_loss"]) for v in seen["validations"]], validations(self.plain))
+        self.assertEqual(seen["checkpoint"], "step-8")
+
+    def test_what_is_no_run_is_not_watched(self):
+        for place, words in ((self.model, "is not a run"), (self.home / "absent", "there is no run")):
+            self.assertIn(words, run("watch", place, "--once", check=66).stderr)
+        self.assertIn("is not a run", run("watch", self.recipe, check=66).stderr)
+
+    def test_a_terminal_is_joined_and_left(self):
+        for key in (b"q", b"\x03"):
+            with self.subTest(key=key):
+                self.watch_from_before_its_begin(self.home / "runs" / f"watched-{key[0]}", key)
+
+    def watch_from_before_its_begin(self, directory, key):
+        ours, theirs = terminal()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        before = termios.tcgetattr(theirs)
+
+        def own_terminal():
+            os.setsid()
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+        process = subprocess.Popen(
+            [str(DROVER), "watch", str(directory)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=ENVIRONMENT,
+            preexec_fn=own_terminal,
+        )
+        seen = b""
+
+        def until(*texts):
+            nonlocal seen
+            while not all(text in seen for text in texts):
+                seen += os.read(ours, 65536)
+
+        until(b"waiting for it")
+        self.train(directory.name, check=0)
+        until(b"step 8/8", ": done".encode(), "loss by step".encode())
+        self.assertIn("⠤".encode()[:1], seen)
+        os.write(ours, key)
+        until(b"\x1b[?1049l")  # back on the screen of before
+        self.assertEqual(process.wait(timeout=within(20)), 0)
+        self.assertEqual(termios.tcgetattr(theirs), before)
+        os.close(theirs)
+        os.close(ours)
 
 
 if __name__ == "__main__":
