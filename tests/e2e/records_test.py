@@ -1,4 +1,4 @@
-"""What a run records for others to look at: event files for TensorBoard, and `drover watch`."""
+"""What a run records for others to look at: event files for TensorBoard, Chrome traces, and `drover watch`."""
 
 import fcntl
 import json
@@ -117,6 +117,69 @@ class Records(Case):
         (directory / "tensorboard").unlink()
         self.assertIn("resuming after step 5", self.train("full", *more, check=0).stderr)
         self.assertEqual(list(losses(directory)), list(range(1, 9)))
+
+    def traced(self, name, *overrides, **keywords):
+        self.train(name, *overrides, check=0, **keywords)
+        folder = self.home / "runs" / name / "trace"
+        return {path.name: json.loads(path.read_text()) for path in sorted(folder.iterdir())}
+
+    def assert_lanes(self, trace):
+        """{rank: {lane: events in order of time}}; those of a lane do not overlap, and lie within the step."""
+        self.assertEqual(trace["displayTimeUnit"], "ms")
+        events, names, ranks = trace["traceEvents"], {}, {}
+        for event in (e for e in events if e["ph"] == "M" and e["name"] == "thread_name"):
+            names[event["pid"], event["tid"]] = event["args"]["name"]
+        for event in (e for e in events if e["ph"] == "X"):
+            ranks.setdefault(event["pid"], {}).setdefault(names[event["pid"], event["tid"]], []).append(event)
+        for lanes in ranks.values():
+            self.assertEqual(set(lanes), {"step", "actions", "ops"})
+            (step,) = lanes["step"]
+            for lane in lanes.values():
+                lane.sort(key=lambda event: event["ts"])
+                ends = [event["ts"] + event["dur"] for event in lane]
+                self.assertGreaterEqual(lane[0]["ts"], step["ts"])
+                self.assertLessEqual(ends[-1], step["ts"] + step["dur"] + 0.01)
+                for end, after in zip(ends, lane[1:]):
+                    self.assertLessEqual(end, after["ts"] + 0.01)
+        return ranks
+
+    def test_a_trace_of_one_rank(self):
+        traces = self.traced("traced", "log.trace=2..3")
+        self.assertEqual(list(traces), ["step-2.json", "step-3.json"])
+        self.assert_same_run("traced")
+        lanes = self.assert_lanes(traces["step-2.json"])[0]
+        self.assertEqual(lanes["step"][0]["name"], "step 2")
+        self.assertEqual(
+            [event["name"] for event in lanes["actions"]],
+            "F0 B0 F1 B1 F2 B2 F3 B3 sum update".split(),
+        )
+        ops = {event["name"]: event for event in lanes["ops"]}
+        for op in ("linear", "linear_dx", "attention", "attention_backward", "adamw"):
+            self.assertGreater(ops[op]["args"]["GB/s"], 0)
+            self.assertRegex(ops[op]["args"]["shape"], r"^\d+×\d+")
+        self.assertRegex(ops["linear"]["args"]["shape"], r"^\d+×\d+ · \d+×\d+$")
+        self.assertGreater(ops["linear"]["args"]["GFLOP/s"], 0)
+        self.assertFalse((self.plain / "trace").exists())
+
+    # With log.profile, so that two look at the ops of one step.
+    def test_a_trace_of_a_pipeline_shows_the_schedule(self):
+        mesh = ["parallel.pp=2", "train.micro_batch_size=1"]
+        trace = self.traced("traced-pp", *mesh, "log.trace=[2, 1000]", "log.profile=true", ranks=2)["step-2.json"]
+        ranks = self.assert_lanes(trace)
+        plan = json.loads(run("plan", self.recipe, "--ranks", 2, "--json", *mesh, check=0).stdout)
+        for rank, lanes in ranks.items():
+            (line,) = (line for line in plan["schedule"].splitlines() if line.startswith(f"stage {rank}: "))
+            done = " ".join(event["name"] for event in lanes["actions"])
+            self.assertEqual(done.split(), line.split(": ")[1].split() + ["sum", "update"])
+        (begin,) = {ranks[rank]["step"][0]["ts"] for rank in (0, 1)} - {max(r["step"][0]["ts"] for r in ranks.values())}
+        self.assertEqual(begin, 0)
+        names = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "process_name"}
+        self.assertEqual(names, {"rank 0 · tp 0 pp 0 dp 0", "rank 1 · tp 0 pp 1 dp 0"})
+        # What one stage sends arrives after it was begun, by one clock.
+        first, second = (
+            {event["name"]: event for event in ranks[rank]["actions"] if event["cat"] == "message"} for rank in (0, 1)
+        )
+        self.assertGreaterEqual(second["<F0"]["ts"] + second["<F0"]["dur"], first[">F0"]["ts"])
 
     def test_watching_a_run_that_is_done(self):
         page = run("watch", self.plain, check=0).stdout.splitlines()

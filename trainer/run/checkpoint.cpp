@@ -361,7 +361,8 @@ SetAside set_aside(const fs::path& run, int64_t last_step) {
   if (last_step < 0) {
     for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
       const std::string name = entry.path().filename().string();
-      if (name == "metrics.jsonl" || name == "adapter" || name == "tensorboard" || name.starts_with("answers-step-"))
+      if (name == "metrics.jsonl" || name == "adapter" || name == "tensorboard" || name == "trace" ||
+          name.starts_with("answers-step-"))
         moved.names.push_back(name);
     }
   }
