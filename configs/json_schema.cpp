@@ -64,6 +64,11 @@ OrderedJson kind(const std::vector<double>*, const Info& info) {
   return {{"type", "array"}, {"items", number("number", info)}, {"minItems", 2}, {"maxItems", 2}};
 }
 OrderedJson kind(const TargetModules*, const Info&) { return any_of({text(), list_of(text())}); }
+OrderedJson kind(const TracedSteps*, const Info& info) {
+  return any_of({kNothing,
+                 {{"type", "string"}, {"pattern", "^[1-9][0-9]*\\.\\.[1-9][0-9]*$"}},
+                 list_of(number("integer", info))});
+}
 OrderedJson kind(const Pattern*, const Info& info) {
   return any_of({kNothing,
                  {{"type", "object"},

@@ -88,6 +88,7 @@ std::string type_name(const Info& info) {
   if constexpr (std::is_same_v<T, int64_t>) return "whole number";
   if constexpr (std::is_same_v<T, double>) return "number";
   if constexpr (std::is_same_v<T, std::vector<double>>) return "list of numbers";
+  if constexpr (std::is_same_v<T, TracedSteps>) return "none, A..B or list of whole numbers";
   if constexpr (std::is_same_v<T, Pattern>) return info.whole ? "mapping of whole numbers" : "mapping of numbers";
   if constexpr (std::is_same_v<T, FieldNames>) return "mapping of names";
   if constexpr (std::is_same_v<T, TargetModules>) return "text or list";

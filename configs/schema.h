@@ -2,6 +2,7 @@
 // printing and documenting a recipe are visitors. A field's Info says what is allowed; choices marked `later` are
 // refused as not built yet.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -32,6 +33,16 @@ struct TargetModules {
   std::vector<std::string> names;      // when it is a list
   std::string pattern = "all-linear";  // else
   bool operator==(const TargetModules&) const = default;
+};
+// log.trace: A..B, or a list of steps; with neither none. Steps count from 1.
+struct TracedSteps {
+  int64_t first = 1, last = 0;  // A..B
+  std::vector<int64_t> listed;  // when it is a list
+  bool empty() const { return last < first && listed.empty(); }
+  bool contains(int64_t step) const {
+    return (step >= first && step <= last) || std::find(listed.begin(), listed.end(), step) != listed.end();
+  }
+  bool operator==(const TracedSteps&) const = default;
 };
 using Pattern = std::vector<std::pair<std::string, double>>;  // in the file's order: the first that matches counts
 
@@ -302,12 +313,18 @@ struct CheckpointSection {
 
 struct LogSection {
   int64_t every_steps = 1;
-  bool profile = false;
+  bool profile = false, tensorboard = false;
+  TracedSteps trace;
   bool operator==(const LogSection&) const = default;
   template <typename V>
   void fields(V& v) {
     v("every_steps", every_steps, {.help = "a progress line every so many steps", .least = 1, .most = 1e9});
     v("profile", profile, {.help = "print how long each part of a step took"});
+    v("tensorboard", tensorboard, {.help = "write what metrics.jsonl has as event files to output.dir/tensorboard"});
+    v("trace", trace,
+      {.help = "steps whose actions and ops are written as Chrome traces to output.dir/trace: A..B or a list of steps",
+       .least = 1,
+       .most = 1e9});
   }
 };
 

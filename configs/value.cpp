@@ -153,6 +153,28 @@ std::string ValueReader::read(const YAML::Node& node, TargetModules& value) {
   return {};
 }
 
+std::string ValueReader::read(const YAML::Node& node, TracedSteps& value) {
+  const char* const expected = "expected none, a range such as 10..12, or a list of steps such as [1, 100]";
+  if (is_none(node)) return {};
+  if (node.IsScalar()) {
+    const std::string text = plain(node) ? node.Scalar() : "";
+    const size_t dots = text.find("..");
+    if (dots == std::string::npos) return fmt::format("{}; got {}", expected, got(node));
+    for (const auto& [part, end] :
+         {std::pair(text.substr(0, dots), &value.first), {text.substr(dots + 2), &value.last}}) {
+      if (!read(YAML::Node(part), *end).empty())
+        return fmt::format("{}; got {}, where each end is {}", expected, got(node), range_of(*info_));
+    }
+    return value.last < value.first ? fmt::format("{}; {} ends before it begins", expected, text) : "";
+  }
+  if (!node.IsSequence() || node.size() == 0)
+    return fmt::format("{}; got {}", expected, node.IsSequence() ? "an empty list" : got(node));
+  for (const YAML::Node& item : node) {
+    if (const std::string wrong = at(item, read(item, value.listed.emplace_back())); !wrong.empty()) return wrong;
+  }
+  return {};
+}
+
 std::string ValueReader::read(const YAML::Node& node, Pattern& value) {
   if (is_none(node)) return {};
   if (!node.IsMap()) return fmt::format("expected a mapping such as {{q_proj: 32}}, got {}", got(node));
@@ -259,6 +281,10 @@ std::string yaml_list(const std::vector<T>& items) {
 
 std::string yaml(const std::vector<double>& v) { return yaml_list(v); }
 std::string yaml(const TargetModules& v) { return v.names.empty() ? quoted(v.pattern) : yaml_list(v.names); }
+std::string yaml(const TracedSteps& v) {
+  if (!v.listed.empty()) return yaml_list(v.listed);
+  return v.empty() ? "none" : fmt::format("{}..{}", v.first, v.last);
+}
 std::string yaml(const std::vector<DataFile>& v) { return yaml_list(v); }
 std::string yaml(const Pattern& v) {
   std::vector<std::string> parts;

@@ -22,6 +22,7 @@ class ValueReader {
   std::string read(const YAML::Node& node, std::string& value);
   std::string read(const YAML::Node& node, std::vector<double>& value);
   std::string read(const YAML::Node& node, TargetModules& value);
+  std::string read(const YAML::Node& node, TracedSteps& value);
   std::string read(const YAML::Node& node, Pattern& value);
   std::string read(const YAML::Node& node, FieldNames& value);
   std::string read(const YAML::Node& node, DataFile& value);
@@ -58,6 +59,7 @@ std::string yaml(double value);
 std::string yaml(const std::string& value);
 std::string yaml(const std::vector<double>& value);
 std::string yaml(const TargetModules& value);
+std::string yaml(const TracedSteps& value);
 std::string yaml(const Pattern& value);
 std::string yaml(const FieldNames& value);
 std::string yaml(const DataFile& value);

@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
   std::vector<Verb> verbs;
   for (auto* make :
        {train_verb, plan_verb, prepare_verb, eval_verb, generate_verb, chat_verb, serve_verb, tokenize_verb,
-        export_verb, import_verb, quantize_verb, make_tiny_verb, inspect_verb, doctor_verb, schema_verb}) {
+        export_verb, import_verb, quantize_verb, make_tiny_verb, inspect_verb, doctor_verb, watch_verb, schema_verb}) {
     verbs.push_back(make(app));
   }
   const std::string word = argc > 1 ? argv[1] : "";

@@ -32,6 +32,7 @@ Verb quantize_verb(CLI::App& app);
 Verb make_tiny_verb(CLI::App& app);
 Verb inspect_verb(CLI::App& app);
 Verb doctor_verb(CLI::App& app);
+Verb watch_verb(CLI::App& app);
 Verb schema_verb(CLI::App& app);
 
 }  // namespace drover

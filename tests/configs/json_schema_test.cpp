@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <regex>
 #include <set>
 
 #include "kernels/base/json.h"
@@ -71,6 +72,8 @@ bool valid(const Json& schema, const Json& value) {
       holds = !value.is_number() || (word == "exclusiveMinimum" ? value > of : value < of);
     } else if (word == "minLength") {
       holds = !value.is_string() || static_cast<double>(value.get<std::string>().size()) >= of;
+    } else if (word == "pattern") {
+      holds = !value.is_string() || std::regex_search(value.get<std::string>(), std::regex(of.get<std::string>()));
     } else if (word == "minItems" || word == "maxItems") {
       holds = !value.is_array() || (word == "minItems" ? size() >= of : size() <= of);
     } else if (word == "items") {
@@ -105,7 +108,8 @@ TEST(JsonSchema, TakesWhatTheReaderTakes) {
   EXPECT_TRUE(accepts(kLeast));
   for (const char* more : {"lora: {target_modules: '.*(q|v)_proj', rank_pattern: none, init_from: none}\n",
                            "lora:\neval:\n", "train: {epochs: none, max_steps: 3}\n", "train: {epochs: 2.5}\n",
-                           "checkpoint: {resume: never}\nparallel: {dp: none}\n"}) {
+                           "checkpoint: {resume: never}\nparallel: {dp: none}\n", "log: {trace: none}\n",
+                           "log: {trace: 7..7}\n", "log: {trace: [1, 100]}\n"}) {
     EXPECT_TRUE(accepts(kLeast + more)) << more;
     RecipeFile(kLeast + more).read();
   }
@@ -134,8 +138,11 @@ TEST(JsonSchema, FindsWhatTheReaderRefusesInOneValue) {
     wrong(key.recipe_with(key.name, fmt::format("{:.0f}", key.info.most * 4)));
   }
   for (const char* text :
-       {"model: {path: m}\ndata: {train: t}\n", "model: {path: m}\noutput: {dir: o}\n", "data: {train: t}\n",
-        "model: {tokenizer: m}\ndata: {train: t}\noutput: {dir: o}\n", "model:\ndata: {train: t}\noutput: {dir: o}\n",
+       {"model: {path: m}\ndata: {train: t}\n",
+        "model: {path: m}\noutput: {dir: o}\n",
+        "data: {train: t}\n",
+        "model: {tokenizer: m}\ndata: {train: t}\noutput: {dir: o}\n",
+        "model:\ndata: {train: t}\noutput: {dir: o}\n",
         "model: {path: m}\ndata: {train: []}\noutput: {dir: o}\n",
         "model: {path: m}\ndata: {train: [{format: text}]}\noutput: {dir: o}\n",
         "model: {path: m}\ndata: {train: [{path: a, repeat: 0}]}\noutput: {dir: o}\n",
@@ -148,6 +155,9 @@ TEST(JsonSchema, FindsWhatTheReaderRefusesInOneValue) {
         "model: {path: m}\ndata: {train: t}\noutput: {dir: o}\noptim: {betas: [0.9]}\n",
         "model: {path: m}\ndata: {train: t}\noutput: {dir: o}\noptim: {warmup_ratio: 0.1, warmup_steps: 3}\n",
         "model: {path: m}\ndata: {train: t}\noutput: {dir: o}\ntrain: {epochs: 2, max_steps: 3}\n",
+        "model: {path: m}\ndata: {train: t}\noutput: {dir: o}\nlog: {trace: 3}\n",
+        "model: {path: m}\ndata: {train: t}\noutput: {dir: o}\nlog: {trace: 0..3}\n",
+        "model: {path: m}\ndata: {train: t}\noutput: {dir: o}\nlog: {trace: [2.5]}\n",
         "model: {path: m}\ndata: {train: t}\noutput: {dir: o}\ntrainer: {epochs: 2}\n"}) {
     wrong(text);
   }

@@ -53,6 +53,8 @@ TEST(Keys, AllAreRead) {
   EXPECT_EQ(r.parallel.dp, 8);
   EXPECT_EQ(r.memory.weights, WeightHome::host);
   EXPECT_EQ(r.checkpoint.resume, "runs/x/step-5");
+  EXPECT_TRUE(r.log.tensorboard);
+  EXPECT_EQ(r.log.trace, (TracedSteps{3, 5, {}}));
   EXPECT_EQ(r.output.adapter_dtype, Precision::bf16);
 }
 
@@ -84,6 +86,8 @@ TEST(Keys, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(r.memory.weights, WeightHome::resident);
   EXPECT_EQ(r.checkpoint.keep, 2);
   EXPECT_EQ(r.checkpoint.resume, "auto");
+  EXPECT_FALSE(r.log.tensorboard);
+  EXPECT_TRUE(r.log.trace.empty());
   EXPECT_EQ(r.output.adapter_dtype, Precision::fp32);
 }
 
@@ -204,6 +208,30 @@ TEST(Keys, SourcesAndFieldNamesAreChecked) {
   refuses("data.fields={text: []}", "text: expected a text");
   refuses("data.fields={text: a, prompt: a}", "a is text already");
   EXPECT_EQ(recipe_of(kLeast, {"data.train=[{path: a, weight: 0}]"}).data.train.at(0).weight, 0);
+}
+
+TEST(Keys, TracedStepsAreARangeOrAList) {
+  const TracedSteps range = recipe_of(kLeast, {"log.trace=10..12"}).log.trace;
+  EXPECT_TRUE(range.contains(10) && range.contains(12));
+  EXPECT_FALSE(range.contains(9) || range.contains(13));
+  const TracedSteps list = recipe_of(kLeast, {"log.trace=[1, 100]"}).log.trace;
+  EXPECT_TRUE(list.contains(1) && list.contains(100));
+  EXPECT_FALSE(list.contains(2));
+  EXPECT_FALSE(recipe_of(kLeast, {"log.trace=none"}).log.trace.contains(1));
+  for (const char* text : {"10..12", "[1, 100]", "none"}) {
+    const ReadRecipe read = RecipeFile(kLeast).read({std::string("log.trace=") + text});
+    EXPECT_THAT(resolved_recipe(read), HasSubstr(fmt::format("  trace: {}  # command line\n", text)));
+  }
+  for (const char* wrong :
+       {"3", "3..", "..3", "3...5", "3..5..7", "a..b", "0..3", "-1..3", "\"3..5\"", "all", "[]", "{a: 1}"}) {
+    EXPECT_THAT(
+        refusal_of(kLeast, {std::string("log.trace=") + wrong}),
+        HasSubstr("log.trace: expected none, a range such as 10..12, or a list of steps such as [1, 100]; got "))
+        << wrong;
+  }
+  EXPECT_THAT(refusal_of(kLeast, {"log.trace=5..3"}), HasSubstr("; 5..3 ends before it begins"));
+  EXPECT_THAT(refusal_of(kLeast, {"log.trace=[2, 0]"}),
+              HasSubstr("log.trace: 0 is out of range; allowed: 1 to 1000000000"));
 }
 
 TEST(Keys, HelpListsEveryKey) {

@@ -68,7 +68,7 @@ checkpoint:
   keep: 3
   keep_best: true
   resume: runs/x/step-5
-log: {every_steps: 10, profile: true}
+log: {every_steps: 10, profile: true, tensorboard: true, trace: 3..5}
 output:
   dir: runs/x
   adapter_dtype: bf16

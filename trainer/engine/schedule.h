@@ -19,6 +19,7 @@ struct Action {
 };
 bool is_send(ActionKind kind);
 bool is_receive(ActionKind kind);
+std::string symbol(const Action& action);  // as `print` has it: F0, >B12
 
 struct ScheduleShape {
   int stages = 1;

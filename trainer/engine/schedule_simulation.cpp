@@ -17,8 +17,6 @@ namespace {
 
 constexpr const char* kSymbols[] = {"<F", "F", ">F", "<B", "B", ">B"};
 
-std::string text_of(const Action& a) { return fmt::format("{}{}", kSymbols[static_cast<int>(a.kind)], a.micro_batch); }
-
 // Which actions a micro-batch must have on a stage, by kind.
 std::array<bool, 6> expected_of(const ScheduleShape& s) {
   const bool first = s.stage == 0, last = s.stage == s.stages - 1, trains = s.stage >= s.first_trained_stage;
@@ -39,7 +37,7 @@ void check_list(const Schedule& schedule, std::vector<std::string>& problems) {
   for (size_t i = 0; i < schedule.actions.size(); ++i) {
     const Action& a = schedule.actions[i];
     const auto complain = [&](std::string_view what) {
-      problems.push_back(fmt::format("stage {}, action {} ({}): {}", s.stage, i, text_of(a), what));
+      problems.push_back(fmt::format("stage {}, action {} ({}): {}", s.stage, i, symbol(a), what));
     };
     if (a.micro_batch < 0 || a.micro_batch >= s.micro_batches) {
       complain("there is no such micro-batch");
@@ -155,7 +153,7 @@ class Run {
         ended = std::max(ended, message.time());
       } else if (rank.waiting_for.empty()) {
         rank.waiting_for =
-            fmt::format("{} ({}): stage {} does not {} it", i, text_of(a),
+            fmt::format("{} ({}): stage {} does not {} it", i, symbol(a),
                         is_send(a.kind) ? std::get<1>(key) : std::get<0>(key), is_send(a.kind) ? "receive" : "send");
       }
     }
@@ -173,11 +171,13 @@ class Run {
 
 }  // namespace
 
+std::string symbol(const Action& a) { return fmt::format("{}{}", kSymbols[static_cast<int>(a.kind)], a.micro_batch); }
+
 std::string print(const std::vector<Schedule>& stages) {
   std::string text;
   for (const Schedule& schedule : stages) {
     text += fmt::format("stage {}:", schedule.shape.stage);
-    for (const Action& a : schedule.actions) text += " " + text_of(a);
+    for (const Action& a : schedule.actions) text += " " + symbol(a);
     text += "\n";
   }
   return text +

@@ -356,13 +356,13 @@ void clean_up(const fs::path& run) {
 
 SetAside set_aside(const fs::path& run, int64_t last_step) {
   SetAside moved;
-  for (const auto& [step, path] : checkpoint_directories(run)) {
+  for (const auto& [step, path] : checkpoint_directories(run))
     if (step > last_step) moved.names.push_back(path.filename().string());
-  }
   if (last_step < 0) {
     for (const fs::directory_entry& entry : fs::directory_iterator(run)) {
       const std::string name = entry.path().filename().string();
-      if (name == "metrics.jsonl" || name == "adapter" || name.starts_with("answers-step-"))
+      if (name == "metrics.jsonl" || name == "adapter" || name == "tensorboard" || name == "trace" ||
+          name.starts_with("answers-step-"))
         moved.names.push_back(name);
     }
   }

@@ -12,7 +12,7 @@
 
 namespace drover {
 
-MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file) {
+MetricsFile::MetricsFile(const fs::path& file, int64_t last_step) : path_(file), last_step_(last_step) {
   std::string kept;
   if (fs::exists(file)) {
     std::ifstream in(file);
@@ -47,22 +47,36 @@ void MetricsFile::line(const std::string& text) {
   out_->write(text + '\n');
 }
 
+void MetricsFile::add_events(const fs::path& directory) {
+  events_.emplace(directory, last_step_ > 0 ? last_step_ + 1 : 0);  // a run that begins writes of step 0, too
+}
+
 void MetricsFile::step(const StepMetrics& m) {
+  const double tokens_per_second = static_cast<double>(m.tokens) / m.step_seconds;
   nlohmann::ordered_json j{{"step", m.step},
                            {"loss", m.loss},
                            {"grad_norm", m.grad_norm},
                            {"learning_rate", m.learning_rate},
                            {"tokens", m.tokens},
                            {"trained_tokens", m.trained_tokens},
-                           {"tokens_per_second", static_cast<double>(m.tokens) / m.step_seconds},
+                           {"tokens_per_second", tokens_per_second},
                            {"step_seconds", m.step_seconds},
                            {"peak_bytes", m.peak_bytes}};
   if (m.planned_step_seconds > 0) j["planned_step_seconds"] = m.planned_step_seconds;
   line(j.dump());
+  if (!events_) return;
+  const EventFile::Scalar scalars[] = {{"loss", m.loss},
+                                       {"grad_norm", m.grad_norm},
+                                       {"learning_rate", m.learning_rate},
+                                       {"tokens_per_second", tokens_per_second},
+                                       {"peak_bytes", static_cast<double>(m.peak_bytes)}};
+  events_->write(m.step, scalars);
 }
 
 void MetricsFile::validation(int64_t step, double loss, int64_t tokens) {
   line(nlohmann::ordered_json{{"step", step}, {"validation_loss", loss}, {"tokens", tokens}}.dump());
+  const EventFile::Scalar scalar{"validation_loss", loss};
+  if (events_) events_->write(step, {&scalar, 1});
 }
 
 Progress::Progress(int64_t every_steps)

@@ -1,9 +1,10 @@
-// metrics.jsonl and the progress line.
+// metrics.jsonl, the same as event files, and the progress line.
 #pragma once
 #include <chrono>
 #include <optional>
 
 #include "kernels/base/append_file.h"
+#include "trainer/run/event_file.h"
 
 namespace drover {
 
@@ -21,14 +22,17 @@ class MetricsFile {
  public:
   MetricsFile(const fs::path& file, int64_t last_step);
   std::optional<double> loss_at_last_step() const { return loss_at_last_step_; }  // of a validation that was kept
+  void add_events(const fs::path& directory);  // from here on also as event files (log.tensorboard)
   void step(const StepMetrics& m);
   void validation(int64_t step, double loss, int64_t tokens);
 
  private:
   void line(const std::string& text);
   fs::path path_;
+  int64_t last_step_ = 0;
   std::optional<double> loss_at_last_step_;
   std::optional<AppendFile> out_;  // from the first line on
+  std::optional<EventFile> events_;
 };
 
 // The losses that stand in a metrics.jsonl of a step; none where it is not there or has none.

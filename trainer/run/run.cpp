@@ -216,7 +216,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
             loader.steps_per_epoch(), steps);
   const auto identity = identity_of(recipe, inputs);
   const Start start = set_adapter(recipe, identity, steps, directory, inputs.model, *replica);
-  directory.accept(read, start.done, start.saved, plan.json);
+  directory.accept(read, start.done, start.saved, steps, plan.json);
   Validator validation(recipe, inputs, *engine, world, directory);
   validation.look_back(start.done, start.best);
 

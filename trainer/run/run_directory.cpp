@@ -33,7 +33,8 @@ std::optional<Checkpoint> RunDirectory::to_resume(const std::string& resume,
   return checkpoint;
 }
 
-void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved, const std::string& plan) {
+void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved, int64_t total_steps,
+                          const std::string& plan) {
   together(world_, [&] {
     if (world_.rank() != 0) return;
     const auto [aside, to] = set_aside(path_, saved);
@@ -42,10 +43,12 @@ void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved,
                 to.string());
     }
     write_text(path_ / "recipe.yaml", resolved_recipe(with_absolute_paths(recipe)));
+    write_text(path_ / kFactsFile, Json{{"total_steps", total_steps}}.dump() + "\n");
     std::error_code none;
     fs::remove(path_ / "plan.json", none);
     if (!plan.empty()) write_text(path_ / "plan.json", plan);
     metrics_.emplace(path_ / "metrics.jsonl", step);
+    if (recipe.recipe.log.tensorboard) metrics_->add_events(path_ / "tensorboard");
   });
 }
 

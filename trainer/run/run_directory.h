@@ -14,6 +14,8 @@ namespace drover {
 
 class RunDirectory {
  public:
+  static constexpr const char* kFactsFile = "run.json";  // {"total_steps"}, for programs that look on
+
   // Collective. Takes the directory for this run; bad_recipe where another one has it.
   RunDirectory(const fs::path& path, Communicator& world);
 
@@ -26,8 +28,9 @@ class RunDirectory {
   // run's.
   std::optional<Checkpoint> to_resume(const std::string& resume, const std::map<std::string, std::string>& identity);
   // Collective. The run is accepted, and the directory is its own from here on: checkpoints after `saved` are set
-  // aside, the recipe and the plan (plan.json; empty: there is none) are written, and the metrics go on after `step`.
-  void accept(const ReadRecipe& recipe, int64_t step, int64_t saved, const std::string& plan = {});
+  // aside; the recipe, run.json and the plan (plan.json; empty: there is none) are written; the metrics go on after
+  // `step`.
+  void accept(const ReadRecipe& recipe, int64_t step, int64_t saved, int64_t total_steps, const std::string& plan = {});
   // Of rank 0, once the run is accepted: the validation loss that an earlier run wrote of the step that this one
   // starts from.
   std::optional<double> loss_at_last_step() const { return metrics_->loss_at_last_step(); }

@@ -10,6 +10,7 @@
 #include "trainer/run/agreed_stop.h"
 #include "trainer/run/process_memory.h"
 #include "trainer/run/profile.h"
+#include "trainer/run/step_trace.h"
 
 namespace drover {
 
@@ -68,7 +69,14 @@ void TrainingLoop::enqueue() {
   std::unique_ptr<Moment> begin = backend().moment();  // now, or when the step in flight ends
   Batch batch;
   together(p_.world, [&] { batch = p_.loader.load(p_.loader.position_of(enqueued())); });
-  PendingStep pending = p_.engine.enqueue_step(batch, enqueued() + 1);
+  const int64_t step = enqueued() + 1;
+  std::optional<StepTrace> trace;
+  if (p_.recipe.log.trace.contains(step)) trace.emplace(p_.engine, p_.timer);
+  PendingStep pending = p_.engine.enqueue_step(batch, step);
+  if (trace) {
+    p_.watchdog.beat(fmt::format("writing the trace of step {}", step));
+    trace->write(p_.directory, step);
+  }
   in_flight_.push_back({std::move(pending), std::move(begin), backend().moment(), learning_rate().at(enqueued()),
                         batch.tokens, batch.trained_tokens});
 }

@@ -34,8 +34,9 @@ TEST_F(RunDirectories, HasNothingToGoOnFromAtFirst) {
 // A full disk: the loop saves the run before it ends it.
 TEST_F(RunDirectories, WhatCannotBeWrittenIsKeptAndEndsTheRecords) {
   RunDirectory directory(home_ / "run", *world_);
-  directory.accept(recipe(), 0, -1);
+  directory.accept(recipe(), 0, -1, 9);
   EXPECT_TRUE(fs::exists(home_ / "run" / "recipe.yaml"));
+  EXPECT_EQ(read_text(home_ / "run" / "run.json"), "{\"total_steps\":9}\n");
   int written = 0;
   directory.record([&](MetricsFile&) { ++written; });
   EXPECT_FALSE(directory.unrecorded());
@@ -48,7 +49,7 @@ TEST_F(RunDirectories, WhatCannotBeWrittenIsKeptAndEndsTheRecords) {
 
 TEST_F(RunDirectories, AnotherFaultIsNotOfTheRecords) {
   RunDirectory directory(home_ / "run", *world_);
-  directory.accept(recipe(), 0, -1);
+  directory.accept(recipe(), 0, -1, 9);
   expect_error(Fault::internal, {"a bug"},
                [&] { directory.record([](MetricsFile&) { fail(Fault::internal, "a bug"); }); });
   EXPECT_FALSE(directory.unrecorded());

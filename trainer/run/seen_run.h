@@ -1,0 +1,63 @@
+// A run as its directory shows it to another process, while it works or after: its metrics, its newest checkpoint, and
+// who works in it. Nothing is locked and nothing is written.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/base/file.h"
+
+namespace drover {
+
+struct SeenStep {
+  int64_t step = 0;
+  double loss = 0, grad_norm = 0, learning_rate = 0, tokens_per_second = 0, step_seconds = 0;
+  int64_t peak_bytes = 0;
+};
+struct SeenValidation {
+  int64_t step = 0;
+  double loss = 0;
+};
+
+enum class RunLife : uint8_t {
+  absent,     // the directory is not there yet
+  working,    // a process of this machine
+  elsewhere,  // a process of another machine, as the lock says; whether it is alive shows in its metrics only
+  ended,      // nobody has the directory
+  lost,       // the process that the lock names is gone
+};
+
+struct SeenRun {
+  RunLife life = RunLife::absent;
+  std::string host;  // of the lock, as is pid; empty where there is none
+  int64_t pid = 0;
+  int64_t total_steps = 0;              // 0: not known
+  std::optional<double> quiet_seconds;  // since metrics.jsonl was written to
+  std::vector<SeenStep> steps;
+  std::vector<SeenValidation> validations;
+  std::optional<int64_t> checkpoint;  // the newest, by its name
+
+  std::optional<double> seconds_left() const;  // by the last 20 steps; where the total is known
+};
+
+// Reads a run's directory again and again; of metrics.jsonl only what is new. A file that became shorter, or another
+// one, was cut back by a resume, and is read anew.
+class RunReader {
+ public:
+  explicit RunReader(fs::path run) : run_(std::move(run)) {}
+  // missing_input where there is something else than a run: it holds none of recipe.yaml, metrics.jsonl and lock.
+  const SeenRun& look();
+
+ private:
+  void read_lock();
+  void read_metrics();
+  void take(const std::string& line);
+  fs::path run_;
+  SeenRun seen_;
+  uint64_t inode_ = 0;
+  int64_t read_bytes_ = 0;
+  std::string rest_;  // the beginning of a line
+};
+
+}  // namespace drover
