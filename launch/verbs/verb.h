@@ -33,5 +33,7 @@ Verb make_tiny_verb(CLI::App& app);
 Verb inspect_verb(CLI::App& app);
 Verb doctor_verb(CLI::App& app);
 Verb schema_verb(CLI::App& app);
+Verb report_verb(CLI::App& app);
+Verb compare_verb(CLI::App& app);
 
 }  // namespace drover
