@@ -127,7 +127,8 @@ TEST(AnswersRecord, PairsEqualPromptsInOrder) {
 TEST(ProofRecord, TakesThePartsThatWereCompared) {
   const ProofRecord proof = proof_record(parse_json(
       R"({"rows":"validation","tokens":117,"step":200,"dtype":"bf16","adapter_dtype":"fp32","trained_logprob":-1.5,
-          "reloaded":{"logprob":-1.5,"distance":0.0,"largest":0.0},"served":{"distance":0.25},"why":{"merged":"no room"}})",
+          "reloaded":{"logprob":-1.5,"distance":0.0,"largest":0.0},"served":{"distance":0.25},
+          "why":{"merged":"no room"}})",
       "x"));
   ASSERT_EQ(proof.parts.size(), 2u);
   EXPECT_EQ(proof.step, 200);
