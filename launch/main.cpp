@@ -51,13 +51,13 @@ int main(int argc, char** argv) {
   bool version = false;
   app.add_flag("--version", version, "version, commit, backends and libraries");
   std::vector<Verb> verbs;
-  for (auto* make :
-       {train_verb, plan_verb, prepare_verb, eval_verb, generate_verb, chat_verb, serve_verb, tokenize_verb,
-        export_verb, import_verb, quantize_verb, make_tiny_verb, inspect_verb, doctor_verb, watch_verb, schema_verb}) {
+  for (auto* make : {train_verb, plan_verb, prepare_verb, eval_verb, generate_verb, chat_verb, serve_verb,
+                     tokenize_verb, export_verb, import_verb, quantize_verb, make_tiny_verb, inspect_verb, doctor_verb,
+                     watch_verb, report_verb, compare_verb, schema_verb}) {
     verbs.push_back(make(app));
   }
   const std::string word = argc > 1 ? argv[1] : "";
-  for (const char* later : {"report", "compare"}) {
+  for (const char* later : {"watch"}) {
     if (word == later) return refuse(Exit::usage, fmt::format("the verb {} is not built yet", later));
   }
   try {

@@ -34,5 +34,7 @@ Verb inspect_verb(CLI::App& app);
 Verb doctor_verb(CLI::App& app);
 Verb watch_verb(CLI::App& app);
 Verb schema_verb(CLI::App& app);
+Verb report_verb(CLI::App& app);
+Verb compare_verb(CLI::App& app);
 
 }  // namespace drover

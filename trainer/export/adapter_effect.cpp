@@ -40,9 +40,9 @@ bool has_base_weights(const AdapterFile& adapter, const fs::path& base) {
 
 }  // namespace
 
-double effect_of(const AdapterFile& adapter, const fs::path& base) {
+std::map<std::string, double> squared_effects(const AdapterFile& adapter) {
   const AdapterMatcher matcher(adapter.config());
-  double sum = 0;
+  std::map<std::string, double> effects;
   for (const auto& [name, shape] : adapter.shapes()) {
     if (factor_of(name) != Factor::a) continue;
     const std::string path = name.substr(0, name.size() - suffix_of(Factor::a).size());
@@ -53,8 +53,14 @@ double effect_of(const AdapterFile& adapter, const fs::path& base) {
     for (size_t i = 0; i < of_a.size(); ++i) both += of_a[i] * of_b[i];
     const auto target = matcher.match(path);
     const double scale = target ? target->scale : 0;
-    sum += scale * scale * std::max(0.0, both);
+    effects[path] = scale * scale * std::max(0.0, both);
   }
+  return effects;
+}
+
+double effect_of(const AdapterFile& adapter, const fs::path& base) {
+  double sum = 0;
+  for (const auto& [path, squared] : squared_effects(adapter)) sum += squared;
   if (!(sum > 0) && has_base_weights(adapter, base)) {
     fail(Fault::bad_data,
          "{}: B·A is zero in every linear, so that this adapter has no effect; train it, or leave it out",

@@ -1,0 +1,47 @@
+// drover compare: two runs on one screen.
+#include <iostream>
+
+#include "launch/verbs/verb.h"
+#include "trainer/report/report_numbers.h"
+#include "trainer/report/report_text.h"
+
+namespace drover {
+
+namespace {
+
+struct Arguments {
+  std::string first, second;
+  bool json = false;
+};
+
+OrderedJson comparison_json(const ReportedRun& a, const ReportedRun& b) {
+  OrderedJson differences = OrderedJson::array();
+  for (const RecipeDifference& d : recipe_differences({&a.record.recipe, &b.record.recipe}))
+    differences.push_back({{"key", d.key}, {"first", d.values[0]}, {"second", d.values[1]}});
+  return {{"first", summary_json(a)}, {"second", summary_json(b)}, {"recipe", differences}};
+}
+
+Exit run(const Arguments& a) {
+  const ReportedRun first = reported(read_run(a.first, BaseNorms::where_quick));
+  const ReportedRun second = reported(read_run(a.second, BaseNorms::where_quick));
+  if (a.json) {
+    std::cout << comparison_json(first, second).dump(1, ' ', false, OrderedJson::error_handler_t::replace) << '\n';
+  } else {
+    std::cout << comparison_text(first, second);
+  }
+  return Exit::done;
+}
+
+}  // namespace
+
+Verb compare_verb(CLI::App& app) {
+  const auto a = std::make_shared<Arguments>();
+  CLI::App* options = app.add_subcommand("compare", "the difference between two runs, on one screen");
+  options->add_option("first", a->first, "the directory of a run (output.dir)")->required();
+  options->add_option("second", a->second, "and of another")->required();
+  options->add_flag("--json", a->json, "print the result as JSON");
+  options->footer("example: drover compare runs/handbook runs/handbook-higher-rate");
+  return {.options = options, .run = [a](const Process&) { return run(*a); }};
+}
+
+}  // namespace drover

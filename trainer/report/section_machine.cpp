@@ -1,0 +1,156 @@
+#include <algorithm>
+#include <cmath>
+
+#include "trainer/report/line_chart.h"
+#include "trainer/report/number_text.h"
+#include "trainer/report/pictures.h"
+#include "trainer/report/sections.h"
+
+namespace drover {
+
+namespace {
+
+constexpr size_t kRanksDrawn = 16;
+constexpr double kMib = 1 << 20, kGib = 1 << 30;
+
+TableText rank_table(const PlanRecord& plan) {
+  TableText table{.headings = {"rank", "weights", "adapter", "optimizer", "saved", "scratch", "total (bytes)"}};
+  const auto exact = [](double bytes) { return fmt::format("{:.0f}", bytes); };
+  for (const PlannedRank& r : plan.ranks) {
+    table.rows.push_back({std::to_string(r.rank), exact(r.weights), exact(r.adapter), exact(r.optimizer),
+                          exact(r.saved), exact(r.scratch), exact(r.total)});
+  }
+  return table;
+}
+
+// The fullest ranks of the plan, and the most that a rank reached.
+Html planned_memory(const ReportedRun& run) {
+  const PlanRecord& plan = *run.record.plan;
+  std::vector<PlannedRank> ranks = plan.ranks;
+  std::ranges::stable_sort(ranks, std::greater(), &PlannedRank::total);
+  ranks.resize(std::min(ranks.size(), kRanksDrawn));
+  std::ranges::sort(ranks, {}, &PlannedRank::rank);
+  StackChart chart{.title = "Memory planned for each rank, and the most that one reached",
+                   .level_name = "most reached"};
+  for (const PlannedRank& r : ranks) {
+    chart.stacks.push_back({fmt::format("rank {}, planned", r.rank),
+                            {{"weights", r.weights},
+                             {"adapter", r.adapter},
+                             {"optimizer", r.optimizer},
+                             {"saved", r.saved},
+                             {"scratch", r.scratch}}});
+  }
+  if (std::isfinite(run.summary.peak_bytes)) chart.level = run.summary.peak_bytes;
+  chart.description = fmt::format("Planned up to {}, reached {}.", bytes_text(plan.fullest()->total),
+                                  bytes_text(run.summary.peak_bytes));
+  const std::string of = plan.ranks.size() > ranks.size()
+                             ? fmt::format(", the {} fullest of {} ranks", ranks.size(), plan.ranks.size())
+                             : "";
+  return picture(fmt::format("Memory of the arenas{}: {} planned on the fullest rank, {} reached ({})", of,
+                             bytes_text(plan.fullest()->total), bytes_text(run.summary.peak_bytes),
+                             ratio_text(run.summary.peak_bytes, plan.fullest()->total)),
+                 stack_chart(chart), details_table("The plan of every rank, in bytes", rank_table(plan), "memory.csv"));
+}
+
+Html reached_memory(const ReportedRun& run) {
+  const std::vector<double> peaks = run.record.metrics.column(&StepRow::peak_bytes);
+  if (counted(peaks) == 0) return note("No step says how much memory it took.");
+  const bool large = run.summary.peak_bytes >= kGib;
+  LineChart chart{.title = "Peak memory of the largest rank",
+                  .y_name = large ? "peak memory (GiB)" : "peak memory (MiB)",
+                  .from_zero = true,
+                  .y_text = plain};
+  chart.lines.push_back({"peak", binned(run.record.metrics.step_numbers(), peaks, kColumns), 0, Look::solid});
+  for (Bin& bin : chart.lines.front().bins) {
+    const double unit = large ? kGib : kMib;
+    bin.min /= unit, bin.mean /= unit, bin.max /= unit;
+  }
+  chart.description = fmt::format("Up to {}.", bytes_text(run.summary.peak_bytes));
+  TableText table{.headings = {"step", chart.y_name}};
+  for (const Bin& bin : chart.lines.front().bins) table.rows.push_back({plain(bin.x), fmt::format("{:.6g}", bin.max)});
+  return picture("Peak memory of the largest rank", line_chart(chart),
+                 details_table("The numbers behind the picture", table, "memory.csv"));
+}
+
+Html timeline_of(const ReportedRun& run) {
+  if (run.record.traces.empty()) return absent(run, Part::traces, "The timeline is");
+  const TraceStep& last = run.record.traces.back();
+  TableText spans{.headings = {"rank", "action", "begins (s)", "ends (s)"}};
+  for (const TraceSpan& s : last.spans) {
+    spans.rows.push_back(
+        {std::to_string(s.rank), s.name, fmt::format("{:.6f}", s.begin), fmt::format("{:.6f}", s.end)});
+  }
+  Html html = picture(fmt::format("Step {} took {}; on average a rank computed nothing for {} of it", last.step,
+                                  seconds_text(last.seconds), percent_text(last.idle())),
+                      timeline(last), details_table("Every action", spans, "timeline.csv"));
+  if (run.record.traces.size() > 1) {
+    TableText steps{.headings = {"step", "took (s)", "idle"}};
+    for (const TraceStep& trace : run.record.traces)
+      steps.rows.push_back(
+          {std::to_string(trace.step), fmt::format("{:.6f}", trace.seconds), percent_text(trace.idle())});
+    html += details_table("Other traced steps", steps, "traced-steps.csv");
+  }
+  const auto problem = run.record.absent.find(Part::traces);
+  return problem == run.record.absent.end() ? html : html + note(problem->second);
+}
+
+struct PlanLine {
+  std::string what;
+  double planned, reached;
+  std::string (*text)(double);
+};
+
+Html plan_table(const ReportedRun& run) {
+  const PlanRecord& plan = *run.record.plan;
+  const RunSummary& s = run.summary;
+  const double arenas = plan.fullest() == nullptr ? kHole : plan.fullest()->total;
+  const PlannedTime& t = plan.time;
+  const double idle = run.record.traces.empty() ? kHole : run.record.traces.back().idle();
+  TableText table{.headings = {"", "planned", "reached", "reached / planned"}};
+  for (const PlanLine& line :
+       {PlanLine{"arenas of the fullest rank", arenas, s.peak_bytes, bytes_text},
+        PlanLine{"a process", plan.process_bytes, kHole, bytes_text},
+        PlanLine{"a step (median)", t.step_seconds, s.step_seconds, seconds_text},
+        PlanLine{"tokens per second (median)", t.tokens_per_second, s.tokens_per_second, plain},
+        PlanLine{"all steps", t.run_seconds, s.seconds, seconds_text},
+        PlanLine{"idle share of a stage", t.bubble, idle, percent_text},
+        PlanLine{"share of the peak FLOP/s", t.mfu, kHole, percent_text},
+        PlanLine{"waiting for messages in a step", t.exposed_communication_seconds, kHole, seconds_text}}) {
+    if (!std::isfinite(line.planned)) continue;
+    table.rows.push_back(
+        {line.what, line.text(line.planned), line.text(line.reached), ratio_text(line.reached, line.planned)});
+  }
+  Html html = drover::table(table);
+  if (!std::isfinite(t.step_seconds)) return html + note("The plan states no time.");
+  return html + note(fmt::format(
+                    "Times are planned from {}{}.", t.rates.empty() ? "rates that the plan does not name" : t.rates,
+                    t.calibrated ? ", measured on this machine" : ", which were not measured on this machine"));
+}
+
+}  // namespace
+
+Html memory_section(const Runs& runs) {
+  Html html;
+  for (const ReportedRun& run : runs) {
+    const bool planned = run.record.plan && run.record.plan->fullest() != nullptr;
+    html +=
+        of_run(runs, run,
+               planned ? planned_memory(run) : reached_memory(run) + absent(run, Part::plan, "What was planned is"));
+  }
+  return section("memory", "Memory", html);
+}
+
+Html timeline_section(const Runs& runs) {
+  Html html;
+  for (const ReportedRun& run : runs) html += of_run(runs, run, timeline_of(run));
+  return section("timeline", "A step's timeline", html);
+}
+
+Html plan_section(const Runs& runs) {
+  Html html;
+  for (const ReportedRun& run : runs)
+    html += of_run(runs, run, run.record.plan ? plan_table(run) : absent(run, Part::plan, "The comparison is"));
+  return section("plan", "Plan against run", html);
+}
+
+}  // namespace drover

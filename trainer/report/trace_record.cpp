@@ -1,0 +1,106 @@
+#include "trainer/report/trace_record.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "kernels/base/json.h"
+#include "trainer/report/numbered_files.h"
+
+namespace drover {
+
+namespace {
+
+constexpr const char* kActions = "actions";
+
+// Events of other threads are dropped while they are read: a trace of every op is large.
+bool may_be_action(const Json& event) {
+  const std::string phase = event.value("ph", Json()).is_string() ? event["ph"].get<std::string>() : "";
+  if (phase == "M") return event.value("name", Json()) == "thread_name";
+  const Json thread = event.value("tid", Json());
+  return phase == "X" && (thread.is_number() || thread == kActions);
+}
+
+Json events_of(const std::string& text, const std::string& where) {
+  if (json_depth(text) > kJsonDepth) fail(Fault::bad_data, "{} is nested too deeply for a trace", where);
+  const auto keep = [](int depth, Json::parse_event_t event, Json& value) {
+    return event != Json::parse_event_t::object_end || depth != 2 || may_be_action(value);
+  };
+  const Json trace = Json::parse(text, keep, false);
+  if (trace.is_object() && trace.contains("traceEvents") && trace["traceEvents"].is_array())
+    return trace["traceEvents"];
+  fail(Fault::bad_data, "{} is no trace: it has no list traceEvents", where);
+}
+
+using Thread = std::pair<Json, Json>;  // pid, tid
+
+std::set<Thread> action_threads(const Json& events) {
+  std::set<Thread> threads;
+  for (const Json& event : events) {
+    if (!event.is_object() || event.value("ph", Json()) != "M") continue;
+    const Json arguments = event.value("args", Json());
+    if (arguments.is_object() && arguments.value("name", Json()) == kActions)
+      threads.insert({event.value("pid", Json()), event.value("tid", Json())});
+  }
+  return threads;
+}
+
+double number(const Json& event, const char* key) {
+  const Json value = event.value(key, Json());
+  return value.is_number() ? value.get<double>() : 0;
+}
+
+double seconds_of(double microseconds) { return microseconds / 1e6; }
+
+}  // namespace
+
+bool is_message(const std::string& action) { return action.find_first_of("<>") != std::string::npos; }
+bool is_backward(const std::string& action) { return action.find('B') != std::string::npos; }
+
+double TraceStep::idle(int rank) const {
+  double busy = 0, until = 0;  // overlapping spans count once
+  for (const TraceSpan& span : spans) {
+    if (span.rank != rank || is_message(span.name)) continue;
+    busy += std::max(0.0, span.end - std::max(span.begin, until));
+    until = std::max(until, span.end);
+  }
+  return seconds > 0 ? std::clamp(1 - busy / seconds, 0.0, 1.0) : 0;
+}
+
+double TraceStep::idle() const {
+  double sum = 0;
+  for (const int rank : ranks) sum += idle(rank);
+  return ranks.empty() ? 0 : sum / static_cast<double>(ranks.size());
+}
+
+TraceStep parse_trace(const std::string& text, int64_t step, const std::string& where) {
+  const Json events = events_of(text, where);
+  const std::set<Thread> named = action_threads(events);
+  TraceStep trace{.step = step};
+  for (const Json& event : events) {
+    if (!event.is_object() || event.value("ph", Json()) != "X") continue;
+    const Json process = event.value("pid", Json()), thread = event.value("tid", Json());
+    if (!process.is_number_integer() || (thread != kActions && !named.contains({process, thread}))) continue;
+    const double begin = seconds_of(number(event, "ts"));
+    const Json name = event.value("name", Json());
+    trace.spans.push_back({process.get<int>(), begin, begin + std::max(0.0, seconds_of(number(event, "dur"))),
+                           name.is_string() ? name.get<std::string>() : "?"});
+  }
+  if (trace.spans.empty()) fail(Fault::bad_data, "{} has no event of the thread \"actions\"", where);
+  const double first = std::ranges::min(trace.spans, {}, &TraceSpan::begin).begin;
+  for (TraceSpan& span : trace.spans) {
+    span.begin -= first, span.end -= first;
+    trace.seconds = std::max(trace.seconds, span.end);
+  }
+  std::ranges::sort(trace.spans, {}, [](const TraceSpan& s) { return std::pair(s.rank, s.begin); });
+  for (const TraceSpan& span : trace.spans) {
+    if (trace.ranks.empty() || trace.ranks.back() != span.rank) trace.ranks.push_back(span.rank);
+  }
+  return trace;
+}
+
+std::vector<std::pair<int64_t, fs::path>> trace_files(const fs::path& directory) {
+  return numbered_files(directory, "step-", ".json");
+}
+
+}  // namespace drover
