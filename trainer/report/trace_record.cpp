@@ -40,7 +40,7 @@ std::set<Thread> action_threads(const Json& events) {
     if (!event.is_object() || event.value("ph", Json()) != "M") continue;
     const Json arguments = event.value("args", Json());
     if (arguments.is_object() && arguments.value("name", Json()) == kActions)
-      threads.insert({event.value("pid", Json()), event.value("tid", Json())});
+      threads.insert(Thread(event.value("pid", Json()), event.value("tid", Json())));
   }
   return threads;
 }
@@ -80,7 +80,7 @@ TraceStep parse_trace(const std::string& text, int64_t step, const std::string& 
   for (const Json& event : events) {
     if (!event.is_object() || event.value("ph", Json()) != "X") continue;
     const Json process = event.value("pid", Json()), thread = event.value("tid", Json());
-    if (!process.is_number_integer() || (thread != kActions && !named.contains({process, thread}))) continue;
+    if (!process.is_number_integer() || (thread != kActions && !named.contains(Thread(process, thread)))) continue;
     const double begin = seconds_of(number(event, "ts"));
     const Json name = event.value("name", Json());
     trace.spans.push_back({process.get<int>(), begin, begin + std::max(0.0, seconds_of(number(event, "dur"))),
