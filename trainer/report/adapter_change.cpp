@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::array kOrder = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
 constexpr int64_t kPieceNumbers = int64_t{1} << 22;
+constexpr int64_t kMostLayers = 4096;
 constexpr double kWorthSaying = 4e9;  // bytes
 
 size_t order_of(const std::string& module) {
@@ -26,6 +27,7 @@ LinearChange linear_of(const std::string& path, double squared) {
   LinearChange linear{.path = path, .module = path.substr(path.rfind('.') + 1), .change = std::sqrt(squared)};
   if (const size_t at = path.find(kLayers); at != path.npos)
     std::from_chars(path.data() + at + kLayers.size(), path.data() + path.size(), linear.layer);
+  if (linear.layer >= kMostLayers) linear.layer = -1;
   return linear;
 }
 

@@ -46,7 +46,7 @@ std::vector<double> Axis::ticks(int about) const {
       if (step < rough) step = part * power;
     }
     const double first = std::ceil(least_ / step);
-    for (double i = first; i * step <= most_ + 1e-9 * step; ++i) values.push_back(i == 0 ? 0 : i * step);
+    for (int i = 0; i <= 2 * about; ++i) values.push_back(first + i == 0 ? 0 : (first + i) * step);
   }
   std::erase_if(values, [&](double v) { return v < least_ - 1e-9 * (most_ - least_); });
   std::erase_if(values, [&](double v) { return v > most_ + 1e-9 * (most_ - least_); });

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "trainer/report/number_text.h"
+#include "trainer/report/planned_peak.h"
 #include "trainer/report/report_text.h"
 #include "trainer/report/series_math.h"
 
@@ -27,9 +28,7 @@ std::string figure(const std::string& name, double a, double b, std::string (*te
   return row(name, text(a), text(b), ratio_text(b, a));
 }
 
-double planned(const RunRecord& run) {
-  return run.plan && run.plan->fullest() != nullptr ? run.plan->fullest()->total : kHole;
-}
+double planned(const RunRecord& run) { return run.plan ? planned_peak(*run.plan) : kHole; }
 
 std::string figures(const ReportedRun& a, const ReportedRun& b) {
   const RunSummary &s = a.summary, &t = b.summary;

@@ -58,7 +58,7 @@ const char* class_of(TableLook look) {
 
 std::string csv_line(const std::vector<std::string>& cells) {
   std::string line;
-  for (const std::string& cell : cells) line += (line.empty() ? "" : ",") + csv_cell(cell);
+  for (size_t i = 0; i < cells.size(); ++i) line += (i == 0 ? "" : ",") + csv_cell(cells[i]);
   return line + "\n";
 }
 
@@ -116,7 +116,8 @@ Html table(const TableText& table) {
     body += Html::element("tr", {}, cells);
   }
   Html all = Html::element("thead", {}, Html::element("tr", {}, head)) + Html::element("tbody", {}, body);
-  return Html::element("div", {{"class", "scroll"}}, Html::element("table", {{"class", class_of(table.look)}}, all));
+  return Html::element("div", {{"class", "scroll"}, {"tabindex", "0"}},
+                       Html::element("table", {{"class", class_of(table.look)}}, all));
 }
 
 std::string csv_of(const TableText& table) {

@@ -139,7 +139,9 @@ Html rules_and_marks(const LineChart& chart, const Frame& frame) {
   for (const ChartRule& rule : chart.rules) {
     const double y = frame.y.place(rule.y);
     html += path("rule", fmt::format("M{:.1f} {:.1f}H{:.1f}", kLeft, y, kWidth - kRight));
-    html += text_at(kWidth - kRight - 4, y - 4, "end", rule.name);
+    html += Html::element(
+        "text", {{"class", "on-lines"}, {"x", at(kWidth - kRight - 4)}, {"y", at(y - 5)}, {"text-anchor", "end"}},
+        rule.name);
   }
   for (const ChartMark& mark : chart.marks) {
     const double x = frame.x.place(mark.x), y = frame.y.place(mark.y);

@@ -9,7 +9,7 @@
 namespace drover {
 
 // Styles differ in colour, dashes and marker, so that grey ink shows which is which; the page's style sheet has them.
-inline constexpr size_t kLineStyles = 8;
+inline constexpr size_t kLineStyles = 8, kQuietStyle = 7;
 enum class Look : uint8_t {
   solid,    // a line through the means
   cloud,    // faint: the range of each bin, or single points where these are few

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "trainer/report/number_text.h"
+#include "trainer/report/planned_peak.h"
 #include "trainer/report/series_math.h"
 
 namespace drover {
@@ -138,7 +139,7 @@ std::string report_text(const ReportedRun& run) {
   text += heading("over the steps") + series_of(run) + stalls_text(s);
   if (r.plan && r.plan->fullest() != nullptr) {
     text += heading("memory") +
-            fmt::format("  planned {}, reached {}\n", bytes_text(r.plan->fullest()->total), bytes_text(s.peak_bytes));
+            fmt::format("  planned {}, reached {}\n", bytes_text(planned_peak(*r.plan)), bytes_text(s.peak_bytes));
   }
   if (r.lengths && r.lengths->documents > 0) {
     std::vector<double> counts;

@@ -81,7 +81,8 @@ void take(RunRecord& run, Part part, const Read& read) {
 void take_plan(RunRecord& run) {
   const fs::path file = run.path / "plan.json";
   if (!is_file(file)) {
-    run.absent[Part::plan] = fmt::format("{} is not there", file.string());
+    run.absent[Part::plan] = fmt::format("{0} is not there; drover plan {1} --json > {0} makes it", file.string(),
+                                         (run.path / "recipe.yaml").string());
     return;
   }
   run.plan = plan_record(parse_json(read_text(file), file.string()));

@@ -4,6 +4,7 @@
 #include "trainer/report/line_chart.h"
 #include "trainer/report/number_text.h"
 #include "trainer/report/pictures.h"
+#include "trainer/report/planned_peak.h"
 #include "trainer/report/sections.h"
 
 namespace drover {
@@ -39,16 +40,18 @@ Html planned_memory(const ReportedRun& run) {
                              {"optimizer", r.optimizer},
                              {"saved", r.saved},
                              {"scratch", r.scratch}}});
+    if (planned_rest(plan) > 0) chart.stacks.back().parts.push_back({"the rest of the process", planned_rest(plan)});
   }
   if (std::isfinite(run.summary.peak_bytes)) chart.level = run.summary.peak_bytes;
-  chart.description = fmt::format("Planned up to {}, reached {}.", bytes_text(plan.fullest()->total),
-                                  bytes_text(run.summary.peak_bytes));
+  chart.description =
+      fmt::format("Planned up to {}, reached {}.", bytes_text(planned_peak(plan)), bytes_text(run.summary.peak_bytes));
   const std::string of = plan.ranks.size() > ranks.size()
                              ? fmt::format(", the {} fullest of {} ranks", ranks.size(), plan.ranks.size())
                              : "";
-  return picture(fmt::format("Memory of the arenas{}: {} planned on the fullest rank, {} reached ({})", of,
-                             bytes_text(plan.fullest()->total), bytes_text(run.summary.peak_bytes),
-                             ratio_text(run.summary.peak_bytes, plan.fullest()->total)),
+  return picture(fmt::format("{}{}: {} planned on the fullest rank, {} reached ({})",
+                             planned_rest(plan) > 0 ? "Memory of a process" : "Memory of the arenas", of,
+                             bytes_text(planned_peak(plan)), bytes_text(run.summary.peak_bytes),
+                             ratio_text(run.summary.peak_bytes, planned_peak(plan))),
                  stack_chart(chart), details_table("The plan of every rank, in bytes", rank_table(plan), "memory.csv"));
 }
 
@@ -104,12 +107,13 @@ Html plan_table(const ReportedRun& run) {
   const PlanRecord& plan = *run.record.plan;
   const RunSummary& s = run.summary;
   const double arenas = plan.fullest() == nullptr ? kHole : plan.fullest()->total;
+  const bool in_all = std::isfinite(plan.process_bytes);
   const PlannedTime& t = plan.time;
   const double idle = run.record.traces.empty() ? kHole : run.record.traces.back().idle();
   TableText table{.headings = {"", "planned", "reached", "reached / planned"}};
   for (const PlanLine& line :
-       {PlanLine{"arenas of the fullest rank", arenas, s.peak_bytes, bytes_text},
-        PlanLine{"a process", plan.process_bytes, kHole, bytes_text},
+       {PlanLine{"arenas of the fullest rank", arenas, in_all ? kHole : s.peak_bytes, bytes_text},
+        PlanLine{"its process", plan.process_bytes, s.peak_bytes, bytes_text},
         PlanLine{"a step (median)", t.step_seconds, s.step_seconds, seconds_text},
         PlanLine{"tokens per second (median)", t.tokens_per_second, s.tokens_per_second, plain},
         PlanLine{"all steps", t.run_seconds, s.seconds, seconds_text},

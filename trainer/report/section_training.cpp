@@ -59,7 +59,7 @@ Html gradient_figure(const Runs& runs) {
   LineChart chart = one_line_each(runs, &StepRow::grad_norm, "gradient norm");
   chart.logarithmic = true;
   std::string clips;
-  for (ChartLine& line : chart.lines) line.look = Look::cloud;
+  if (runs.size() == 1) chart.lines.front().look = Look::cloud;
   double ruled = 0;
   for (const ReportedRun& run : runs) {
     const RunSummary& s = run.summary;
@@ -112,7 +112,7 @@ Html loss_section(const Runs& runs) {
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunRecord& run = runs[i].record;
     const double window = runs[i].summary.smoothing;
-    if (runs.size() == 1) chart.lines.push_back({"each step", bins_of(run, &StepRow::loss), 2, Look::cloud});
+    if (runs.size() == 1) chart.lines.push_back({"each step", bins_of(run, &StepRow::loss), kQuietStyle, Look::cloud});
     if (window > 1 || runs.size() > 1) {
       chart.lines.push_back({name_in(runs, runs[i], fmt::format("mean of about {:.0f} steps", window)),
                              smoothed_bins(run, &StepRow::loss, window), i, Look::solid});

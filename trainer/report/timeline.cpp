@@ -23,6 +23,7 @@ Html text_at(double x, double y, const char* anchor, const std::string& text) {
 
 std::string kind_of(const std::string& action) {
   if (is_message(action)) return "message";
+  if (action == "update") return "update";
   return is_backward(action) ? "backward" : "forward";
 }
 
@@ -67,8 +68,9 @@ std::vector<TraceSpan> drawn_spans(const TraceStep& trace) {
 
 Html legend() {
   Html items;
-  for (const auto& [kind, name] : {std::pair("forward", "forward"), std::pair("backward", "backward"),
-                                   std::pair("message", "message"), std::pair("idle", "idle")}) {
+  for (const auto& [kind, name] :
+       {std::pair("forward", "forward"), std::pair("backward", "backward"), std::pair("message", "message"),
+        std::pair("update", "update"), std::pair("idle", "idle")}) {
     const Html sample = Html::element("rect", {{"class", kind}, {"width", "18"}, {"height", "12"}});
     items += Html::element("li", {},
                            Html::element("svg", {{"width", "18"}, {"height", "12"}, {"aria-hidden", "true"}}, sample) +

@@ -13,18 +13,35 @@ namespace {
 
 constexpr const char* kActions = "actions";
 
-// Events of other threads are dropped while they are read: a trace of every op is large.
-bool may_be_action(const Json& event) {
-  const std::string phase = event.value("ph", Json()).is_string() ? event["ph"].get<std::string>() : "";
-  if (phase == "M") return event.value("name", Json()) == "thread_name";
-  const Json thread = event.value("tid", Json());
-  return phase == "X" && (thread.is_number() || thread == kActions);
-}
+using Thread = std::pair<Json, Json>;  // pid, tid
+
+Thread thread_of(const Json& event) { return {event.value("pid", Json()), event.value("tid", Json())}; }
+
+// Events of other threads are dropped while they are read: a trace of every op is large. A thread that is named later
+// than its events come is kept until then.
+class ActionFilter {
+ public:
+  bool keeps(const Json& event) {
+    const Json phase = event.value("ph", Json()), thread = event.value("tid", Json());
+    if (phase == "M") return event.value("name", Json()) == "thread_name" && takes_name(event);
+    return phase == "X" && (thread == kActions || (thread.is_number() && !others_.contains(thread_of(event))));
+  }
+
+ private:
+  bool takes_name(const Json& event) {
+    const Json arguments = event.value("args", Json());
+    const bool actions = arguments.is_object() && arguments.value("name", Json()) == kActions;
+    if (!actions) others_.insert(thread_of(event));
+    return actions;
+  }
+  std::set<Thread> others_;
+};
 
 Json events_of(const std::string& text, const std::string& where) {
   if (json_depth(text) > kJsonDepth) fail(Fault::bad_data, "{} is nested too deeply for a trace", where);
-  const auto keep = [](int depth, Json::parse_event_t event, Json& value) {
-    return event != Json::parse_event_t::object_end || depth != 2 || may_be_action(value);
+  ActionFilter filter;
+  const auto keep = [&](int depth, Json::parse_event_t event, Json& value) {
+    return event != Json::parse_event_t::object_end || depth != 2 || filter.keeps(value);
   };
   const Json trace = Json::parse(text, keep, false);
   if (trace.is_object() && trace.contains("traceEvents") && trace["traceEvents"].is_array())
@@ -32,15 +49,12 @@ Json events_of(const std::string& text, const std::string& where) {
   fail(Fault::bad_data, "{} is no trace: it has no list traceEvents", where);
 }
 
-using Thread = std::pair<Json, Json>;  // pid, tid
-
 std::set<Thread> action_threads(const Json& events) {
   std::set<Thread> threads;
   for (const Json& event : events) {
     if (!event.is_object() || event.value("ph", Json()) != "M") continue;
     const Json arguments = event.value("args", Json());
-    if (arguments.is_object() && arguments.value("name", Json()) == kActions)
-      threads.insert({event.value("pid", Json()), event.value("tid", Json())});
+    if (arguments.is_object() && arguments.value("name", Json()) == kActions) threads.insert(thread_of(event));
   }
   return threads;
 }
@@ -54,7 +68,9 @@ double seconds_of(double microseconds) { return microseconds / 1e6; }
 
 }  // namespace
 
-bool is_message(const std::string& action) { return action.find_first_of("<>") != std::string::npos; }
+bool is_message(const std::string& action) {
+  return action == "sum" || action.find_first_of("<>") != std::string::npos;
+}
 bool is_backward(const std::string& action) { return action.find('B') != std::string::npos; }
 
 double TraceStep::idle(int rank) const {
@@ -80,7 +96,7 @@ TraceStep parse_trace(const std::string& text, int64_t step, const std::string& 
   for (const Json& event : events) {
     if (!event.is_object() || event.value("ph", Json()) != "X") continue;
     const Json process = event.value("pid", Json()), thread = event.value("tid", Json());
-    if (!process.is_number_integer() || (thread != kActions && !named.contains({process, thread}))) continue;
+    if (!process.is_number_integer() || (thread != kActions && !named.contains(Thread(process, thread)))) continue;
     const double begin = seconds_of(number(event, "ts"));
     const Json name = event.value("name", Json());
     trace.spans.push_back({process.get<int>(), begin, begin + std::max(0.0, seconds_of(number(event, "dur"))),

@@ -22,7 +22,7 @@ TEST(Html, HasNoControlCharactersAndNoBrokenBytes) {
 
 TEST(Csv, QuotesWhatWouldEndACell) {
   EXPECT_EQ(csv_of({.headings = {"a", "b"}, .rows = {{"1,5", "say \"x\""}, {"", "two\nlines"}}}),
-            "a,b\n\"1,5\",\"say \"\"x\"\"\"\n\"\",\"two\nlines\"\n");
+            "a,b\n\"1,5\",\"say \"\"x\"\"\"\n,\"two\nlines\"\n");
 }
 
 TEST(DetailsTable, ShowsSomeOfManyRowsAndLinksAll) {

@@ -91,11 +91,14 @@ TEST(TraceRecord, TakesActionsAndCountsIdleTimeOnce) {
 TEST(TraceRecord, FindsAThreadByTheNameThatTheTraceGivesIt) {
   const TraceStep trace = parse_trace(
       R"({"traceEvents":[{"ph":"M","name":"thread_name","pid":0,"tid":3,"args":{"name":"actions"}},
-                         {"ph":"X","name":"F0","ts":0,"dur":5,"pid":0,"tid":3},
+                         {"ph":"M","name":"thread_name","pid":0,"tid":4,"args":{"name":"ops"}},
+                         {"ph":"X","name":"F0 F1","ts":0,"dur":4,"pid":0,"tid":3},
+                         {"ph":"X","name":"sum","ts":4,"dur":4,"pid":0,"tid":3},
                          {"ph":"X","name":"gemm","ts":0,"dur":5,"pid":0,"tid":4}]})",
       1, "x");
-  ASSERT_EQ(trace.spans.size(), 1u);
-  EXPECT_EQ(trace.spans[0].name, "F0");
+  ASSERT_EQ(trace.spans.size(), 2u);
+  EXPECT_EQ(trace.spans[0].name, "F0 F1");
+  EXPECT_DOUBLE_EQ(trace.idle(0), 0.5);  // a sum over ranks is a message
 }
 
 TEST(TraceRecord, RefusesWhatIsNoTrace) {

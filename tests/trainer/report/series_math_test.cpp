@@ -91,6 +91,7 @@ TEST(Axes, TakeOneValueAndNone) {
   EXPECT_DOUBLE_EQ(one.place(4), 50);
   EXPECT_THAT(one.ticks(5), Each(Le(4.4)));
   EXPECT_FALSE(Axis({}, 0, 100).ticks(5).empty());
+  EXPECT_LE(Axis({.least = 1e17, .most = 1e17 + 16, .empty = false}, 0, 100).ticks(5).size(), 11u);
   const Axis down({.least = 0, .most = 10, .empty = false}, 100, 0);
   EXPECT_DOUBLE_EQ(down.place(10), 0);
   EXPECT_DOUBLE_EQ(down.place(99), 0);  // what lies outside is drawn at the edge
