@@ -1,6 +1,7 @@
 #include "launch/answer_time.h"
 
 #include "kernels/base/error.h"
+#include "model/generation/batcher.h"
 #include "trainer/planning/pass_time.h"
 #include "trainer/setup/engine_settings.h"
 
