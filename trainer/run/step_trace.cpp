@@ -52,12 +52,13 @@ std::string arguments_of(const OpCall& call, double seconds) {
 struct Event {
   std::string name, category, arguments;
   Lane lane;
-  double begin, seconds;
+  double begin, end;  // seconds
 };
 
 std::string line(const Event& e, int rank) {
   return fmt::format(R"({{"name":"{}","cat":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":{},"tid":{},"args":{{{}}}}})",
-                     e.name, e.category, e.begin * 1e6, e.seconds * 1e6, rank, static_cast<int>(e.lane), e.arguments);
+                     e.name, e.category, e.begin * 1e6, (e.end - e.begin) * 1e6, rank, static_cast<int>(e.lane),
+                     e.arguments);
 }
 
 std::string names_of(const MeshPosition& p, int rank) {
@@ -127,14 +128,14 @@ double StepTrace::offset_of_clock() {
 std::string StepTrace::text(double offset, int64_t step, Moment& end) {
   const int rank = mesh_.world->rank();
   std::string text = names_of(mesh_.position, rank);
-  const auto add = [&](Event event) { text += ",\n" + line(event, rank); };
-  add({fmt::format("step {}", step), "step", "", Lane::step, offset, origin_->seconds_until(end)});
-  const auto begin_of = [&](const Span& span) { return offset + origin_->seconds_until(*span.begin); };
-  for (const TimedWork& w : work_)
-    add({w.name, w.category, "", Lane::work, begin_of(w.span), w.span.begin->seconds_until(*w.span.end)});
+  const auto add = [&](const Event& event) { text += ",\n" + line(event, rank); };
+  // All from one moment on, so that no rounding lets neighbours overlap.
+  const auto time = [&](Moment& moment) { return offset + origin_->seconds_until(moment); };
+  add({fmt::format("step {}", step), "step", "", Lane::step, offset, time(end)});
+  for (const TimedWork& w : work_) add({w.name, w.category, "", Lane::work, time(*w.span.begin), time(*w.span.end)});
   for (const TimedOp& o : ops_) {
-    const double seconds = o.span.begin->seconds_until(*o.span.end);
-    add({std::string(o.call.op), "op", arguments_of(o.call, seconds), Lane::op, begin_of(o.span), seconds});
+    const std::string arguments = arguments_of(o.call, o.span.begin->seconds_until(*o.span.end));
+    add({std::string(o.call.op), "op", arguments, Lane::op, time(*o.span.begin), time(*o.span.end)});
   }
   return text;
 }
