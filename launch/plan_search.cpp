@@ -18,6 +18,7 @@ namespace {
 
 // What a process takes of its GPU next to its arenas: CUDA's context, the libraries' workspaces, NCCL's buffers.
 constexpr double kLibraryBytes = 3e9;
+constexpr double kHostShare = 0.9;  // of a host's memory that weights may take
 constexpr size_t kShown = 5;
 constexpr int kMostStages = 16;
 constexpr int64_t kMostMicroBatch = 8;
@@ -82,15 +83,21 @@ std::vector<WeightFormat> formats(const Recipe& recipe) {
 }
 
 // A lower bound, so that what cannot fit is not counted.
-double least_bytes(const ModelConfig& model, const Layout& layout) {
+double least_bytes(const ModelConfig& model, const Layout& layout, bool stored_as_codes) {
   const double blocks = static_cast<double>(parameter_count(model) - 2 * model.vocab * model.hidden);
-  const double bytes = layout.weights == WeightFormat::nf4 ? 0.5 : layout.weights == WeightFormat::fp8 ? 1 : 1.9;
+  const bool codes = layout.weights == WeightFormat::as_is && stored_as_codes;
+  const double bytes = codes || layout.weights == WeightFormat::nf4 ? 0.5
+                       : layout.weights == WeightFormat::fp8        ? 1
+                                                                    : 1.9;
   return layout.host ? 0 : blocks * bytes / (layout.shape.tp() * layout.shape.pp());
 }
 
 class Search {
  public:
-  explicit Search(const SearchQuestion& q) : q_(q), room_(q.machine.memory_bytes - kLibraryBytes) {}
+  explicit Search(const SearchQuestion& q) : q_(q), room_(q.machine.memory_bytes - kLibraryBytes) {
+    const ScalingOf stored = scaling_of(q.read.recipe);
+    for (const ParamSpec& spec : weight_table(q.model)) codes_ |= stored && stored(spec).has_value();
+  }
 
   SearchResult run() {
     result_.room = q_.machine.memory_bytes;
@@ -114,7 +121,10 @@ class Search {
   }
 
  private:
-  bool fits(const LayoutPlan& plan) const { return static_cast<double>(plan.bytes) <= q_.machine.memory_bytes; }
+  bool fits(const LayoutPlan& plan) const {
+    return static_cast<double>(plan.bytes) <= q_.machine.memory_bytes &&
+           static_cast<double>(plan.host_bytes) <= kHostShare * q_.machine.host_memory_bytes;
+  }
 
   // Activations are kept where they fit, weights stay where they fit: recomputing and copying only cost time.
   void add(const MeshShape& shape, WeightFormat format, std::vector<LayoutPlan>& fitting) {
@@ -127,7 +137,7 @@ class Search {
         for (const bool recompute : {false, true}) {
           const Layout layout{shape, micro, recompute, format, host};
           if (host && (shape.pp() > 1 || !recompute)) continue;  // micro-batches that pass the blocks together
-          if (fitted || least_bytes(q_.model, layout) > room_) continue;
+          if (fitted || least_bytes(q_.model, layout, codes_) > room_) continue;
           const LayoutPlan plan = tried(layout);
           fitted = fits(plan);
           if (fitted) fitting.push_back(plan);
@@ -144,7 +154,7 @@ class Search {
     ++result_.tried;
     if (fits(plan)) {
       ++result_.fitting;
-    } else if (nearest_.empty() || plan.bytes < nearest_.front().bytes) {
+    } else if (plan.host_bytes == 0 && (nearest_.empty() || plan.bytes < nearest_.front().bytes)) {
       nearest_ = {plan};
     }
     return plan;
@@ -202,6 +212,7 @@ class Search {
 
   const SearchQuestion& q_;
   double room_;
+  bool codes_ = false;  // the files hold some weights as codes
   SearchResult result_;
   std::vector<LayoutPlan> nearest_;
 };
@@ -217,6 +228,8 @@ LayoutPlan plan_layout(const SearchQuestion& q, const Layout& layout) {
   for (const int stage : {0, layout.shape.pp() - 1}) {
     const RankPlan rank = plan_rank(settings, layout.shape, MeshPosition{{Axis::pp, stage}});
     plan.bytes = std::max(plan.bytes, rank.bytes.total() + static_cast<int64_t>(kLibraryBytes));
+    plan.host_bytes =
+        std::max(plan.host_bytes, rank.host_bytes * std::min<int64_t>(layout.shape.size(), q.machine.gpus_a_node));
   }
   const RoughRates rough = rough_rates(q.machine);
   const TimePlan time = plan_time(settings, layout.shape, planned_work(recipe, settings, layout.shape, nullptr),

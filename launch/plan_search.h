@@ -24,7 +24,8 @@ struct Layout {
 
 struct LayoutPlan {
   Layout layout;
-  int64_t bytes = 0;  // of the fullest GPU, its libraries included
+  int64_t bytes = 0;       // of the fullest GPU, its libraries included
+  int64_t host_bytes = 0;  // that a node's host holds of weights, at most
   double step_seconds = 0, tokens_per_second = 0, mfu = 0, bubble = 0, exposed = 0;  // exposed: share of the step
   double tokens_per_second_of_a_gpu() const { return tokens_per_second / layout.shape.size(); }
 };

@@ -42,7 +42,8 @@ std::string reason(const LayoutPlan& p, const LayoutPlan& best) {
 std::string why_first(const LayoutPlan& p, double room) {
   return fmt::format("{:.1f} of {:.1f} GiB are used; {:.1f} % of the step is spent waiting{}",
                      gib(static_cast<double>(p.bytes)), gib(room), 100 * p.exposed,
-                     p.layout.recompute ? "; without recomputing it does not fit" : "");
+                     p.layout.recompute ? "; without recomputing it does not fit" : "") +
+         (p.host_bytes > 0 ? fmt::format("; a host holds {:.0f} GB", static_cast<double>(p.host_bytes) / 1e9) : "");
 }
 
 ordered_json json_of(const LayoutPlan& p) {
@@ -56,6 +57,7 @@ ordered_json json_of(const LayoutPlan& p) {
           {"weights", word_of(l.weights)},
           {"where", l.host ? "host" : "resident"},
           {"bytes", p.bytes},
+          {"host_bytes_of_a_node", p.host_bytes},
           {"step_seconds", p.step_seconds},
           {"tokens_per_second", p.tokens_per_second},
           {"tokens_per_second_of_a_gpu", p.tokens_per_second_of_a_gpu()},

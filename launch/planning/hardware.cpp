@@ -27,6 +27,7 @@ constexpr Key kKeys[] = {
     {"attention_forward_flops_per_second", &Machine::attention_forward_flops_per_second, kSmaller},
     {"attention_backward_flops_per_second", &Machine::attention_backward_flops_per_second, kSmaller},
     {"memory_bytes_per_second", &Machine::memory_bytes_per_second, kSmaller},
+    {"host_memory_bytes", &Machine::host_memory_bytes, kSmaller},
     {"host_link_bytes_per_second", &Machine::host_link_bytes_per_second, kSmaller},
     {"node_link_bytes_per_second", &Machine::node_link_bytes_per_second, kSmaller},
     {"node_link_seconds", &Machine::node_link_seconds, kLarger},

@@ -24,6 +24,7 @@ struct Machine {
   // Causal, over rows of about 4096 tokens; FLOPs counted without the half that the mask hides.
   double attention_forward_flops_per_second = 0, attention_backward_flops_per_second = 0;
   double memory_bytes_per_second = 0;
+  double host_memory_bytes = 0;           // of a node
   double host_link_bytes_per_second = 0;  // between a GPU and the host's memory, each way
   double node_link_bytes_per_second = 0;  // bus bandwidth of a collective inside a node, as nccl-tests count it
   double node_link_seconds = 0;           // what a collective takes however little it carries
