@@ -57,9 +57,6 @@ int main(int argc, char** argv) {
     verbs.push_back(make(app));
   }
   const std::string word = argc > 1 ? argv[1] : "";
-  for (const char* later : {"watch"}) {
-    if (word == later) return refuse(Exit::usage, fmt::format("the verb {} is not built yet", later));
-  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {

@@ -90,12 +90,9 @@ def wrong_tests(code, tests):
 
 
 def wrong_verbs(code):
-    later = re.search(r"later : \{(.*?)\}", (ROOT / "launch" / "main.cpp").read_text()).group(1)
     for verb in re.findall(r"(?<![-\w.])drover ([a-z][a-z-]*)(?=[\s`]|$)", code):
         source = ROOT / "launch" / "verbs" / f"{verb.replace('-', '_')}.cpp"
-        if f'"{verb}"' not in later and not (
-            source.is_file() and f'add_subcommand("{verb}"' in re.sub(r"\(\s+", "(", source.read_text())
-        ):
+        if not (source.is_file() and f'add_subcommand("{verb}"' in re.sub(r"\(\s+", "(", source.read_text())):
             yield f"drover {verb} is not a verb"
 
 

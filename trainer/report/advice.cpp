@@ -97,15 +97,15 @@ Advice still_falling(const RunRecord& run, const RunSummary& s) {
 }
 
 Advice truncated(const RunRecord& run) {
-  Advice a{.rule = fmt::format("Truncated data: {} or more of the documents were cut at data.max_length.",
+  Advice a{.rule = fmt::format("Truncated data: rows that were cut at data.max_length are {} or more of the documents.",
                                percent(kLimits.cut))};
   if (!run.lengths || run.lengths->documents == 0) {
     a.seen = "The token store is not there.";
     return a;
   }
   const LengthRecord& l = *run.lengths;
-  const double share = static_cast<double>(l.cut) / static_cast<double>(l.documents);
-  a.seen = fmt::format("{} of {} documents end at {} tokens: {}.", l.cut, l.documents, l.max_length, percent(share));
+  const double share = static_cast<double>(l.cut) / static_cast<double>(std::max(l.cut, l.documents));
+  a.seen = fmt::format("{} rows were cut at {} tokens; {} documents are trained on.", l.cut, l.max_length, l.documents);
   if (share >= kLimits.cut) {
     a.suggestion =
         fmt::format("Raise data.max_length above {}, or divide long dialogs into several rows.", l.max_length);

@@ -1,6 +1,7 @@
 #include "trainer/report/length_record.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace drover {
 
@@ -22,6 +23,18 @@ bool is_cut(const TokenStore& store, int64_t ordinal, int64_t max_length) {
   return ordinal + 1 == store.documents() || !(store.document(ordinal + 1).origin == document.origin);
 }
 
+// What the store's notes say of rows that were cut (warnings_of in trainer/setup/inputs.h); some of these train nothing
+// and are no documents.
+int64_t noted_cuts(std::string_view notes) {
+  const size_t said = notes.find(" training rows are longer than data.max_length");
+  if (said == notes.npos) return 0;
+  const size_t line = notes.rfind('\n', said);
+  const size_t begin = line == notes.npos ? 0 : line + 1;
+  int64_t rows = 0;
+  std::from_chars(notes.data() + begin, notes.data() + said, rows);
+  return rows;
+}
+
 }  // namespace
 
 LengthRecord length_record(const TokenStore& store, int64_t max_length) {
@@ -38,6 +51,7 @@ LengthRecord length_record(const TokenStore& store, int64_t max_length) {
     lengths.push_back(static_cast<int64_t>(store.document(d).ids.size()));
     record.cut += is_cut(store, d, max_length) ? 1 : 0;
   }
+  record.cut = std::max(record.cut, noted_cuts(store.notes()));
   std::ranges::sort(lengths);
   record.shortest = lengths.front(), record.middle = lengths[lengths.size() / 2], record.longest = lengths.back();
   record.lengths = length_bins(lengths);

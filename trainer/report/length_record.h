@@ -17,7 +17,7 @@ struct LengthRecord {
   int64_t documents = 0, rows = 0, tokens = 0, trained_tokens = 0;
   int64_t shortest = 0, middle = 0, longest = 0;  // document, in tokens; the median
   int64_t max_length = 0;
-  // Documents of max_length tokens after which no other piece of their row comes: of a dialog, what was cut at the end.
+  // Rows that were cut at their end, by the notes or, where more, by documents of max_length tokens that end their row.
   int64_t cut = 0;
   double filled = 0;                    // share of rows · max_length that is tokens
   std::vector<int64_t> rows_by_filled;  // 10: rows filled to [0, 10) %, …, [90, 100] %

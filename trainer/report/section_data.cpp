@@ -23,7 +23,7 @@ Html length_figure(const LengthRecord& l) {
     table.rows.push_back({std::to_string(bin.begin), std::to_string(bin.end), count});
   }
   return picture(
-      fmt::format("{} documents: {} to {} tokens, median {}; {} were cut at data.max_length {}",
+      fmt::format("{} documents: {} to {} tokens, median {}; {} rows were cut at data.max_length {}",
                   grouped(static_cast<double>(l.documents)), l.shortest, l.longest, l.middle, l.cut, l.max_length),
       bar_chart(chart), details_table("The numbers behind the picture", table, "lengths.csv"));
 }

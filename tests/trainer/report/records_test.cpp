@@ -162,6 +162,8 @@ TEST(LengthRecord, CountsLengthsRowsAndWhatWasCut) {
   EXPECT_EQ(record.trained_tokens, 51);
   EXPECT_DOUBLE_EQ(record.filled, 55.0 / 80);
   EXPECT_THAT(record.rows_by_filled, ElementsAre(0, 0, 1, 0, 0, 1, 0, 0, 0, 2));
+  store.set_notes("messages", "3 training rows say nothing\n12 training rows are longer than data.max_length 20 and …");
+  EXPECT_EQ(length_record(store, 20).cut, 12);
   int64_t counted = 0;
   for (const LengthBin& bin : record.lengths) counted += bin.documents;
   EXPECT_EQ(counted, 4);
