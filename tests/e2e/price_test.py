@@ -123,7 +123,9 @@ class Price(unittest.TestCase):
             ([*small, "--gpus", 16, "--tp", 16], 64, "--tp 16 does not divide the 8 key/value heads"),
             ([*BOX[:2], *BOX[4:], *EVEN], 64, "the weights take 101.5 GB of each GPU"),
             ([*small, "--tokens-a-month", 0], 64, "0 is not a number above 0"),
-            ([*small, "--gpus", 0], 64, "0 is not a number above 0"),
+            ([*small, "--gpus", 0], 64, "--gpus 0: allowed are a number of GPUs"),
+            ([*small, "--gpus", "8..16"], 64, "with --serve it is the number of GPUs of one box"),
+            (["--model", "llama3.1-8b", *EVEN, "--gpus", 8], 64, "name its GPU (--gpu h100)"),
             ([*small, "--from", "soon"], 64, "--from soon is no day"),
             ([*small, "--price", self.home / "absent.yaml"], 66, "absent.yaml"),
             ([*small, "--price", PRICES], 78, "has 8 GPUs, and --gpus is 1"),
@@ -144,7 +146,34 @@ class Price(unittest.TestCase):
             self.assertIn("1 problem in the price file", said)
             self.assertRegex(said, rf"{name}: 0 is out of range; allowed: (above 0|at least 1)")
         self.assertIn("needs a recipe, or --serve", run("plan", check=64).stderr)
-        self.assertIn("--price requires --serve", run("plan", "--price", PRICES, "recipe.yaml", check=64).stderr)
+
+    def test_a_run_has_a_price(self):
+        recipe = ROOT / "configs/recipes/llama3.1-8b-lora.yaml"
+        words = ["plan", recipe, "--gpu", "h100", "--price", PRICES, "train.max_steps=100", "data.train=/absent"]
+        self.assertRegex(run(*words, check=0).stdout, r"(?m)^cost: [\d.]+ GPU-hours at [\d.]+ USD = ")
+        plan = json.loads(run(*words, "--json", check=0).stdout)
+        time, cost = plan["time"], plan["cost"]
+        self.assertAlmostEqual(cost["gpu_hours"], time["run_seconds"] / 3600, places=6)
+        self.assertAlmostEqual(cost["cost"], cost["gpu_hours"] * cost["gpu_hour_price"], places=6)
+        trained = 100 * time["trained_tokens_per_step"] / 1e6
+        self.assertAlmostEqual(cost["cost_a_million_trained_tokens"], cost["cost"] / trained, places=6)
+
+    def test_the_best_layout_of_so_many_gpus(self):
+        recipe = ROOT / "configs/recipes/llama3.1-8b-lora.yaml"
+        search = ["plan", recipe, "--gpus", "1..4", "--gpu", "h200"]
+        text = run(*search, check=0).stdout
+        for words in ("the most tokens a second and GPU:", "the best of each number of GPUs:", "parallel.tp=1"):
+            self.assertIn(words, text)
+        found = json.loads(run(*search, "--json", check=0).stdout)
+        self.assertEqual([best["gpus"] for best in found["by_gpus"]], [1, 2, 4])
+        again = run("plan", recipe, *found["fastest"][0]["overrides"].split(), "--gpu", "h200", "--json", check=0)
+        self.assertAlmostEqual(
+            json.loads(again.stdout)["time"]["step_seconds"], found["fastest"][0]["step_seconds"], places=9
+        )
+        self.assertIn("needs --gpu", run("plan", recipe, "--gpus", 8, check=64).stderr)
+        self.assertIn("leave --ranks out", run(*search, "--ranks", 8, check=64).stderr)
+        self.assertIn("knows no GPU", run("plan", recipe, "--gpus", 8, "--gpu", "abacus", check=64).stderr)
+        self.assertIn("--gpus 8..4", run("plan", recipe, "--gpus", "8..4", "--gpu", "h100", check=64).stderr)
 
 
 if __name__ == "__main__":
