@@ -92,7 +92,10 @@ struct RunAhead : testing::Test {
   StopReason run(const std::string& name, const OpenDevice& open_device, std::vector<std::string> overrides = {}) {
     overrides.push_back(fmt::format("output.dir={}", (home_ / name).string()));
     Mesh mesh = make_self_mesh();
-    const auto machine_of = [](const Device&) { return PlannedMachine{.rates = Rates({.memory = 1, .link = 1})}; };
+    const auto machine_of = [](const Device&) {
+      return PlannedMachine{.rates =
+                                Rates({.product = 1, .attention = 1, .attention_backward = 1, .memory = 1, .link = 1})};
+    };
     return train(read_recipe(home_ / "recipe.yaml", overrides), mesh, open_device, machine_of);
   }
   StopReason run_behind(const std::string& name, Diary& diary, const std::vector<std::string>& overrides = {}) {

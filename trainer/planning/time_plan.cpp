@@ -133,7 +133,7 @@ TimePlan plan_time(const EngineSettings& settings, const MeshShape& shape, const
       Step step = step_of(records, shape, machine);
       flops += model_flops(settings.model, settings.adapter, batch);
       if (dp == 0) tokens += static_cast<double>(batch.tokens), trained += static_cast<double>(batch.trained_tokens);
-      if (step.seconds <= slowest.seconds) continue;
+      if (slowest.longest != nullptr && step.seconds <= slowest.seconds) continue;
       slowest = std::move(step);
       of_slowest = std::move(records);
       slowest.longest = &*std::ranges::max_element(of_slowest, {}, &StepRecord::computing);
