@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "data/data_files.h"
+#include "kernels/base/units.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/devices/devices.h"
 #include "launch/plan_search.h"
@@ -80,6 +81,14 @@ RunEstimate estimate_of(const TimePlan& time, int ranks) {
           .tokens = steps * time.tokens_per_step};
 }
 
+// Of a process on a CPU.
+std::string print_process(const std::vector<RankPlan>& plans, int64_t before_arenas) {
+  if (before_arenas == 0) return {};
+  int64_t most = 0;
+  for (const RankPlan& p : plans) most = std::max(most, p.bytes.total() + p.host_bytes);
+  return fmt::format("a process will hold about {:.0f} MiB at its peak\n", mib(before_arenas + most));
+}
+
 std::string heading(const Planned& p) {
   const int64_t all = parameter_count(p.model), trained = trainable_parameters(p.model, p.layout);
   return fmt::format("{} parameters, {} of them train ({:.2f} %); {} ranks: tp {} · pp {} · dp {}\n{}{}{}\n", all,
@@ -106,16 +115,19 @@ Exit run_plan(const PlanArguments& a, const Process& process) {
   const TimePlan time = plan_time(p.settings, p.shape, work, machine);
   const std::optional<Prices> prices =
       a.machine.price.empty() ? std::nullopt : std::optional(read_prices(a.machine.price));
+  const PreparedData* data = p.data ? &*p.data : nullptr;
+  const DiskPlan disk = plan_disk(p.read.recipe, p.model, p.layout, p.shape, data, time.steps);
   const RunEstimate run = estimate_of(time, p.shape.size());
   if (a.recipe.json) {
-    nlohmann::ordered_json json = plan_json({plans, p.model, p.layout, schedule, before_arenas}, time, machine);
+    nlohmann::ordered_json json = plan_json({plans, p.model, p.layout, schedule, before_arenas}, time, machine, disk);
     if (prices) json["cost"] = cost_json(run, *prices);
     std::cout << json.dump(1) << '\n';
     return Exit::done;
   }
   std::cout << heading(p) << print_plan(plans, a.all ? Lines::of_each_rank : Lines::of_equal_ranks)
-            << print_streaming(plans) << print_time(time, p.shape, machine.name)
-            << (prices ? print_cost(run, *prices) : "") << "schedule of the stages:\n"
+            << print_streaming(plans) << print_process(plans, before_arenas) << print_disk(disk)
+            << print_time(time, p.shape, machine.name) << (prices ? print_cost(run, *prices) : "")
+            << "schedule of the stages:\n"
             << schedule << loads_in(adapter_config(p.read)) << '\n';
   return Exit::done;
 }

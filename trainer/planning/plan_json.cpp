@@ -55,9 +55,13 @@ ordered_json json_of(const TimePlan& t, const PlannedMachine& machine) {
 
 }  // namespace
 
-ordered_json plan_json(const PlannedMemory& memory, const TimePlan& time, const PlannedMachine& machine) {
+ordered_json plan_json(const PlannedMemory& memory, const TimePlan& time, const PlannedMachine& machine,
+                       const DiskPlan& disk) {
   ordered_json plan = json_of(memory);
   plan["time"] = json_of(time, machine);
+  plan["disk"] = {{"most_bytes", disk.most_bytes()},       {"checkpoint_bytes", disk.checkpoint_bytes},
+                  {"checkpoints", disk.checkpoints},       {"adapter_bytes", disk.adapter_bytes},
+                  {"token_store_bytes", disk.store_bytes}, {"weights_read_bytes", disk.weights_read}};
   return plan;
 }
 

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/engine/plan.h"
+#include "trainer/planning/disk_plan.h"
 #include "trainer/planning/time_plan.h"
 
 namespace drover {
@@ -15,6 +16,7 @@ struct PlannedMemory {
   int64_t before_arenas = 0;    // bytes of a process that are not its arenas; 0: not known
 };
 
-nlohmann::ordered_json plan_json(const PlannedMemory& memory, const TimePlan& time, const PlannedMachine& machine);
+nlohmann::ordered_json plan_json(const PlannedMemory& memory, const TimePlan& time, const PlannedMachine& machine,
+                                 const DiskPlan& disk);
 
 }  // namespace drover

@@ -23,7 +23,8 @@ void plan_times(const PlannedMemory& memory, const Recipe& recipe, const EngineS
     plan.calibrated = machine.calibrated;
     plan.step_seconds = time.step_seconds;
     plan.tokens_per_second = time.tokens_per_second;
-    plan.json = plan_json(memory, time, machine).dump(1) + "\n";
+    const DiskPlan disk = plan_disk(recipe, settings.model, settings.adapter, shape, &data, time.steps);
+    plan.json = plan_json(memory, time, machine, disk).dump(1) + "\n";
     if (machine.calibrated) log::write(print_time(time, shape, machine.name));
   } catch (const Error& error) {
     log::warn("how long the run takes is not planned: {}", error.what());

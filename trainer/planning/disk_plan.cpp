@@ -1,0 +1,58 @@
+#include "trainer/planning/disk_plan.h"
+
+#include <algorithm>
+
+#include "trainer/setup/engine_settings.h"
+
+namespace drover {
+
+namespace {
+
+constexpr int64_t kCheckpointBytes = 16;  // of a parameter that trains
+constexpr int64_t kStoreBytes = 5;        // of a token
+
+// At the end, after every so many steps, and the best.
+int64_t checkpoints_of(const CheckpointSection& c, int64_t steps) {
+  const int64_t written = c.every_steps > 0 && steps > 0 ? (steps + c.every_steps - 1) / c.every_steps : 1;
+  return std::min(c.keep, written) + (c.keep_best && written > c.keep ? 1 : 0);
+}
+
+int64_t bytes_of_files(const std::string& model, const ModelConfig& config) {
+  int64_t bytes = 0;
+  std::error_code absent;
+  for (const fs::directory_entry& entry : fs::directory_iterator(model, absent)) {
+    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
+  }
+  const int64_t number = config.storage_dtype == "float32" ? 4 : 2;
+  return bytes > 0 ? bytes : parameter_count(config) * number;
+}
+
+}  // namespace
+
+DiskPlan plan_disk(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& adapter, const MeshShape& shape,
+                   const PreparedData* data, int64_t steps) {
+  const int64_t trained = trainable_parameters(model, adapter);
+  DiskPlan plan{.checkpoint_bytes = trained * kCheckpointBytes,
+                .checkpoints = checkpoints_of(recipe.checkpoint, steps),
+                .adapter_bytes = trained * size_of(dtype_of(recipe.output.adapter_dtype)),
+                .weights_read = shape.dp() * bytes_of_files(recipe.model.path, model)};
+  if (data != nullptr) {
+    plan.store_bytes = kStoreBytes * (data->train.tokens() + (data->validation ? data->validation->tokens() : 0));
+  }
+  return plan;
+}
+
+std::string print_disk(const DiskPlan& p) {
+  const auto mb = [](int64_t bytes) {
+    return bytes < 10'000'000'000 ? fmt::format("{:.0f} MB", static_cast<double>(bytes) * 1e-6)
+                                  : fmt::format("{:.1f} GB", static_cast<double>(bytes) * 1e-9);
+  };
+  return fmt::format(
+      "disk: up to {} in output.dir ({} checkpoint{} of {} and one more while it is written, adapter {}{}); {} of "
+      "weights "
+      "are read\n",
+      mb(p.most_bytes()), p.checkpoints, p.checkpoints == 1 ? "" : "s", mb(p.checkpoint_bytes), mb(p.adapter_bytes),
+      p.store_bytes > 0 ? fmt::format(", token store {}", mb(p.store_bytes)) : "", mb(p.weights_read));
+}
+
+}  // namespace drover
