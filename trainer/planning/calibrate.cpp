@@ -38,14 +38,12 @@ double typical(std::vector<double> values) {
 class Measured {
  public:
   void add(const OpCall& c, double seconds) {
-    const std::string what =
-        fmt::format("{} {} {} {} {} {} {} {} {} {}", c.op, c.a.rows, c.a.cols, c.b.rows, c.b.cols,
-                    static_cast<int>(c.dtype), static_cast<int>(c.format), c.generates, c.flops, c.bytes);
-    Times& times = kinds_[what];
+    Times& times = kinds_[kind_of(c)];
     if (times.seconds.empty()) {
       times.sample = {.op = std::string(c.op),
                       .dtype = c.dtype,
                       .format = c.format,
+                      .products = c.products,
                       .generates = c.generates,
                       .a = c.a,
                       .b = c.b,

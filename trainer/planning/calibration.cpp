@@ -15,13 +15,14 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr const char* kDTypes[] = {"f32", "bf16", "i32", "f64", "u8"};
-constexpr const char* kFormats[] = {"f32", "bf16", "fp8", "nf4"};
+constexpr const char* kFormats[] = {"f32", "bf16", "fp8", "nf4", "fp8 products"};
+constexpr size_t kFp8Products = 4;
 constexpr int kVersion = 1;  // of the file
 
 ordered_json json_of(const OpSample& s) {
   return {s.op,
           kDTypes[static_cast<size_t>(s.dtype)],
-          kFormats[static_cast<size_t>(s.format)],
+          kFormats[s.products == Products::fp8 ? kFp8Products : static_cast<size_t>(s.format)],
           s.generates,
           s.a.rows,
           s.a.cols,
@@ -49,7 +50,9 @@ OpSample sample_of(const json& j) {
              .bytes = j.at(9),
              .seconds = j.at(10)};
   s.dtype = static_cast<DType>(index_of(kDTypes, j.at(1)));
-  s.format = static_cast<Format>(index_of(kFormats, j.at(2)));
+  const size_t format = index_of(kFormats, j.at(2));
+  s.format = format == kFp8Products ? Format::fp8 : static_cast<Format>(format);
+  s.products = format == kFp8Products ? Products::fp8 : Products::widened;
   if (!(s.seconds > 0)) fail(Fault::bad_data, "the op {} took {} seconds", s.op, s.seconds);
   return s;
 }

@@ -38,6 +38,7 @@ EngineSettings settings_of(const MadeStep& step, const BackendTraits& traits) {
   s.partition = {{0, step.model.layers}};
   s.dtype = step.dtype;
   s.weights = step.weights;
+  s.products = step.products;
   s.max_positions = step.document;
   s.capacity.micro_batch = {.tokens = step.tokens, .trained_tokens = step.tokens};
   s.traits = traits;

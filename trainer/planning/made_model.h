@@ -14,6 +14,7 @@ struct MadeStep {
   int64_t r = 16;
   DType dtype = DType::bf16;
   WeightsAs weights = WeightsAs::dense;
+  Products products = Products::widened;
   float dropout = 0;
   int tp = 1;  // a rank's share of so many, whose sums stay its own
 };

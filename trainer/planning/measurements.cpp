@@ -46,6 +46,11 @@ std::vector<Measurements::Steps> steps_to_measure(bool own_memory) {
     add(small, 512, 512, 2).weights = coded;
     add(middle, 1024, 1024, 1).weights = coded;
   }
+  for (const MadeModel& model : {small, middle}) {
+    if (!own_memory) break;  // a CPU only emulates products in fp8
+    MadeStep& step = add(model, 2048, 2048, 2);
+    step.weights = WeightsAs::fp8, step.products = Products::fp8;
+  }
   add(small, 512, 512, 2).dtype = DType::f32;
   add(middle, 1024, 1024, 1).dtype = DType::f32;
   add(small, 256, 256, 2).tp = 2;

@@ -26,6 +26,7 @@ OpCall call_of(const OpSample& s) {
           .b = s.b,
           .dtype = s.dtype,
           .format = s.format,
+          .products = s.products,
           .generates = s.generates,
           .flops = s.flops,
           .bytes = s.bytes};
@@ -51,6 +52,12 @@ std::array<double, N> solved(std::array<std::array<double, N>, N> m, std::array<
 }  // namespace
 
 bool counts_flops(const OpCall& call) { return call.is_product() || call.op.starts_with("attention"); }
+
+std::string kind_of(const OpCall& c) {
+  return fmt::format("{} {} {} {} {} {} {} {} {} {} {}", c.op, c.a.rows, c.a.cols, c.b.rows, c.b.cols,
+                     static_cast<int>(c.dtype), static_cast<int>(c.format), static_cast<int>(c.products), c.generates,
+                     c.flops, c.bytes);
+}
 
 Rates::Sizes Rates::sizes_of(const OpCall& call) {
   if (call.is_product()) return {log_of(call.a.rows), log_of(call.a.cols), log_of(call.b.rows), log_of(call.b.cols)};

@@ -18,6 +18,7 @@ struct OpSample {  // times of equal calls: their median
   std::string op;
   DType dtype = DType::f32;
   Format format = Format::f32;
+  Products products = Products::widened;
   bool generates = false;
   Shape a, b;
   int64_t flops = 0, bytes = 0;
@@ -84,6 +85,7 @@ class Rates {
   std::vector<MessageSample> messages_;
 };
 
-bool counts_flops(const OpCall& call);  // whose time FLOPs say, not bytes
+bool counts_flops(const OpCall& call);    // whose time FLOPs say, not bytes
+std::string kind_of(const OpCall& call);  // the same text for calls that take the same time
 
 }  // namespace drover

@@ -1,7 +1,5 @@
 #include "trainer/planning/step_record.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -22,10 +20,7 @@ StepRecord StepRecorder::take() {
 }
 
 double StepRecorder::seconds_of(const OpCall& call) {
-  const std::string what =
-      fmt::format("{} {} {} {} {} {} {} {} {}", call.op, call.a.rows, call.a.cols, call.b.rows, call.b.cols,
-                  static_cast<int>(call.dtype), static_cast<int>(call.format), call.flops, call.bytes);
-  const auto [at, is_new] = known_.try_emplace(what, 0);
+  const auto [at, is_new] = known_.try_emplace(kind_of(call), 0);
   if (is_new) at->second = rates_.seconds(call);
   return at->second;
 }

@@ -1,5 +1,7 @@
 #include "trainer/run/run_plan.h"
 
+#include <cmath>
+
 #include "kernels/base/log.h"
 #include "kernels/base/units.h"
 #include "kernels/comm/agree.h"
@@ -7,11 +9,14 @@
 #include "trainer/engine/plan.h"
 #include "trainer/planning/plan_json.h"
 #include "trainer/planning/planned_run.h"
+#include "trainer/run/plan_check.h"
 #include "trainer/run/process_memory.h"
 
 namespace drover {
 
 namespace {
+
+constexpr int64_t kFarBytes = int64_t{64} << 20;  // from a plan; what is less is the libraries'
 
 // Of rank 0.
 void plan_times(const PlannedMemory& memory, const Recipe& recipe, const EngineSettings& settings,
@@ -63,8 +68,11 @@ RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const Pre
 void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second) {
   Communicator& world = *engine.replica().device.mesh.world;
   log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine.peak().total());
-  log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes),
-            mib(largest(world, peak_process_bytes())));
+  const int64_t reached = largest(world, peak_process_bytes());
+  log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes), mib(reached));
+  const double apart = static_cast<double>(reached) / static_cast<double>(plan.process_bytes) - 1;
+  if (std::abs(apart) > PlanCheck::kFar && std::abs(reached - plan.process_bytes) > kFarBytes)
+    log::warn("a process' memory is {:+.0f} % from its plan", 100 * apart);
   if (plan.calibrated && tokens_per_second > 0) {
     log::info("speed: {:.0f} tokens/s planned, {:.0f} tokens/s reached ({:+.1f} %)", plan.tokens_per_second,
               tokens_per_second, 100 * (tokens_per_second / plan.tokens_per_second - 1));

@@ -32,7 +32,15 @@ struct CalibrationFile : testing::Test {
                      .flops = 120,
                      .bytes = 94,
                      .seconds = 1e-6},
-                    {.op = "copy", .dtype = DType::f32, .a = {1, 2}, .bytes = 16, .seconds = 2e-6}},
+                    {.op = "copy", .dtype = DType::f32, .a = {1, 2}, .bytes = 16, .seconds = 2e-6},
+                    {.op = "linear_dx",
+                     .format = Format::fp8,
+                     .products = Products::fp8,
+                     .a = {1, 2},
+                     .b = {3, 2},
+                     .flops = 12,
+                     .bytes = 16,
+                     .seconds = 3e-6}},
             .messages = {{"all_reduce", 2, 64, 3e-6}}};
   }
   std::string problem_of(const std::string& text) {
@@ -56,7 +64,10 @@ TEST_F(CalibrationFile, ComesBackAsItWasWritten) {
   EXPECT_EQ(c.date, "2026-11-30");
   EXPECT_EQ(c.read, 1e9);
   EXPECT_EQ(c.outside_per_call, 2e-6);
-  ASSERT_EQ(c.ops.size(), 2);
+  ASSERT_EQ(c.ops.size(), 3);
+  EXPECT_EQ(c.ops[2].format, Format::fp8);
+  EXPECT_EQ(c.ops[2].products, Products::fp8);
+  EXPECT_EQ(c.ops[0].products, Products::widened);
   EXPECT_EQ(c.ops[0].op, "linear");
   EXPECT_EQ(c.ops[0].format, Format::nf4);
   EXPECT_EQ(c.ops[0].dtype, DType::bf16);
