@@ -35,6 +35,15 @@ std::string today() {
   return text;
 }
 
+// Before minutes are spent on what goes there.
+void check_writable(const fs::path& file) {
+  std::error_code ignored;
+  if (!file.parent_path().empty()) fs::create_directories(file.parent_path(), ignored);
+  const fs::path probe = file.string() + ".probe";
+  write_text(probe, "");
+  fs::remove(probe, ignored);
+}
+
 }  // namespace
 
 MeasuredMachine this_machine(DeviceKind device, int ranks, int threads) {
@@ -54,6 +63,9 @@ Exit calibrate_machine(const Process& process, const std::string& out, bool json
   log::info("{}: {} rank{} × {} thread{}; this takes up to two minutes, and the machine should do nothing else",
             machine.device, machine.ranks, machine.ranks == 1 ? "" : "s", machine.threads,
             machine.threads == 1 ? "" : "s");
+  together(*mesh.world, [&] {
+    if (process.mpi.rank == 0) check_writable(file);
+  });
   Calibration c = calibrate(device, machine, usual_measurements(device.backend->traits().own_memory),
                             [](const std::string& what) { log::info("  {}", what); });
   c.version = program_version(), c.date = today();

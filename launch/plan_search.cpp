@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <functional>
+#include <set>
 
 #include "kernels/base/error.h"
 #include "launch/planned_machine.h"
@@ -121,9 +122,11 @@ class Search {
   }
 
  private:
+  bool fits_host(const LayoutPlan& plan) const {
+    return static_cast<double>(plan.host_bytes) <= kHostShare * q_.machine.host_memory_bytes;
+  }
   bool fits(const LayoutPlan& plan) const {
-    return static_cast<double>(plan.bytes) <= q_.machine.memory_bytes &&
-           static_cast<double>(plan.host_bytes) <= kHostShare * q_.machine.host_memory_bytes;
+    return static_cast<double>(plan.bytes) <= q_.machine.memory_bytes && fits_host(plan);
   }
 
   // Activations are kept where they fit, weights stay where they fit: recomputing and copying only cost time.
@@ -154,7 +157,7 @@ class Search {
     ++result_.tried;
     if (fits(plan)) {
       ++result_.fitting;
-    } else if (plan.host_bytes == 0 && (nearest_.empty() || plan.bytes < nearest_.front().bytes)) {
+    } else if (fits_host(plan) && (nearest_.empty() || plan.bytes < nearest_.front().bytes)) {
       nearest_ = {plan};
     }
     return plan;
@@ -186,10 +189,11 @@ class Search {
       set(other);
       changes.push_back(other);
     };
-    change([](Layout& l) { l.recompute = true; });
-    change([](Layout& l) { l.recompute = true, l.host = true; });
-    change([](Layout& l) { l.weights = WeightFormat::fp8; });
-    change([](Layout& l) { l.weights = WeightFormat::nf4; });
+    if (!base.recompute) change([](Layout& l) { l.recompute = true; });
+    if (!base.host) change([](Layout& l) { l.recompute = true, l.host = true; });
+    for (const WeightFormat format : formats(q_.read.recipe)) {
+      if (format != base.weights) change([&](Layout& l) { l.weights = format; });
+    }
     for (const int times : {2, 4, 8}) {
       Layout other = base;
       other.shape[Axis::pp] *= times;
@@ -205,9 +209,12 @@ class Search {
 
   // Of meshes whose weights alone are too large: the most cut one, that keeps least.
   LayoutPlan smallest() {
-    std::vector<MeshShape> all = meshes(q_, q_.gpus.back());
+    std::vector<MeshShape> all;
+    for (const int gpus : q_.gpus) {
+      for (const MeshShape& shape : meshes(q_, gpus)) all.push_back(shape);
+    }
     const MeshShape shape = *std::ranges::max_element(all, {}, [](const MeshShape& m) { return m.tp() * m.pp(); });
-    return plan_layout(q_, {shape, 1, true, formats(q_.read.recipe).front(), false});
+    return plan_layout(q_, {shape, 1, true, formats(q_.read.recipe).back(), false});
   }
 
   const SearchQuestion& q_;
@@ -225,7 +232,8 @@ LayoutPlan plan_layout(const SearchQuestion& q, const Layout& layout) {
   EngineSettings settings = settings_of(recipe, q.model, adapter, layout.shape);
   fp8_linears(settings, layout.shape);
   LayoutPlan plan{.layout = layout};
-  for (const int stage : {0, layout.shape.pp() - 1}) {
+  // In flight behind the first stage are fewer micro-batches than in it, and no embedding.
+  for (const int stage : std::set<int>{0, std::min(1, layout.shape.pp() - 1), layout.shape.pp() - 1}) {
     const RankPlan rank = plan_rank(settings, layout.shape, MeshPosition{{Axis::pp, stage}});
     plan.bytes = std::max(plan.bytes, rank.bytes.total() + static_cast<int64_t>(kLibraryBytes));
     plan.host_bytes =

@@ -35,14 +35,18 @@ std::string reason(const LayoutPlan& p, const LayoutPlan& best) {
     reasons.push_back("its ranks wait longer for sums and messages");
   if (p.layout.weights != best.layout.weights && p.layout.weights != WeightFormat::as_is)
     reasons.push_back(fmt::format("its weights are widened from {}", word_of(p.layout.weights)));
-  if (reasons.empty()) reasons.push_back("its products are smaller");
+  if (behind < 0.1) return "as fast as the first";
+  if (reasons.empty() &&
+      (p.layout.shape.tp() != best.layout.shape.tp() || p.layout.micro_batch != best.layout.micro_batch))
+    reasons.push_back("its products are smaller");
+  if (reasons.empty()) reasons.push_back("more ranks add up their gradients");
   return fmt::format("{:.1f} % behind the first: {}", behind, fmt::join(reasons, ", "));
 }
 
 std::string why_first(const LayoutPlan& p, double room) {
   return fmt::format("{:.1f} of {:.1f} GiB are used; {:.1f} % of the step is spent waiting{}",
                      gib(static_cast<double>(p.bytes)), gib(room), 100 * p.exposed,
-                     p.layout.recompute ? "; without recomputing it does not fit" : "") +
+                     p.layout.recompute && !p.layout.host ? "; without recomputing it does not fit" : "") +
          (p.host_bytes > 0 ? fmt::format("; a host holds {:.0f} GB", static_cast<double>(p.host_bytes) / 1e9) : "");
 }
 
@@ -84,10 +88,10 @@ std::string Layout::text() const {
 }
 
 std::string print_search(const SearchQuestion& q, const SearchResult& r) {
-  std::string text =
-      fmt::format("{} on {}{}: {} layouts counted, {} fit. Rates are the hardware table's, not calibrated\n",
-                  q.read.recipe.model.path, q.machine.full_name,
-                  q.machine.supported ? "" : " (planned only: Drover does not run there)", r.tried, r.fitting);
+  std::string text = fmt::format(
+      "{} on {}{}: {} layouts counted, {} fit. Rows are full; rates are the hardware table's, not calibrated\n",
+      q.read.recipe.model.path, q.machine.full_name,
+      q.machine.supported ? "" : " (planned only: Drover does not run there)", r.tried, r.fitting);
   if (r.fastest.empty()) {
     const LayoutPlan& p = r.nearest.front();
     text += fmt::format("nothing fits: the nearest is short by {:.1f} GiB of {:.1f}\n{}{}\n",

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
+
+#include "launch/version.h"
 
 namespace drover {
 
@@ -59,38 +62,75 @@ RoughRates rough_rates(const Machine& m) {
           .ranks_a_node = static_cast<int>(m.gpus_a_node)};
 }
 
-PlannedMachine machine_of_table(const Machine& machine) { return not_calibrated(rough_rates(machine), ""); }
+PlannedMachine machine_of_table(const Machine& machine) {
+  return not_calibrated(rough_rates(machine),
+                        machine.supported ? "" : "; planned only: Drover does not run on this machine");
+}
+
+namespace {
+
+// The table's GPU whose name a device has, such as h100 in "NVIDIA H100 80GB HBM3"; null: none.
+const Machine* in_table(std::string device) {
+  std::ranges::transform(device, device.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  for (const Machine& m : shipped_hardware().machines) {
+    if (device.find(" " + m.name) != std::string::npos) return &m;
+  }
+  return nullptr;
+}
+
+RoughRates rough_of(DeviceKind device, int ranks, int threads) {
+  if (device == DeviceKind::cpu) return rough_cpu(threads, ranks);
+  const Machine* here = cuda_status().usable ? in_table(cuda_identity(0).name) : nullptr;
+  return rough_rates(here != nullptr ? *here : machine(shipped_hardware(), kUsualGpu));
+}
+
+std::string ranks_and_threads(const MeasuredMachine& m) {
+  return fmt::format("{} rank{} × {} thread{}", m.ranks, m.ranks == 1 ? "" : "s", m.threads, m.threads == 1 ? "" : "s");
+}
+
+PlannedMachine calibrated(const Calibration& c, const RoughRates& rough, DeviceKind device, const std::string& notes) {
+  Rates rates(rough, c.ops, c.messages);
+  const Machine* gpu = in_table(c.machine.device);
+  const double best = rates.best_product();
+  return {.rates = std::move(rates),
+          .calibrated = true,
+          .name = fmt::format("the rates of {} with {}, measured on {}{}", c.machine.device,
+                              ranks_and_threads(c.machine), c.date, notes),
+          .outside_per_call = c.outside_per_call,
+          .peak = device == DeviceKind::cpu ? best
+                  : gpu != nullptr          ? gpu->bf16_peak_flops_per_second
+                                            : 0,
+          .read = c.read};
+}
+
+}  // namespace
+
+PlannedMachine uncalibrated_machine(DeviceKind device, int ranks, int cores) {
+  return not_calibrated(rough_of(device, ranks, std::max(1, cores / std::max(1, ranks))), "");
+}
 
 PlannedMachine planned_machine(DeviceKind device, int ranks, int cores, const std::string& file) {
   const bool gpu_here = device == DeviceKind::cuda && cuda_status().usable;
+  const RoughRates rough = rough_of(device, ranks, std::max(1, cores / std::max(1, ranks)));
+  if (device == DeviceKind::cuda) ranks = std::min(ranks, rough.ranks_a_node);  // that a machine has
   const int threads = std::max(1, cores / std::max(1, ranks));
-  const RoughRates rough =
-      device == DeviceKind::cuda ? rough_rates(machine(shipped_hardware(), kUsualGpu)) : rough_cpu(threads, ranks);
-  if (device == DeviceKind::cuda && !gpu_here && file.empty()) return not_calibrated(rough, "; no GPU is here");
-  std::optional<Calibration> c;
-  std::string place = file;
-  if (file.empty()) {
-    const MeasuredMachine here = this_machine(device, ranks, threads);
-    place = calibration_file(here).string();
-    c = find_calibration(here);
-    if (!c) {
-      return not_calibrated(rough,
-                            fmt::format(" ({}drover doctor --calibrate measures {} into {})",
-                                        ranks > 1 ? fmt::format("launch/run -n {} ", ranks) : "", here.device, place));
-    }
-  } else {
-    c = read_calibration(fs::path(file));
+  if (!file.empty()) {
+    const Calibration c = read_calibration(fs::path(file));
+    const bool here = device == DeviceKind::cpu || gpu_here;
+    const bool other = !here || c.machine.device != this_machine(device, ranks, threads).device;
+    return calibrated(c, rough, device, fmt::format("{} ({})", other ? ", which is another machine" : "", file));
   }
-  Rates rates(rough, c->ops, c->messages);
-  const double best = device == DeviceKind::cuda ? rough.peak : rates.best_product();
-  return {.rates = std::move(rates),
-          .calibrated = true,
-          .name = fmt::format("the rates of {} with {} rank{} × {} thread{}, measured on {} ({})", c->machine.device,
-                              c->machine.ranks, c->machine.ranks == 1 ? "" : "s", c->machine.threads,
-                              c->machine.threads == 1 ? "" : "s", c->date, place),
-          .outside_per_call = c->outside_per_call,
-          .peak = best,
-          .read = c->read};
+  if (device == DeviceKind::cuda && !gpu_here) return not_calibrated(rough, "; no GPU is here");
+  const MeasuredMachine here = this_machine(device, ranks, threads);
+  const std::string place = calibration_file(here).string();
+  const std::optional<Calibration> c = find_calibration(here);
+  if (!c) {
+    return not_calibrated(rough,
+                          fmt::format(" ({}drover doctor --calibrate measures {} into {})",
+                                      ranks > 1 ? fmt::format("launch/run -n {} ", ranks) : "", here.device, place));
+  }
+  const bool old = c->version != program_version();
+  return calibrated(*c, rough, device, fmt::format("{} ({})", old ? " by another version of drover" : "", place));
 }
 
 }  // namespace drover

@@ -11,6 +11,9 @@ namespace drover {
 RoughRates rough_rates(const Machine& machine);
 PlannedMachine machine_of_table(const Machine& machine);
 
+// Rough rates of this machine.
+PlannedMachine uncalibrated_machine(DeviceKind device, int ranks, int cores);
+
 // `file`: a calibration to take, of whatever machine; empty: the cache's of this machine with `ranks` ranks that share
 // `cores` cores.
 PlannedMachine planned_machine(DeviceKind device, int ranks, int cores, const std::string& file);

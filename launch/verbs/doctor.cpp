@@ -116,6 +116,7 @@ Verb doctor_verb(CLI::App& app) {
       "--calibrate", a->calibrate, "measure this machine for drover plan; under launch/run: as its ranks share it");
   options->add_option("--out", a->out, "the file that --calibrate writes (default: where plan looks for it)")
       ->needs(calibrates);
+  calibrates->excludes(options->get_option("--recipe"));
   options->add_flag("--json", a->json, "print the result as JSON");
   options->footer("example: launch/run -n 8 drover doctor --recipe configs/recipes/llama3.1-70b-lora.yaml");
   const auto run = [a](const Process& process) {

@@ -72,6 +72,13 @@ Planned planned(const PlanArguments& a) {
   return p;
 }
 
+void check_machine_options(const PlanArguments& a) {
+  if (!a.machine.hardware.empty() && a.machine.gpu.empty())
+    fail(Fault::usage, "--hardware is a table of GPUs: name one of them (--gpu)");
+  if (!a.calibration.empty() && !a.machine.gpu.empty())
+    fail(Fault::usage, "--gpu plans at the hardware table's rates, and --calibration gives others: leave one out");
+}
+
 // Of the whole run; of a step where nobody says how many there are.
 RunEstimate estimate_of(const TimePlan& time, int ranks) {
   const int64_t steps = std::max<int64_t>(time.steps, 1);
@@ -101,7 +108,10 @@ std::string heading(const Planned& p) {
 }  // namespace
 
 Exit run_plan(const PlanArguments& a, const Process& process) {
+  check_machine_options(a);
   const Planned p = planned(a);
+  if (p.device == DeviceKind::cpu && !a.machine.price.empty())
+    fail(Fault::usage, "--price is of GPUs, and this plan is of a CPU: name the GPU (--gpu h100)");
   const int cores = process.threads * process.mpi.local_size;
   // What this process holds so far is what a rank on a CPU holds before its arenas.
   const int64_t before_arenas =
@@ -120,13 +130,17 @@ Exit run_plan(const PlanArguments& a, const Process& process) {
   const RunEstimate run = estimate_of(time, p.shape.size());
   if (a.recipe.json) {
     nlohmann::ordered_json json = plan_json({plans, p.model, p.layout, schedule, before_arenas}, time, machine, disk);
-    if (prices) json["cost"] = cost_json(run, *prices);
+    if (prices) {
+      json["cost"] = cost_json(run, *prices);
+      json["cost"]["of"] = time.steps > 0 ? "run" : "step";
+    }
     std::cout << json.dump(1) << '\n';
     return Exit::done;
   }
   std::cout << heading(p) << print_plan(plans, a.all ? Lines::of_each_rank : Lines::of_equal_ranks)
             << print_streaming(plans) << print_process(plans, before_arenas) << print_disk(disk)
-            << print_time(time, p.shape, machine.name) << (prices ? print_cost(run, *prices) : "")
+            << print_time(time, p.shape, machine.name)
+            << (prices ? (time.steps > 0 ? "" : "of one step: ") + print_cost(run, *prices) : "")
             << "schedule of the stages:\n"
             << schedule << loads_in(adapter_config(p.read)) << '\n';
   return Exit::done;
@@ -136,7 +150,11 @@ namespace {
 
 Exit run_search(const PlanArguments& a) {
   if (a.machine.gpu.empty()) fail(Fault::usage, "drover plan --gpus needs --gpu: a name such as h100");
-  if (a.ranks) fail(Fault::usage, "drover plan --gpus looks for the best layout of so many GPUs: leave --ranks out");
+  if (a.ranks || a.all || !a.calibration.empty() || !a.machine.price.empty()) {
+    fail(Fault::usage,
+         "drover plan --gpus looks for the best layout of so many GPUs by the hardware table: leave --ranks, --all, "
+         "--calibration and --price out, and plan what it finds with them");
+  }
   const ReadRecipe read = read_run_recipe(a.recipe);
   const ModelConfig model = model_config_of(read.recipe, ShapeFrom::directory_or_name);
   const SearchQuestion question{read, model, machine_of(a.machine), gpu_counts(a.machine.gpus)};
@@ -156,6 +174,7 @@ Exit run_answer_plan(const PlanArguments& a, const Process& process) {
 }
 
 Exit run_serving_plan(const PlanArguments& a) {
+  check_machine_options(a);
   const ServingQuestion question = question_of(a.serving, a.machine);
   const ServingPlan plan = plan_serving(question);
   std::cout << (a.recipe.json ? serving_json(question, plan).dump(1) + "\n" : print_serving(question, plan));

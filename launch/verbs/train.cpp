@@ -51,8 +51,14 @@ Exit run(const Process& process, const Arguments& a) {
   log::write(loads_in(adapter_config(read)));
   const auto open = [&](const Mesh& host) { return open_device(host, read.recipe, process); };
   const auto machine_of = [&](const Device&) {
-    return planned_machine(device_of(read.recipe), process.mpi.local_size, process.threads * process.mpi.local_size,
-                           "");
+    const DeviceKind device = device_of(read.recipe);
+    const int here = process.mpi.local_size, cores = process.threads * here;
+    try {
+      return planned_machine(device, here, cores, "");
+    } catch (const Error& error) {
+      log::warn("the time is planned without a calibration: {}", error.what());
+      return uncalibrated_machine(device, here, cores);
+    }
   };
   return exit_of(train(read, mesh, open, machine_of));
 }

@@ -66,6 +66,19 @@ class PlanTime(Case):
         self.assertIn("drover doctor --calibrate", answer.stderr)
         self.assertIn("no.json", self.plan("--calibration", self.folder / "no.json", check=66).stderr)
 
+    def test_options_that_do_not_go_together_are_refused(self):
+        for words, why in (
+            (["--hardware", "x.yaml"], "name one of them (--gpu)"),
+            (["--gpu", "h100", "--calibration", "x.json"], "leave one out"),
+            (["--price", "x.yaml"], "name the GPU (--gpu h100)"),
+            (["--gpus", 8, "--gpu", "h100", "--all"], "leave --ranks, --all"),
+        ):
+            with self.subTest(why):
+                self.assertIn(why, run("plan", self.recipe, "device=cpu", *words, check=64, **self.cache).stderr)
+        self.assertIn("excludes", run("doctor", "--calibrate", "--recipe", self.recipe, check=64).stderr)
+        unwritable = run("doctor", "--calibrate", "--out", "/proc/no/c.json", check=74, **self.cache)
+        self.assertIn("/proc/no", unwritable.stderr)
+
     def test_a_run_keeps_its_plan_and_says_where_it_is_far_from_it(self):
         rates = json.loads(self.plan("--json").stdout)["time"]["rates"]
         machine, file = re.search(r"measures (.*) into (.*)\)$", rates).groups()
@@ -88,8 +101,8 @@ class PlanTime(Case):
         file.parent.mkdir(parents=True)
         file.write_text("{")
         done = run("train", self.recipe, "train.max_steps=2", f"output.dir={self.folder}/run", check=0, **self.cache)
-        self.assertIn("how long the run takes is not planned", done.stderr)
-        self.assertFalse((self.folder / "run/plan.json").exists())
+        self.assertIn("the time is planned without a calibration", done.stderr)
+        self.assertFalse(json.loads((self.folder / "run/plan.json").read_text())["time"]["calibrated"])
 
 
 if __name__ == "__main__":

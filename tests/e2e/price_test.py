@@ -171,7 +171,7 @@ class Price(unittest.TestCase):
             json.loads(again.stdout)["time"]["step_seconds"], found["fastest"][0]["step_seconds"], places=9
         )
         self.assertIn("needs --gpu", run("plan", recipe, "--gpus", 8, check=64).stderr)
-        self.assertIn("leave --ranks out", run(*search, "--ranks", 8, check=64).stderr)
+        self.assertIn("leave --ranks, --all", run(*search, "--ranks", 8, check=64).stderr)
         self.assertIn("knows no GPU", run("plan", recipe, "--gpus", 8, "--gpu", "abacus", check=64).stderr)
         self.assertIn("--gpus 8..4", run("plan", recipe, "--gpus", "8..4", "--gpu", "h100", check=64).stderr)
 

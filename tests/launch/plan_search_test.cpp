@@ -94,6 +94,16 @@ TEST(PlanSearch, WhatDoesNotFitSaysByHowMuchAndWhatFits) {
   }
 }
 
+TEST(PlanSearch, NothingFitsAndTheLastNumberOfGpusHasNoMesh) {
+  const Asked asked("llama3.1-405b-lora", {9, 17}, "h100", {"train.global_batch_size=18"});
+  Machine small = asked.question.machine;
+  small.memory_bytes = 9e9, small.host_memory_bytes = 2e9;
+  const SearchQuestion question{asked.read, asked.model, small, {9, 17}};
+  const SearchResult result = search(question);
+  EXPECT_TRUE(result.fastest.empty());
+  EXPECT_EQ(result.nearest.size(), 1);
+}
+
 TEST(PlanSearch, FourHundredBillionOnTwoGpusStreams) {
   const Asked asked("llama3.1-405b-lora", {2});
   const SearchResult result = search(asked.question);

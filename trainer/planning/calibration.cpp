@@ -41,20 +41,43 @@ size_t index_of(const char* const (&names)[N], const std::string& name) {
   fail(Fault::bad_data, "'{}' is none of {}", name, fmt::join(names, ", "));
 }
 
+double within(const json& j, double least, double most, const char* what) {
+  const double value = j.get<double>();
+  if (!(value >= least && value <= most))
+    fail(Fault::bad_data, "{} is {}; allowed is {:g} to {:g}", what, j.dump(), least, most);
+  return value;
+}
+
+int64_t count_of(const json& j, const char* what, double least = 0) {
+  return static_cast<int64_t>(within(j, least, 0x1p60, what));
+}
+
+constexpr double kShortest = 1e-10, kLongest = 1e5;  // seconds
+
 OpSample sample_of(const json& j) {
+  constexpr size_t kColumns = 11;
+  if (j.size() != kColumns)
+    fail(Fault::bad_data, "a row of ops has {} columns, and {} are allowed", j.size(), kColumns);
   OpSample s{.op = j.at(0),
              .generates = j.at(3),
-             .a = {j.at(4), j.at(5)},
-             .b = {j.at(6), j.at(7)},
-             .flops = j.at(8),
-             .bytes = j.at(9),
-             .seconds = j.at(10)};
+             .a = {count_of(j.at(4), "a.rows"), count_of(j.at(5), "a.cols")},
+             .b = {count_of(j.at(6), "b.rows"), count_of(j.at(7), "b.cols")},
+             .flops = count_of(j.at(8), "flops"),
+             .bytes = count_of(j.at(9), "bytes"),
+             .seconds = within(j.at(10), kShortest, kLongest, "an op's seconds")};
   s.dtype = static_cast<DType>(index_of(kDTypes, j.at(1)));
   const size_t format = index_of(kFormats, j.at(2));
   s.format = format == kFp8Products ? Format::fp8 : static_cast<Format>(format);
   s.products = format == kFp8Products ? Products::fp8 : Products::widened;
-  if (!(s.seconds > 0)) fail(Fault::bad_data, "the op {} took {} seconds", s.op, s.seconds);
   return s;
+}
+
+MessageSample message_of(const json& j) {
+  constexpr size_t kColumns = 4;
+  if (j.size() != kColumns)
+    fail(Fault::bad_data, "a row of messages has {} columns, and {} are allowed", j.size(), kColumns);
+  return {j.at(0), static_cast<int>(within(j.at(1), 2, 1e6, "ranks of a message")), count_of(j.at(2), "bytes"),
+          within(j.at(3), kShortest, kLongest, "a message's seconds")};
 }
 
 std::string slug(const std::string& text) {
@@ -114,16 +137,17 @@ Calibration read_calibration(const fs::path& file) {
   try {
     if (j.at("format") != kVersion)
       fail(Fault::bad_data, "it is of format {}, and this program reads {}", j.at("format").dump(), kVersion);
-    Calibration c{.machine = {j.at("device"), j.at("ranks"), j.at("threads")},
+    const auto whole = [&](const char* key) { return static_cast<int>(within(j.at(key), 1, 1e6, key)); };
+    Calibration c{.machine = {j.at("device"), whole("ranks"), whole("threads")},
                   .version = j.at("version"),
                   .date = j.at("date"),
-                  .seconds = j.at("seconds"),
-                  .outside_per_call = j.at("outside_per_call"),
-                  .read = j.at("read"),
+                  .seconds = within(j.at("seconds"), 0, 1e9, "seconds"),
+                  .outside_per_call = within(j.at("outside_per_call"), 0, 1, "outside_per_call"),
+                  .read = within(j.at("read"), 0, 1e15, "read"),
                   .ops = {},
                   .messages = {}};
     for (const json& sample : j.at("ops")) c.ops.push_back(sample_of(sample));
-    for (const json& m : j.at("messages")) c.messages.push_back({m.at(0), m.at(1), m.at(2), m.at(3)});
+    for (const json& m : j.at("messages")) c.messages.push_back(message_of(m));
     if (c.ops.empty()) fail(Fault::bad_data, "it holds no op");
     return c;
   } catch (const json::exception& e) {

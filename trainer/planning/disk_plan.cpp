@@ -13,21 +13,23 @@ constexpr int64_t kStoreBytes = 5;        // of a token
 
 // At the end, after every so many steps, and the best.
 int64_t checkpoints_of(const CheckpointSection& c, int64_t steps) {
-  const int64_t written = c.every_steps > 0 && steps > 0 ? (steps + c.every_steps - 1) / c.every_steps : 1;
+  if (c.every_steps > 0 && steps == 0) return c.keep + (c.keep_best ? 1 : 0);
+  const int64_t written = c.every_steps > 0 ? (steps + c.every_steps - 1) / c.every_steps : 1;
   return std::min(c.keep, written) + (c.keep_best && written > c.keep ? 1 : 0);
 }
 
-int64_t bytes_of_files(const std::string& model, const ModelConfig& config) {
+}  // namespace
+
+int64_t model_file_bytes(const std::string& model, const ModelConfig& config) {
   int64_t bytes = 0;
   std::error_code absent;
   for (const fs::directory_entry& entry : fs::directory_iterator(model, absent)) {
-    if (entry.path().extension() == ".safetensors") bytes += static_cast<int64_t>(entry.file_size());
+    const auto size = static_cast<int64_t>(entry.file_size(absent));
+    if (entry.path().extension() == ".safetensors" && !absent) bytes += size;
   }
   const int64_t number = config.storage_dtype == "float32" ? 4 : 2;
   return bytes > 0 ? bytes : parameter_count(config) * number;
 }
-
-}  // namespace
 
 DiskPlan plan_disk(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& adapter, const MeshShape& shape,
                    const PreparedData* data, int64_t steps) {
@@ -35,7 +37,7 @@ DiskPlan plan_disk(const Recipe& recipe, const ModelConfig& model, const Adapter
   DiskPlan plan{.checkpoint_bytes = trained * kCheckpointBytes,
                 .checkpoints = checkpoints_of(recipe.checkpoint, steps),
                 .adapter_bytes = trained * size_of(dtype_of(recipe.output.adapter_dtype)),
-                .weights_read = shape.dp() * bytes_of_files(recipe.model.path, model)};
+                .weights_read = shape.dp() * model_file_bytes(recipe.model.path, model)};
   if (data != nullptr) {
     plan.store_bytes = kStoreBytes * (data->train.tokens() + (data->validation ? data->validation->tokens() : 0));
   }

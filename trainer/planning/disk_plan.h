@@ -21,6 +21,9 @@ struct DiskPlan {
 DiskPlan plan_disk(const Recipe& recipe, const ModelConfig& model, const AdapterLayout& adapter, const MeshShape& shape,
                    const PreparedData* data, int64_t steps);
 
+// Bytes of the .safetensors in a model's directory; where it is absent, of all parameters in its storage dtype.
+int64_t model_file_bytes(const std::string& model, const ModelConfig& config);
+
 std::string print_disk(const DiskPlan& plan);
 
 }  // namespace drover

@@ -34,6 +34,8 @@ ordered_json json_of(const PlannedMemory& memory) {
           {"schedule", memory.schedule}};
 }
 
+ordered_json known(double value) { return value > 0 ? ordered_json(value) : ordered_json(); }
+
 ordered_json json_of(const TimePlan& t, const PlannedMachine& machine) {
   ordered_json ops;
   for (const auto& [op, seconds] : t.ops) ops[std::string(op)] = seconds;
@@ -43,13 +45,13 @@ ordered_json json_of(const TimePlan& t, const PlannedMachine& machine) {
           {"tokens_per_second", t.tokens_per_second},
           {"tokens_per_step", t.tokens_per_step},
           {"trained_tokens_per_step", t.trained_tokens_per_step},
-          {"mfu", t.mfu > 0 ? ordered_json(t.mfu) : ordered_json()},
+          {"mfu", known(t.mfu)},
           {"bubble", t.bubble},
           {"exposed_communication_seconds", t.exposed_seconds},
-          {"first_step_seconds", t.first_step_seconds},
-          {"epoch_seconds", t.epoch_seconds},
-          {"steps", t.steps},
-          {"run_seconds", t.run_seconds},
+          {"first_step_seconds", known(t.first_step_seconds)},
+          {"epoch_seconds", known(t.epoch_seconds)},
+          {"steps", t.steps > 0 ? ordered_json(t.steps) : ordered_json()},
+          {"run_seconds", known(t.run_seconds)},
           {"ops", ops}};
 }
 

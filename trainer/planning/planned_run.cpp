@@ -4,6 +4,7 @@
 
 #include "data/loader.h"
 #include "trainer/engine/plan.h"
+#include "trainer/planning/disk_plan.h"
 #include "trainer/setup/engine_settings.h"
 
 namespace drover {
@@ -30,7 +31,7 @@ int64_t validations_of(const Recipe& recipe, int64_t steps) {
 
 PlannedWork planned_work(const Recipe& recipe, const EngineSettings& settings, const MeshShape& shape,
                          const PreparedData* data) {
-  PlannedWork work;
+  PlannedWork work{.file_bytes = model_file_bytes(recipe.model.path, settings.model)};
   if (data == nullptr) {
     const Capacity& c = settings.capacity;
     const Batch batch = worst_batch(c.micro_batch.tokens, c.micro_batch.trained_tokens, settings.max_positions,
@@ -95,11 +96,10 @@ std::string print_time(const TimePlan& p, const MeshShape& shape, const std::str
     text += fmt::format(" {} {:.0f} %{}", ops[i].second, 100 * ops[i].first / all, i == 4 ? "" : ",");
   text += '\n';
   if (p.first_step_seconds > 0)
-    text +=
-        fmt::format("  until the first step: {} to read the weights from the disk\n", duration(p.first_step_seconds));
-  if (p.steps > 0 && p.epoch_seconds > 0)
-    text += fmt::format("  an epoch: {}; the run of {} steps with its validations: {}\n", duration(p.epoch_seconds),
-                        p.steps, duration(p.run_seconds));
+    text += fmt::format("  until the first step: {} to read the weights from disk\n", duration(p.first_step_seconds));
+  if (p.epoch_seconds > 0) text += fmt::format("  an epoch: {}\n", duration(p.epoch_seconds));
+  if (p.steps > 0)
+    text += fmt::format("  the run of {} steps with its validations: {}\n", p.steps, duration(p.run_seconds));
   return text;
 }
 

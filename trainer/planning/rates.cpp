@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "kernels/base/require.h"
 
@@ -152,28 +153,43 @@ double Rates::seconds(const OpCall& call) const {
   return rough_seconds(call);
 }
 
+namespace {
+
+// What a rank sends of a ring's bytes: of a sum all but one of the parts twice, of a gather once.
+double ring_share(std::string_view kind, int ranks) {
+  const double n = ranks;
+  return kind == "all_reduce" ? 2 * (n - 1) / n : kind == "all_gather" ? (n - 1) / n : 1;
+}
+
+}  // namespace
+
 double Rates::message_seconds(std::string_view kind, int64_t bytes, int ranks, bool spread) const {
   if (ranks < 2) return 0;
+  int measured = 0;  // the nearest number of ranks
+  for (const MessageSample& m : messages_) {
+    if (m.kind == kind && (measured == 0 || std::abs(m.ranks - ranks) < std::abs(measured - ranks))) measured = m.ranks;
+  }
   const MessageSample *below = nullptr, *above = nullptr;
   for (const MessageSample& m : messages_) {
-    if (spread || m.kind != kind || m.ranks != ranks) continue;
+    if (spread || m.kind != kind || m.ranks != measured) continue;
     if (m.bytes <= bytes && (below == nullptr || m.bytes > below->bytes)) below = &m;
     if (m.bytes >= bytes && (above == nullptr || m.bytes < above->bytes)) above = &m;
   }
-  const auto scaled = [&](const MessageSample& m) {
-    return m.seconds * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(m.bytes, 1));
-  };
-  if (below != nullptr && above != nullptr) {
-    if (below->bytes == above->bytes) return below->seconds;
-    const double share = static_cast<double>(bytes - below->bytes) / static_cast<double>(above->bytes - below->bytes);
-    return below->seconds + share * (above->seconds - below->seconds);
+  if (below == nullptr && above == nullptr) {
+    const double rate = spread ? rough_.network : rough_.link;
+    return (spread ? rough_.network_seconds : rough_.link_seconds) +
+           ring_share(kind, ranks) * static_cast<double>(bytes) / rate;
   }
-  if (below != nullptr) return scaled(*below);
-  if (above != nullptr) return above->seconds;
-  // Of a ring: a sum passes all but one of `ranks` parts twice, a gather once.
-  const double n = ranks, parts = kind == "all_reduce" ? 2 * (n - 1) / n : kind == "all_gather" ? (n - 1) / n : 1;
-  const double rate = spread ? rough_.network : rough_.link;
-  return (spread ? rough_.network_seconds : rough_.link_seconds) + parts * static_cast<double>(bytes) / rate;
+  double seconds = 0;
+  if (below == nullptr || (above != nullptr && below->bytes == above->bytes)) {
+    seconds = above->seconds;
+  } else if (above == nullptr) {
+    seconds = below->seconds * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(below->bytes, 1));
+  } else {
+    const double share = static_cast<double>(bytes - below->bytes) / static_cast<double>(above->bytes - below->bytes);
+    seconds = below->seconds + share * (above->seconds - below->seconds);
+  }
+  return seconds * ring_share(kind, ranks) / ring_share(kind, measured);
 }
 
 }  // namespace drover

@@ -14,7 +14,7 @@
 
 namespace drover {
 
-struct OpSample {  // times of equal calls: their median
+struct OpSample {  // what equal calls take (calibrate.cpp)
   std::string op;
   DType dtype = DType::f32;
   Format format = Format::f32;
@@ -55,7 +55,8 @@ class Rates {
   Rates(RoughRates rough, const std::vector<OpSample>& ops, std::vector<MessageSample> messages);
 
   double seconds(const OpCall& call) const;
-  // A call of all ranks of a group; `spread`: over several nodes, which is not measured.
+  // A call of all ranks of a group; `spread`: over several nodes, which is not measured. Of a number of ranks that was
+  // not measured, the nearest one's time, as a ring's parts are to each other.
   double message_seconds(std::string_view kind, int64_t bytes, int ranks, bool spread) const;
   double best_product() const { return best_product_; }  // FLOP/s: the most that was measured, or the rough figure
   const RoughRates& rough() const { return rough_; }

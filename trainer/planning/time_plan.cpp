@@ -39,21 +39,21 @@ class CountedStage {
   StepRecord step(const Batch& batch) {
     const int64_t before = copied();
     engine_.train_step(batch, 1);
-    StepRecord record = recorder_.take();
-    if (copied() > before && record.uploaded_bytes == 0) add_reading(record, copied() - before);
-    return record;
+    return taken(before);
   }
-  double evaluation(const Batch& batch) {
+  StepRecord evaluation(const Batch& batch) {
+    const int64_t before = copied();
     engine_.evaluate(batch);
-    const StepRecord record = recorder_.take();
-    double seconds = record.outside;
-    for (const WorkTime& work : record.works) seconds += work.seconds;
-    return seconds;
+    return taken(before);
   }
-  int64_t weight_bytes() const { return replica_.peak().weights; }
 
  private:
   int64_t copied() const { return replica_.streamed_weights ? replica_.streamed_weights->copied_bytes() : 0; }
+  StepRecord taken(int64_t copied_before) {
+    StepRecord record = recorder_.take();
+    if (copied() > copied_before && record.uploaded_bytes == 0) add_reading(record, copied() - copied_before);
+    return record;
+  }
   // Where ops run at once, streamed weights are copied between them.
   void add_reading(StepRecord& record, int64_t bytes) const {
     const OpCall call{.op = "copy", .a = {bytes / 2048, 1024}, .dtype = DType::bf16, .bytes = 2 * bytes};
@@ -142,7 +142,6 @@ TimePlan plan_time(const EngineSettings& settings, const MeshShape& shape, const
     plan.bubble += slowest.timeline.bubble / samples;
     plan.exposed_seconds += slowest.timeline.exposed / samples;
     for (const auto& [op, seconds] : slowest.longest->ops) plan.ops[op] += seconds / samples;
-    plan.timelines.push_back(std::move(slowest.timeline));
   }
   plan.tokens_per_step = static_cast<int64_t>(tokens / samples);
   plan.trained_tokens_per_step = static_cast<int64_t>(trained / samples);
@@ -151,20 +150,20 @@ TimePlan plan_time(const EngineSettings& settings, const MeshShape& shape, const
     plan.mfu = flops / samples / (plan.step_seconds * machine.peak * static_cast<double>(shape.size()));
   double validation = 0;
   for (const Batch& batch : work.validation) {
-    double longest = 0;
-    for (const auto& stage : stages) longest = std::max(longest, stage->evaluation(batch));
-    validation += longest / static_cast<double>(work.validation.size());
+    std::vector<StepRecord> records;
+    for (const auto& stage : stages) records.push_back(stage->evaluation(batch));
+    validation += step_of(records, shape, machine).seconds / static_cast<double>(work.validation.size());
   }
   validation *= work.validation_batches;
-  if (machine.read > 0) {
-    int64_t bytes = 0;
-    for (const auto& stage : stages) bytes += stage->weight_bytes();
-    const int nodes = std::max(1, shape.size() / std::max(1, machine.rates.rough().ranks_a_node));
-    plan.first_step_seconds = static_cast<double>(bytes * shape.tp()) / nodes / machine.read;
+  if (machine.read > 0) {  // the nodes of a replica share its files
+    const int node = std::max(1, machine.rates.rough().ranks_a_node), ranks = shape.size() / shape.dp();
+    plan.first_step_seconds = static_cast<double>(work.file_bytes) / ((ranks + node - 1) / node) / machine.read;
   }
   plan.epoch_seconds = static_cast<double>(work.steps_per_epoch) * plan.step_seconds;
-  plan.run_seconds = plan.first_step_seconds + static_cast<double>(work.steps) * plan.step_seconds +
-                     static_cast<double>(work.validations) * validation;
+  if (work.steps > 0) {
+    plan.run_seconds = plan.first_step_seconds + static_cast<double>(work.steps) * plan.step_seconds +
+                       static_cast<double>(work.validations) * validation;
+  }
   return plan;
 }
 

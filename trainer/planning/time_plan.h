@@ -16,6 +16,7 @@ struct PlannedWork {
   std::vector<Batch> validation;  // this many evaluations of such batches make a validation, on one dp rank
   double validation_batches = 0;  // of a validation, for each dp rank
   int64_t validations = 0;        // in the run
+  int64_t file_bytes = 0;         // of the model's weights, as one replica reads them
 };
 
 // At which rates a plan is timed.
@@ -32,13 +33,14 @@ struct TimePlan {
   double step_seconds = 0, tokens_per_second = 0;  // tokens of all ranks, without padding
   double mfu = 0;                                  // of `peak` FLOP/s a rank; 0: unknown
   double bubble = 0;                               // share of the pipeline's time in which a stage waits
-  double exposed_seconds = 0;                      // of a step, in which a rank only waits for others
-  double first_step_seconds = 0;                   // until the first step has begun: reading the weights
-  double epoch_seconds = 0, run_seconds = 0;
+  double exposed_seconds = 0;                      // of a step: sums and gathers that nothing hides
+  double first_step_seconds = 0;                   // until the weights are read; 0: unknown
+  double epoch_seconds = 0;                        // 0: the data are not known
+  double run_seconds = 0;  // with validations, without checkpoints, answers and export; 0: it is not known how many
+                           // steps there are
   int64_t steps = 0;
   int64_t tokens_per_step = 0, trained_tokens_per_step = 0;
   std::map<std::string_view, double> ops;  // seconds of a step by op, of the stage that computes longest
-  std::vector<Timeline> timelines;         // of the sampled steps, of the slowest dp rank
 };
 
 TimePlan plan_time(const EngineSettings& settings, const MeshShape& shape, const PlannedWork& work,

@@ -35,7 +35,7 @@ class Clock {
       const double waits = result_.pipeline - busy;
       idle += waits;
       behind = std::max(behind, tail);
-      least = s == 0 ? waits + stages_[s].exposed : std::min(least, waits + stages_[s].exposed);
+      least = s == 0 ? stages_[s].exposed : std::min(least, stages_[s].exposed);
     }
     result_.seconds = result_.pipeline + behind;
     result_.exposed = least;

@@ -17,8 +17,8 @@ struct TimelineEvent {
 struct Timeline {
   double seconds = 0;   // of the step
   double pipeline = 0;  // of that: from the first action to the last
-  double bubble = 0;    // share of the stages' time in the pipeline in which they wait for one another
-  double exposed = 0;   // seconds in which the stage that waits least does so: for sums, gathers and messages
+  double bubble = 0;    // share of the stages' time in the pipeline in which they wait for one another's messages
+  double exposed = 0;   // seconds that sums and gathers hold a stage up, of the one that they hold up least
   std::vector<TimelineEvent> events;  // of computing
 };
 

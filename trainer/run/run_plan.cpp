@@ -32,6 +32,7 @@ void plan_times(const PlannedMemory& memory, const Recipe& recipe, const EngineS
     plan.json = plan_json(memory, time, machine, disk).dump(1) + "\n";
     if (machine.calibrated) log::write(print_time(time, shape, machine.name));
   } catch (const Error& error) {
+    if (error.fault() == Fault::internal) throw;
     log::warn("how long the run takes is not planned: {}", error.what());
   }
 }

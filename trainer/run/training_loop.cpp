@@ -73,11 +73,12 @@ void TrainingLoop::enqueue() {
   std::optional<StepTrace> trace;
   if (p_.recipe.log.trace.contains(step)) trace.emplace(p_.engine, p_.timer);
   PendingStep pending = p_.engine.enqueue_step(batch, step);
+  std::unique_ptr<Moment> end = backend().moment();  // before a trace is written
   if (trace) {
     p_.watchdog.beat(fmt::format("writing the trace of step {}", step));
     trace->write(p_.directory, step);
   }
-  in_flight_.push_back({std::move(pending), std::move(begin), backend().moment(), learning_rate().at(enqueued()),
+  in_flight_.push_back({std::move(pending), std::move(begin), std::move(end), learning_rate().at(enqueued()),
                         batch.tokens, batch.trained_tokens});
 }
 
@@ -88,6 +89,7 @@ void TrainingLoop::finish_steps(size_t kept) {
     p_.watchdog.beat(fmt::format("step {}", done_ + 1));
     const StepResult result = step.pending.result();
     if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+      write_down(step, result);
       progress_.finish();
       const StreamPosition position = p_.loader.position_of(done_);
       fail(Fault::non_finite,

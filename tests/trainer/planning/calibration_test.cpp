@@ -86,7 +86,20 @@ TEST_F(CalibrationFile, WhatIsNoneIsRefusedWithWhatToDo) {
   std::string text = read_text(file);
   text.replace(text.find("\"bf16\""), 6, "\"bf17\"");
   EXPECT_THAT(problem_of(text), HasSubstr("'bf17' is none of f32, bf16"));
-  text = read_text(file);
+  for (const auto& [right, wrong] : {std::pair{"\"outside_per_call\":2e-06", "\"outside_per_call\":-1"},
+                                     {"\"ranks\":2", "\"ranks\":0"},
+                                     {"\"read\":1000000000.0", "\"read\":1e300"},
+                                     {"94,1e-06", "94,1e308"},
+                                     {"94,1e-06", "94,5e-324"},
+                                     {"120,94", "-120,94"},
+                                     {"120,94", "1e300,94"},
+                                     {"64,3e-06", "64,-3e-06"}}) {
+    text = read_text(file);
+    ASSERT_NE(text.find(right), std::string::npos) << right << text;
+    text.replace(text.find(right), std::string(right).size(), wrong);
+    EXPECT_THAT(problem_of(text), HasSubstr("allowed is")) << wrong;
+    write_calibration(some(), file);
+  }
   Calibration none = some();
   none.ops.clear();
   write_calibration(none, file);

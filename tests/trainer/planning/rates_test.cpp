@@ -120,6 +120,8 @@ TEST(Rates, MessagesAreLinearBetweenMeasuredSizes) {
   EXPECT_DOUBLE_EQ(rates.message_seconds("all_reduce", 6000, 2, false), 6e-5);
   EXPECT_DOUBLE_EQ(rates.message_seconds("all_reduce", 10, 2, false), 1e-5);
   EXPECT_DOUBLE_EQ(rates.message_seconds("all_reduce", 10, 1, false), 0);
+  // Eight ranks as four, but that each of a ring sends 2·7/8 of the bytes and not 2·3/4.
+  EXPECT_DOUBLE_EQ(rates.message_seconds("all_reduce", 1000, 8, false), 9e-5 * 1.75 / 1.5);
 }
 
 // Ring over 4 ranks: a sum moves 2·3/4 of its bytes, a gather 3/4, a message all.

@@ -61,7 +61,7 @@ TEST(Timeline, MessagesTravel) {
   EXPECT_DOUBLE_EQ(t.pipeline, 10);
   EXPECT_DOUBLE_EQ(t.seconds, 12);
   EXPECT_DOUBLE_EQ(t.bubble, 1 - 12.0 / 20);
-  EXPECT_DOUBLE_EQ(t.exposed, 4);
+  EXPECT_DOUBLE_EQ(t.exposed, 0);
 }
 
 TEST(Timeline, TheSlowestStageSaysHowLongItTakes) {
