@@ -35,7 +35,7 @@ std::string today() {
   return text;
 }
 
-// Before minutes are spent on what goes there.
+// Before minutes are spent on what will lie there.
 void check_writable(const fs::path& file) {
   std::error_code ignored;
   if (!file.parent_path().empty()) fs::create_directories(file.parent_path(), ignored);

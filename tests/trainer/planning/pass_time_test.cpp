@@ -1,0 +1,53 @@
+// Passes of generation, counted: prompts take as many passes as their length says, and single tokens get dearer with
+// what lies in the cache.
+#include "trainer/planning/pass_time.h"
+
+#include <gtest/gtest.h>
+
+#include "trainer/planning/made_model.h"
+
+namespace drover {
+namespace {
+
+constexpr MadeModel kTiny{.hidden = 64, .ffn = 96, .head_dim = 16, .kv_heads = 2, .layers = 4, .vocab = 128};
+
+ReplicaSettings settings() {
+  ReplicaSettings s;
+  s.model = config_of(kTiny, 4096);
+  s.partition = {{0, kTiny.layers}};
+  s.dtype = DType::bf16;
+  s.max_positions = 4096;
+  s.train = false;
+  return s;
+}
+
+// Every op takes a millisecond.
+RoughRates each_op() {
+  return {.product = 1e30, .attention = 1e30, .attention_backward = 1e30, .memory = 1e30, .call_seconds = 1e-3};
+}
+
+TEST(PassTimes, APromptTakesItsPasses) {
+  const Rates rates(each_op());
+  PassTimes passes(settings(), {}, {}, rates, 1, 2048);
+  const double one = passes.first_token_seconds(512, 512);
+  EXPECT_GT(one, 4 * 5 * 1e-3) << "four layers of at least five ops";
+  EXPECT_NEAR(passes.first_token_seconds(1, 512), one, 1e-9);
+  EXPECT_NEAR(passes.first_token_seconds(1024, 512), 2 * one, 1e-9);
+  EXPECT_NEAR(passes.first_token_seconds(1025, 512), 3 * one, 1e-9);
+  EXPECT_NEAR(passes.token_seconds(64, 100), passes.seconds({.answers = 1, .answer_context = 64}), 1e-9);
+}
+
+// At a byte a second the keys and values that a token reads show: 2·K·E numbers of two bytes for each, in each layer.
+TEST(PassTimes, ATokenReadsItsKeysAndValues) {
+  RoughRates slow = each_op();
+  slow.memory = 1, slow.call_seconds = 0;
+  const Rates rates(slow);
+  PassTimes passes(settings(), {}, {}, rates, 2, 2048);
+  const auto token = [&](int64_t context) { return passes.seconds({.answers = 1, .answer_context = context}); };
+  EXPECT_DOUBLE_EQ(token(1000) - token(500), 500.0 * 4 * 2 * 2 * 16 * 2);
+  const double two = passes.seconds({.answers = 2, .answer_context = 500});
+  EXPECT_LT(two, 2 * token(500)) << "weights are read once for both";
+}
+
+}  // namespace
+}  // namespace drover
