@@ -3,6 +3,7 @@
 import html.parser
 import json
 import os
+import pathlib
 import re
 import socket
 import time
@@ -137,11 +138,49 @@ class Report(Case):
         for words in ("full: validation", "other: validation", "lora.r", "optim.learning_rate"):
             page.says(words)
 
+    def test_runs_of_one_name_have_more_of_their_paths(self):
+        a, b = (made_up_run(self.home / place / "run", 20) for place in ("here", "there"))
+        c = made_up_run(self.home / "other-name", 20)
+        numbers = json.loads(run("report", a, b, c, "--json", check=0).stdout)["runs"]
+        self.assertEqual([one["name"] for one in numbers], ["here/run", "there/run", "other-name"])
+        self.assertIn("here/run", run("compare", a, b, check=0).stdout)
+        (self.home / "link").symlink_to(a)
+        for again in (a, f"{a}/", self.home / "link"):
+            self.assertIn("one directory", run("report", a, b, again, check=64).stderr)
+        self.assertIn("one directory", run("compare", a, a, check=64).stderr)
+
+    def test_a_broken_trace_hides_no_other(self):
+        directory = made_up_run(self.home / "traced", 20)
+        for number in range(1, 8):
+            add_trace(directory, number, 2, 4)
+        (directory / "trace" / "step-6.json").write_text("{")
+        traces = json.loads(run("report", directory, "--json", check=0).stdout)["runs"][0]["traces"]
+        self.assertEqual([trace["step"] for trace in traces], [4, 5, 7])
+        page = self.page(directory)
+        page.says("Step 7 took")
+        page.says("the last 3 of 7")
+        page.says("step-6.json is no trace")
+
+    def test_fills_next_to_each_other_differ_in_grey(self):
+        css = (pathlib.Path(__file__).parents[2] / "trainer" / "report" / "page.css").read_text()
+        light, dark = (dict(re.findall(r"--(f\d): #(\w{6})", part)) for part in css.split("@media", 2)[:2])
+
+        def luminance(colour):
+            parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+            linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+            return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+        for fills in (light, dark):
+            self.assertEqual(len(fills), 6)
+            for a, b in zip(range(5), range(1, 6)):
+                low, high = sorted(luminance(fills[f"f{i}"]) for i in (a, b))
+                self.assertGreaterEqual((high + 0.05) / (low + 0.05), 2, (a, b))
+
     def test_a_resumed_run_has_each_step_once(self):
         self.train("resumed", "train.max_steps=4", "optim.schedule=constant", check=0)
         with open(self.home / "runs" / "resumed" / "metrics.jsonl", "a") as out:
             out.write('{"step": 5, "lo')
-        self.page(self.home / "runs" / "resumed").says("1 lines of metrics.jsonl could not be read")
+        self.page(self.home / "runs" / "resumed").says("1 line of metrics.jsonl could not be read and is left out")
         self.train("resumed", "optim.schedule=constant", check=0)
         numbers = json.loads(run("report", self.home / "runs" / "resumed", "--json", check=0).stdout)["runs"][0]
         self.assertEqual([b["step"] for b in numbers["series"]["loss"]], list(range(1, 9)))
@@ -228,6 +267,17 @@ class Report(Case):
         run("report", self.full, "--ascii", "--json", check=64)
         run("report", self.full, "--base-norms", "sometimes", check=64)
         run("report", self.full, "--out", self.home / "nowhere" / "page.html", check=74)
+
+    def test_a_page_replaces_nothing_but_a_page(self):
+        for name, words in ((self.recipe, "is no page"), (self.home, "is a directory"), ("-", "names a file")):
+            self.assertIn(words, run("report", self.full, "--out", name, check=64).stderr)
+        self.assertIn("model:", self.recipe.read_text())
+        self.assertFalse(pathlib.Path("-").exists())
+        out = self.home / "twice.html"
+        out.write_text("")
+        for _ in range(2):
+            run("report", self.full, "--out", out, check=0)
+        self.assertTrue(out.read_text().startswith("<!DOCTYPE html>"))
 
 
 if __name__ == "__main__":
