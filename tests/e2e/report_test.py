@@ -5,13 +5,14 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import time
 import unittest
 import xml.etree.ElementTree
 
 from case import Case, run
-from made_up_run import add_plan, add_trace, made_up_run
+from made_up_run import add_plan, made_up_run
 
 SECTIONS = "summary next loss optimizer speed memory timeline plan data samples change proof recipe".split()
 EMPTY = {"meta", "br", "link", "img", "input"}
@@ -58,9 +59,9 @@ class Report(Case):
         cls.prompts.write_text('{"prompt": "<b>Which</b> depot & ferry?"}\n{"prompt": "harbour?"}\n')
         cls.full = cls.home / "runs" / "full"
         options = [f"eval.prompts={cls.prompts}", "eval.every_steps=2", "optim.learning_rate=1.0e-2"]
-        run("train", cls.recipe, f"output.dir={cls.full}", *options, check=0)
+        options += ["parallel.pp=2", "train.micro_batch_size=1", "log.trace=1..6"]
+        run("train", cls.recipe, f"output.dir={cls.full}", *options, ranks=2, check=0)
         add_plan(cls.full, 2)
-        add_trace(cls.full, 3, 2, 4)
 
     def page(self, *runs, limit=2e6):
         """A page that is whole, closed and loads nothing."""
@@ -151,15 +152,14 @@ class Report(Case):
 
     def test_a_broken_trace_hides_no_other(self):
         directory = made_up_run(self.home / "traced", 20)
-        for number in range(1, 8):
-            add_trace(directory, number, 2, 4)
-        (directory / "trace" / "step-6.json").write_text("{")
+        shutil.copytree(self.full / "trace", directory / "trace")
+        (directory / "trace" / "step-5.json").write_text("{")
         traces = json.loads(run("report", directory, "--json", check=0).stdout)["runs"][0]["traces"]
-        self.assertEqual([trace["step"] for trace in traces], [4, 5, 7])
+        self.assertEqual([trace["step"] for trace in traces], [3, 4, 6])
         page = self.page(directory)
-        page.says("Step 7 took")
-        page.says("the last 3 of 7")
-        page.says("step-6.json is no trace")
+        page.says("Step 6 took")
+        page.says("the last 3 of 6")
+        page.says("step-5.json is no trace")
 
     def test_fills_next_to_each_other_differ_in_grey(self):
         css = (pathlib.Path(__file__).parents[2] / "trainer" / "report" / "page.css").read_text()
@@ -212,7 +212,10 @@ class Report(Case):
             self.assertAlmostEqual(linear["relative"], linear["change"] / linear["base"])
         self.assertEqual(numbers["data"]["documents"], 40)
         self.assertEqual(numbers["proof"]["reloaded"]["distance"], 0)
-        self.assertAlmostEqual(numbers["traces"][0]["idle"], 0.2)  # 1 / (4 + 2 − 1)
+        self.assertEqual([trace["step"] for trace in numbers["traces"]], [3, 4, 5, 6])
+        for trace in numbers["traces"]:
+            self.assertEqual([rank["rank"] for rank in trace["ranks"]], [0, 1])
+            self.assertTrue(0 < trace["idle"] < 1)
         self.assertEqual(numbers["plan"]["step_seconds"], 0.9)
 
     def test_norms_of_the_base(self):
