@@ -110,6 +110,17 @@ class Report(Case):
         ):
             page.says(why)
 
+    def test_without_a_recipe_nothing_is_said_of_it(self):
+        directory = self.home / "no-recipe"
+        shutil.copytree(self.full, directory)
+        (directory / "recipe.yaml").unlink()
+        page = self.page(directory)
+        page.says("There is no recipe.yaml")
+        page.says("data.max_length is not known")
+        for words in (", packed", "a document each", "Give data.validation", "Every key has its default"):
+            self.assertFalse(words in page.words, words)
+        self.assertIsNone(json.loads(run("report", directory, "--json", check=0).stdout)["runs"][0]["data"]["cut"])
+
     def test_runs_of_any_length(self):
         for steps in (1, 100, 100_000):
             directory = made_up_run(self.home / f"of-{steps}", steps)

@@ -148,6 +148,10 @@ Advice truncated(const RunRecord& run) {
     return a;
   }
   const LengthRecord& l = *run.lengths;
+  if (l.max_length == 0) {
+    a.seen = "There is no recipe.yaml, which says at what length rows are cut.";
+    return a;
+  }
   const double share = static_cast<double>(l.cut) / static_cast<double>(std::max(l.cut, l.documents));
   a.seen = fmt::format("{} rows were cut at {} tokens; {} documents are trained on.", l.cut, l.max_length, l.documents);
   if (share >= kLimits.cut) {

@@ -131,9 +131,10 @@ void take_lengths(RunRecord& run) {
         fmt::format("the token store {} is larger than {} GiB", file.string(), kStoreLimit >> 30);
   } else {
     const TokenStore store = TokenStore::open(file);
-    run.lengths = length_record(
-        store, static_cast<int64_t>(
-                   run.recipe.number("data.max_length").value_or(static_cast<double>(store.longest_document()))));
+    const std::optional<double> limit = run.recipe.number("data.max_length");
+    run.lengths =
+        length_record(store, static_cast<int64_t>(limit.value_or(static_cast<double>(store.longest_document()))));
+    if (!limit) run.lengths->max_length = run.lengths->cut = 0;
   }
 }
 

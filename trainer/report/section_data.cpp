@@ -8,7 +8,7 @@ namespace {
 
 constexpr size_t kShownSamples = 20, kSampleBytes = 1500;
 
-Html length_figure(const LengthRecord& l, bool limit_known) {
+Html length_figure(const LengthRecord& l) {
   BarChart chart{.title = "Documents by length",
                  .description = fmt::format("{} documents of {} to {} tokens, median {}.", l.documents, l.shortest,
                                             l.longest, l.middle),
@@ -23,7 +23,7 @@ Html length_figure(const LengthRecord& l, bool limit_known) {
     table.rows.push_back({std::to_string(bin.begin), std::to_string(bin.end), count});
   }
   const std::string cuts =
-      limit_known ? fmt::format("; {} rows were cut at data.max_length {}", l.cut, l.max_length) : "";
+      l.max_length > 0 ? fmt::format("; {} rows were cut at data.max_length {}", l.cut, l.max_length) : "";
   return picture(fmt::format("{} documents: {} to {} tokens, median {}{}", grouped(static_cast<double>(l.documents)),
                              l.shortest, l.longest, l.middle, cuts),
                  bar_chart(chart), details_table("The numbers behind the picture", table, "lengths.csv"));
@@ -57,7 +57,7 @@ Html data_of(const ReportedRun& run) {
   if (!run.record.lengths) return absent(run, Part::lengths, "Lengths and packing are");
   const LengthRecord& l = *run.record.lengths;
   if (l.documents == 0) return note("The token store holds no document.");
-  Html html = length_figure(l, run.record.recipe.is_there()) + packing_figure(run);
+  Html html = length_figure(l) + packing_figure(run);
   html += note(fmt::format("{} tokens, {} of them trained ({}).", grouped(static_cast<double>(l.tokens)),
                            grouped(static_cast<double>(l.trained_tokens)),
                            percent_text(static_cast<double>(l.trained_tokens) / static_cast<double>(l.tokens))));

@@ -122,6 +122,8 @@ TEST(Advice, DataThatWasCutOrTrainsLittle) {
   run.lengths->cut = 2, run.lengths->trained_tokens = 40;
   EXPECT_THAT(asked(run, truncated).suggestion, HasSubstr("above 64"));
   EXPECT_TRUE(asked(run, few_trained).holds());
+  run.lengths->max_length = 0;
+  EXPECT_THAT(asked(run, truncated).seen, HasSubstr("no recipe.yaml"));
 }
 
 TEST(Advice, IdleStagesByTheTraceOrElseByThePlan) {
