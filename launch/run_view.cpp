@@ -18,6 +18,7 @@ constexpr int64_t kMostCurveRows = 24;
 const char* word_of(RunLife life) {
   switch (life) {
     case RunLife::absent: return "absent";
+    case RunLife::awaited: return "awaited";
     case RunLife::working: return "working";
     case RunLife::elsewhere: return "elsewhere";
     case RunLife::ended: return "ended";
@@ -37,6 +38,7 @@ std::string who_works(const SeenRun& run) {
       run.quiet_seconds ? fmt::format("; the last line came {} ago", duration(*run.quiet_seconds)) : "";
   switch (run.life) {
     case RunLife::absent: return "waiting for it: the directory is not there yet";
+    case RunLife::awaited: return "waiting for it: no run has begun in the directory yet";
     case RunLife::working: return fmt::format("process {} works{}", run.pid, quiet);
     case RunLife::elsewhere: return fmt::format("process {} on {}{}", run.pid, run.host, quiet);
     case RunLife::ended:
@@ -66,15 +68,25 @@ std::string progress(const SeenRun& run, int64_t columns) {
   return fmt::format("{}  {}  {}", left, bar, right);
 }
 
+std::string shown(std::string_view format, double value) {
+  return std::isfinite(value) ? fmt::vformat(format, fmt::make_format_args(value)) : "–";
+}
+
 std::string figures(const SeenStep& s) {
-  return fmt::format("loss {:.4f}  {:.0f} tok/s  {:.2f} GiB  lr {:.2e}  grad {:.3f}", s.loss, s.tokens_per_second,
-                     static_cast<double>(s.peak_bytes) / (1 << 30), s.learning_rate, s.grad_norm);
+  const double gib = s.peak_bytes > 0 ? static_cast<double>(s.peak_bytes) / (1 << 30) : kUnseen;
+  return fmt::format("loss {}  {} tok/s  {} GiB  lr {}  grad {}", shown("{:.4f}", s.loss),
+                     shown("{:.0f}", s.tokens_per_second), shown("{:.2f}", gib), shown("{:.2e}", s.learning_rate),
+                     shown("{:.3f}", s.grad_norm));
 }
 
 std::string validation_line(const std::vector<SeenValidation>& all) {
-  const auto best = std::ranges::min_element(all, {}, &SeenValidation::loss);
-  std::string line = fmt::format("validation {:.4f} after step {}", all.back().loss, all.back().step);
-  if (best->step != all.back().step) line += fmt::format(", the lowest {:.4f} after step {}", best->loss, best->step);
+  const SeenValidation* best = nullptr;
+  for (const SeenValidation& v : all) {
+    if (std::isfinite(v.loss) && (best == nullptr || v.loss < best->loss)) best = &v;
+  }
+  std::string line = fmt::format("validation {} after step {}", shown("{:.4f}", all.back().loss), all.back().step);
+  if (best != nullptr && best->step != all.back().step)
+    line += fmt::format(", the lowest {:.4f} after step {}", best->loss, best->step);
   return line;
 }
 
@@ -118,7 +130,7 @@ std::string cut(const std::string& line, int64_t columns) {
 
 std::string run_page(const SeenRun& run, const std::string& name, int64_t columns, int64_t rows) {
   std::vector<std::string> lines = {fmt::format("{}: {}", name, who_works(run))};
-  if (run.life != RunLife::absent) {
+  if (run.life != RunLife::absent && run.life != RunLife::awaited) {
     lines.push_back(run.steps.empty() ? "no step is done yet" : progress(run, columns));
     if (!run.steps.empty()) lines.push_back(figures(run.steps.back()));
     if (!run.validations.empty()) lines.push_back(validation_line(run.validations));
@@ -132,7 +144,18 @@ std::string run_page(const SeenRun& run, const std::string& name, int64_t column
   return page;
 }
 
+std::string trouble_page(const std::string& name, const std::string& trouble, int64_t columns, int64_t rows) {
+  std::string rest = cut(fmt::format("{}: {}", name, trouble), columns * rows), page;
+  while (!rest.empty()) {
+    const std::string line = cut(rest, columns);
+    page += (page.empty() ? "" : "\n") + line;
+    rest.erase(0, line.size());
+  }
+  return page;
+}
+
 OrderedJson run_json(const SeenRun& run, const std::string& name) {
+  const auto finite = [](double value) { return std::isfinite(value) ? OrderedJson(value) : OrderedJson(); };
   const auto known = [](const auto& value) { return value ? OrderedJson(*value) : OrderedJson(); };
   OrderedJson j = {{"run", name},
                    {"state", word_of(run.life)},
@@ -143,14 +166,15 @@ OrderedJson run_json(const SeenRun& run, const std::string& name) {
                    {"seconds_left", known(run.seconds_left())},
                    {"quiet_seconds", known(run.quiet_seconds)}};
   const SeenStep* const last = run.steps.empty() ? nullptr : &run.steps.back();
-  j["loss"] = last ? OrderedJson(last->loss) : OrderedJson();
-  j["grad_norm"] = last ? OrderedJson(last->grad_norm) : OrderedJson();
-  j["learning_rate"] = last ? OrderedJson(last->learning_rate) : OrderedJson();
-  j["tokens_per_second"] = last ? OrderedJson(last->tokens_per_second) : OrderedJson();
-  j["peak_bytes"] = last ? OrderedJson(last->peak_bytes) : OrderedJson();
+  const auto of_last = [&](double SeenStep::*field) { return last ? finite(last->*field) : OrderedJson(); };
+  j["loss"] = of_last(&SeenStep::loss);
+  j["grad_norm"] = of_last(&SeenStep::grad_norm);
+  j["learning_rate"] = of_last(&SeenStep::learning_rate);
+  j["tokens_per_second"] = of_last(&SeenStep::tokens_per_second);
+  j["peak_bytes"] = last && last->peak_bytes > 0 ? OrderedJson(last->peak_bytes) : OrderedJson();
   j["validations"] = OrderedJson::array();
   for (const SeenValidation& v : run.validations)
-    j["validations"].push_back({{"step", v.step}, {"validation_loss", v.loss}});
+    j["validations"].push_back({{"step", v.step}, {"validation_loss", finite(v.loss)}});
   j["checkpoint"] = run.checkpoint ? OrderedJson(fmt::format("step-{}", *run.checkpoint)) : OrderedJson();
   return j;
 }

@@ -22,8 +22,8 @@ OrderedJson comparison_json(const ReportedRun& a, const ReportedRun& b) {
 }
 
 Exit run(const Arguments& a) {
-  const ReportedRun first = reported(read_run(a.first, BaseNorms::where_quick));
-  const ReportedRun second = reported(read_run(a.second, BaseNorms::where_quick));
+  std::vector<RunRecord> records = read_runs({a.first, a.second}, BaseNorms::where_quick);
+  const ReportedRun first = reported(std::move(records[0])), second = reported(std::move(records[1]));
   if (a.json) {
     std::cout << comparison_json(first, second).dump(1, ' ', false, OrderedJson::error_handler_t::replace) << '\n';
   } else {

@@ -1,4 +1,5 @@
 // drover report: what runs did, as one HTML page, as text for a terminal, or as numbers.
+#include <fstream>
 #include <iostream>
 
 #include "kernels/base/log.h"
@@ -10,6 +11,8 @@ namespace drover {
 
 namespace {
 
+constexpr std::string_view kPageBegin = "<!DOCTYPE html>";
+
 struct Arguments {
   std::vector<std::string> runs;
   std::string out;
@@ -17,17 +20,32 @@ struct Arguments {
   bool ascii = false, json = false;
 };
 
+// Nothing is lost by a slip of the pen: only a page is replaced.
+void check_is_free(const fs::path& out) {
+  if (out == "-") fail(Fault::usage, "--out names a file, and - is none; --ascii and --json print to the terminal");
+  std::error_code ignored;
+  if (fs::is_directory(out, ignored))
+    fail(Fault::usage, "{} is a directory; --out names the page's file", out.string());
+  if (!fs::is_regular_file(out, ignored) || fs::file_size(out, ignored) == 0) return;
+  std::string begin(kPageBegin.size(), '\0');
+  std::ifstream(out, std::ios::binary).read(begin.data(), static_cast<std::streamsize>(begin.size()));
+  if (begin == kPageBegin) return;
+  fail(Fault::usage, "{} is there and is no page (it does not begin with {}); give another name, or remove it",
+       out.string(), kPageBegin);
+}
+
 Exit run(const Arguments& a) {
   if (a.runs.size() > kMostRuns)
     fail(Fault::usage, "a report is of at most {} runs, and {} are given", kMostRuns, a.runs.size());
+  const fs::path out = a.out.empty() ? fs::path(a.runs.front()) / "report.html" : fs::path(a.out);
+  if (!a.json && !a.ascii) check_is_free(out);
   std::vector<ReportedRun> runs;
-  for (const std::string& path : a.runs) runs.push_back(reported(read_run(path, a.norms)));
+  for (RunRecord& record : read_runs(a.runs, a.norms)) runs.push_back(reported(std::move(record)));
   if (a.json) {
     std::cout << report_numbers(runs).dump(1, ' ', false, OrderedJson::error_handler_t::replace) << '\n';
   } else if (a.ascii) {
     for (const ReportedRun& one : runs) std::cout << report_text(one) << (runs.size() > 1 ? "\n" : "");
   } else {
-    const fs::path out = a.out.empty() ? fs::path(a.runs.front()) / "report.html" : fs::path(a.out);
     write_text(out, report_page(runs));
     std::cout << out.string() << '\n';
   }

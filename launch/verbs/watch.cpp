@@ -5,6 +5,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -88,6 +89,14 @@ class Screen {
   termios before_{};
 };
 
+std::string page_of(RunReader& reader, const std::string& name, int64_t columns, int64_t rows) {
+  try {
+    return run_page(reader.look(), name, columns, rows);
+  } catch (const std::exception& trouble) {
+    return trouble_page(name, trouble.what(), columns, rows);
+  }
+}
+
 Exit run(const Arguments& a) {
   RunReader reader(a.run);
   if (a.json || a.once || isatty(STDOUT_FILENO) != 1 || isatty(STDIN_FILENO) != 1) {
@@ -101,7 +110,7 @@ Exit run(const Arguments& a) {
   Screen screen;
   do {
     const auto [columns, rows] = Screen::size();
-    const std::string page = run_page(reader.look(), a.run, columns, rows - 1);
+    const std::string page = page_of(reader, a.run, columns, std::max<int64_t>(rows - 1, 1));
     screen.show(page + "\nq: leave");
   } while (!screen.leaves());
   return Exit::done;

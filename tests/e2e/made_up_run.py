@@ -1,4 +1,4 @@
-"""Directories of runs that never ran: metrics of any length, with plan and trace, for what draws them."""
+"""Directories of runs that never ran: metrics of any length, and plans, for what draws them."""
 
 import json
 import math
@@ -58,37 +58,3 @@ def add_plan(directory, ranks):
         "time": {"calibrated": False, "rates": "a table", "step_seconds": 0.9, "bubble": 0.27, "mfu": None},
     }
     (directory / "plan.json").write_text(json.dumps(plan))
-
-
-def add_trace(directory, number, stages, micro_batches):
-    """1F1B of equal stages whose backward takes twice as long as the forward."""
-    events, done = [], {}
-
-    def lists(stage):
-        warm = min(micro_batches, stages - stage)
-        order = [("F", i) for i in range(warm)]
-        for i in range(micro_batches):
-            order.append(("B", i))
-            if warm + i < micro_batches:
-                order.append(("F", warm + i))
-        return order
-
-    waiting = {stage: lists(stage) for stage in range(stages)}
-    free = [0.0] * stages
-    while any(waiting.values()):
-        for stage, order in waiting.items():
-            while order:
-                kind, batch = order[0]
-                before = (kind, stage + (-1 if kind == "F" else 1), batch)
-                if 0 <= before[1] < stages and before not in done:
-                    break
-                order.pop(0)
-                begin = max(free[stage], done.get(before, 0))
-                free[stage] = begin + (1 if kind == "F" else 2)
-                done[kind, stage, batch] = free[stage]
-                event = {"ph": "X", "ts": begin * 1e4, "pid": stage, "tid": "actions"}
-                events.append(event | {"name": f"{kind}{batch}", "dur": (free[stage] - begin) * 1e4})
-                if 0 <= before[1] < stages:
-                    events.append(event | {"name": f"<{kind}{batch}", "dur": 900})
-    (directory / "trace").mkdir(exist_ok=True)
-    (directory / "trace" / f"step-{number}.json").write_text(json.dumps({"traceEvents": events}))

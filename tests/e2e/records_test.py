@@ -200,6 +200,12 @@ class Records(Case):
             self.assertIn(words, run("watch", place, "--once", check=66).stderr)
         self.assertIn("is not a run", run("watch", self.recipe, check=66).stderr)
 
+    def test_a_run_that_has_not_begun_is_awaited(self):
+        directory = self.home / "to-come"
+        (directory / "data").mkdir(parents=True)
+        self.assertIn("waiting for it", run("watch", directory, "--once", check=0).stdout)
+        self.assertEqual(json.loads(run("watch", directory, "--json", check=0).stdout)["state"], "awaited")
+
     def test_a_terminal_is_joined_and_left(self):
         for key in (b"q", b"\x03"):
             with self.subTest(key=key):
@@ -230,6 +236,10 @@ class Records(Case):
                 seen += os.read(ours, 65536)
 
         until(b"waiting for it")
+        directory.mkdir()
+        (directory / "notes").touch()
+        until(b"is not a run")
+        (directory / "notes").unlink()
         self.train(directory.name, check=0)
         until(b"step 8/8", ": done".encode(), "loss by step".encode())
         self.assertIn("⠤".encode()[:1], seen)

@@ -3,14 +3,16 @@
 import html.parser
 import json
 import os
+import pathlib
 import re
+import shutil
 import socket
 import time
 import unittest
 import xml.etree.ElementTree
 
 from case import Case, run
-from made_up_run import add_plan, add_trace, made_up_run
+from made_up_run import add_plan, made_up_run
 
 SECTIONS = "summary next loss optimizer speed memory timeline plan data samples change proof recipe".split()
 EMPTY = {"meta", "br", "link", "img", "input"}
@@ -57,9 +59,9 @@ class Report(Case):
         cls.prompts.write_text('{"prompt": "<b>Which</b> depot & ferry?"}\n{"prompt": "harbour?"}\n')
         cls.full = cls.home / "runs" / "full"
         options = [f"eval.prompts={cls.prompts}", "eval.every_steps=2", "optim.learning_rate=1.0e-2"]
-        run("train", cls.recipe, f"output.dir={cls.full}", *options, check=0)
+        options += ["parallel.pp=2", "train.micro_batch_size=1", "log.trace=1..6"]
+        run("train", cls.recipe, f"output.dir={cls.full}", *options, ranks=2, check=0)
         add_plan(cls.full, 2)
-        add_trace(cls.full, 3, 2, 4)
 
     def page(self, *runs, limit=2e6):
         """A page that is whole, closed and loads nothing."""
@@ -108,6 +110,17 @@ class Report(Case):
         ):
             page.says(why)
 
+    def test_without_a_recipe_nothing_is_said_of_it(self):
+        directory = self.home / "no-recipe"
+        shutil.copytree(self.full, directory)
+        (directory / "recipe.yaml").unlink()
+        page = self.page(directory)
+        page.says("There is no recipe.yaml")
+        page.says("data.max_length is not known")
+        for words in (", packed", "a document each", "Give data.validation", "Every key has its default"):
+            self.assertFalse(words in page.words, words)
+        self.assertIsNone(json.loads(run("report", directory, "--json", check=0).stdout)["runs"][0]["data"]["cut"])
+
     def test_runs_of_any_length(self):
         for steps in (1, 100, 100_000):
             directory = made_up_run(self.home / f"of-{steps}", steps)
@@ -137,11 +150,48 @@ class Report(Case):
         for words in ("full: validation", "other: validation", "lora.r", "optim.learning_rate"):
             page.says(words)
 
+    def test_runs_of_one_name_have_more_of_their_paths(self):
+        a, b = (made_up_run(self.home / place / "run", 20) for place in ("here", "there"))
+        c = made_up_run(self.home / "other-name", 20)
+        numbers = json.loads(run("report", a, b, c, "--json", check=0).stdout)["runs"]
+        self.assertEqual([one["name"] for one in numbers], ["here/run", "there/run", "other-name"])
+        self.assertIn("here/run", run("compare", a, b, check=0).stdout)
+        (self.home / "link").symlink_to(a)
+        for again in (a, f"{a}/", self.home / "link"):
+            self.assertIn("one directory", run("report", a, b, again, check=64).stderr)
+        self.assertIn("one directory", run("compare", a, a, check=64).stderr)
+
+    def test_a_broken_trace_hides_no_other(self):
+        directory = made_up_run(self.home / "traced", 20)
+        shutil.copytree(self.full / "trace", directory / "trace")
+        (directory / "trace" / "step-5.json").write_text("{")
+        traces = json.loads(run("report", directory, "--json", check=0).stdout)["runs"][0]["traces"]
+        self.assertEqual([trace["step"] for trace in traces], [3, 4, 6])
+        page = self.page(directory)
+        page.says("Step 6 took")
+        page.says("the last 3 of 6")
+        page.says("step-5.json is no trace")
+
+    def test_fills_next_to_each_other_differ_in_grey(self):
+        css = (pathlib.Path(__file__).parents[2] / "trainer" / "report" / "page.css").read_text()
+        light, dark = (dict(re.findall(r"--(f\d): #(\w{6})", part)) for part in css.split("@media", 2)[:2])
+
+        def luminance(colour):
+            parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+            linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+            return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+        for fills in (light, dark):
+            self.assertEqual(len(fills), 6)
+            for a, b in zip(range(5), range(1, 6)):
+                low, high = sorted(luminance(fills[f"f{i}"]) for i in (a, b))
+                self.assertGreaterEqual((high + 0.05) / (low + 0.05), 2, (a, b))
+
     def test_a_resumed_run_has_each_step_once(self):
         self.train("resumed", "train.max_steps=4", "optim.schedule=constant", check=0)
         with open(self.home / "runs" / "resumed" / "metrics.jsonl", "a") as out:
             out.write('{"step": 5, "lo')
-        self.page(self.home / "runs" / "resumed").says("1 lines of metrics.jsonl could not be read")
+        self.page(self.home / "runs" / "resumed").says("1 line of metrics.jsonl could not be read and is left out")
         self.train("resumed", "optim.schedule=constant", check=0)
         numbers = json.loads(run("report", self.home / "runs" / "resumed", "--json", check=0).stdout)["runs"][0]
         self.assertEqual([b["step"] for b in numbers["series"]["loss"]], list(range(1, 9)))
@@ -173,7 +223,10 @@ class Report(Case):
             self.assertAlmostEqual(linear["relative"], linear["change"] / linear["base"])
         self.assertEqual(numbers["data"]["documents"], 40)
         self.assertEqual(numbers["proof"]["reloaded"]["distance"], 0)
-        self.assertAlmostEqual(numbers["traces"][0]["idle"], 0.2)  # 1 / (4 + 2 − 1)
+        self.assertEqual([trace["step"] for trace in numbers["traces"]], [3, 4, 5, 6])
+        for trace in numbers["traces"]:
+            self.assertEqual([rank["rank"] for rank in trace["ranks"]], [0, 1])
+            self.assertTrue(0 < trace["idle"] < 1)
         self.assertEqual(numbers["plan"]["step_seconds"], 0.9)
 
     def test_norms_of_the_base(self):
@@ -228,6 +281,17 @@ class Report(Case):
         run("report", self.full, "--ascii", "--json", check=64)
         run("report", self.full, "--base-norms", "sometimes", check=64)
         run("report", self.full, "--out", self.home / "nowhere" / "page.html", check=74)
+
+    def test_a_page_replaces_nothing_but_a_page(self):
+        for name, words in ((self.recipe, "is no page"), (self.home, "is a directory"), ("-", "names a file")):
+            self.assertIn(words, run("report", self.full, "--out", name, check=64).stderr)
+        self.assertIn("model:", self.recipe.read_text())
+        self.assertFalse(pathlib.Path("-").exists())
+        out = self.home / "twice.html"
+        out.write_text("")
+        for _ in range(2):
+            run("report", self.full, "--out", out, check=0)
+        self.assertTrue(out.read_text().startswith("<!DOCTYPE html>"))
 
 
 if __name__ == "__main__":

@@ -71,8 +71,31 @@ TEST(RunPage, SaysWhoWorks) {
   run.total_steps = 3;
   EXPECT_EQ(first(run), "x: done");
   EXPECT_EQ(run_page({}, "x", 80, 24), "x: waiting for it: the directory is not there yet");
+  EXPECT_EQ(run_page({.life = RunLife::awaited}, "x", 80, 24),
+            "x: waiting for it: no run has begun in the directory yet");
   run = {.life = RunLife::working, .pid = 12};
   EXPECT_EQ(run_page(run, "x", 80, 24), "x: process 12 works\nno step is done yet");
+}
+
+TEST(RunPage, HolesAreNeitherZeroNorTheLowest) {
+  SeenRun run = run_of(2);
+  run.steps.back() = {.step = 2};
+  run.validations = {{0, 3.5}, {1, NAN}, {2, NAN}};
+  const std::vector<std::string> lines = lines_of(run_page(run, "x", 80, 24));
+  EXPECT_EQ(lines[2], "loss –  – tok/s  – GiB  lr –  grad –");
+  EXPECT_EQ(lines[3], "validation – after step 2, the lowest 3.5000 after step 0");
+  const OrderedJson json = run_json(run, "x");
+  for (const char* name : {"loss", "grad_norm", "learning_rate", "tokens_per_second", "peak_bytes"})
+    EXPECT_TRUE(json[name].is_null()) << name;
+  EXPECT_TRUE(json["validations"][2]["validation_loss"].is_null());
+  run.validations = {{0, NAN}};
+  EXPECT_EQ(lines_of(run_page(run, "x", 80, 24))[3], "validation – after step 0");
+}
+
+TEST(RunPage, TroubleFitsAnySize) {
+  EXPECT_EQ(trouble_page("x", "cannot read é", 20, 9), "x: cannot read é");
+  EXPECT_EQ(trouble_page("x", "cannot read\nthe file of metrics", 20, 2), "x: cannot read?the f\nile of metrics");
+  EXPECT_EQ(trouble_page("x", "cannot read the file of metrics", 20, 1), "x: cannot read the f");
 }
 
 TEST(RunPage, FitsAnySize) {

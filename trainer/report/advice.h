@@ -9,6 +9,7 @@ struct Thresholds {
   double overfit = 0.02;        // the last validation loss over the lowest one, relative
   int64_t overfit_checks = 2;   // validations since the lowest
   double clipped = 0.5;         // share of the steps that were clipped
+  double at_lowest = 0.02;      // the smoothed loss at its end over its lowest before: so near it still is there
   double rebound = 0.15;        // the smoothed loss at its end over its lowest before, relative
   double still_falling = 0.03;  // share of the smoothed loss's whole fall that is in the last fifth of the run
   double cut = 0.01;            // share of the documents that were cut

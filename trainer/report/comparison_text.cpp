@@ -52,6 +52,8 @@ std::string losses(const ReportedRun& a, const ReportedRun& b) {
 }
 
 std::string keys(const ReportedRun& a, const ReportedRun& b) {
+  if (!a.record.recipe.is_there() || !b.record.recipe.is_there())
+    return "the recipes are not compared: a run has no recipe.yaml\n";
   const std::vector<RecipeDifference> all = recipe_differences({&a.record.recipe, &b.record.recipe});
   if (all.empty()) return "the recipes differ in output.dir at most\n";
   std::string text = "keys of the recipe that differ\n";
@@ -66,6 +68,8 @@ std::string verdict(const ReportedRun& a, const ReportedRun& b) {
   const double s = a.summary.best_validation, t = b.summary.best_validation;
   if (!std::isfinite(s) || !std::isfinite(t))
     return "Not both have a validation loss, so that neither is the better.\n";
+  if (!a.record.recipe.is_there() || !b.record.recipe.is_there())
+    return "Without a recipe.yaml of both it is not known whether they validate on the same data.\n";
   const bool same_data = a.record.recipe.word("data.validation") == b.record.recipe.word("data.validation");
   if (!same_data) return "Their validation data differ, so that their losses cannot be compared.\n";
   if (s == t) return "Their lowest validation losses are equal.\n";

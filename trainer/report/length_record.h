@@ -16,7 +16,7 @@ struct LengthBin {
 struct LengthRecord {
   int64_t documents = 0, rows = 0, tokens = 0, trained_tokens = 0;
   int64_t shortest = 0, middle = 0, longest = 0;  // document, in tokens; the median
-  int64_t max_length = 0;
+  int64_t max_length = 0;  // 0: not known; then nothing counts as cut, and rows are as full as the longest document
   // Rows that were cut at their end, by the notes or, where more, by documents of max_length tokens that end their row.
   int64_t cut = 0;
   double filled = 0;                    // share of rows · max_length that is tokens

@@ -17,6 +17,7 @@ std::string class_of(const char* kind, size_t style) { return fmt::format("{} s{
 
 struct Frame {
   Axis x, y;
+  bool logarithmic;
 };
 
 Frame frame_of(const LineChart& chart) {
@@ -33,7 +34,7 @@ Frame frame_of(const LineChart& chart) {
     y.most += room;
     if (!chart.from_zero) y.least -= y.least >= 0 && y.least < room ? y.least : room;
   }
-  return {Axis(x, kLeft, kWidth - kRight), Axis(y, kHeight - kBottom, kTop, logarithmic)};
+  return {Axis(x, kLeft, kWidth - kRight), Axis(y, kHeight - kBottom, kTop, logarithmic), logarithmic};
 }
 
 Html text_at(double x, double y, const char* anchor, const std::string& text) {
@@ -156,7 +157,8 @@ Html rules_and_marks(const LineChart& chart, const Frame& frame) {
 
 Html line_chart(const LineChart& chart) {
   const Frame frame = frame_of(chart);
-  Html drawing = Html::element("title", {}, chart.title) + Html::element("desc", {}, chart.description);
+  const std::string scale = frame.logarithmic ? " The scale is logarithmic." : "";
+  Html drawing = Html::element("title", {}, chart.title) + Html::element("desc", {}, chart.description + scale);
   drawing += axes(chart, frame);
   for (const ChartLine& line : chart.lines) drawing += draw(line, frame);
   drawing += rules_and_marks(chart, frame);

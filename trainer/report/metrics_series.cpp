@@ -15,16 +15,21 @@ double number(const Json& line, const char* key) {
   return found != line.end() && found->is_number() ? found->get<double>() : kHole;
 }
 
+double amount(const Json& line, const char* key) {
+  const double value = number(line, key);
+  return value >= 0 ? value : kHole;
+}
+
 StepRow step_row(const Json& line, int64_t step) {
   return {.step = step,
           .loss = number(line, "loss"),
-          .grad_norm = number(line, "grad_norm"),
-          .learning_rate = number(line, "learning_rate"),
-          .tokens = number(line, "tokens"),
-          .trained_tokens = number(line, "trained_tokens"),
-          .tokens_per_second = number(line, "tokens_per_second"),
-          .step_seconds = number(line, "step_seconds"),
-          .peak_bytes = number(line, "peak_bytes")};
+          .grad_norm = amount(line, "grad_norm"),
+          .learning_rate = amount(line, "learning_rate"),
+          .tokens = amount(line, "tokens"),
+          .trained_tokens = amount(line, "trained_tokens"),
+          .tokens_per_second = amount(line, "tokens_per_second"),
+          .step_seconds = amount(line, "step_seconds"),
+          .peak_bytes = amount(line, "peak_bytes")};
 }
 
 template <typename Row>
@@ -45,7 +50,7 @@ void sort_by_step(std::vector<Row>& rows) {
 void take_line(std::string_view text, MetricsSeries& series) {
   const Json line = text.size() > kLineLimit ? Json() : Json::parse(text, nullptr, false);
   const auto step = line.is_object() ? line.find("step") : line.end();
-  if (!line.is_object() || step == line.end() || !step->is_number_integer()) {
+  if (!line.is_object() || step == line.end() || !step->is_number_integer() || step->get<int64_t>() < 0) {
     ++series.unread_lines;
   } else if (line.contains("validation_loss")) {
     series.validations.push_back({step->get<int64_t>(), number(line, "validation_loss"), number(line, "tokens")});

@@ -1,6 +1,6 @@
 // metrics.jsonl (trainer/run/metrics.h) as numbers to draw. It is read as far as it can be: a half last line, lines
-// that are no JSON and keys that nobody knows are passed over, and what is missing or null (NaN, Inf) of a step is a
-// hole.
+// that are no JSON and keys that nobody knows are passed over, and what is missing or null (NaN, Inf) of a step, or
+// an amount below 0, is a hole.
 #pragma once
 #include <cstdint>
 #include <limits>
@@ -26,7 +26,7 @@ struct ValidationRow {
 struct MetricsSeries {
   std::vector<StepRow> steps;
   std::vector<ValidationRow> validations;
-  int64_t unread_lines = 0;  // that are no JSON object with a step
+  int64_t unread_lines = 0;  // that are no JSON object with a step from 0 on
 
   bool empty() const { return steps.empty() && validations.empty(); }
   int64_t last_step() const;                                 // 0 where there is none

@@ -6,9 +6,12 @@ namespace drover {
 
 namespace {
 
+constexpr double kMostRanks = 1 << 24;
+
 double number(const Json& json, const char* key, double absent) {
   const auto found = json.is_object() ? json.find(key) : json.end();
-  return found != json.end() && found->is_number() ? found->get<double>() : absent;
+  const double value = found != json.end() && found->is_number() ? found->get<double>() : kHole;
+  return value >= 0 && value <= kMostPlanned ? value : absent;
 }
 
 std::string text(const Json& json, const char* key) {
@@ -22,7 +25,8 @@ const Json& part(const Json& json, const char* key) {
 }
 
 PlannedRank rank_of(const Json& json) {
-  PlannedRank rank{.rank = static_cast<int>(number(json, "rank", 0)),
+  const double own = number(json, "rank", 0);
+  PlannedRank rank{.rank = own <= kMostRanks ? static_cast<int>(own) : 0,
                    .weights = number(json, "weights_bytes", 0),
                    .adapter = number(json, "adapter_bytes", 0),
                    .optimizer = number(json, "optimizer_bytes", 0),

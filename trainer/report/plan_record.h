@@ -1,4 +1,5 @@
-// plan.json of a run: what `drover plan --json` says of it. Every key may be absent, and others may be there.
+// plan.json of a run: what `drover plan --json` says of it. Every key may be absent, and others may be there; a number
+// that no plan has (less than 0, or more than kMostPlanned) is as one that is absent.
 #pragma once
 #include <string>
 #include <vector>
@@ -7,6 +8,8 @@
 #include "trainer/report/metrics_series.h"
 
 namespace drover {
+
+inline constexpr double kMostPlanned = 1e18;
 
 struct PlannedRank {
   int rank = 0;

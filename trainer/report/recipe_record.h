@@ -18,6 +18,7 @@ struct RecipeRecord {
   std::string text;
   std::vector<RecipeKey> keys;  // in the file's order
 
+  bool is_there() const { return !keys.empty(); }
   const RecipeKey* find(std::string_view key) const;
   std::optional<std::string> word(std::string_view key) const;  // without quotes; nothing for none
   std::optional<double> number(std::string_view key) const;

@@ -63,7 +63,7 @@ OrderedJson lengths_json(const LengthRecord& l) {
           {"shortest", l.shortest},
           {"median", l.middle},
           {"longest", l.longest},
-          {"cut", l.cut},
+          {"cut", l.max_length > 0 ? OrderedJson(l.cut) : OrderedJson(nullptr)},
           {"filled", l.filled},
           {"lengths", bins},
           {"rows_by_filled", l.rows_by_filled}};

@@ -66,7 +66,8 @@ std::string stalls_text(const RunSummary& s) {
                                 seconds_text(stall.usual), stall.cause),
                     "  stall ");
   }
-  if (s.stalls.size() > kShown) text += fmt::format("  and {} more stalls\n", s.stalls.size() - kShown);
+  if (const size_t more = s.stalls.size() - std::min(kShown, s.stalls.size()); more > 0)
+    text += fmt::format("  and {} more stall{}\n", more, more == 1 ? "" : "s");
   return text;
 }
 
@@ -144,8 +145,9 @@ std::string report_text(const ReportedRun& run) {
   if (r.lengths && r.lengths->documents > 0) {
     std::vector<double> counts;
     for (const LengthBin& bin : r.lengths->lengths) counts.push_back(static_cast<double>(bin.documents));
-    text += heading("data") + fmt::format("  {} documents of {} to {} tokens, {} cut; rows are {} full\n  {:<14} {}\n",
-                                          r.lengths->documents, r.lengths->shortest, r.lengths->longest, r.lengths->cut,
+    text += heading("data") + fmt::format("  {} documents of {} to {} tokens{}; rows are {} full\n  {:<14} {}\n",
+                                          r.lengths->documents, r.lengths->shortest, r.lengths->longest,
+                                          r.lengths->max_length > 0 ? fmt::format(", {} cut", r.lengths->cut) : "",
                                           percent_text(r.lengths->filled), "lengths", sparkline(counts, kSpark));
   }
   if (!r.traces.empty()) {

@@ -1,12 +1,14 @@
 #include "trainer/report/run_record.h"
 
-#include <signal.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <ranges>
 
 #include "kernels/base/error.h"
-#include "kernels/base/host_name.h"
 #include "trainer/report/numbered_files.h"
+#include "trainer/run/run_directory.h"
+#include "trainer/run/seen_lock.h"
 
 namespace drover {
 
@@ -16,10 +18,16 @@ constexpr uintmax_t kStoreLimit = uintmax_t{4} << 30;  // bytes: it is loaded wh
 constexpr size_t kTracesRead = 4;                      // the last ones
 constexpr size_t kTraceLimit = size_t{256} << 20;      // bytes
 
-// The name of a directory as it was given, or of where it leads.
-std::string name_of(const fs::path& path) {
+// The last names of a path as it was given, joined.
+std::string end_of(const fs::path& path, size_t names) {
   const fs::path plain = fs::absolute(path).lexically_normal();
-  return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
+  const fs::path whole = plain.has_filename() ? plain : plain.parent_path();
+  const auto all = static_cast<size_t>(std::distance(whole.begin(), whole.end()));
+  if (names >= all) return whole.string();
+  fs::path end;
+  for (auto name = std::next(whole.begin(), static_cast<std::ptrdiff_t>(all - names)); name != whole.end(); ++name)
+    end /= *name;
+  return end.string();
 }
 
 bool is_file(const fs::path& path) {
@@ -51,21 +59,20 @@ MetricsSeries metrics_of(const fs::path& path) {
   return series;
 }
 
-bool is_running(const fs::path& lock) {
-  if (!is_file(lock)) return false;
-  const Json holder = Json::parse(read_text(lock, 4096), nullptr, false);
-  if (!holder.is_object() || !holder.value("pid", Json()).is_number_integer()) return false;
-  if (holder.value("host", Json()) != host_name()) return true;
-  return kill(holder["pid"].get<pid_t>(), 0) == 0 || errno == EPERM;
-}
-
 RunState state_of(const RunRecord& run) {
-  if (is_running(run.path / "lock")) return RunState::running;
+  if (seen_lock(run.path).held()) return RunState::running;
   if (!is_file(run.path / "adapter" / "adapter_config.json")) return RunState::ended_early;
   const int64_t of_step = run.proof ? run.proof->step : 0;
   const bool of_end =
       of_step == 0 || of_step == run.metrics.last_step() || run.recipe.is("checkpoint.keep_best", "true");
   return of_end ? RunState::done : RunState::ended_early;
+}
+
+int64_t total_steps_of(const fs::path& file) {
+  if (!is_file(file)) return 0;
+  const Json facts = Json::parse(read_text(file, 65536), nullptr, false);
+  const Json total = facts.is_object() ? facts.value("total_steps", Json()) : Json();
+  return total.is_number_integer() ? std::max<int64_t>(0, total.get<int64_t>()) : 0;
 }
 
 // Reads a part; what fails makes it absent.
@@ -91,7 +98,8 @@ void take_plan(RunRecord& run) {
 void take_answers(RunRecord& run) {
   const auto files = numbered_files(run.path, "answers-step-", ".jsonl");
   if (files.empty()) {
-    run.absent[Part::answers] = "the recipe names no eval.prompts, so that no answers were kept";
+    run.absent[Part::answers] = run.recipe.is_there() ? "the recipe names no eval.prompts, so that no answers were kept"
+                                                      : "no answers were kept";
     return;
   }
   run.answers.push_back(parse_answers(read_text(files.front().second), files.front().first));
@@ -100,11 +108,18 @@ void take_answers(RunRecord& run) {
 
 void take_traces(RunRecord& run) {
   const auto files = trace_files(run.path / "trace");
+  for (const auto& [step, file] : files) run.traced_steps.push_back(step);
   if (files.empty()) run.absent[Part::traces] = "no step was traced (log.trace)";
-  for (size_t i = files.size() - std::min(files.size(), kTracesRead); i < files.size(); ++i) {
-    const auto& [step, file] = files[i];
-    run.traces.push_back(parse_trace(read_text(file, kTraceLimit), step, file.string()));
+  std::vector<std::string> wrong;
+  for (const auto& [step, file] : files | std::views::reverse) {
+    if (run.traces.size() + wrong.size() == kTracesRead) break;
+    try {
+      run.traces.insert(run.traces.begin(), parse_trace(read_text(file, kTraceLimit), step, file.string()));
+    } catch (const Error& error) {
+      wrong.emplace_back(error.what());
+    }
   }
+  if (!wrong.empty()) run.absent[Part::traces] = fmt::format("{}", fmt::join(wrong, "; "));
 }
 
 void take_lengths(RunRecord& run) {
@@ -116,9 +131,10 @@ void take_lengths(RunRecord& run) {
         fmt::format("the token store {} is larger than {} GiB", file.string(), kStoreLimit >> 30);
   } else {
     const TokenStore store = TokenStore::open(file);
-    run.lengths = length_record(
-        store, static_cast<int64_t>(
-                   run.recipe.number("data.max_length").value_or(static_cast<double>(store.longest_document()))));
+    const std::optional<double> limit = run.recipe.number("data.max_length");
+    run.lengths =
+        length_record(store, static_cast<int64_t>(limit.value_or(static_cast<double>(store.longest_document()))));
+    if (!limit) run.lengths->max_length = run.lengths->cut = 0;
   }
 }
 
@@ -158,6 +174,10 @@ const char* word_of(RunState state) {
   return "";
 }
 
+std::optional<double> RunRecord::planned_steps() const {
+  return total_steps > 0 ? static_cast<double>(total_steps) : recipe.number("train.max_steps");
+}
+
 bool RunRecord::validated_after(int64_t step) const {
   return std::ranges::binary_search(metrics.validations, step, {}, &ValidationRow::step);
 }
@@ -169,8 +189,9 @@ bool RunRecord::saved_after(int64_t step) const {
 
 RunRecord read_run(const fs::path& path, BaseNorms norms) {
   check_is_run(path);
-  RunRecord run{.name = name_of(path), .path = path, .metrics = metrics_of(path)};
+  RunRecord run{.name = end_of(path, 1), .path = path, .metrics = metrics_of(path)};
   if (is_file(path / "recipe.yaml")) run.recipe = parse_recipe_record(read_text(path / "recipe.yaml"));
+  run.total_steps = total_steps_of(path / RunDirectory::kFactsFile);
   for (const auto& [step, directory] : numbered_files(path, "step-", "")) run.checkpoints.push_back(step);
   take(run, Part::plan, [&] { take_plan(run); });
   take(run, Part::answers, [&] { take_answers(run); });
@@ -180,6 +201,22 @@ RunRecord read_run(const fs::path& path, BaseNorms norms) {
   take(run, Part::proof, [&] { take_proof(run); });
   run.state = state_of(run);
   return run;
+}
+
+std::vector<RunRecord> read_runs(const std::vector<std::string>& paths, BaseNorms norms) {
+  std::error_code ignored;
+  for (auto a = paths.begin(); a != paths.end(); ++a) {
+    const auto twice = std::find_if(a + 1, paths.end(), [&](const auto& b) { return fs::equivalent(*a, b, ignored); });
+    if (twice != paths.end()) fail(Fault::usage, "{} and {} are one directory; name each run once", *a, *twice);
+  }
+  std::vector<RunRecord> runs;
+  for (const std::string& path : paths) {
+    RunRecord& run = runs.emplace_back(read_run(path, norms));
+    for (size_t names = 2; std::ranges::count(paths, run.name, [&](const auto& p) { return end_of(p, names - 1); }) > 1;
+         ++names)
+      run.name = end_of(path, names);
+  }
+  return runs;
 }
 
 }  // namespace drover

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "trainer/report/number_text.h"
@@ -54,7 +55,8 @@ Html own_settings(const RecipeRecord& recipe) {
   for (const RecipeKey& key : recipe.keys) {
     if (key.origin != "default") table.rows.push_back({key.key, key.value, key.origin});
   }
-  return table.rows.empty() ? note("There is no recipe.yaml, or every key has its default.") : drover::table(table);
+  if (!recipe.is_there()) return note("There is no recipe.yaml.");
+  return table.rows.empty() ? note("Every key has its default.") : drover::table(table);
 }
 
 Html differences(const Runs& runs) {
@@ -64,6 +66,8 @@ Html differences(const Runs& runs) {
     table.headings.push_back(run.record.name);
     recipes.push_back(&run.record.recipe);
   }
+  if (std::ranges::any_of(recipes, [](const RecipeRecord* r) { return !r->is_there(); }))
+    return note("The recipes are not compared: a run has no recipe.yaml.");
   for (const RecipeDifference& difference : recipe_differences(recipes)) {
     table.rows.push_back({difference.key});
     table.rows.back().insert(table.rows.back().end(), difference.values.begin(), difference.values.end());

@@ -22,10 +22,11 @@ Html length_figure(const LengthRecord& l) {
                           fmt::format("{} to {} tokens: {} documents", bin.begin, bin.end - 1, count)});
     table.rows.push_back({std::to_string(bin.begin), std::to_string(bin.end), count});
   }
-  return picture(
-      fmt::format("{} documents: {} to {} tokens, median {}; {} rows were cut at data.max_length {}",
-                  grouped(static_cast<double>(l.documents)), l.shortest, l.longest, l.middle, l.cut, l.max_length),
-      bar_chart(chart), details_table("The numbers behind the picture", table, "lengths.csv"));
+  const std::string cuts =
+      l.max_length > 0 ? fmt::format("; {} rows were cut at data.max_length {}", l.cut, l.max_length) : "";
+  return picture(fmt::format("{} documents: {} to {} tokens, median {}{}", grouped(static_cast<double>(l.documents)),
+                             l.shortest, l.longest, l.middle, cuts),
+                 bar_chart(chart), details_table("The numbers behind the picture", table, "lengths.csv"));
 }
 
 Html packing_figure(const ReportedRun& run) {
@@ -40,10 +41,15 @@ Html packing_figure(const ReportedRun& run) {
                           fmt::format("{} to {} %: {} rows", from, 10 * i + 10, count)});
     table.rows.push_back({from, std::to_string(10 * i + 10), count});
   }
-  const bool packed = run.record.recipe.is("data.packing", "true");
-  return picture(fmt::format("{} rows, {}; {} of their room is filled{}", grouped(static_cast<double>(l.rows)),
-                             packed ? "packed" : "a document each", percent_text(l.filled),
-                             packed ? "" : ", and what is not filled costs nothing: no padding is computed"),
+  const RecipeRecord& recipe = run.record.recipe;
+  const bool packed = recipe.is("data.packing", "true");
+  const char* const how = !recipe.is_there() ? "" : packed ? ", packed" : ", a document each";
+  const char* const more = !recipe.is_there() ? " (of the longest document: data.max_length is not known without "
+                                                "recipe.yaml)"
+                           : packed           ? ""
+                                              : ", and what is not filled costs nothing: no padding is computed";
+  return picture(fmt::format("{} rows{}; {} of their room is filled{}", grouped(static_cast<double>(l.rows)), how,
+                             percent_text(l.filled), more),
                  bar_chart(chart), details_table("The numbers behind the picture", table, "packing.csv"));
 }
 

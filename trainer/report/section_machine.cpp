@@ -88,13 +88,15 @@ Html timeline_of(const ReportedRun& run) {
                       timeline(last), details_table("Every action", spans, "timeline.csv"));
   if (run.record.traces.size() > 1) {
     TableText steps{.headings = {"step", "took (s)", "idle"}};
-    for (const TraceStep& trace : run.record.traces)
+    for (const TraceStep& trace : std::span(run.record.traces).first(run.record.traces.size() - 1))
       steps.rows.push_back(
           {std::to_string(trace.step), fmt::format("{:.6f}", trace.seconds), percent_text(trace.idle())});
-    html += details_table("Other traced steps", steps, "traced-steps.csv");
+    const size_t read = run.record.traces.size(), all = run.record.traced_steps.size();
+    const std::string of = read < all ? fmt::format("; with the one above the last {} of {}", read, all) : "";
+    html += details_table("Other traced steps" + of, steps, "traced-steps.csv");
   }
   const auto problem = run.record.absent.find(Part::traces);
-  return problem == run.record.absent.end() ? html : html + note(problem->second);
+  return problem == run.record.absent.end() ? html : html + note(fmt::format("Not read: {}.", problem->second));
 }
 
 struct PlanLine {
@@ -103,13 +105,18 @@ struct PlanLine {
   std::string (*text)(double);
 };
 
+// Rates are named with the file that holds them behind, in parentheses: a place on one machine.
+std::string without_path(const std::string& rates) {
+  const size_t at = rates.rfind(" (");
+  return at != rates.npos && rates.ends_with(")") && rates.find('/', at) != rates.npos ? rates.substr(0, at) : rates;
+}
+
 Html plan_table(const ReportedRun& run) {
   const PlanRecord& plan = *run.record.plan;
   const RunSummary& s = run.summary;
   const double arenas = plan.fullest() == nullptr ? kHole : plan.fullest()->total;
   const bool in_all = std::isfinite(plan.process_bytes);
   const PlannedTime& t = plan.time;
-  const double idle = run.record.traces.empty() ? kHole : run.record.traces.back().idle();
   TableText table{.headings = {"", "planned", "reached", "reached / planned"}};
   for (const PlanLine& line :
        {PlanLine{"arenas of the fullest rank", arenas, in_all ? kHole : s.peak_bytes, bytes_text},
@@ -117,7 +124,7 @@ Html plan_table(const ReportedRun& run) {
         PlanLine{"a step (median)", t.step_seconds, s.step_seconds, seconds_text},
         PlanLine{"tokens per second (median)", t.tokens_per_second, s.tokens_per_second, plain},
         PlanLine{"all steps", t.run_seconds, s.seconds, seconds_text},
-        PlanLine{"idle share of a stage", t.bubble, idle, percent_text},
+        PlanLine{"waiting for other stages, of the pipeline's time", t.bubble, kHole, percent_text},
         PlanLine{"share of the peak FLOP/s", t.mfu, kHole, percent_text},
         PlanLine{"waiting for messages in a step", t.exposed_communication_seconds, kHole, seconds_text}}) {
     if (!std::isfinite(line.planned)) continue;
@@ -126,9 +133,8 @@ Html plan_table(const ReportedRun& run) {
   }
   Html html = drover::table(table);
   if (!std::isfinite(t.step_seconds)) return html + note("The plan states no time.");
-  return html + note(fmt::format(
-                    "Times are planned from {}{}.", t.rates.empty() ? "rates that the plan does not name" : t.rates,
-                    t.calibrated ? ", measured on this machine" : ", which were not measured on this machine"));
+  const std::string rates = without_path(t.rates);
+  return html + note(fmt::format("Times are planned from {}.", rates.empty() ? "rates that it does not name" : rates));
 }
 
 }  // namespace

@@ -70,12 +70,12 @@ Html gradient_figure(const Runs& runs) {
     clips += fmt::format(" {} of the steps{} were clipped at {}.", percent_text(s.clipped),
                          runs.size() > 1 ? " of " + run.record.name : "", plain(s.max_grad_norm));
   }
-  chart.description = "Gradient norm before clipping, on a logarithmic scale." + clips;
+  chart.description = "Gradient norm before clipping." + clips;
   return chart_figure("Gradient norm before clipping." + clips, chart, "gradient-norm.csv");
 }
 
 Html stall_table(const ReportedRun& run) {
-  constexpr size_t kNamed = 200;
+  constexpr size_t kNamed = 200, kShown = 20;  // few are shown on paper too
   const std::vector<Stall>& stalls = run.summary.stalls;
   if (stalls.empty())
     return note(fmt::format("No step took more than {:g} times its neighbours' median.", kStallFactor));
@@ -86,9 +86,10 @@ Html stall_table(const ReportedRun& run) {
         {std::to_string(i + 1), std::to_string(s.step), seconds_text(s.seconds), seconds_text(s.usual), s.cause});
   }
   const std::string more = stalls.size() > kNamed ? fmt::format(", the first {} of {}", kNamed, stalls.size()) : "";
-  return details_table(fmt::format("Stalls: {}{}; steps over {:g} times their neighbours' median, {} lost",
-                                   stalls.size(), more, kStallFactor, seconds_text(run.summary.lost_seconds)),
-                       table, "stalls.csv");
+  const std::string heading = fmt::format("Stalls: {}{}; steps over {:g} times their neighbours' median, {} lost",
+                                          stalls.size(), more, kStallFactor, seconds_text(run.summary.lost_seconds));
+  if (stalls.size() <= kShown) return paragraph(heading) + drover::table(table);
+  return details_table(heading, table, "stalls.csv");
 }
 
 // Numbered in the picture while there are few.
@@ -113,9 +114,11 @@ Html loss_section(const Runs& runs) {
     const RunRecord& run = runs[i].record;
     const double window = runs[i].summary.smoothing;
     if (runs.size() == 1) chart.lines.push_back({"each step", bins_of(run, &StepRow::loss), kQuietStyle, Look::cloud});
-    if (window > 1 || runs.size() > 1) {
-      chart.lines.push_back({name_in(runs, runs[i], fmt::format("mean of about {:.0f} steps", window)),
-                             smoothed_bins(run, &StepRow::loss, window), i, Look::solid});
+    const bool smooth = window >= 2;
+    if (smooth || runs.size() > 1) {
+      const std::string what = smooth ? fmt::format("mean of about {:.0f} steps", window) : "each step";
+      chart.lines.push_back(
+          {name_in(runs, runs[i], what), smoothed_bins(run, &StepRow::loss, smooth ? window : 1), i, Look::solid});
     }
     if (!run.metrics.validations.empty()) {
       const size_t style = runs.size() == 1 ? 1 : i;
@@ -128,8 +131,9 @@ Html loss_section(const Runs& runs) {
   Html html = chart_figure("Training loss and validation loss", chart, "loss.csv");
   for (const ReportedRun& run : runs) {
     if (run.record.metrics.unread_lines > 0) {
-      html += note(fmt::format("{}: {} lines of metrics.jsonl could not be read and are left out.", run.record.name,
-                               run.record.metrics.unread_lines));
+      const int64_t lines = run.record.metrics.unread_lines;
+      html += note(fmt::format("{}: {} of metrics.jsonl could not be read and {} left out.", run.record.name,
+                               lines == 1 ? "1 line" : fmt::format("{} lines", lines), lines == 1 ? "is" : "are"));
     }
   }
   return section("loss", "Loss", html);

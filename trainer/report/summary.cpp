@@ -13,6 +13,7 @@ std::string cause_of(const RunRecord& run, int64_t step, int64_t first) {
   const int64_t before = step - 1;
   std::vector<std::string> causes;
   if (step == first) causes.push_back("the first step recorded: memory and caches are touched for the first time");
+  if (std::ranges::binary_search(run.traced_steps, step)) causes.push_back("it was traced");
   const auto answered = [&](const AnswersOfStep& answers) { return answers.step == before; };
   if (std::ranges::any_of(run.answers, answered)) causes.push_back(fmt::format("after the answers of step {}", before));
   if (run.validated_after(before)) causes.push_back(fmt::format("after the validation of step {}", before));

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kWidth = 960, kNames = 70, kRight = 70, kTop = 8, kRow = 30, kBar = 24;
 constexpr double kNarrow = 0.4;  // narrower spans are drawn so wide
-constexpr double kRoomy = 22;    // a span so wide has room for its name
+constexpr double kLetter = 6.5;  // a name's room, each letter
 constexpr size_t kMostSpans = 6000;
 
 std::string at(double value) { return fmt::format("{:.1f}", value); }
@@ -39,9 +39,10 @@ Html span(const TraceSpan& s, const Axis& x, double y) {
                                 {"width", at(width)},
                                 {"height", at(message ? 6 : kBar - 6)}},
                                Html::element("title", {}, title));
-  if (width >= kRoomy && !message)
+  const double room = kLetter * static_cast<double>(s.name.size()) + 6;
+  if (width >= room && !message)
     drawing += Html::element("text",
-                             {{"class", is_backward(s.name) ? "on-span on-backward" : "on-span"},
+                             {{"class", "on-span on-" + kind_of(s.name)},
                               {"x", at(from + width / 2)},
                               {"y", at(y + 14)},
                               {"text-anchor", "middle"}},
@@ -68,9 +69,9 @@ std::vector<TraceSpan> drawn_spans(const TraceStep& trace) {
 
 Html legend() {
   Html items;
-  for (const auto& [kind, name] :
-       {std::pair("forward", "forward"), std::pair("backward", "backward"), std::pair("message", "message"),
-        std::pair("update", "update"), std::pair("idle", "idle")}) {
+  for (const auto& [kind, name] : {std::pair("forward", "forward"), std::pair("backward", "backward"),
+                                   std::pair("message", "message, with waiting for it"), std::pair("update", "update"),
+                                   std::pair("idle", "idle")}) {
     const Html sample = Html::element("rect", {{"class", kind}, {"width", "18"}, {"height", "12"}});
     items += Html::element("li", {},
                            Html::element("svg", {{"width", "18"}, {"height", "12"}, {"aria-hidden", "true"}}, sample) +

@@ -12,6 +12,8 @@ namespace drover {
 namespace {
 
 constexpr const char* kActions = "actions";
+constexpr int64_t kMostRanks = 1 << 24;
+constexpr double kMostMicroseconds = 1e13;  // months
 
 using Thread = std::pair<Json, Json>;  // pid, tid
 
@@ -24,7 +26,7 @@ class ActionFilter {
   bool keeps(const Json& event) {
     const Json phase = event.value("ph", Json()), thread = event.value("tid", Json());
     if (phase == "M") return event.value("name", Json()) == "thread_name" && takes_name(event);
-    return phase == "X" && (thread == kActions || (thread.is_number() && !others_.contains(thread_of(event))));
+    return phase == "X" && thread.is_number() && !others_.contains(thread_of(event));
   }
 
  private:
@@ -59,9 +61,11 @@ std::set<Thread> action_threads(const Json& events) {
   return threads;
 }
 
+// Of time; what no trace has counts as 0.
 double number(const Json& event, const char* key) {
   const Json value = event.value(key, Json());
-  return value.is_number() ? value.get<double>() : 0;
+  const double microseconds = value.is_number() ? value.get<double>() : 0;
+  return microseconds >= 0 && microseconds <= kMostMicroseconds ? microseconds : 0;
 }
 
 double seconds_of(double microseconds) { return microseconds / 1e6; }
@@ -96,10 +100,12 @@ TraceStep parse_trace(const std::string& text, int64_t step, const std::string& 
   for (const Json& event : events) {
     if (!event.is_object() || event.value("ph", Json()) != "X") continue;
     const Json process = event.value("pid", Json()), thread = event.value("tid", Json());
-    if (!process.is_number_integer() || (thread != kActions && !named.contains(Thread(process, thread)))) continue;
+    if (!process.is_number_integer() || !named.contains(Thread(process, thread))) continue;
+    const auto rank = process.get<int64_t>();
+    if (rank < 0 || rank > kMostRanks) continue;
     const double begin = seconds_of(number(event, "ts"));
     const Json name = event.value("name", Json());
-    trace.spans.push_back({process.get<int>(), begin, begin + std::max(0.0, seconds_of(number(event, "dur"))),
+    trace.spans.push_back({static_cast<int>(rank), begin, begin + seconds_of(number(event, "dur")),
                            name.is_string() ? name.get<std::string>() : "?"});
   }
   if (trace.spans.empty()) fail(Fault::bad_data, "{} has no event of the thread \"actions\"", where);

@@ -6,22 +6,22 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
+#include <cmath>
 #include <ctime>
 
 #include "kernels/base/error.h"
 #include "kernels/base/file_errors.h"
-#include "kernels/base/host_name.h"
 #include "kernels/base/json.h"
 #include "trainer/run/checkpoint.h"
 #include "trainer/run/run_directory.h"
+#include "trainer/run/seen_lock.h"
 
 namespace drover {
 
 namespace {
 
 constexpr size_t kStepsOfRate = 20;
-constexpr size_t kSmallFile = 65536;  // of a file that holds one small object
+constexpr size_t kSmallFile = 65536;  // bytes of run.json
 
 class Descriptor {
  public:
@@ -59,10 +59,24 @@ Json object_of(const fs::path& file) {
   }
 }
 
-template <typename T>
-T number_of(const Json& object, const char* name) {
+double number_of(const Json& object, const char* name) {
   const auto found = object.find(name);
-  return found != object.end() && found->is_number() ? found->get<T>() : T{};
+  return found != object.end() && found->is_number() ? found->get<double>() : kUnseen;
+}
+
+// A whole number from 0 on, if it is one.
+std::optional<int64_t> whole_of(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_number_integer() || found->get<int64_t>() < 0) return std::nullopt;
+  return found->get<int64_t>();
+}
+
+bool is_awaited(const fs::path& directory) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (entry.path().filename() != "data") return false;
+  }
+  return !error;
 }
 
 }  // namespace
@@ -70,9 +84,12 @@ T number_of(const Json& object, const char* name) {
 std::optional<double> SeenRun::seconds_left() const {
   if (steps.empty() || total_steps < steps.back().step) return std::nullopt;
   const size_t count = std::min(steps.size(), kStepsOfRate);
-  double seconds = 0;
-  for (size_t i = steps.size() - count; i < steps.size(); ++i) seconds += steps[i].step_seconds;
-  return seconds / static_cast<double>(count) * static_cast<double>(total_steps - steps.back().step);
+  double seconds = 0, known = 0;
+  for (size_t i = steps.size() - count; i < steps.size(); ++i) {
+    if (std::isfinite(steps[i].step_seconds)) seconds += steps[i].step_seconds, ++known;
+  }
+  if (known == 0) return std::nullopt;
+  return seconds / known * static_cast<double>(total_steps - steps.back().step);
 }
 
 const SeenRun& RunReader::look() {
@@ -84,31 +101,32 @@ const SeenRun& RunReader::look() {
   }
   const auto holds = [&](const char* name) { return fs::exists(run_ / name, ignored); };
   if (!holds("recipe.yaml") && !holds("metrics.jsonl") && !holds("lock")) {
+    if (is_awaited(run_)) {
+      seen_ = {.life = RunLife::awaited};
+      inode_ = 0;
+      return seen_;
+    }
     fail(Fault::missing_input,
          "{} is not a run: it holds none of recipe.yaml, metrics.jsonl and lock; give the output.dir of a recipe",
          run_.string());
   }
   read_lock();
   read_metrics();
-  seen_.total_steps = number_of<int64_t>(object_of(run_ / RunDirectory::kFactsFile), "total_steps");
+  seen_.total_steps = whole_of(object_of(run_ / RunDirectory::kFactsFile), "total_steps").value_or(0);
   seen_.checkpoint.reset();
   for (const auto& [step, path] : checkpoint_directories(run_)) seen_.checkpoint = step;
   return seen_;
 }
 
-// Without trying to take it: a run that begins at the same moment would find it taken.
 void RunReader::read_lock() {
-  const fs::path file = run_ / "lock";
-  std::error_code ignored;
-  const Json lock = object_of(file);
-  seen_.pid = lock.is_object() ? number_of<int64_t>(lock, "pid") : 0;
-  seen_.host = lock.is_object() && lock.contains("host") && lock["host"].is_string() ? lock["host"] : Json("");
-  if (seen_.pid <= 0 || seen_.host.empty()) {
-    seen_.life = fs::exists(file, ignored) ? RunLife::lost : RunLife::ended;
-    return;
+  const SeenLock lock = seen_lock(run_);
+  seen_.host = lock.host, seen_.pid = lock.pid;
+  switch (lock.state) {
+    case LockState::free: seen_.life = RunLife::ended; break;
+    case LockState::here: seen_.life = RunLife::working; break;
+    case LockState::elsewhere: seen_.life = RunLife::elsewhere; break;
+    case LockState::left: seen_.life = RunLife::lost; break;
   }
-  const bool alive = kill(static_cast<pid_t>(seen_.pid), 0) == 0 || errno == EPERM;
-  seen_.life = seen_.host != host_name() ? RunLife::elsewhere : alive ? RunLife::working : RunLife::lost;
 }
 
 void RunReader::read_metrics() {
@@ -139,17 +157,17 @@ void RunReader::read_metrics() {
 
 void RunReader::take(const std::string& line) {
   const Json j = object_in(line);
-  if (!j.is_object() || !j.contains("step")) return;
-  const int64_t step = number_of<int64_t>(j, "step");
-  if (j.contains("validation_loss")) seen_.validations.push_back({step, number_of<double>(j, "validation_loss")});
+  const std::optional<int64_t> step = j.is_object() ? whole_of(j, "step") : std::nullopt;
+  if (!step) return;
+  if (j.contains("validation_loss")) seen_.validations.push_back({*step, number_of(j, "validation_loss")});
   if (!j.contains("loss")) return;
-  seen_.steps.push_back({.step = step,
-                         .loss = number_of<double>(j, "loss"),
-                         .grad_norm = number_of<double>(j, "grad_norm"),
-                         .learning_rate = number_of<double>(j, "learning_rate"),
-                         .tokens_per_second = number_of<double>(j, "tokens_per_second"),
-                         .step_seconds = number_of<double>(j, "step_seconds"),
-                         .peak_bytes = number_of<int64_t>(j, "peak_bytes")});
+  seen_.steps.push_back({.step = *step,
+                         .loss = number_of(j, "loss"),
+                         .grad_norm = number_of(j, "grad_norm"),
+                         .learning_rate = number_of(j, "learning_rate"),
+                         .tokens_per_second = number_of(j, "tokens_per_second"),
+                         .step_seconds = number_of(j, "step_seconds"),
+                         .peak_bytes = whole_of(j, "peak_bytes").value_or(0)});
 }
 
 }  // namespace drover

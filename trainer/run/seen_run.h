@@ -2,6 +2,7 @@
 // who works in it. Nothing is locked and nothing is written.
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,18 +11,22 @@
 
 namespace drover {
 
+inline constexpr double kUnseen = std::numeric_limits<double>::quiet_NaN();  // null (NaN, Inf), or not there
+
 struct SeenStep {
   int64_t step = 0;
-  double loss = 0, grad_norm = 0, learning_rate = 0, tokens_per_second = 0, step_seconds = 0;
-  int64_t peak_bytes = 0;
+  double loss = kUnseen, grad_norm = kUnseen, learning_rate = kUnseen, tokens_per_second = kUnseen,
+         step_seconds = kUnseen;
+  int64_t peak_bytes = 0;  // 0: not there
 };
 struct SeenValidation {
   int64_t step = 0;
-  double loss = 0;
+  double loss = kUnseen;
 };
 
 enum class RunLife : uint8_t {
   absent,     // the directory is not there yet
+  awaited,    // it is, and no run has begun in it: it is empty, or holds its prepared data only
   working,    // a process of this machine
   elsewhere,  // a process of another machine, as the lock says; whether it is alive shows in its metrics only
   ended,      // nobody has the directory
@@ -46,7 +51,8 @@ struct SeenRun {
 class RunReader {
  public:
   explicit RunReader(fs::path run) : run_(std::move(run)) {}
-  // missing_input where there is something else than a run: it holds none of recipe.yaml, metrics.jsonl and lock.
+  // missing_input where there is something else than a run: it holds none of recipe.yaml, metrics.jsonl and lock, and
+  // is no directory that a run may begin in. After an error the next look reads on.
   const SeenRun& look();
 
  private:

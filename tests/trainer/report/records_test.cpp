@@ -67,17 +67,26 @@ TEST(PlanRecord, EveryKeyMayBeAbsent) {
   EXPECT_EQ(plan.time.step_seconds, 0.5);
   EXPECT_TRUE(plan.time.calibrated);
   EXPECT_TRUE(std::isnan(plan.time.mfu));
+  const PlanRecord nonsense = plan_record(parse_json(
+      R"({"ranks":[{"rank":1e300,"total_bytes":-1}],"time":{"step_seconds":-2,"run_seconds":1e300}})", "plan.json"));
+  EXPECT_EQ(nonsense.ranks[0].rank, 0);
+  EXPECT_EQ(nonsense.ranks[0].total, 0);
+  EXPECT_TRUE(std::isnan(nonsense.time.step_seconds) && std::isnan(nonsense.time.run_seconds));
 }
 
 TEST(TraceRecord, TakesActionsAndCountsIdleTimeOnce) {
   const TraceStep trace = parse_trace(
       R"({"traceEvents":[
-        {"name":"F0","ph":"X","ts":1000000,"dur":1000000,"pid":0,"tid":"actions"},
-        {"name":"B0","ph":"X","ts":4000000,"dur":1000000,"pid":0,"tid":"actions"},
-        {"name":"<F0","ph":"X","ts":1000000,"dur":1000000,"pid":1,"tid":"actions"},
-        {"name":"F0","ph":"X","ts":2000000,"dur":2000000,"pid":1,"tid":"actions"},
-        {"name":"B0","ph":"X","ts":3000000,"dur":1000000,"pid":1,"tid":"actions"},
-        {"name":"gemm","ph":"X","ts":0,"dur":9000000,"pid":0,"tid":"ops"}]})",
+        {"ph":"M","name":"thread_name","pid":0,"tid":3,"args":{"name":"actions"}},
+        {"ph":"M","name":"thread_name","pid":1,"tid":3,"args":{"name":"actions"}},
+        {"ph":"M","name":"thread_name","pid":-1,"tid":3,"args":{"name":"actions"}},
+        {"name":"F0","ph":"X","ts":1000000,"dur":1000000,"pid":-1,"tid":3},
+        {"name":"F0","ph":"X","ts":1000000,"dur":1000000,"pid":0,"tid":3},
+        {"name":"B0","ph":"X","ts":4000000,"dur":1000000,"pid":0,"tid":3},
+        {"name":"<F0","ph":"X","ts":1000000,"dur":1000000,"pid":1,"tid":3},
+        {"name":"F0","ph":"X","ts":2000000,"dur":2000000,"pid":1,"tid":3},
+        {"name":"B0","ph":"X","ts":3000000,"dur":1000000,"pid":1,"tid":3},
+        {"name":"gemm","ph":"X","ts":0,"dur":9000000,"pid":0,"tid":4}]})",
       7, "step-7.json");
   EXPECT_EQ(trace.step, 7);
   EXPECT_EQ(trace.spans.size(), 5u);

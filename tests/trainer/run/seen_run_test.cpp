@@ -3,10 +3,13 @@
 
 #include <unistd.h>
 
+#include <cmath>
+
 #include "kernels/base/append_file.h"
 #include "kernels/base/host_name.h"
 #include "tests/base/scratch_directory.h"
 #include "trainer/run/metrics.h"
+#include "trainer/run/seen_lock.h"
 
 namespace drover {
 namespace {
@@ -114,7 +117,44 @@ TEST_F(SeenRuns, HaveATotalAndACheckpoint) {
   EXPECT_EQ(reader_.look().seconds_left(), 30);  // ten steps, as the last twenty were
 }
 
+TEST_F(SeenRuns, MayNotHaveBegun) {
+  EXPECT_EQ(reader_.look().life, RunLife::awaited);
+  fs::create_directories(run_ / "data");
+  EXPECT_EQ(reader_.look().life, RunLife::awaited);
+  lock(host_name(), getpid());
+  EXPECT_EQ(reader_.look().life, RunLife::working);
+}
+
+TEST_F(SeenRuns, HaveHolesWhereALineHasNull) {
+  write_text(run_ / "metrics.jsonl",
+             "{\"step\":1,\"loss\":2.5,\"step_seconds\":3}\n{\"step\":2,\"loss\":null,\"grad_norm\":null}\n"
+             "{\"step\":-3,\"loss\":1}\n{\"step\":2.5,\"loss\":1}\n{\"step\":1e300,\"loss\":1}\n"
+             "{\"step\":2,\"validation_loss\":null}\n");
+  write_text(run_ / "run.json", R"({"total_steps": 4})");
+  EXPECT_EQ(steps(), (std::vector<int64_t>{1, 2}));
+  const SeenRun& seen = reader_.look();
+  EXPECT_TRUE(std::isnan(seen.steps[1].loss) && std::isnan(seen.steps[1].grad_norm));
+  EXPECT_TRUE(std::isnan(seen.validations[0].loss));
+  EXPECT_EQ(seen.seconds_left(), 6);
+}
+
+TEST(SeenLock, NamesAProcessOrNone) {
+  const ScratchDirectory home;
+  const auto state = [&](const std::string& text) {
+    write_text(home / "lock", text);
+    return seen_lock(home.path()).state;
+  };
+  EXPECT_EQ(seen_lock(home / "absent").state, LockState::free);
+  EXPECT_EQ(state(fmt::format(R"({{"host":"{}","pid":{}}})", host_name(), getpid())), LockState::here);
+  EXPECT_EQ(state(R"({"host":"elsewhere","pid":1})"), LockState::elsewhere);
+  for (const char* text : {"", "[1]", "{\"host\":3,\"pid\":1}", "{\"host\":\"x\",\"pid\":0}",
+                           "{\"host\":\"x\",\"pid\":4294967297}", "{\"host\":\"x\",\"pid\":1.5}"}) {
+    EXPECT_EQ(state(text), LockState::left) << text;
+  }
+}
+
 TEST_F(SeenRuns, AreNoOtherDirectories) {
+  write_text(run_ / "notes.txt", "");
   expect_error(Fault::missing_input, {"is not a run", "recipe.yaml, metrics.jsonl and lock", "output.dir"},
                [&] { reader_.look(); });
   write_text(home_ / "file", "");
