@@ -44,7 +44,7 @@ std::string reason(const LayoutPlan& p, const LayoutPlan& best) {
 }
 
 std::string why_first(const LayoutPlan& p, double room) {
-  return fmt::format("{:.1f} of {:.1f} GiB are used; {:.1f} % of the step is spent waiting{}",
+  return fmt::format("{:.1f} of {:.1f} GiB are used; {:.1f} % of the step are sums that nothing hides{}",
                      gib(static_cast<double>(p.bytes)), gib(room), 100 * p.exposed,
                      p.layout.recompute && !p.layout.host ? "; without recomputing it does not fit" : "") +
          (p.host_bytes > 0 ? fmt::format("; a host holds {:.0f} GB", static_cast<double>(p.host_bytes) / 1e9) : "");

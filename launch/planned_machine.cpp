@@ -64,7 +64,7 @@ RoughRates rough_rates(const Machine& m) {
 
 PlannedMachine machine_of_table(const Machine& machine) {
   return not_calibrated(rough_rates(machine),
-                        machine.supported ? "" : "; planned only: Drover does not run on this machine");
+                        machine.supported ? "" : "; planned only: Drover does not run on such GPUs");
 }
 
 namespace {

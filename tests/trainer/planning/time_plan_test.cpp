@@ -59,6 +59,42 @@ TEST(TimePlan, OneRankTakesTheSumOfItsOps) {
   EXPECT_DOUBLE_EQ(plan.run_seconds, 10 * plan.step_seconds);
 }
 
+// A validation is so many evaluations of what was sampled, forward only, and a pipeline's goes through all its stages.
+TEST(TimePlan, ValidationsTakeTheirEvaluations) {
+  const Rates rates(a_millisecond_each());
+  const auto evaluation = [&](const MeshShape& shape) {
+    PlannedWork work = work_of(shape, 2);
+    const TimePlan without = plan_time(settings(shape, 2), shape, work, {.rates = rates});
+    work.validation = {worst_batch(32, 32, 16, 2, 1)};
+    work.validation_batches = 3, work.validations = 5;
+    const TimePlan with = plan_time(settings(shape, 2), shape, work, {.rates = rates});
+    EXPECT_DOUBLE_EQ(with.step_seconds, without.step_seconds);
+    return std::pair{(with.run_seconds - without.run_seconds) / 15, without.step_seconds};
+  };
+  const auto [one, step] = evaluation({});
+  EXPECT_GT(one, 2 * 4 * 5 * 1e-3) << "two micro-batches, four layers, at least five ops each";
+  EXPECT_LT(one, step / 2);
+  const auto [two, its_step] = evaluation(mesh(Axis::pp, 2));
+  EXPECT_GT(two, 0.7 * one) << "the second stage waits for the first";
+}
+
+// On a CPU a step reads the layers' frozen weights between its ops, as a copy of them takes.
+TEST(TimePlan, StreamedWeightsAreReadInAStep) {
+  RoughRates slow = a_millisecond_each();
+  slow.memory = 1e6, slow.call_seconds = 0;
+  const Rates rates(slow);
+  EngineSettings resident = settings({}, 1), streamed = resident;
+  streamed.streamed = true;
+  const auto seconds = [&](const EngineSettings& s) {
+    return plan_time(s, {}, work_of({}, 1), {.rates = rates}).step_seconds;
+  };
+  // Forward and back, but for what is still there: four layers of q, k, v, o, gate, up, down in fp32 or bf16.
+  const double weights = 4.0 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64),
+               copies = seconds(streamed) - seconds(resident);
+  EXPECT_GT(copies * 1e6, 2 * weights * 2);
+  EXPECT_LT(copies * 1e6, 2 * weights * 4 * 2.1);
+}
+
 // Each node reads what its ranks hold of a replica; another replica reads it again, elsewhere.
 TEST(TimePlan, TheNodesOfAReplicaShareItsFiles) {
   RoughRates pairs = a_millisecond_each();
