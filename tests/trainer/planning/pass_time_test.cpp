@@ -45,6 +45,9 @@ TEST(PassTimes, ATokenReadsItsKeysAndValues) {
   PassTimes passes(settings(), {}, {}, rates, 2, 2048);
   const auto token = [&](int64_t context) { return passes.seconds({.answers = 1, .answer_context = context}); };
   EXPECT_DOUBLE_EQ(token(1000) - token(500), 500.0 * 4 * 2 * 2 * 16 * 2);
+  // The second half of a prompt reads the first half's.
+  EXPECT_NEAR(passes.first_token_seconds(1024, 512) - 2 * passes.first_token_seconds(512, 512),
+              512.0 * 4 * 2 * 2 * 16 * 2, 1e-3);
   const double two = passes.seconds({.answers = 2, .answer_context = 500});
   EXPECT_LT(two, 2 * token(500)) << "weights are read once for both";
 }
