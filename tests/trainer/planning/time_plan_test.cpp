@@ -59,7 +59,7 @@ TEST(TimePlan, OneRankTakesTheSumOfItsOps) {
   EXPECT_DOUBLE_EQ(plan.run_seconds, 10 * plan.step_seconds);
 }
 
-// A validation is so many evaluations of what was sampled, forward only, and a pipeline takes it through all its stages.
+// A validation is so many evaluations of what was sampled, forward only, in a pipeline through all its stages.
 TEST(TimePlan, ValidationsTakeTheirEvaluations) {
   const Rates rates(a_millisecond_each());
   const auto evaluation = [&](const MeshShape& shape) {
