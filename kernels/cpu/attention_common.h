@@ -66,6 +66,15 @@ inline int64_t key_row(const Segment& s, const KvView& kv, int64_t position) {
   return s.block_table[position / kv.block_size] * kv.block_size + position % kv.block_size;
 }
 
+// The same of n positions that follow each other.
+inline void key_rows(const Segment& s, const KvView& kv, int64_t position, int64_t n, int64_t* rows) {
+  for (int64_t j = 0; j < n;) {
+    const int64_t in_block = s.block_table == nullptr ? n - j : kv.block_size - (position + j) % kv.block_size;
+    const int64_t end = std::min(n, j + in_block);
+    for (int64_t row = key_row(s, kv, position + j); j < end; ++j) rows[j] = row++;
+  }
+}
+
 // to[j] = factor·from[j] for the e numbers of a head.
 template <typename T>
 void write_head(const float* from, int64_t e, float factor, T* to) {

@@ -54,6 +54,7 @@ class Forward {
     std::fill_n(sums_, rows_ * w_.numbers, 0.0f);
     std::fill_n(highest_, rows_, kMinusInfinity);
     std::fill_n(total_, rows_, 0.0f);
+    ask_for(0);
     for (int64_t k0 = 0; k0 < task_.k_end; k0 += kTile) key_tile(k0, std::min(kTile, task_.k_end - k0));
     for (int64_t g = 0; g < group_; ++g) write(g);
   }
@@ -67,7 +68,23 @@ class Forward {
     return visible(s_, task_.q_begin + last, k0, kn);
   }
 
+  // Keys and values from memory come while those before them are multiplied.
+  void ask_for(int64_t k0) const {
+    const KvView& kv = call_.kv;
+    const int64_t n = std::min(kTile, task_.k_end - k0), column = task_.kv_head * w_.e;
+    int64_t rows[kTile];
+    key_rows(s_, kv, k0, n, rows);
+    constexpr int64_t kInLine = 64 / sizeof(T);
+    for (int64_t j = 0; j < n; ++j) {
+      for (int64_t i = 0; i < w_.e; i += kInLine) {
+        _mm_prefetch(reinterpret_cast<const char*>(kv.k.as<T>() + rows[j] * kv.k.pitch + column + i), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(kv.v.as<T>() + rows[j] * kv.v.pitch + column + i), _MM_HINT_T0);
+      }
+    }
+  }
+
   void key_tile(int64_t k0, int64_t kn) {
+    ask_for(k0 + kTile);
     load_keys(k0, kn);
     const int64_t heads_at_once = std::min(kTile / qn_, group_);
     for (int64_t g = 0; g < group_; g += heads_at_once) {
@@ -104,7 +121,9 @@ class Forward {
 
   void load_keys(int64_t k0, int64_t kn) {
     const KvView& kv = call_.kv;
-    const auto row = [&](int64_t j) { return key_row(s_, kv, k0 + j); };
+    int64_t rows[kTile];
+    key_rows(s_, kv, k0, kn, rows);
+    const auto row = [&](int64_t j) { return rows[j]; };
     const int64_t column = task_.kv_head * w_.e;
     load_rows<Set>(kv.k.as<T>(), kv.k.pitch, column, kn, w_, rows_of_head_, row);
     transpose_tile<Set>(rows_of_head_, kn, w_.row, keys_);

@@ -71,33 +71,38 @@ inline constexpr bool kCoded<Nf4Row<narrow>> = true;
 // Codes that share a word are widened one of each word at a time, so that the values of a block come out in another
 // order. What they multiply is copied in that order: column i of a block stands at place[i].
 using Places = std::array<uint8_t, kCodedBlock>;
+struct CopyOrder {
+  Places place;
+  float factor = 1;  // a power of two, by which the copy is multiplied and the values are divided
+};
 
 // Bytes of two codes: the upper ones' values (even columns), then the lower ones', in vectors of eight: four of the
 // first half of the bytes with the four of the other that stand at the same place.
-inline constexpr Places kNf4Places256 = [] {
+inline constexpr CopyOrder kNf4Order256 = [] {
   Places place{};
   for (size_t i = 0; i < place.size(); ++i) {
     const size_t byte = i / 2, half = byte / 16, quarter = byte % 16 / 4;
     place[i] = static_cast<uint8_t>(i % 2 * 32 + quarter * 8 + half * 4 + byte % 4);
   }
-  return place;
+  return CopyOrder{place};
 }();
 
-// Words of two codes, half a block at a time: the first of all words, then the second.
-inline constexpr Places kFp8Places512 = [] {
+// Words of two codes, half a block at a time: the first of all words, then the second. The values keep what one more
+// bit of their exponent divides them by, so that none is denormal in fp32.
+inline constexpr CopyOrder kFp8Order512 = [] {
   Places place{};
   for (size_t i = 0; i < place.size(); ++i) place[i] = static_cast<uint8_t>(i / 32 * 32 + i % 2 * 16 + i % 32 / 2);
-  return place;
+  return CopyOrder{place, 0x1p8f};
 }();
 
 // Words of eight codes: the first of all words and the fifth of all, then the second and the sixth, ….
-inline constexpr Places kNf4Places512 = [] {
+inline constexpr CopyOrder kNf4Order512 = [] {
   Places place{};
   for (size_t i = 0; i < place.size(); ++i) {
     const size_t word = i / 8, code = i % 8 ^ 1;  // counted from the lowest bits
     place[i] = static_cast<uint8_t>(code % 4 * 16 + code / 4 * 8 + word);
   }
-  return place;
+  return CopyOrder{place};
 }();
 
 }  // namespace drover::cpu

@@ -2,10 +2,11 @@
 //   sums[t][o] += Σ_i x[t][i]·w[o][i]
 // in an order that depends on k only, neither on the number of rows or outputs nor on an address: the sum's index is
 // cut into blocks of `kDepth`; in a block lane l of sixteen adds up the products of i = l, l + 16, l + 32, … (bf16: of
-// the pairs of such numbers) in rising order, the lanes are added in a fixed tree, and the result to sums. Where a
-// scale belongs to kCodedBlock products, a lane's sum of those is scaled before it is added up.
+// the pairs of such numbers) in rising order, the lanes are added in a fixed tree, and the result to sums. A code
+// multiplies as its value, which has its scale.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cstdint>
 
 #include "kernels/base/bf16.h"
@@ -49,6 +50,12 @@ struct RowsTimes {
 template <typename X, typename W>
 using RowsTimesRows = RowsTimes<X, Rows<W>>;
 
+// Products with the same x, side by side: from memory, four streams of weights come faster than one. None has more
+// outputs than the first; the others may have none.
+inline constexpr int kStreams = 4;
+template <typename X, typename WRows>
+using Streams = std::array<RowsTimes<X, WRows>, kStreams>;
+
 // Sums of at most so many products, as low-rank terms have: there every lane is an output, which has one chain of fused
 // multiply-adds in rising order (bf16: of pairs), and is added to sums once.
 inline constexpr int64_t kThin = 64;
@@ -58,19 +65,18 @@ namespace avx2 {
 template <typename W>
 void add_thin(const RowsTimesRows<float, W>& p);        // k <= kThin
 void add_cached(const RowsTimesRows<float, float>& p);  // k <= kDepth
-// Two products with the same x, side by side: from memory, two streams of weights come faster than one. `q` may have
-// fewer outputs than `p`, or none. Codes are widened in registers.
+// Codes are widened in registers.
 template <typename WRows>
-void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q);
-// The values of codes that add_streamed multiplies; NF4's in the order of kNf4Places256.  k: a multiple of kCodedBlock
+void add_streamed(const Streams<float, WRows>& p);
+// The values of codes that add_streamed multiplies; NF4's in the order of kNf4Order256.  k: a multiple of kCodedBlock
 template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx2
 namespace avx512 {
 void add_cached(const RowsTimesRows<float, float>& p);
-// As above; codes in the orders of kFp8Places512 and kNf4Places512.
+// As above; codes in the orders of kFp8Order512 and kNf4Order512.
 template <typename WRows>
-void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q);
+void add_streamed(const Streams<float, WRows>& p);
 template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx512
@@ -79,7 +85,7 @@ void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 namespace avx512_bf16 {
 void add_thin(const RowsTimesRows<bf16, bf16>& p);
 void add_cached(const RowsTimesRows<bf16, bf16>& p);
-void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q);
+void add_streamed(const Streams<bf16, Rows<bf16>>& p);
 }  // namespace avx512_bf16
 
 // Of a sum's index, at once: 3 KiB of a row, so that what a tile reads stays in the first-level cache.

@@ -1,4 +1,7 @@
 // AVX2 and FMA: sixteen lanes are two vectors.
+#include <array>
+#include <bit>
+
 #include "kernels/cpu/dequantise_lanes.h"
 #include "kernels/cpu/row_tile.h"
 #include "kernels/cpu/vector.h"
@@ -29,22 +32,49 @@ struct Widened<Fp8Row<narrow>> {
   }
 };
 
-// A whole block in the order of kNf4Places256. The levels, multiplied, are looked up byte by byte.
-template <bool narrow>
-struct Widened<Nf4Row<narrow>> {
-  __m256i bytes[4];  // of the sixteen levels: their lowest ones, …, in both halves
-  __m256i codes[2];  // the upper ones of the block's bytes, the lower ones
-  void begin_block(const Nf4Row<narrow>& row, int64_t i) {
-    Nf4Lanes lanes(row.absmax[i / kNf4Block]);
-    if constexpr (narrow) lanes.lower = rounded_to_bf16(lanes.lower), lanes.upper = rounded_to_bf16(lanes.upper);
+alignas(32) constexpr auto kNf4LevelBytes = [] {
+  std::array<std::array<uint8_t, 32>, 4> bytes{};
+  for (size_t byte = 0; byte < bytes.size(); ++byte) {
+    for (size_t i = 0; i < bytes[byte].size(); ++i) {
+      bytes[byte][i] = static_cast<uint8_t>(std::bit_cast<uint32_t>(kNf4Levels[i % 16]) >> 8 * byte);
+    }
+  }
+  return bytes;
+}();
+
+// Sixteen numbers' lowest bytes, then their second ones, …: those of all in both halves of a vector.
+struct Nf4Bytes {
+  __m256i of[4];
+  Nf4Bytes() {  // of the levels
+    for (size_t byte = 0; byte < 4; ++byte) {
+      of[byte] = _mm256_load_si256(reinterpret_cast<const __m256i*>(kNf4LevelBytes[byte].data()));
+    }
+  }
+  Nf4Bytes(Vec first_eight, Vec last_eight) {
     const __m256i by_byte =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-    const __m256i lower = _mm256_shuffle_epi8(_mm256_castps_si256(lanes.lower), by_byte),
-                  upper = _mm256_shuffle_epi8(_mm256_castps_si256(lanes.upper), by_byte);
+    const __m256i lower = _mm256_shuffle_epi8(_mm256_castps_si256(first_eight), by_byte),
+                  upper = _mm256_shuffle_epi8(_mm256_castps_si256(last_eight), by_byte);
     const __m256i first = _mm256_unpacklo_epi32(lower, upper), last = _mm256_unpackhi_epi32(lower, upper);
     const __m256i even = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5), odd = _mm256_setr_epi32(2, 6, 3, 7, 2, 6, 3, 7);
-    bytes[0] = _mm256_permutevar8x32_epi32(first, even), bytes[1] = _mm256_permutevar8x32_epi32(first, odd);
-    bytes[2] = _mm256_permutevar8x32_epi32(last, even), bytes[3] = _mm256_permutevar8x32_epi32(last, odd);
+    of[0] = _mm256_permutevar8x32_epi32(first, even), of[1] = _mm256_permutevar8x32_epi32(first, odd);
+    of[2] = _mm256_permutevar8x32_epi32(last, even), of[3] = _mm256_permutevar8x32_epi32(last, odd);
+  }
+};
+
+// A whole block in the order of kNf4Order256. The levels are looked up byte by byte: multiplied and rounded, or, where
+// nothing is rounded, as they are, which takes no shuffles for each block.
+template <bool narrow>
+struct Widened<Nf4Row<narrow>> {
+  Nf4Bytes bytes;
+  Vec absmax;
+  __m256i codes[2];  // the upper ones of the block's bytes, the lower ones
+  void begin_block(const Nf4Row<narrow>& row, int64_t i) {
+    absmax = _mm256_set1_ps(row.absmax[i / kNf4Block]);
+    if constexpr (narrow) {
+      const Nf4Lanes lanes(row.absmax[i / kNf4Block]);
+      bytes = Nf4Bytes(rounded_to_bf16(lanes.lower), rounded_to_bf16(lanes.upper));
+    }
     ask_for(row.codes + i / 2);
     const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.codes + i / 2));
     const __m256i four_bits = _mm256_set1_epi8(15);
@@ -52,12 +82,14 @@ struct Widened<Nf4Row<narrow>> {
   }
   Vec load(int v) const {
     const auto words = [&](int byte) {  // two bytes of eight values
-      const __m256i low = _mm256_shuffle_epi8(bytes[byte], codes[v / 4]),
-                    high = _mm256_shuffle_epi8(bytes[byte + 1], codes[v / 4]);
+      const __m256i low = _mm256_shuffle_epi8(bytes.of[byte], codes[v / 4]),
+                    high = _mm256_shuffle_epi8(bytes.of[byte + 1], codes[v / 4]);
       return v % 4 < 2 ? _mm256_unpacklo_epi8(low, high) : _mm256_unpackhi_epi8(low, high);
     };
     const __m256i low = words(0), high = words(2);
-    return _mm256_castsi256_ps(v % 2 == 0 ? _mm256_unpacklo_epi16(low, high) : _mm256_unpackhi_epi16(low, high));
+    const Vec value =
+        _mm256_castsi256_ps(v % 2 == 0 ? _mm256_unpacklo_epi16(low, high) : _mm256_unpackhi_epi16(low, high));
+    return narrow ? value : _mm256_mul_ps(value, absmax);
   }
 };
 
@@ -67,6 +99,7 @@ struct Set {
   using Sum = Vec;
   static constexpr int64_t kValues = kLanes;
   static constexpr int kVectors = 2;
+  static constexpr int kChains = 8;
   template <typename Row>
   using Widened = avx2::Widened<Row>;
   static Sum zero() { return _mm256_setzero_ps(); }
@@ -118,15 +151,15 @@ template void add_thin(const RowsTimesRows<float, bf16>&);
 void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 3>(p); }
 
 template <typename WRows>
-void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q) {
-  add_tiles_along_w<Streamed, 4>(p, q);
+void add_streamed(const Streams<float, WRows>& p) {
+  add_tiles_along_w<Streamed, 4>(p);
 }
-template void add_streamed(const RowsTimesRows<float, float>&, const RowsTimesRows<float, float>&);
-template void add_streamed(const RowsTimesRows<float, bf16>&, const RowsTimesRows<float, bf16>&);
-template void add_streamed(const RowsTimes<float, Fp8Rows<false>>&, const RowsTimes<float, Fp8Rows<false>>&);
-template void add_streamed(const RowsTimes<float, Fp8Rows<true>>&, const RowsTimes<float, Fp8Rows<true>>&);
-template void add_streamed(const RowsTimes<float, Nf4Rows<false>>&, const RowsTimes<float, Nf4Rows<false>>&);
-template void add_streamed(const RowsTimes<float, Nf4Rows<true>>&, const RowsTimes<float, Nf4Rows<true>>&);
+template void add_streamed(const Streams<float, Rows<float>>&);
+template void add_streamed(const Streams<float, Rows<bf16>>&);
+template void add_streamed(const Streams<float, Fp8Rows<false>>&);
+template void add_streamed(const Streams<float, Fp8Rows<true>>&);
+template void add_streamed(const Streams<float, Nf4Rows<false>>&);
+template void add_streamed(const Streams<float, Nf4Rows<true>>&);
 
 template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {

@@ -1,4 +1,4 @@
-// AVX-512. Numbers that come from memory are left to the AVX2 loops, which read them faster.
+// AVX-512: sixteen lanes are a vector.
 #include <algorithm>
 
 #include "kernels/cpu/intrinsics.h"
@@ -24,7 +24,7 @@ __m512 rounded_to_bf16(__m512 v) {  // not of NaN
 }
 
 constexpr int kMaskedOr = 0xea;  // of three operands: (a & b) | c
-constexpr float kRaised = 0x1p8f;
+constexpr float kRaised = kFp8Order512.factor;
 __m512i words_with(uint32_t bits) { return _mm512_set1_epi32(static_cast<int>(bits)); }
 
 // 1 / kRaised of e4m3's numbers, whose bits stand where fp32 has them, with anything below: one more bit of the
@@ -44,14 +44,14 @@ __m512 all_numbers(__m512i bits) {
   return _mm512_mask_mov_ps(normal_numbers(bits), denormal, reinterpret_cast<__m512>(small));
 }
 
-// A block in the order of kFp8Places512.
+// A block in the order of kFp8Order512.
 template <bool narrow>
 struct Widened<Fp8Row<narrow>> {
   __m512 values[4];
   void begin_block(const Fp8Row<narrow>& row, int64_t i) {
     const uint8_t* codes = row.codes + i;
     ask_for(codes);
-    const __m512 scale = _mm512_set1_ps(row.scale(i) * kRaised);
+    const __m512 scale = _mm512_set1_ps(row.scale(i));
     const bool denormal = _mm512_testn_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8(0x78)) != 0;
     denormal ? widen(codes, scale, all_numbers) : widen(codes, scale, normal_numbers);
   }
@@ -73,7 +73,7 @@ struct Widened<Fp8Row<narrow>> {
   }
 };
 
-// A block in the order of kNf4Places512. An index is the four lowest bits of a word: the others are not looked at.
+// A block in the order of kNf4Order512. An index is the four lowest bits of a word: the others are not looked at.
 template <bool narrow>
 struct Widened<Nf4Row<narrow>> {
   __m512i words;  // the eight of the block, twice
@@ -96,6 +96,7 @@ struct Set {
   using Sum = __m512;
   static constexpr int64_t kValues = 16;
   static constexpr int kVectors = 1;
+  static constexpr int kChains = 16;
   template <typename Row>
   using Widened = avx512::Widened<Row>;
   static Sum zero() { return _mm512_setzero_ps(); }
@@ -124,15 +125,15 @@ using Streamed = StreamedTile<Set, R>;
 void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 6>(p); }
 
 template <typename WRows>
-void add_streamed(const RowsTimes<float, WRows>& p, const RowsTimes<float, WRows>& q) {
-  add_tiles_along_w<Streamed, 4>(p, q);
+void add_streamed(const Streams<float, WRows>& p) {
+  add_tiles_along_w<Streamed, 4>(p);
 }
-template void add_streamed(const RowsTimesRows<float, float>&, const RowsTimesRows<float, float>&);
-template void add_streamed(const RowsTimesRows<float, bf16>&, const RowsTimesRows<float, bf16>&);
-template void add_streamed(const RowsTimes<float, Fp8Rows<false>>&, const RowsTimes<float, Fp8Rows<false>>&);
-template void add_streamed(const RowsTimes<float, Fp8Rows<true>>&, const RowsTimes<float, Fp8Rows<true>>&);
-template void add_streamed(const RowsTimes<float, Nf4Rows<false>>&, const RowsTimes<float, Nf4Rows<false>>&);
-template void add_streamed(const RowsTimes<float, Nf4Rows<true>>&, const RowsTimes<float, Nf4Rows<true>>&);
+template void add_streamed(const Streams<float, Rows<float>>&);
+template void add_streamed(const Streams<float, Rows<bf16>>&);
+template void add_streamed(const Streams<float, Fp8Rows<false>>&);
+template void add_streamed(const Streams<float, Fp8Rows<true>>&);
+template void add_streamed(const Streams<float, Nf4Rows<false>>&);
+template void add_streamed(const Streams<float, Nf4Rows<true>>&);
 
 template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {

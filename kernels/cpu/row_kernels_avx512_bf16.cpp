@@ -20,6 +20,7 @@ struct Set {
   using Sum = __m512;
   static constexpr int64_t kValues = 32;
   static constexpr int kVectors = 1;
+  static constexpr int kChains = 16;
   static Sum zero() { return _mm512_setzero_ps(); }
   static Operand load(const bf16* p) { return _mm512_loadu_si512(p); }
   static Operand load_some(const bf16* p, int64_t n) {
@@ -92,9 +93,7 @@ void add_thin(const RowsTimesRows<bf16, bf16>& p) {
 }
 
 void add_cached(const RowsTimesRows<bf16, bf16>& p) { add_tiles_along_x<Cached, 6>(p); }
-void add_streamed(const RowsTimesRows<bf16, bf16>& p, const RowsTimesRows<bf16, bf16>& q) {
-  add_tiles_along_w<Streamed, 4>(p, q);
-}
+void add_streamed(const Streams<bf16, Rows<bf16>>& p) { add_tiles_along_w<Streamed, 4>(p); }
 
 }  // namespace drover::cpu::avx512_bf16
 

@@ -44,10 +44,12 @@ void copy_rows(Tensor from, Tensor to) {
   }
 }
 
-// to[place of i] = from[i], block by block.
-void copy_in_order(const float* from, int64_t n, const Places& place, float* to) {
+// to[place of i] = factor·from[i], block by block.
+void copy_in_order(const float* from, int64_t n, const CopyOrder& order, float* to) {
   for (int64_t begin = 0; begin < n; begin += kCodedBlock) {
-    for (int64_t i = 0; i < kCodedBlock; ++i) to[begin + place[static_cast<size_t>(i)]] = from[begin + i];
+    for (int64_t i = 0; i < kCodedBlock; ++i) {
+      to[begin + order.place[static_cast<size_t>(i)]] = order.factor * from[begin + i];
+    }
   }
 }
 
@@ -149,14 +151,14 @@ Tensor RowProduct::as_read(Tensor x, const WeightView& w, std::byte*& free) cons
 }
 
 // The order in which the columns of w are widened; null: as they are.
-const Places* RowProduct::order_of(const WeightView& w) const {
+const CopyOrder* RowProduct::order_of(const WeightView& w) const {
   if (w.dense() || !w.streams()) return nullptr;
-  if (isa_ != Isa::avx2) return w.is_fp8() ? &kFp8Places512 : &kNf4Places512;
-  return w.is_fp8() ? nullptr : &kNf4Places256;
+  if (isa_ != Isa::avx2) return w.is_fp8() ? &kFp8Order512 : &kNf4Order512;
+  return w.is_fp8() ? nullptr : &kNf4Order256;
 }
 
 // A copy in `free` of x, which is f32, in this order.
-Tensor RowProduct::in_order(Tensor x, const Places& order, std::byte*& free) const {
+Tensor RowProduct::in_order(Tensor x, const CopyOrder& order, std::byte*& free) const {
   Tensor copied = matrix(free, x.rows, x.cols, x.dtype);
   copied.pitch = copy_pitch(x.cols, x.dtype);
   free += copied.rows * copied.pitch * size_of(copied.dtype);
@@ -199,7 +201,7 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
     const Tensor u = term.u.rows_from(in_term, n);
     terms.push_back({once ? u : as_read(u, term.b, free), term.b, term.column, at});
   }
-  const Places* order = order_of(p.w);
+  const CopyOrder* order = order_of(p.w);
   panels(inputs, {1, order == nullptr ? rows : in_order(rows, *order, free), p.w, terms, p.accumulate,
                   p.y.rows_from(begin, count)});
 }
@@ -249,21 +251,23 @@ void RowProduct::outputs(const Call& call, int64_t begin, int64_t end, std::byte
   as_it_lies ? streamed(call, begin, end, scratch) : copied(call, begin, end, scratch);
 }
 
-// The outputs [begin, end) for few rows, the weights read where they lie: in two streams, since two come faster from
-// memory than one.
+// The outputs [begin, end) for few rows, the weights read where they lie, in streams that begin far from each other.
 void RowProduct::streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {
-  float* sums = reinterpret_cast<float*>(scratch);
-  float* far_sums = sums + kFewRows * kPanel;
-  const int64_t middle = std::min(begin + (groups_of(end - begin) + 1) / 2 * kGroup, end);
-  for (int64_t at = begin; at < middle; at += kPanel) {
-    const int64_t far_at = std::min(middle + at - begin, end);
-    const WeightView near = call.w.rows_from(at, std::min(kPanel, middle - at)),
-                     far = call.w.rows_from(far_at, std::min(kPanel, end - far_at));
-    clear(sums, call.x.rows, near.rows);
-    clear(far_sums, call.x.rows, far.rows);
-    add_streamed(call.x, near, sums, far, far_sums);
-    complete(call, at, near.rows, sums, nullptr);
-    complete(call, far_at, far.rows, far_sums, nullptr);
+  const int64_t length = (groups_of(end - begin) + kStreams - 1) / kStreams * kGroup;  // outputs of a stream
+  for (int64_t at = 0; at < length; at += kPanel) {
+    std::array<Stream, kStreams> streams;
+    for (int64_t s = 0; s < kStreams; ++s) {
+      const int64_t first = std::min(begin + s * length + at, end);
+      const int64_t last = std::min({first + kPanel, begin + (s + 1) * length, end});
+      float* sums = reinterpret_cast<float*>(scratch) + s * kFewRows * kPanel;
+      streams[static_cast<size_t>(s)] = {call.w.rows_from(first, last - first), sums};
+      clear(sums, call.x.rows, last - first);
+    }
+    add_streamed(call.x, streams);
+    for (int64_t s = 0; s < kStreams; ++s) {
+      const auto& [w, sums] = streams[static_cast<size_t>(s)];
+      complete(call, std::min(begin + s * length + at, end), w.rows, sums, nullptr);
+    }
   }
 }
 
@@ -289,8 +293,7 @@ void RowProduct::complete(const Call& call, int64_t begin, int64_t width, float*
     if (b.cols <= kThin) {
       add_thin(term.u, b, at);
     } else {
-      copy == nullptr ? add_streamed(term.u, b, at, b.rows_from(0, 0), nullptr)
-                      : add_copied(term.u, WeightView(b), at, copy);
+      copy == nullptr ? add_streamed(term.u, in_streams(b, at)) : add_copied(term.u, WeightView(b), at, copy);
     }
   }
   finish(matrix(sums, call.x.rows, kPanel, DType::f32), call.alpha, call.accumulate, call.y.columns(begin, width));
@@ -305,29 +308,40 @@ void RowProduct::add_thin(Tensor x, Tensor w, float* sums) const {
   });
 }
 
-// sums (T, outputs of w) += x·wᵀ, and the same for a second w, which may be empty.
-void RowProduct::add_streamed(Tensor x, const WeightView& w, float* sums, const WeightView& far,
-                              float* far_sums) const {
-  const auto both = [&]<typename X, typename WRows>(Rows<X> xs, const WRows& near_rows, const WRows& far_rows) {
-    const RowsTimes<X, WRows> p{x.rows, w.rows, x.cols, xs, near_rows, sums, kPanel},
-        q{x.rows, far.rows, x.cols, xs, far_rows, far_sums, kPanel};
+// A panel whose sums lie next to each other.
+std::array<RowProduct::Stream, kStreams> RowProduct::in_streams(const WeightView& w, float* sums) {
+  const int64_t length = (groups_of(w.rows) + kStreams - 1) / kStreams * kGroup;
+  std::array<Stream, kStreams> streams;
+  for (int64_t s = 0; s < kStreams; ++s) {
+    const int64_t first = std::min(s * length, w.rows);
+    streams[static_cast<size_t>(s)] = {w.rows_from(first, std::min(length, w.rows - first)), sums + first};
+  }
+  return streams;
+}
+
+// sums (T, outputs of w) += x·wᵀ of each stream; the first has the most outputs.
+void RowProduct::add_streamed(Tensor x, const std::array<Stream, kStreams>& streams) const {
+  const auto add = [&]<typename X, typename F>(Rows<X> xs, const F& rows_of_stream) {
+    using WRows = decltype(rows_of_stream(streams[0].w));
+    Streams<X, WRows> p;
+    for (size_t s = 0; s < streams.size(); ++s) {
+      const auto& [w, sums] = streams[s];
+      p[s] = {x.rows, w.rows, x.cols, xs, rows_of_stream(w), sums, kPanel};
+    }
     if constexpr (std::is_same_v<X, bf16>) {
-      avx512_bf16::add_streamed(p, q);
+      avx512_bf16::add_streamed(p);
     } else {
-      isa_ == Isa::avx2 ? avx2::add_streamed(p, q) : avx512::add_streamed(p, q);
+      isa_ == Isa::avx2 ? avx2::add_streamed(p) : avx512::add_streamed(p);
     }
   };
-  if (x.dtype == DType::bf16) {
-    return both(rows_of<bf16>(x), rows_of<bf16>(w.values()), rows_of<bf16>(far.values()));
-  }
+  const auto dense = [](auto* typed) {
+    return [](const WeightView& w) { return rows_of<std::remove_pointer_t<decltype(typed)>>(w.values()); };
+  };
+  const WeightView& first = streams[0].w;
+  if (x.dtype == DType::bf16) return add(rows_of<bf16>(x), dense(static_cast<bf16*>(nullptr)));
   const auto xs = rows_of<float>(x);
-  if (w.dense()) {
-    return with_type(w.values(), [&](auto* typed) {
-      using W = std::remove_pointer_t<decltype(typed)>;
-      both(xs, rows_of<W>(w.values()), rows_of<W>(far.values()));
-    });
-  }
-  with_coded_rows(w, [&]<typename WRows>(const WRows& rows) { both(xs, rows, coded_rows<WRows>(far)); });
+  if (first.dense()) return with_type(first.values(), [&](auto* typed) { add(xs, dense(typed)); });
+  with_coded_rows(first, [&]<typename WRows>(const WRows&) { add(xs, coded_rows<WRows>); });
 }
 
 void RowProduct::add_copied(Tensor x, const WeightView& w, float* sums, std::byte* copy) const {

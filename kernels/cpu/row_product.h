@@ -4,12 +4,14 @@
 // that fast (AVX512_BF16, isa.h), and widened elsewhere. Codes are widened to fp32, and rounded only where their file
 // does.
 #pragma once
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <span>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/weight_view.h"
 
 namespace drover::cpu {
@@ -41,8 +43,8 @@ class RowProduct {
   static Bytes lines_of(int64_t bytes);  // at the beginning of a cache line
   DType read_dtype(Tensor x, const WeightView& w) const;
   Tensor as_read(Tensor x, const WeightView& w, std::byte*& free) const;
-  const Places* order_of(const WeightView& w) const;
-  Tensor in_order(Tensor x, const Places& order, std::byte*& free) const;
+  const CopyOrder* order_of(const WeightView& w) const;
+  Tensor in_order(Tensor x, const CopyOrder& order, std::byte*& free) const;
   // A product for rows that fit the scratch, x and the terms' u as `as_read` gives them.
   struct Call {
     float alpha;
@@ -62,7 +64,12 @@ class RowProduct {
   void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;
   void add_thin(Tensor x, Tensor w, float* sums) const;
-  void add_streamed(Tensor x, const WeightView& w, float* sums, const WeightView& far, float* far_sums) const;
+  struct Stream {
+    WeightView w = Tensor{};
+    float* sums = nullptr;
+  };
+  static std::array<Stream, kStreams> in_streams(const WeightView& w, float* sums);
+  void add_streamed(Tensor x, const std::array<Stream, kStreams>& streams) const;
   void add_copied(Tensor x, const WeightView& w, float* sums, std::byte* copy) const;
   void copy_block(const WeightView& w, Tensor to) const;
 

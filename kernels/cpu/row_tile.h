@@ -1,6 +1,7 @@
 // What every instruction set shares of RowProduct's inner loops. To be included once in each of its files, behind the
 // `#pragma GCC target` of the set: `Set` is a type of the file's own, so that no function here is shared between sets.
-// A Set has vectors of kValues numbers, of which kVectors make the sixteen lanes of a chain.
+// A Set has vectors of kValues numbers, of which kVectors make the sixteen lanes of a chain, and registers for kChains
+// vectors of sums.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -36,6 +37,13 @@ template <class Set, int R, int O>
   }
 }
 
+// How many streams have their chains in registers at once; half of those are for what widens codes.
+template <class Set, int R, typename Row>
+constexpr int streams_at_once() {
+  constexpr int kFit = Set::kChains / (kCoded<Row> ? 2 : 1) / (R * Set::kVectors);
+  return kFit >= 4 ? 4 : kFit >= 2 ? 2 : 1;
+}
+
 // chains[r][o] = Σ_i x[r][i]·w[o][i], lane by lane, of rows of codes, which Set::Widened<Row> widens in the registers.
 // k is a multiple of kCodedBlock.
 template <class Set, int R, int O, From, typename Row>
@@ -44,7 +52,7 @@ template <class Set, int R, int O, From, typename Row>
                                               Chain<Set> (&chains)[R][O]) {
   clear_chains<Set>(chains);
   for (int64_t i = 0; i < k; i += kCodedBlock) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int o = 0; o < O; ++o) {
       typename Set::template Widened<Row> widened;
       widened.begin_block(w[o], i);
@@ -85,7 +93,7 @@ template <class Set, int R, int O, From from, typename W>
   int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) {
     if constexpr (from == From::memory) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int o = 0; o < O; ++o) ask_for(w[o] + i);
     }
 #pragma GCC unroll 2
@@ -135,44 +143,48 @@ struct CachedTile {
   }
 };
 
-// All blocks for R rows and four outputs of each of two products, a row of w after the other. `q` may have no outputs.
+// All blocks for R rows and four outputs of each stream, of each a row of w after the other.
 template <class Set, int R>
 struct StreamedTile {
   static constexpr int64_t kDepth = cpu::kDepth<typename Set::X>;
   // Of a row of w before the next one's turn: long runs come faster from memory, unless x no longer stays in the cache.
   static constexpr int64_t kBlocks = R <= 2 ? 8 : 2;
-  static constexpr int kStreams = R * Set::kVectors <= 4 ? 2 : 1;  // at once, as far as there are registers
-  template <typename P>
-  static void add(const P& p, const P& q) {
-    __m256 lanes[2][kBlocks][R][4];
-    for (int64_t begin = 0; begin < p.k; begin += kBlocks * kDepth) {
-      const int64_t end = std::min(begin + kBlocks * kDepth, p.k);
+  template <typename WRows>
+  static void add(const Streams<typename Set::X, WRows>& p) {
+    using Row = std::remove_cv_t<decltype(p[0].w.row(0))>;
+    constexpr int kAtOnce = streams_at_once<Set, R, Row>();
+    __m256 lanes[kStreams][kBlocks][R][4];
+    for (int64_t begin = 0; begin < p[0].k; begin += kBlocks * kDepth) {
+      const int64_t end = std::min(begin + kBlocks * kDepth, p[0].k);
 #pragma GCC unroll 4
       for (int o = 0; o < 4; ++o) {
-        const auto near = p.w.row(std::min<int64_t>(o, p.outputs - 1));
-        decltype(near) rows[2] = {near, q.outputs > 0 ? q.w.row(std::min<int64_t>(o, q.outputs - 1)) : near};
-#pragma GCC unroll 2
-        for (int s = 0; s < 2; s += kStreams) {
+        Row rows[kStreams];
+#pragma GCC unroll 4
+        for (int s = 0; s < kStreams; ++s) {
+          const auto& stream = p[p[s].outputs > 0 ? s : 0];
+          rows[s] = stream.w.row(std::min<int64_t>(o, stream.outputs - 1));
+        }
+#pragma GCC unroll 4
+        for (int s = 0; s < kStreams; s += kAtOnce) {
           for (int64_t i = begin; i < end; i += kDepth) {
-            Chain<Set> chains[R][kStreams];
-            std::remove_const_t<decltype(near)> ws[kStreams];
-#pragma GCC unroll 2
-            for (int j = 0; j < kStreams; ++j) ws[j] = from(rows[s + j], i);
-            sum_chains<Set, R, kStreams, From::memory>(p.x.at(i), ws, std::min(kDepth, end - i), chains);
+            Chain<Set> chains[R][kAtOnce];
+            Row ws[kAtOnce];
+#pragma GCC unroll 4
+            for (int j = 0; j < kAtOnce; ++j) ws[j] = from(rows[s + j], i);
+            sum_chains<Set, R, kAtOnce, From::memory>(p[0].x.at(i), ws, std::min(kDepth, end - i), chains);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-              for (int j = 0; j < kStreams; ++j) {
+#pragma GCC unroll 4
+              for (int j = 0; j < kAtOnce; ++j) {
                 lanes[s + j][(i - begin) / kDepth][r][o] = Set::fold(chains[r][j].part);
               }
             }
           }
         }
       }
-      for (int64_t block = 0; begin + block * kDepth < end; ++block) {
-        for (int r = 0; r < R; ++r) {
-          add_lanes<Set>(lanes[0][block][r], p.outputs, p.sums + r * p.pitch);
-          if (q.outputs > 0) add_lanes<Set>(lanes[1][block][r], q.outputs, q.sums + r * q.pitch);
+      for (int s = 0; s < kStreams && p[s].outputs > 0; ++s) {
+        for (int64_t block = 0; begin + block * kDepth < end; ++block) {
+          for (int r = 0; r < R; ++r) add_lanes<Set>(lanes[s][block][r], p[s].outputs, p[s].sums + r * p[s].pitch);
         }
       }
     }
@@ -188,12 +200,14 @@ inline void add_tile(int64_t rows, const P&... p) {
   Tile<R>::add(p...);
 }
 
-// All tiles, four rows of each w after the other. `p` has at least as many outputs as `q`.
-template <template <int> class Tile, int R, typename P>
-inline void add_tiles_along_w(const P& p, const P& q) {
-  for (int64_t o = 0; o < p.outputs; o += 4) {
-    for (int64_t t = 0; t < p.rows; t += R) {
-      add_tile<Tile, R>(p.rows - t, p.part(t, R, o, 4), q.part(t, R, std::min(o, q.outputs), 4));
+// All tiles, four outputs of each stream after the other.
+template <template <int> class Tile, int R, typename X, typename WRows>
+inline void add_tiles_along_w(const Streams<X, WRows>& p) {
+  for (int64_t o = 0; o < p[0].outputs; o += 4) {
+    for (int64_t t = 0; t < p[0].rows; t += R) {
+      Streams<X, WRows> part = p;
+      for (auto& stream : part) stream = stream.part(t, R, std::min(o, stream.outputs), 4);
+      add_tile<Tile, R>(p[0].rows - t, part);
     }
   }
 }

@@ -1,5 +1,6 @@
 // The choice of the next token. One thread a row.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/vector.h"
 
 namespace drover::cpu {
 
@@ -16,8 +18,31 @@ std::span<const float> row_of(Tensor logits, int64_t r) {
   return {logits.as<float>() + r * logits.pitch, static_cast<size_t>(logits.cols)};
 }
 
+constexpr size_t kVec = kLanes;
+
 bool finite(std::span<const float> row) {
-  return std::ranges::all_of(row, [](float v) { return std::isfinite(v); });
+  Vec nothing = _mm256_setzero_ps();  // NaN where a number less itself is not 0
+  size_t i = 0;
+  for (; i + kVec <= row.size(); i += kVec) {
+    const Vec v = load(row.data() + i);
+    nothing = _mm256_add_ps(nothing, _mm256_sub_ps(v, v));
+  }
+  return sum(nothing) == 0 && std::ranges::all_of(row.subspan(i), [](float v) { return std::isfinite(v); });
+}
+
+// The first of the largest; the numbers are finite.
+size_t largest(std::span<const float> row) {
+  const size_t whole = row.size() / kVec * kVec;
+  Vec highest = _mm256_set1_ps(row[0]);
+  for (size_t i = 0; i < whole; i += kVec) highest = _mm256_max_ps(highest, load(row.data() + i));
+  float most = cpu::max(highest);
+  for (const float v : row.subspan(whole)) most = std::max(most, v);
+  const Vec all = _mm256_set1_ps(most);
+  for (size_t i = 0; i < whole; i += kVec) {
+    const int equal = _mm256_movemask_ps(_mm256_cmp_ps(load(row.data() + i), all, _CMP_EQ_OQ));
+    if (equal != 0) return i + static_cast<size_t>(std::countr_zero(static_cast<unsigned>(equal)));
+  }
+  return static_cast<size_t>(std::ranges::find(row.subspan(whole), most) - row.subspan(whole).begin()) + whole;
 }
 
 // The columns by falling logit, and by rising number among equals; sorted only as far as somebody looks.
@@ -50,7 +75,7 @@ class Order {
 };
 
 int32_t drawn(std::span<const float> logits, const SamplingRow& how) {
-  const float max = *std::ranges::max_element(logits);
+  const float max = logits[largest(logits)];
   const auto mass_of = [&](float logit) { return std::exp((static_cast<double>(logit) - max) / how.temperature); };
   size_t kept = logits.size();
   if (how.min_p > 0) {
@@ -94,7 +119,7 @@ void CpuBackend::do_sample(Tensor logits, Tensor choices, Tensor tokens) {
     if (!finite(row)) {
       token = -1;
     } else if (how.temperature == 0) {
-      token = static_cast<int32_t>(std::ranges::max_element(row) - row.begin());
+      token = static_cast<int32_t>(largest(row));
     } else {
       token = drawn(row, how);
     }
@@ -136,7 +161,7 @@ void CpuBackend::do_log_probabilities(Tensor logits, Tensor tokens, Tensor value
       std::fill_n(best, top.cols, value);
       continue;
     }
-    const double max = *std::ranges::max_element(row);
+    const double max = row[largest(row)];
     double sum = 0;
     for (const float logit : row) sum += std::exp(logit - max);
     const double log_sum = max + std::log(sum);

@@ -111,7 +111,8 @@ TEST(RowProduct, WiderVectorsGiveTheSameBits) {
     };
     cpu::avx2::add_cached(product(narrow));
     const auto both = product(streamed);
-    cpu::avx2::add_streamed(both.part(0, 13, 0, 5), both.part(0, 13, 5, 4));
+    cpu::avx2::add_streamed<cpu::Rows<float>>(
+        {both.part(0, 13, 0, 5), both.part(0, 13, 5, 3), both.part(0, 13, 8, 1), both.part(0, 13, 9, 0)});
     cpu::avx512::add_cached(product(wide));
     EXPECT_TRUE(exactly(wide, narrow.values())) << k;
     EXPECT_TRUE(exactly(streamed, narrow.values())) << k;

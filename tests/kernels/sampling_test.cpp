@@ -87,6 +87,21 @@ TEST(Sample, GreedyTakesTheLargestAndOfEqualsTheFirst) {
   EXPECT_EQ(choose(*backend, wide), (std::vector<int32_t>{4998, 1025}));
 }
 
+TEST(Sample, GreedyTakesTheFirstOfTwoEqualsWhereverTheyStand) {
+  const auto backend = backend_under_test();
+  for (const int64_t n : {1, 7, 8, 9, 16, 19}) {
+    Doubles logits(n * n, n, -3);
+    std::vector<int32_t> expected;
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        logits(i * n + j, i) = logits(i * n + j, j) = -2;
+        expected.push_back(static_cast<int32_t>(std::min(i, j)));
+      }
+    }
+    EXPECT_EQ(choose(*backend, logits), expected) << n;
+  }
+}
+
 TEST(Sample, WhatIsNotFiniteIsSaid) {
   const auto backend = backend_under_test();
   for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
