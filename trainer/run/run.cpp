@@ -248,7 +248,8 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   loop.save_last();
   const int64_t exported = take_best(recipe, validation.best(), loop.done(), directory, *replica);
   export_checked(read, directory, exported, *engine, inputs.data);
-  say_reached(plan, *engine, loop.tokens_per_second());
+  const bool worked = loop.done() > start.done;
+  say_reached(plan, *engine, loop.tokens_per_second(), worked ? directory.path() / RunDirectory::kReachedFile : "");
   say_done(recipe, directory, exported == loop.done() ? std::nullopt : std::optional(exported));
   return StopReason::none;
 }
