@@ -141,7 +141,8 @@ Html plan_table(const ReportedRun& run) {
         PlanLine{"its process", plan.process_bytes, in_all ? reached : kHole, bytes_text},
         PlanLine{"a step (median)", t.step_seconds, s.step_seconds, seconds_text},
         PlanLine{"tokens per second (median)", t.tokens_per_second, s.tokens_per_second, plain},
-        PlanLine{"all steps", t.run_seconds, s.seconds, seconds_text},
+        PlanLine{"all steps", t.steps_seconds, s.seconds, seconds_text},
+        PlanLine{"the run, with what is between its steps", t.run_seconds, kHole, seconds_text},
         PlanLine{"waiting for other stages, of the pipeline's time", t.bubble, kHole, percent_text},
         PlanLine{"share of the peak FLOP/s", t.mfu, kHole, percent_text},
         PlanLine{"waiting for messages in a step", t.exposed_communication_seconds, kHole, seconds_text}}) {

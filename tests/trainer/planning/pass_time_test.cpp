@@ -52,5 +52,24 @@ TEST(PassTimes, ATokenReadsItsKeysAndValues) {
   EXPECT_LT(two, 2 * token(500)) << "weights are read once for both";
 }
 
+// Ten prompts of two passes each; 4 of 10 at once: three further tokens take 7.5 passes.
+TEST(PassTimes, RequestsTakeTheirPromptsAndSharedPasses) {
+  const Rates rates(each_op());
+  PassTimes passes(settings(), {}, {}, rates, 4, 2048);
+  const double prompt = passes.first_token_seconds(512, 512);
+  const double token = passes.seconds({.answers = 4, .answer_context = 1000});
+  EXPECT_NEAR(passes.requests_seconds(10, 1000, 4, 4), 10 * 2 * prompt + 7.5 * token, 1e-9);
+  EXPECT_NEAR(passes.requests_seconds(10, 1000, 1, 4), 10 * 2 * prompt, 1e-9);
+}
+
+// Every op of an adapter is one more call.
+TEST(PassTimes, AnAdapterTakesItsProducts) {
+  const Rates rates(each_op());
+  ReplicaSettings adapted = settings();
+  adapted.adapter = layout_of(adapted.model, 4);
+  PassTimes plain(settings(), {}, {}, rates, 1, 64), with(adapted, {}, {}, rates, 1, 64);
+  EXPECT_GT(with.seconds({.answers = 1, .answer_context = 10}), plain.seconds({.answers = 1, .answer_context = 10}));
+}
+
 }  // namespace
 }  // namespace drover
