@@ -24,6 +24,7 @@ class RunDirectory {
   fs::path adapter() const { return path_ / "adapter"; }
   fs::path checkpoint(int64_t step) const;
   fs::path answers(int64_t step) const;  // of eval.prompts
+  fs::path reached() const { return path_ / kReachedFile; }
 
   // What this run continues from, as checkpoint.resume says; nothing: it starts anew. bad_recipe where that is another
   // run's.

@@ -92,7 +92,7 @@ TEST(PlanRecord, WhatWasReachedIsComparedInArenasOrProcesses) {
   const PlanRecord process =
       plan_record(parse_json(R"({"ranks":[{"rank":0,"total_bytes":8,"process_bytes":50}]})", "plan.json"));
   EXPECT_EQ(reached_peak(process, reached, 5), 70);
-  EXPECT_EQ(reached_peak(process, reached_record(Json{{"ranks", {{{"rank", 0}}}}}), 5), 5);
+  EXPECT_EQ(reached_peak(process, reached_record(parse_json(R"({"ranks":[{"rank":0}]})", "reached.json")), 5), 5);
 }
 
 TEST(TraceRecord, TakesActionsAndCountsIdleTimeOnce) {
