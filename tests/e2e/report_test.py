@@ -92,6 +92,7 @@ class Report(Case):
         for words in ("validation", "rank 1, planned", "rank 1, reached", "documents", "read back", "q_proj"):
             page.says(words)
         page.says("command line")
+        page.says("Times are planned from a table, not calibrated.")
         page.says("<b>Which</b> depot & ferry?")
         page.says("done after step 8")
         self.assertFalse("left out" in page.words)

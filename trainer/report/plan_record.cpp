@@ -53,7 +53,6 @@ PlannedTime time_of(const Json& json) {
   return {.step_seconds = number(json, "step_seconds", kHole),
           .tokens_per_second = number(json, "tokens_per_second", kHole),
           .run_seconds = number(json, "run_seconds", kHole),
-          .steps_seconds = number(json, "step_seconds", kHole) * number(json, "steps", kHole),
           .bubble = number(json, "bubble", kHole),
           .mfu = number(json, "mfu", kHole),
           .exposed_communication_seconds = number(json, "exposed_communication_seconds", kHole),

@@ -21,8 +21,8 @@ struct RankMemory {  // bytes
 };
 
 struct PlannedTime {  // NaN: not stated
-  double step_seconds = kHole, tokens_per_second = kHole, run_seconds = kHole, steps_seconds = kHole, bubble = kHole,
-         mfu = kHole, exposed_communication_seconds = kHole;
+  double step_seconds = kHole, tokens_per_second = kHole, run_seconds = kHole, bubble = kHole, mfu = kHole,
+         exposed_communication_seconds = kHole;
   bool calibrated = false;
   std::string rates;  // where the rates come from
 };

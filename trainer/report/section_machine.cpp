@@ -122,8 +122,13 @@ struct PlanLine {
 
 // Rates are named with the file that holds them behind, in parentheses: a place on one machine.
 std::string without_path(const std::string& rates) {
-  const size_t at = rates.rfind(" (");
-  return at != rates.npos && rates.ends_with(")") && rates.find('/', at) != rates.npos ? rates.substr(0, at) : rates;
+  int open = 0;
+  for (size_t at = rates.size(); at > 1 && rates.ends_with(")");) {
+    open += rates[--at] == ')' ? 1 : rates[at] == '(' ? -1 : 0;
+    if (open > 0) continue;
+    return rates[at - 1] == ' ' && rates.find('/', at) != rates.npos ? rates.substr(0, at - 1) : rates;
+  }
+  return rates;
 }
 
 Html plan_table(const ReportedRun& run) {
@@ -141,7 +146,8 @@ Html plan_table(const ReportedRun& run) {
         PlanLine{"its process", plan.process_bytes, in_all ? reached : kHole, bytes_text},
         PlanLine{"a step (median)", t.step_seconds, s.step_seconds, seconds_text},
         PlanLine{"tokens per second (median)", t.tokens_per_second, s.tokens_per_second, plain},
-        PlanLine{"all steps", t.steps_seconds, s.seconds, seconds_text},
+        PlanLine{fmt::format("the {} steps that were done", s.steps), t.step_seconds * static_cast<double>(s.steps),
+                 s.seconds, seconds_text},
         PlanLine{"the run, with what is between its steps", t.run_seconds, kHole, seconds_text},
         PlanLine{"waiting for other stages, of the pipeline's time", t.bubble, kHole, percent_text},
         PlanLine{"share of the peak FLOP/s", t.mfu, kHole, percent_text},

@@ -62,13 +62,18 @@ TEST(PassTimes, RequestsTakeTheirPromptsAndSharedPasses) {
   EXPECT_NEAR(passes.requests_seconds(10, 1000, 1, 4), 10 * 2 * prompt, 1e-9);
 }
 
-// Every op of an adapter is one more call.
+// At a FLOP a second the products of an adapter of rank 4 show: 2·4·(in + out) for q, k, v, o, gate, up and down of
+// each layer.
 TEST(PassTimes, AnAdapterTakesItsProducts) {
-  const Rates rates(each_op());
+  RoughRates slow = each_op();
+  slow.product = 1, slow.call_seconds = 0;
+  const Rates rates(slow);
   ReplicaSettings adapted = settings();
   adapted.adapter = layout_of(adapted.model, 4);
   PassTimes plain(settings(), {}, {}, rates, 1, 64), with(adapted, {}, {}, rates, 1, 64);
-  EXPECT_GT(with.seconds({.answers = 1, .answer_context = 10}), plain.seconds({.answers = 1, .answer_context = 10}));
+  const PlannedPass token{.answers = 1, .answer_context = 10};
+  EXPECT_DOUBLE_EQ(with.seconds(token) - plain.seconds(token),
+                   4 * 2.0 * 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 96)));
 }
 
 }  // namespace

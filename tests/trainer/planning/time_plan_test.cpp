@@ -231,6 +231,7 @@ TEST(TimePlan, AMeasuredMachinePredictsWhatItMeasured) {
     if (!sample.generates && sample.op == "attention_backward") measured += 4 * sample.seconds;
   }
   EXPECT_NEAR(plan.ops.at("attention_backward") / measured, 1, 0.05);
+  EXPECT_EQ(c.write > 0, c.read > 0) << "where a file can be written, both are measured";
 }
 
 }  // namespace
