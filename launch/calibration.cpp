@@ -75,18 +75,24 @@ Exit calibrate_machine(const Process& process, const std::string& out, bool json
   if (process.mpi.rank != 0) return Exit::done;
   const double best = Rates({}, c.ops, {}).best_product();
   if (json) {
-    std::cout << nlohmann::ordered_json{{"file", file.string()},      {"device", machine.device},
-                                        {"ranks", machine.ranks},     {"threads", machine.threads},
-                                        {"seconds", c.seconds},       {"ops", c.ops.size()},
-                                        {"best_product_flops", best}, {"read_bytes_per_second", c.read}}
+    std::cout << nlohmann::ordered_json{{"file", file.string()},
+                                        {"device", machine.device},
+                                        {"ranks", machine.ranks},
+                                        {"threads", machine.threads},
+                                        {"seconds", c.seconds},
+                                        {"ops", c.ops.size()},
+                                        {"best_product_flops", best},
+                                        {"read_bytes_per_second", c.read},
+                                        {"write_bytes_per_second", c.write}}
                      .dump()
               << '\n';
     return Exit::done;
   }
   std::cout << fmt::format(
-      "{} kinds of calls in {:.0f} s; the fastest product reaches {:.0f} GFLOP/s; the disk reads {:.2f} GB/s\n"
+      "{} kinds of calls in {:.0f} s; the fastest product reaches {:.0f} GFLOP/s; the disk reads {:.2f} GB/s "
+      "and takes checkpoints at {:.2f}\n"
       "written: {}\n",
-      c.ops.size(), c.seconds, best * 1e-9, c.read * 1e-9, file.string());
+      c.ops.size(), c.seconds, best * 1e-9, c.read * 1e-9, c.write * 1e-9, file.string());
   return Exit::done;
 }
 

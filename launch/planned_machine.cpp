@@ -100,7 +100,8 @@ PlannedMachine calibrated(const Calibration& c, const RoughRates& rough, DeviceK
           .peak = device == DeviceKind::cpu ? best
                   : gpu != nullptr          ? gpu->bf16_peak_flops_per_second
                                             : 0,
-          .read = c.read};
+          .read = c.read,
+          .write = c.write};
 }
 
 }  // namespace

@@ -15,10 +15,16 @@ struct Arguments {
 };
 
 OrderedJson comparison_json(const ReportedRun& a, const ReportedRun& b) {
-  OrderedJson differences = OrderedJson::array();
+  OrderedJson json = {{"first", summary_json(a)}, {"second", summary_json(b)}};
+  if (const std::string why = recipe_lacking(a.record, b.record); !why.empty()) {
+    json["recipe"] = nullptr;
+    json["recipe_lacking"] = why;
+    return json;
+  }
+  json["recipe"] = OrderedJson::array();
   for (const RecipeDifference& d : recipe_differences({&a.record.recipe, &b.record.recipe}))
-    differences.push_back({{"key", d.key}, {"first", d.values[0]}, {"second", d.values[1]}});
-  return {{"first", summary_json(a)}, {"second", summary_json(b)}, {"recipe", differences}};
+    json["recipe"].push_back({{"key", d.key}, {"first", d.values[0]}, {"second", d.values[1]}});
+  return json;
 }
 
 Exit run(const Arguments& a) {

@@ -9,6 +9,7 @@
 #include "kernels/comm/count.h"
 #include "kernels/comm/gather.h"
 #include "kernels/comm/mesh.h"
+#include "kernels/comm/observed.h"
 #include "kernels/comm/rank_sum.h"
 #include "kernels/comm/threads.h"
 #include "tests/comm/exchanges.h"
@@ -114,6 +115,48 @@ TEST(Threads, AFailureReleasesTheOthers) {
   });
   EXPECT_EQ(error.fault(), Fault::bad_data);
   EXPECT_STREQ(error.what(), "line 7 is broken");
+}
+
+struct SeenMessages : MessageObserver {
+  std::vector<std::string> all;
+  void begin(const CommCall& c) override { all.push_back(fmt::format("{} {} {} {}", c.kind, c.axis, c.size, c.bytes)); }
+  void end(const CommCall& c) override { all.back() += std::string_view(all.back()).starts_with(c.kind) ? "." : "?"; }
+};
+
+TEST(Observed, MovesWhatItIsGiven) {
+  run_on_threads({{Axis::tp, 3}}, [](Mesh& mesh) {
+    MessageView view;
+    check_everything(observed_mesh(mesh, view).tp());
+    SeenMessages seen;
+    view.observer = &seen;
+    check_everything(observed_mesh(mesh, view).tp());
+    EXPECT_GT(seen.all.size(), 10);
+  });
+}
+
+TEST(Observed, NamesKindGroupAndBytes) {
+  run_on_threads({{Axis::pp, 2}}, [](Mesh& mesh) {
+    MessageView view;
+    const Mesh through = observed_mesh(mesh, view);
+    EXPECT_EQ(through.axes[Axis::tp], mesh.axes[Axis::tp]) << "alone: nothing to see";
+    SeenMessages seen;
+    float x[6] = {}, whole[12] = {};
+    through.pp().all_reduce(matrix(x, 6, 1));
+    view.observer = &seen;
+    through.pp().all_reduce(matrix(x, 6, 1));
+    through.pp().all_gather(matrix(x, 6, 1), matrix(whole, 12, 1));
+    through.pp().start_all_reduce(matrix(x, 2, 1))->wait();
+    const bool first = mesh.position.pp() == 0;
+    const auto transfer =
+        first ? through.pp().send(matrix(x, 3, 1), 1, 0) : through.pp().receive(matrix(x, 3, 1), 0, 0);
+    EXPECT_EQ(seen.all.size(), 3) << "it is waited for later";
+    transfer->wait();
+    transfer->wait();
+    view.observer = nullptr;
+    through.pp().barrier();
+    EXPECT_THAT(seen.all, testing::ElementsAre("all_reduce pp 2 24.", "all_gather pp 2 48.", "all_reduce pp 2 8.",
+                                               first ? "send pp 2 12." : "receive pp 2 12."));
+  });
 }
 
 TEST(Agree, TheLowestRanksErrorIsEveryones) {

@@ -4,6 +4,7 @@ import json
 import math
 import random
 
+RATES = "a table, not calibrated (measures A(R) CPU (avx2) into /nowhere/c.json)"
 RECIPE = """model:
   path: "/nowhere/base"  # command line
 lora:
@@ -55,6 +56,6 @@ def add_plan(directory, ranks):
             {"rank": rank, "total_bytes": sum(of_rank.values())} | {f"{k}_bytes": v for k, v in of_rank.items()}
             for rank in range(ranks)
         ],
-        "time": {"calibrated": False, "rates": "a table", "step_seconds": 0.9, "bubble": 0.27, "mfu": None},
+        "time": {"calibrated": False, "rates": RATES, "step_seconds": 0.9, "bubble": 0.27, "mfu": None},
     }
     (directory / "plan.json").write_text(json.dumps(plan))

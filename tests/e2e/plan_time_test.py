@@ -59,6 +59,27 @@ class PlanTime(Case):
         self.assertIn("some CPU", slow["rates"])
         self.assertGreater(slow["ops"]["linear"], 90 * fast["ops"]["linear"])
 
+    def test_a_run_is_the_sum_of_its_parts(self):
+        (self.folder / "prompts.jsonl").write_text('{"prompt": "Which depot?"}\n{"prompt": "harbour?"}\n')
+        overrides = [f"eval.prompts={self.folder}/prompts.jsonl", "eval.every_steps=4", "train.max_steps=8"]
+        old = calibration("some CPU", 1e-5)
+        (self.folder / "old.json").write_text(json.dumps(old))
+        (self.folder / "new.json").write_text(json.dumps(old | {"write": 1e6}))
+        plan = json.loads(self.plan("--json", "--calibration", self.folder / "new.json", *overrides).stdout)
+        time, disk = plan["time"], plan["disk"]
+        self.assertEqual(time["left_out"], [])
+        self.assertEqual(disk["checkpoints_written"], 4)
+        self.assertAlmostEqual(time["checkpoint_seconds"], 4 * disk["checkpoint_bytes"] / 1e6)
+        self.assertGreater(time["export_seconds"], disk["adapter_bytes"] / 1e6)
+        parts = sum(time[f"{part}_seconds"] for part in ("validation", "answer", "checkpoint", "export", "first_step"))
+        self.assertAlmostEqual(time["run_seconds"], 8 * time["step_seconds"] + parts)
+        text = self.plan("--calibration", self.folder / "new.json", *overrides).stdout
+        for words in ("3 validations:", "3 times answers to eval.prompts", "4 checkpoints:", "export of the adapter"):
+            self.assertIn(words, text)
+        without = self.plan("--calibration", self.folder / "old.json", *overrides).stdout
+        self.assertIn("without checkpoints", without)
+        self.assertNotIn("4 checkpoints:", without)
+
     def test_a_calibration_that_is_none_is_refused(self):
         broken = self.folder / "broken.json"
         broken.write_text("{}")

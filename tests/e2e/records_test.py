@@ -132,7 +132,7 @@ class Records(Case):
         for event in (e for e in events if e["ph"] == "X"):
             ranks.setdefault(event["pid"], {}).setdefault(names[event["pid"], event["tid"]], []).append(event)
         for lanes in ranks.values():
-            self.assertEqual(set(lanes), {"step", "actions", "ops"})
+            self.assertEqual(set(lanes), {"step", "actions", "ops"} | ({"messages"} if len(ranks) > 1 else set()))
             (step,) = lanes["step"]
             for lane in lanes.values():
                 lane.sort(key=lambda event: event["ts"])
@@ -175,6 +175,14 @@ class Records(Case):
         self.assertEqual(begin, 0)
         names = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "process_name"}
         self.assertEqual(names, {"rank 0 · tp 0 pp 0 dp 0", "rank 1 · tp 0 pp 1 dp 0"})
+        moved = []
+        for lanes in ranks.values():
+            messages = [e for e in lanes["messages"] if e["name"] in ("send", "receive", "exchange")]
+            self.assertEqual({(e["args"]["group"], e["args"]["ranks"]) for e in messages}, {("pp", 2)})
+            moved.append(sum(e["args"]["bytes"] for e in messages))
+            self.assertIn("all_reduce", {e["name"] for e in lanes["messages"]})
+        self.assertEqual(moved[0], moved[1])
+        self.assertGreater(moved[0], 0)
         # What one stage sends arrives after it was begun, by one clock.
         first, second = (
             {event["name"]: event for event in ranks[rank]["actions"] if event["cat"] == "message"} for rank in (0, 1)

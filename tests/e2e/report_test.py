@@ -89,11 +89,28 @@ class Report(Case):
     def test_a_run_with_everything(self):
         page = self.page(self.full)
         self.assertEqual(page.elements.count("figure"), 9)
-        for words in ("validation", "most reached", "rank 1", "documents", "read back", "q_proj", "command line"):
+        for words in ("validation", "rank 1, planned", "rank 1, reached", "documents", "read back", "q_proj"):
             page.says(words)
+        page.says("command line")
+        page.says("Times are planned from a table, not calibrated.")
         page.says("<b>Which</b> depot & ferry?")
         page.says("done after step 8")
         self.assertFalse("left out" in page.words)
+
+    def test_memory_of_every_rank(self):
+        kept = json.loads((self.full / "reached.json").read_text())["ranks"]
+        ranks = json.loads(run("report", self.full, "--json", check=0).stdout)["runs"][0]["memory"]
+        self.assertEqual([r["rank"] for r in ranks], [0, 1])
+        for rank, reached in zip(ranks, kept):
+            self.assertEqual(rank["reached_bytes"], reached["total_bytes"])
+            self.assertEqual(rank["reached_process_bytes"], reached["process_bytes"])
+            self.assertGreater(reached["process_bytes"], reached["total_bytes"])
+        self.assertRegex(run("report", self.full, "--ascii", check=0).stdout, r"rank 1 +planned 3.12 GiB, reached ")
+        stopped = made_up_run(self.home / "stopped", 30)
+        add_plan(stopped, 2)
+        page = self.page(stopped)
+        page.says("most reached: 3.00 GiB")
+        page.says("reached.json is not there")
 
     def test_by_default_the_page_lies_in_the_run(self):
         self.assertEqual(run("report", self.full, check=0).stdout, f"{self.full}/report.html\n")
@@ -252,6 +269,15 @@ class Report(Case):
         numbers = json.loads(run("compare", a, b, "--json", check=0).stdout)
         self.assertEqual((numbers["first"]["steps"], numbers["second"]["steps"]), (60, 80))
         self.assertEqual([d["key"] for d in numbers["recipe"]], ["train.max_steps", "optim.learning_rate"])
+
+    def test_recipes_of_which_one_is_not_there_are_not_compared(self):
+        a, b = made_up_run(self.home / "with-recipe", 30), made_up_run(self.home / "without-recipe", 30)
+        (b / "recipe.yaml").unlink()
+        why = "the second run has no recipe.yaml"
+        self.assertIn(f"the recipes are not compared: {why}\n", run("compare", a, b, check=0).stdout)
+        numbers = json.loads(run("compare", a, b, "--json", check=0).stdout)
+        self.assertEqual((numbers["recipe"], numbers["recipe_lacking"]), (None, why))
+        self.assertIn("first run", json.loads(run("compare", b, a, "--json", check=0).stdout)["recipe_lacking"])
 
     def test_what_is_no_run(self):
         empty = self.home / "empty"

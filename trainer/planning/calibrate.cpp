@@ -8,6 +8,7 @@
 #include <random>
 
 #include "kernels/base/error.h"
+#include "kernels/base/hash.h"
 #include "kernels/comm/gather.h"
 #include "kernels/timed/op_timer.h"
 #include "model/generation/decoder.h"
@@ -242,31 +243,41 @@ std::vector<MessageSample> measure_messages(const Device& device) {
   return samples;
 }
 
-// bytes/s of a file that was written and dropped from memory; 0 where it cannot be written.
-double measure_read() {
+struct DiskRates {
+  double read = 0, write = 0;  // bytes/s; 0 where it cannot be done
+};
+
+// Of a file that is written, synced and hashed, as a checkpoint is; then dropped from memory and read.
+DiskRates measure_disk() {
   std::error_code ignored;
   fs::create_directories(calibration_directory(), ignored);
   const std::string path = (calibration_directory() / fmt::format("read-test-{}", ::getpid())).string();
   const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (file < 0) return 0;
-  ::unlink(path.c_str());
+  if (file < 0) return {};
   std::vector<char> block(size_t{8} << 20);
   std::minstd_rand random(1);
   for (char& c : block) c = static_cast<char>(random());
   constexpr int kBlocks = 24;
+  auto begin = Clock::now();
   bool written = true;
   for (int i = 0; i < kBlocks && written; ++i)
     written = ::write(file, block.data(), block.size()) == static_cast<ssize_t>(block.size());
-  double rate = 0;
-  if (written && ::fsync(file) == 0 && ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0) {
-    const auto begin = Clock::now();
+  written = written && ::fsync(file) == 0;
+  DiskRates rates;
+  if (written) {
+    sha256_file(path);
+    rates.write = static_cast<double>(kBlocks * block.size()) / since(begin);
+  }
+  ::unlink(path.c_str());
+  if (written && ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0) {
+    begin = Clock::now();
     int64_t bytes = 0;
     ::lseek(file, 0, SEEK_SET);
     for (ssize_t got; (got = ::read(file, block.data(), block.size())) > 0;) bytes += got;
-    rate = static_cast<double>(bytes) / since(begin);
+    rates.read = static_cast<double>(bytes) / since(begin);
   }
   ::close(file);
-  return rate;
+  return rates;
 }
 
 }  // namespace
@@ -285,11 +296,14 @@ Calibration calibrate(const Device& device, const MeasuredMachine& machine, cons
     said(fmt::format("passes of generation, hidden size {}", passes.model.hidden));
     measure_passes(passes, device, measured);
   }
-  said("messages, and reading from the disk");
+  said("messages, and the disk");
   c.ops = measured.samples();
   if (!outside.empty()) c.outside_per_call = median(std::move(outside));
   c.messages = measure_messages(device);
-  if (device.mesh.world->rank() == 0) c.read = measure_read();
+  if (device.mesh.world->rank() == 0) {
+    const auto [read, write] = measure_disk();
+    c.read = read, c.write = write;
+  }
   device.mesh.world->barrier();
   c.seconds = since(begin);
   return c;

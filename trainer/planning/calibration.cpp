@@ -122,6 +122,7 @@ void write_calibration(const Calibration& c, const fs::path& file) {
       {"seconds", c.seconds},
       {"outside_per_call", c.outside_per_call},
       {"read", c.read},
+      {"write", c.write},
       {"op_columns",
        {"op", "dtype", "format", "generates", "a.rows", "a.cols", "b.rows", "b.cols", "flops", "bytes", "seconds"}},
       {"ops", ops},
@@ -144,6 +145,7 @@ Calibration read_calibration(const fs::path& file) {
                   .seconds = within(j.at("seconds"), 0, 1e9, "seconds"),
                   .outside_per_call = within(j.at("outside_per_call"), 0, 1, "outside_per_call"),
                   .read = within(j.at("read"), 0, 1e15, "read"),
+                  .write = j.contains("write") ? within(j.at("write"), 0, 1e15, "write") : 0,
                   .ops = {},
                   .messages = {}};
     for (const json& sample : j.at("ops")) c.ops.push_back(sample_of(sample));

@@ -23,6 +23,7 @@ struct Calibration {
   double seconds = 0;           // that measuring took
   double outside_per_call = 0;  // seconds of a step that lie in no op, for each op
   double read = 0;              // bytes/s from the disk of the cache's directory
+  double write = 0;  // bytes/s of a file that is written there, synced and hashed, as checkpoints are; 0: not measured
   std::vector<OpSample> ops;
   std::vector<MessageSample> messages;
 };

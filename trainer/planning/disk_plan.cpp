@@ -11,10 +11,16 @@ namespace {
 constexpr int64_t kCheckpointBytes = 16;  // of a parameter that trains
 constexpr int64_t kStoreBytes = 5;        // of a token
 
+// After every so many steps, and at the end.
+int64_t written_in(const CheckpointSection& c, int64_t steps) {
+  if (steps == 0) return 0;
+  return c.every_steps > 0 ? (steps + c.every_steps - 1) / c.every_steps : 1;
+}
+
 // At the end, after every so many steps, and the best.
 int64_t checkpoints_of(const CheckpointSection& c, int64_t steps) {
   if (c.every_steps > 0 && steps == 0) return c.keep + (c.keep_best ? 1 : 0);
-  const int64_t written = c.every_steps > 0 ? (steps + c.every_steps - 1) / c.every_steps : 1;
+  const int64_t written = std::max<int64_t>(1, written_in(c, steps));
   return std::min(c.keep, written) + (c.keep_best && written > c.keep ? 1 : 0);
 }
 
@@ -36,6 +42,7 @@ DiskPlan plan_disk(const Recipe& recipe, const ModelConfig& model, const Adapter
   const int64_t trained = trainable_parameters(model, adapter);
   DiskPlan plan{.checkpoint_bytes = trained * kCheckpointBytes,
                 .checkpoints = checkpoints_of(recipe.checkpoint, steps),
+                .written = written_in(recipe.checkpoint, steps),
                 .adapter_bytes = trained * size_of(dtype_of(recipe.output.adapter_dtype)),
                 .weights_read = shape.dp() * model_file_bytes(recipe.model.path, model)};
   if (data != nullptr) {

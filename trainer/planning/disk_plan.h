@@ -9,6 +9,7 @@ namespace drover {
 struct DiskPlan {
   int64_t checkpoint_bytes = 0;  // of one: parameters, both moments, and the adapter in PEFT's form, all in fp32
   int64_t checkpoints = 0;       // that stay
+  int64_t written = 0;           // checkpoints in the run, without those of checkpoint.keep_best; 0: not known
   int64_t adapter_bytes = 0;     // of adapter/, without the tokenizer that lies next to it
   int64_t store_bytes = 0;       // of the token store; 0: the data are not known
   int64_t weights_read = 0;      // of the model's files, by all replicas together

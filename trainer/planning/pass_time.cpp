@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/count/count.h"
+#include "model/generation/batcher.h"
 #include "trainer/engine/plan.h"
 
 namespace drover {
@@ -17,7 +18,8 @@ struct PassTimes::Counted {
         replica(settings, {backend, make_count_mesh(shape, position, false, &recorder)}, nothing, kPlenty),
         pool(replica.stage, replica.arenas.cache, sequences * KvPool::blocks_for(longest)),
         decoder(replica.stage, replica.device.mesh, *backend, pool, replica.arenas.scratch),
-        cached(static_cast<size_t>(sequences)) {
+        cached(static_cast<size_t>(sequences)),
+        slot(settings.adapter.empty() ? kBaseModel : kOwnSlot) {
     for (CachedSequence& s : cached) require(pool.reserve(s, longest), "the pool has room for all sequences");
     backend->observe(&recorder);
     recorder.take();
@@ -31,7 +33,7 @@ struct PassTimes::Counted {
     const auto add = [&](std::span<const int32_t> ids, int64_t context) {
       CachedSequence& sequence = cached[next++];
       sequence.tokens = context;
-      inputs.push_back({.sequence = &sequence, .ids = ids, .sampling = &greedy, .slot = kBaseModel});
+      inputs.push_back({.sequence = &sequence, .ids = ids, .sampling = &greedy, .slot = slot});
     };
     if (pass.prompt_tokens > 0) add(prompt, pass.prompt_context);
     for (int64_t i = 0; i < pass.answers; ++i) add(token, pass.answer_context);
@@ -46,6 +48,7 @@ struct PassTimes::Counted {
   KvPool pool;
   Decoder decoder;
   std::vector<CachedSequence> cached;
+  int slot;
 };
 
 PassTimes::PassTimes(const ReplicaSettings& settings, const BackendTraits& traits, const MeshShape& shape,
@@ -79,6 +82,14 @@ double PassTimes::token_seconds(int64_t prompt_tokens, int64_t answer_tokens) {
   for (int64_t i = 0; i < samples; ++i)
     all += seconds({.answers = 1, .answer_context = prompt_tokens + (2 * i + 1) * answer_tokens / (2 * samples)});
   return all / static_cast<double>(samples);
+}
+
+double PassTimes::requests_seconds(int64_t requests, int64_t prompt_tokens, int64_t answer_tokens, int64_t at_once) {
+  const double prompts =
+      static_cast<double>(requests) * first_token_seconds(prompt_tokens, BatcherSettings{}.pass_rows);
+  const double passes =  // the first token comes with the prompt
+      static_cast<double>((answer_tokens - 1) * requests) / static_cast<double>(at_once);
+  return prompts + passes * seconds({.answers = at_once, .answer_context = prompt_tokens + answer_tokens / 2});
 }
 
 }  // namespace drover

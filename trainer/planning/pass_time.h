@@ -15,6 +15,7 @@ struct PlannedPass {
   int64_t answers = 0, answer_context = 0;        // of each
 };
 
+// With the replica's own adapter, where the settings have one.
 class PassTimes {
  public:
   // `most`: answers at once, and the tokens of the longest sequence.
@@ -27,6 +28,9 @@ class PassTimes {
   // ones takes, in the mean over `answer_tokens`.
   double first_token_seconds(int64_t prompt_tokens, int64_t pass_rows);
   double token_seconds(int64_t prompt_tokens, int64_t answer_tokens);
+  // So many equal requests, of which `at_once` are answered together: their prompts one after the other, then passes
+  // of a token of each.
+  double requests_seconds(int64_t requests, int64_t prompt_tokens, int64_t answer_tokens, int64_t at_once);
 
  private:
   struct Counted;

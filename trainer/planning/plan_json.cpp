@@ -52,6 +52,11 @@ ordered_json json_of(const TimePlan& t, const PlannedMachine& machine) {
           {"epoch_seconds", known(t.epoch_seconds)},
           {"steps", t.steps > 0 ? ordered_json(t.steps) : ordered_json()},
           {"run_seconds", known(t.run_seconds)},
+          {"validation_seconds", known(t.validation_seconds)},
+          {"answer_seconds", known(t.answer_seconds)},
+          {"checkpoint_seconds", known(t.checkpoint_seconds)},
+          {"export_seconds", known(t.export_seconds)},
+          {"left_out", t.left_out},
           {"ops", ops}};
 }
 
@@ -61,9 +66,10 @@ ordered_json plan_json(const PlannedMemory& memory, const TimePlan& time, const 
                        const DiskPlan& disk) {
   ordered_json plan = json_of(memory);
   plan["time"] = json_of(time, machine);
-  plan["disk"] = {{"most_bytes", disk.most_bytes()},       {"checkpoint_bytes", disk.checkpoint_bytes},
-                  {"checkpoints", disk.checkpoints},       {"adapter_bytes", disk.adapter_bytes},
-                  {"token_store_bytes", disk.store_bytes}, {"weights_read_bytes", disk.weights_read}};
+  plan["disk"] = {{"most_bytes", disk.most_bytes()},        {"checkpoint_bytes", disk.checkpoint_bytes},
+                  {"checkpoints", disk.checkpoints},        {"checkpoints_written", disk.written},
+                  {"adapter_bytes", disk.adapter_bytes},    {"token_store_bytes", disk.store_bytes},
+                  {"weights_read_bytes", disk.weights_read}};
   return plan;
 }
 

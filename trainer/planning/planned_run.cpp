@@ -4,6 +4,8 @@
 
 #include "data/loader.h"
 #include "trainer/engine/plan.h"
+#include "trainer/export/compared_documents.h"
+#include "trainer/generation/sample_answers.h"
 #include "trainer/planning/disk_plan.h"
 #include "trainer/setup/engine_settings.h"
 
@@ -27,11 +29,38 @@ int64_t validations_of(const Recipe& recipe, int64_t steps) {
   return 2 + (every > 0 ? (steps - 1) / every : 0);
 }
 
+// Nothing where no document trains.
+std::optional<Batch> compared_batch(const Recipe& recipe, const PreparedData& data) {
+  const TokenStore documents = compared_documents(recipe, data);
+  if (documents.rows() == 0) return {};
+  return Loader(documents, {.micro_batch_size = 1, .global_batch_size = documents.rows(), .shuffle = false})
+      .load({0, 0});
+}
+
+std::optional<PlannedWork::Answers> answers_of(const Recipe& recipe, const EngineSettings& settings,
+                                               const PreparedData& data, int dp, int64_t steps) {
+  const auto& capacity = settings.capacity.answers;
+  if (!capacity) return {};
+  const auto prompts = static_cast<int64_t>(data.prompts.size());
+  int64_t tokens = 0;
+  for (const SamplePrompt& prompt : data.prompts) tokens += static_cast<int64_t>(prompt.ids.size());
+  return PlannedWork::Answers{.prompts = (prompts + dp - 1) / dp,
+                              .prompt_tokens = tokens / prompts,
+                              .tokens = kSampleAnswerTokens,
+                              .at_once = capacity->sequences,
+                              .times = validations_of(recipe, steps)};
+}
+
 }  // namespace
 
 PlannedWork planned_work(const Recipe& recipe, const EngineSettings& settings, const MeshShape& shape,
                          const PreparedData* data) {
   PlannedWork work{.file_bytes = model_file_bytes(recipe.model.path, settings.model)};
+  const auto add_files = [&] {
+    const DiskPlan disk = plan_disk(recipe, settings.model, settings.adapter, shape, data, work.steps);
+    work.checkpoints = disk.written, work.checkpoint_bytes = disk.checkpoint_bytes;
+    work.adapter_bytes = disk.adapter_bytes;
+  };
   if (data == nullptr) {
     const Capacity& c = settings.capacity;
     const Batch batch = worst_batch(c.micro_batch.tokens, c.micro_batch.trained_tokens, settings.max_positions,
@@ -39,6 +68,7 @@ PlannedWork planned_work(const Recipe& recipe, const EngineSettings& settings, c
     work.batch = [batch](int, int64_t) { return batch; };
     work.sampled = {0};
     work.steps = recipe.train.max_steps.value_or(0);
+    add_files();
     return work;
   }
   const auto loader_of = [&recipe, &shape](const TokenStore& store, int dp_rank, bool shuffle) {
@@ -58,6 +88,9 @@ PlannedWork planned_work(const Recipe& recipe, const EngineSettings& settings, c
   work.steps_per_epoch = loaders->front().steps_per_epoch();
   work.steps = total_steps(recipe, work.steps_per_epoch);
   work.sampled = spread_over(std::min(work.steps, work.steps_per_epoch), kSampledSteps);
+  add_files();
+  work.compared = compared_batch(recipe, *data);
+  work.answers = answers_of(recipe, settings, *data, shape.dp(), work.steps);
   if (!data->validation) return work;
   const Loader validation = loader_of(*data->validation, 0, false);
   for (const int64_t step : spread_over(validation.steps_per_epoch(), kSampledValidation))
@@ -74,6 +107,21 @@ std::string duration(double seconds) {
   if (seconds < 120) return fmt::format("{:.1f} s", seconds);
   if (seconds < 7200) return fmt::format("{:.1f} min", seconds / 60);
   return seconds < 48 * 3600 ? fmt::format("{:.1f} h", seconds / 3600) : fmt::format("{:.1f} days", seconds / 86400);
+}
+
+// Each part on a line of its own, so that the run's time can be checked by hand.
+std::string print_run(const TimePlan& p) {
+  std::string text = fmt::format("  the run of {} steps: {}, of that\n", p.steps, duration(p.run_seconds));
+  const auto add = [&](double seconds, const std::string& what) {
+    if (seconds > 0) text += fmt::format("    {}: {}\n", what, duration(seconds));
+  };
+  add(static_cast<double>(p.steps) * p.step_seconds, "steps");
+  add(p.validation_seconds, fmt::format("{} validations", p.validations));
+  add(p.answer_seconds, fmt::format("{} times answers to eval.prompts, at their longest", p.answerings));
+  add(p.checkpoint_seconds, fmt::format("{} checkpoint{}", p.checkpoints, p.checkpoints == 1 ? "" : "s"));
+  add(p.export_seconds, "export of the adapter, and its comparison");
+  for (const std::string& what : p.left_out) text += fmt::format("    without {}\n", what);
+  return text;
 }
 
 }  // namespace
@@ -98,8 +146,7 @@ std::string print_time(const TimePlan& p, const MeshShape& shape, const std::str
   if (p.first_step_seconds > 0)
     text += fmt::format("  until the first step: {} to read the weights from disk\n", duration(p.first_step_seconds));
   if (p.epoch_seconds > 0) text += fmt::format("  an epoch: {}\n", duration(p.epoch_seconds));
-  if (p.steps > 0)
-    text += fmt::format("  the run of {} steps with its validations: {}\n", p.steps, duration(p.run_seconds));
+  if (p.steps > 0) text += print_run(p);
   return text;
 }
 

@@ -4,6 +4,7 @@
 
 #include "kernels/count/count.h"
 #include "trainer/engine/plan.h"
+#include "trainer/planning/pass_time.h"
 
 namespace drover {
 
@@ -91,6 +92,53 @@ Step step_of(const std::vector<StepRecord>& stages, const MeshShape& shape, cons
   return step;
 }
 
+using Stages = std::vector<std::unique_ptr<CountedStage>>;
+
+double evaluation_seconds(const Stages& stages, const Batch& batch, const MeshShape& shape,
+                          const PlannedMachine& machine) {
+  std::vector<StepRecord> records;
+  for (const auto& stage : stages) records.push_back(stage->evaluation(batch));
+  return step_of(records, shape, machine).seconds;
+}
+
+// Validations, and the two evaluations of what is exported: as it was trained, and as it is read back.
+void add_evaluations(TimePlan& plan, const Stages& stages, const MeshShape& shape, const PlannedWork& work,
+                     const PlannedMachine& machine) {
+  double batches = 0;
+  for (const Batch& batch : work.validation) batches += evaluation_seconds(stages, batch, shape, machine);
+  if (!work.validation.empty()) {
+    plan.validations = work.validations;
+    plan.validation_seconds = batches / static_cast<double>(work.validation.size()) * work.validation_batches *
+                              static_cast<double>(work.validations);
+  }
+  if (work.compared) plan.export_seconds += 2 * evaluation_seconds(stages, *work.compared, shape, machine);
+}
+
+void add_answers(TimePlan& plan, const EngineSettings& settings, const MeshShape& shape, const PlannedWork& work,
+                 const PlannedMachine& machine) {
+  if (!work.answers) return;
+  plan.answerings = work.answers->times;
+  if (settings.streamed) {
+    plan.left_out.emplace_back("answers to eval.prompts: passes that read streamed weights are not timed");
+    return;
+  }
+  const auto& [prompts, prompt_tokens, tokens, at_once, times] = *work.answers;
+  PassTimes passes(settings, settings.traits, shape, machine.rates, at_once, prompt_tokens + tokens);
+  plan.answer_seconds = static_cast<double>(times) * passes.requests_seconds(prompts, prompt_tokens, tokens, at_once);
+}
+
+void add_writing(TimePlan& plan, const PlannedWork& work, const PlannedMachine& machine) {
+  plan.checkpoints = work.checkpoints;
+  if (machine.write <= 0) {
+    plan.left_out.emplace_back(
+        "checkpoints, and writing the adapter: how fast the disk writes was not measured (drover doctor --calibrate)");
+    return;
+  }
+  plan.checkpoint_seconds =
+      static_cast<double>(work.checkpoints) * static_cast<double>(work.checkpoint_bytes) / machine.write;
+  plan.export_seconds += static_cast<double>(work.adapter_bytes) / machine.write;
+}
+
 int64_t linear_weights(const ModelConfig& model) {
   int64_t weights = 0;
   for (const Projection p : kAllProjections) weights += shape_of(model, p).out * shape_of(model, p).in;
@@ -117,7 +165,7 @@ double model_flops(const ModelConfig& model, const AdapterLayout& adapter, const
 
 TimePlan plan_time(const EngineSettings& settings, const MeshShape& shape, const PlannedWork& work,
                    const PlannedMachine& machine) {
-  std::vector<std::unique_ptr<CountedStage>> stages;
+  Stages stages;
   for (int pp = 0; pp < shape.pp(); ++pp)
     stages.push_back(std::make_unique<CountedStage>(settings, shape, MeshPosition{{Axis::pp, pp}}, machine.rates));
   TimePlan plan{.steps = work.steps};
@@ -148,22 +196,17 @@ TimePlan plan_time(const EngineSettings& settings, const MeshShape& shape, const
   plan.tokens_per_second = tokens / samples / plan.step_seconds;
   if (machine.peak > 0)
     plan.mfu = flops / samples / (plan.step_seconds * machine.peak * static_cast<double>(shape.size()));
-  double validation = 0;
-  for (const Batch& batch : work.validation) {
-    std::vector<StepRecord> records;
-    for (const auto& stage : stages) records.push_back(stage->evaluation(batch));
-    validation += step_of(records, shape, machine).seconds / static_cast<double>(work.validation.size());
-  }
-  validation *= work.validation_batches;
   if (machine.read > 0) {  // the nodes of a replica share its files
     const int node = std::max(1, machine.rates.rough().ranks_a_node), ranks = shape.size() / shape.dp();
     plan.first_step_seconds = static_cast<double>(work.file_bytes) / ((ranks + node - 1) / node) / machine.read;
   }
   plan.epoch_seconds = static_cast<double>(work.steps_per_epoch) * plan.step_seconds;
-  if (work.steps > 0) {
-    plan.run_seconds = plan.first_step_seconds + static_cast<double>(work.steps) * plan.step_seconds +
-                       static_cast<double>(work.validations) * validation;
-  }
+  if (work.steps == 0) return plan;
+  add_evaluations(plan, stages, shape, work, machine);
+  add_answers(plan, settings, shape, work, machine);
+  add_writing(plan, work, machine);
+  plan.run_seconds = plan.first_step_seconds + static_cast<double>(work.steps) * plan.step_seconds +
+                     plan.validation_seconds + plan.answer_seconds + plan.checkpoint_seconds + plan.export_seconds;
   return plan;
 }
 

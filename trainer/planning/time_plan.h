@@ -2,6 +2,7 @@
 // of a machine, on one clock.
 #pragma once
 #include <functional>
+#include <optional>
 
 #include "trainer/engine/engine.h"
 #include "trainer/planning/timeline.h"
@@ -13,10 +14,19 @@ struct PlannedWork {
   std::function<Batch(int dp_rank, int64_t step)> batch;  // of a step, from 0
   std::vector<int64_t> sampled;                           // steps that stand for all
   int64_t steps = 0, steps_per_epoch = 0;
-  std::vector<Batch> validation;  // this many evaluations of such batches make a validation, on one dp rank
-  double validation_batches = 0;  // of a validation, for each dp rank
-  int64_t validations = 0;        // in the run
-  int64_t file_bytes = 0;         // of the model's weights, as one replica reads them
+  std::vector<Batch> validation;             // this many evaluations of such batches make a validation, on one dp rank
+  double validation_batches = 0;             // of a validation, for each dp rank
+  int64_t validations = 0;                   // in the run
+  struct Answers {                           // to eval.prompts, of one dp rank, each time, at their longest
+    int64_t prompts = 0, prompt_tokens = 0;  // so many, of so many tokens in the mean
+    int64_t tokens = 0, at_once = 0;         // of an answer; answers
+    int64_t times = 0;                       // in the run
+  };
+  std::optional<Answers> answers = {};
+  int64_t checkpoints = 0, checkpoint_bytes = 0;  // written in the run; of one
+  int64_t adapter_bytes = 0;                      // of the export at the end
+  std::optional<Batch> compared = {};             // documents that the export is compared over: evaluated twice
+  int64_t file_bytes = 0;                         // of the model's weights, as one replica reads them
 };
 
 // At which rates a plan is timed.
@@ -27,6 +37,7 @@ struct PlannedMachine {
   double outside_per_call = 0;  // as Calibration
   double peak = 0;              // FLOP/s of a rank that MFU is a share of; 0: unknown
   double read = 0;              // bytes/s from a node's disk; 0: unknown
+  double write = 0;             // bytes/s of checkpoints to it; 0: unknown
 };
 
 struct TimePlan {
@@ -36,8 +47,10 @@ struct TimePlan {
   double exposed_seconds = 0;                      // of a step: sums and gathers that nothing hides
   double first_step_seconds = 0;                   // until the weights are read; 0: unknown
   double epoch_seconds = 0;                        // 0: the data are not known
-  double run_seconds = 0;  // with validations, without checkpoints, answers and export; 0: it is not known how many
-                           // steps there are
+  double run_seconds = 0;                          // with all that follows; 0: it is not known how many steps there are
+  double validation_seconds = 0, answer_seconds = 0, checkpoint_seconds = 0, export_seconds = 0;  // of the run
+  int64_t validations = 0, answerings = 0, checkpoints = 0;                                       // in the run
+  std::vector<std::string> left_out;  // of the run: what run_seconds is without, and why
   int64_t steps = 0;
   int64_t tokens_per_step = 0, trained_tokens_per_step = 0;
   std::map<std::string_view, double> ops;  // seconds of a step by op, of the stage that computes longest

@@ -52,8 +52,8 @@ std::string losses(const ReportedRun& a, const ReportedRun& b) {
 }
 
 std::string keys(const ReportedRun& a, const ReportedRun& b) {
-  if (!a.record.recipe.is_there() || !b.record.recipe.is_there())
-    return "the recipes are not compared: a run has no recipe.yaml\n";
+  if (const std::string why = recipe_lacking(a.record, b.record); !why.empty())
+    return fmt::format("the recipes are not compared: {}\n", why);
   const std::vector<RecipeDifference> all = recipe_differences({&a.record.recipe, &b.record.recipe});
   if (all.empty()) return "the recipes differ in output.dir at most\n";
   std::string text = "keys of the recipe that differ\n";
@@ -79,6 +79,13 @@ std::string verdict(const ReportedRun& a, const ReportedRun& b) {
 }
 
 }  // namespace
+
+std::string recipe_lacking(const RunRecord& a, const RunRecord& b) {
+  const bool first = a.recipe.is_there(), second = b.recipe.is_there();
+  if (first && second) return "";
+  if (!first && !second) return "neither run has a recipe.yaml";
+  return first ? "the second run has no recipe.yaml" : "the first run has no recipe.yaml";
+}
 
 std::string comparison_text(const ReportedRun& a, const ReportedRun& b) {
   std::string text =

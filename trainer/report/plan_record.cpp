@@ -1,6 +1,7 @@
 #include "trainer/report/plan_record.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace drover {
 
@@ -24,16 +25,27 @@ const Json& part(const Json& json, const char* key) {
   return json.is_object() && json.contains(key) ? json[key] : nothing;
 }
 
-PlannedRank rank_of(const Json& json) {
+RankMemory rank_of(const Json& json) {
   const double own = number(json, "rank", 0);
-  PlannedRank rank{.rank = own <= kMostRanks ? static_cast<int>(own) : 0,
-                   .weights = number(json, "weights_bytes", 0),
-                   .adapter = number(json, "adapter_bytes", 0),
-                   .optimizer = number(json, "optimizer_bytes", 0),
-                   .saved = number(json, "saved_bytes", 0),
-                   .scratch = number(json, "scratch_bytes", 0)};
+  RankMemory rank{.rank = own <= kMostRanks ? static_cast<int>(own) : 0,
+                  .weights = number(json, "weights_bytes", 0),
+                  .adapter = number(json, "adapter_bytes", 0),
+                  .optimizer = number(json, "optimizer_bytes", 0),
+                  .saved = number(json, "saved_bytes", 0),
+                  .scratch = number(json, "scratch_bytes", 0),
+                  .process = number(json, "process_bytes", kHole)};
   rank.total = number(json, "total_bytes", rank.weights + rank.adapter + rank.optimizer + rank.saved + rank.scratch);
   return rank;
+}
+
+std::vector<RankMemory> ranks_of(const Json& json) {
+  std::vector<RankMemory> ranks;
+  const Json& listed = part(json, "ranks");
+  for (const Json& rank : listed.is_array() ? listed : Json::array()) {
+    if (rank.is_object()) ranks.push_back(rank_of(rank));
+  }
+  std::ranges::stable_sort(ranks, {}, &RankMemory::rank);
+  return ranks;
 }
 
 PlannedTime time_of(const Json& json) {
@@ -50,25 +62,24 @@ PlannedTime time_of(const Json& json) {
 
 }  // namespace
 
-const PlannedRank* PlanRecord::fullest() const {
-  const auto most = std::ranges::max_element(ranks, {}, &PlannedRank::total);
+const RankMemory* PlanRecord::fullest() const {
+  const auto most = std::ranges::max_element(ranks, {}, &RankMemory::total);
   return most == ranks.end() ? nullptr : &*most;
 }
 
 PlanRecord plan_record(const Json& json) {
-  PlanRecord plan{.parameters = number(json, "parameters", kHole),
+  PlanRecord plan{.ranks = ranks_of(json),
+                  .parameters = number(json, "parameters", kHole),
                   .trainable_parameters = number(json, "trainable_parameters", kHole),
                   .process_bytes = number(json, "process_bytes", kHole),
                   .time = time_of(part(json, "time")),
                   .schedule = text(json, "schedule")};
-  const Json& ranks = part(json, "ranks");
-  for (const Json& rank : ranks.is_array() ? ranks : Json::array()) {
-    if (!rank.is_object()) continue;
-    plan.ranks.push_back(rank_of(rank));
-    const double process = number(rank, "process_bytes", kHole);
-    if (!(plan.process_bytes >= process)) plan.process_bytes = process == process ? process : plan.process_bytes;
+  for (const RankMemory& rank : plan.ranks) {
+    if (std::isfinite(rank.process) && !(plan.process_bytes >= rank.process)) plan.process_bytes = rank.process;
   }
   return plan;
 }
+
+std::vector<RankMemory> reached_record(const Json& json) { return ranks_of(json); }
 
 }  // namespace drover

@@ -1,22 +1,38 @@
-// What a run's peak_bytes stands against in its plan: on a GPU peak_bytes is of the device's memory, which holds the
-// arenas; on a CPU it is of the process, and then the plan says how much that holds in all.
+// What a run's memory stands against in its plan: on a GPU the device's memory, which holds the arenas; on a CPU the
+// process, and then the plan says how much that holds in all.
 #pragma once
-#include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "trainer/report/plan_record.h"
 
 namespace drover {
 
+inline bool counts_processes(const PlanRecord& plan) { return std::isfinite(plan.process_bytes); }
+
+// Of one rank, planned or reached; NaN where it is not stated.
+inline double peak_of(const RankMemory& rank, const PlanRecord& plan) {
+  return counts_processes(plan) ? rank.process : rank.total;
+}
+
 inline double planned_peak(const PlanRecord& plan) {
-  if (std::isfinite(plan.process_bytes)) return plan.process_bytes;
+  if (counts_processes(plan)) return plan.process_bytes;
   return plan.fullest() == nullptr ? kHole : plan.fullest()->total;
 }
 
-// What a process holds apart from its arenas; 0 where the plan does not state it.
-inline double planned_rest(const PlanRecord& plan) {
-  if (!std::isfinite(plan.process_bytes) || plan.fullest() == nullptr) return 0;
-  return std::max(0.0, plan.process_bytes - plan.fullest()->total);
+// Of the fullest rank; `in_steps`, which metrics have, where no rank says what it reached.
+inline double reached_peak(const PlanRecord& plan, std::span<const RankMemory> reached, double in_steps) {
+  double most = kHole;
+  for (const RankMemory& rank : reached) most = std::fmax(most, peak_of(rank, plan));
+  return std::isfinite(most) ? most : in_steps;
+}
+
+// Null where the rank does not say what it reached.
+inline const RankMemory* reached_by(std::span<const RankMemory> reached, int rank) {
+  for (const RankMemory& one : reached) {
+    if (one.rank == rank) return &one;
+  }
+  return nullptr;
 }
 
 }  // namespace drover

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "trainer/report/line_chart.h"
+#include "trainer/report/planned_peak.h"
 
 namespace drover {
 
@@ -50,6 +51,19 @@ OrderedJson plan_json(const PlanRecord& plan) {
           {"run_seconds", number(plan.time.run_seconds)},
           {"bubble", number(plan.time.bubble)},
           {"mfu", number(plan.time.mfu)}};
+}
+
+OrderedJson memory_json(const PlanRecord& plan, const std::vector<RankMemory>& reached) {
+  OrderedJson ranks = OrderedJson::array();
+  for (const RankMemory& planned : plan.ranks) {
+    const RankMemory* there = reached_by(reached, planned.rank);
+    ranks.push_back({{"rank", planned.rank},
+                     {"planned_bytes", number(planned.total)},
+                     {"reached_bytes", number(there == nullptr ? kHole : there->total)},
+                     {"planned_process_bytes", number(planned.process)},
+                     {"reached_process_bytes", number(there == nullptr ? kHole : there->process)}});
+  }
+  return ranks;
 }
 
 OrderedJson lengths_json(const LengthRecord& l) {
@@ -112,6 +126,7 @@ OrderedJson whole_run(const ReportedRun& run) {
   OrderedJson json = summary_json(run);
   json["stalls"] = stalls_json(run.summary);
   json["plan"] = r.plan ? plan_json(*r.plan) : OrderedJson(nullptr);
+  json["memory"] = r.plan ? memory_json(*r.plan, r.reached) : OrderedJson::array();
   json["traces"] = traces_json(r.traces);
   json["data"] = r.lengths ? lengths_json(*r.lengths) : OrderedJson(nullptr);
   json["linears"] = r.change ? change_json(*r.change) : OrderedJson(nullptr);

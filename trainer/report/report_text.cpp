@@ -71,6 +71,22 @@ std::string stalls_text(const RunSummary& s) {
   return text;
 }
 
+std::string memory_text(const RunRecord& run, double peak_in_steps) {
+  constexpr size_t kShown = 8;
+  const PlanRecord& plan = *run.plan;
+  std::string text = fmt::format("  planned {}, reached {}\n", bytes_text(planned_peak(plan)),
+                                 bytes_text(reached_peak(plan, run.reached, peak_in_steps)));
+  if (run.reached.empty() || plan.ranks.size() == 1) return text;
+  for (const RankMemory& planned : std::span(plan.ranks).first(std::min(kShown, plan.ranks.size()))) {
+    const RankMemory* reached = reached_by(run.reached, planned.rank);
+    const double here = peak_of(planned, plan), there = reached == nullptr ? kHole : peak_of(*reached, plan);
+    text += fmt::format("  rank {:<9} planned {}, reached {} ({})\n", planned.rank, bytes_text(here), bytes_text(there),
+                        ratio_text(there, here));
+  }
+  if (plan.ranks.size() > kShown) text += fmt::format("  and {} more ranks\n", plan.ranks.size() - kShown);
+  return text;
+}
+
 // Layers down, modules across, a shade each.
 std::string change_text(const AdapterChange& change) {
   static constexpr std::array kShades = {"·", "░", "▒", "▓", "█"};
@@ -138,10 +154,7 @@ std::string report_text(const ReportedRun& run) {
                       percent_text(s.trained_tokens / s.tokens), seconds_text(s.seconds), seconds_text(s.step_seconds),
                       plain(s.tokens_per_second));
   text += heading("over the steps") + series_of(run) + stalls_text(s);
-  if (r.plan && r.plan->fullest() != nullptr) {
-    text += heading("memory") +
-            fmt::format("  planned {}, reached {}\n", bytes_text(planned_peak(*r.plan)), bytes_text(s.peak_bytes));
-  }
+  if (r.plan && r.plan->fullest() != nullptr) text += heading("memory") + memory_text(r, s.peak_bytes);
   if (r.lengths && r.lengths->documents > 0) {
     std::vector<double> counts;
     for (const LengthBin& bin : r.lengths->lengths) counts.push_back(static_cast<double>(bin.documents));

@@ -95,6 +95,16 @@ void take_plan(RunRecord& run) {
   run.plan = plan_record(parse_json(read_text(file), file.string()));
 }
 
+void take_reached(RunRecord& run) {
+  const fs::path file = run.path / RunDirectory::kReachedFile;
+  if (!is_file(file)) {
+    run.absent[Part::reached] =
+        fmt::format("{} is not there: a run writes it when it has done all its steps", file.string());
+    return;
+  }
+  run.reached = reached_record(parse_json(read_text(file), file.string()));
+}
+
 void take_answers(RunRecord& run) {
   const auto files = numbered_files(run.path, "answers-step-", ".jsonl");
   if (files.empty()) {
@@ -194,6 +204,7 @@ RunRecord read_run(const fs::path& path, BaseNorms norms) {
   run.total_steps = total_steps_of(path / RunDirectory::kFactsFile);
   for (const auto& [step, directory] : numbered_files(path, "step-", "")) run.checkpoints.push_back(step);
   take(run, Part::plan, [&] { take_plan(run); });
+  take(run, Part::reached, [&] { take_reached(run); });
   take(run, Part::answers, [&] { take_answers(run); });
   take(run, Part::traces, [&] { take_traces(run); });
   take(run, Part::lengths, [&] { take_lengths(run); });

@@ -22,7 +22,7 @@ enum class RunState : uint8_t {
 const char* word_of(RunState state);
 
 // The parts of a run that may be absent.
-enum class Part : uint8_t { plan, traces, lengths, answers, change, proof };
+enum class Part : uint8_t { plan, reached, traces, lengths, answers, change, proof };
 
 struct RunRecord {
   std::string name;  // the directory's own, or more of its path
@@ -36,6 +36,7 @@ struct RunRecord {
   std::vector<int64_t> traced_steps;   // all, also those that are not read; ascending
   int64_t total_steps = 0;             // by run.json; 0: not known
   std::optional<PlanRecord> plan;
+  std::vector<RankMemory> reached;  // by rank
   std::optional<LengthRecord> lengths;
   std::optional<AdapterChange> change;
   std::optional<ProofRecord> proof;

@@ -14,45 +14,60 @@ namespace {
 constexpr size_t kRanksDrawn = 16;
 constexpr double kMib = 1 << 20, kGib = 1 << 30;
 
-TableText rank_table(const PlanRecord& plan) {
-  TableText table{.headings = {"rank", "weights", "adapter", "optimizer", "saved", "scratch", "total (bytes)"}};
-  const auto exact = [](double bytes) { return fmt::format("{:.0f}", bytes); };
-  for (const PlannedRank& r : plan.ranks) {
-    table.rows.push_back({std::to_string(r.rank), exact(r.weights), exact(r.adapter), exact(r.optimizer),
-                          exact(r.saved), exact(r.scratch), exact(r.total)});
+TableText rank_table(const RunRecord& run) {
+  TableText table{
+      .headings = {"rank", "weights", "adapter", "optimizer", "saved", "scratch", "arenas (bytes)", "process (bytes)"}};
+  const auto exact = [](double bytes) { return std::isfinite(bytes) ? fmt::format("{:.0f}", bytes) : "–"; };
+  const auto add = [&](const RankMemory& r, const char* what) {
+    table.rows.push_back({fmt::format("{}, {}", r.rank, what), exact(r.weights), exact(r.adapter), exact(r.optimizer),
+                          exact(r.saved), exact(r.scratch), exact(r.total), exact(r.process)});
+  };
+  for (const RankMemory& planned : run.plan->ranks) {
+    add(planned, "planned");
+    if (const RankMemory* reached = reached_by(run.reached, planned.rank)) add(*reached, "reached");
   }
   return table;
 }
 
-// The fullest ranks of the plan, and the most that a rank reached.
+Stack stack_of(const RankMemory& r, const char* what, bool whole_process) {
+  Stack stack{fmt::format("rank {}, {}", r.rank, what),
+              {{"weights", r.weights},
+               {"adapter", r.adapter},
+               {"optimizer", r.optimizer},
+               {"saved", r.saved},
+               {"scratch", r.scratch}}};
+  if (whole_process && r.rest() > 0) stack.parts.push_back({"the rest of the process", r.rest()});
+  return stack;
+}
+
+// The fullest ranks of the plan, each with what it reached; of a run that does not say that, the most that one did.
 Html planned_memory(const ReportedRun& run) {
   const PlanRecord& plan = *run.record.plan;
-  std::vector<PlannedRank> ranks = plan.ranks;
-  std::ranges::stable_sort(ranks, std::greater(), &PlannedRank::total);
+  std::vector<RankMemory> ranks = plan.ranks;
+  std::ranges::stable_sort(ranks, std::greater(), &RankMemory::total);
   ranks.resize(std::min(ranks.size(), kRanksDrawn));
-  std::ranges::sort(ranks, {}, &PlannedRank::rank);
-  StackChart chart{.title = "Memory planned for each rank, and the most that one reached",
+  std::ranges::sort(ranks, {}, &RankMemory::rank);
+  const bool by_rank = !run.record.reached.empty(), whole_process = counts_processes(plan);
+  StackChart chart{.title = by_rank ? "Memory planned for each rank, and what it reached"
+                                    : "Memory planned for each rank, and the most that one reached",
                    .level_name = "most reached"};
-  for (const PlannedRank& r : ranks) {
-    chart.stacks.push_back({fmt::format("rank {}, planned", r.rank),
-                            {{"weights", r.weights},
-                             {"adapter", r.adapter},
-                             {"optimizer", r.optimizer},
-                             {"saved", r.saved},
-                             {"scratch", r.scratch}}});
-    if (planned_rest(plan) > 0) chart.stacks.back().parts.push_back({"the rest of the process", planned_rest(plan)});
+  for (const RankMemory& planned : ranks) {
+    chart.stacks.push_back(stack_of(planned, "planned", whole_process));
+    if (const RankMemory* reached = reached_by(run.record.reached, planned.rank))
+      chart.stacks.push_back(stack_of(*reached, "reached", whole_process));
   }
-  if (std::isfinite(run.summary.peak_bytes)) chart.level = run.summary.peak_bytes;
-  chart.description =
-      fmt::format("Planned up to {}, reached {}.", bytes_text(planned_peak(plan)), bytes_text(run.summary.peak_bytes));
+  const double most = reached_peak(plan, run.record.reached, run.summary.peak_bytes);
+  if (!by_rank && std::isfinite(most)) chart.level = most;
+  chart.description = fmt::format("Planned up to {}, reached {}.", bytes_text(planned_peak(plan)), bytes_text(most));
   const std::string of = plan.ranks.size() > ranks.size()
                              ? fmt::format(", the {} fullest of {} ranks", ranks.size(), plan.ranks.size())
                              : "";
-  return picture(fmt::format("{}{}: {} planned on the fullest rank, {} reached ({})",
-                             planned_rest(plan) > 0 ? "Memory of a process" : "Memory of the arenas", of,
-                             bytes_text(planned_peak(plan)), bytes_text(run.summary.peak_bytes),
-                             ratio_text(run.summary.peak_bytes, planned_peak(plan))),
-                 stack_chart(chart), details_table("The plan of every rank, in bytes", rank_table(plan), "memory.csv"));
+  const Html drawn = picture(
+      fmt::format("{}{}: {} planned on the fullest rank, {} reached ({})",
+                  whole_process ? "Memory of a process" : "Memory of the arenas", of, bytes_text(planned_peak(plan)),
+                  bytes_text(most), ratio_text(most, planned_peak(plan))),
+      stack_chart(chart), details_table("The memory of every rank, in bytes", rank_table(run.record), "memory.csv"));
+  return by_rank ? drawn : drawn + absent(run, Part::reached, "What each rank reached is");
 }
 
 Html reached_memory(const ReportedRun& run) {
@@ -107,23 +122,33 @@ struct PlanLine {
 
 // Rates are named with the file that holds them behind, in parentheses: a place on one machine.
 std::string without_path(const std::string& rates) {
-  const size_t at = rates.rfind(" (");
-  return at != rates.npos && rates.ends_with(")") && rates.find('/', at) != rates.npos ? rates.substr(0, at) : rates;
+  int open = 0;
+  for (size_t at = rates.size(); at > 1 && rates.ends_with(")");) {
+    open += rates[--at] == ')' ? 1 : rates[at] == '(' ? -1 : 0;
+    if (open > 0) continue;
+    return rates[at - 1] == ' ' && rates.find('/', at) != rates.npos ? rates.substr(0, at - 1) : rates;
+  }
+  return rates;
 }
 
 Html plan_table(const ReportedRun& run) {
   const PlanRecord& plan = *run.record.plan;
   const RunSummary& s = run.summary;
   const double arenas = plan.fullest() == nullptr ? kHole : plan.fullest()->total;
-  const bool in_all = std::isfinite(plan.process_bytes);
+  const double reached = reached_peak(plan, run.record.reached, s.peak_bytes);
+  const bool in_all = counts_processes(plan);
+  double reached_arenas = in_all ? kHole : reached;
+  for (const RankMemory& rank : run.record.reached) reached_arenas = std::fmax(reached_arenas, rank.total);
   const PlannedTime& t = plan.time;
   TableText table{.headings = {"", "planned", "reached", "reached / planned"}};
   for (const PlanLine& line :
-       {PlanLine{"arenas of the fullest rank", arenas, in_all ? kHole : s.peak_bytes, bytes_text},
-        PlanLine{"its process", plan.process_bytes, s.peak_bytes, bytes_text},
+       {PlanLine{"arenas of the fullest rank", arenas, reached_arenas, bytes_text},
+        PlanLine{"its process", plan.process_bytes, in_all ? reached : kHole, bytes_text},
         PlanLine{"a step (median)", t.step_seconds, s.step_seconds, seconds_text},
         PlanLine{"tokens per second (median)", t.tokens_per_second, s.tokens_per_second, plain},
-        PlanLine{"all steps", t.run_seconds, s.seconds, seconds_text},
+        PlanLine{fmt::format("the {} steps that were done", s.steps), t.step_seconds * static_cast<double>(s.steps),
+                 s.seconds, seconds_text},
+        PlanLine{"the run, with what is between its steps", t.run_seconds, kHole, seconds_text},
         PlanLine{"waiting for other stages, of the pipeline's time", t.bubble, kHole, percent_text},
         PlanLine{"share of the peak FLOP/s", t.mfu, kHole, percent_text},
         PlanLine{"waiting for messages in a step", t.exposed_communication_seconds, kHole, seconds_text}}) {

@@ -72,7 +72,9 @@ Html legend() {
   for (const auto& [kind, name] : {std::pair("forward", "forward"), std::pair("backward", "backward"),
                                    std::pair("message", "message, with waiting for it"), std::pair("update", "update"),
                                    std::pair("idle", "idle")}) {
-    const Html sample = Html::element("rect", {{"class", kind}, {"width", "18"}, {"height", "12"}});
+    const bool low = kind == std::string_view("message");  // as it is drawn
+    const Html sample =
+        Html::element("rect", {{"class", kind}, {"y", low ? "6" : "0"}, {"width", "18"}, {"height", low ? "6" : "12"}});
     items += Html::element("li", {},
                            Html::element("svg", {{"width", "18"}, {"height", "12"}, {"aria-hidden", "true"}}, sample) +
                                Html::text(fmt::format(" {}", name)));

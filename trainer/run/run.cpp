@@ -4,6 +4,7 @@
 #include "kernels/base/program.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
+#include "kernels/comm/observed.h"
 #include "trainer/export/compared_documents.h"
 #include "trainer/export/export.h"
 #include "trainer/export/export_check.h"
@@ -184,7 +185,16 @@ EngineSettings settings_of(const Recipe& recipe, RunInputs& inputs, const Mesh& 
   return settings;
 }
 
-void say_products(const EngineSettings& settings, const Mesh& mesh) {
+// With log.trace its messages can be seen.
+Device opened(const OpenDevice& open_device, const Mesh& mesh, const Recipe& recipe, MessageView& messages) {
+  Device device = open_device(mesh);
+  if (!recipe.log.trace.empty()) device.mesh = observed_mesh(device.mesh, messages);
+  return device;
+}
+
+// The settings become the device's, and what it multiplies in fp8 is said.
+void fit(EngineSettings& settings, const Device& device, const Mesh& mesh) {
+  fit_to(device, settings);
   std::string line;
   together(*mesh.world, [&] { line = fp8_linears(settings, mesh.shape); });
   if (!line.empty()) log::info("{}", line);
@@ -199,16 +209,15 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   RunDirectory directory(recipe.output.dir, world);
   RunInputs inputs = open_inputs(read, mesh);
   EngineSettings settings = settings_of(recipe, inputs, mesh);
-  const Device device = open_device(mesh);
-  fit_to(device, settings);
-  say_products(settings, mesh);
+  MessageView messages;
+  const Device device = opened(open_device, mesh, recipe, messages);
+  fit(settings, device, mesh);
   const RunPlan plan = plan_run(recipe, settings, inputs.data, device, machine_of);
   std::optional<OpTimer> timer;
   if (recipe.log.profile) timer.emplace(*device.backend);
   const std::unique_ptr<Replica> replica = open_replica(settings, device, BaseWeights(inputs.model), plan.arenas);
   std::optional<Engine> engine;
   together(world, [&] { engine.emplace(settings, *replica, plan.arenas.saved); });
-
   const Loader loader = loader_of(inputs.data, recipe, mesh, settings.seed);
   const int64_t steps = total_steps(recipe, loader.steps_per_epoch());
   check_moves(settings.optimizer.learning_rate, recipe.optim, steps);
@@ -238,6 +247,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
                      .watchdog = watchdog,
                      .plan = plan,
                      .timer = timer ? &*timer : nullptr,
+                     .messages = messages,
                      .save = save},
                     steps, start.done, start.saved);
   if (const StopReason stop = loop.run(); stop != StopReason::none) {
@@ -248,7 +258,7 @@ StopReason train(const ReadRecipe& read, const Mesh& mesh, const OpenDevice& ope
   loop.save_last();
   const int64_t exported = take_best(recipe, validation.best(), loop.done(), directory, *replica);
   export_checked(read, directory, exported, *engine, inputs.data);
-  say_reached(plan, *engine, loop.tokens_per_second());
+  say_reached(plan, *engine, loop.tokens_per_second(), loop.done() > start.done ? directory.reached() : fs::path());
   say_done(recipe, directory, exported == loop.done() ? std::nullopt : std::optional(exported));
   return StopReason::none;
 }

@@ -46,6 +46,7 @@ void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved,
     write_text(path_ / kFactsFile, Json{{"total_steps", total_steps}}.dump() + "\n");
     std::error_code none;
     fs::remove(path_ / "plan.json", none);
+    if (step < total_steps) fs::remove(reached(), none);
     if (!plan.empty()) write_text(path_ / "plan.json", plan);
     metrics_.emplace(path_ / "metrics.jsonl", step);
     if (recipe.recipe.log.tensorboard) metrics_->add_events(path_ / "tensorboard");

@@ -14,7 +14,8 @@ namespace drover {
 
 class RunDirectory {
  public:
-  static constexpr const char* kFactsFile = "run.json";  // {"total_steps"}, for programs that look on
+  static constexpr const char* kFactsFile = "run.json";        // {"total_steps"}, for programs that look on
+  static constexpr const char* kReachedFile = "reached.json";  // the memory that every rank reached
 
   // Collective. Takes the directory for this run; bad_recipe where another one has it.
   RunDirectory(const fs::path& path, Communicator& world);
@@ -23,13 +24,14 @@ class RunDirectory {
   fs::path adapter() const { return path_ / "adapter"; }
   fs::path checkpoint(int64_t step) const;
   fs::path answers(int64_t step) const;  // of eval.prompts
+  fs::path reached() const { return path_ / kReachedFile; }
 
   // What this run continues from, as checkpoint.resume says; nothing: it starts anew. bad_recipe where that is another
   // run's.
   std::optional<Checkpoint> to_resume(const std::string& resume, const std::map<std::string, std::string>& identity);
   // Collective. The run is accepted, and the directory is its own from here on: checkpoints after `saved` are set
-  // aside; the recipe, run.json and the plan (plan.json; empty: there is none) are written; the metrics go on after
-  // `step`.
+  // aside; the recipe, run.json and the plan (plan.json; empty: there is none) are written, and what ranks reached is
+  // removed where there are steps to do; the metrics go on after `step`.
   void accept(const ReadRecipe& recipe, int64_t step, int64_t saved, int64_t total_steps, const std::string& plan = {});
   // Of rank 0, once the run is accepted: the validation loss that an earlier run wrote of the step that this one
   // starts from.

@@ -1,7 +1,9 @@
 #include "trainer/run/run_plan.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "kernels/base/json.h"
 #include "kernels/base/log.h"
 #include "kernels/base/units.h"
 #include "kernels/comm/agree.h"
@@ -17,6 +19,16 @@ namespace drover {
 namespace {
 
 constexpr int64_t kFarBytes = int64_t{64} << 20;  // from a plan; what is less is the libraries'
+
+// The run is complete without it.
+void write_reached(const fs::path& file, const std::vector<ReachedMemory>& ranks) {
+  try {
+    write_text(file, reached_json(ranks));
+  } catch (const Error& error) {
+    if (error.fault() != Fault::io) throw;
+    log::warn("the memory that ranks reached is not kept: {}", error.what());
+  }
+}
 
 // Of rank 0.
 void plan_times(const PlannedMemory& memory, const Recipe& recipe, const EngineSettings& settings,
@@ -66,10 +78,30 @@ RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const Pre
   return plan;
 }
 
-void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second) {
+std::string reached_json(const std::vector<ReachedMemory>& ranks) {
+  OrderedJson listed = OrderedJson::array();
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const auto& [arenas, process_bytes, device_bytes] = ranks[rank];
+    listed.push_back({{"rank", rank},
+                      {"weights_bytes", arenas.weights},
+                      {"adapter_bytes", arenas.adapter},
+                      {"optimizer_bytes", arenas.optimizer},
+                      {"saved_bytes", arenas.saved},
+                      {"scratch_bytes", arenas.scratch},
+                      {"total_bytes", arenas.total()},
+                      {"process_bytes", process_bytes}});
+    if (device_bytes > 0) listed.back()["device_bytes"] = device_bytes;
+  }
+  return OrderedJson{{"ranks", listed}}.dump(1) + "\n";
+}
+
+void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second, const fs::path& file) {
   Communicator& world = *engine.replica().device.mesh.world;
+  const ReachedMemory mine{engine.peak(), peak_process_bytes(), engine.replica().backend().memory().held_bytes()};
+  const std::vector<ReachedMemory> ranks = gather(world, mine);
+  if (world.rank() == 0 && !file.empty()) write_reached(file, ranks);
   log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine.peak().total());
-  const int64_t reached = largest(world, peak_process_bytes());
+  const int64_t reached = std::ranges::max(ranks, {}, &ReachedMemory::process_bytes).process_bytes;
   log::info("a process: {:.0f} MiB predicted, {:.0f} MiB reached", mib(plan.process_bytes), mib(reached));
   const double apart = static_cast<double>(reached) / static_cast<double>(plan.process_bytes) - 1;
   if (std::abs(apart) > PlanCheck::kFar && std::abs(reached - plan.process_bytes) > kFarBytes)

@@ -1,9 +1,10 @@
 // A run's own plan: what its ranks will hold and how long its steps will take, said before it starts, written to
-// output.dir/plan.json, and compared with what was reached at its end.
+// output.dir/plan.json, and compared with what was reached at its end, which output.dir/reached.json has of every rank.
 #pragma once
 #include <functional>
 
 #include "configs/recipe.h"
+#include "kernels/base/file.h"
 #include "trainer/engine/engine.h"
 #include "trainer/planning/time_plan.h"
 #include "trainer/setup/inputs.h"
@@ -28,6 +29,14 @@ RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const Pre
                  const MachineOfRun& machine_of);
 
 // Collective. How far plan and prediction were right; tokens_per_second: of the median step, 0 where there is none.
-void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second);
+// The memory that every rank reached is written to `file` where that is not empty.
+void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second, const fs::path& file);
+
+// What a rank reached: its arenas, its process, and what it took of a device with memory of its own (else 0).
+struct ReachedMemory {
+  ArenaBytes arenas;
+  int64_t process_bytes = 0, device_bytes = 0;
+};
+std::string reached_json(const std::vector<ReachedMemory>& ranks);  // in rank order; with plan.json's keys
 
 }  // namespace drover

@@ -13,8 +13,9 @@ namespace drover {
 
 namespace {
 
-enum class Lane : int { step, work, op };
-constexpr std::pair<Lane, const char*> kLanes[] = {{Lane::step, "step"}, {Lane::work, "actions"}, {Lane::op, "ops"}};
+enum class Lane : int { step, work, op, message };
+constexpr std::pair<Lane, const char*> kLanes[] = {
+    {Lane::step, "step"}, {Lane::work, "actions"}, {Lane::op, "ops"}, {Lane::message, "messages"}};
 
 double clock_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -49,6 +50,10 @@ std::string arguments_of(const OpCall& call, double seconds) {
   return text + fmt::format(R"(,"GB/s":{:.1f})", rate(call.bytes));
 }
 
+std::string arguments_of(const CommCall& call) {
+  return fmt::format(R"("bytes":{},"group":"{}","ranks":{})", call.bytes, call.axis, call.size);
+}
+
 struct Event {
   std::string name, category, arguments;
   Lane lane;
@@ -61,7 +66,7 @@ std::string line(const Event& e, int rank) {
                      e.arguments);
 }
 
-std::string names_of(const MeshPosition& p, int rank) {
+std::string names_of(const MeshPosition& p, int rank, bool alone) {
   const auto meta = [&](const char* what, int lane, const std::string& argument) {
     return fmt::format(R"({{"name":"{}","ph":"M","pid":{},"tid":{},"args":{{{}}}}})", what, rank, lane, argument);
   };
@@ -69,6 +74,7 @@ std::string names_of(const MeshPosition& p, int rank) {
       meta("process_name", 0, fmt::format(R"("name":"rank {} · tp {} pp {} dp {}")", rank, p.tp(), p.pp(), p.dp()));
   text += ",\n" + meta("process_sort_index", 0, fmt::format(R"("sort_index":{})", rank));
   for (const auto& [lane, name] : kLanes) {
+    if (alone && lane == Lane::message) continue;
     text += ",\n" + meta("thread_name", static_cast<int>(lane), fmt::format(R"("name":"{}")", name));
     text += ",\n" + meta("thread_sort_index", static_cast<int>(lane),
                          fmt::format(R"("sort_index":{})", static_cast<int>(lane)));
@@ -78,8 +84,12 @@ std::string names_of(const MeshPosition& p, int rank) {
 
 }  // namespace
 
-StepTrace::StepTrace(Engine& engine, OpObserver* also)
-    : engine_(engine), backend_(engine.replica().backend()), mesh_(engine.replica().device.mesh), also_(also) {
+StepTrace::StepTrace(Engine& engine, OpObserver* also, MessageView& messages)
+    : engine_(engine),
+      backend_(engine.replica().backend()),
+      mesh_(engine.replica().device.mesh),
+      also_(also),
+      view_(messages) {
   backend_.moment()->wait();
   mesh_.world->barrier();
   barrier_ = clock_seconds();
@@ -88,9 +98,11 @@ StepTrace::StepTrace(Engine& engine, OpObserver* also)
   begin_ = clock_seconds();
   backend_.observe(this);
   engine_.observe(this);
+  view_.observer = this;
 }
 
 StepTrace::~StepTrace() {
+  view_.observer = nullptr;
   engine_.observe(nullptr);
   backend_.observe(also_);
 }
@@ -111,6 +123,10 @@ void StepTrace::begin(const Work& work) {
 
 void StepTrace::end(const Work&) { work_.back().span.end = backend_.moment(); }
 
+void StepTrace::begin(const CommCall& call) { messages_.push_back({call, {backend_.moment(), nullptr}}); }
+
+void StepTrace::end(const CommCall&) { messages_.back().span.end = backend_.moment(); }
+
 double StepTrace::offset_of_clock() {
   struct Clock {
     double barrier, begin;
@@ -127,7 +143,7 @@ double StepTrace::offset_of_clock() {
 
 std::string StepTrace::text(double offset, int64_t step, Moment& end) {
   const int rank = mesh_.world->rank();
-  std::string text = names_of(mesh_.position, rank);
+  std::string text = names_of(mesh_.position, rank, mesh_.shape.size() == 1);
   const auto add = [&](const Event& event) { text += ",\n" + line(event, rank); };
   // All from one moment on, so that no rounding lets neighbours overlap.
   const auto time = [&](Moment& moment) { return offset + origin_->seconds_until(moment); };
@@ -137,6 +153,9 @@ std::string StepTrace::text(double offset, int64_t step, Moment& end) {
     const std::string arguments = arguments_of(o.call, o.span.begin->seconds_until(*o.span.end));
     add({std::string(o.call.op), "op", arguments, Lane::op, time(*o.span.begin), time(*o.span.end)});
   }
+  for (const TimedMessage& m : messages_)
+    add({std::string(m.call.kind), "message", arguments_of(m.call), Lane::message, time(*m.span.begin),
+         time(*m.span.end)});
   return text;
 }
 

@@ -1,14 +1,15 @@
 // Traces of steps (log.trace): what every rank did when, as a JSON file for chrome://tracing and Perfetto. A rank is a
-// process there and has three lanes, in which nothing overlaps: the step, the engine's work (the schedule's actions by
-// their symbols, then the sum over the ranks and the update) and the backend's ops. Format: Google's "Trace Event
-// Format", complete events ("X"), times in µs since the first rank began.
+// process there and has lanes in which nothing overlaps: the step, the engine's work (the schedule's actions by their
+// symbols, then the sum over the ranks and the update), the backend's ops, and, of several ranks, the messages among
+// them as kernels/comm/observed.h sees them. Format: Google's "Trace Event Format", complete events ("X"), times in µs
+// since the first rank began.
 #pragma once
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/comm/mesh.h"
+#include "kernels/comm/observed.h"
 #include "trainer/engine/engine.h"
 #include "trainer/run/run_directory.h"
 
@@ -17,11 +18,11 @@ namespace drover {
 // Observes engine and backend as long as it lives. Times are the device's moments (kernels/event.h): nothing waits
 // within the step. All ranks' times are of one clock: that of the host on one node; the clocks of several nodes are set
 // against each other by a barrier at the step's begin, to within what ranks leave it apart.
-class StepTrace : public OpObserver, public WorkObserver {
+class StepTrace : public OpObserver, public WorkObserver, public MessageObserver {
  public:
   // Collective over mesh.world; waits for all that was enqueued. `also`: who observes the backend before and
-  // afterwards, and sees all ops meanwhile; may be null.
-  StepTrace(Engine& engine, OpObserver* also);
+  // afterwards, and sees all ops meanwhile; may be null. `messages`: of the engine's mesh.
+  StepTrace(Engine& engine, OpObserver* also, MessageView& messages);
   ~StepTrace() override;
   StepTrace(const StepTrace&) = delete;
   StepTrace& operator=(const StepTrace&) = delete;
@@ -34,6 +35,8 @@ class StepTrace : public OpObserver, public WorkObserver {
   void end(const OpCall& call) override;
   void begin(const Work& work) override;
   void end(const Work& work) override;
+  void begin(const CommCall& call) override;
+  void end(const CommCall& call) override;
 
  private:
   struct Span {  // of the device's time
@@ -47,6 +50,10 @@ class StepTrace : public OpObserver, public WorkObserver {
     OpCall call;
     Span span;
   };
+  struct TimedMessage {
+    CommCall call;
+    Span span;
+  };
   std::string text(double offset, int64_t step, Moment& end);  // this rank's events
   double offset_of_clock();  // collective: seconds from the first rank's begin to ours
 
@@ -54,10 +61,12 @@ class StepTrace : public OpObserver, public WorkObserver {
   Backend& backend_;
   Mesh& mesh_;
   OpObserver* also_;
+  MessageView& view_;
   double barrier_ = 0, begin_ = 0;  // seconds of the host's clock: when the barrier was passed, and the step began
   std::unique_ptr<Moment> origin_;
   std::vector<TimedWork> work_;
   std::vector<TimedOp> ops_;
+  std::vector<TimedMessage> messages_;
 };
 
 }  // namespace drover

@@ -71,7 +71,7 @@ void TrainingLoop::enqueue() {
   together(p_.world, [&] { batch = p_.loader.load(p_.loader.position_of(enqueued())); });
   const int64_t step = enqueued() + 1;
   std::optional<StepTrace> trace;
-  if (p_.recipe.log.trace.contains(step)) trace.emplace(p_.engine, p_.timer);
+  if (p_.recipe.log.trace.contains(step)) trace.emplace(p_.engine, p_.timer, p_.messages);
   PendingStep pending = p_.engine.enqueue_step(batch, step);
   std::unique_ptr<Moment> end = backend().moment();  // before a trace is written
   if (trace) {

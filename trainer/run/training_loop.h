@@ -5,6 +5,7 @@
 
 #include "data/loader.h"
 #include "kernels/base/watchdog.h"
+#include "kernels/comm/observed.h"
 #include "kernels/timed/op_timer.h"
 #include "trainer/engine/engine.h"
 #include "trainer/run/plan_check.h"
@@ -28,6 +29,7 @@ class TrainingLoop {
     Watchdog& watchdog;
     const RunPlan& plan;
     OpTimer* timer = nullptr;  // of the engine's backend, with log.profile
+    MessageView& messages;     // of the engine's mesh, with log.trace
     std::function<void(int64_t step)> save;
   };
   // `done`: steps that an earlier run has done; `saved`: the step of its last checkpoint in the directory, or -1.

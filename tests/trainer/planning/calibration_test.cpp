@@ -23,6 +23,7 @@ struct CalibrationFile : testing::Test {
             .seconds = 60,
             .outside_per_call = 2e-6,
             .read = 1e9,
+            .write = 2e8,
             .ops = {{.op = "linear",
                      .dtype = DType::bf16,
                      .format = Format::nf4,
@@ -63,6 +64,7 @@ TEST_F(CalibrationFile, ComesBackAsItWasWritten) {
   EXPECT_EQ(c.version, "drover 1");
   EXPECT_EQ(c.date, "2026-11-30");
   EXPECT_EQ(c.read, 1e9);
+  EXPECT_EQ(c.write, 2e8);
   EXPECT_EQ(c.outside_per_call, 2e-6);
   ASSERT_EQ(c.ops.size(), 3);
   EXPECT_EQ(c.ops[2].format, Format::fp8);
@@ -79,6 +81,17 @@ TEST_F(CalibrationFile, ComesBackAsItWasWritten) {
   EXPECT_EQ(c.messages[0].seconds, 3e-6);
 }
 
+TEST_F(CalibrationFile, FromBeforeWritingWasMeasuredIsRead) {
+  write_calibration(some(), file);
+  std::string text = read_text(file);
+  const std::string key = "\"write\":200000000.0,";
+  ASSERT_NE(text.find(key), std::string::npos) << text;
+  text.erase(text.find(key), key.size());
+  write_text(file, text);
+  EXPECT_EQ(read_calibration(file).write, 0);
+  EXPECT_EQ(read_calibration(file).read, 1e9);
+}
+
 TEST_F(CalibrationFile, WhatIsNoneIsRefusedWithWhatToDo) {
   EXPECT_THAT(problem_of("{"), HasSubstr(file.string()));
   EXPECT_THAT(problem_of("{}"), HasSubstr("drover doctor --calibrate"));
@@ -89,6 +102,7 @@ TEST_F(CalibrationFile, WhatIsNoneIsRefusedWithWhatToDo) {
   for (const auto& [right, wrong] : {std::pair{"\"outside_per_call\":2e-06", "\"outside_per_call\":-1"},
                                      {"\"ranks\":2", "\"ranks\":0"},
                                      {"\"read\":1000000000.0", "\"read\":1e300"},
+                                     {"\"write\":200000000.0", "\"write\":-1"},
                                      {"94,1e-06", "94,1e308"},
                                      {"94,1e-06", "94,5e-324"},
                                      {"120,94", "-120,94"},

@@ -33,6 +33,13 @@ TEST(DiskPlan, CheckpointsThatStay) {
   EXPECT_EQ(plan({.every_steps = 10, .keep = 3, .keep_best = true}, 100).checkpoints, 4);
 }
 
+TEST(DiskPlan, CheckpointsThatAreWritten) {
+  EXPECT_EQ(plan({}, 100).written, 1) << "at the end";
+  EXPECT_EQ(plan({.every_steps = 10, .keep = 3}, 100).written, 10) << "the end is the tenth";
+  EXPECT_EQ(plan({.every_steps = 60, .keep = 3}, 100).written, 2);
+  EXPECT_EQ(plan({.every_steps = 10, .keep = 3}, 0).written, 0);
+}
+
 // Two layers' q: A (4, 64) and B (64, 4), 1024 numbers in all.
 TEST(DiskPlan, BytesByHand) {
   const DiskPlan p = plan({.every_steps = 10, .keep = 2}, 100);

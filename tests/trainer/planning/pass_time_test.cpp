@@ -52,5 +52,29 @@ TEST(PassTimes, ATokenReadsItsKeysAndValues) {
   EXPECT_LT(two, 2 * token(500)) << "weights are read once for both";
 }
 
+// Ten prompts of two passes each; 4 of 10 at once: three further tokens take 7.5 passes.
+TEST(PassTimes, RequestsTakeTheirPromptsAndSharedPasses) {
+  const Rates rates(each_op());
+  PassTimes passes(settings(), {}, {}, rates, 4, 2048);
+  const double prompt = passes.first_token_seconds(512, 512);
+  const double token = passes.seconds({.answers = 4, .answer_context = 1000});
+  EXPECT_NEAR(passes.requests_seconds(10, 1000, 4, 4), 10 * 2 * prompt + 7.5 * token, 1e-9);
+  EXPECT_NEAR(passes.requests_seconds(10, 1000, 1, 4), 10 * 2 * prompt, 1e-9);
+}
+
+// At a FLOP a second the products of an adapter of rank 4 show: 2·4·(in + out) for q, k, v, o, gate, up and down of
+// each layer.
+TEST(PassTimes, AnAdapterTakesItsProducts) {
+  RoughRates slow = each_op();
+  slow.product = 1, slow.call_seconds = 0;
+  const Rates rates(slow);
+  ReplicaSettings adapted = settings();
+  adapted.adapter = layout_of(adapted.model, 4);
+  PassTimes plain(settings(), {}, {}, rates, 1, 64), with(adapted, {}, {}, rates, 1, 64);
+  const PlannedPass token{.answers = 1, .answer_context = 10};
+  EXPECT_DOUBLE_EQ(with.seconds(token) - plain.seconds(token),
+                   4 * 2.0 * 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 96)));
+}
+
 }  // namespace
 }  // namespace drover

@@ -6,6 +6,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "trainer/engine/plan.h"
 #include "trainer/planning/calibrate.h"
+#include "trainer/planning/pass_time.h"
 
 namespace drover {
 namespace {
@@ -76,6 +77,48 @@ TEST(TimePlan, ValidationsTakeTheirEvaluations) {
   EXPECT_LT(one, step / 2);
   const auto [two, its_step] = evaluation(mesh(Axis::pp, 2));
   EXPECT_GT(two, 0.7 * one) << "the second stage waits for the first";
+}
+
+// At 2 MB/s four checkpoints of 3 MB take 6 s, and an adapter of 1 MB half a second.
+TEST(TimePlan, CheckpointsAndTheAdapterAreWritten) {
+  const Rates rates(a_millisecond_each());
+  PlannedWork work = work_of({}, 2);
+  work.checkpoints = 4, work.checkpoint_bytes = 3'000'000, work.adapter_bytes = 1'000'000;
+  const TimePlan plan = plan_time(settings({}, 2), {}, work, {.rates = rates, .write = 2e6});
+  EXPECT_DOUBLE_EQ(plan.checkpoint_seconds, 6);
+  EXPECT_DOUBLE_EQ(plan.export_seconds, 0.5);
+  EXPECT_DOUBLE_EQ(plan.run_seconds, 10 * plan.step_seconds + 6.5);
+  EXPECT_TRUE(plan.left_out.empty());
+  const TimePlan unknown = plan_time(settings({}, 2), {}, work, {.rates = rates});
+  EXPECT_DOUBLE_EQ(unknown.run_seconds, 10 * plan.step_seconds);
+  ASSERT_EQ(unknown.left_out.size(), 1);
+  EXPECT_NE(unknown.left_out[0].find("drover doctor --calibrate"), std::string::npos);
+}
+
+TEST(TimePlan, WhatIsExportedIsEvaluatedTwice) {
+  const Rates rates(a_millisecond_each());
+  PlannedWork work = work_of({}, 2);
+  work.validation = {worst_batch(32, 32, 16, 2, 1)};
+  work.validation_batches = 1, work.validations = 1;
+  work.compared = work.validation.front();
+  const TimePlan plan = plan_time(settings({}, 2), {}, work, {.rates = rates});
+  EXPECT_DOUBLE_EQ(plan.export_seconds, 2 * plan.validation_seconds);
+  EXPECT_DOUBLE_EQ(plan.run_seconds, 10 * plan.step_seconds + 3 * plan.validation_seconds);
+}
+
+TEST(TimePlan, AnswersTakeTheirPassesEachTime) {
+  const Rates rates(a_millisecond_each());
+  PlannedWork work = work_of({}, 2);
+  work.answers = PlannedWork::Answers{.prompts = 3, .prompt_tokens = 8, .tokens = 5, .at_once = 2, .times = 7};
+  EngineSettings s = settings({}, 2);
+  const TimePlan plan = plan_time(s, {}, work, {.rates = rates});
+  PassTimes passes(s, s.traits, {}, rates, 2, 16);
+  const double prompt = passes.first_token_seconds(8, 512),
+               token = passes.seconds({.answers = 2, .answer_context = 10});
+  EXPECT_NEAR(plan.answer_seconds, 7 * (3 * prompt + 4 * 3 / 2.0 * token), 1e-9);
+  EXPECT_DOUBLE_EQ(plan.run_seconds, 10 * plan.step_seconds + plan.answer_seconds);
+  s.streamed = true;
+  EXPECT_DOUBLE_EQ(plan_time(s, {}, work, {.rates = rates}).answer_seconds, 0);
 }
 
 // On a CPU a step reads the layers' frozen weights between its ops, as a copy of them takes.
@@ -188,6 +231,7 @@ TEST(TimePlan, AMeasuredMachinePredictsWhatItMeasured) {
     if (!sample.generates && sample.op == "attention_backward") measured += 4 * sample.seconds;
   }
   EXPECT_NEAR(plan.ops.at("attention_backward") / measured, 1, 0.05);
+  EXPECT_EQ(c.write > 0, c.read > 0) << "where a file can be written, both are measured";
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "trainer/report/answers_record.h"
 #include "trainer/report/length_record.h"
 #include "trainer/report/plan_record.h"
+#include "trainer/report/planned_peak.h"
 #include "trainer/report/proof_record.h"
 #include "trainer/report/recipe_record.h"
 #include "trainer/report/trace_record.h"
@@ -72,6 +73,26 @@ TEST(PlanRecord, EveryKeyMayBeAbsent) {
   EXPECT_EQ(nonsense.ranks[0].rank, 0);
   EXPECT_EQ(nonsense.ranks[0].total, 0);
   EXPECT_TRUE(std::isnan(nonsense.time.step_seconds) && std::isnan(nonsense.time.run_seconds));
+}
+
+TEST(PlanRecord, WhatWasReachedIsComparedInArenasOrProcesses) {
+  const std::vector<RankMemory> reached = reached_record(parse_json(
+      R"({"ranks":[{"rank":1,"weights_bytes":7,"total_bytes":9,"process_bytes":70},
+                   {"rank":0,"saved_bytes":8,"process_bytes":60}]})",
+      "reached.json"));
+  ASSERT_EQ(reached.size(), 2u);
+  EXPECT_EQ(reached[0].total, 8);
+  EXPECT_EQ(reached[1].rest(), 61);
+  EXPECT_EQ(reached_by(reached, 1)->weights, 7);
+  EXPECT_EQ(reached_by(reached, 2), nullptr);
+  const PlanRecord arenas = plan_record(parse_json(R"({"ranks":[{"rank":0,"total_bytes":8}]})", "plan.json"));
+  EXPECT_EQ(reached_peak(arenas, reached, 5), 9);
+  EXPECT_EQ(reached_peak(arenas, {}, 5), 5);
+  EXPECT_EQ(arenas.ranks[0].rest(), 0);
+  const PlanRecord process =
+      plan_record(parse_json(R"({"ranks":[{"rank":0,"total_bytes":8,"process_bytes":50}]})", "plan.json"));
+  EXPECT_EQ(reached_peak(process, reached, 5), 70);
+  EXPECT_EQ(reached_peak(process, reached_record(parse_json(R"({"ranks":[{"rank":0}]})", "reached.json")), 5), 5);
 }
 
 TEST(TraceRecord, TakesActionsAndCountsIdleTimeOnce) {

@@ -31,6 +31,17 @@ TEST_F(RunDirectories, HasNothingToGoOnFromAtFirst) {
   expect_error(Fault::missing_input, {"step-3"}, [&] { directory.to_resume((home_ / "step-3").string(), {}); });
 }
 
+// They are of the process that did the last step.
+TEST_F(RunDirectories, WhatRanksReachedStaysWhereNothingIsLeftToDo) {
+  RunDirectory directory(home_ / "run", *world_);
+  const fs::path file = home_ / "run" / RunDirectory::kReachedFile;
+  write_text(file, "{}");
+  directory.accept(recipe(), 9, -1, 9);
+  EXPECT_TRUE(fs::exists(file));
+  directory.accept(recipe(), 8, -1, 9);
+  EXPECT_FALSE(fs::exists(file));
+}
+
 // A full disk: the loop saves the run before it ends it.
 TEST_F(RunDirectories, WhatCannotBeWrittenIsKeptAndEndsTheRecords) {
   RunDirectory directory(home_ / "run", *world_);
