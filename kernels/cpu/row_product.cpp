@@ -45,8 +45,10 @@ void copy_rows(Tensor from, Tensor to) {
 }
 
 // to[place of i] = factor·from[i], block by block.
-void copy_in_order(const float* from, int64_t n, const CopyOrder& order, float* to) {
+template <const CopyOrder& order>
+void copy_in_order(const float* from, int64_t n, float* to) {
   for (int64_t begin = 0; begin < n; begin += kCodedBlock) {
+#pragma GCC unroll 64
     for (int64_t i = 0; i < kCodedBlock; ++i) {
       to[begin + order.place[static_cast<size_t>(i)]] = order.factor * from[begin + i];
     }
@@ -150,22 +152,20 @@ Tensor RowProduct::as_read(Tensor x, const WeightView& w, std::byte*& free) cons
   return copied;
 }
 
-// The order in which the columns of w are widened; null: as they are.
-const CopyOrder* RowProduct::order_of(const WeightView& w) const {
+// Copies x in the order in which the columns of w are widened; null: as they are.
+RowProduct::CopyInOrder RowProduct::order_of(const WeightView& w) const {
   if (w.dense() || !w.streams()) return nullptr;
-  if (isa_ != Isa::avx2) return w.is_fp8() ? &kFp8Order512 : &kNf4Order512;
-  return w.is_fp8() ? nullptr : &kNf4Order256;
+  if (isa_ != Isa::avx2) return w.is_fp8() ? copy_in_order<kFp8Order512> : copy_in_order<kNf4Order512>;
+  return w.is_fp8() ? nullptr : copy_in_order<kNf4Order256>;
 }
 
 // A copy in `free` of x, which is f32, in this order.
-Tensor RowProduct::in_order(Tensor x, const CopyOrder& order, std::byte*& free) const {
+Tensor RowProduct::in_order(Tensor x, CopyInOrder copy, std::byte*& free) const {
   Tensor copied = matrix(free, x.rows, x.cols, x.dtype);
   copied.pitch = copy_pitch(x.cols, x.dtype);
   free += copied.rows * copied.pitch * size_of(copied.dtype);
 #pragma omp parallel for num_threads(threads_) schedule(static) if (x.rows > kFewRows)
-  for (int64_t t = 0; t < x.rows; ++t) {
-    copy_in_order(x.as<float>() + t * x.pitch, x.cols, order, copied.as<float>() + t * copied.pitch);
-  }
+  for (int64_t t = 0; t < x.rows; ++t) copy(x.as<float>() + t * x.pitch, x.cols, copied.as<float>() + t * copied.pitch);
   return copied;
 }
 
@@ -201,8 +201,8 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
     const Tensor u = term.u.rows_from(in_term, n);
     terms.push_back({once ? u : as_read(u, term.b, free), term.b, term.column, at});
   }
-  const CopyOrder* order = order_of(p.w);
-  panels(inputs, {1, order == nullptr ? rows : in_order(rows, *order, free), p.w, terms, p.accumulate,
+  const CopyInOrder order = order_of(p.w);
+  panels(inputs, {1, order == nullptr ? rows : in_order(rows, order, free), p.w, terms, p.accumulate,
                   p.y.rows_from(begin, count)});
 }
 

@@ -43,8 +43,9 @@ class RowProduct {
   static Bytes lines_of(int64_t bytes);  // at the beginning of a cache line
   DType read_dtype(Tensor x, const WeightView& w) const;
   Tensor as_read(Tensor x, const WeightView& w, std::byte*& free) const;
-  const CopyOrder* order_of(const WeightView& w) const;
-  Tensor in_order(Tensor x, const CopyOrder& order, std::byte*& free) const;
+  using CopyInOrder = void (*)(const float* from, int64_t n, float* to);
+  CopyInOrder order_of(const WeightView& w) const;
+  Tensor in_order(Tensor x, CopyInOrder copy, std::byte*& free) const;
   // A product for rows that fit the scratch, x and the terms' u as `as_read` gives them.
   struct Call {
     float alpha;

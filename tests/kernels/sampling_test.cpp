@@ -90,7 +90,8 @@ TEST(Sample, GreedyTakesTheLargestAndOfEqualsTheFirst) {
 TEST(Sample, GreedyTakesTheFirstOfTwoEqualsWhereverTheyStand) {
   const auto backend = backend_under_test();
   for (const int64_t n : {1, 7, 8, 9, 16, 19}) {
-    Doubles logits(n * n, n, -3);
+    Doubles logits(n * n, n);
+    std::ranges::fill(logits.values, -3);
     std::vector<int32_t> expected;
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t j = 0; j < n; ++j) {
