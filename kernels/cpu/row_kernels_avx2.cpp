@@ -122,6 +122,43 @@ struct Set {
   static __m256 fold(const Sum (&part)[kVectors]) { return _mm256_add_ps(part[0], part[1]); }
 };
 
+// turned[i·8 + j] = the number i of row j, of which the last is repeated where there are fewer than eight.
+template <typename W>
+void turn(const Rows<W>& w, int64_t rows, int64_t k, float* turned) {
+  const auto row = [&](int64_t j) { return w.row(std::min(j, rows - 1)); };
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    Vec block[kLanes];
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kLanes; ++j) block[j] = load(row(j) + i);
+    transpose(block);
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kLanes; ++j) store(turned + (i + j) * kLanes, block[j]);
+  }
+  for (; i < k; ++i) {
+    for (int64_t j = 0; j < kLanes; ++j) turned[i * kLanes + j] = load_one(row(j) + i);
+  }
+}
+
+// The sums of at most R rows, whose chains run side by side, and eight outputs.
+template <int R, typename W>
+void add_turned(const RowsTimesRows<float, W>& p, const float* turned) {
+  const float* x[R];
+  Vec chains[R];
+  for (int64_t t = 0; t < R; ++t) x[t] = p.x.row(std::min(t, p.rows - 1)), chains[t] = _mm256_setzero_ps();
+  for (int64_t i = 0; i < p.k; ++i) {
+    const Vec weights = load(turned + i * kLanes);
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < R; ++t) chains[t] = _mm256_fmadd_ps(_mm256_set1_ps(x[t][i]), weights, chains[t]);
+  }
+  for (int64_t t = 0; t < p.rows; ++t) {
+    alignas(32) float sums[kLanes];
+    store(sums, chains[t]);
+    map_row(
+        p.outputs, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, p.sums + t * p.pitch, p.sums + t * p.pitch, sums);
+  }
+}
+
 template <int R>
 using Cached = CachedTile<Set, R, 2>;
 template <int R>
@@ -131,22 +168,15 @@ using Streamed = StreamedTile<Set, R>;
 
 template <typename W>
 void add_thin(const RowsTimesRows<float, W>& p) {
-  alignas(32) float turned[kThin * kLanes];  // of eight rows of w: their values of an index next to each other
+  alignas(32) float turned[kThin * kLanes];
   for (int64_t o = 0; o < p.outputs; o += kLanes) {
     const int64_t n = std::min(kLanes, p.outputs - o);
-    for (int64_t j = 0; j < kLanes; ++j) {
-      const W* row = p.w.row(o + std::min(j, n - 1));
-      for (int64_t i = 0; i < p.k; ++i) turned[i * kLanes + j] = load_one(row + i);
+    turn(p.w.from(o), n, p.k, turned);
+    if (p.rows <= 2) {
+      add_turned<2>(p.part(0, 2, o, n), turned);
+      continue;
     }
-    for (int64_t t = 0; t < p.rows; ++t) {
-      const float* x = p.x.row(t);
-      Vec chain = _mm256_setzero_ps();
-      for (int64_t i = 0; i < p.k; ++i) chain = _mm256_fmadd_ps(_mm256_set1_ps(x[i]), load(turned + i * kLanes), chain);
-      alignas(32) float sums[kLanes];
-      store(sums, chain);
-      float* to = p.sums + t * p.pitch + o;
-      for (int64_t j = 0; j < n; ++j) to[j] += sums[j];
-    }
+    for (int64_t t = 0; t < p.rows; t += 4) add_turned<4>(p.part(t, 4, o, n), turned);
   }
 }
 template void add_thin(const RowsTimesRows<float, float>&);

@@ -253,7 +253,7 @@ void RowProduct::outputs(const Call& call, int64_t begin, int64_t end, std::byte
 
 // The outputs [begin, end) for few rows, the weights read where they lie, in streams that begin far from each other.
 void RowProduct::streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {
-  const int64_t length = (groups_of(end - begin) + kStreams - 1) / kStreams * kGroup;  // outputs of a stream
+  const int64_t length = (end - begin + kStreams - 1) / kStreams;  // outputs of a stream
   for (int64_t at = 0; at < length; at += kPanel) {
     std::array<Stream, kStreams> streams;
     for (int64_t s = 0; s < kStreams; ++s) {
@@ -262,6 +262,7 @@ void RowProduct::streamed(const Call& call, int64_t begin, int64_t end, std::byt
       float* sums = reinterpret_cast<float*>(scratch) + s * kFewRows * kPanel;
       streams[static_cast<size_t>(s)] = {call.w.rows_from(first, last - first), sums};
       clear(sums, call.x.rows, last - first);
+      ask_for_terms(call, first, last - first);
     }
     add_streamed(call.x, streams);
     for (int64_t s = 0; s < kStreams; ++s) {
@@ -280,6 +281,18 @@ void RowProduct::copied(const Call& call, int64_t begin, int64_t end, std::byte*
     clear(sums, call.x.rows, w.rows);
     add_copied(call.x, w, sums, copy);
     complete(call, at, w.rows, sums, copy);
+  }
+}
+
+// The terms' weights for these outputs come from memory while the frozen ones are multiplied.
+void RowProduct::ask_for_terms(const Call& call, int64_t begin, int64_t width) const {
+  for (const LowRankProduct& term : call.low_rank) {
+    const auto [in_term, at, n] = overlap(term.column, term.b.rows, begin, width);
+    if (n <= 0 || term.b.cols > kThin) continue;
+    const Tensor b = term.b.rows_from(in_term, n);
+    const auto* first = static_cast<const char*>(b.data);
+    const int64_t bytes = ((n - 1) * b.pitch + b.cols) * size_of(b.dtype);
+    for (int64_t line = 0; line < bytes; line += kLine) _mm_prefetch(first + line, _MM_HINT_T0);
   }
 }
 
@@ -310,7 +323,7 @@ void RowProduct::add_thin(Tensor x, Tensor w, float* sums) const {
 
 // A panel whose sums lie next to each other.
 std::array<RowProduct::Stream, kStreams> RowProduct::in_streams(const WeightView& w, float* sums) {
-  const int64_t length = (groups_of(w.rows) + kStreams - 1) / kStreams * kGroup;
+  const int64_t length = (w.rows + kStreams - 1) / kStreams;
   std::array<Stream, kStreams> streams;
   for (int64_t s = 0; s < kStreams; ++s) {
     const int64_t first = std::min(s * length, w.rows);

@@ -63,6 +63,7 @@ class RowProduct {
   void outputs(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
+  void ask_for_terms(const Call& call, int64_t begin, int64_t width) const;
   void complete(const Call& call, int64_t begin, int64_t width, float* sums, std::byte* copy) const;
   void add_thin(Tensor x, Tensor w, float* sums) const;
   struct Stream {

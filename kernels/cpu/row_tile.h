@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/cpu/row_kernels.h"
 
@@ -154,15 +155,16 @@ struct StreamedTile {
     using Row = std::remove_cv_t<decltype(p[0].w.row(0))>;
     constexpr int kAtOnce = streams_at_once<Set, R, Row>();
     __m256 lanes[kStreams][kBlocks][R][4];
+    const int64_t outputs = std::min<int64_t>(p[0].outputs, 4);
+    if (outputs < 4) std::memset(lanes, 0, sizeof lanes);
     for (int64_t begin = 0; begin < p[0].k; begin += kBlocks * kDepth) {
       const int64_t end = std::min(begin + kBlocks * kDepth, p[0].k);
-#pragma GCC unroll 4
-      for (int o = 0; o < 4; ++o) {
+      for (int64_t o = 0; o < outputs; ++o) {
         Row rows[kStreams];
 #pragma GCC unroll 4
         for (int s = 0; s < kStreams; ++s) {
           const auto& stream = p[p[s].outputs > 0 ? s : 0];
-          rows[s] = stream.w.row(std::min<int64_t>(o, stream.outputs - 1));
+          rows[s] = stream.w.row(std::min(o, stream.outputs - 1));
         }
 #pragma GCC unroll 4
         for (int s = 0; s < kStreams; s += kAtOnce) {
