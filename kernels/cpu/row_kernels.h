@@ -73,6 +73,7 @@ template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx2
 namespace avx512 {
+void add_thin(const RowsTimesRows<float, bf16>& p);
 void add_cached(const RowsTimesRows<float, float>& p);
 // As above; codes in the orders of kFp8Order512 and kNf4Order512.
 template <typename WRows>

@@ -7,6 +7,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
 
+#include "kernels/cpu/row_pairs.h"
 #include "kernels/cpu/row_tile.h"
 
 namespace drover::cpu::avx512 {
@@ -115,12 +116,48 @@ struct Set {
   }
 };
 
+// The sums of at most R rows, whose chains run side by side, and at most sixteen outputs; turned[i] is the number i of
+// each output.
+template <int R>
+void add_turned(const RowsTimesRows<float, bf16>& p, const __m512* turned) {
+  const float* x[R];
+  __m512 chains[R];
+  for (int64_t t = 0; t < R; ++t) x[t] = p.x.row(std::min(t, p.rows - 1)), chains[t] = _mm512_setzero_ps();
+  for (int64_t i = 0; i < p.k; ++i) {
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < R; ++t) chains[t] = _mm512_fmadd_ps(_mm512_set1_ps(x[t][i]), turned[i], chains[t]);
+  }
+  const __mmask16 some = Set::first(p.outputs);
+  for (int64_t t = 0; t < p.rows; ++t) {
+    float* to = p.sums + t * p.pitch;
+    _mm512_mask_storeu_ps(to, some, _mm512_add_ps(_mm512_maskz_loadu_ps(some, to), chains[t]));
+  }
+}
+
 template <int R>
 using Cached = CachedTile<Set, R, 4>;
 template <int R>
 using Streamed = StreamedTile<Set, R>;
 
 }  // namespace
+
+void add_thin(const RowsTimesRows<float, bf16>& p) {
+  __m512i pairs[kThinPairs + kPairs];
+  __m512 turned[kThin + 1];
+  for (int64_t o = 0; o < p.outputs; o += kOutputs) {
+    const int64_t n = std::min(kOutputs, p.outputs - o);
+    turn(p.w.from(o), n, p.k, pairs);
+    for (int64_t i = 0; i < p.k; i += 2) {
+      turned[i] = reinterpret_cast<__m512>(_mm512_slli_epi32(pairs[i / 2], 16));
+      turned[i + 1] = reinterpret_cast<__m512>(_mm512_and_si512(pairs[i / 2], words_with(0xffff0000u)));
+    }
+    if (p.rows <= 2) {
+      add_turned<2>(p.part(0, 2, o, n), turned);
+      continue;
+    }
+    for (int64_t t = 0; t < p.rows; t += 4) add_turned<4>(p.part(t, 4, o, n), turned);
+  }
+}
 
 void add_cached(const RowsTimesRows<float, float>& p) { add_tiles_along_x<Cached, 6>(p); }
 

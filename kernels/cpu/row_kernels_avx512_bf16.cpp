@@ -8,6 +8,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
+#include "kernels/cpu/row_pairs.h"
 #include "kernels/cpu/row_tile.h"
 
 namespace drover::cpu::avx512_bf16 {
@@ -34,35 +35,6 @@ struct Set {
   }
 };
 
-constexpr int64_t kOutputs = 16;  // of a block of w
-constexpr int64_t kPairs = 4;     // of neighbouring numbers of a row, in an eighth of a vector
-constexpr int64_t kThinPairs = kThin / 2;
-
-__mmask8 first(int64_t n) { return static_cast<__mmask8>((1u << std::clamp<int64_t>(n, 0, 8)) - 1); }
-
-// Eight numbers of a row from `i` on, as far as there are any.
-__m128i eight(const bf16* row, int64_t i, int64_t k) {
-  return k - i >= 8 ? _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i))
-                    : _mm_maskz_loadu_epi16(first(k - i), row + i);
-}
-
-// pairs[p] = the pair p of each of sixteen rows of w, of which the last ones are repeated where there are fewer.
-void turn(const RowsTimesRows<bf16, bf16>& p, int64_t output, __m512i* pairs) {
-  for (int64_t i = 0; i < p.k; i += 2 * kPairs) {
-    __m512i rows[4];  // of rows j, j + 4, j + 8, j + 12
-    for (int64_t j = 0; j < 4; ++j) {
-      const auto row = [&](int64_t at) { return eight(p.w.row(std::min(output + at, p.outputs - 1)), i, p.k); };
-      const __m256i low = _mm256_set_m128i(row(j + 4), row(j)), high = _mm256_set_m128i(row(j + 12), row(j + 8));
-      rows[j] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-    }
-    const __m512i a = _mm512_unpacklo_epi32(rows[0], rows[1]), b = _mm512_unpackhi_epi32(rows[0], rows[1]),
-                  c = _mm512_unpacklo_epi32(rows[2], rows[3]), d = _mm512_unpackhi_epi32(rows[2], rows[3]);
-    __m512i* to = pairs + i / 2;
-    to[0] = _mm512_unpacklo_epi64(a, c), to[1] = _mm512_unpackhi_epi64(a, c);
-    to[2] = _mm512_unpacklo_epi64(b, d), to[3] = _mm512_unpackhi_epi64(b, d);
-  }
-}
-
 template <int R>
 using Cached = CachedTile<Set, R, 4>;
 template <int R>
@@ -74,7 +46,7 @@ void add_thin(const RowsTimesRows<bf16, bf16>& p) {
   __m512i pairs[kThinPairs + kPairs];
   const int64_t count = (p.k + 1) / 2;
   for (int64_t o = 0; o < p.outputs; o += kOutputs) {
-    turn(p, o, pairs);
+    turn(p.w.from(o), p.outputs - o, p.k, pairs);
     const auto some = static_cast<__mmask16>((1u << std::min(kOutputs, p.outputs - o)) - 1);
     for (int64_t t = 0; t < p.rows; ++t) {
       alignas(64) bf16 x[kThin + 1] = {};

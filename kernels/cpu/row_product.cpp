@@ -317,7 +317,11 @@ void RowProduct::add_thin(Tensor x, Tensor w, float* sums) const {
   if (x.dtype == DType::bf16) return avx512_bf16::add_thin(product_of<bf16, bf16>(x, w, sums));
   with_type(w, [&](auto* typed) {
     using W = std::remove_pointer_t<decltype(typed)>;
-    avx2::add_thin(product_of<float, W>(x, w, sums));
+    const auto product = product_of<float, W>(x, w, sums);
+    if constexpr (std::is_same_v<W, bf16>) {
+      if (isa_ != Isa::avx2) return avx512::add_thin(product);
+    }
+    avx2::add_thin(product);
   });
 }
 
