@@ -23,6 +23,8 @@ constexpr int64_t kGroup = 4;                      // a thread's outputs begin a
 constexpr int64_t kLine = 64;                      // bytes of the cache's lines
 constexpr int64_t kRowsBytes = int64_t{16} << 20;  // of copied rows of x
 constexpr int64_t kSumsBytes = kRowsAtOnce * kPanel * 4;
+constexpr int64_t kFewSumsBytes =
+    kStreams * kFewRows * kPanel * 4;  // of them for few rows: behind lie their copies of u
 constexpr int64_t kPanelBytes = kPanel * (kDepth<float> * 4 + kLine);
 constexpr int64_t kThreadBytes = kSumsBytes + kPanelBytes;
 
@@ -206,11 +208,16 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
                   p.y.rows_from(begin, count)});
 }
 
-// Whether all u are multiplied as they lie: then one start of the threads does for all.
+// Whether one start of the threads does for inputs and outputs: the inputs multiply x as it was read, and the terms'
+// u are multiplied as they lie, or are few enough for each thread to copy them.
 bool RowProduct::at_once(const Linear& p, Tensor rows) const {
   const auto as_it_is = [&](const LowRankInput& i) { return read_dtype(p.x, i.a) == rows.dtype; };
-  const auto u_as_it_is = [&](const LowRankProduct& t) { return read_dtype(t.u, t.b) == t.u.dtype; };
-  return std::ranges::all_of(p.inputs, as_it_is) && std::ranges::all_of(p.low_rank, u_as_it_is);
+  int64_t copied = 0;
+  for (const LowRankProduct& term : p.low_rank) {
+    const DType read = read_dtype(term.u, term.b);
+    if (read != term.u.dtype) copied += term.u.rows * copy_pitch(term.u.cols, read) * size_of(read);
+  }
+  return std::ranges::all_of(p.inputs, as_it_is) && copied <= (rows.rows <= kFewRows ? kSumsBytes - kFewSumsBytes : 0);
 }
 
 void RowProduct::panels(std::span<const Call> inputs, const Call& call) const {
@@ -243,7 +250,19 @@ void RowProduct::outputs_of_thread(const Call& call) const {
   const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads(), groups = groups_of(call.w.rows);
   const int64_t begin = groups * thread / threads * kGroup,
                 end = std::min(groups * (thread + 1) / threads * kGroup, call.w.rows);
-  outputs(call, begin, end, scratch_.get() + thread * kThreadBytes);
+  std::byte* scratch = scratch_.get() + thread * kThreadBytes;
+  if (call.low_rank.empty() || call.x.rows > kFewRows) return outputs(call, begin, end, scratch);
+  Call own = call;
+  const std::vector<LowRankProduct> terms = terms_of_thread(call, scratch + kFewSumsBytes);
+  own.low_rank = terms;
+  outputs(own, begin, end, scratch);
+}
+
+// The terms of few rows, with copies in `free` of the u that are not multiplied as they lie.
+std::vector<LowRankProduct> RowProduct::terms_of_thread(const Call& call, std::byte* free) const {
+  std::vector<LowRankProduct> terms(call.low_rank.begin(), call.low_rank.end());
+  for (LowRankProduct& term : terms) term.u = as_read(term.u, term.b, free);
+  return terms;
 }
 
 void RowProduct::outputs(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
@@ -60,6 +61,7 @@ class RowProduct {
   void inputs_of_thread(std::span<const Call> inputs) const;
   void panels(std::span<const Call> inputs, const Call& call) const;
   void outputs_of_thread(const Call& call) const;
+  std::vector<LowRankProduct> terms_of_thread(const Call& call, std::byte* free) const;
   void outputs(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void streamed(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
   void copied(const Call& call, int64_t begin, int64_t end, std::byte* scratch) const;
