@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/row_copies.h"
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/vector.h"
 
@@ -20,42 +20,11 @@ constexpr int64_t kPanel = 64;                     // outputs whose weights are 
 constexpr int64_t kRowsAtOnce = 512;               // whose sums of a panel lie in a core's cache
 constexpr int64_t kFewRows = 8;                    // up to so many, weights are read where they lie
 constexpr int64_t kGroup = 4;                      // a thread's outputs begin at a multiple of it
-constexpr int64_t kLine = 64;                      // bytes of the cache's lines
 constexpr int64_t kRowsBytes = int64_t{16} << 20;  // of copied rows of x
 constexpr int64_t kSumsBytes = kRowsAtOnce * kPanel * 4;
-constexpr int64_t kFewSumsBytes =
-    kStreams * kFewRows * kPanel * 4;  // of them for few rows: behind lie their copies of u
-constexpr int64_t kPanelBytes = kPanel * (kDepth<float> * 4 + kLine);
+constexpr int64_t kFewSumsBytes = kStreams * kFewRows * kPanel * 4;  // of few rows, behind which lie their copies of u
+constexpr int64_t kPanelBytes = kPanel * (kDepth<float> * 4 + kLineBytes);
 constexpr int64_t kThreadBytes = kSumsBytes + kPanelBytes;
-
-// An odd number of lines: rows at such a distance do not share the sets of a cache.
-int64_t copy_pitch(int64_t columns, DType type) {
-  const int64_t lines = (columns * size_of(type) + kLine - 1) / kLine;
-  return (lines | 1) * kLine / size_of(type);
-}
-
-void copy_rows(Tensor from, Tensor to) {
-  for (int64_t r = 0; r < from.rows; ++r) {
-    if (from.dtype == to.dtype) {
-      std::memcpy(to.rows_from(r, 1).data, from.rows_from(r, 1).data,
-                  static_cast<size_t>(from.cols * size_of(from.dtype)));
-    } else {
-      map_row(
-          from.cols, [](Vec v) { return v; }, to.as<float>() + r * to.pitch, from.as<bf16>() + r * from.pitch);
-    }
-  }
-}
-
-// to[place of i] = factor·from[i], block by block.
-template <const CopyOrder& order>
-void copy_in_order(const float* from, int64_t n, float* to) {
-  for (int64_t begin = 0; begin < n; begin += kCodedBlock) {
-#pragma GCC unroll 64
-    for (int64_t i = 0; i < kCodedBlock; ++i) {
-      to[begin + order.place[static_cast<size_t>(i)]] = order.factor * from[begin + i];
-    }
-  }
-}
 
 int64_t groups_of(int64_t outputs) { return (outputs + kGroup - 1) / kGroup; }
 
@@ -120,7 +89,7 @@ Overlap overlap(int64_t row, int64_t rows, int64_t begin, int64_t count) {
 }  // namespace
 
 RowProduct::Bytes RowProduct::lines_of(int64_t bytes) {
-  void* data = std::aligned_alloc(kLine, static_cast<size_t>(bytes));
+  void* data = std::aligned_alloc(kLineBytes, static_cast<size_t>(bytes));
   if (data == nullptr) throw std::bad_alloc();
   return Bytes(static_cast<std::byte*>(data), std::free);
 }
@@ -311,7 +280,7 @@ void RowProduct::ask_for_terms(const Call& call, int64_t begin, int64_t width) c
     const Tensor b = term.b.rows_from(in_term, n);
     const auto* first = static_cast<const char*>(b.data);
     const int64_t bytes = ((n - 1) * b.pitch + b.cols) * size_of(b.dtype);
-    for (int64_t line = 0; line < bytes; line += kLine) _mm_prefetch(first + line, _MM_HINT_T0);
+    for (int64_t line = 0; line < bytes; line += kLineBytes) _mm_prefetch(first + line, _MM_HINT_T0);
   }
 }
 
