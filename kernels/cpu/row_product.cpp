@@ -141,7 +141,9 @@ Tensor RowProduct::in_order(Tensor x, CopyInOrder copy, std::byte*& free) const 
 }
 
 void RowProduct::linear(const Linear& p) {
-  int64_t row_bytes = copy_pitch(p.x.cols, DType::f32) * 4 * (order_of(p.w) == nullptr ? 1 : 2);
+  const auto otherwise = [&](const LowRankInput& i) { return read_dtype(p.x, i.a) != read_dtype(p.x, p.w); };
+  const int64_t copies = 1 + (order_of(p.w) != nullptr) + std::ranges::any_of(p.inputs, otherwise);
+  int64_t row_bytes = copies * copy_pitch(p.x.cols, DType::f32) * 4;
   for (const LowRankProduct& term : p.low_rank) row_bytes += copy_pitch(term.u.cols, DType::f32) * 4;
   require(row_bytes <= kRowsBytes, "a row of a product fits the scratch");
   const int64_t at_once = std::min(kRowsBytes / row_bytes, kRowsAtOnce);
@@ -163,7 +165,8 @@ void RowProduct::some_rows(const Linear& p, int64_t begin, int64_t count) {
       continue;
     }
     std::byte* own = free;
-    panels({}, {input.scale, as_read(x.rows_from(at, n), a, own), a, {}, false, u});
+    const bool read = read_dtype(x, a) == rows.dtype;
+    panels({}, {input.scale, read ? rows.rows_from(at, n) : as_read(x.rows_from(at, n), a, own), a, {}, false, u});
   }
   std::vector<LowRankProduct> terms;
   for (const LowRankProduct& term : p.low_rank) {

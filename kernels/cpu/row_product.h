@@ -47,7 +47,7 @@ class RowProduct {
   using CopyInOrder = void (*)(const float* from, int64_t n, float* to);
   CopyInOrder order_of(const WeightView& w) const;
   Tensor in_order(Tensor x, CopyInOrder copy, std::byte*& free) const;
-  // A product for rows that fit the scratch, x and the terms' u as `as_read` gives them.
+  // A product for rows that fit the scratch: x as `as_read` gives it, and for more than a few rows the terms' u too.
   struct Call {
     float alpha;
     Tensor x;
@@ -79,8 +79,10 @@ class RowProduct {
 
   int threads_;
   Isa isa_;
-  Bytes rows_{nullptr, nullptr};     // of x and the terms' u; held by the process only once they are written
-  Bytes scratch_{nullptr, nullptr};  // of each thread: the sums of a panel of outputs, and its weights
+  Bytes rows_{nullptr, nullptr};  // of x and the terms' u; held by the process only once they are written
+  // Of each thread: the sums of a panel of outputs, behind those of few rows their copies of u, and the panel's
+  // weights.
+  Bytes scratch_{nullptr, nullptr};
 };
 
 }  // namespace drover::cpu

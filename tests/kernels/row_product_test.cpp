@@ -25,8 +25,8 @@ struct Size {
 
 // Rows few enough that weights are read where they lie and rows that share a copy of them, sums that end within a
 // vector and sums of many blocks, outputs that fill no group.
-constexpr Size kSizes[] = {{1, 1, 1, 1},     {3, 65, 17, 8},   {8, 71, 40, 4},
-                           {9, 2100, 70, 5}, {10, 9000, 5, 2}, {70, 577, 129, 16}};
+constexpr Size kSizes[] = {{1, 1, 1, 1},    {3, 65, 17, 8},   {8, 71, 40, 4},   {8, 130, 70, 40},  {3, 70, 130, 65},
+                           {8, 33, 5, 130}, {9, 2100, 70, 5}, {10, 9000, 5, 2}, {70, 577, 129, 16}};
 
 class Operands {
  public:
@@ -62,6 +62,29 @@ TEST(RowProduct, EqualsTheReference) {
       EXPECT_TRUE(as_expected(y, expected));
       EXPECT_TRUE(as_expected(scaled, reference::product(Trans::no, Trans::yes, 0.5, bounded(o.x), bounded(o.w), 0.0,
                                                          Matrix<Bounded>(s.t, s.out))));
+    }
+  }
+}
+
+// Wide rows, of which the scratch holds fewer than there are, with what low-rank inputs and terms copy of them.
+TEST(RowProduct, ReadsAsManyRowsAsItsScratchHolds) {
+  cpu::RowProduct product(2);
+  constexpr int64_t kRows = 300, kIn = 8192, kOut = 8, kRank = 4;
+  for (const DType a_type : {DType::bf16, DType::f32}) {
+    const Held x(drawn_matrix(1, kRows, kIn, DType::bf16), DType::bf16),
+        w(drawn_matrix(2, kOut, kIn, DType::bf16), DType::bf16), a(drawn_matrix(3, kRank, kIn, a_type), a_type),
+        b(drawn_matrix(4, kOut, kRank, a_type), a_type);
+    const auto answer = [&](int64_t begin, int64_t count) {
+      const Held u(Doubles(count, kRank), DType::bf16), y(Doubles(count, kOut), DType::f32);
+      const cpu::LowRankInput inputs[] = {{u, a, 0.5f}};
+      const cpu::LowRankProduct terms[] = {{u, b}};
+      product.linear({Tensor(x).rows_from(begin, count), Tensor(w), inputs, terms, false, y});
+      return y.values();
+    };
+    const Doubles whole = answer(0, kRows);
+    for (const int64_t row : {0, 149, 255, 256, 299}) {
+      const Doubles alone = answer(row, 1);
+      for (int64_t o = 0; o < kOut; ++o) EXPECT_EQ(alone(0, o), whole(row, o)) << row;
     }
   }
 }
@@ -116,6 +139,33 @@ TEST(RowProduct, WiderVectorsGiveTheSameBits) {
     cpu::avx512::add_cached(product(wide));
     EXPECT_TRUE(exactly(wide, narrow.values())) << k;
     EXPECT_TRUE(exactly(streamed, narrow.values())) << k;
+  }
+}
+
+TEST(RowProduct, WiderVectorsTurnThinWeightsToTheSameBits) {
+  if (!__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) GTEST_SKIP() << "no AVX-512 here";
+  for (const int64_t k : {1, 2, 7, 8, 15, 40, 63, 64}) {
+    for (const int64_t outputs : {1, 8, 9, 16, 17, 33}) {
+      for (const int64_t rows : {1, 2, 3, 8}) {
+        const Held x(drawn_matrix(1, rows, k, DType::f32), DType::f32, 3),
+            w(drawn_matrix(2, outputs, k, DType::bf16), DType::bf16, 1);
+        const Doubles before = drawn_matrix(3, rows, outputs, DType::f32);
+        const Held narrow(before, DType::f32), wide(before, DType::f32, 5);
+        const auto product = [&](const Held& sums) {
+          return cpu::RowsTimesRows<float, bf16>{.rows = rows,
+                                                 .outputs = outputs,
+                                                 .k = k,
+                                                 .x = {x->as<float>(), x->pitch},
+                                                 .w = {w->as<bf16>(), w->pitch},
+                                                 .sums = sums->as<float>(),
+                                                 .pitch = sums->pitch};
+        };
+        cpu::avx2::add_thin(product(narrow));
+        cpu::avx512::add_thin(product(wide));
+        EXPECT_TRUE(exactly(wide, narrow.values())) << k << " " << outputs << " " << rows;
+        EXPECT_TRUE(wide.guard_intact());
+      }
+    }
   }
 }
 
