@@ -115,9 +115,9 @@ TEST(TimePlan, AnswersTakeTheirPassesEachTime) {
   EngineSettings s = settings({}, 2);
   const TimePlan plan = plan_time(s, {}, work, {.rates = rates});
   PassTimes passes(s, s.traits, {}, rates, 2, 16);
-  const double prompt = passes.first_token_seconds(8, 512),
-               token = passes.seconds({.answers = 2, .answer_context = 10});
-  EXPECT_NEAR(plan.answer_seconds, 7 * (3 * prompt + 4 * 3 / 2.0 * token), 1e-9);
+  const double prompt = passes.first_token_seconds(8, 512), two = passes.seconds({.answers = 2, .answer_context = 10}),
+               one = passes.seconds({.answers = 1, .answer_context = 10});
+  EXPECT_NEAR(plan.answer_seconds, 7 * (3 * prompt + 4 * (two + one)), 1e-9);
   EXPECT_DOUBLE_EQ(plan.run_seconds, 10 * plan.step_seconds + plan.answer_seconds);
   s.streamed = true;
   EXPECT_DOUBLE_EQ(plan_time(s, {}, work, {.rates = rates}).answer_seconds, 0);
