@@ -145,7 +145,9 @@ std::string print_run(const TimePlan& p) {
   add(p.validation_seconds, fmt::format("{} validations", p.validations));
   add(p.answer_seconds, fmt::format("answers to eval.prompts, {} times, at their longest", p.answer_rounds));
   add(p.checkpoint_seconds, fmt::format("{} checkpoint{}", p.checkpoints, p.checkpoints == 1 ? "" : "s"));
-  add(p.export_seconds, "writing the adapter, and checking that it computes what was trained");
+  const bool writing = p.checkpoint_seconds > 0;  // its time is known
+  add(p.export_seconds, writing ? "writing the adapter, and checking that it computes what was trained"
+                                : "checking that the adapter computes what was trained");
   for (const std::string& what : p.left_out) text += fmt::format("    without {}\n", what);
   return text;
 }
