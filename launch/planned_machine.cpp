@@ -63,8 +63,10 @@ RoughRates rough_rates(const Machine& m) {
 }
 
 PlannedMachine machine_of_table(const Machine& machine) {
-  return not_calibrated(rough_rates(machine),
-                        machine.supported ? "" : "; planned only: Drover does not run on such GPUs");
+  PlannedMachine planned =
+      not_calibrated(rough_rates(machine), machine.supported ? "" : "; planned only: Drover does not run on such GPUs");
+  planned.why_no_write = "the hardware table has no rate for writing";
+  return planned;
 }
 
 namespace {

@@ -3,34 +3,17 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <optional>
 
 #include "kernels/base/error.h"
 #include "kernels/base/file.h"
+#include "tests/base/variable.h"
 #include "tests/cuda/matmul_cases.h"
 
 namespace drover::cuda {
 namespace {
 
 using testing::HasSubstr;
-
-// An environment variable while this lives.
-class Variable {
- public:
-  Variable(const char* name, const std::string& value) : name_(name) {
-    if (const char* old = std::getenv(name)) before_ = old;
-    setenv(name, value.c_str(), 1);
-  }
-  ~Variable() { before_ ? setenv(name_, before_->c_str(), 1) : unsetenv(name_); }
-  Variable(const Variable&) = delete;
-  Variable& operator=(const Variable&) = delete;
-
- private:
-  const char* name_;
-  std::optional<std::string> before_;
-};
 
 // A file for the tuned cache, found by the backend while this lives.
 class TunedFile {

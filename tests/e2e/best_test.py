@@ -68,11 +68,17 @@ class Best(Case):
             self.assertEqual(max(losses(self.home / "runs" / name)), step + 3)
             self.assertIn(f"3 validations have not improved on {loss:.4f} after step {step}", said)
             self.assertEqual(self.checkpoints(name), [step, step + 3])
-        again = self.train("waits", *waiting, check=0).stderr
+        run_files = [self.home / "runs" / "waits" / name for name in ("plan.json", "reached.json")]
+        kept = [file.read_bytes() for file in run_files]
+        again = self.train("waits", *waiting, ranks=2, check=0).stderr  # on other ranks, and no step is left
+        self.assertEqual([file.read_bytes() for file in run_files], kept)
         self.assertEqual(max(losses(self.home / "runs" / "waits")), self.best_of("waits")[0] + 3)
         self.assertIn("3 validations have not improved", again)
+        written = [file.stat().st_mtime_ns for file in run_files]
         self.train("waits", *waiting[:-1], "eval.stop_after=4", check=0)
         self.assertEqual(max(losses(self.home / "runs" / "waits")), self.best_of("waits")[0] + 4)
+        for file, before in zip(run_files, written):
+            self.assertGreater(file.stat().st_mtime_ns, before, file)
 
     def test_resumed_is_uninterrupted(self):
         # The run that is cut into pieces of two steps by train.max_steps decides as the one that runs through.

@@ -74,11 +74,26 @@ class PlanTime(Case):
         parts = sum(time[f"{part}_seconds"] for part in ("validation", "answer", "checkpoint", "export", "first_step"))
         self.assertAlmostEqual(time["run_seconds"], 8 * time["step_seconds"] + parts)
         text = self.plan("--calibration", self.folder / "new.json", *overrides).stdout
-        for words in ("3 validations:", "3 times answers to eval.prompts", "4 checkpoints:", "export of the adapter"):
+        for words in ("3 validations:", "answers to eval.prompts, 3 times", "4 checkpoints:", "writing the adapter"):
             self.assertIn(words, text)
         without = self.plan("--calibration", self.folder / "old.json", *overrides).stdout
-        self.assertIn("without checkpoints", without)
+        self.assertIn(
+            "without checkpoints, and writing the adapter: how fast the disk writes was not measured", without
+        )
         self.assertNotIn("4 checkpoints:", without)
+        self.assertIn("    checking that the adapter computes what was trained:", without)
+        self.assertIn("the hardware table has no rate for writing", self.plan("--gpu", "h100", *overrides).stdout)
+        absent = self.plan("data.train=/nowhere.jsonl", *overrides).stdout
+        self.assertIn("without validations, answers to eval.prompts, the comparison of the export: the data", absent)
+
+    def test_replicas_share_what_the_export_is_compared_over(self):
+        (self.folder / "slow.json").write_text(json.dumps(calibration("some CPU", 1e-5)))
+        one, four = (
+            json.loads(self.plan("--json", "--calibration", self.folder / "slow.json", "--ranks", ranks).stdout)["time"]
+            for ranks in (1, 4)
+        )
+        self.assertGreater(one["export_seconds"], 3 * four["export_seconds"])
+        self.assertGreater(one["step_seconds"], 3 * four["step_seconds"])
 
     def test_a_calibration_that_is_none_is_refused(self):
         broken = self.folder / "broken.json"

@@ -59,7 +59,8 @@ std::vector<ScoredToken> scored_share(Batcher& batcher, const TokenStore& docume
   return tokens;
 }
 
-// As many as fit what an evaluation was planned for, wherever they stand.
+}  // namespace
+
 int64_t rows_of_a_micro_batch(const Capacity& capacity, const TokenStore& documents) {
   const MicroBatchSize most = capacity.evaluation.value_or(capacity.micro_batch);
   const auto fit = [&](int64_t rows) {
@@ -75,8 +76,6 @@ int64_t rows_of_a_micro_batch(const Capacity& capacity, const TokenStore& docume
   while (rows > 1 && !fit(rows)) --rows;
   return rows;
 }
-
-}  // namespace
 
 std::vector<float> engine_logprobs(Engine& engine, const TokenStore& documents) {
   const Mesh& mesh = engine.replica().device.mesh;

@@ -8,6 +8,9 @@ namespace drover {
 
 class TokenStore;
 
+// Of engine_logprobs: as many as fit what an evaluation was planned for, wherever they stand.
+int64_t rows_of_a_micro_batch(const Capacity& capacity, const TokenStore& documents);
+
 // Collective; every rank gets all. No document is longer than one of the data that the engine was planned for.
 std::vector<float> engine_logprobs(Engine& engine, const TokenStore& documents);
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <span>
 
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
@@ -247,34 +248,48 @@ struct DiskRates {
   double read = 0, write = 0;  // bytes/s; 0 where it cannot be done
 };
 
-// Of a file that is written, synced and hashed, as a checkpoint is; then dropped from memory and read.
+// Gives `use` what it reads, block by block. The bytes that there are; -1 where they cannot be read.
+template <typename Use>
+int64_t read_all(int file, std::span<char> block, const Use& use) {
+  int64_t bytes = 0;
+  while (true) {
+    const ssize_t got = ::pread(file, block.data(), block.size(), bytes);
+    if (got == 0) return bytes;
+    if (got < 0) return -1;
+    use(block.first(static_cast<size_t>(got)));
+    bytes += got;
+  }
+}
+
+// Of a file that is written, synced and hashed, as a checkpoint is; then dropped from memory and read. It loses its
+// name first, so that nothing stays of it however this process ends.
 DiskRates measure_disk() {
   std::error_code ignored;
   fs::create_directories(calibration_directory(), ignored);
   const std::string path = (calibration_directory() / fmt::format("read-test-{}", ::getpid())).string();
   const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (file < 0) return {};
+  ::unlink(path.c_str());
   std::vector<char> block(size_t{8} << 20);
   std::minstd_rand random(1);
   for (char& c : block) c = static_cast<char>(random());
   constexpr int kBlocks = 24;
+  constexpr size_t kHashed = size_t{1} << 20;  // at once
+  const auto all = static_cast<int64_t>(kBlocks * block.size());
   auto begin = Clock::now();
   bool written = true;
   for (int i = 0; i < kBlocks && written; ++i)
     written = ::write(file, block.data(), block.size()) == static_cast<ssize_t>(block.size());
   written = written && ::fsync(file) == 0;
   DiskRates rates;
-  if (written) {
-    sha256_file(path);
-    rates.write = static_cast<double>(kBlocks * block.size()) / since(begin);
-  }
-  ::unlink(path.c_str());
+  Sha256 hash;
+  const auto hashed = [&](std::span<const char> part) { hash.update(part.data(), part.size()); };
+  if (written && read_all(file, std::span(block).first(kHashed), hashed) == all)
+    rates.write = static_cast<double>(all) / since(begin);
   if (written && ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0) {
     begin = Clock::now();
-    int64_t bytes = 0;
-    ::lseek(file, 0, SEEK_SET);
-    for (ssize_t got; (got = ::read(file, block.data(), block.size())) > 0;) bytes += got;
-    rates.read = static_cast<double>(bytes) / since(begin);
+    if (read_all(file, block, [](std::span<const char>) {}) == all)
+      rates.read = static_cast<double>(all) / since(begin);
   }
   ::close(file);
   return rates;

@@ -29,6 +29,7 @@ struct PassTimes::Counted {
     const std::vector<int32_t> prompt(static_cast<size_t>(pass.prompt_tokens), 0), token(1, 0);
     const Sampling greedy;
     std::vector<Decoder::Input> inputs;
+    std::vector<Chosen> scores;
     size_t next = 0;
     const auto add = [&](std::span<const int32_t> ids, int64_t context) {
       CachedSequence& sequence = cached[next++];
@@ -36,6 +37,10 @@ struct PassTimes::Counted {
       inputs.push_back({.sequence = &sequence, .ids = ids, .sampling = &greedy, .slot = slot});
     };
     if (pass.prompt_tokens > 0) add(prompt, pass.prompt_context);
+    if (pass.scored) {
+      inputs.front().sampling = nullptr;
+      inputs.front().scored = {.tokens = prompt, .scores = &scores};
+    }
     for (int64_t i = 0; i < pass.answers; ++i) add(token, pass.answer_context);
     decoder.append(inputs);
     return recorder.take().outside;
@@ -75,6 +80,13 @@ double PassTimes::first_token_seconds(int64_t prompt_tokens, int64_t pass_rows) 
   return all;
 }
 
+double PassTimes::scoring_seconds(int64_t tokens, int64_t pass_rows) {
+  double all = 0;
+  for (int64_t done = 0; done < tokens; done += pass_rows)
+    all += seconds({.prompt_tokens = std::min(pass_rows, tokens - done), .prompt_context = done, .scored = true});
+  return all;
+}
+
 double PassTimes::token_seconds(int64_t prompt_tokens, int64_t answer_tokens) {
   constexpr int64_t kSampled = 5;
   double all = 0;
@@ -87,9 +99,12 @@ double PassTimes::token_seconds(int64_t prompt_tokens, int64_t answer_tokens) {
 double PassTimes::requests_seconds(int64_t requests, int64_t prompt_tokens, int64_t answer_tokens, int64_t at_once) {
   const double prompts =
       static_cast<double>(requests) * first_token_seconds(prompt_tokens, BatcherSettings{}.pass_rows);
-  const double passes =  // the first token comes with the prompt
-      static_cast<double>((answer_tokens - 1) * requests) / static_cast<double>(at_once);
-  return prompts + passes * seconds({.answers = at_once, .answer_context = prompt_tokens + answer_tokens / 2});
+  const auto pass = [&](int64_t answers) {
+    return answers > 0 ? seconds({.answers = answers, .answer_context = prompt_tokens + answer_tokens / 2}) : 0;
+  };
+  const int64_t full = requests / at_once, rest = requests % at_once;
+  const double rounds = (full > 0 ? static_cast<double>(full) * pass(at_once) : 0) + pass(rest);
+  return prompts + static_cast<double>(answer_tokens - 1) * rounds;  // the first token comes with the prompt
 }
 
 }  // namespace drover

@@ -13,6 +13,7 @@ namespace drover {
 struct PlannedPass {
   int64_t prompt_tokens = 0, prompt_context = 0;  // context: tokens that are in the cache already
   int64_t answers = 0, answer_context = 0;        // of each
+  bool scored = false;                            // each token of the prompt gets its log-probability, and none follows
 };
 
 // With the replica's own adapter, where the settings have one.
@@ -28,8 +29,10 @@ class PassTimes {
   // ones takes, in the mean over `answer_tokens`.
   double first_token_seconds(int64_t prompt_tokens, int64_t pass_rows);
   double token_seconds(int64_t prompt_tokens, int64_t answer_tokens);
+  // Until every token of a document has its log-probability, in such passes.
+  double scoring_seconds(int64_t tokens, int64_t pass_rows);
   // So many equal requests, of which `at_once` are answered together: their prompts one after the other, then passes
-  // of a token of each.
+  // of a token of each; those that remain in the end share passes of their own.
   double requests_seconds(int64_t requests, int64_t prompt_tokens, int64_t answer_tokens, int64_t at_once);
 
  private:

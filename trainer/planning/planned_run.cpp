@@ -1,10 +1,14 @@
 #include "trainer/planning/planned_run.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <numeric>
 
 #include "data/loader.h"
 #include "trainer/engine/plan.h"
 #include "trainer/export/compared_documents.h"
+#include "trainer/export/token_logprobs.h"
 #include "trainer/generation/sample_answers.h"
 #include "trainer/planning/disk_plan.h"
 #include "trainer/setup/engine_settings.h"
@@ -29,12 +33,33 @@ int64_t validations_of(const Recipe& recipe, int64_t steps) {
   return 2 + (every > 0 ? (steps - 1) / every : 0);
 }
 
-// Nothing where no document trains.
-std::optional<Batch> compared_batch(const Recipe& recipe, const PreparedData& data) {
+// As compare_trained takes them; nothing where no document trains. The last dp rank has the most micro-batches,
+// the first one the most documents of its own.
+std::optional<PlannedWork::Compared> compared_of(const Recipe& recipe, const EngineSettings& settings,
+                                                 const PreparedData& data, int dp) {
   const TokenStore documents = compared_documents(recipe, data);
-  if (documents.rows() == 0) return {};
-  return Loader(documents, {.micro_batch_size = 1, .global_batch_size = documents.rows(), .shuffle = false})
-      .load({0, 0});
+  if (documents.trained_tokens(0, documents.documents()) == 0) return {};
+  PlannedWork::Compared compared{.pass_rows = scoring_of(documents).batcher.pass_rows};
+  const int64_t rows = rows_of_a_micro_batch(settings.capacity, documents),
+                at_once = rows * settings.capacity.local_micro_batches * dp;
+  for (int64_t begin = 0; begin < documents.rows(); begin += at_once) {
+    std::vector<int64_t> chosen(static_cast<size_t>(std::min(at_once, documents.rows() - begin)));
+    std::iota(chosen.begin(), chosen.end(), begin);
+    Batch batch = batch_of_rows(documents, chosen, rows, dp - 1, dp);
+    if (batch.weight_sum > 0) compared.batches.push_back(std::move(batch));
+  }
+  for (int64_t d = 0; d < documents.documents(); d += dp)
+    compared.served.push_back(static_cast<int64_t>(documents.document(d).ids.size()));
+  return compared;
+}
+
+// What a recipe asks for that only its data can tell.
+std::string without_data(const Recipe& recipe) {
+  std::vector<std::string_view> parts;
+  if (rows_compared(recipe) == "validation") parts.emplace_back("validations");
+  if (recipe.eval.prompts) parts.emplace_back("answers to eval.prompts");
+  parts.emplace_back("the comparison of the export");
+  return fmt::format("{}: the data or the tokenizer is not here", fmt::join(parts, ", "));
 }
 
 std::optional<PlannedWork::Answers> answers_of(const Recipe& recipe, const EngineSettings& settings,
@@ -68,6 +93,7 @@ PlannedWork planned_work(const Recipe& recipe, const EngineSettings& settings, c
     work.batch = [batch](int, int64_t) { return batch; };
     work.sampled = {0};
     work.steps = recipe.train.max_steps.value_or(0);
+    work.left_out.push_back(without_data(recipe));
     add_files();
     return work;
   }
@@ -89,7 +115,7 @@ PlannedWork planned_work(const Recipe& recipe, const EngineSettings& settings, c
   work.steps = total_steps(recipe, work.steps_per_epoch);
   work.sampled = spread_over(std::min(work.steps, work.steps_per_epoch), kSampledSteps);
   add_files();
-  work.compared = compared_batch(recipe, *data);
+  work.compared = compared_of(recipe, settings, *data, shape.dp());
   work.answers = answers_of(recipe, settings, *data, shape.dp(), work.steps);
   if (!data->validation) return work;
   const Loader validation = loader_of(*data->validation, 0, false);
@@ -117,9 +143,11 @@ std::string print_run(const TimePlan& p) {
   };
   add(static_cast<double>(p.steps) * p.step_seconds, "steps");
   add(p.validation_seconds, fmt::format("{} validations", p.validations));
-  add(p.answer_seconds, fmt::format("{} times answers to eval.prompts, at their longest", p.answerings));
+  add(p.answer_seconds, fmt::format("answers to eval.prompts, {} times, at their longest", p.answer_rounds));
   add(p.checkpoint_seconds, fmt::format("{} checkpoint{}", p.checkpoints, p.checkpoints == 1 ? "" : "s"));
-  add(p.export_seconds, "export of the adapter, and its comparison");
+  const bool writing = p.checkpoint_seconds > 0;  // its time is known
+  add(p.export_seconds, writing ? "writing the adapter, and checking that it computes what was trained"
+                                : "checking that the adapter computes what was trained");
   for (const std::string& what : p.left_out) text += fmt::format("    without {}\n", what);
   return text;
 }

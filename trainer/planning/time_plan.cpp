@@ -101,8 +101,7 @@ double evaluation_seconds(const Stages& stages, const Batch& batch, const MeshSh
   return step_of(records, shape, machine).seconds;
 }
 
-// Validations, and the two evaluations of what is exported: as it was trained, and as it is read back.
-void add_evaluations(TimePlan& plan, const Stages& stages, const MeshShape& shape, const PlannedWork& work,
+void add_validations(TimePlan& plan, const Stages& stages, const MeshShape& shape, const PlannedWork& work,
                      const PlannedMachine& machine) {
   double batches = 0;
   for (const Batch& batch : work.validation) batches += evaluation_seconds(stages, batch, shape, machine);
@@ -111,13 +110,28 @@ void add_evaluations(TimePlan& plan, const Stages& stages, const MeshShape& shap
     plan.validation_seconds = batches / static_cast<double>(work.validation.size()) * work.validation_batches *
                               static_cast<double>(work.validations);
   }
-  if (work.compared) plan.export_seconds += 2 * evaluation_seconds(stages, *work.compared, shape, machine);
+}
+
+// A run without memory for the passes of generation leaves those out.
+void add_comparison(TimePlan& plan, const Stages& stages, const EngineSettings& settings, const MeshShape& shape,
+                    const PlannedWork& work, const PlannedMachine& machine) {
+  if (!work.compared) return;
+  for (const Batch& batch : work.compared->batches)
+    plan.export_seconds += 2 * evaluation_seconds(stages, batch, shape, machine);
+  const std::vector<int64_t>& served = work.compared->served;
+  if (served.empty()) return;
+  if (settings.streamed) {
+    plan.left_out.emplace_back("scoring the export by generation: passes that read streamed weights are not timed");
+    return;
+  }
+  PassTimes passes(settings, settings.traits, shape, machine.rates, 0, std::ranges::max(served));
+  for (const int64_t tokens : served) plan.export_seconds += passes.scoring_seconds(tokens, work.compared->pass_rows);
 }
 
 void add_answers(TimePlan& plan, const EngineSettings& settings, const MeshShape& shape, const PlannedWork& work,
                  const PlannedMachine& machine) {
   if (!work.answers) return;
-  plan.answerings = work.answers->times;
+  plan.answer_rounds = work.answers->times;
   if (settings.streamed) {
     plan.left_out.emplace_back("answers to eval.prompts: passes that read streamed weights are not timed");
     return;
@@ -130,8 +144,7 @@ void add_answers(TimePlan& plan, const EngineSettings& settings, const MeshShape
 void add_writing(TimePlan& plan, const PlannedWork& work, const PlannedMachine& machine) {
   plan.checkpoints = work.checkpoints;
   if (machine.write <= 0) {
-    plan.left_out.emplace_back(
-        "checkpoints, and writing the adapter: how fast the disk writes was not measured (drover doctor --calibrate)");
+    plan.left_out.emplace_back("checkpoints, and writing the adapter: " + machine.why_no_write);
     return;
   }
   plan.checkpoint_seconds =
@@ -202,7 +215,9 @@ TimePlan plan_time(const EngineSettings& settings, const MeshShape& shape, const
   }
   plan.epoch_seconds = static_cast<double>(work.steps_per_epoch) * plan.step_seconds;
   if (work.steps == 0) return plan;
-  add_evaluations(plan, stages, shape, work, machine);
+  plan.left_out = work.left_out;
+  add_validations(plan, stages, shape, work, machine);
+  add_comparison(plan, stages, settings, shape, work, machine);
   add_answers(plan, settings, shape, work, machine);
   add_writing(plan, work, machine);
   plan.run_seconds = plan.first_step_seconds + static_cast<double>(work.steps) * plan.step_seconds +

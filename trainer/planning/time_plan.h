@@ -25,8 +25,14 @@ struct PlannedWork {
   std::optional<Answers> answers = {};
   int64_t checkpoints = 0, checkpoint_bytes = 0;  // written in the run; of one
   int64_t adapter_bytes = 0;                      // of the export at the end
-  std::optional<Batch> compared = {};             // documents that the export is compared over: evaluated twice
-  int64_t file_bytes = 0;                         // of the model's weights, as one replica reads them
+  struct Compared {                               // documents over which the export is compared, of one dp rank
+    std::vector<Batch> batches;                   // evaluated twice: as it was trained, and as it is read back
+    std::vector<int64_t> served;                  // tokens of those that passes of generation score, one at a time
+    int64_t pass_rows = 1;
+  };
+  std::optional<Compared> compared = {};
+  std::vector<std::string> left_out = {};  // of the run: what is not known, and why
+  int64_t file_bytes = 0;                  // of the model's weights, as one replica reads them
 };
 
 // At which rates a plan is timed.
@@ -38,6 +44,7 @@ struct PlannedMachine {
   double peak = 0;              // FLOP/s of a rank that MFU is a share of; 0: unknown
   double read = 0;              // bytes/s from a node's disk; 0: unknown
   double write = 0;             // bytes/s of checkpoints to it; 0: unknown
+  std::string why_no_write = "how fast the disk writes was not measured (drover doctor --calibrate)";
 };
 
 struct TimePlan {
@@ -49,7 +56,7 @@ struct TimePlan {
   double epoch_seconds = 0;                        // 0: the data are not known
   double run_seconds = 0;                          // with all that follows; 0: it is not known how many steps there are
   double validation_seconds = 0, answer_seconds = 0, checkpoint_seconds = 0, export_seconds = 0;  // of the run
-  int64_t validations = 0, answerings = 0, checkpoints = 0;                                       // in the run
+  int64_t validations = 0, answer_rounds = 0, checkpoints = 0;                                    // in the run
   std::vector<std::string> left_out;  // of the run: what run_seconds is without, and why
   int64_t steps = 0;
   int64_t tokens_per_step = 0, trained_tokens_per_step = 0;

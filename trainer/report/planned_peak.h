@@ -1,5 +1,5 @@
-// What a run's memory stands against in its plan: on a GPU the device's memory, which holds the arenas; on a CPU the
-// process, and then the plan says how much that holds in all.
+// What a run's memory stands against in its plan: on a GPU the arenas; on a CPU the process, which holds them, and then
+// the plan says how much that holds in all.
 #pragma once
 #include <cmath>
 #include <span>
@@ -20,7 +20,8 @@ inline double planned_peak(const PlanRecord& plan) {
   return plan.fullest() == nullptr ? kHole : plan.fullest()->total;
 }
 
-// Of the fullest rank; `in_steps`, which metrics have, where no rank says what it reached.
+// Of the fullest rank; `in_steps`, which metrics have, where no rank says what it reached: of a process, or all that
+// was taken of a GPU's memory.
 inline double reached_peak(const PlanRecord& plan, std::span<const RankMemory> reached, double in_steps) {
   double most = kHole;
   for (const RankMemory& rank : reached) most = std::fmax(most, peak_of(rank, plan));

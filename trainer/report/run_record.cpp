@@ -98,8 +98,7 @@ void take_plan(RunRecord& run) {
 void take_reached(RunRecord& run) {
   const fs::path file = run.path / RunDirectory::kReachedFile;
   if (!is_file(file)) {
-    run.absent[Part::reached] =
-        fmt::format("{} is not there: a run writes it when it has done all its steps", file.string());
+    run.absent[Part::reached] = fmt::format("{} is not there: a run writes it at its end", file.string());
     return;
   }
   run.reached = reached_record(parse_json(read_text(file), file.string()));

@@ -44,12 +44,22 @@ void RunDirectory::accept(const ReadRecipe& recipe, int64_t step, int64_t saved,
     }
     write_text(path_ / "recipe.yaml", resolved_recipe(with_absolute_paths(recipe)));
     write_text(path_ / kFactsFile, Json{{"total_steps", total_steps}}.dump() + "\n");
+    plan_ = plan;
     std::error_code none;
-    fs::remove(path_ / "plan.json", none);
-    if (step < total_steps) fs::remove(reached(), none);
-    if (!plan.empty()) write_text(path_ / "plan.json", plan);
+    if (!plan_.empty() && !fs::exists(plan_file(), none) && !fs::exists(reached(), none))
+      write_text(plan_file(), plan_);
     metrics_.emplace(path_ / "metrics.jsonl", step);
     if (recipe.recipe.log.tensorboard) metrics_->add_events(path_ / "tensorboard");
+  });
+}
+
+void RunDirectory::replace_plan() {
+  together(world_, [&] {
+    if (world_.rank() != 0) return;
+    std::error_code none;
+    fs::remove(reached(), none);
+    fs::remove(plan_file(), none);
+    if (!plan_.empty()) write_text(plan_file(), plan_);
   });
 }
 

@@ -15,7 +15,7 @@ namespace drover {
 class RunDirectory {
  public:
   static constexpr const char* kFactsFile = "run.json";        // {"total_steps"}, for programs that look on
-  static constexpr const char* kReachedFile = "reached.json";  // the memory that every rank reached
+  static constexpr const char* kReachedFile = "reached.json";  // at the run's end: the memory that every rank reached
 
   // Collective. Takes the directory for this run; bad_recipe where another one has it.
   RunDirectory(const fs::path& path, Communicator& world);
@@ -30,9 +30,12 @@ class RunDirectory {
   // run's.
   std::optional<Checkpoint> to_resume(const std::string& resume, const std::map<std::string, std::string>& identity);
   // Collective. The run is accepted, and the directory is its own from here on: checkpoints after `saved` are set
-  // aside; the recipe, run.json and the plan (plan.json; empty: there is none) are written, and what ranks reached is
-  // removed where there are steps to do; the metrics go on after `step`.
+  // aside; the recipe and run.json are written; the metrics go on after `step`. `plan`: what plan.json will say; empty:
+  // there will be none. It is written at once where no earlier run left a plan or what its ranks reached.
   void accept(const ReadRecipe& recipe, int64_t step, int64_t saved, int64_t total_steps, const std::string& plan = {});
+  // Collective, before this run's first step. What an earlier run planned and reached, which belong together, makes
+  // room for this run's plan; a run without a step keeps both.
+  void replace_plan();
   // Of rank 0, once the run is accepted: the validation loss that an earlier run wrote of the step that this one
   // starts from.
   std::optional<double> loss_at_last_step() const { return metrics_->loss_at_last_step(); }
@@ -47,8 +50,11 @@ class RunDirectory {
   const std::optional<Error>& unrecorded() const { return unrecorded_; }
 
  private:
+  fs::path plan_file() const { return path_ / "plan.json"; }
+
   fs::path path_;
   Communicator& world_;
+  std::string plan_;
   std::optional<RunLock> lock_;
   std::optional<MetricsFile> metrics_;
   std::optional<Error> unrecorded_;

@@ -81,7 +81,7 @@ RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const Pre
 std::string reached_json(const std::vector<ReachedMemory>& ranks) {
   OrderedJson listed = OrderedJson::array();
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
-    const auto& [arenas, process_bytes, device_bytes] = ranks[rank];
+    const auto& [arenas, process_bytes] = ranks[rank];
     listed.push_back({{"rank", rank},
                       {"weights_bytes", arenas.weights},
                       {"adapter_bytes", arenas.adapter},
@@ -90,14 +90,13 @@ std::string reached_json(const std::vector<ReachedMemory>& ranks) {
                       {"scratch_bytes", arenas.scratch},
                       {"total_bytes", arenas.total()},
                       {"process_bytes", process_bytes}});
-    if (device_bytes > 0) listed.back()["device_bytes"] = device_bytes;
   }
   return OrderedJson{{"ranks", listed}}.dump(1) + "\n";
 }
 
 void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second, const fs::path& file) {
   Communicator& world = *engine.replica().device.mesh.world;
-  const ReachedMemory mine{engine.peak(), peak_process_bytes(), engine.replica().backend().memory().held_bytes()};
+  const ReachedMemory mine{engine.peak(), peak_process_bytes()};
   const std::vector<ReachedMemory> ranks = gather(world, mine);
   if (world.rank() == 0 && !file.empty()) write_reached(file, ranks);
   log::info("arenas of rank 0: {} bytes planned, {} bytes reached", plan.arenas.total(), engine.peak().total());

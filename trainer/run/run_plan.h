@@ -32,10 +32,9 @@ RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const Pre
 // The memory that every rank reached is written to `file` where that is not empty.
 void say_reached(const RunPlan& plan, Engine& engine, double tokens_per_second, const fs::path& file);
 
-// What a rank reached: its arenas, its process, and what it took of a device with memory of its own (else 0).
-struct ReachedMemory {
+struct ReachedMemory {  // of a rank
   ArenaBytes arenas;
-  int64_t process_bytes = 0, device_bytes = 0;
+  int64_t process_bytes = 0;
 };
 std::string reached_json(const std::vector<ReachedMemory>& ranks);  // in rank order; with plan.json's keys
 

@@ -35,6 +35,7 @@ StopReason TrainingLoop::run() {
   const int64_t first_step = done_ + 1;
   while (done_ < total_steps_ && !stalls()) {
     if (const StopReason stop = stop_here(); stop != StopReason::none) return stop;
+    if (enqueued() + 1 == first_step) p_.directory.replace_plan();
     enqueue();
     const bool validates = due(enqueued(), recipe.eval.every_steps);
     const bool saves = due(enqueued(), recipe.checkpoint.every_steps);

@@ -52,14 +52,30 @@ TEST(PassTimes, ATokenReadsItsKeysAndValues) {
   EXPECT_LT(two, 2 * token(500)) << "weights are read once for both";
 }
 
-// Ten prompts of two passes each; 4 of 10 at once: three further tokens take 7.5 passes.
+// Ten prompts; 4 of 10 at once: three further tokens take six passes for four and three for the two that remain. At a
+// FLOP a second each answer in a pass shows.
 TEST(PassTimes, RequestsTakeTheirPromptsAndSharedPasses) {
-  const Rates rates(each_op());
+  RoughRates slow = each_op();
+  slow.product = 1;
+  const Rates rates(slow);
   PassTimes passes(settings(), {}, {}, rates, 4, 2048);
-  const double prompt = passes.first_token_seconds(512, 512);
-  const double token = passes.seconds({.answers = 4, .answer_context = 1000});
-  EXPECT_NEAR(passes.requests_seconds(10, 1000, 4, 4), 10 * 2 * prompt + 7.5 * token, 1e-9);
-  EXPECT_NEAR(passes.requests_seconds(10, 1000, 1, 4), 10 * 2 * prompt, 1e-9);
+  const double prompt = passes.first_token_seconds(1000, 512);
+  const auto pass = [&](int64_t answers) { return passes.seconds({.answers = answers, .answer_context = 1002}); };
+  EXPECT_GT(pass(4), 1.9 * pass(2));
+  EXPECT_DOUBLE_EQ(passes.requests_seconds(10, 1000, 4, 4), 10 * prompt + 6 * pass(4) + 3 * pass(2));
+  EXPECT_DOUBLE_EQ(passes.requests_seconds(8, 1000, 4, 4), 8 * prompt + 6 * pass(4));
+  EXPECT_DOUBLE_EQ(passes.requests_seconds(3, 1000, 4, 4), 3 * prompt + 3 * pass(3));
+  EXPECT_DOUBLE_EQ(passes.requests_seconds(10, 1000, 1, 4), 10 * prompt);
+}
+
+// Two passes, and at a FLOP a second the head's products show, 2·64·128: of every token, where a choice takes the last.
+TEST(PassTimes, ScoringTakesTheHeadOfEveryToken) {
+  RoughRates slow = each_op();
+  slow.product = 1, slow.call_seconds = 0;
+  const Rates rates(slow);
+  PassTimes passes(settings(), {}, {}, rates, 0, 2048);
+  EXPECT_NEAR(passes.scoring_seconds(300, 256) - passes.first_token_seconds(300, 256), (300 - 2) * 2.0 * 64 * 128,
+              1e-3);
 }
 
 // At a FLOP a second the products of an adapter of rank 4 show: 2·4·(in + out) for q, k, v, o, gate, up and down of

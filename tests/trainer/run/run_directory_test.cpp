@@ -31,15 +31,22 @@ TEST_F(RunDirectories, HasNothingToGoOnFromAtFirst) {
   expect_error(Fault::missing_input, {"step-3"}, [&] { directory.to_resume((home_ / "step-3").string(), {}); });
 }
 
-// They are of the process that did the last step.
-TEST_F(RunDirectories, WhatRanksReachedStaysWhereNothingIsLeftToDo) {
+// Both are of the ranks that did the last step.
+TEST_F(RunDirectories, WhatWasPlannedAndReachedStaysUntilAStep) {
   RunDirectory directory(home_ / "run", *world_);
-  const fs::path file = home_ / "run" / RunDirectory::kReachedFile;
-  write_text(file, "{}");
-  directory.accept(recipe(), 9, -1, 9);
-  EXPECT_TRUE(fs::exists(file));
-  directory.accept(recipe(), 8, -1, 9);
-  EXPECT_FALSE(fs::exists(file));
+  const fs::path plan = home_ / "run" / "plan.json", reached = home_ / "run" / RunDirectory::kReachedFile;
+  directory.accept(recipe(), 0, -1, 9, "first");
+  EXPECT_EQ(read_text(plan), "first");
+  write_text(reached, "{}");
+  directory.accept(recipe(), 8, -1, 9, "second");
+  EXPECT_EQ(read_text(plan), "first");
+  EXPECT_TRUE(fs::exists(reached));
+  directory.replace_plan();
+  EXPECT_EQ(read_text(plan), "second");
+  EXPECT_FALSE(fs::exists(reached));
+  directory.accept(recipe(), 8, -1, 9);  // nothing is planned
+  directory.replace_plan();
+  EXPECT_FALSE(fs::exists(plan));
 }
 
 // A full disk: the loop saves the run before it ends it.
