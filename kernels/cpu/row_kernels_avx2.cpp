@@ -140,24 +140,27 @@ void turn(const Rows<W>& w, int64_t rows, int64_t k, float* turned) {
   }
 }
 
-// The sums of at most R rows, whose chains run side by side, and eight outputs.
-template <int R, typename W>
-void add_turned(const RowsTimesRows<float, W>& p, const float* turned) {
-  const float* x[R];
-  Vec chains[R];
-  for (int64_t t = 0; t < R; ++t) x[t] = p.x.row(std::min(t, p.rows - 1)), chains[t] = _mm256_setzero_ps();
-  for (int64_t i = 0; i < p.k; ++i) {
-    const Vec weights = load(turned + i * kLanes);
+// The sums of R rows, whose chains run side by side, and at most eight outputs.
+template <int R>
+struct Thin {
+  template <typename W>
+  static void add(const RowsTimesRows<float, W>& p, const float* turned) {
+    Vec chains[R];
+    for (Vec& chain : chains) chain = _mm256_setzero_ps();
+    for (int64_t i = 0; i < p.k; ++i) {
+      const Vec weights = load(turned + i * kLanes);
 #pragma GCC unroll 4
-    for (int64_t t = 0; t < R; ++t) chains[t] = _mm256_fmadd_ps(_mm256_set1_ps(x[t][i]), weights, chains[t]);
+      for (int t = 0; t < R; ++t) chains[t] = _mm256_fmadd_ps(_mm256_set1_ps(p.x.row(t)[i]), weights, chains[t]);
+    }
+    for (int t = 0; t < R; ++t) {
+      alignas(32) float sums[kLanes];
+      store(sums, chains[t]);
+      float* to = p.sums + t * p.pitch;
+      map_row(
+          p.outputs, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, to, to, sums);
+    }
   }
-  for (int64_t t = 0; t < p.rows; ++t) {
-    alignas(32) float sums[kLanes];
-    store(sums, chains[t]);
-    map_row(
-        p.outputs, [](Vec a, Vec b) { return _mm256_add_ps(a, b); }, p.sums + t * p.pitch, p.sums + t * p.pitch, sums);
-  }
-}
+};
 
 template <int R>
 using Cached = CachedTile<Set, R, 2>;
@@ -172,11 +175,7 @@ void add_thin(const RowsTimesRows<float, W>& p) {
   for (int64_t o = 0; o < p.outputs; o += kLanes) {
     const int64_t n = std::min(kLanes, p.outputs - o);
     turn(p.w.from(o), n, p.k, turned);
-    if (p.rows <= 2) {
-      add_turned<2>(p.part(0, 2, o, n), turned);
-      continue;
-    }
-    for (int64_t t = 0; t < p.rows; t += 4) add_turned<4>(p.part(t, 4, o, n), turned);
+    add_turned<Thin>(p.part(0, p.rows, o, n), turned);
   }
 }
 template void add_thin(const RowsTimesRows<float, float>&);

@@ -116,23 +116,24 @@ struct Set {
   }
 };
 
-// The sums of at most R rows, whose chains run side by side, and at most sixteen outputs; turned[i] is the number i of
-// each output.
+// The sums of R rows, whose chains run side by side, and at most sixteen outputs; turned[i] is the number i of each
+// output.
 template <int R>
-void add_turned(const RowsTimesRows<float, bf16>& p, const __m512* turned) {
-  const float* x[R];
-  __m512 chains[R];
-  for (int64_t t = 0; t < R; ++t) x[t] = p.x.row(std::min(t, p.rows - 1)), chains[t] = _mm512_setzero_ps();
-  for (int64_t i = 0; i < p.k; ++i) {
+struct Thin {
+  static void add(const RowsTimesRows<float, bf16>& p, const __m512* turned) {
+    __m512 chains[R];
+    for (__m512& chain : chains) chain = _mm512_setzero_ps();
+    for (int64_t i = 0; i < p.k; ++i) {
 #pragma GCC unroll 4
-    for (int64_t t = 0; t < R; ++t) chains[t] = _mm512_fmadd_ps(_mm512_set1_ps(x[t][i]), turned[i], chains[t]);
+      for (int t = 0; t < R; ++t) chains[t] = _mm512_fmadd_ps(_mm512_set1_ps(p.x.row(t)[i]), turned[i], chains[t]);
+    }
+    const __mmask16 some = Set::first(p.outputs);
+    for (int t = 0; t < R; ++t) {
+      float* to = p.sums + t * p.pitch;
+      _mm512_mask_storeu_ps(to, some, _mm512_add_ps(_mm512_maskz_loadu_ps(some, to), chains[t]));
+    }
   }
-  const __mmask16 some = Set::first(p.outputs);
-  for (int64_t t = 0; t < p.rows; ++t) {
-    float* to = p.sums + t * p.pitch;
-    _mm512_mask_storeu_ps(to, some, _mm512_add_ps(_mm512_maskz_loadu_ps(some, to), chains[t]));
-  }
-}
+};
 
 template <int R>
 using Cached = CachedTile<Set, R, 4>;
@@ -151,11 +152,7 @@ void add_thin(const RowsTimesRows<float, bf16>& p) {
       turned[i] = reinterpret_cast<__m512>(_mm512_slli_epi32(pairs[i / 2], 16));
       turned[i + 1] = reinterpret_cast<__m512>(_mm512_and_si512(pairs[i / 2], words_with(0xffff0000u)));
     }
-    if (p.rows <= 2) {
-      add_turned<2>(p.part(0, 2, o, n), turned);
-      continue;
-    }
-    for (int64_t t = 0; t < p.rows; t += 4) add_turned<4>(p.part(t, 4, o, n), turned);
+    add_turned<Thin>(p.part(0, p.rows, o, n), turned);
   }
 }
 

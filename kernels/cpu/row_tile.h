@@ -214,6 +214,15 @@ inline void add_tiles_along_w(const Streams<X, WRows>& p) {
   }
 }
 
+// All rows of a few outputs whose weights were turned so that every lane is an output.
+template <template <int> class Thin, typename P, typename T>
+inline void add_turned(const P& p, const T* turned) {
+  constexpr int kRows = 4;  // whose chains run side by side
+  for (int64_t t = 0; t < p.rows; t += kRows) {
+    add_tile<Thin, kRows>(p.rows - t, p.part(t, kRows, 0, p.outputs), turned);
+  }
+}
+
 // The values of rows of codes as Set::Widened<Row> gives them.
 template <class Set, typename WRows>
 inline void widen_rows(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
