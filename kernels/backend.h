@@ -9,6 +9,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -141,7 +142,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual Memory& memory() = 0;
-  virtual int64_t workspace_bytes() const = 0;  // what the backend itself holds, the arenas not counted
+  // What the backend itself holds, the arenas not counted: for ops of at most so many rows, or any.
+  virtual int64_t workspace_bytes(int64_t rows) const = 0;
+  int64_t workspace_bytes() const { return workspace_bytes(std::numeric_limits<int64_t>::max()); }
   virtual BackendTraits traits() const { return {}; }
   virtual bool enqueues() const {
     return false;

@@ -1,5 +1,7 @@
 #include "kernels/quantised_weight.h"
 
+#include <algorithm>
+
 #include "kernels/backend.h"
 #include "kernels/fp8_products.h"
 
@@ -77,6 +79,7 @@ void Fp8Weight::load(Backend& backend, size_t part, const Fp8Slice& rows) {
   const int64_t at = rows_above(parts_, part) + rows.row - p.row;
   const int64_t first = first_block(rows.row, blocks.rows);
   const int64_t scale_at = scale_rows_above(parts_, part, blocks.rows) + first - first_block(p.row, blocks.rows);
+  scales_are_powers_ = scales_are_powers_ && std::ranges::all_of(rows.scales, is_moderate_power);
   backend.upload(rows.codes.data(), codes.rows_from(at, rows.rows));
   backend.upload(rows.scales.data(), scales.rows_from(scale_at, blocks_touched(rows.row, rows.rows, blocks.rows)));
   std::vector<int32_t> of_row;

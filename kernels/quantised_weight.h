@@ -24,11 +24,13 @@ class Fp8Weight : public Weight {
   const Tensor scales;         // f32: of all parts, one under another
   const Tensor scale_row;      // (out) i32
   std::span<const Scaling::Part> parts() const { return parts_; }
+  bool scales_are_powers() const { return scales_are_powers_; }  // is_moderate_power, all that were loaded
   // Rows of the part from what files hold or what was made of them.
   void load(Backend& backend, size_t part, const Fp8Slice& rows);
 
  private:
   std::vector<Scaling::Part> parts_;
+  bool scales_are_powers_ = true;
 };
 
 // The absmax of block b of row i, with double quantisation: levels[absmax(i, b)] · nested_absmax[(first_block[i] + b) /

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/base/e4m3.h"
 #include "kernels/base/nf4.h"
@@ -11,7 +12,16 @@ namespace drover {
 
 namespace {
 constexpr float kLeastAbsmax = 1e-38f;  // whose inverse is taken, so that a block of zeros is coded as zeros
+
+// The least power of two that is not less than v, and is a normal number.
+float power_from(float v) {
+  if (v <= std::numeric_limits<float>::min()) return std::numeric_limits<float>::min();
+  int exponent = 0;
+  const float fraction = std::frexp(v, &exponent);  // in [0.5, 1)
+  return std::ldexp(1.0f, fraction == 0.5f ? exponent - 1 : exponent);
 }
+
+}  // namespace
 
 float largest_magnitude(std::span<const float> values) {
   float largest = 0;
@@ -33,7 +43,7 @@ Fp8Slice make_fp8(std::span<const float> values, int64_t row, int64_t rows, int6
     float largest = 0;
     for (int64_t r = i; r < last; ++r)
       largest = std::max(largest, largest_magnitude(values.subspan(part(r), static_cast<size_t>(width))));
-    const float scale = largest == 0 ? 1 : largest / kLargestE4m3;
+    const float scale = largest == 0 ? 1 : power_from(largest / kLargestE4m3);
     made.scales[static_cast<size_t>(block)] = scale;
     for (int64_t r = i; r < last; ++r) {
       for (size_t at = part(r); at < part(r) + static_cast<size_t>(width); ++at)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "kernels/base/bf16.h"
 #include "kernels/base/e4m3.h"
@@ -35,6 +36,11 @@ int64_t first_block(int64_t begin, int64_t block) { return block == 0 ? 0 : begi
 int64_t blocks_touched(int64_t begin, int64_t count, int64_t block) {
   if (count == 0) return 0;
   return first_block(begin + count - 1, block) - first_block(begin, block) + 1;
+}
+
+bool is_moderate_power(float scale) {
+  int exponent = 0;
+  return std::frexp(scale, &exponent) == 0.5f && std::abs(exponent - 1) <= 100;
 }
 
 float rounded(float value, Rounding rounding) {

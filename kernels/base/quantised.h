@@ -45,6 +45,8 @@ int64_t blocks_touched(int64_t begin, int64_t count, int64_t block);
 std::vector<float> absmax_of(const Nf4Slice& slice);
 
 float rounded(float value, Rounding rounding);
+// Of two, and from 2⁻¹⁰⁰ to 2¹⁰⁰: a code times such a scale is exact, also in bf16.
+bool is_moderate_power(float scale);
 // Every value of a slice into `out` (rows, cols): the reference of all products with such weights.
 void dequantise(const Fp8Slice& slice, float* out);
 void dequantise(const Nf4Slice& slice, float* out);

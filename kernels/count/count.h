@@ -26,7 +26,7 @@ class CountBackend : public NullBackend {
   const std::vector<std::string>& shapes() const { return tally_.shapes(); }
 
   Memory& memory() override { return *memory_; }
-  int64_t workspace_bytes() const override { return 0; }
+  int64_t workspace_bytes(int64_t) const override { return 0; }
   BackendTraits traits() const override { return traits_; }
 
  protected:

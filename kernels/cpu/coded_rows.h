@@ -10,21 +10,27 @@ namespace drover::cpu {
 
 inline constexpr int64_t kCodedBlock = 64;  // columns of a row that have one scale, and begin at a multiple of it
 
-// narrow: a value is rounded to bf16 before it multiplies.
-template <bool narrow>
+// What multiplies: a code's product with its scale.
+enum class Scales : uint8_t {
+  any,      // in fp32
+  rounded,  // to bf16
+  powers,   // of two, neither very small nor very large (is_moderate_power), so that the product is exact
+};
+
+template <Scales>
 struct Fp8Row {
   const uint8_t* codes;
   const float* scales;
   int64_t phase;  // of the first column, in its block: a multiple of kCodedBlock
   int shift;      // a block has 2^shift columns
-  float scale(int64_t i) const { return scales[(phase + i) >> shift]; }
+  int64_t block(int64_t i) const { return (phase + i) >> shift; }
 };
-template <bool narrow>
-[[gnu::always_inline]] inline Fp8Row<narrow> from(const Fp8Row<narrow>& row, int64_t i) {
+template <Scales scales>
+[[gnu::always_inline]] inline Fp8Row<scales> from(const Fp8Row<scales>& row, int64_t i) {
   return {row.codes + i, row.scales, row.phase + i, row.shift};
 }
 
-template <bool narrow>
+template <Scales which>
 struct Fp8Rows {
   const uint8_t* codes;
   int64_t pitch;
@@ -33,7 +39,7 @@ struct Fp8Rows {
   const int32_t* scale_row;
   int64_t phase;
   int shift;
-  Fp8Row<narrow> row(int64_t i) const { return {codes + i * pitch, scales + scale_row[i] * scale_pitch, phase, shift}; }
+  Fp8Row<which> row(int64_t i) const { return {codes + i * pitch, scales + scale_row[i] * scale_pitch, phase, shift}; }
   Fp8Rows from(int64_t row) const {
     Fp8Rows later = *this;
     later.codes += row * pitch, later.scale_row += row;
@@ -41,10 +47,12 @@ struct Fp8Rows {
   }
 };
 
+// narrow: a value is rounded to bf16 before it multiplies.
 template <bool narrow>
 struct Nf4Row {
   const uint8_t* codes;  // two columns a byte
   const float* absmax;   // of each block
+  int64_t block(int64_t i) const { return i / kNf4Block; }
 };
 template <bool narrow>
 [[gnu::always_inline]] inline Nf4Row<narrow> from(const Nf4Row<narrow>& row, int64_t i) {
@@ -63,8 +71,8 @@ struct Nf4Rows {
 
 template <typename Row>
 inline constexpr bool kCoded = false;
-template <bool narrow>
-inline constexpr bool kCoded<Fp8Row<narrow>> = true;
+template <Scales scales>
+inline constexpr bool kCoded<Fp8Row<scales>> = true;
 template <bool narrow>
 inline constexpr bool kCoded<Nf4Row<narrow>> = true;
 
@@ -87,13 +95,17 @@ inline constexpr CopyOrder kNf4Order256 = [] {
   return CopyOrder{place};
 }();
 
-// Words of two codes, half a block at a time: the first of all words, then the second. The values keep what one more
-// bit of their exponent divides them by, so that none is denormal in fp32.
-inline constexpr CopyOrder kFp8Order512 = [] {
+// Sixteen codes are unpacked to words, eight and eight: in each of those two vectors the pairs' lower words are
+// widened, then the upper ones. The values keep what their exponent's bias divides or multiplies them by.
+inline constexpr Places kFp8Places512 = [] {
   Places place{};
-  for (size_t i = 0; i < place.size(); ++i) place[i] = static_cast<uint8_t>(i / 32 * 32 + i % 2 * 16 + i % 32 / 2);
-  return CopyOrder{place, 0x1p8f};
+  for (size_t i = 0; i < place.size(); ++i) {
+    const size_t sixteen = i / 16, vector = i % 16 / 8, pair = i % 8 / 2;
+    place[i] = static_cast<uint8_t>((vector * 2 + i % 2) * 16 + sixteen * 4 + pair);
+  }
+  return place;
 }();
+inline constexpr CopyOrder kFp8Order512{kFp8Places512, 0x1p8f}, kFp8PowersOrder512{kFp8Places512, 0x1p-7f};
 
 // Words of eight codes: the first of all words and the fifth of all, then the second and the sixth, ….
 inline constexpr CopyOrder kNf4Order512 = [] {

@@ -15,7 +15,8 @@ class CpuBackend : public Backend {
  public:
   explicit CpuBackend(int threads);
   Memory& memory() override { return *memory_; }
-  int64_t workspace_bytes() const override;
+  using Backend::workspace_bytes;
+  int64_t workspace_bytes(int64_t rows) const override;
   std::unique_ptr<Weight> make_weight(Arena& arena, const WeightShape& shape) override;
 
  protected:

@@ -123,10 +123,10 @@ void Gemm::expect_codes() {
   if (!panel_) panel_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
 }
 
-int64_t Gemm::workspace_bytes() const {
+int64_t Gemm::workspace_bytes(int64_t rows) const {
   const int64_t floats = tile_floats_ + (panel_ ? kPanelFloats : 0);
   const int64_t primitives = native_bf16_ ? threads_ * kScratchBytes + kMostPrimitives * kPrimitiveBytes : 0;
-  return floats * static_cast<int64_t>(sizeof(float)) + panels_.workspace_bytes() + primitives;
+  return floats * static_cast<int64_t>(sizeof(float)) + panels_.workspace_bytes(rows) + primitives;
 }
 
 // Multiplies a small matrix both ways: a CPU or a library build whose bf16 path fails or disagrees is used with fp32

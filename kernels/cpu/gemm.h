@@ -28,7 +28,7 @@ class Gemm {
   Gemm& operator=(const Gemm&) = delete;
 
   void expect_codes();  // weights of them: the memory that they are widened into is counted from now on
-  int64_t workspace_bytes() const;
+  int64_t workspace_bytes(int64_t rows = std::numeric_limits<int64_t>::max()) const;  // Backend's
   bool multiplies_bf16() const { return native_bf16_; }
 
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);

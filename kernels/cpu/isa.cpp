@@ -94,6 +94,11 @@ Isa vector_isa() {
   return chosen;
 }
 
+bool has_gfni() {
+  static const bool there = __builtin_cpu_supports("gfni");
+  return there;
+}
+
 const char* name_of(Isa isa) { return std::ranges::find(kChoices, isa, &Choice::isa)->name; }
 
 }  // namespace drover::cpu

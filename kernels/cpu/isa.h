@@ -18,5 +18,6 @@ Isa isa();
 // The same of kernels that have no tiles: on a CPU with AMX avx512_bf16 or avx512, whichever is measured to be faster.
 Isa vector_isa();
 const char* name_of(Isa isa);
+bool has_gfni();  // for the same bits faster, where AVX-512 is used
 
 }  // namespace drover::cpu

@@ -46,8 +46,8 @@ CpuBackend::CpuBackend(int threads)
 }
 
 // Without generation's rows (RowProduct): a page of theirs is the process's own only once a pass has needed it.
-int64_t CpuBackend::workspace_bytes() const {
-  return gemm_.workspace_bytes() + fp8_product_.workspace_bytes() + threads_ * kAttentionScratchBytes;
+int64_t CpuBackend::workspace_bytes(int64_t rows) const {
+  return gemm_.workspace_bytes(rows) + fp8_product_.workspace_bytes() + threads_ * kAttentionScratchBytes;
 }
 
 }  // namespace cpu

@@ -28,7 +28,10 @@ PanelProduct::PanelProduct(int threads)
       kernels_(isa() == Isa::avx2 ? avx2::kPanelKernels : avx512::kPanelKernels),
       packed_(std::make_unique_for_overwrite<float[]>(kPackedFloats)) {}
 
-int64_t PanelProduct::workspace_bytes() const { return kPackedFloats * static_cast<int64_t>(sizeof(float)); }
+int64_t PanelProduct::workspace_bytes(int64_t rows) const {
+  const int64_t floats = std::min(rows, kPackedFloats / kLongestSum) * kLongestSum;
+  return floats * static_cast<int64_t>(sizeof(float));
+}
 
 // Rows [begin, begin + count) of c.
 struct PanelProduct::Rows {

@@ -75,12 +75,16 @@ void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 namespace avx512 {
 void add_thin(const RowsTimesRows<float, bf16>& p);
 void add_cached(const RowsTimesRows<float, float>& p);
-// As above; codes in the orders of kFp8Order512 and kNf4Order512.
+// As above; codes in the orders of kFp8Order512, kFp8PowersOrder512 and kNf4Order512.
 template <typename WRows>
 void add_streamed(const Streams<float, WRows>& p);
 template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch);
 }  // namespace avx512
+namespace avx512_gfni {  // the same bits
+template <Scales scales>
+void add_streamed(const Streams<float, Fp8Rows<scales>>& p);
+}  // namespace avx512_gfni
 
 // Two products at a time (VDPBF16PS).
 namespace avx512_bf16 {

@@ -14,14 +14,14 @@ template <typename Row>
 struct Widened;
 
 // As load_fp8, by way of memory: from there halves are converted without a shuffle.
-template <bool narrow>
-struct Widened<Fp8Row<narrow>> {
+template <Scales scales>
+struct Widened<Fp8Row<scales>> {
   alignas(32) uint16_t halves[kCodedBlock];
   Vec scale;
-  void begin_block(const Fp8Row<narrow>& row, int64_t i) {
+  void begin_block(const Fp8Row<scales>& row, int64_t i, int64_t block) {
     const uint8_t* codes = row.codes + i;
     ask_for(codes);
-    scale = scale_of_fp8(row.scale(i));
+    scale = scale_of_fp8(row.scales[block]);
 #pragma GCC unroll 4
     for (int64_t at = 0; at < kCodedBlock; at += 2 * kLanes) {
       const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + at));
@@ -32,7 +32,7 @@ struct Widened<Fp8Row<narrow>> {
   Vec load(int v) const {
     const Vec value =
         _mm256_mul_ps(_mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(halves + v * kLanes))), scale);
-    return narrow ? rounded_to_bf16(value) : value;
+    return scales == Scales::rounded ? rounded_to_bf16(value) : value;
   }
 };
 
@@ -73,10 +73,10 @@ struct Widened<Nf4Row<narrow>> {
   Nf4Bytes bytes;
   Vec absmax;
   __m256i codes[2];  // the upper ones of the block's bytes, the lower ones
-  void begin_block(const Nf4Row<narrow>& row, int64_t i) {
-    absmax = _mm256_set1_ps(row.absmax[i / kNf4Block]);
+  void begin_block(const Nf4Row<narrow>& row, int64_t i, int64_t block) {
+    absmax = _mm256_set1_ps(row.absmax[block]);
     if constexpr (narrow) {
-      const Nf4Lanes lanes(row.absmax[i / kNf4Block]);
+      const Nf4Lanes lanes(row.absmax[block]);
       bytes = Nf4Bytes(rounded_to_bf16(lanes.lower), rounded_to_bf16(lanes.upper));
     }
     ask_for(row.codes + i / 2);
@@ -189,8 +189,9 @@ void add_streamed(const Streams<float, WRows>& p) {
 }
 template void add_streamed(const Streams<float, Rows<float>>&);
 template void add_streamed(const Streams<float, Rows<bf16>>&);
-template void add_streamed(const Streams<float, Fp8Rows<false>>&);
-template void add_streamed(const Streams<float, Fp8Rows<true>>&);
+template void add_streamed(const Streams<float, Fp8Rows<Scales::any>>&);
+template void add_streamed(const Streams<float, Fp8Rows<Scales::rounded>>&);
+template void add_streamed(const Streams<float, Fp8Rows<Scales::powers>>&);
 template void add_streamed(const Streams<float, Nf4Rows<false>>&);
 template void add_streamed(const Streams<float, Nf4Rows<true>>&);
 
@@ -198,8 +199,9 @@ template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
   widen_rows<Set>(w, rows, k, to, pitch);
 }
-template void widen(const Fp8Rows<false>&, int64_t, int64_t, float*, int64_t);
-template void widen(const Fp8Rows<true>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<Scales::any>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<Scales::rounded>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<Scales::powers>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<false>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<true>&, int64_t, int64_t, float*, int64_t);
 

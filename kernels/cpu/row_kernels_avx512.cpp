@@ -9,80 +9,40 @@
 
 #include "kernels/cpu/row_pairs.h"
 #include "kernels/cpu/row_tile.h"
+#include "kernels/cpu/row_vectors_avx512.h"
 
 namespace drover::cpu::avx512 {
 
 namespace {
 
-template <typename Row>
-struct Widened;
-
-__m512 rounded_to_bf16(__m512 v) {  // not of NaN
-  const __m512i u = reinterpret_cast<__m512i>(v);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
-  return reinterpret_cast<__m512>(_mm512_and_si512(sum, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
-}
-
-constexpr int kMaskedOr = 0xea;  // of three operands: (a & b) | c
-constexpr float kRaised = kFp8Order512.factor;
-__m512i words_with(uint32_t bits) { return _mm512_set1_epi32(static_cast<int>(bits)); }
-
-// 1 / kRaised of e4m3's numbers, whose bits stand where fp32 has them, with anything below: one more bit of the
-// exponent keeps them from being denormal in fp32.
-__m512 normal_numbers(__m512i bits) {
-  return reinterpret_cast<__m512>(
-      _mm512_ternarylogic_epi32(bits, words_with(0x87f00000u), words_with(0x38000000u), kMaskedOr));
-}
-
-// The same where some have an exponent of 0: those are ±m · 2⁻⁹.
-__m512 all_numbers(__m512i bits) {
-  const __m512i m = _mm512_and_si512(_mm512_srli_epi32(bits, 20), words_with(7));
-  const __m512 magnitude = _mm512_mul_ps(_mm512_cvtepi32_ps(m), _mm512_set1_ps(0x1p-9f / kRaised));
-  const __m512i small =
-      _mm512_ternarylogic_epi32(bits, words_with(0x80000000u), reinterpret_cast<__m512i>(magnitude), kMaskedOr);
-  const __mmask16 denormal = _mm512_testn_epi32_mask(bits, words_with(0x07800000u));
-  return _mm512_mask_mov_ps(normal_numbers(bits), denormal, reinterpret_cast<__m512>(small));
-}
-
-// A block in the order of kFp8Order512.
-template <bool narrow>
-struct Widened<Fp8Row<narrow>> {
-  __m512 values[4];
-  void begin_block(const Fp8Row<narrow>& row, int64_t i) {
-    const uint8_t* codes = row.codes + i;
-    ask_for(codes);
-    const __m512 scale = _mm512_set1_ps(row.scale(i));
-    const bool denormal = _mm512_testn_epi8_mask(_mm512_loadu_si512(codes), _mm512_set1_epi8(0x78)) != 0;
-    denormal ? widen(codes, scale, all_numbers) : widen(codes, scale, normal_numbers);
+template <uint8_t top>
+struct Fp8Words {
+  __m512i first, second;
+  explicit Fp8Words(__m512i codes) {
+    const __m512i zero = _mm512_setzero_si512();
+    first = words(_mm512_unpacklo_epi8(zero, codes)), second = words(_mm512_unpackhi_epi8(zero, codes));
   }
-  __m512 load(int v) const { return values[v]; }
-
- private:
-  template <typename F>
-  [[gnu::always_inline]] void widen(const uint8_t* codes, __m512 scale, const F& numbers) {
-    for (int half = 0; half < 2; ++half) {
-      const auto* at = reinterpret_cast<const __m256i*>(codes + half * 32);
-      const __m512i pairs = _mm512_cvtepi8_epi16(_mm256_loadu_si256(at));  // two codes a word, signs above each
-      values[2 * half] = scaled(numbers(_mm512_slli_epi32(pairs, 20)), scale);
-      values[2 * half + 1] = scaled(numbers(_mm512_slli_epi32(pairs, 4)), scale);
-    }
-  }
-  static __m512 scaled(__m512 numbers, __m512 scale) {
-    const __m512 values = _mm512_mul_ps(numbers, scale);
-    return narrow ? rounded_to_bf16(values) : values;
+  static __m512i words(__m512i shifted) {
+    const __m512i bits = _mm512_srai_epi16(shifted, 4), kept = words_with(0x87f087f0u);
+    if constexpr (top == 0) return _mm512_and_si512(bits, kept);
+    return _mm512_ternarylogic_epi32(bits, kept, words_with(uint32_t{top} << 24 | uint32_t{top} << 8), kMaskedOr);
   }
 };
+
+template <typename Row>
+struct Widened;
+template <Scales scales>
+struct Widened<Fp8Row<scales>> : Fp8Block<scales, Fp8Words> {};
 
 // A block in the order of kNf4Order512. An index is the four lowest bits of a word: the others are not looked at.
 template <bool narrow>
 struct Widened<Nf4Row<narrow>> {
   __m512i words;  // the eight of the block, twice
   __m512 levels;  // multiplied
-  void begin_block(const Nf4Row<narrow>& row, int64_t i) {
+  void begin_block(const Nf4Row<narrow>& row, int64_t i, int64_t block) {
     ask_for(row.codes + i / 2);
     words = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.codes + i / 2)));
-    levels = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels.data()), _mm512_set1_ps(row.absmax[i / kNf4Block]));
+    levels = _mm512_mul_ps(_mm512_loadu_ps(kNf4Levels.data()), _mm512_set1_ps(row.absmax[block]));
     if constexpr (narrow) levels = rounded_to_bf16(levels);
   }
   __m512 load(int v) const {
@@ -91,29 +51,9 @@ struct Widened<Nf4Row<narrow>> {
   }
 };
 
-struct Set {
-  using X = float;
-  using Operand = __m512;
-  using Sum = __m512;
-  static constexpr int64_t kValues = 16;
-  static constexpr int kVectors = 1;
-  static constexpr int kChains = 16;
+struct Set : Vectors16 {
   template <typename Row>
   using Widened = avx512::Widened<Row>;
-  static Sum zero() { return _mm512_setzero_ps(); }
-  static Operand load(const float* p) { return _mm512_loadu_ps(p); }
-  static Operand load(const bf16* p) { return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
-  static Operand load_some(const bf16* p, int64_t n) { return widened(_mm256_maskz_loadu_epi16(first(n), p)); }
-  static Operand load_some(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
-  static void store(float* to, Operand v) { _mm512_storeu_ps(to, v); }
-  static __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
-  static Operand widened(__m256i v) {
-    return reinterpret_cast<__m512>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
-  }
-  static Sum multiply_add(Operand x, Operand w, Sum sum) { return _mm512_fmadd_ps(x, w, sum); }
-  static __m256 fold(const Sum (&part)[kVectors]) {
-    return _mm256_add_ps(_mm512_castps512_ps256(part[0]), _mm512_extractf32x8_ps(part[0], 1));
-  }
 };
 
 // The sums of R rows, whose chains run side by side, and at most sixteen outputs; turned[i] is the number i of each
@@ -164,8 +104,9 @@ void add_streamed(const Streams<float, WRows>& p) {
 }
 template void add_streamed(const Streams<float, Rows<float>>&);
 template void add_streamed(const Streams<float, Rows<bf16>>&);
-template void add_streamed(const Streams<float, Fp8Rows<false>>&);
-template void add_streamed(const Streams<float, Fp8Rows<true>>&);
+template void add_streamed(const Streams<float, Fp8Rows<Scales::any>>&);
+template void add_streamed(const Streams<float, Fp8Rows<Scales::rounded>>&);
+template void add_streamed(const Streams<float, Fp8Rows<Scales::powers>>&);
 template void add_streamed(const Streams<float, Nf4Rows<false>>&);
 template void add_streamed(const Streams<float, Nf4Rows<true>>&);
 
@@ -173,8 +114,9 @@ template <typename WRows>
 void widen(const WRows& w, int64_t rows, int64_t k, float* to, int64_t pitch) {
   widen_rows<Set>(w, rows, k, to, pitch);
 }
-template void widen(const Fp8Rows<false>&, int64_t, int64_t, float*, int64_t);
-template void widen(const Fp8Rows<true>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<Scales::any>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<Scales::rounded>&, int64_t, int64_t, float*, int64_t);
+template void widen(const Fp8Rows<Scales::powers>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<false>&, int64_t, int64_t, float*, int64_t);
 template void widen(const Nf4Rows<true>&, int64_t, int64_t, float*, int64_t);
 

@@ -30,8 +30,9 @@ int64_t groups_of(int64_t outputs) { return (outputs + kGroup - 1) / kGroup; }
 
 template <typename WRows>
 WRows coded_rows(const WeightView& w) {
-  if constexpr (std::is_same_v<WRows, Fp8Rows<true>>) return w.fp8_rows<true>();
-  if constexpr (std::is_same_v<WRows, Fp8Rows<false>>) return w.fp8_rows<false>();
+  if constexpr (std::is_same_v<WRows, Fp8Rows<Scales::any>>) return w.fp8_rows<Scales::any>();
+  if constexpr (std::is_same_v<WRows, Fp8Rows<Scales::rounded>>) return w.fp8_rows<Scales::rounded>();
+  if constexpr (std::is_same_v<WRows, Fp8Rows<Scales::powers>>) return w.fp8_rows<Scales::powers>();
   if constexpr (std::is_same_v<WRows, Nf4Rows<true>>) return w.nf4_rows<true>();
   if constexpr (std::is_same_v<WRows, Nf4Rows<false>>) return w.nf4_rows<false>();
 }
@@ -39,11 +40,18 @@ WRows coded_rows(const WeightView& w) {
 // Calls f with the rows of codes as their type.
 template <typename F>
 void with_coded_rows(const WeightView& w, F&& f) {
-  if (w.narrow()) {
-    w.is_fp8() ? f(w.fp8_rows<true>()) : f(w.nf4_rows<true>());
-  } else {
-    w.is_fp8() ? f(w.fp8_rows<false>()) : f(w.nf4_rows<false>());
-  }
+  if (w.is_nf4()) return w.narrow() ? f(w.nf4_rows<true>()) : f(w.nf4_rows<false>());
+  if (w.scales_are_powers()) return f(w.fp8_rows<Scales::powers>());
+  w.narrow() ? f(w.fp8_rows<Scales::rounded>()) : f(w.fp8_rows<Scales::any>());
+}
+
+template <typename WRows>
+void add_streamed_512(const Streams<float, WRows>& p) {
+  avx512::add_streamed(p);
+}
+template <Scales scales>
+void add_streamed_512(const Streams<float, Fp8Rows<scales>>& p) {
+  has_gfni() ? avx512_gfni::add_streamed(p) : avx512::add_streamed(p);
 }
 
 template <typename T>
@@ -126,8 +134,9 @@ Tensor RowProduct::as_read(Tensor x, const WeightView& w, std::byte*& free) cons
 // Copies x in the order in which the columns of w are widened; null: as they are.
 RowProduct::CopyInOrder RowProduct::order_of(const WeightView& w) const {
   if (w.dense() || !w.streams()) return nullptr;
-  if (isa_ != Isa::avx2) return w.is_fp8() ? copy_in_order<kFp8Order512> : copy_in_order<kNf4Order512>;
-  return w.is_fp8() ? nullptr : copy_in_order<kNf4Order256>;
+  if (isa_ == Isa::avx2) return w.is_fp8() ? nullptr : copy_in_order<kNf4Order256>;
+  if (w.is_nf4()) return copy_in_order<kNf4Order512>;
+  return w.scales_are_powers() ? copy_in_order<kFp8PowersOrder512> : copy_in_order<kFp8Order512>;
 }
 
 // A copy in `free` of x, which is f32, in this order.
@@ -339,7 +348,7 @@ void RowProduct::add_streamed(Tensor x, const std::array<Stream, kStreams>& stre
     if constexpr (std::is_same_v<X, bf16>) {
       avx512_bf16::add_streamed(p);
     } else {
-      isa_ == Isa::avx2 ? avx2::add_streamed(p) : avx512::add_streamed(p);
+      isa_ == Isa::avx2 ? avx2::add_streamed(p) : add_streamed_512(p);
     }
   };
   const auto dense = [](auto* typed) {

@@ -1,7 +1,8 @@
 // What every instruction set shares of RowProduct's inner loops. To be included once in each of its files, behind the
-// `#pragma GCC target` of the set: `Set` is a type of the file's own, so that no function here is shared between sets.
-// A Set has vectors of kValues numbers, of which kVectors make the sixteen lanes of a chain, and registers for kChains
-// vectors of sums.
+// `#pragma GCC target` of the set: `Set` is a type of the file's own, in a namespace of the file's own (GCC makes weak
+// functions of templates whose arguments are templates, by their names), so that no function here is shared between
+// sets. A Set has vectors of kValues numbers, of which kVectors make the sixteen lanes of a chain, and registers for
+// kChains vectors of sums.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -15,7 +16,7 @@ namespace drover::cpu {
 // late, and not across the border of a page. What lies behind the last ones is not read.
 template <typename T>
 [[gnu::always_inline]] inline void ask_for(const T* weights) {
-  constexpr int64_t kBytesAhead = 1536;
+  constexpr int64_t kBytesAhead = 3072;
   _mm_prefetch(reinterpret_cast<const char*>(weights) + kBytesAhead, _MM_HINT_T0);
 }
 
@@ -53,10 +54,11 @@ template <class Set, int R, int O, From, typename Row>
                                               Chain<Set> (&chains)[R][O]) {
   clear_chains<Set>(chains);
   for (int64_t i = 0; i < k; i += kCodedBlock) {
+    const int64_t block = w[0].block(i);  // in all rows
 #pragma GCC unroll 4
     for (int o = 0; o < O; ++o) {
       typename Set::template Widened<Row> widened;
-      widened.begin_block(w[o], i);
+      widened.begin_block(w[o], i, block);
 #pragma GCC unroll 8
       for (int v = 0; v < kCodedBlock / Set::kValues; ++v) {
         const typename Set::Operand weights = widened.load(v);
@@ -230,7 +232,7 @@ inline void widen_rows(const WRows& w, int64_t rows, int64_t k, float* to, int64
     const auto row = w.row(r);
     for (int64_t i = 0; i < k; i += kCodedBlock) {
       typename Set::template Widened<std::remove_cv_t<decltype(row)>> widened;
-      widened.begin_block(row, i);
+      widened.begin_block(row, i, row.block(i));
 #pragma GCC unroll 8
       for (int v = 0; v < kCodedBlock / Set::kValues; ++v) {
         Set::store(to + r * pitch + i + v * Set::kValues, widened.load(v));

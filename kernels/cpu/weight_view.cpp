@@ -73,8 +73,10 @@ bool WeightView::streams() const {
          block >= kCodedBlock && std::has_single_bit(block);
 }
 
-template <bool narrow>
-Fp8Rows<narrow> WeightView::fp8_rows() const {
+bool WeightView::scales_are_powers() const { return fp8_ != nullptr && fp8_->scales_are_powers(); }
+
+template <Scales scales>
+Fp8Rows<scales> WeightView::fp8_rows() const {
   const Fp8Weight& w = *fp8_;
   return {.codes = w.codes.as<uint8_t>() + row_ * w.codes.pitch + col_,
           .pitch = w.codes.pitch,
@@ -84,8 +86,9 @@ Fp8Rows<narrow> WeightView::fp8_rows() const {
           .phase = w.column_phase + col_,
           .shift = std::countr_zero(columns_of_block(w))};
 }
-template Fp8Rows<false> WeightView::fp8_rows() const;
-template Fp8Rows<true> WeightView::fp8_rows() const;
+template Fp8Rows<Scales::any> WeightView::fp8_rows() const;
+template Fp8Rows<Scales::rounded> WeightView::fp8_rows() const;
+template Fp8Rows<Scales::powers> WeightView::fp8_rows() const;
 
 template <bool narrow>
 Nf4Rows<narrow> WeightView::nf4_rows() const {

@@ -26,8 +26,9 @@ class WeightView {
   bool is_fp8() const { return fp8_ != nullptr; }
   bool is_nf4() const { return nf4_ != nullptr; }
   bool narrow() const;  // whether the file of codes rounds their values to bf16
-  template <bool narrow>
-  Fp8Rows<narrow> fp8_rows() const;
+  bool scales_are_powers() const;
+  template <Scales scales>
+  Fp8Rows<scales> fp8_rows() const;
   template <bool narrow>
   Nf4Rows<narrow> nf4_rows() const;
   // to (rows, cols), of `computing` or, widened, f32: all values. A dense one's are copied.

@@ -88,7 +88,7 @@ CudaBackend::~CudaBackend() {
   cudaStreamDestroy(stream_);
 }
 
-int64_t CudaBackend::workspace_bytes() const {
+int64_t CudaBackend::workspace_bytes(int64_t) const {
   return matmul_->workspace_bytes() + dequantiser_->workspace_bytes() + fp8_operands_->workspace_bytes() +
          attention_->workspace_bytes() + copies_->bytes() + low_rank_->workspace_bytes();
 }

@@ -49,7 +49,8 @@ class CudaBackend : public Backend, public PassReplays {
 
   Memory& memory() override { return *memory_; }
   Memory& upload_memory() override { return pinned_; }
-  int64_t workspace_bytes() const override;
+  using Backend::workspace_bytes;
+  int64_t workspace_bytes(int64_t rows) const override;
   BackendTraits traits() const override { return kTraits; }
   bool enqueues() const override { return true; }
   std::string report() const override;

@@ -114,9 +114,11 @@ Exit run_plan(const PlanArguments& a, const Process& process) {
     fail(Fault::usage, "--price is of GPUs, and this plan is of a CPU: name the GPU (--gpu h100)");
   const int cores = process.threads * process.mpi.local_size;
   // What this process holds so far is what a rank on a CPU holds before its arenas.
-  const int64_t before_arenas =
-      p.device == DeviceKind::cpu ? predicted_process_bytes({}, *make_cpu_backend(std::max(1, cores / p.shape.size())))
-                                  : 0;
+  int64_t before_arenas = 0;
+  if (p.device == DeviceKind::cpu) {
+    const auto backend = make_cpu_backend(std::max(1, cores / p.shape.size()));
+    before_arenas = predicted_process_bytes({}, *backend, p.settings.capacity.most_tokens());
+  }
   const std::vector<RankPlan> plans = plan_mesh(p.settings, p.shape);
   const std::string schedule = print(schedule_of_run(p.settings, p.shape));
   const PlannedMachine machine = a.machine.gpu.empty() ? planned_machine(p.device, p.shape.size(), cores, a.calibration)

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -76,15 +77,16 @@ std::vector<float> drawn(int64_t count) {
   return values;
 }
 
-TEST(MakeFp8, EveryBlockUsesTheWholeRange) {
+TEST(MakeFp8, EveryBlockHasTheLeastPowerThatHoldsIt) {
   const int64_t rows = 130, cols = 300;
   std::vector<float> values = drawn(rows * cols);
   values[0] = -2;  // of the first block
   const Fp8Slice made = make_fp8(values, 0, rows, 0, cols);
   ASSERT_EQ(made.scales.size(), 6u);
-  EXPECT_EQ(made.codes[0], 0xfe);
-  EXPECT_EQ(made.scales[0], 2.0f / 448);
-  EXPECT_LT(made.scales[1], 0.0301f / 448);
+  EXPECT_EQ(made.codes[0], 0xf8);  // -256
+  EXPECT_EQ(made.scales[0], 0x1p-7f);
+  EXPECT_EQ(made.scales[1], 0x1p-13f);
+  EXPECT_TRUE(std::ranges::all_of(made.scales, is_moderate_power));
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < cols; ++j) {
       const size_t at = static_cast<size_t>(i * cols + j);
@@ -93,6 +95,29 @@ TEST(MakeFp8, EveryBlockUsesTheWholeRange) {
       EXPECT_LE(error, std::max(std::fabs(values[at]) * 0x1p-4f, scale * 0x1p-10f) * 1.0001f);
     }
   }
+}
+
+TEST(MakeFp8, ALargestOf448StaysThat) {
+  const auto made = [](float largest) { return make_fp8(std::vector<float>{largest, 0.5f}, 0, 1, 0, 2); };
+  EXPECT_EQ(made(448).scales[0], 1);
+  EXPECT_EQ(made(448).codes[0], 0x7e);
+  EXPECT_EQ(made(std::nextafter(448.0f, 500.0f)).scales[0], 2);
+  EXPECT_EQ(made(std::nextafter(448.0f, 500.0f)).codes[0], 0x76);  // 224
+}
+
+TEST(MakeFp8, NumbersAtTheEndsOfFloatsRangeHaveFiniteScales) {
+  const auto made = [](float value) { return make_fp8(std::vector<float>{value}, 0, 1, 0, 1); };
+  const float largest = std::numeric_limits<float>::max(), least = std::numeric_limits<float>::denorm_min();
+  EXPECT_EQ(made(largest).scales[0], 0x1p120f);
+  EXPECT_EQ(made(largest).codes[0], 0x78);  // 256, which is 2^128: nearest to it
+  EXPECT_EQ(made(least).scales[0], std::numeric_limits<float>::min());
+  EXPECT_EQ(made(least).codes[0], 0);
+}
+
+TEST(IsModeratePower, OfPowersOnly) {
+  for (const float power : {1.0f, 2.0f, 0.125f, 0x1p100f, 0x1p-100f}) EXPECT_TRUE(is_moderate_power(power)) << power;
+  for (const float other : {0.0f, -1.0f, 3.0f, 0.75f, 0x1p101f, 0x1p-101f, 0x1p-140f, INFINITY, NAN})
+    EXPECT_FALSE(is_moderate_power(other)) << other;
 }
 
 TEST(MakeFp8, ZerosStayZeros) {

@@ -82,6 +82,7 @@ TEST(Cpu, PrimitivesAgreeInEveryOrientation) {
 TEST(Cpu, WorkspaceIsBounded) {
   EXPECT_LE(cpu::Gemm(2).workspace_bytes(), int64_t{64} << 20);
   EXPECT_LE(backend_under_test()->workspace_bytes(), int64_t{104} << 20);  // and what attention may hold per thread
+  EXPECT_EQ(cpu::Gemm(2).workspace_bytes() - cpu::Gemm(2).workspace_bytes(128), int64_t{12} << 20);  // of 16 MiB packed
 }
 
 int64_t resident_bytes() {

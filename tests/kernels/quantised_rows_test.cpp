@@ -29,17 +29,18 @@ TEST_P(QuantisedRows, ARowHasTheSameBitsInAnyCompany) {
   }
 }
 
+constexpr int64_t kCodes = 256, kOut = 5;
+
 // Every code, small ones among others and by themselves, seen through rows of x that are 1 in one column: few rows, and
 // more.
-TEST(Fp8Rows, EveryCodeIsItsNumber) {
+void expect_numbers_of_codes(const std::vector<float>& scales) {
   const auto backend = backend_under_test();
-  constexpr int64_t kCodes = 256, kOut = 5;
   Fp8Slice slice{.rows = kOut, .cols = kCodes, .blocks = {1, 0}};
   for (int64_t i = 0; i < kOut * kCodes; ++i) {
     const auto code = static_cast<uint8_t>(i % kCodes * (i / kCodes * 2 + 1));  // in another order in each row
     slice.codes.push_back((code & 0x7f) == 0x7f ? 0 : code);                    // which is NaN
   }
-  slice.scales = {1, 0.5f, 0x1p-20f, 3, 0x1p100f};
+  slice.scales = scales;
   Arena arena("weights", backend->memory(), 1 << 20);
   Fp8Weight w(arena, {.out = kOut,
                       .in = kCodes,
@@ -62,6 +63,12 @@ TEST(Fp8Rows, EveryCodeIsItsNumber) {
       EXPECT_TRUE(exactly(y, expected)) << begin;
     }
   }
+}
+
+TEST(Fp8Rows, EveryCodeIsItsNumber) { expect_numbers_of_codes({1, 0.5f, 0x1p-20f, 3, 0x1p110f}); }
+
+TEST(Fp8Rows, EveryCodeIsItsNumberWhereScalesArePowersOfTwo) {
+  expect_numbers_of_codes({1, 0.5f, 0x1p-20f, 0x1p-100f, 0x1p100f});
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryKind, QuantisedRows, testing::ValuesIn(kQuantisedKinds), kind_name);

@@ -7,6 +7,7 @@
 
 #include "kernels/base/error.h"
 #include "kernels/base/philox.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/row_kernels.h"
 #include "tests/reference/compare.h"
 
@@ -113,6 +114,45 @@ TEST(RowProduct, ARowHasTheSameBitsInAnyCompany) {
       }
     }
   }
+}
+
+// The sums of one or three rows of x with twelve rows of codes, of which some have an exponent of 0.
+template <cpu::Scales scales, typename F>
+std::vector<float> sums_of_codes(const F& add_streamed) {
+  constexpr int64_t kDepth = 192, kOutputs = 12, kRows = 3;
+  std::vector<uint8_t> codes(kOutputs * kDepth);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 37 % 251);
+  for (uint8_t& code : codes) code = (code & 0x7f) == 0x7f ? 0x08 : code;
+  const std::vector<float> factors{0.25f, 2, 0x1p-10f, 8};  // of 128 columns each, in two rows
+  std::vector<int32_t> factor_row(kOutputs);
+  for (size_t o = 0; o < factor_row.size(); ++o) factor_row[o] = static_cast<int32_t>(o / 6);
+  const Held x(drawn_matrix(1, kRows, kDepth, DType::f32), DType::f32);
+  std::vector<float> sums(kRows * kOutputs);
+  const cpu::RowsTimes<float, cpu::Fp8Rows<scales>> all{
+      .rows = kRows,
+      .outputs = kOutputs,
+      .k = kDepth,
+      .x = {x->as<float>(), x->pitch},
+      .w = {codes.data(), kDepth, factors.data(), 2, factor_row.data(), 64, 7},
+      .sums = sums.data(),
+      .pitch = kOutputs};
+  const cpu::Streams<float, cpu::Fp8Rows<scales>> streams{all.part(0, kRows, 0, 5), all.part(0, kRows, 5, 4),
+                                                          all.part(0, kRows, 9, 3), all.part(0, kRows, 12, 0)};
+  add_streamed(streams);
+  return sums;
+}
+
+TEST(RowProduct, WordsOfCodesAreTheSameByGfni) {
+  if (!__builtin_cpu_supports("avx512dq") || !cpu::has_gfni()) GTEST_SKIP() << "no AVX-512 with GFNI here";
+  const auto expect_same = []<cpu::Scales scales>() {
+    const auto by_shifts = sums_of_codes<scales>([](const auto& p) { cpu::avx512::add_streamed(p); });
+    const auto by_gfni = sums_of_codes<scales>([](const auto& p) { cpu::avx512_gfni::add_streamed(p); });
+    EXPECT_EQ(by_shifts, by_gfni);
+    EXPECT_NE(by_shifts, std::vector<float>(by_shifts.size()));
+  };
+  expect_same.operator()<cpu::Scales::any>();
+  expect_same.operator()<cpu::Scales::rounded>();
+  expect_same.operator()<cpu::Scales::powers>();
 }
 
 // fp32 answers are the same on both kinds of CPU.

@@ -2,6 +2,7 @@
 // updates. The same class runs for real and on Count: the arenas' sizes of the one come from a dry run of the other
 // (see plan.h).
 #pragma once
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -25,6 +26,9 @@ struct Capacity {
   std::optional<MicroBatchSize> evaluation;  // of an evaluation; nothing: as of a step
   int64_t local_micro_batches = 1;           // of a step, per rank
   std::optional<AnswerCapacity> answers;     // where there are eval.prompts
+  int64_t most_tokens() const {
+    return evaluation ? std::max(micro_batch.tokens, evaluation->tokens) : micro_batch.tokens;
+  }
 };
 
 struct EngineSettings : ReplicaSettings {

@@ -64,9 +64,9 @@ int64_t free_bytes_of_rank(Communicator& world, Backend& backend) {
   return of_device < INT64_MAX ? of_device : available_machine_bytes() / ranks_here;
 }
 
-int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend) {
+int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend, int64_t tokens) {
   malloc_trim(0);  // what reading the inputs has freed is not held
-  const int64_t arenas_here = backend.memory().process_bytes(arenas.total() + backend.workspace_bytes());
+  const int64_t arenas_here = backend.memory().process_bytes(arenas.total() + backend.workspace_bytes(tokens));
   return current_process_bytes() + arenas_here + library_bytes();
 }
 

@@ -13,8 +13,8 @@ int64_t available_machine_bytes();  // MemAvailable
 int64_t free_bytes_of_rank(Communicator& world, Backend& backend);
 
 // The peak of a process whose arenas are still to come: what it holds now (program, tokenizer, data), the arenas, the
-// backend's workspace, and what the libraries take once they work.
-int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend);
+// backend's workspace for micro-batches of so many tokens, and what the libraries take once they work.
+int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend, int64_t tokens);
 
 // bad_recipe where a device's own memory cannot hold the arenas and the workspace.
 void check_fits_memory(const ArenaBytes& arenas, Backend& backend);
