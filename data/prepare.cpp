@@ -73,8 +73,8 @@ void read_sources(const PrepareSettings& settings, RowDocuments& documents, Prep
 
 }  // namespace
 
-TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report) {
-  TokenStore store;
+TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report,
+                   TokenStore store) {
   store.set_identity(store_identity(settings, tokenizer));
   RowDocuments documents(settings, tokenizer, store, report);
   read_sources(settings, documents, report);

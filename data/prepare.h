@@ -53,7 +53,9 @@ std::string store_identity(const PrepareSettings& settings, const Tokenizer& tok
 
 // Every document of the store has a trained token and a weight above 0, hence every global batch has. bad_data when
 // there is none; io when a source changes while it is read; bad_recipe for a dialog where no chat template is known.
-TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report);
+// Documents are added to `store`, which has none.
+TokenStore prepare(const PrepareSettings& settings, const Tokenizer& tokenizer, PrepareReport& report,
+                   TokenStore store = {});
 
 // A document as people read it, its trained tokens between the two marks and every control token in ⟨ ⟩, apart from
 // text that spells one.

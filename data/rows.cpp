@@ -15,6 +15,7 @@ namespace drover {
 namespace {
 
 constexpr size_t kLongestRow = size_t{64} << 20;
+constexpr size_t kReadBytes = size_t{4} << 20;  // of the file that stay in the process
 
 // Takes the rows of one file, and keeps count of what becomes of them.
 class FileReader {
@@ -27,11 +28,20 @@ class FileReader {
     const MappedFile mapped(file_);
     std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
     std::string unpacked;
-    if (is_gzip(text)) text = unpacked = gunzip(file_, text);
+    const char* begin = text.data();
+    if (is_gzip(text)) text = unpacked = gunzip(file_, text), begin = nullptr;
     if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     refuse_other_kinds(file_, text);
     text_ = text;
-    if (!is_text_file(file_) || !take_text(text)) for_each_raw_row(file_, text, [&](const RawRow& raw) { take(raw); });
+    if (is_text_file(file_) && take_text(text)) return std::move(report_);
+    size_t done = 0;
+    for_each_raw_row(file_, text, [&](const RawRow& raw) {
+      take(raw);
+      const size_t at = begin == nullptr ? 0 : static_cast<size_t>(raw.text.data() - begin);
+      if (at < done + kReadBytes) return;
+      mapped.advise_done(done, at - done);
+      done = at;
+    });
     return std::move(report_);
   }
 

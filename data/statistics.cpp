@@ -22,14 +22,13 @@ StoreStatistics statistics(const TokenStore& store, int64_t max_length, std::spa
   StoreStatistics s;
   if (store.documents() == 0) return s;
   std::vector<int64_t> sizes;
-  for (int64_t d = 0; d < store.documents(); ++d) {
-    const Document document = store.document(d);
+  store.each_document([&](const Document& document) {
     sizes.push_back(static_cast<int64_t>(document.ids.size()));
     count_answers(document, ends, s);
     const size_t bucket = static_cast<size_t>(std::bit_width(document.ids.size())) - 1;
     s.lengths.resize(std::max(s.lengths.size(), bucket + 1));
     ++s.lengths[bucket];
-  }
+  });
   std::ranges::sort(sizes);
   s.shortest = sizes.front(), s.median = sizes[sizes.size() / 2], s.longest = sizes.back();
   s.filled = static_cast<double>(store.tokens()) / static_cast<double>(store.rows() * max_length);

@@ -11,7 +11,7 @@ namespace drover {
 
 namespace {
 
-constexpr int64_t kVersion = 3;
+constexpr int64_t kVersion = 4;
 
 // "\nsha256 " and 64 digits at the end of the file, which HDF5 passes over.
 constexpr std::string_view kSealMark = "\nsha256 ";
@@ -26,51 +26,91 @@ bool sealed(const fs::path& path) {
   const MappedFile file(path);
   const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   if (bytes.size() < kSealBytes) return false;
-  const std::string_view body = bytes.substr(0, bytes.size() - kSealBytes), mark = bytes.substr(body.size());
-  return mark.starts_with(kSealMark) && mark.substr(kSealMark.size()) == sha256_hex(body);
+  const std::string_view mark = bytes.substr(bytes.size() - kSealBytes);
+  return mark.starts_with(kSealMark) && mark.substr(kSealMark.size()) == sha256_file(path, bytes.size() - kSealBytes);
 }
+
+// Numbers on their way to the rows of a dataset.
+template <typename T>
+class Column {
+ public:
+  Column(hdf5::File& file, const char* name, int64_t rows) : file_(file), name_(name) {
+    file.create_dataset(name, hdf5::type_of<T>(), {rows, 0}, hdf5::Layout::contiguous);
+  }
+  void add(std::span<const T> values) {
+    waiting_.insert(waiting_.end(), values.begin(), values.end());
+    if (waiting_.size() >= kAtOnce) flush();
+  }
+  void flush() {
+    file_.write_rows(name_, hdf5::type_of<T>(), done_, static_cast<int64_t>(waiting_.size()), waiting_.data());
+    done_ += static_cast<int64_t>(waiting_.size());
+    waiting_.clear();
+  }
+
+ private:
+  static constexpr size_t kAtOnce = size_t{1} << 18;
+  hdf5::File& file_;
+  const char* name_;
+  int64_t done_ = 0;
+  std::vector<T> waiting_;
+};
 
 }  // namespace
 
+TokenStore TokenStore::made_in(const fs::path& directory) {
+  TokenStore store;
+  store.columns_ = std::make_shared<TokenColumns>(directory);
+  return store;
+}
+
 Document TokenStore::document(int64_t ordinal) const {
-  const size_t d = static_cast<size_t>(ordinal), begin = static_cast<size_t>(document_begin_[d]),
-               size = static_cast<size_t>(document_begin_[d + 1]) - begin;
-  return {std::span(ids_).subspan(begin, size),
-          std::span(trained_).subspan(begin, size),
-          weights_[d],
-          ordinal,
-          {origin_rows_[d], origin_sources_[d]}};
+  const Entry& entry = entries_[static_cast<size_t>(ordinal)];
+  const auto [ids, trained] = columns_->part(entry.begin, entry.size);
+  return {ids, trained, entry.weight, ordinal, entry.origin};
+}
+
+void TokenStore::each_document(const std::function<void(const Document&)>& use) const {
+  for (int64_t d = 0; d < documents(); ++d) use(document(d));
 }
 
 int64_t TokenStore::row_tokens(int64_t index) const {
   const auto [first, last] = row(index);
-  return document_begin_[static_cast<size_t>(last)] - document_begin_[static_cast<size_t>(first)];
+  int64_t tokens = 0;
+  for (int64_t d = first; d < last; ++d) tokens += entries_[static_cast<size_t>(d)].size;
+  return tokens;
 }
 
 int64_t TokenStore::trained_tokens(int64_t first, int64_t last) const {
-  const auto begin = trained_.begin() + document_begin_[static_cast<size_t>(first)],
-             end = trained_.begin() + document_begin_[static_cast<size_t>(last)];
-  return std::count(begin, end, uint8_t{1});
+  int64_t tokens = 0;
+  for (int64_t d = first; d < last; ++d) tokens += std::ranges::count(document(d).trained, uint8_t{1});
+  return tokens;
 }
 
 int64_t TokenStore::longest_document() const {
   int64_t longest = 0;
-  for (int64_t d = 0; d < documents(); ++d)
-    longest = std::max(longest, document_begin_[static_cast<size_t>(d) + 1] - document_begin_[static_cast<size_t>(d)]);
+  for (const Entry& entry : entries_) longest = std::max(longest, entry.size);
   return longest;
+}
+
+void TokenStore::add_entry(const Entry& entry) {
+  entries_.push_back(entry);
+  tokens_ += entry.size;
 }
 
 void TokenStore::add_document(std::span<const int32_t> ids, std::span<const uint8_t> trained, float weight,
                               std::optional<Origin> origin) {
-  const Origin from = origin.value_or(Origin{documents(), 0});
   require(ids.size() == trained.size() && !ids.empty(), "a document has tokens, and a mask for each");
-  ids_.insert(ids_.end(), ids.begin(), ids.end());
-  trained_.push_back(0);  // nothing precedes the first token
-  for (size_t i = 1; i < trained.size(); ++i) trained_.push_back(trained[i] != 0 ? 1 : 0);
-  document_begin_.push_back(static_cast<int64_t>(ids_.size()));
-  weights_.push_back(weight);
-  origin_rows_.push_back(from.row);
-  origin_sources_.push_back(from.source);
+  std::vector<uint8_t> marks(trained.size());  // nothing precedes the first token
+  for (size_t i = 1; i < trained.size(); ++i) marks[i] = trained[i] != 0 ? 1 : 0;
+  add_entry({columns_->tokens(), static_cast<int64_t>(ids.size()), weight, origin.value_or(Origin{documents(), 0})});
+  columns_->append(ids, marks);
+}
+
+TokenStore TokenStore::with_documents(std::span<const int64_t> ordinals) const {
+  TokenStore some;
+  some.columns_ = columns_;
+  for (const int64_t d : ordinals) some.add_entry(entries_[static_cast<size_t>(d)]);
+  return some;
 }
 
 void TokenStore::set_repeats(std::vector<double> repeats) {
@@ -84,7 +124,7 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
     for (size_t i = 0; i < row_begin_.size(); ++i) row_begin_[i] = static_cast<int64_t>(i);
     return;
   }
-  // First fit over a window of open rows; documents then move so that a row's lie together.
+  // First fit over a window of open rows; documents are then put in their order.
   constexpr size_t kOpenRows = 64;
   struct Open {
     size_t row;
@@ -93,8 +133,9 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
   std::vector<std::vector<int64_t>> packed;
   std::vector<Open> open;
   for (int64_t d = 0; d < documents(); ++d) {
-    if (!repeats_.empty() && d > 0 && document(d).origin.source != document(d - 1).origin.source) open.clear();
-    const int64_t length = static_cast<int64_t>(document(d).ids.size());
+    const Entry& entry = entries_[static_cast<size_t>(d)];
+    if (!repeats_.empty() && d > 0 && entry.origin.source != (&entry)[-1].origin.source) open.clear();
+    const int64_t length = entry.size;
     auto fits = std::find_if(open.begin(), open.end(), [&](const Open& o) { return o.used + length <= max_length; });
     if (fits == open.end()) {
       if (open.size() == kOpenRows)
@@ -107,18 +148,40 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
     packed[fits->row].push_back(d);
     fits->used += length;
   }
-  TokenStore ordered;
+  std::vector<Entry> ordered;
+  row_begin_ = {0};
   for (const std::vector<int64_t>& row : packed) {
-    for (int64_t d : row) {
-      const Document doc = document(d);
-      ordered.add_document(doc.ids, doc.trained, doc.weight, doc.origin);
-    }
-    ordered.row_begin_.push_back(ordered.documents());
+    for (const int64_t d : row) ordered.push_back(entries_[static_cast<size_t>(d)]);
+    row_begin_.push_back(static_cast<int64_t>(ordered.size()));
   }
-  ordered.identity_ = identity_;
-  ordered.repeats_ = repeats_;
-  ordered.set_notes(formats_, notes_);
-  *this = std::move(ordered);
+  entries_ = std::move(ordered);
+}
+
+void TokenStore::write_tokens(hdf5::File& file) const {
+  Column<int32_t> ids(file, "ids", tokens_);
+  Column<uint8_t> trained(file, "trained", tokens_);
+  each_document([&](const Document& document) {
+    ids.add(document.ids);
+    trained.add(document.trained);
+  });
+  ids.flush();
+  trained.flush();
+}
+
+void TokenStore::write_documents(hdf5::File& file) const {
+  std::vector<int64_t> begin = {0}, rows;
+  std::vector<int32_t> sources;
+  std::vector<float> weights;
+  for (const Entry& entry : entries_) {
+    begin.push_back(begin.back() + entry.size);
+    weights.push_back(entry.weight);
+    rows.push_back(entry.origin.row);
+    sources.push_back(entry.origin.source);
+  }
+  file.write("document_begin", begin);
+  file.write("weights", weights);
+  file.write("origin_rows", rows);
+  file.write("origin_sources", sources);
 }
 
 void TokenStore::save(const fs::path& path) const {
@@ -129,12 +192,8 @@ void TokenStore::save(const fs::path& path) const {
     file.set_attribute("/", "identity", identity_);
     file.set_attribute("/", "formats", formats_);
     file.set_attribute("/", "notes", notes_);
-    file.write("ids", ids_);
-    file.write("trained", trained_);
-    file.write("document_begin", document_begin_);
-    file.write("weights", weights_);
-    file.write("origin_rows", origin_rows_);
-    file.write("origin_sources", origin_sources_);
+    write_tokens(file);
+    write_documents(file);
     file.write("row_begin", row_begin_);
     if (!repeats_.empty()) file.write("repeats", repeats_);
     file.close();
@@ -157,29 +216,31 @@ TokenStore TokenStore::open(const fs::path& path) {
   if (!file.has_attribute("/", "version") || file.i64_attribute("/", "version") != kVersion) broken("another version");
   TokenStore s;
   s.identity_ = file.string_attribute("/", "identity");
-  s.ids_ = file.read<int32_t>("ids");
-  s.trained_ = file.read<uint8_t>("trained");
-  s.document_begin_ = file.read<int64_t>("document_begin");
   s.formats_ = file.string_attribute("/", "formats");
   s.notes_ = file.string_attribute("/", "notes");
-  s.weights_ = file.read<float>("weights");
-  s.origin_rows_ = file.read<int64_t>("origin_rows");
-  s.origin_sources_ = file.read<int32_t>("origin_sources");
+  const int64_t tokens = file.shape("ids").size();
+  const auto begin = file.read<int64_t>("document_begin"), rows = file.read<int64_t>("origin_rows");
+  const auto weights = file.read<float>("weights");
+  const auto sources = file.read<int32_t>("origin_sources");
   if (file.has("repeats")) s.repeats_ = file.read<double>("repeats");
   s.row_begin_ = file.read<int64_t>("row_begin");
   const auto offsets_fit = [](const std::vector<int64_t>& o, size_t end) {
     return o.size() > 1 && o.front() == 0 && o.back() == static_cast<int64_t>(end) &&
            std::adjacent_find(o.begin(), o.end(), std::greater_equal<>()) == o.end();
   };
-  if (s.ids_.size() != s.trained_.size()) broken("ids and mask differ in length");
-  if (!offsets_fit(s.document_begin_, s.ids_.size()) || s.weights_.size() + 1 != s.document_begin_.size())
+  if (file.shape("trained").size() != tokens) broken("ids and mask differ in length");
+  if (!offsets_fit(begin, static_cast<size_t>(tokens)) || weights.size() + 1 != begin.size())
     broken("document offsets");
-  if (!offsets_fit(s.row_begin_, s.weights_.size())) broken("row offsets");
-  if (s.origin_rows_.size() != s.weights_.size() || s.origin_sources_.size() != s.weights_.size()) broken("origins");
+  if (!offsets_fit(s.row_begin_, weights.size())) broken("row offsets");
+  if (rows.size() != weights.size() || sources.size() != weights.size()) broken("origins");
   const auto without_repeat = [&](int32_t source) {
     return source < 0 || (!s.repeats_.empty() && source >= static_cast<int32_t>(s.repeats_.size()));
   };
-  if (std::ranges::any_of(s.origin_sources_, without_repeat)) broken("sources");
+  if (std::ranges::any_of(sources, without_repeat)) broken("sources");
+  for (size_t d = 0; d < weights.size(); ++d)
+    s.add_entry({begin[d], begin[d + 1] - begin[d], weights[d], {rows[d], sources[d]}});
+  s.columns_ = std::make_shared<TokenColumns>(MappedFile(path), file.bytes_at("ids", hdf5::Type::i32),
+                                              file.bytes_at("trained", hdf5::Type::u8), tokens);
   return s;
 }
 

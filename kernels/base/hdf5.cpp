@@ -262,7 +262,9 @@ File::File(fs::path path, int64_t handle, bool writing) : path_(std::move(path))
 
 File File::create(const fs::path& path) {
   const Lock lock(library());
-  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_alignment(access, 64, 8);  // so that what is mapped lies as its type wants it
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
   if (file < 0) fail_in(Fault::io, "create", path, "");
   return File(path, file, true);
 }
@@ -312,7 +314,7 @@ void File::make_group(std::string_view name) {
   if (!group.valid() || !group.close()) fail_in(Fault::io, "create a group in", path_, name);
 }
 
-void File::create_dataset(std::string_view name, Type type, Shape shape) {
+void File::create_dataset(std::string_view name, Type type, Shape shape, Layout layout) {
   const Lock lock(library());
   require(writing_ && handle_ >= 0, "the HDF5 file is open for writing");
   require(shape.rows >= 0 && shape.cols >= 0, "a dataset has sizes that are not negative");
@@ -320,7 +322,10 @@ void File::create_dataset(std::string_view name, Type type, Shape shape) {
   const hsize_t extent[2] = {static_cast<hsize_t>(shape.rows), static_cast<hsize_t>(shape.cols)};
   const Handle space(H5Screate_simple(rank, extent, nullptr), H5Sclose);
   const Handle plan(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  if (shape.rows > 0) {
+  if (layout == Layout::contiguous) {
+    H5Pset_alloc_time(plan, H5D_ALLOC_TIME_EARLY);
+    H5Pset_fill_time(plan, H5D_FILL_TIME_NEVER);
+  } else if (shape.rows > 0) {
     const int64_t elements = kChunkBytes / bytes_of(type);
     const int64_t cols = std::min(shape.row_elements(), elements);
     const hsize_t chunk[2] = {static_cast<hsize_t>(std::clamp<int64_t>(elements / cols, 1, shape.rows)),
@@ -343,6 +348,17 @@ Type File::type(std::string_view name) const {
 Shape File::shape(std::string_view name) const {
   const Lock lock(library());
   return open_dataset(handle_, name, path_, writing_).shape;
+}
+
+size_t File::bytes_at(std::string_view name, Type type) const {
+  const Lock lock(library());
+  const Dataset dataset = open_dataset(handle_, name, path_, writing_);
+  const haddr_t at = H5Dget_offset(dataset.id);
+  if (dataset.type != type || at == HADDR_UNDEF || at % static_cast<haddr_t>(bytes_of(type)) != 0) {
+    H5Eclear2(H5E_DEFAULT);
+    fail(Fault::bad_data, "{}: dataset '{}' is not one piece of {}", path_.string(), name, name_of(type));
+  }
+  return static_cast<size_t>(at);
 }
 
 void File::check_range(std::string_view name, int64_t begin, int64_t count) const {

@@ -26,6 +26,9 @@ constexpr Type type_of() {
   if constexpr (std::is_same_v<T, double>) return Type::f64;
 }
 
+// chunked: with Fletcher32. contiguous: in one piece, which may be mapped (bytes_at).
+enum class Layout : uint8_t { chunked, contiguous };
+
 // A vector of `rows` (cols 0), or a matrix of rows × cols.
 struct Shape {
   int64_t rows = 0;
@@ -51,9 +54,11 @@ class File {
   bool has(std::string_view name) const;
   void make_group(std::string_view name);
 
-  void create_dataset(std::string_view name, Type type, Shape shape);  // chunked, Fletcher32
+  void create_dataset(std::string_view name, Type type, Shape shape, Layout layout = Layout::chunked);
   Type type(std::string_view name) const;
   Shape shape(std::string_view name) const;
+  // Where in the file the bytes of a contiguous dataset of this type begin, at a multiple of an element's size.
+  size_t bytes_at(std::string_view name, Type type) const;
   // Rows [begin, begin + count) ↔ contiguous host rows of `type`, which must be the dataset's own.
   void write_rows(std::string_view name, Type type, int64_t begin, int64_t count, const void* from);
   void read_rows(std::string_view name, Type type, int64_t begin, int64_t count, void* to) const;

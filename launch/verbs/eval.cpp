@@ -94,7 +94,7 @@ TokenStore store_of(const Recipe& recipe, const Tokenizer& tokenizer, const Mode
   PrepareReport report;
   TokenStore store = prepare(settings, tokenizer, report);
   for (const std::string& line : warnings_of(report, "validation", settings.max_length)) log::warn("{}", line);
-  check_ids(store.ids(), model, "the validation data");
+  check_ids(store, model, "the validation data");
   return store;
 }
 

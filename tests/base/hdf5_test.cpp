@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <cstring>
 #include <numeric>
 
 #include "kernels/base/file.h"
@@ -142,6 +143,32 @@ TEST(Hdf5, AFlippedBitIsCaught) {
   expect_error(Fault::bad_data, {"a.h5", "'x'"}, [&] { File::open(dir / "a.h5").read<float>("x"); });
   write_text(dir / "a.h5", bytes.substr(0, bytes.size() / 2));
   expect_error(Fault::bad_data, {"a.h5"}, [&] { File::open(dir / "a.h5").read<float>("x"); });
+}
+
+TEST(Hdf5, AContiguousDatasetLiesInTheFileAsItIs) {
+  ScratchDirectory dir;
+  const auto bytes = counted<uint8_t>(77);
+  const auto numbers = counted<int32_t>(300);
+  {
+    File file = File::create(dir / "a.h5");
+    file.create_dataset("bytes", hdf5::Type::u8, {77, 0}, hdf5::Layout::contiguous);
+    file.write_rows("bytes", hdf5::Type::u8, 0, 77, bytes.data());
+    file.create_dataset("numbers", hdf5::Type::i32, {300, 0}, hdf5::Layout::contiguous);
+    file.write_rows("numbers", hdf5::Type::i32, 0, 100, numbers.data());
+    file.write_rows("numbers", hdf5::Type::i32, 100, 200, numbers.data() + 100);
+    file.write("chunked", numbers);
+    file.create_dataset("nothing", hdf5::Type::i32, {0, 0}, hdf5::Layout::contiguous);
+    file.close();
+  }
+  const File file = File::open(dir / "a.h5");
+  EXPECT_EQ(file.read<int32_t>("numbers"), numbers);
+  const std::string text = read_text(dir / "a.h5");
+  const size_t at = file.bytes_at("numbers", hdf5::Type::i32);
+  EXPECT_EQ(at % 4, 0u);
+  EXPECT_EQ(std::memcmp(text.data() + at, numbers.data(), 1200), 0);
+  EXPECT_EQ(std::memcmp(text.data() + file.bytes_at("bytes", hdf5::Type::u8), bytes.data(), 77), 0);
+  for (const char* other : {"chunked", "nothing", "bytes"})
+    expect_error(Fault::bad_data, {"a.h5", other, "one piece"}, [&] { (void)file.bytes_at(other, hdf5::Type::i32); });
 }
 
 TEST(Hdf5, ForeignStorageIsRefused) {

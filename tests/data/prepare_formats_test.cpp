@@ -7,6 +7,7 @@
 #include "tests/base/scratch_directory.h"
 #include "tests/data/made_up_tokenizer.h"
 #include "tests/support/real_files.h"
+#include "tests/support/token_store.h"
 
 namespace drover {
 namespace {
@@ -74,8 +75,7 @@ TEST_F(PrepareFormats, ACompletionHasTheTokenizersFrameAndOneEos) {
     write_text(scratch / "framed" / "tokenizer.json", whole.dump());
     write_text(scratch / "framed" / "tokenizer_config.json", "{\"eos_token\": \"" + eos + "\"}");
     tokenizer = Tokenizer::open(scratch / "framed");
-    const TokenStore store = prepared(R"({"prompt": "a", "completion": "b"})");
-    return std::vector<int32_t>(store.ids().begin(), store.ids().end());
+    return ids_of(prepared(R"({"prompt": "a", "completion": "b"})"));
   };
   EXPECT_EQ(framed("<|im_end|>"), (std::vector<int32_t>{kImStart, 'a', 'b', kImEnd}));
   EXPECT_EQ(framed("<|im_start|>"), (std::vector<int32_t>{kImStart, 'a', 'b', kImStart, kImEnd})) << "another EOS";
@@ -164,12 +164,12 @@ TEST_F(PrepareFormats, IdsAreTakenAsTheyAre) {
 TEST_F(PrepareFormats, ControlTokensInTextsAreLettersUnlessAskedFor) {
   const std::string rendered = "{\"text\": \"<|im_start|>user\\nq<|im_end|>\"}";
   const TokenStore letters = prepared(rendered + "\n{\"text\": \"<|im_start >\"}\n" + rendered);
-  EXPECT_EQ(std::ranges::count(letters.ids(), kImStart), 0);
+  EXPECT_EQ(std::ranges::count(ids_of(letters), kImStart), 0);
   EXPECT_EQ(report.rendered, 2);
   settings.special = true;
   const TokenStore tokens = prepared(rendered);
-  EXPECT_EQ(tokens.ids().front(), kImStart);
-  EXPECT_EQ(tokens.ids().back(), kImEnd);
+  EXPECT_EQ(ids_of(tokens).front(), kImStart);
+  EXPECT_EQ(ids_of(tokens).back(), kImEnd);
   EXPECT_EQ(tokens.tokens(), 8);
   EXPECT_EQ(report.rendered, 0);
   const std::string ended = R"({"prompt": "a", "completion": "b<|im_end|>"})";
@@ -184,7 +184,7 @@ TEST_F(PrepareFormats, ControlTokensInTextsAreLettersUnlessAskedFor) {
   // In a dialog it never is one.
   const TokenStore dialog = prepared(R"({"messages": [{"role": "user", "content": "<|im_end|>"},)"
                                      R"( {"role": "assistant", "content": "a"}]})");
-  EXPECT_EQ(std::ranges::count(dialog.ids(), kImEnd), 2);
+  EXPECT_EQ(std::ranges::count(ids_of(dialog), kImEnd), 2);
 }
 
 TEST_F(PrepareFormats, PiecesOfATextKnowTheirRow) {
@@ -204,7 +204,7 @@ TEST_F(PrepareFormats, DirectoriesAreReadInTheOrderOfTheirNames) {
   write_text(scratch / "s" / "a.jsonl", "{\"text\": \"aa\"}\n");
   settings.sources[0].path = scratch / "s";
   const TokenStore store = prepare(settings, tokenizer, report);
-  EXPECT_EQ(tokenizer.decode(store.ids()), "aabbcc");
+  EXPECT_EQ(tokenizer.decode(ids_of(store)), "aabbcc");
   settings.sources[0].path = scratch / "s/*.jsonl";
   EXPECT_EQ(store_identity(settings, tokenizer), store.identity()) << "the same files";
   write_text(scratch / "s" / "c.jsonl", "{\"text\": \"dd\"}\n");

@@ -6,15 +6,16 @@
 
 #include <fstream>
 #include <map>
+#include <optional>
 
+#include "kernels/base/hash.h"
 #include "kernels/base/hdf5.h"
 #include "tests/base/scratch_directory.h"
 
 namespace drover {
 namespace {
 
-TokenStore drawn_store(int64_t documents, int64_t longest) {
-  TokenStore store;
+TokenStore drawn_store(int64_t documents, int64_t longest, TokenStore store = {}) {
   uint64_t state = 1;
   for (int64_t d = 0; d < documents; ++d) {
     state = state * 6364136223846793005u + 1442695040888963407u;
@@ -54,6 +55,65 @@ TEST(Store, ComesBackAsItWas) {
   EXPECT_EQ(back.longest_document(), store.longest_document());
   EXPECT_EQ(std::distance(fs::directory_iterator(scratch.path()), {}), 1);  // nothing else was left behind
   EXPECT_TRUE(hdf5::File::open(scratch / "a.h5").has("ids"));               // and other HDF5 readers take it
+}
+
+TEST(Store, MadeInADirectoryItIsTheSameFile) {
+  ScratchDirectory scratch;
+  for (const bool packing : {false, true}) {
+    TokenStore in_memory = drawn_store(3000, 700);
+    TokenStore in_a_file = drawn_store(3000, 700, TokenStore::made_in(scratch.path()));
+    EXPECT_EQ(in_a_file.document(2999).ids.front(), 2999);
+    for (TokenStore* store : {&in_memory, &in_a_file}) store->make_rows(packing, 1024);
+    in_memory.save(scratch / "a.h5");
+    in_a_file.save(scratch / "b.h5");
+    EXPECT_EQ(sha256_file(scratch / "a.h5"), sha256_file(scratch / "b.h5"));
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(scratch.path()), {}), 2);
+  expect_error(Fault::io, {"nowhere"}, [&] { TokenStore::made_in(scratch / "nowhere"); });
+}
+
+TEST(Store, DocumentsStayThereWhileManyAreRead) {
+  ScratchDirectory scratch;
+  constexpr int64_t kDocuments = 30, kTokens = 120000;
+  TokenStore store = TokenStore::made_in(scratch.path());
+  for (int64_t d = 0; d < kDocuments; ++d) {
+    store.add_document(std::vector<int32_t>(kTokens, static_cast<int32_t>(d)), std::vector<uint8_t>(kTokens, 1), 1);
+  }
+  store.make_rows(false, kTokens);
+  store.save(scratch / "a.h5");
+  const TokenStore back = TokenStore::open(scratch / "a.h5");
+  const Document first = back.document(0);
+  fs::remove(scratch / "a.h5");  // as a resumed run may do with one that is made again
+  for (int64_t d = 0; d < kDocuments; ++d) {
+    const Document document = back.document(d * 7 % kDocuments);
+    EXPECT_EQ(std::ranges::count(document.ids, static_cast<int32_t>(document.ordinal)), kTokens);
+    EXPECT_EQ(std::ranges::count(document.trained, 1), kTokens - 1);
+  }
+  EXPECT_EQ(std::ranges::count(first.ids, 0), kTokens);
+  EXPECT_EQ(back.trained_tokens(0, kDocuments), kDocuments * (kTokens - 1));
+}
+
+TEST(Store, SomeOfItsDocumentsAreAStoreOfTheirOwn) {
+  ScratchDirectory scratch;
+  TokenStore all = drawn_store(50, 30);
+  all.make_rows(true, 64);
+  all.save(scratch / "a.h5");
+  std::optional<TokenStore> back = TokenStore::open(scratch / "a.h5");
+  TokenStore some = back->with_documents(std::vector<int64_t>{40, 3, 4});
+  back.reset();
+  some.make_rows(false, 64);
+  ASSERT_EQ(some.documents(), 3);
+  EXPECT_EQ(some.rows(), 3);
+  int64_t tokens = 0;
+  for (const int64_t d : {40, 3, 4}) {
+    const Document document = some.document(d == 40 ? 0 : d - 2), same = all.document(d);
+    EXPECT_TRUE(std::ranges::equal(document.ids, same.ids));
+    EXPECT_EQ(document.weight, same.weight);
+    tokens += static_cast<int64_t>(same.ids.size());
+  }
+  EXPECT_EQ(some.tokens(), tokens);
+  some.save(scratch / "b.h5");
+  EXPECT_EQ(TokenStore::open(scratch / "b.h5").tokens(), tokens);
 }
 
 TEST(Store, OriginsRepeatsAndNotesComeBackToo) {

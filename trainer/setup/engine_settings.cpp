@@ -80,8 +80,8 @@ EngineSettings engine_settings(const Recipe& recipe, const ModelConfig& model, c
   }
   if (data == nullptr) return s;
 
-  check_ids(data->train.ids(), model, "the training data");
-  if (data->validation) check_ids(data->validation->ids(), model, "the validation data");
+  check_ids(data->train, model, "the training data");
+  if (data->validation) check_ids(*data->validation, model, "the validation data");
   for (const SamplePrompt& p : data->prompts) check_ids(p.ids, model, p.prompt.where);
   const LoaderSettings loading{recipe.train.micro_batch_size,
                                recipe.train.global_batch_size,

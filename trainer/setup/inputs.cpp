@@ -143,12 +143,17 @@ void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std
        what, *largest, model.vocab);
 }
 
+void check_ids(const TokenStore& store, const ModelConfig& model, const std::string& what) {
+  store.each_document([&](const Document& document) { check_ids(document.ids, model, what); });
+}
+
 namespace {
 
 // Prepared, with what is to be said of it.
-TokenStore prepared(const PrepareSettings& settings, const Tokenizer& tokenizer, const char* what) {
+TokenStore prepared(const PrepareSettings& settings, const Tokenizer& tokenizer, const char* what,
+                    TokenStore store = {}) {
   PrepareReport report;
-  TokenStore store = prepare(settings, tokenizer, report);
+  store = prepare(settings, tokenizer, report, std::move(store));
   store.set_notes(formats_of(report),
                   fmt::format("{}", fmt::join(warnings_of(report, what, settings.max_length), "\n")));
   return store;
@@ -167,9 +172,8 @@ TokenStore store_of(const PrepareSettings& settings, const Tokenizer& tokenizer,
   together(world, [&] {
     if (world.rank() != 0) return;
     if (TokenStore::matches(file, store_identity(settings, tokenizer))) return;
-    const TokenStore store = prepared(settings, tokenizer, what);
     make_directories(file.parent_path());
-    store.save(file);
+    prepared(settings, tokenizer, what, TokenStore::made_in(file.parent_path())).save(file);
   });
   std::optional<TokenStore> store;
   together(world, [&] { store = TokenStore::open(file); });
@@ -197,12 +201,10 @@ std::pair<TokenStore, TokenStore> split_off(const TokenStore& all, double share,
                                           1, order.size() - 1);
   std::set<int64_t> taken;
   for (size_t i = 0; i < count; ++i) taken.insert(rows[static_cast<size_t>(order[i])]);
-  std::pair<TokenStore, TokenStore> parts;
-  for (int64_t d = 0; d < all.documents(); ++d) {
-    const Document doc = all.document(d);
-    (taken.contains(doc.origin.row) ? parts.second : parts.first)
-        .add_document(doc.ids, doc.trained, doc.weight, doc.origin);
-  }
+  std::vector<int64_t> train, validation;
+  for (int64_t d = 0; d < all.documents(); ++d)
+    (taken.contains(all.document(d).origin.row) ? validation : train).push_back(d);
+  std::pair<TokenStore, TokenStore> parts{all.with_documents(train), all.with_documents(validation)};
   parts.first.set_repeats(all.repeats());
   for (TokenStore* part : {&parts.first, &parts.second}) {
     part->make_rows(packing, max_length);

@@ -46,6 +46,7 @@ std::string formats_of(const PrepareReport& report);
 // bad_data where a tokenizer gives ids that the model has no embedding for. `what`: "the training data",
 // "recipe.jsonl:3".
 void check_ids(std::span<const int32_t> ids, const ModelConfig& model, const std::string& what);
+void check_ids(const TokenStore& store, const ModelConfig& model, const std::string& what);
 
 struct RunInputs {
   ModelDirectory model;

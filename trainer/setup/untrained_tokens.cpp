@@ -12,9 +12,11 @@ namespace drover {
 std::vector<std::string> untrained_tokens(const TokenStore& data, const Tokenizer& tokenizer, ModelDirectory& model) {
   constexpr float kZero = 1e-16f;
   std::set<int32_t> used;
-  for (const int32_t id : data.ids()) {
-    if (tokenizer.is_special(id)) used.insert(id);
-  }
+  data.each_document([&](const Document& document) {
+    for (const int32_t id : document.ids) {
+      if (tokenizer.is_special(id)) used.insert(id);
+    }
+  });
   if (used.empty()) return {};
   std::map<std::vector<float>, int> rows;  // how many control tokens have this embedding
   std::map<int32_t, std::vector<float>> row_of;

@@ -1,0 +1,58 @@
+#include "kernels/base/spill_file.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstring>
+#include <string>
+
+#include "kernels/base/error.h"
+#include "tests/base/scratch_directory.h"
+
+namespace drover {
+namespace {
+
+std::string text_of(SpillFile& file) {
+  const auto bytes = file.bytes();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+TEST(SpillFile, WhatWasWrittenIsReadAlsoBetweenWrites) {
+  ScratchDirectory dir;
+  SpillFile file(dir.path());
+  EXPECT_EQ(text_of(file), "");
+  const std::string part(700000, 'a'), more(2500000, 'b');
+  file.write(part.data(), part.size());
+  EXPECT_EQ(text_of(file), part);
+  file.write(more.data(), more.size());
+  file.write("c", 1);
+  EXPECT_EQ(file.size(), part.size() + more.size() + 1);
+  EXPECT_EQ(text_of(file), part + more + "c");
+  file.advise_done();
+  EXPECT_EQ(text_of(file), part + more + "c");
+  EXPECT_TRUE(fs::is_empty(dir.path())) << "it has no name";
+}
+
+TEST(SpillFile, ADirectoryThatIsNotThereIsNamed) {
+  ScratchDirectory dir;
+  expect_error(Fault::io, {"missing"}, [&] { SpillFile file(dir / "missing"); });
+}
+
+TEST(SpillFile, ADiskThatTakesNoMoreIsAnError) {
+  ScratchDirectory dir;
+  SpillFile file(dir.path());
+  const auto previous = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit saved{};
+  getrlimit(RLIMIT_FSIZE, &saved);
+  rlimit small = saved;
+  small.rlim_cur = 8192;
+  setrlimit(RLIMIT_FSIZE, &small);
+  const std::string much(3000000, 'x');
+  expect_error(Fault::io, {dir.path().string(), "File too large"}, [&] { file.write(much.data(), much.size()); });
+  setrlimit(RLIMIT_FSIZE, &saved);
+  std::signal(SIGXFSZ, previous);
+}
+
+}  // namespace
+}  // namespace drover
