@@ -64,12 +64,16 @@ ordered_json describe(const fs::path& path) {
   if (path.extension() == ".safetensors") return {{"kind", "safetensors"}, {"files", {safetensors_json(path)}}};
   if (path.extension() == ".h5") {
     const TokenStore store = TokenStore::open(path);
-    const ordered_json ids = {
-        {"name", "ids"}, {"dtype", "I32"}, {"shape", {store.tokens()}}, {"xxh3", hash_of(std::as_bytes(store.ids()))}};
+    std::vector<int32_t> ids;
+    store.each_document([&](const Document& d) { ids.insert(ids.end(), d.ids.begin(), d.ids.end()); });
+    const ordered_json tensor = {{"name", "ids"},
+                                 {"dtype", "I32"},
+                                 {"shape", {store.tokens()}},
+                                 {"xxh3", hash_of(std::as_bytes(std::span(ids)))}};
     return {{"kind", "token store"},          {"sha256", sha256_file(path)},
             {"documents", store.documents()}, {"rows", store.rows()},
             {"tokens", store.tokens()},       {"trained_tokens", store.trained_tokens(0, store.documents())},
-            {"identity", store.identity()},   {"tensors", ordered_json::array({ids})}};
+            {"identity", store.identity()},   {"tensors", ordered_json::array({tensor})}};
   }
   if (fs::exists(path / "manifest.json")) {
     const Checkpoint c = Checkpoint::open(path);
