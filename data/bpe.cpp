@@ -42,6 +42,10 @@ void Bpe::encode(std::string_view piece, std::vector<int32_t>& ids, std::vector<
     const auto found = whole_.find(std::string(piece));
     if (found != whole_.end()) return emit(found->second, 0);
   }
+  if (const auto known = known_.find(piece); !known.empty()) {
+    for (const Merges::Symbol& symbol : known) emit(symbol.id, symbol.begin);
+    return;
+  }
   std::vector<Merges::Symbol> symbols;
   symbols.reserve(piece.size());
   for (size_t i = 0; i < piece.size(); ++i) {
@@ -49,6 +53,7 @@ void Bpe::encode(std::string_view piece, std::vector<int32_t>& ids, std::vector<
     if (id >= 0) symbols.push_back({id, static_cast<uint32_t>(i)});
   }
   merges_.join(symbols);
+  known_.keep(piece, symbols);
   for (const Merges::Symbol& symbol : symbols) emit(symbol.id, symbol.begin);
 }
 

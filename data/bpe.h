@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/merges.h"
+#include "data/piece_cache.h"
 
 namespace drover {
 
@@ -30,6 +31,7 @@ class Bpe {
 
  private:
   Merges merges_;
+  PieceCache known_;
   std::unordered_map<std::string, int32_t> whole_;
   std::array<int32_t, 256> byte_ids_;  // -1: no token
 };

@@ -67,6 +67,33 @@ TEST(Bpe, EqualsItsDefinition) {
   }
 }
 
+// Pieces that were met before are remembered, for each tokenizer by itself.
+TEST(Bpe, APieceIsTheSameHoweverOftenItComes) {
+  std::vector<std::pair<std::string, int32_t>> tokens;
+  for (int32_t byte = 0; byte < 256; ++byte) tokens.emplace_back(std::string(1, static_cast<char>(byte)), byte);
+  const std::vector<Bpe::Merge> some = {{'a', 'b', 256}, {256, 'c', 257}}, others = {{'b', 'c', 256}};
+  const Bpe first(tokens, some, false), second(tokens, others, false);
+  std::vector<std::string> words = {"", "abc", "aabcc", std::string(30, 'a'), std::string(31, 'a'), "abcabcabcabc"};
+  for (int n = 0; n < 20000; ++n) words.push_back(fmt::format("ab{}c", n));  // more than are remembered
+  for (size_t offset = 0; offset < 3; ++offset) {
+    for (const std::string& word : words) {
+      for (const auto& [bpe, merges] : {std::pair(&first, &some), std::pair(&second, &others)}) {
+        Ids ids;
+        std::vector<size_t> begins;
+        bpe->encode(word, ids, &begins, offset);
+        ASSERT_EQ(ids, plain_bpe(word, *merges)) << word;
+        ASSERT_EQ(begins.size(), ids.size());
+        if (!word.empty()) {
+          ASSERT_EQ(begins.front(), offset);
+        }
+        if (word == "aabcc" && bpe == &first) {
+          ASSERT_EQ(begins, (std::vector<size_t>{offset, offset + 1, offset + 4}));
+        }
+      }
+    }
+  }
+}
+
 TEST(Bpe, WholePiecesComeFirstOnlyWhereAsked) {
   const std::vector<std::pair<std::string, int32_t>> tokens = {{"a", 0}, {"b", 1}, {"c", 2}, {"bc", 3}, {"abc", 4}};
   const std::vector<Bpe::Merge> merges = {{1, 2, 3}};

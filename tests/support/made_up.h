@@ -48,15 +48,17 @@ class DrawnWeights : public WeightSource {
   float linear_scale_, embedding_scale_, norm_scale_;
 };
 
-// Those of which every linear's rows and columns have a size each, and so every block: with one size for all, blocks of
-// many weights have the same scale.
+// Those of which every linear's rows and columns have a size each, and so every block, also where its scale is a power
+// of two: with one size for all, blocks of many weights have the same scale.
 class VariedWeights : public DrawnWeights {
  public:
   using DrawnWeights::DrawnWeights;
   void read(const ParamSpec& spec, int64_t row, int64_t col, Tensor to) override {
     DrawnWeights::read(spec, row, col, to);
     if (spec.split != Split::output && spec.split != Split::input) return;
-    const auto size = [](int64_t i) { return 0.5f + static_cast<float>(i * 37 % 101) / 101; };
+    const auto size = [](int64_t i) {
+      return (0.5f + static_cast<float>(i * 37 % 101) / 101) * (i / 64 % 2 == 0 ? 1.0f : 0.2f);
+    };
     for (int64_t r = 0; r < to.rows; ++r) {
       for (int64_t c = 0; c < to.cols; ++c) {
         const float factor = size(row + r) * size(col + c);
