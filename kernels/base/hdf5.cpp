@@ -322,6 +322,7 @@ void File::create_dataset(std::string_view name, Type type, Shape shape, Layout 
   const hsize_t extent[2] = {static_cast<hsize_t>(shape.rows), static_cast<hsize_t>(shape.cols)};
   const Handle space(H5Screate_simple(rank, extent, nullptr), H5Sclose);
   const Handle plan(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(plan, false);  // the same data is the same file
   if (layout == Layout::contiguous) {
     H5Pset_alloc_time(plan, H5D_ALLOC_TIME_EARLY);
     H5Pset_fill_time(plan, H5D_FILL_TIME_NEVER);
