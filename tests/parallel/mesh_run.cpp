@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "kernels/base/error.h"
+#include "kernels/base/nf4.h"
 #include "kernels/base/quantise.h"
 #include "tests/parallel/device_under_test.h"
 #include "tests/support/made_up.h"
@@ -108,7 +109,8 @@ class SwappedWeights : public WeightSource {
   const Mesh& mesh_;
 };
 
-// Weights of which every slice is quantised to fp8 by itself, in blocks that begin where it does.
+// Weights of which every slice is quantised to NF4 by itself, with a double quantisation of its own. (Of fp8 that would
+// not be seen: a scale twice as large, and codes half as large, are the same numbers.)
 class OwnBlocks : public WeightSource {
  public:
   explicit OwnBlocks(WeightSource& inner) : inner_(inner) {}
@@ -116,7 +118,11 @@ class OwnBlocks : public WeightSource {
     inner_.read(spec, row, col, to);
     if (spec.split != Split::output && spec.split != Split::input) return;
     std::vector<float> values(to.as<float>(), to.as<float>() + to.size());
-    dequantise(make_fp8(values, 0, to.rows, 0, to.cols), to.as<float>());
+    std::vector<float> absmax;
+    for (size_t i = 0; i < values.size(); i += kNf4Block) {
+      absmax.push_back(largest_magnitude(std::span(values).subspan(i, kNf4Block)));
+    }
+    dequantise(Nf4Scales(absmax, to.cols).make(values, 0, to.rows, 0, to.cols), to.as<float>());
   }
 
  private:
