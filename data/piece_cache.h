@@ -18,7 +18,7 @@ class PieceCache {
  public:
   static constexpr size_t kLongestPiece = 30, kMostSymbols = 8;
 
-  // The symbols of a piece, or none where they are not known; a piece has at least one.
+  // The symbols of a piece, or none where they are not known.
   std::span<const Merges::Symbol> find(std::string_view piece) const {
     if (piece.size() > kLongestPiece) return {};
     const Entry& e = entry(piece);

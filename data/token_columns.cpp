@@ -7,6 +7,7 @@ namespace drover {
 namespace {
 
 constexpr int64_t kReadTokens = int64_t{1} << 20;  // that stay in the process
+constexpr int64_t kAroundTokens = 26000;  // that come with a part: a fault maps up to 64 KiB of each of its two pieces
 
 }  // namespace
 
@@ -54,7 +55,7 @@ void TokenColumns::advise_done() const {
 
 TokenColumns::Part TokenColumns::part(int64_t begin, int64_t count) const {
   require(begin >= 0 && count >= 0 && count <= tokens_ - begin, "a part of the tokens is there");
-  if (read_.fetch_add(count) > kReadTokens) {
+  if (read_.fetch_add(count + kAroundTokens) > kReadTokens) {
     read_ = 0;
     advise_done();
   }

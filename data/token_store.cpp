@@ -22,12 +22,18 @@ void seal(const fs::path& path) {
   AppendFile(path, AppendFile::Begin::keep).write(mark);
 }
 
-bool sealed(const fs::path& path) {
-  const MappedFile file(path);
+bool sealed(const MappedFile& file) {
+  constexpr size_t kPieceBytes = size_t{4} << 20;
   const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   if (bytes.size() < kSealBytes) return false;
-  const std::string_view mark = bytes.substr(bytes.size() - kSealBytes);
-  return mark.starts_with(kSealMark) && mark.substr(kSealMark.size()) == sha256_file(path, bytes.size() - kSealBytes);
+  const std::string_view body = bytes.substr(0, bytes.size() - kSealBytes), mark = bytes.substr(body.size());
+  Sha256 hash;
+  for (size_t at = 0; at < body.size(); at += kPieceBytes) {
+    const std::string_view piece = body.substr(at, kPieceBytes);
+    hash.update(piece.data(), piece.size());
+    file.advise_done(at, piece.size());
+  }
+  return mark.starts_with(kSealMark) && mark.substr(kSealMark.size()) == hash.hex();
 }
 
 // Numbers on their way to the rows of a dataset.
@@ -211,9 +217,14 @@ TokenStore TokenStore::open(const fs::path& path) {
   const auto broken = [&](const char* what) {
     fail(Fault::bad_data, "{}: the token store is not whole ({}); delete it and it is made again", path.string(), what);
   };
-  if (!sealed(path)) broken("its bytes do not have the SHA-256 that it ends with");
+  MappedFile mapped(path);
+  if (!sealed(mapped)) broken("its bytes do not have the SHA-256 that it ends with");
   const hdf5::File file = hdf5::File::open(path);
-  if (!file.has_attribute("/", "version") || file.i64_attribute("/", "version") != kVersion) broken("another version");
+  if (!file.has_attribute("/", "version") || file.i64_attribute("/", "version") != kVersion) {
+    fail(Fault::bad_data,
+         "{}: the token store was made by another version of Drover; `drover prepare RECIPE` makes it again",
+         path.string());
+  }
   TokenStore s;
   s.identity_ = file.string_attribute("/", "identity");
   s.formats_ = file.string_attribute("/", "formats");
@@ -239,8 +250,10 @@ TokenStore TokenStore::open(const fs::path& path) {
   if (std::ranges::any_of(sources, without_repeat)) broken("sources");
   for (size_t d = 0; d < weights.size(); ++d)
     s.add_entry({begin[d], begin[d + 1] - begin[d], weights[d], {rows[d], sources[d]}});
-  s.columns_ = std::make_shared<TokenColumns>(MappedFile(path), file.bytes_at("ids", hdf5::Type::i32),
-                                              file.bytes_at("trained", hdf5::Type::u8), tokens);
+  const size_t ids_at = file.bytes_at("ids", hdf5::Type::i32), trained_at = file.bytes_at("trained", hdf5::Type::u8);
+  const auto end = static_cast<size_t>(tokens);  // of `trained`; `ids` has four times as many bytes
+  if (mapped.bytes().size() < std::max(ids_at + 4 * end, trained_at + end)) broken("it changed while it was opened");
+  s.columns_ = std::make_shared<TokenColumns>(std::move(mapped), ids_at, trained_at, tokens);
   return s;
 }
 

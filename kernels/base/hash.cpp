@@ -5,7 +5,6 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -58,7 +57,7 @@ std::string sha256_hex(std::string_view text) {
   return hash.hex();
 }
 
-std::string sha256_file(const std::filesystem::path& path, size_t bytes) {
+std::string sha256_file(const std::filesystem::path& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) {
     fail(errno == ENOENT || errno == ENOTDIR ? Fault::missing_input : Fault::io, "cannot open {}: {}", path.string(),
@@ -71,15 +70,13 @@ std::string sha256_file(const std::filesystem::path& path, size_t bytes) {
   ::posix_fadvise(file, 0, 0, POSIX_FADV_SEQUENTIAL);
   Sha256 hash;
   std::vector<char> buffer(1 << 20);
-  while (bytes > 0) {
-    const ssize_t got = ::read(file, buffer.data(), std::min(bytes, buffer.size()));
+  while (true) {
+    const ssize_t got = ::read(file, buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(Fault::io, "cannot read {}: {}", path.string(), std::strerror(errno));
-    if (got == 0) break;
+    if (got == 0) return hash.hex();
     hash.update(buffer.data(), static_cast<size_t>(got));
-    bytes -= static_cast<size_t>(got);
   }
-  return hash.hex();
 }
 
 uint64_t sha256_prefix(std::string_view text) {

@@ -2,7 +2,6 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,9 +23,8 @@ class Sha256 {
 };
 
 std::string sha256_hex(std::string_view text);
-// Of the file's first `bytes`, or of all; fails with missing_input or io.
-std::string sha256_file(const std::filesystem::path& path, size_t bytes = std::numeric_limits<size_t>::max());
-uint64_t sha256_prefix(std::string_view text);  // the first 8 bytes of the digest, little endian
+std::string sha256_file(const std::filesystem::path& path);  // fails with missing_input or io
+uint64_t sha256_prefix(std::string_view text);               // the first 8 bytes of the digest, little endian
 uint64_t xxh3(const void* data, size_t bytes, uint64_t seed = 0);
 
 }  // namespace drover

@@ -263,7 +263,7 @@ File::File(fs::path path, int64_t handle, bool writing) : path_(std::move(path))
 File File::create(const fs::path& path) {
   const Lock lock(library());
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  H5Pset_alignment(access, 64, 8);  // so that what is mapped lies as its type wants it
+  H5Pset_alignment(access, 1, 8);  // so that what is mapped lies as its type wants it
   const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
   if (file < 0) fail_in(Fault::io, "create", path, "");
   return File(path, file, true);

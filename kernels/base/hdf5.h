@@ -1,4 +1,5 @@
-// HDF5 files of our own making, through the serial C library: tables of numbers with checksums, and attributes.
+// HDF5 files of our own making, through the serial C library: tables of numbers, with checksums where they lie in
+// chunks, and attributes.
 // A file is verified by its hash before it is opened; still, nothing but plain datasets of the expected type and size
 // is read: no links out of the file, no external or virtual storage, no filters but shuffle, deflate and Fletcher32.
 // Errors name the file and the dataset: missing_input absent, bad_data not what it should be, io a write that failed.

@@ -13,8 +13,9 @@ namespace drover {
 namespace {
 constexpr float kLeastAbsmax = 1e-38f;  // whose inverse is taken, so that a block of zeros is coded as zeros
 
-// The least power of two that is not less than v, and is a normal number.
+// The least power of two that is not less than v, and is a normal number; infinity stays, so that its block is seen.
 float power_from(float v) {
+  if (!std::isfinite(v)) return v;
   if (v <= std::numeric_limits<float>::min()) return std::numeric_limits<float>::min();
   int exponent = 0;
   const float fraction = std::frexp(v, &exponent);  // in [0.5, 1)

@@ -1,7 +1,7 @@
 // Makes quantised weights of others (quantised.h): fp8 in blocks of 128 × 128, and NF4 with double quantisation, as
 // bitsandbytes makes it. The scale of a block of fp8 is the least power of two that brings its largest magnitude to 448
-// or below, as in the E8M0 scales of the OCP Microscaling Formats: codes are as precise as with largest / 448, their
-// relative error being that of three bits of mantissa, and a code times its scale is exact in bf16.
+// or below, as in the E8M0 scales of the OCP Microscaling Formats: normal codes are as precise as with largest / 448,
+// their relative error being that of three bits of mantissa, and a code times its scale is exact in bf16.
 #pragma once
 #include <span>
 

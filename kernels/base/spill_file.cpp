@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "kernels/base/error.h"
+#include "kernels/base/file_errors.h"
 
 namespace drover {
 
@@ -53,22 +54,17 @@ void SpillFile::write(const void* data, size_t bytes) {
 }
 
 void SpillFile::flush() {
-  for (size_t done = 0; done < waiting_.size();) {
-    const ssize_t wrote = ::write(descriptor_, waiting_.data() + done, waiting_.size() - done);
-    if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0) {
-      fail(Fault::io, "cannot write a temporary file of {} bytes in {}: {}", size(), directory_.string(),
-           std::strerror(errno));
-    }
-    done += static_cast<size_t>(wrote);
-    written_ += static_cast<size_t>(wrote);
-  }
+  write_all(descriptor_, reinterpret_cast<const char*>(waiting_.data()), waiting_.size(),
+            directory_ / "(temporary file)");
+  written_ += waiting_.size();
   waiting_.clear();
 }
 
 std::span<const std::byte> SpillFile::bytes() {
   flush();
   if (map_ == nullptr && written_ > 0) {
+    // What a file system notices only when it writes back would be read as zeros.
+    if (::fdatasync(descriptor_) != 0) fail_to_write("write", directory_ / "(temporary file)", errno);
     void* map = ::mmap(nullptr, written_, PROT_READ, MAP_SHARED, descriptor_, 0);
     if (map == MAP_FAILED)
       fail(Fault::io, "cannot map a temporary file in {}: {}", directory_.string(), std::strerror(errno));

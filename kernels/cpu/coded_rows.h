@@ -96,7 +96,7 @@ inline constexpr CopyOrder kNf4Order256 = [] {
 }();
 
 // Sixteen codes are unpacked to words, eight and eight: in each of those two vectors the pairs' lower words are
-// widened, then the upper ones. The values keep what their exponent's bias divides or multiplies them by.
+// widened, then the upper ones. Values are 2⁻⁸ of the true ones, of Scales::powers 2⁷ (row_vectors_avx512.h).
 inline constexpr Places kFp8Places512 = [] {
   Places place{};
   for (size_t i = 0; i < place.size(); ++i) {

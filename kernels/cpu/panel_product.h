@@ -26,8 +26,9 @@ class PanelProduct {
   // Longer sums into f32 are computed in parts; into bf16 they are packed for few rows at a time, which costs.
   static constexpr int64_t kLongestSum = 8192;
   explicit PanelProduct(int threads);
-  // What is packed of at most so many rows: a page is the process's own only once it is written. Without what a thread
-  // keeps (attention_common.h).
+  // What is packed of at most so many rows and kLongestSum numbers of each: a page is the process's own only once it is
+  // written. Longer sums into bf16 take more, up to what any number of rows takes. Without what a thread keeps
+  // (attention_common.h).
   int64_t workspace_bytes(int64_t rows) const;
 
   struct Call {

@@ -1,5 +1,6 @@
 // AVX-512: sixteen lanes are a vector.
 #include <algorithm>
+#include <bit>
 
 #include "kernels/cpu/intrinsics.h"
 #include "kernels/cpu/row_kernels.h"

@@ -1,4 +1,12 @@
 // AVX-512 with GFNI, which moves the bits of fp8's codes to where bf16 has them.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "kernels/cpu/intrinsics.h"
+#include "kernels/cpu/row_kernels.h"
+
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,gfni")
 

@@ -1,6 +1,8 @@
 // What AVX-512's row kernels share: vectors of sixteen numbers, and blocks of fp8 widened to them. To be included once
 // in each of their files, behind the `#pragma GCC target` of the set; everything here is of the file alone.
 #pragma once
+#include <bit>
+
 #include "kernels/cpu/intrinsics.h"
 #include "kernels/cpu/row_kernels.h"
 
@@ -45,9 +47,9 @@ __m512 as_numbers(__m512i bits) { return reinterpret_cast<__m512>(bits); }
 
 // A block in the order of kFp8Order512, which powers have with another factor. Words<top> has, where bf16 has them, the
 // sign, the exponent and the mantissa of codes, as words in two vectors: of every sixteen codes the first eight and the
-// others. What bf16's exponent has above those four bits is `top`.
-//   any, rounded   with 0111 above it an exponent is not 0, and the numbers are 1 / factor of what they should be
-//   powers         with 0000 above it the scale's exponent is added, which is biased by 127, and e4m3's by 7
+// others. Those four bits are the lower half of bf16's exponent, and the upper half is `top`, shifted by three.
+//   any, rounded   the upper half is 0111, so that no number is denormal in fp32: 2⁻⁸ of the true one
+//   powers         the upper half is 0000, and the scale's exponent is added to it: 2⁷ of the true one
 template <Scales scales, template <uint8_t> class Words>
 struct Fp8Block {
   static constexpr bool kPowers = scales == Scales::powers;
@@ -71,7 +73,7 @@ struct Fp8Block {
   [[gnu::always_inline]] void widen_normal(__m512i codes, const float* scale) {
     if constexpr (kPowers) {
       const Words<0> words(codes);
-      const __m512i exponent = _mm512_set1_epi16(reinterpret_cast<const int16_t*>(scale)[1]);
+      const __m512i exponent = _mm512_set1_epi16(static_cast<int16_t>(std::bit_cast<uint32_t>(*scale) >> 16));
       put(_mm512_add_epi16(words.first, exponent), _mm512_add_epi16(words.second, exponent));
     } else {
       const Words<0x38> words(codes);

@@ -156,6 +156,10 @@ TEST(Hdf5, AContiguousDatasetLiesInTheFileAsItIs) {
     file.create_dataset("numbers", hdf5::Type::i32, {300, 0}, hdf5::Layout::contiguous);
     file.write_rows("numbers", hdf5::Type::i32, 0, 100, numbers.data());
     file.write_rows("numbers", hdf5::Type::i32, 100, 200, numbers.data() + 100);
+    file.create_dataset("few bytes", hdf5::Type::u8, {5, 0}, hdf5::Layout::contiguous);
+    file.write_rows("few bytes", hdf5::Type::u8, 0, 5, bytes.data());
+    file.create_dataset("few numbers", hdf5::Type::i32, {3, 0}, hdf5::Layout::contiguous);
+    file.write_rows("few numbers", hdf5::Type::i32, 0, 3, numbers.data());
     file.write("chunked", numbers);
     file.create_dataset("nothing", hdf5::Type::i32, {0, 0}, hdf5::Layout::contiguous);
     file.close();
@@ -165,6 +169,7 @@ TEST(Hdf5, AContiguousDatasetLiesInTheFileAsItIs) {
   const std::string text = read_text(dir / "a.h5");
   const size_t at = file.bytes_at("numbers", hdf5::Type::i32);
   EXPECT_EQ(at % 4, 0u);
+  EXPECT_EQ(std::memcmp(text.data() + file.bytes_at("few numbers", hdf5::Type::i32), numbers.data(), 12), 0);
   EXPECT_EQ(std::memcmp(text.data() + at, numbers.data(), 1200), 0);
   EXPECT_EQ(std::memcmp(text.data() + file.bytes_at("bytes", hdf5::Type::u8), bytes.data(), 77), 0);
   for (const char* other : {"chunked", "nothing", "bytes"})

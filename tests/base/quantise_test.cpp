@@ -114,6 +114,14 @@ TEST(MakeFp8, NumbersAtTheEndsOfFloatsRangeHaveFiniteScales) {
   EXPECT_EQ(made(least).codes[0], 0);
 }
 
+TEST(MakeFp8, ABlockWithAnInfinityIsNotFinite) {
+  const Fp8Slice made = make_fp8(std::vector<float>{1, INFINITY}, 0, 1, 0, 2);
+  std::vector<float> read(2);
+  dequantise(made, read.data());
+  EXPECT_FALSE(std::isfinite(read[0]));
+  EXPECT_FALSE(std::isfinite(read[1]));
+}
+
 TEST(IsModeratePower, OfPowersOnly) {
   for (const float power : {1.0f, 2.0f, 0.125f, 0x1p100f, 0x1p-100f}) EXPECT_TRUE(is_moderate_power(power)) << power;
   for (const float other : {0.0f, -1.0f, 3.0f, 0.75f, 0x1p101f, 0x1p-101f, 0x1p-140f, INFINITY, NAN})

@@ -1,6 +1,7 @@
 // What a tokenizer is built of: byte-pair encoding against its definition, pre-tokenisation, UTF-8.
 #include "data/bpe.h"
 
+#include <optional>
 #include <random>
 
 #include "tests/data/tokenizer_files.h"
@@ -91,6 +92,29 @@ TEST(Bpe, APieceIsTheSameHoweverOftenItComes) {
         }
       }
     }
+  }
+}
+
+TEST(Bpe, WhatIsRememberedIsOfOneTokenizer) {
+  std::vector<std::pair<std::string, int32_t>> tokens;
+  for (int32_t byte = 0; byte < 256; ++byte) tokens.emplace_back(std::string(1, static_cast<char>(byte)), byte);
+  const std::vector<Bpe::Merge> some = {{'a', 'b', 256}}, others = {{'b', 'c', 256}};
+  std::optional<Bpe> bpe;
+  for (const std::vector<Bpe::Merge>* merges : {&some, &others, &some}) {
+    bpe.emplace(tokens, *merges, false);  // where the one before it was
+    for (int again = 0; again < 2; ++again) {
+      Ids ids;
+      bpe->encode("abc", ids);
+      EXPECT_EQ(ids, plain_bpe("abc", *merges));
+    }
+  }
+  const Bpe copied = *bpe;
+  bpe = Bpe(tokens, others, false);
+  for (const auto& [one, merges] :
+       {std::pair(&copied, &some), std::pair<const Bpe*, decltype(&some)>(&*bpe, &others)}) {
+    Ids ids;
+    one->encode("abc", ids);
+    EXPECT_EQ(ids, plain_bpe("abc", *merges));
   }
 }
 

@@ -40,6 +40,23 @@ TEST_F(Rows, AreReadWhateverTheLineEndings) {
   EXPECT_EQ(rows[1].line, 4);
 }
 
+// What was read of a long file leaves the process; a bad last row is still found in it.
+TEST_F(Rows, OfALongFileComeInOrder) {
+  constexpr size_t kRows = 100000;
+  for (const bool list : {false, true}) {
+    std::string text = list ? "[" : "";
+    for (size_t i = 0; i < kRows; ++i) {
+      if (i > 0) text += list ? ",\n" : "\n";
+      text += fmt::format("{{\"text\": \"{:0>80}\"}}", i);
+    }
+    const std::vector<Row> rows = read(text + (list ? "]" : "\n"));
+    ASSERT_EQ(rows.size(), kRows);
+    for (size_t i = 0; i < kRows; i += 997) ASSERT_EQ(rows[i].text, fmt::format("{:0>80}", i));
+    if (list) continue;
+    expect_error(Fault::bad_data, {fmt::format("{}:{}: ", file.string(), kRows + 1)}, [&] { read(text + "\n{}"); });
+  }
+}
+
 TEST_F(Rows, BadOnesAreNamedOrSkipped) {
   for (const std::string bad :
        {"{\"text\": 3}", "{}", "[1]", "3", "nonsense", "{\"messages\": []}", "{\"messages\": {}}",

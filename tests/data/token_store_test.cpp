@@ -3,6 +3,7 @@
 #include "data/token_store.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <map>
@@ -93,6 +94,36 @@ TEST(Store, DocumentsStayThereWhileManyAreRead) {
   EXPECT_EQ(back.trained_tokens(0, kDocuments), kDocuments * (kTokens - 1));
 }
 
+int64_t resident_bytes() {
+  std::ifstream in("/proc/self/statm");
+  int64_t pages = 0, resident = 0;
+  in >> pages >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+TEST(Store, ABoundedPartOfItStaysInTheProcess) {
+  ScratchDirectory scratch;
+  constexpr int64_t kDocuments = 60000, kTokens = 200;  // 60 MB
+  {
+    TokenStore store = TokenStore::made_in(scratch.path());
+    const std::vector<int32_t> ids(kTokens, 1);
+    const std::vector<uint8_t> trained(kTokens, 1);
+    for (int64_t d = 0; d < kDocuments; ++d) store.add_document(ids, trained, 1);
+    store.make_rows(false, kTokens);
+    store.save(scratch / "a.h5");
+  }
+  const TokenStore back = TokenStore::open(scratch / "a.h5");
+  const int64_t before = resident_bytes();
+  int64_t most = 0, sum = 0;
+  for (int64_t d = 0; d < kDocuments; ++d) {
+    const Document document = back.document(d * 7919 % kDocuments);  // as a shuffled epoch reads them
+    sum += document.ids[0] + document.trained[kTokens - 1];
+    if (d % 64 == 0) most = std::max(most, resident_bytes() - before);
+  }
+  EXPECT_EQ(sum, 2 * kDocuments);
+  EXPECT_LT(most, int64_t{32} << 20);
+}
+
 TEST(Store, SomeOfItsDocumentsAreAStoreOfTheirOwn) {
   ScratchDirectory scratch;
   TokenStore all = drawn_store(50, 30);
@@ -162,6 +193,18 @@ TEST(Store, AnyFlippedBitIsSeen) {
     write_quickly(scratch / "b.h5", flipped);
     EXPECT_FALSE(TokenStore::matches(scratch / "b.h5", "drawn")) << at;
   }
+}
+
+TEST(Store, OneOfAnotherVersionIsMadeAgain) {
+  ScratchDirectory scratch;
+  hdf5::File file = hdf5::File::create(scratch / "a.h5");
+  file.set_attribute("/", "version", int64_t{3});
+  file.close();
+  const std::string mark = "\nsha256 " + sha256_file(scratch / "a.h5");
+  std::ofstream(scratch / "a.h5", std::ios::binary | std::ios::app) << mark;
+  expect_error(Fault::bad_data, {"a.h5", "another version", "drover prepare"},
+               [&] { TokenStore::open(scratch / "a.h5"); });
+  EXPECT_FALSE(TokenStore::matches(scratch / "a.h5", "drawn"));
 }
 
 TEST(Store, AMissingOneIsNamed) {

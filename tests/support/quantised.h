@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/backend.h"
 #include "kernels/base/e4m3.h"
 #include "kernels/base/nf4.h"
@@ -19,11 +21,14 @@ struct QuantisedKind {
   Rounding rounding = Rounding::none;
   Products products = Products::widened;
   float largest_input = 0;
+  bool powers = false;  // of two: the scales
 };
 
 inline constexpr QuantisedKind kQuantisedKinds[] = {
     {Format::fp8, kMadeBlocks},
+    {Format::fp8, kMadeBlocks, false, Rounding::none, Products::widened, 0, true},
     {Format::fp8, {1, 0}, false, Rounding::bf16},
+    {Format::fp8, {3, 64}, false, Rounding::bf16, Products::widened, 0, true},
     {Format::fp8, {0, 0}},
     {Format::fp8, {5, 7}, false, Rounding::f16},
     {Format::nf4, {}, true},
@@ -37,7 +42,7 @@ inline std::string text_of(const QuantisedKind& k) {
   const std::string scales = k.format == Format::fp8 ? fmt::format("fp8_{}x{}", k.blocks.rows, k.blocks.columns)
                              : k.nested              ? "nf4_nested"
                                                      : "nf4_plain";
-  return scales + kRoundings[static_cast<int>(k.rounding)];
+  return scales + (k.powers ? "_powers" : "") + kRoundings[static_cast<int>(k.rounding)];
 }
 inline std::string kind_name(const testing::TestParamInfo<QuantisedKind>& kind) { return text_of(kind.param); }
 inline void PrintTo(const QuantisedKind& k, std::ostream* out) { *out << text_of(k); }
@@ -93,7 +98,10 @@ class QuantisedWeight {
     for (const float value : whole.values) all.codes.push_back(e4m3_of_float(value * 16));
     const int64_t scales =
         blocks_touched(0, whole.rows, kind_.blocks.rows) * blocks_touched(0, whole.cols, kind_.blocks.columns);
-    for (int64_t i = 0; i < scales; ++i) all.scales.push_back(0.01f + 0.0013f * static_cast<float>(i % 37));
+    for (int64_t i = 0; i < scales; ++i) {
+      const float drawn = 0.01f + 0.0013f * static_cast<float>(i % 37);
+      all.scales.push_back(kind_.powers ? std::ldexp(1.0f, static_cast<int>(i % 5) - 8) : drawn);
+    }
     const Fp8Slice slice = cut(all, rows.begin, rows.count, cols_.begin, cols_.count);
     static_cast<Fp8Weight&>(*weight).load(backend_, part, slice);
     keep(slice);

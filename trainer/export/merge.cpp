@@ -13,7 +13,7 @@ namespace drover {
 
 namespace {
 
-constexpr int kLayout = 1;  // of what the journal and the files of an unfinished merge hold
+constexpr int kLayout = 2;  // of what the journal and the files of an unfinished merge hold
 
 // The base's config.json, with what the adapter changes of it. Merged weights in plain numbers are not quantised.
 std::string merged_config(const ModelDirectory& base, const ModelConfig& merged, bool keep_format) {

@@ -21,7 +21,7 @@ namespace drover {
 
 namespace {
 
-constexpr int kLayout = 1;  // of what the journal and the files of an unfinished directory hold
+constexpr int kLayout = 2;  // of what the journal and the files of an unfinished directory hold
 
 const char* name_of(QuantiseTo to) { return to == QuantiseTo::fp8 ? "fp8" : "nf4"; }
 

@@ -1,5 +1,7 @@
 // What a run reads from disks and leaves in output.dir.
 #pragma once
+#include <algorithm>
+
 #include "configs/recipe.h"
 #include "kernels/base/mesh_shape.h"
 #include "trainer/setup/inputs.h"
@@ -13,8 +15,11 @@ struct DiskPlan {
   int64_t adapter_bytes = 0;     // of adapter/, without the tokenizer that lies next to it
   int64_t store_bytes = 0;       // of the token store; 0: the data are not known
   int64_t weights_read = 0;      // of the model's files, by all replicas together
-  // While a checkpoint is written it is there next to those that stay.
-  int64_t most_bytes() const { return (checkpoints + 1) * checkpoint_bytes + adapter_bytes + store_bytes; }
+  // While a checkpoint is written it is there next to those that stay; while the store is written its tokens are there
+  // twice.
+  int64_t most_bytes() const {
+    return store_bytes + std::max(store_bytes, (checkpoints + 1) * checkpoint_bytes + adapter_bytes);
+  }
 };
 
 // `steps`: of the run; 0: not known. Where the model's files are not here, they are taken to have all parameters in its

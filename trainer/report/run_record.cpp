@@ -14,7 +14,7 @@ namespace drover {
 
 namespace {
 
-constexpr uintmax_t kStoreLimit = uintmax_t{4} << 30;  // bytes: it is loaded whole
+constexpr uintmax_t kStoreLimit = uintmax_t{4} << 30;  // bytes: it is read whole, for its hash
 constexpr size_t kTracesRead = 4;                      // the last ones
 constexpr size_t kTraceLimit = size_t{256} << 20;      // bytes
 

@@ -9,7 +9,8 @@ namespace drover {
 namespace {
 
 constexpr const char *kValidation = "data.validation", *kNoShare = "no share of the training rows",
-                     *kRepeats = "data.train: repeat", *kValidationContent = "validation data";
+                     *kRepeats = "data.train: repeat", *kValidationContent = "validation data",
+                     *kScales = "scales of the fp8 that is made";
 
 }  // namespace
 
@@ -25,6 +26,7 @@ std::map<std::string, std::string> run_identity(const Recipe& recipe, const std:
   for (const DataFile& file : recipe.data.train) repeats.push_back(file.repeat);
   if (std::ranges::any_of(repeats, [](double repeat) { return repeat != 1; }))
     id[kRepeats] = fmt::format("{}", fmt::join(repeats, ", "));
+  if (recipe.model.weights == WeightFormat::fp8) id[kScales] = "powers of two";
   id["model"] = model;
   id["data"] = data;
   id[kValidationContent] = validation;
@@ -53,6 +55,7 @@ std::string differences_of(const Checkpoint& checkpoint, const std::map<std::str
   std::map<std::string, std::string> defaults = identity(Recipe{});
   defaults[kValidation] = kNoShare;
   defaults[kRepeats] = "1";
+  defaults[kScales] = "largest / 448";
   std::string differences;
   for (const auto& [key, value] : now) {
     if (key == kValidationContent) continue;

@@ -172,8 +172,16 @@ TokenStore store_of(const PrepareSettings& settings, const Tokenizer& tokenizer,
   together(world, [&] {
     if (world.rank() != 0) return;
     if (TokenStore::matches(file, store_identity(settings, tokenizer))) return;
-    make_directories(file.parent_path());
-    prepared(settings, tokenizer, what, TokenStore::made_in(file.parent_path())).save(file);
+    const fs::path directory = file.parent_path();
+    const bool made = !fs::exists(directory);
+    make_directories(directory);
+    try {
+      prepared(settings, tokenizer, what, TokenStore::made_in(directory)).save(file);
+    } catch (...) {
+      std::error_code ignored;
+      if (made) fs::remove(directory, ignored);  // only where nothing is in it
+      throw;
+    }
   });
   std::optional<TokenStore> store;
   together(world, [&] { store = TokenStore::open(file); });
