@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,27 @@ def checked_model(path):
     if not (path / "model.safetensors").exists():
         fail(f"{path} holds no model; run launch/quickstart or launch/sample-model first", 66)
     return path.absolute()
+
+
+def first_layers(model, count, to):
+    """A copy of a model in one file, of its first layers only."""
+    shutil.copytree(model, to, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((model / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(config | {"num_hidden_layers": count}))
+    with open(model / "model.safetensors", "rb") as source, open(to / "model.safetensors", "wb") as copy:
+        header = json.loads(source.read(int.from_bytes(source.read(8), "little")))
+        data, taken, at = source.tell(), {}, 0
+        for name, tensor in header.items():
+            layer = re.match(r"model\.layers\.(\d+)\.", name)
+            if name != "__metadata__" and (layer is None or int(layer[1]) < count):
+                begin, end = tensor["data_offsets"]
+                taken[name] = (tensor | {"data_offsets": [at, at + end - begin]}, begin)
+                at += end - begin
+        text = json.dumps({name: tensor for name, (tensor, _) in taken.items()}).encode()
+        copy.write(len(text).to_bytes(8, "little") + text)
+        for tensor, begin in taken.values():
+            source.seek(data + begin)
+            copy.write(source.read(tensor["data_offsets"][1] - tensor["data_offsets"][0]))
 
 
 def run(command, **environment):
