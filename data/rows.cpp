@@ -1,6 +1,7 @@
 #include "data/rows.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "data/data_files.h"
 #include "data/file_kind.h"
@@ -8,6 +9,7 @@
 #include "data/raw_rows.h"
 #include "kernels/base/json.h"
 #include "kernels/base/json_problem.h"
+#include "kernels/base/spill_file.h"
 #include "kernels/base/unicode.h"
 
 namespace drover {
@@ -27,9 +29,9 @@ class FileReader {
   ReadReport read() {
     const MappedFile mapped(file_);
     std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    std::string unpacked;
+    std::optional<SpillFile> unpacked;
+    if (is_gzip(text)) text = unpack(text, mapped, unpacked.emplace(temporary_directory()));
     const char* begin = text.data();
-    if (is_gzip(text)) text = unpacked = gunzip(file_, text), begin = nullptr;
     if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
     refuse_other_kinds(file_, text);
     text_ = text;
@@ -37,15 +39,30 @@ class FileReader {
     size_t done = 0;
     for_each_raw_row(file_, text, [&](const RawRow& raw) {
       take(raw);
-      const size_t at = begin == nullptr ? 0 : static_cast<size_t>(raw.text.data() - begin);
+      const auto at = static_cast<size_t>(raw.text.data() - begin);
       if (at < done + kReadBytes) return;
-      mapped.advise_done(done, at - done);
+      unpacked ? unpacked->advise_done() : mapped.advise_done(done, at - done);
       done = at;
     });
     return std::move(report_);
   }
 
  private:
+  fs::path temporary_directory() const {
+    std::error_code error;
+    const fs::path directory = fs::temp_directory_path(error);
+    if (error) fail(Fault::io, "{}: is unpacked in TMPDIR, which is no directory", file_.string());
+    return directory;
+  }
+
+  std::string_view unpack(std::string_view packed, const MappedFile& mapped, SpillFile& to) const {
+    gunzip(file_, packed, [&](std::string_view piece) {
+      to.write(piece.data(), piece.size());
+      mapped.advise_done(0, packed.size());
+    });
+    return {reinterpret_cast<const char*>(to.bytes().data()), to.size()};
+  }
+
   // The whole file as one row; false where its lines are rows.
   bool take_text(std::string_view text) {
     const RawRow whole{.text = text, .line = 1};
