@@ -140,7 +140,8 @@ void TokenStore::make_rows(bool packing, int64_t max_length) {
   std::vector<Open> open;
   for (int64_t d = 0; d < documents(); ++d) {
     const Entry& entry = entries_[static_cast<size_t>(d)];
-    if (!repeats_.empty() && d > 0 && entry.origin.source != (&entry)[-1].origin.source) open.clear();
+    if (!repeats_.empty() && d > 0 && entry.origin.source != entries_[static_cast<size_t>(d - 1)].origin.source)
+      open.clear();
     const int64_t length = entry.size;
     auto fits = std::find_if(open.begin(), open.end(), [&](const Open& o) { return o.used + length <= max_length; });
     if (fits == open.end()) {
