@@ -1,12 +1,10 @@
+// Files and their datasets.
 #include "kernels/base/hdf5.h"
 
-#include <hdf5.h>
-
 #include <algorithm>
-#include <mutex>
 #include <utility>
 
-#include "kernels/base/error.h"
+#include "kernels/base/hdf5_library.h"
 
 namespace drover::hdf5 {
 
@@ -16,76 +14,9 @@ namespace {
 
 static_assert(sizeof(hid_t) == sizeof(int64_t));
 
-constexpr int64_t kChunkBytes = 256 << 10;    // a quarter of the library's chunk cache
-constexpr int64_t kTransferBytes = 1 << 30;   // per call of the library
-constexpr size_t kAttributeBytes = 32 << 10;  // below the 64 KiB that an object header holds
-constexpr int64_t kDeflateRatio = 1032;       // the most that deflate can shrink
-
-using Lock = std::lock_guard<std::recursive_mutex>;
-
-std::recursive_mutex& library() {
-  static std::recursive_mutex mutex;
-  static const bool ready = [] {
-    H5dont_atexit();  // a file that could not be flushed must not break the exit
-    H5open();
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    H5PLset_loading_state(0);
-    return true;
-  }();
-  (void)ready;
-  return mutex;
-}
-
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  operator hid_t() const { return id_; }
-  bool valid() const { return id_ >= 0; }
-  // What is written may reach the file only now, and fail only now.
-  bool close() { return close_(std::exchange(id_, -1)) >= 0; }
-
- private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
-};
-
-// The library's own first words about the last failure, or the system's where the library quotes them.
-std::string reason() {
-  constexpr std::string_view kQuotes = "error message = '";
-  std::string text;
-  H5Ewalk2(
-      H5E_DEFAULT, H5E_WALK_UPWARD,
-      [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
-        std::string& words = *static_cast<std::string*>(out);
-        if (words.empty() && entry->desc != nullptr) words = entry->desc;
-        return 0;
-      },
-      &text);
-  H5Eclear2(H5E_DEFAULT);
-  if (const size_t quoted = text.find(kQuotes); quoted != std::string::npos) {
-    const size_t begin = quoted + kQuotes.size();
-    return text.substr(begin, text.find('\'', begin) - begin);
-  }
-  return text.empty() ? "no reason given" : text;
-}
-
-std::string room_at(const fs::path& path) {
-  std::error_code error;
-  const fs::space_info space = fs::space(path.has_parent_path() ? path.parent_path() : fs::path("."), error);
-  return error ? std::string() : fmt::format("; {} bytes are free there", space.available);
-}
-
-[[noreturn]] void fail_in(Fault fault, const char* what, const fs::path& path, std::string_view name) {
-  const std::string why = reason();
-  const std::string where = name.empty() ? std::string() : fmt::format(", '{}'", name);
-  fail(fault, "cannot {} {}{}: {}{}", what, path.string(), where, why, fault == Fault::io ? room_at(path) : "");
-}
+constexpr int64_t kChunkBytes = 256 << 10;   // a quarter of the library's chunk cache
+constexpr int64_t kTransferBytes = 1 << 30;  // per call of the library
+constexpr int64_t kDeflateRatio = 1032;      // the most that deflate can shrink
 
 hid_t native(Type type) {
   switch (type) {
@@ -104,24 +35,6 @@ const char* name_of(Type type) {
 }
 
 int64_t bytes_of(Type type) { return type == Type::u8 ? 1 : type == Type::i32 || type == Type::f32 ? 4 : 8; }
-
-// True when every step of the path is a hard link: a soft or external link could lead out of the file.
-bool reachable(hid_t file, std::string_view name, const fs::path& path) {
-  name.remove_prefix(std::min(name.find_first_not_of('/'), name.size()));
-  require(!name.empty(), "an object in an HDF5 file has a name");
-  for (size_t end = 0; end != std::string_view::npos;) {
-    end = name.find('/', end + 1);
-    const std::string prefix(name.substr(0, end));
-    if (H5Lexists(file, prefix.c_str(), H5P_DEFAULT) <= 0) return false;
-    H5L_info_t link{};
-    if (H5Lget_info(file, prefix.c_str(), &link, H5P_DEFAULT) < 0) return false;
-    if (link.type != H5L_TYPE_HARD) {
-      fail(Fault::bad_data, "{}: '{}' is a soft or external link; only plain groups and datasets are read",
-           path.string(), prefix);
-    }
-  }
-  return true;
-}
 
 struct Dataset {
   Handle id;
@@ -228,32 +141,6 @@ void by_pieces(const Dataset& dataset, int64_t begin, int64_t count, Move&& move
             "a range of rows can be selected");
     move(memory, space, done * row_bytes);
   }
-}
-
-Handle open_object(hid_t file, std::string_view object, const fs::path& path) {
-  require(file >= 0, "the HDF5 file is open");
-  if (object != "/" && !reachable(file, object, path))
-    fail(Fault::bad_data, "{} has no object '{}'", path.string(), object);
-  Handle id(H5Oopen(file, std::string(object).c_str(), H5P_DEFAULT), H5Oclose);
-  if (!id.valid()) fail_in(Fault::bad_data, "open", path, object);
-  return id;
-}
-
-Handle open_attribute(hid_t object, std::string_view where, const std::string& name, const fs::path& path) {
-  if (H5Aexists(object, name.c_str()) <= 0)
-    fail(Fault::bad_data, "{}: '{}' has no attribute '{}'", path.string(), where, name);
-  Handle id(H5Aopen(object, name.c_str(), H5P_DEFAULT), H5Aclose);
-  if (!id.valid()) fail_in(Fault::bad_data, "open an attribute of", path, where);
-  return id;
-}
-
-void write_attribute(hid_t object, std::string_view where, const std::string& name, hid_t type, const void* value,
-                     const fs::path& path) {
-  if (H5Aexists(object, name.c_str()) > 0) H5Adelete(object, name.c_str());
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  Handle id(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
-  if (!id.valid() || H5Awrite(id, type, value) < 0 || !id.close())
-    fail_in(Fault::io, "write an attribute to", path, where);
 }
 
 }  // namespace
@@ -393,67 +280,6 @@ void File::read_rows(std::string_view name, Type type, int64_t begin, int64_t co
       fail_in(Fault::bad_data, "read", path_, name);
     }
   });
-}
-
-void File::set_attribute(std::string_view object, const std::string& name, std::string_view value) {
-  const Lock lock(library());
-  require(value.size() <= kAttributeBytes, "a string attribute holds at most 32 KiB");
-  const Handle id = open_object(handle_, object, path_);
-  const Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-  // One byte more than the text: a size of zero is not allowed, and the text may be empty.
-  H5Tset_size(type, value.size() + 1);
-  H5Tset_strpad(type, H5T_STR_NULLTERM);
-  H5Tset_cset(type, H5T_CSET_UTF8);
-  write_attribute(id, object, name, type, std::string(value).c_str(), path_);
-}
-
-void File::set_attribute(std::string_view object, const std::string& name, int64_t value) {
-  const Lock lock(library());
-  const Handle id = open_object(handle_, object, path_);
-  write_attribute(id, object, name, H5T_NATIVE_INT64, &value, path_);
-}
-
-bool File::has_attribute(std::string_view object, const std::string& name) const {
-  const Lock lock(library());
-  return H5Aexists(open_object(handle_, object, path_), name.c_str()) > 0;
-}
-
-std::string File::string_attribute(std::string_view object, const std::string& name) const {
-  const Lock lock(library());
-  const Handle id = open_object(handle_, object, path_);
-  const Handle attribute = open_attribute(id, object, name, path_);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
-  const Handle space(H5Aget_space(attribute), H5Sclose);
-  const size_t bytes = type.valid() ? H5Tget_size(type) : 0;
-  if (bytes == 0 || bytes > kAttributeBytes + 1 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
-      !space.valid() || H5Sget_simple_extent_npoints(space) != 1) {
-    fail(Fault::bad_data, "{}: attribute '{}' of '{}' is not one string of fixed length", path_.string(), name, object);
-  }
-  std::string text(bytes, '\0');
-  if (H5Aread(attribute, type, text.data()) < 0) fail_in(Fault::bad_data, "read an attribute of", path_, object);
-  text.resize(std::min(text.find('\0'), text.size()));
-  return text;
-}
-
-int64_t File::i64_attribute(std::string_view object, const std::string& name) const {
-  const Lock lock(library());
-  const Handle id = open_object(handle_, object, path_);
-  const Handle attribute = open_attribute(id, object, name, path_);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
-  const Handle space(H5Aget_space(attribute), H5Sclose);
-  if (!type.valid() || H5Tequal(type, H5T_NATIVE_INT64) <= 0 || !space.valid() ||
-      H5Sget_simple_extent_npoints(space) != 1) {
-    fail(Fault::bad_data, "{}: attribute '{}' of '{}' is not one 64-bit integer", path_.string(), name, object);
-  }
-  int64_t value = 0;
-  if (H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0) fail_in(Fault::bad_data, "read an attribute of", path_, object);
-  return value;
-}
-
-std::string library_version() {
-  unsigned major = 0, minor = 0, release = 0;
-  H5get_libversion(&major, &minor, &release);
-  return fmt::format("{}.{}.{}", major, minor, release);
 }
 
 }  // namespace drover::hdf5

@@ -1,5 +1,6 @@
 // How attention's work is cut into tasks of threads, and which instruction set does it.
 #include <algorithm>
+#include <utility>
 
 #include "kernels/cpu/attention_common.h"
 #include "kernels/cpu/attention_kernels.h"
@@ -9,6 +10,9 @@
 namespace drover::cpu {
 
 namespace {
+
+constexpr int64_t kFewQueries = 4;
+constexpr int64_t kTasksOfThread = 4;  // with fewer, tasks are cut into pieces, so that no thread waits long
 
 // bf16's kernel, f32's kernel
 template <typename Call, typename Task>
@@ -36,6 +40,48 @@ template <typename Call, typename Task>
 void run(const std::vector<Task>& tasks, AttentionKernel<Call, Task> kernel, const Call& call, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (size_t i = 0; i < tasks.size(); ++i) kernel(call, tasks[i]);
+}
+
+// Few queries multiply little by each key: one task reads the keys of all KV heads, which lie side by side.
+std::vector<ForwardTask> forward_tasks(std::span<const Segment> segments, int64_t kv_heads) {
+  std::vector<ForwardTask> tasks;
+  for (const Segment& s : segments) {
+    const int64_t heads = s.nq <= kFewQueries ? kv_heads : 1;
+    for (int64_t begin = 0; begin < s.nq; begin += kTile) {
+      const int64_t k_end = std::clamp<int64_t>(std::min(begin + kTile, s.nq) + s.offset, 0, s.nk);
+      for (int64_t head = 0; head < kv_heads; head += heads) tasks.push_back({&s, head, heads, begin, k_end});
+    }
+  }
+  // The longest first, so that no thread is left with one at the end.
+  std::ranges::stable_sort(tasks, std::greater{}, &ForwardTask::k_end);
+  return tasks;
+}
+
+// Where tasks are too few for the threads, those of several pieces are cut into tasks that leave what they compute at
+// `pieces`, as far as these kPiecesFloats reach, and the others by KV heads; what joins pieces is returned.
+std::vector<ForwardTask> cut(std::vector<ForwardTask>& tasks, const AttentionShape& shape, int threads, float* pieces) {
+  if (threads == 1 || std::ssize(tasks) >= kTasksOfThread * threads) return {};
+  std::vector<ForwardTask> by_head, by_piece, joins;
+  const float* const end = pieces + kPiecesFloats;
+  for (ForwardTask task : tasks) {
+    const int64_t queries = std::min(kTile, task.segment->nq - task.q_begin);
+    const int64_t count = forward_pieces(*task.segment, task.k_end);
+    const int64_t floats = piece_floats(task.kv_heads * shape.heads / shape.kv_heads * queries, shape.head_dim) * count;
+    if (count == 1 || floats > end - pieces) {
+      const int64_t last = task.kv_head + std::exchange(task.kv_heads, 1);
+      for (; task.kv_head < last; ++task.kv_head) by_head.push_back(task);
+      continue;
+    }
+    task.pieces = pieces;
+    task.part = ForwardPart::join;
+    joins.push_back(task);
+    task.part = ForwardPart::piece;
+    for (task.piece = 0; task.piece < count; ++task.piece) by_piece.push_back(task);
+    pieces += floats;
+  }
+  tasks = std::move(by_head);  // which are long, or few
+  tasks.insert(tasks.end(), by_piece.begin(), by_piece.end());
+  return joins;
 }
 
 // A segment's KV head in one pass costs five products a tile, cut into key tiles and query tiles seven: those are cut
@@ -79,16 +125,11 @@ std::vector<BackwardTask> backward_tasks(std::span<const Segment> segments, cons
 void CpuBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segment> segments,
                               const AttentionShape& shape, Tensor o, Tensor lse) {
   require(kv.k.dtype == q.dtype && kv.v.dtype == q.dtype && o.dtype == q.dtype, "attention's tensors are of one dtype");
-  std::vector<ForwardTask> tasks;
-  for (const Segment& s : segments) {
-    for (int64_t begin = 0; begin < s.nq; begin += kTile) {
-      const int64_t k_end = std::clamp<int64_t>(std::min(begin + kTile, s.nq) + s.offset, 0, s.nk);
-      for (int64_t head = 0; head < shape.kv_heads; ++head) tasks.push_back({&s, head, begin, k_end});
-    }
-  }
-  // The longest first, so that no thread is left with one at the end.
-  std::ranges::stable_sort(tasks, std::greater{}, &ForwardTask::k_end);
-  run<AttentionForward>(tasks, forward_kernels().of(q.dtype), {q, kv, shape, o, lse}, threads_);
+  std::vector<ForwardTask> tasks = forward_tasks(segments, shape.kv_heads);
+  const std::vector<ForwardTask> joins = cut(tasks, shape, threads_, reinterpret_cast<float*>(attention_pieces_.get()));
+  const AttentionForward call{q, kv, shape, o, lse};
+  run(tasks, forward_kernels().of(q.dtype), call, threads_);
+  if (!joins.empty()) run(joins, forward_kernels().of(q.dtype), call, threads_);
 }
 
 void CpuBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments,

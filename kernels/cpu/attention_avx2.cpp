@@ -25,7 +25,7 @@ struct Set : Vectors256 {
 
 template <typename T>
 void attention_forward(const AttentionForward& call, const ForwardTask& task) {
-  Forward<Set, T>(call, task).run();
+  forward<Set, T>(call, task);
 }
 template <typename T>
 void attention_backward(const AttentionBackward& call, const BackwardTask& task) {

@@ -62,7 +62,7 @@ struct Set : Vectors512 {
 
 }  // namespace
 
-void attention_forward(const AttentionForward& call, const ForwardTask& task) { Forward<Set, bf16>(call, task).run(); }
+void attention_forward(const AttentionForward& call, const ForwardTask& task) { forward<Set, bf16>(call, task); }
 void attention_backward(const AttentionBackward& call, const BackwardTask& task) { backward<Set, bf16>(call, task); }
 
 }  // namespace drover::cpu::avx512_bf16

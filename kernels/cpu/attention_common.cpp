@@ -19,8 +19,6 @@ struct OnLines {
   bool operator==(const OnLines&) const = default;
 };
 
-int64_t whole_lines(int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
-
 }  // namespace
 
 TileBuffers::TileBuffers(std::initializer_list<int64_t> floats) {

@@ -14,13 +14,16 @@ inline constexpr int64_t kTile = 64;                         // queries, and key
 inline constexpr int64_t kLine = 16;                         // floats of a cache line, and of the widest vector
 inline constexpr int64_t kOnePassFloats = int64_t{4} << 20;  // of dq in a thread's scratch, at most
 inline constexpr int64_t kAttentionScratchBytes =
-    kOnePassFloats * 4 + (int64_t{3} << 20);  // with the tiles of 16 heads of 128
+    kOnePassFloats * 4 + (int64_t{3} << 20);                // with the tiles of 16 heads of 128
+inline constexpr int64_t kPiecesFloats = int64_t{4} << 20;  // for the pieces of keys that several threads compute
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
 // 2^r = Σ kExp2[i]·rⁱ for |r| ≤ ½, minimax (2e-9).
 inline constexpr float kExp2[] = {1.000000001f,    6.931472057e-1f, 2.402264689e-1f, 5.550328777e-2f,
                                   9.618488957e-3f, 1.339993122e-3f, 1.534581192e-4f};
+
+inline int64_t whole_lines(int64_t floats) { return (floats + kLine - 1) / kLine * kLine; }
 
 // The scratch of the calling thread, cut into pieces that begin on cache lines. It grows to what a task needs and
 // stays; a thread uses one at a time.

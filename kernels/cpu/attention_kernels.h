@@ -1,8 +1,10 @@
-// The work of attention that one thread does at a time, for each instruction set: a query tile of one KV head forward,
-// and backward a segment's KV head as a whole, one key tile of it, or one query tile. Sums run in an order that depends
-// on nothing but the segment, so that all ways to cut the work give the same bits.
+// The work of attention that one thread does at a time, for each instruction set: forward a query tile of KV heads, or
+// a piece of the keys that it sees, and backward a segment's KV head as a whole, one key tile of it, or one query tile.
+// Sums run in an order that depends on nothing but the segment, so that all ways to cut the work give the same
+// bits.
 #pragma once
 #include "kernels/backend.h"
+#include "kernels/cpu/attention_common.h"
 
 namespace drover::cpu {
 
@@ -19,10 +21,24 @@ struct AttentionBackward {
   Tensor o, lse, d_o, dq, dk, dv;
 };
 
+// Keys in blocks, which generation reads, are taken in pieces of kPieceKeys, each with a softmax of its own, and joined
+// in rising order (Dao et al. 2023, Flash-Decoding); others are one piece. One task takes all pieces of a query tile,
+// or each has a task that leaves it in memory, and then one task joins them.
+inline constexpr int64_t kPieceKeys = 256;
+enum class ForwardPart : uint8_t { all, piece, join };
 struct ForwardTask {
   const Segment* segment;
-  int64_t kv_head, q_begin, k_end;
+  int64_t kv_head, kv_heads;  // the first one, and how many
+  int64_t q_begin, k_end;
+  ForwardPart part = ForwardPart::all;
+  float* pieces = nullptr;  // where pieces lie, piece_floats() each
+  int64_t piece = 0;
 };
+inline int64_t forward_pieces(const Segment& s, int64_t k_end) {
+  return s.block_table == nullptr ? 1 : std::max<int64_t>((k_end + kPieceKeys - 1) / kPieceKeys, 1);
+}
+// Of a piece: the sums of values, the highest score and the sum of weights of each row.
+inline int64_t piece_floats(int64_t rows, int64_t head_dim) { return whole_lines(rows * (whole_lines(head_dim) + 2)); }
 struct BackwardTask {
   const Segment* segment;
   int64_t kv_head;

@@ -82,21 +82,25 @@ void multiply_add(int64_t m, int64_t n, Strided a, Words b, Sums c, Range&& word
   }
 }
 
-// (columns × 64) = the transpose of `rows` ≤ 64 rows of `columns` words; both multiples of kLanes, what lies beyond
-// `rows` is 0.
-template <class Set>
-void transpose_tile(const float* from, int64_t rows, int64_t columns, float* to) {
+// (columns × 64) = the transpose of `rows` ≤ 64 rows of `columns` words, of which load(i, j) gives a vector of row i;
+// columns is a multiple of kLanes, what lies beyond `rows` is 0.
+template <class Set, typename Load>
+void transpose_tile(int64_t rows, int64_t columns, float* to, Load&& load) {
   for (int64_t i = 0; i < kTile; i += Set::kLanes) {
     for (int64_t j = 0; j < columns; j += Set::kLanes) {
       typename Set::V block[Set::kLanes];
 #pragma GCC unroll 16
-      for (int64_t r = 0; r < Set::kLanes; ++r)
-        block[r] = i + r < rows ? Set::load(from + (i + r) * columns + j) : Set::all(0);
+      for (int64_t r = 0; r < Set::kLanes; ++r) block[r] = i + r < rows ? load(i + r, j) : Set::all(0);
       Set::transpose(block);
 #pragma GCC unroll 16
       for (int64_t r = 0; r < Set::kLanes; ++r) Set::store(to + (j + r) * kTile + i, block[r]);
     }
   }
+}
+// Of rows that lie one behind the other.
+template <class Set>
+void transpose_tile(const float* from, int64_t rows, int64_t columns, float* to) {
+  transpose_tile<Set>(rows, columns, to, [&](int64_t i, int64_t j) { return Set::load(from + i * columns + j); });
 }
 
 template <class Set>

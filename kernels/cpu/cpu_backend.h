@@ -1,5 +1,5 @@
 // The CPU backend: oneDNN for matrices, own vector code for the rest, OpenMP over rows. Results do not depend on the
-// number of threads: every row, tile or block is computed by one thread, and sums over rows run in fixed blocks.
+// number of threads: every row, tile or block is computed by one thread, and sums over rows or keys in fixed blocks.
 #pragma once
 #include <memory>
 #include <vector>
@@ -7,6 +7,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/fp8_product.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/lines.h"
 #include "kernels/cpu/row_product.h"
 
 namespace drover::cpu {
@@ -30,6 +31,7 @@ class CpuBackend : public Backend {
   Gemm gemm_;
   Fp8Product fp8_product_;
   RowProduct row_product_;
+  Lines attention_pieces_;  // kPiecesFloats
 };
 
 std::unique_ptr<Memory> make_host_memory();

@@ -41,11 +41,13 @@ CpuBackend::CpuBackend(int threads)
       threads_(threads),
       gemm_(threads),
       fp8_product_(gemm_, threads),
-      row_product_(threads) {
+      row_product_(threads),
+      attention_pieces_(lines_of(kPiecesFloats * static_cast<int64_t>(sizeof(float)))) {
   require(threads >= 1, "a backend has a thread at least");
 }
 
-// Without generation's rows (RowProduct): a page of theirs is the process's own only once a pass has needed it.
+// Without what generation alone needs (RowProduct's rows, attention's pieces): a page of theirs is the process's own
+// only once a pass has needed it.
 int64_t CpuBackend::workspace_bytes(int64_t rows) const {
   return gemm_.workspace_bytes(rows) + fp8_product_.workspace_bytes() + threads_ * kAttentionScratchBytes;
 }

@@ -3,12 +3,11 @@
 #include <cstring>
 
 #include "kernels/cpu/coded_rows.h"
+#include "kernels/cpu/lines.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/tensor.h"
 
 namespace drover::cpu {
-
-inline constexpr int64_t kLineBytes = 64;  // of the cache
 
 // An odd number of lines: rows at such a distance do not share the sets of a cache.
 inline int64_t copy_pitch(int64_t columns, DType type) {

@@ -3,8 +3,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 #include <vector>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -24,7 +22,9 @@ constexpr int64_t kRowsBytes = int64_t{16} << 20;  // of copied rows of x
 constexpr int64_t kSumsBytes = kRowsAtOnce * kPanel * 4;
 constexpr int64_t kFewSumsBytes = kStreams * kFewRows * kPanel * 4;  // of few rows, behind which lie their copies of u
 constexpr int64_t kPanelBytes = kPanel * (kDepth<float> * 4 + kLineBytes);
-constexpr int64_t kThreadBytes = kSumsBytes + kPanelBytes;
+constexpr int64_t kPackedBytes = kPanel * kDepth<float> * 4;
+constexpr int64_t kThreadBytes = kSumsBytes + kPanelBytes + kPackedBytes;
+constexpr int64_t kManyRows = 24;  // from which a panel of weights is worth packing
 
 int64_t groups_of(int64_t outputs) { return (outputs + kGroup - 1) / kGroup; }
 
@@ -96,16 +96,8 @@ Overlap overlap(int64_t row, int64_t rows, int64_t begin, int64_t count) {
 
 }  // namespace
 
-RowProduct::Bytes RowProduct::lines_of(int64_t bytes) {
-  void* data = std::aligned_alloc(kLineBytes, static_cast<size_t>(bytes));
-  if (data == nullptr) throw std::bad_alloc();
-  return Bytes(static_cast<std::byte*>(data), std::free);
-}
-
-RowProduct::RowProduct(int threads) : threads_(threads), isa_(isa()) {
-  rows_ = lines_of(kRowsBytes);
-  scratch_ = lines_of(threads * kThreadBytes);
-}
+RowProduct::RowProduct(int threads)
+    : threads_(threads), isa_(isa()), rows_(lines_of(kRowsBytes)), scratch_(lines_of(threads * kThreadBytes)) {}
 
 // In which x is multiplied by w.
 DType RowProduct::read_dtype(Tensor x, const WeightView& w) const {
@@ -363,15 +355,27 @@ void RowProduct::add_streamed(Tensor x, const std::array<Stream, kStreams>& stre
 
 void RowProduct::add_copied(Tensor x, const WeightView& w, float* sums, std::byte* copy) const {
   const int64_t depth = x.dtype == DType::bf16 ? kDepth<bf16> : kDepth<float>;
+  const bool packs = isa_ == Isa::avx2 && x.rows >= kManyRows;
+  auto* packed = reinterpret_cast<float*>(copy + kPanelBytes);
   for (int64_t i = 0; i < x.cols; i += depth) {
     const int64_t k = std::min(depth, x.cols - i);
+    const Tensor xs = x.columns(i, k);
+    if (packs && w.dense()) {
+      const Tensor ws = w.columns(i, k).values();
+      with_type(ws, [&](auto* typed) {
+        avx2::add_packed(product_of<float, std::remove_pointer_t<decltype(typed)>>(xs, ws, sums), packed);
+      });
+      continue;
+    }
     const Tensor block{copy, w.rows, k, copy_pitch(k, x.dtype), x.dtype};
     copy_block(w.columns(i, k), block);
     if (x.dtype == DType::bf16) {
-      avx512_bf16::add_cached(product_of<bf16, bf16>(x.columns(i, k), block, sums));
+      avx512_bf16::add_cached(product_of<bf16, bf16>(xs, block, sums));
+    } else if (packs) {
+      avx2::add_packed(product_of<float, float>(xs, block, sums), packed);
     } else {
       const auto add = isa_ == Isa::avx2 ? avx2::add_cached : avx512::add_cached;
-      add(product_of<float, float>(x.columns(i, k), block, sums));
+      add(product_of<float, float>(xs, block, sums));
     }
   }
 }

@@ -6,12 +6,12 @@
 #pragma once
 #include <array>
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/lines.h"
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/weight_view.h"
 
@@ -40,8 +40,6 @@ class RowProduct {
   void linear(const Linear& linear);
 
  private:
-  using Bytes = std::unique_ptr<std::byte[], void (*)(void*)>;
-  static Bytes lines_of(int64_t bytes);  // at the beginning of a cache line
   DType read_dtype(Tensor x, const WeightView& w) const;
   Tensor as_read(Tensor x, const WeightView& w, std::byte*& free) const;
   using CopyInOrder = void (*)(const float* from, int64_t n, float* to);
@@ -79,10 +77,10 @@ class RowProduct {
 
   int threads_;
   Isa isa_;
-  Bytes rows_{nullptr, nullptr};  // of x and the terms' u; held by the process only once they are written
+  Lines rows_;  // of x and the terms' u
   // Of each thread: the sums of a panel of outputs, behind those of few rows their copies of u, and the panel's
   // weights.
-  Bytes scratch_{nullptr, nullptr};
+  Lines scratch_;
 };
 
 }  // namespace drover::cpu

@@ -49,16 +49,20 @@ inline float max(Vec v) {
 // An 8×8 block in place: row i, lane j becomes row j, lane i.
 inline void transpose(Vec (&rows)[8]) {
   Vec a[8], b[8];
+#pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
     a[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
     a[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
   }
+#pragma GCC unroll 2
   for (int i = 0; i < 8; i += 4) {
+#pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
       b[i + 2 * j] = _mm256_shuffle_ps(a[i + j], a[i + 2 + j], 0x44);
       b[i + 2 * j + 1] = _mm256_shuffle_ps(a[i + j], a[i + 2 + j], 0xee);
     }
   }
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     rows[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
     rows[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);

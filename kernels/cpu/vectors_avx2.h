@@ -10,6 +10,11 @@ struct Vectors256 {
   using V = Vec;
   static constexpr int64_t kLanes = 8, kBlock = 2;  // kBlock: vectors of an attention product's row at a time
 
+  // A tile's keys are read once in the order in which they lie, so that the CPU reads ahead of them by itself: on Zen 3
+  // twice as fast as asking for the next tile's.
+  static constexpr bool kBringsNextTile = false;
+  static void bring(const void* line) { static_cast<void>(*static_cast<const volatile char*>(line)); }
+
   static V all(float v) { return _mm256_set1_ps(v); }
   static V load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, V v) { _mm256_storeu_ps(p, v); }

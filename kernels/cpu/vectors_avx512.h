@@ -11,6 +11,10 @@ struct Vectors512 {
   using V = __m512;
   static constexpr int64_t kLanes = 16, kBlock = 4;  // kBlock: vectors of a product's row at a time
 
+  // The next tile's keys are asked for while this one's are multiplied.
+  static constexpr bool kBringsNextTile = true;
+  static void bring(const void* line) { _mm_prefetch(static_cast<const char*>(line), _MM_HINT_T0); }
+
   static V all(float v) { return _mm512_set1_ps(v); }
   static V load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, V v) { _mm512_storeu_ps(p, v); }

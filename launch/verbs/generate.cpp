@@ -70,7 +70,7 @@ void say_speed(const Batcher::Speed& s) {
     answer = fmt::format("; answers: {} more tokens in {:.2f} s, {:.1f} tok/s", s.answer_tokens, s.answer_seconds,
                          static_cast<double>(s.answer_tokens) / s.answer_seconds);
   }
-  log::info("prompts: {} tokens in {:.2f} s{}", s.prompt_tokens, s.prompt_seconds, answer);
+  log::info("prompts: {} tokens in {:.3f} s{}", s.prompt_tokens, s.prompt_seconds, answer);
 }
 
 Request request_of(const Session& session, const Inference& inference, const Question& question, size_t number,

@@ -1,7 +1,6 @@
 #include "kernels/base/file.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "kernels/base/error.h"
 #include "kernels/base/hash.h"
 #include "tests/base/scratch_directory.h"
+#include "tests/base/small_files.h"
 
 namespace drover {
 namespace {
@@ -93,15 +93,8 @@ TEST(AtomicFile, FailuresSayWhereAndWhy) {
 TEST(AtomicFile, AFileThatMayNotGrowLeavesTheOldOne) {
   ScratchDirectory dir;
   write_text(dir / "f", "old");
-  const auto previous = std::signal(SIGXFSZ, SIG_IGN);
-  rlimit saved{};
-  getrlimit(RLIMIT_FSIZE, &saved);
-  rlimit small = saved;
-  small.rlim_cur = 4096;
-  setrlimit(RLIMIT_FSIZE, &small);
+  const SmallFiles small(4096);
   expect_error(Fault::io, {"/f", "File too large"}, [&] { write_text(dir / "f", std::string(10000, 'x')); });
-  setrlimit(RLIMIT_FSIZE, &saved);
-  std::signal(SIGXFSZ, previous);
   EXPECT_EQ(read_text(dir / "f"), "old");
   EXPECT_EQ(entries(dir.path()), 1u);
 }

@@ -1,14 +1,13 @@
 #include "kernels/base/hdf5.h"
 
 #include <hdf5.h>
-#include <sys/resource.h>
 
-#include <csignal>
 #include <cstring>
 #include <numeric>
 
 #include "kernels/base/file.h"
 #include "tests/base/scratch_directory.h"
+#include "tests/base/small_files.h"
 
 namespace drover {
 namespace {
@@ -223,35 +222,21 @@ TEST(Hdf5, ForeignStorageIsRefused) {
 
 TEST(Hdf5, ADiskThatTakesNoMoreIsAnError) {
   ScratchDirectory dir;
-  const auto previous = std::signal(SIGXFSZ, SIG_IGN);
-  rlimit saved{};
-  getrlimit(RLIMIT_FSIZE, &saved);
-  rlimit small = saved;
-  small.rlim_cur = 8192;
-  setrlimit(RLIMIT_FSIZE, &small);
+  const SmallFiles small(8192);
   expect_error(Fault::io, {"a.h5", "free"}, [&] {
     File file = File::create(dir / "a.h5");
     file.write("x", counted<float>(100000));
     file.close();
   });
-  setrlimit(RLIMIT_FSIZE, &saved);
-  std::signal(SIGXFSZ, previous);
 }
 
 // The library keeps a chunk until its dataset is closed: what fails then was not written, and the file that is closed
 // well after that would lack it.
 TEST(Hdf5, AWriteThatFailsOnceIsAnError) {
   ScratchDirectory dir;
-  const auto previous = std::signal(SIGXFSZ, SIG_IGN);
-  rlimit saved{};
-  getrlimit(RLIMIT_FSIZE, &saved);
   File file = File::create(dir / "a.h5");
-  rlimit small = saved;
-  small.rlim_cur = 512;
-  setrlimit(RLIMIT_FSIZE, &small);
+  const SmallFiles small(512);
   expect_error(Fault::io, {"a.h5", "'x'", "File too large; "}, [&] { file.write("x", counted<float>(1000)); });
-  setrlimit(RLIMIT_FSIZE, &saved);
-  std::signal(SIGXFSZ, previous);
 }
 
 }  // namespace

@@ -1,14 +1,13 @@
 #include "kernels/base/spill_file.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
-#include <csignal>
 #include <cstring>
 #include <string>
 
 #include "kernels/base/error.h"
 #include "tests/base/scratch_directory.h"
+#include "tests/base/small_files.h"
 
 namespace drover {
 namespace {
@@ -42,16 +41,9 @@ TEST(SpillFile, ADirectoryThatIsNotThereIsNamed) {
 TEST(SpillFile, ADiskThatTakesNoMoreIsAnError) {
   ScratchDirectory dir;
   SpillFile file(dir.path());
-  const auto previous = std::signal(SIGXFSZ, SIG_IGN);
-  rlimit saved{};
-  getrlimit(RLIMIT_FSIZE, &saved);
-  rlimit small = saved;
-  small.rlim_cur = 8192;
-  setrlimit(RLIMIT_FSIZE, &small);
+  const SmallFiles small(8192);
   const std::string much(3000000, 'x');
   expect_error(Fault::io, {dir.path().string(), "File too large"}, [&] { file.write(much.data(), much.size()); });
-  setrlimit(RLIMIT_FSIZE, &saved);
-  std::signal(SIGXFSZ, previous);
 }
 
 }  // namespace

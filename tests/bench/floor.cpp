@@ -1,7 +1,8 @@
 // The floor of a training step: the time that the products of its frozen matrices take alone, forward and backward,
 // with nothing between them. Each product is timed in three layouts that oneDNN offers, and the fastest counts: f32
-// with weights as files have them, f32 with weights packed once, bf16 with weights packed once. Next to it the rate of
-// a product of 2048³ and of a large copy. One line of JSON. Usage: bench_floor MODEL_DIR TOKENS THREADS
+// with weights as files have them, f32 with weights packed once, bf16 with weights packed once. Next to it the rates of
+// a product of 2048³, of a large copy and of reading. One line of JSON. Usage: bench_floor THREADS [MODEL_DIR TOKENS],
+// the rates alone without a model
 #include <omp.h>
 
 #include <algorithm>
@@ -71,16 +72,34 @@ class Products {
   dnnl::stream stream_{engine_};
 };
 
+constexpr int64_t kLargeBytes = int64_t{256} << 20;
+
 // Bytes read and written a second.
 double copy_rate(int threads) {
-  constexpr int64_t kBytes = int64_t{256} << 20;
-  std::vector<char> from(kBytes, 1), to(kBytes, 2);
-  const int64_t part = kBytes / threads;
+  std::vector<char> from(kLargeBytes, 1), to(kLargeBytes, 2);
+  const int64_t part = kLargeBytes / threads;
   const double seconds = seconds_of([&] {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int t = 0; t < threads; ++t) std::copy_n(from.data() + t * part, part, to.data() + t * part);
   });
   return 2.0 * static_cast<double>(part * threads) / seconds;
+}
+
+// Bytes read a second; a thread reads four places at once, as products for one row do, which share no set of a cache.
+double read_rate(int threads) {
+  constexpr int64_t kStreams = 4;
+  const std::vector<int64_t> numbers(kLargeBytes / sizeof(int64_t), 1);
+  const int64_t part = static_cast<int64_t>(numbers.size()) / (threads * kStreams) - 328;  // 41 lines
+  int64_t sum = 0;
+  const double seconds = seconds_of([&] {
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : sum)
+    for (int t = 0; t < threads; ++t) {
+      const int64_t* from = numbers.data() + t * kStreams * part;
+      for (int64_t i = 0; i < part; ++i) sum += (from[i] + from[part + i]) + (from[2 * part + i] + from[3 * part + i]);
+    }
+  });
+  if (sum != kRounds * part * threads * kStreams) std::abort();
+  return static_cast<double>(part * threads * kStreams) * sizeof(int64_t) / seconds;
 }
 
 struct Sum {
@@ -91,19 +110,12 @@ struct Sum {
   }
 };
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 4) return std::fputs("usage: bench_floor MODEL_DIR TOKENS THREADS\n", stderr), 64;
-  const int threads = std::max(std::atoi(argv[3]), 1);
-  omp_set_num_threads(threads);
-  std::ifstream in(std::string(argv[1]) + "/config.json");
-  const nlohmann::json config = nlohmann::json::parse(in);
-  const int64_t tokens = std::atoll(argv[2]), hidden = config.at("hidden_size"), ffn = config.at("intermediate_size"),
+// What a step's products cost.
+Sum products_of(const nlohmann::json& config, int64_t tokens) {
+  const int64_t hidden = config.at("hidden_size"), ffn = config.at("intermediate_size"),
                 heads = config.at("num_attention_heads"), kv_heads = config.at("num_key_value_heads"),
                 head_dim = config.value("head_dim", hidden / heads), vocab = config.at("vocab_size");
   const double layers = config.at("num_hidden_layers");
-
   Products products;
   Sum sum;
   // (outputs, inputs) of a layer's linears as they are multiplied: q, k and v at once, gate and up at once.
@@ -119,11 +131,28 @@ int main(int argc, char** argv) {
   const double chunks = static_cast<double>(tokens) / static_cast<double>(rows);
   sum.add(chunks, products.seconds(rows, vocab, hidden, false), rows, vocab, hidden);
   sum.add(chunks, products.seconds(rows, hidden, vocab, true), rows, hidden, vocab);
+  return sum;
+}
 
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2 && argc != 4) return std::fputs("usage: bench_floor THREADS [MODEL_DIR TOKENS]\n", stderr), 64;
+  const int threads = std::max(std::atoi(argv[1]), 1);
+  omp_set_num_threads(threads);
+  nlohmann::ordered_json line;
+  if (argc == 4) {
+    std::ifstream in(std::string(argv[2]) + "/config.json");
+    const int64_t tokens = std::atoll(argv[3]);
+    const Sum sum = products_of(nlohmann::json::parse(in), tokens);
+    line = {{"tokens", tokens},
+            {"seconds", sum.seconds},
+            {"gflops", sum.flops * 1e-9},
+            {"rate", sum.flops / sum.seconds * 1e-9}};
+  }
   constexpr int64_t kCube = 2048;
-  const double best = 2.0 * kCube * kCube * kCube / products.seconds(kCube, kCube, kCube, false);
-  const nlohmann::ordered_json line = {{"tokens", tokens},           {"seconds", sum.seconds},
-                                       {"gflops", sum.flops * 1e-9}, {"rate", sum.flops / sum.seconds * 1e-9},
-                                       {"best_2048", best * 1e-9},   {"copy", copy_rate(threads) * 1e-9}};
+  line["best_2048"] = 2.0 * kCube * kCube * kCube / Products().seconds(kCube, kCube, kCube, false) * 1e-9;
+  line["copy"] = copy_rate(threads) * 1e-9;
+  line["read"] = read_rate(threads) * 1e-9;
   std::printf("%s\n", line.dump().c_str());
 }

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "kernels/base/error.h"
 #include "kernels/base/philox.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "tests/reference/compare.h"
@@ -30,10 +31,10 @@ testing::AssertionResult same_bits(Tensor got, Tensor expected) {
   return testing::AssertionSuccess();
 }
 
-// A prompt of 200 tokens in blocks that lie anywhere, in chunks of any length: one query decoded, several tiles at
+// A prompt of 600 tokens in blocks that lie anywhere, in chunks of any length: one query decoded, several tiles at
 // once, tiles that begin anywhere; between the queries of another sequence.
 TEST(Company, AttentionOfAPromptInAnyChunks) {
-  constexpr int64_t kTokens = 200, kBlock = 16, kBlocks = 20;
+  constexpr int64_t kTokens = 600, kBlock = 16, kBlocks = 44;
   const AttentionShape shape{.heads = 6, .kv_heads = 2, .head_dim = 20, .scale = 0.2f};
   cpu::CpuBackend backend(2);
   std::vector<int32_t> table(kBlocks);
@@ -68,6 +69,71 @@ TEST(Company, AttentionOfAPromptInAnyChunks) {
       }
     }
   }
+}
+
+// Keys in blocks are dealt to threads where there are too few query tiles and heads for them.
+class LongPrompt {
+ public:
+  // What is expected of tokens from `first` on is computed by one thread.
+  LongPrompt(int64_t first, int64_t tokens, const AttentionShape& shape, DType type)
+      : tokens_(tokens),
+        shape_(shape),
+        table_(static_cast<size_t>((tokens + kBlock - 1) / kBlock)),
+        q_(drawn_matrix(1, tokens, shape.heads * shape.head_dim, type, 2), type, 3),
+        k_(drawn_matrix(2, std::ssize(table_) * kBlock, shape.kv_heads * shape.head_dim, type, 2), type, 5),
+        v_(drawn_matrix(3, std::ssize(table_) * kBlock, shape.kv_heads * shape.head_dim, type), type, 1),
+        o_(tokens, shape.heads * shape.head_dim, type),
+        lse_(tokens, shape.heads, DType::f32) {
+    for (size_t i = 0; i < table_.size(); ++i) table_[i] = static_cast<int32_t>(table_.size() - 1 - i);
+    compute(1, first, tokens, o_, lse_);
+  }
+
+  // Tokens [begin, end) over the keys of those in front of them.
+  void check(int threads, int64_t begin, int64_t end) const {
+    SCOPED_TRACE(fmt::format("{} threads, tokens {} to {}", threads, begin, end));
+    const Held o(tokens_, shape_.heads * shape_.head_dim, q_->dtype), lse(tokens_, shape_.heads, DType::f32);
+    compute(threads, begin, end, o, lse);
+    EXPECT_TRUE(same_bits(Tensor(o).rows_from(begin, end - begin), Tensor(o_).rows_from(begin, end - begin)));
+    EXPECT_TRUE(same_bits(Tensor(lse).rows_from(begin, end - begin), Tensor(lse_).rows_from(begin, end - begin)));
+  }
+  void check_truth() const {
+    const Segment all{.nq = tokens_, .nk = tokens_, .block_table = table_.data()};
+    const auto truth = attention(as<Bounded>(q_.values()), as<Bounded>(k_.values()), as<Bounded>(v_.values()), kBlock,
+                                 {&all, 1}, shape_);
+    EXPECT_TRUE(as_expected(o_, truth.o));
+    EXPECT_TRUE(as_expected(lse_, truth.lse));
+  }
+
+ private:
+  static constexpr int64_t kBlock = 16;
+  void compute(int threads, int64_t begin, int64_t end, const Held& o, const Held& lse) const {
+    const Segment s{.q0 = begin, .nq = end - begin, .nk = end, .offset = begin, .block_table = table_.data()};
+    make_cpu_backend(threads)->attention(q_, {k_, v_, kBlock}, {&s, 1}, shape_, o, lse);
+  }
+
+  int64_t tokens_;
+  AttentionShape shape_;
+  std::vector<int32_t> table_;
+  Held q_, k_, v_, o_, lse_;
+};
+
+TEST(Company, KeysOfALongPromptAreDealtToThreads) {
+  for (const DType type : kFloats) {
+    SCOPED_TRACE(name_of(type));
+    const LongPrompt prompt(0, 700, {.heads = 6, .kv_heads = 2, .head_dim = 20, .scale = 0.25f}, type);
+    prompt.check_truth();
+    for (const int threads : {1, 2, 16}) {
+      for (const int64_t token : {0, 255, 256, 600, 699}) prompt.check(threads, token, token + 1);
+      prompt.check(threads, 590, 690);
+      prompt.check(threads, 0, 700);
+    }
+  }
+}
+
+// More pieces than their memory holds.
+TEST(Company, KeysOfAVeryLongPromptAreDealtToThreads) {
+  const LongPrompt prompt(2200, 2300, {.heads = 64, .kv_heads = 4, .head_dim = 128, .scale = 0.1f}, DType::bf16);
+  prompt.check(16, 2200, 2300);
 }
 
 TEST(Company, NormRopeSwigluAndAddOfAnyRows) {

@@ -10,7 +10,7 @@ _PROGRAM = "a program for measuring or for tests, read from top to bottom"
 
 PARAMETERS = {
     "kernels/backend.h": {"attention_backward": _OP},
-    "kernels/backend.cpp": {"Backend::attention_backward": _OP},
+    "kernels/backend_ops.cpp": {"Backend::attention_backward": _OP},
     "kernels/cpu/attention.cpp": {"CpuBackend::do_attention_backward": _OP},
     "kernels/cuda/attention_plans.cpp": {"CudaBackend::do_attention_backward": _OP},
     "kernels/cuda/gemv.cu": {"gemv_kernel": _LAUNCH},
@@ -46,8 +46,6 @@ FUNCTION_LINES = {
 }
 
 FILE_LINES = {
-    "kernels/backend.cpp": "every op's check, FLOPs and bytes, in the order of backend.h",
-    "kernels/base/hdf5.cpp": "the whole of HDF5 that is used, behind one header",
     "launch/serve/page.html": "one page in one file: its style, elements and script",
     "tests/e2e/using_test.py": "one made-up model for all verbs",
     "tests/fuzz/make_seeds": "the seeds of every format, a list",
