@@ -12,6 +12,7 @@ namespace drover::cpu {
 namespace {
 
 constexpr int64_t kFewQueries = 4;
+constexpr int64_t kBroughtBytes = int64_t{256} << 10;  // of a tile's keys and values, which have to stay in a cache
 constexpr int64_t kTasksOfThread = 4;  // with fewer, tasks are cut into pieces, so that no thread waits long
 
 // bf16's kernel, f32's kernel
@@ -42,14 +43,18 @@ void run(const std::vector<Task>& tasks, AttentionKernel<Call, Task> kernel, con
   for (size_t i = 0; i < tasks.size(); ++i) kernel(call, tasks[i]);
 }
 
-// Few queries multiply little by each key: one task reads the keys of all KV heads, which lie side by side.
-std::vector<ForwardTask> forward_tasks(std::span<const Segment> segments, int64_t kv_heads) {
+// Few queries multiply little by each key: one task reads the keys of many KV heads, which lie side by side.
+std::vector<ForwardTask> forward_tasks(std::span<const Segment> segments, const AttentionShape& shape, DType dtype) {
+  const int64_t kv_heads = shape.kv_heads;
+  const int64_t at_once =
+      std::clamp<int64_t>(kBroughtBytes / (2 * kTile * shape.head_dim * size_of(dtype)), 1, kv_heads);
   std::vector<ForwardTask> tasks;
   for (const Segment& s : segments) {
-    const int64_t heads = s.nq <= kFewQueries ? kv_heads : 1;
+    const int64_t heads = s.nq <= kFewQueries ? at_once : 1;
     for (int64_t begin = 0; begin < s.nq; begin += kTile) {
       const int64_t k_end = std::clamp<int64_t>(std::min(begin + kTile, s.nq) + s.offset, 0, s.nk);
-      for (int64_t head = 0; head < kv_heads; head += heads) tasks.push_back({&s, head, heads, begin, k_end});
+      for (int64_t head = 0; head < kv_heads; head += heads)
+        tasks.push_back({&s, head, std::min(heads, kv_heads - head), begin, k_end});
     }
   }
   // The longest first, so that no thread is left with one at the end.
@@ -125,7 +130,7 @@ std::vector<BackwardTask> backward_tasks(std::span<const Segment> segments, cons
 void CpuBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segment> segments,
                               const AttentionShape& shape, Tensor o, Tensor lse) {
   require(kv.k.dtype == q.dtype && kv.v.dtype == q.dtype && o.dtype == q.dtype, "attention's tensors are of one dtype");
-  std::vector<ForwardTask> tasks = forward_tasks(segments, shape.kv_heads);
+  std::vector<ForwardTask> tasks = forward_tasks(segments, shape, q.dtype);
   const std::vector<ForwardTask> joins = cut(tasks, shape, threads_, reinterpret_cast<float*>(attention_pieces_.get()));
   const AttentionForward call{q, kv, shape, o, lse};
   run(tasks, forward_kernels().of(q.dtype), call, threads_);

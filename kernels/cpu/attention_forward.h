@@ -1,5 +1,5 @@
 // Attention's forward for one instruction set (attention_tile.h): tiles of 64 queries × 64 keys with an online softmax
-// in fp32 (Dao 2023, FlashAttention-2). A key tile is read once for all query heads of its group.
+// in fp32 (Dao 2023, FlashAttention-2). A key tile comes from memory once for all query heads of the task.
 #pragma once
 #include <cmath>
 

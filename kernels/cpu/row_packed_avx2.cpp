@@ -2,7 +2,7 @@
 // of x meets sixteen weights in two of them; the sixteen lanes of an output's sum are computed one after the other and
 // added in the tree of row_kernels.h.
 #include "kernels/cpu/row_tile.h"
-#include "kernels/cpu/vector.h"
+#include "kernels/cpu/vectors_avx2.h"
 
 namespace drover::cpu::avx2 {
 
@@ -13,14 +13,6 @@ constexpr int64_t kSumLanes = 16;
 
 int64_t turns_of(int64_t k) { return (k + kSumLanes - 1) / kSumLanes; }  // numbers of a lane, at most
 
-template <typename W>
-Vec numbers(const W* from, int64_t n) {
-  if (n >= kLanes) return load(from);
-  alignas(32) float some[kLanes] = {};
-  for (int64_t i = 0; i < n; ++i) some[i] = load_one(from + i);
-  return load(some);
-}
-
 // packed[lane][turn][output] = the number turn·16 + lane of an output; the last output stands for those that are not
 // there.
 template <typename W>
@@ -30,7 +22,8 @@ void pack(const Rows<W>& w, int64_t outputs, int64_t k, float* packed) {
     for (int64_t i = 0; i < k; i += kLanes) {
       Vec block[kLanes];
 #pragma GCC unroll 8
-      for (int64_t j = 0; j < kLanes; ++j) block[j] = numbers(w.row(std::min(o + j, outputs - 1)) + i, k - i);
+      for (int64_t j = 0; j < kLanes; ++j)
+        block[j] = Vectors256::numbers(w.row(std::min(o + j, outputs - 1)) + i, k - i);
       transpose(block);
       float* to = packed + (i % kSumLanes * turns + i / kSumLanes) * kOutputs + o;
 #pragma GCC unroll 8

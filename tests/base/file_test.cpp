@@ -93,8 +93,10 @@ TEST(AtomicFile, FailuresSayWhereAndWhy) {
 TEST(AtomicFile, AFileThatMayNotGrowLeavesTheOldOne) {
   ScratchDirectory dir;
   write_text(dir / "f", "old");
-  const SmallFiles small(4096);
-  expect_error(Fault::io, {"/f", "File too large"}, [&] { write_text(dir / "f", std::string(10000, 'x')); });
+  {
+    const SmallFiles small(4096);
+    expect_error(Fault::io, {"/f", "File too large"}, [&] { write_text(dir / "f", std::string(10000, 'x')); });
+  }
   EXPECT_EQ(read_text(dir / "f"), "old");
   EXPECT_EQ(entries(dir.path()), 1u);
 }

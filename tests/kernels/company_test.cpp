@@ -136,6 +136,25 @@ TEST(Company, KeysOfAVeryLongPromptAreDealtToThreads) {
   prompt.check(16, 2200, 2300);
 }
 
+// The same of a few queries with many heads, whose KV heads are dealt then.
+TEST(Company, KeysOfFewQueriesWithManyHeadsAreDealtToThreads) {
+  constexpr int64_t kKeys = 17000, kBlock = 16;
+  const AttentionShape shape{.heads = 128, .kv_heads = 8, .head_dim = 64, .scale = 0.1f};
+  std::vector<int32_t> table((kKeys + kBlock - 1) / kBlock);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
+  const Held q(drawn_matrix(1, 8, 128 * 64, DType::bf16, 2), DType::bf16),
+      k(drawn_matrix(2, std::ssize(table) * kBlock, 8 * 64, DType::bf16, 2), DType::bf16),
+      v(drawn_matrix(3, std::ssize(table) * kBlock, 8 * 64, DType::bf16), DType::bf16);
+  const Segment segments[] = {{.q0 = 0, .nq = 4, .nk = kKeys, .offset = kKeys - 4, .block_table = table.data()},
+                              {.q0 = 4, .nq = 4, .nk = kKeys - 9, .offset = kKeys - 13, .block_table = table.data()}};
+  const Held one_o(8, 128 * 64, DType::bf16), one_lse(8, 128, DType::f32), o(8, 128 * 64, DType::bf16),
+      lse(8, 128, DType::f32);
+  make_cpu_backend(1)->attention(q, {k, v, kBlock}, segments, shape, one_o, one_lse);
+  make_cpu_backend(16)->attention(q, {k, v, kBlock}, segments, shape, o, lse);
+  EXPECT_TRUE(same_bits(o, one_o));
+  EXPECT_TRUE(same_bits(lse, one_lse));
+}
+
 TEST(Company, NormRopeSwigluAndAddOfAnyRows) {
   constexpr int64_t kRows = 90, kWidth = 100, kHalf = 10, kPositions = 64;
   cpu::CpuBackend backend(3);

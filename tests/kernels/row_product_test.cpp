@@ -26,8 +26,9 @@ struct Size {
 
 // Rows few enough that weights are read where they lie and rows that share a copy of them, sums that end within a
 // vector and sums of many blocks, outputs that fill no group.
-constexpr Size kSizes[] = {{1, 1, 1, 1},    {3, 65, 17, 8},   {8, 71, 40, 4},   {8, 130, 70, 40},  {3, 70, 130, 65},
-                           {8, 33, 5, 130}, {9, 2100, 70, 5}, {10, 9000, 5, 2}, {70, 577, 129, 16}};
+constexpr Size kSizes[] = {{1, 1, 1, 1},       {3, 65, 17, 8},     {8, 71, 40, 4},   {8, 130, 70, 40},
+                           {3, 70, 130, 65},   {8, 33, 5, 130},    {9, 2100, 70, 5}, {10, 9000, 5, 2},
+                           {70, 577, 129, 16}, {30, 2000, 130, 70}};
 
 class Operands {
  public:
@@ -63,6 +64,35 @@ TEST(RowProduct, EqualsTheReference) {
       EXPECT_TRUE(as_expected(y, expected));
       EXPECT_TRUE(as_expected(scaled, reference::product(Trans::no, Trans::yes, 0.5, bounded(o.x), bounded(o.w), 0.0,
                                                          Matrix<Bounded>(s.t, s.out))));
+    }
+  }
+}
+
+template <typename W>
+void check_packed(int64_t rows, int64_t outputs, int64_t k, DType type) {
+  SCOPED_TRACE(fmt::format("{} rows, {} outputs, {} numbers, {}", rows, outputs, k, name_of(type)));
+  const Held x(drawn_matrix(1, rows, k, DType::f32), DType::f32, 3), w(drawn_matrix(2, outputs, k, type), type, 5),
+      wide(w.values(), DType::f32, 1), sums(drawn_matrix(3, rows, outputs, DType::f32), DType::f32, 3),
+      expected(drawn_matrix(3, rows, outputs, DType::f32), DType::f32, 3);
+  const auto product = [&]<typename T>(const Held& ws, T* data, const Held& to) {
+    return cpu::RowsTimesRows<float, T>{
+        rows, outputs, k, {x->as<float>(), x->pitch}, {data, ws->pitch}, to->as<float>(), to->pitch};
+  };
+  const auto whole = [](int64_t n) { return static_cast<size_t>((n + 15) / 16 * 16); };
+  std::vector<float> packed(whole(outputs) * whole(k));
+  cpu::avx2::add_packed(product(w, w->as<W>(), sums), packed.data());
+  cpu::avx2::add_cached(product(wide, wide->as<float>(), expected));
+  EXPECT_TRUE(exactly(sums, expected.values()));
+  EXPECT_TRUE(sums.guard_intact());
+}
+
+TEST(RowProduct, PackedWeightsGiveTheSameBits) {
+  for (const int64_t k : {1, 7, 8, 9, 15, 16, 17, 31, 577, 768}) {
+    for (const int64_t outputs : {1, 15, 16, 17, 63, 64}) {
+      for (const int64_t rows : {1, 5, 6, 7, 13, 24}) {
+        check_packed<float>(rows, outputs, k, DType::f32);
+        check_packed<bf16>(rows, outputs, k, DType::bf16);
+      }
     }
   }
 }
