@@ -354,8 +354,15 @@ class Using(Case):
 
     def test_rows_choose_their_adapter(self):
         fast = ["optim.learning_rate=0.05", "optim.schedule=constant", "optim.warmup_steps=0"]
-        self.train("chosen-all", *fast, check=0)
-        self.train("chosen-some", "lora.r=3", "lora.target_modules=[q_proj, down_proj]", *fast, check=0)
+        # Each learns an answer of its own, so that the three differ whatever a CPU's roundings are.
+        for name, answer, more in (
+            ("all", "zzzzzzzz", []),
+            ("some", "77777777", ["lora.r=3", "lora.target_modules=[q_proj, down_proj]"]),
+        ):
+            rows = self.home / f"chosen-{name}.jsonl"
+            dialog = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": answer}]
+            rows.write_text((json.dumps({"messages": dialog}) + "\n") * 16)
+            self.train(f"chosen-{name}", f"data.train={rows}", *more, *fast, check=0)
         folders = {name: self.home / "runs" / f"chosen-{name}" / "adapter" for name in ("all", "some")}
         questions = [f"What is {i}?" for i in range(12)]
         prompts = self.home / "chosen.jsonl"
