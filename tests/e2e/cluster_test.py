@@ -95,6 +95,11 @@ class Slurm(Case):
             self.assertEqual(self.submit(f"killed-{code}", srun=saved, signal_after="ready")[::2], (75, True))
         self.assertEqual(self.submit("lost", srun="exit 137\n")[::2], (137, False))
 
+    def test_a_signal_right_at_the_start_is_handed_on(self):
+        saved = "trap 'exit 138' USR1\nkill -USR1 $PPID\nwhile sleep 0.1; do :; done\n"
+        for number in range(5):
+            self.assertEqual(self.submit(f"early-{number}", srun=saved)[::2], (75, True))
+
     def test_options_stand_before_the_first_command(self):
         lines = (CLUSTER / "drover.sbatch").read_text().splitlines()
         first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))

@@ -1,11 +1,13 @@
-"""The habits of the tree, checked: format, arrows between folders, sizes, words. What is let pass stands in
-exceptions.py with its reason. Usage: lint_test.py [NAME…]     (unittest's names)"""
+"""The habits of the tree, checked: format, arrows between folders, sizes, words; and that tests/run fails where a test
+does. What is let pass stands in exceptions.py with its reason. Usage: lint_test.py [NAME…]     (unittest's names)"""
 
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -215,6 +217,39 @@ class Rules(unittest.TestCase):
         style = f"--style=file:{ROOT / '.clang-format'}"
         ended = subprocess.run([*command, style], input="int  a ;\n", capture_output=True, text=True)
         self.assertNotEqual(ended.returncode, 0)
+
+
+class TestRun(unittest.TestCase):
+    """tests/run in a tree whose steps are made up."""
+
+    def code(self, ctest_says, ctest_code):
+        with tempfile.TemporaryDirectory() as scratch:
+            tree = pathlib.Path(scratch)
+            made_up = {
+                "tests/run": (ROOT / "tests/run").read_text(),
+                "launch/install-packages": "#!/bin/sh\n",
+                "launch/build": "#!/bin/sh\n",
+                "bin/ctest": f"#!/bin/sh\necho '{ctest_says}'\nexit {ctest_code}\n",
+            }
+            for name, text in made_up.items():
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                (tree / name).write_text(text)
+                (tree / name).chmod(0o755)
+            (tree / "build/Testing/Temporary").mkdir(parents=True)
+            (tree / "build/Testing/Temporary/LastTest.log").write_text("")
+            environment = os.environ | {"PATH": f"{tree}/bin:{os.environ['PATH']}", "DROVER_OFFLINE": "1"}
+            done = subprocess.run([tree / "tests/run"], capture_output=True, text=True, env=environment)
+            return done.returncode, done.stdout.splitlines()[-1]
+
+    def test_a_failed_test_fails_it(self):
+        self.assertEqual(
+            self.code("50% tests passed, 1 tests failed out of 2", 8), (8, "1 passed, 1 failed, 0 skipped")
+        )
+
+    def test_tests_that_pass_do_not(self):
+        self.assertEqual(
+            self.code("100% tests passed, 0 tests failed out of 2", 0), (0, "2 passed, 0 failed, 0 skipped")
+        )
 
 
 if __name__ == "__main__":
