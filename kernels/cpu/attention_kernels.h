@@ -1,7 +1,7 @@
-// The work of attention that one thread does at a time, for each instruction set: forward a query tile of KV heads, or
-// a piece of the keys that it sees, and backward a segment's KV head as a whole, one key tile of it, or one query tile.
-// Sums run in an order that depends on nothing but the segment, so that all ways to cut the work give the same
-// bits.
+// The work of attention that one thread does at a time, for each instruction set: forward a query tile of KV heads, a
+// piece of the keys that it sees, or the joining of its pieces, and backward a segment's KV head as a whole, one key
+// tile of it, or one query tile. Sums run in an order that depends on nothing but the segment, so that all ways to cut
+// the work give the same bits.
 #pragma once
 #include "kernels/backend.h"
 #include "kernels/cpu/attention_common.h"

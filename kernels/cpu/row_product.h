@@ -79,7 +79,7 @@ class RowProduct {
   Isa isa_;
   Lines rows_;  // of x and the terms' u
   // Of each thread: the sums of a panel of outputs, behind those of few rows their copies of u, and the panel's
-  // weights.
+  // weights, with AVX2 and many rows packed behind that.
   Lines scratch_;
 };
 
