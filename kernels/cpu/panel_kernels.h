@@ -1,8 +1,9 @@
 // The loops of PanelProduct for each instruction set. Operands are f32 or bf16 and are widened while they are packed:
 //   rows     panels of PanelKernels::rows rows of op(a): number l of row i of a panel at l·rows + i
-//   columns  a band of at most PanelKernels::columns columns of op(b): number l of column j at l·width + j, where width
-//            is the columns in whole vectors
-// Numbers run from `begin` on; behind `count` of them, up to a whole vector (kNumbers at most), zeros are written.
+//   columns  bands of PanelKernels::columns columns of op(b): number l of column j of a band at l·width + j, where
+//   width
+//            is the band's columns in whole vectors, fewer in the last one
+// Behind the last number, up to a whole vector (kNumbers at most), zeros are written.
 #pragma once
 #include <span>
 
@@ -20,14 +21,21 @@ struct PanelSource {
   int64_t begin = 0, count = 0;  // of the sum's index
 };
 
-// Sums of some panels by one band: numbers [begin, begin + count) of the panels times as many of the band.
+// Where packed lines lie: panels or bands of `depth` numbers a line, one behind the other.
+struct Packed {
+  float* data;
+  int64_t depth;
+  int64_t begin = 0;  // the first number that is written
+};
+
+// The sums of some panels by one band, which are made of parts of the sum's index.
 struct BandPart {
-  int64_t begin, count;
+  const float* rows;  // of the first panel
   const float* columns;
+  int64_t count;
 };
 struct Band {
-  const float* panels;  // the first one
-  int64_t depth;        // numbers of a row there
+  int64_t depth;  // numbers of a panel's row
   std::span<const BandPart> parts;
   // Sums so far, (panels·rows, width): read unless `first`, written unless `last`.
   float* sums;
@@ -42,10 +50,13 @@ struct Band {
 
 struct PanelKernels {
   int64_t rows, columns, lanes;
+  // A result of so many columns is computed across, so that a band has no empty vectors: op(b) gives the panels then.
+  int64_t few_columns;
   int64_t whole_vectors(int64_t n) const { return (n + lanes - 1) / lanes * lanes; }
-  // Panels of `depth` numbers a row, one behind the other; zeros in the last one's other rows.
-  void (*pack_rows)(const PanelSource& a, int64_t depth, float* panels);
-  void (*pack_columns)(const PanelSource& b, float* band);
+  int64_t whole_bands(int64_t n) const { return (n + columns - 1) / columns * columns; }
+  int64_t whole_panels(int64_t n) const { return (n + rows - 1) / rows * rows; }
+  void (*pack_rows)(const PanelSource& a, const Packed& to);  // zeros in the last panel's other rows
+  void (*pack_columns)(const PanelSource& b, const Packed& to);
   void (*multiply)(const Band& band);
 };
 

@@ -9,11 +9,15 @@ namespace drover::cpu {
 
 namespace {
 
-constexpr int64_t kPackedFloats = int64_t{4} << 20;  // of op(a): 16 MiB
-constexpr int64_t kDepth = 768;                      // of a band at a time: with three vectors of columns 144 KiB
-constexpr int64_t kPartRows = 512;                   // that a thread multiplies by a band which it has packed
-constexpr int64_t kPackedPanels = 8;                 // at a time, so that columns of a matrix are read a line at a time
-constexpr int64_t kFewColumns = 64;                  // a result of so many is computed across: op(b) is packed then
+// Of op(b), at once: in a cache that threads share. Very long sums take more, so that a block serves enough columns.
+constexpr int64_t kPackedFloats = int64_t{512} << 10, kMostPackedFloats = int64_t{4} << 20, kFewestColumns = 256;
+constexpr int64_t kBlockFloats = int64_t{32} << 10;  // of the operand that a thread packs: 128 KiB of its L2
+constexpr int64_t kDepth = 768;                      // of the sums' index, at once
+constexpr int64_t kTasks = 4;                        // for each thread, so that none waits long for the last one
+constexpr int64_t kSumColumns = 1024;                // of a task that keeps its sums from one part of them to the next
+constexpr int64_t kPackedDepth = 64;                 // of what all threads pack, where it is read across
+constexpr int64_t kFewRows = 512;
+constexpr int64_t kFewColumns = 64;  // a result of so many is computed across where that is faster
 
 Trans other(Trans trans) { return trans == Trans::no ? Trans::yes : Trans::no; }
 
@@ -21,27 +25,41 @@ Tensor sum_part(bool along_columns, Tensor t, int64_t begin, int64_t count) {
   return along_columns ? t.columns(begin, count) : t.rows_from(begin, count);
 }
 
+int64_t parts_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
 }  // namespace
 
 PanelProduct::PanelProduct(int threads)
     : threads_(threads),
       kernels_(isa() == Isa::avx2 ? avx2::kPanelKernels : avx512::kPanelKernels),
-      packed_(std::make_unique_for_overwrite<float[]>(kPackedFloats)) {}
+      packed_(std::make_unique_for_overwrite<float[]>(kMostPackedFloats)) {}
 
 int64_t PanelProduct::workspace_bytes(int64_t rows) const {
-  const int64_t floats = std::min(rows, kPackedFloats / kLongestSum) * kLongestSum;
-  return floats * static_cast<int64_t>(sizeof(float));
+  return std::min(rows, kFewRows) * kLongestSum * static_cast<int64_t>(sizeof(float));
 }
 
-// Rows [begin, begin + count) of c.
-struct PanelProduct::Rows {
+struct PanelProduct::Product {
   const Call& call;
   bool c_across;
-  int64_t m, n;  // of the product
-  int64_t begin, count;
-  int64_t k;                   // the sum's length, without the terms
-  int64_t depth;               // numbers of a packed row
-  std::vector<int64_t> terms;  // where their u begin there
+  int64_t m, n, k;
+  int64_t depth;               // numbers of a packed row or column
+  std::vector<int64_t> terms;  // where each begins there
+  int64_t chunk;               // of the sums' index, at once
+  int64_t term_depth() const { return depth - whole_numbers(k); }
+  int64_t block_depth() const { return chunk + term_depth(); }
+  bool split() const { return k > chunk; }
+};
+
+struct PanelProduct::Task {  // a part of the result
+  int64_t row, rows, column, columns;
+};
+
+// Packed lines of one operand: all their numbers, or those of a chunk and the terms.
+struct PanelProduct::Side {
+  float* data;
+  int64_t depth;  // numbers of a line
+  int64_t chunk;  // where the chunk's numbers are
+  int64_t terms;  // where the first term's are
 };
 
 void PanelProduct::operator()(const Call& call) {
@@ -61,115 +79,194 @@ void PanelProduct::operator()(const Call& call) {
     }
     return;
   }
-  if (call.terms.empty() && call.c.cols <= kFewColumns && call.c.cols < call.c.rows)
+  const int64_t few = a_along ? kernels_.few_columns : kFewColumns;  // columns of a are read faster as bands
+  if (call.terms.empty() && call.c.cols <= few && call.c.cols < call.c.rows)
     return multiply_all({other(call.tb), other(call.ta), call.alpha, call.b, call.a, call.beta, call.c}, true);
   multiply_all(call, false);
 }
 
 void PanelProduct::multiply_all(const Call& call, bool c_across) {
-  const int64_t k = call.ta == Trans::no ? call.a.cols : call.a.rows;
-  Rows rows{.call = call,
-            .c_across = c_across,
-            .m = c_across ? call.c.cols : call.c.rows,
-            .n = c_across ? call.c.rows : call.c.cols,
-            .begin = 0,
-            .count = 0,
-            .k = k,
-            .depth = whole_numbers(k),
-            .terms = {}};
+  const int64_t k = call.ta == Trans::no ? call.a.cols : call.a.rows, some_k = std::max<int64_t>(k, 1);
+  Product product{.call = call,
+                  .c_across = c_across,
+                  .m = c_across ? call.c.cols : call.c.rows,
+                  .n = c_across ? call.c.rows : call.c.cols,
+                  .k = k,
+                  .depth = whole_numbers(k),
+                  .terms = {},
+                  .chunk = whole_numbers(parts_of(some_k, parts_of(some_k, kDepth)))};
   for (const PanelTerm& term : call.terms) {
-    rows.terms.push_back(rows.depth);
-    rows.depth += whole_numbers(term.u.cols);
+    product.terms.push_back(product.depth);
+    product.depth += whole_numbers(term.u.cols);
   }
-  const int64_t panels = kPackedFloats / std::max<int64_t>(rows.depth * kernels_.rows, 1);
-  require(panels > 0, "a panel of a product fits its scratch");
-  const int64_t at_once = panels * kernels_.rows;
-  for (; rows.begin < rows.m; rows.begin += at_once) {
-    rows.count = std::min(at_once, rows.m - rows.begin);
-    pack(rows);
-    multiply(rows);
-  }
+  const int64_t rows = std::max(kBlockFloats / product.block_depth() / kernels_.rows, int64_t{1}) * kernels_.rows;
+  // Many rows would not stay in the cache that threads share, and a few bands are too few tasks.
+  const int64_t most_rows = product.n >= kTasks * threads_ * kernels_.columns ? std::max(rows, kFewRows) : rows;
+  if (product.m <= most_rows && kernels_.whole_panels(product.m) * product.depth <= kMostPackedFloats)
+    return multiply_few_rows(product);
+  multiply_blocks(product, rows);
 }
 
-void PanelProduct::pack(const Rows& rows) {
-  const Call& call = rows.call;
-  const int64_t group = kPackedPanels * kernels_.rows;
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t i = 0; i < rows.count; i += group) {
-    const int64_t first = rows.begin + i, lines = std::min(group, rows.count - i);
-    float* panels = packed_.get() + i * rows.depth;
-    kernels_.pack_rows({call.a, call.ta == Trans::yes, first, lines, 0, rows.k}, rows.depth, panels);
-    for (size_t t = 0; t < call.terms.size(); ++t) {
-      const Tensor u = call.terms[t].u;
-      kernels_.pack_rows({u, false, first, lines, 0, u.cols}, rows.depth, panels + rows.terms[t] * kernels_.rows);
+// op(a) is packed for all threads; each packs the bands that it multiplies.
+void PanelProduct::multiply_few_rows(const Product& product) {
+  const int64_t bands = parts_of(product.n, kernels_.columns),
+                fit = std::max<int64_t>(kBlockFloats / (product.block_depth() * kernels_.columns), 1),
+                columns = std::min(fit, parts_of(bands, kTasks * threads_)) * kernels_.columns;
+  const Side rows{packed_.get(), product.depth, 0, whole_numbers(product.k)};
+#pragma omp parallel num_threads(threads_)
+  {
+#pragma omp for schedule(static)
+    for (int64_t begin = 0; begin < std::max<int64_t>(product.k, 1); begin += kPackedDepth) {
+      const int64_t count = std::min(kPackedDepth, product.k - begin);
+      pack_rows(product, {0, product.m, 0, 0}, begin, count, {rows.data, rows.depth, begin, rows.terms});
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t column = 0; column < product.n; column += columns) {
+      const Task task{0, product.m, column, std::min(columns, product.n - column)};
+      const int64_t width = kernels_.whole_bands(task.columns);
+      const TileBuffers buffers(
+          {width * product.block_depth(), product.split() ? kernels_.whole_panels(product.m) * width : 0});
+      const Side own{buffers[0], product.block_depth(), 0, product.chunk};
+      for (int64_t begin = 0; begin < std::max<int64_t>(product.k, 1); begin += product.chunk) {
+        pack_columns(product, task, begin, std::min(product.chunk, product.k - begin), own);
+        multiply(product, task, begin, {rows.data, rows.depth, begin, rows.terms}, own, buffers[1]);
+      }
     }
   }
 }
 
-void PanelProduct::multiply(const Rows& rows) {
-  const int64_t bands = (rows.n + kernels_.columns - 1) / kernels_.columns;
-  const int64_t panels = (rows.count + kernels_.rows - 1) / kernels_.rows;
-  // A few tasks for each thread, so that none waits long for the last one.
-  const int64_t wanted = std::max((rows.count + kPartRows - 1) / kPartRows, (4 * threads_ + bands - 1) / bands);
-  const int64_t part = std::max<int64_t>((panels + wanted - 1) / wanted, 1), parts = (panels + part - 1) / part;
-#pragma omp parallel for num_threads(threads_) schedule(dynamic)
-  for (int64_t task = 0; task < bands * parts; ++task) {
-    const int64_t panel = task % parts * part;
-    multiply_band(rows, task / parts * kernels_.columns, panel, std::min(part, panels - panel));
+// op(b) is packed for all threads, as much of it as fits; each packs the rows that it multiplies.
+void PanelProduct::multiply_blocks(const Product& product, int64_t block_rows) {
+  const int64_t depth = std::max<int64_t>(product.depth, 1), most = kMostPackedFloats / depth / kernels_.columns;
+  require(most > 0, "a band of a product fits its scratch");
+  const int64_t fewest = std::min(kFewestColumns / kernels_.columns, most),
+                bands = parts_of(product.n, kernels_.columns),
+                fit = std::clamp(kPackedFloats / depth / kernels_.columns, fewest, most),
+                at_once = parts_of(bands, parts_of(bands, fit)) * kernels_.columns;
+  for (int64_t column = 0; column < product.n; column += at_once) {
+    const Task group{0, product.m, column, std::min(at_once, product.n - column)};
+    pack_group(product, group);
+    multiply_group(product, group, block_rows);
   }
 }
 
-// A band's columns of a term; zeros where it has none.
-void PanelProduct::pack_term(const PanelTerm& term, int64_t column, int64_t columns, float* to, float* some) const {
+// So that a thread reads what lies next to each other.
+void PanelProduct::pack_group(const Product& product, const Task& group) {
+  const bool across = product.call.tb == Trans::no;
+  const int64_t columns = across ? kernels_.whole_bands(group.columns) : kernels_.columns,
+                count = across ? kPackedDepth : std::max<int64_t>(product.k, 1);
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) collapse(2)
+  for (int64_t column = 0; column < group.columns; column += columns) {
+    for (int64_t begin = 0; begin < std::max<int64_t>(product.k, 1); begin += count) {
+      const Task part{0, 0, group.column + column, std::min(columns, group.columns - column)};
+      pack_columns(product, part, begin, std::min(count, product.k - begin),
+                   {packed_.get() + column * product.depth, product.depth, begin, whole_numbers(product.k)});
+    }
+  }
+}
+
+void PanelProduct::multiply_group(const Product& product, const Task& group, int64_t block_rows) {
+  // As many blocks for each thread, which differ by a panel at most.
+  const int64_t panels = parts_of(product.m, kernels_.rows),
+                blocks = std::min(parts_of(parts_of(product.m, block_rows), threads_) * threads_, panels);
+  const int64_t bands = parts_of(group.columns, kernels_.columns),
+                ranges = std::max(parts_of(kTasks * threads_, blocks),
+                                  product.split() ? parts_of(group.columns, kSumColumns) : int64_t{1});
+  const int64_t columns = parts_of(bands, ranges) * kernels_.columns;
+#pragma omp parallel for num_threads(threads_) schedule(dynamic) collapse(2)
+  for (int64_t block = 0; block < blocks; ++block) {
+    for (int64_t column = 0; column < group.columns; column += columns) {
+      const int64_t row = panels * block / blocks * kernels_.rows,
+                    end = std::min(panels * (block + 1) / blocks * kernels_.rows, product.m);
+      multiply_block(product, {row, end - row, group.column + column, std::min(columns, group.columns - column)},
+                     packed_.get() + column * product.depth);
+    }
+  }
+}
+
+void PanelProduct::multiply_block(const Product& product, const Task& task, float* bands) const {
+  const int64_t rows = kernels_.whole_panels(task.rows), depth = product.block_depth();
+  const TileBuffers buffers({rows * depth, product.split() ? rows * kernels_.whole_vectors(task.columns) : 0});
+  const Side own{buffers[0], depth, 0, product.chunk};
+  for (int64_t begin = 0; begin < std::max<int64_t>(product.k, 1); begin += product.chunk) {
+    pack_rows(product, task, begin, std::min(product.chunk, product.k - begin), own);
+    multiply(product, task, begin, own, {bands, product.depth, begin, whole_numbers(product.k)}, buffers[1]);
+  }
+}
+
+// Numbers [begin, begin + count) of a task's rows, and behind the last one those of the terms.
+void PanelProduct::pack_rows(const Product& product, const Task& task, int64_t begin, int64_t count,
+                             const Side& to) const {
+  const Call& call = product.call;
+  kernels_.pack_rows({call.a, call.ta == Trans::yes, task.row, task.rows, begin, count}, {to.data, to.depth, to.chunk});
+  if (begin + count < product.k) return;
+  for (size_t t = 0; t < product.terms.size(); ++t) {
+    const Tensor u = call.terms[t].u;
+    kernels_.pack_rows({u, false, task.row, task.rows, 0, u.cols},
+                       {to.data, to.depth, to.terms + product.terms[t] - product.terms[0]});
+  }
+}
+
+// The same of its columns.
+void PanelProduct::pack_columns(const Product& product, const Task& task, int64_t begin, int64_t count,
+                                const Side& to) const {
+  const Call& call = product.call;
+  kernels_.pack_columns({call.b, call.tb == Trans::no, task.column, task.columns, begin, count},
+                        {to.data, to.depth, to.chunk});
+  if (begin + count < product.k) return;
+  for (size_t t = 0; t < product.terms.size(); ++t) {
+    for (int64_t column = 0; column < task.columns; column += kernels_.columns) {
+      const int64_t columns = std::min(kernels_.columns, task.columns - column),
+                    number = to.terms + product.terms[t] - product.terms[0];
+      pack_term(call.terms[t], task.column + column, columns,
+                to.data + column * to.depth + number * kernels_.whole_vectors(columns));
+    }
+  }
+}
+
+// A band's columns of a term, zeros where it has none of it.
+void PanelProduct::pack_term(const PanelTerm& term, int64_t column, int64_t columns, float* to) const {
+  if (!term.meets(column, columns)) return;
   const int64_t begin = std::max(column, term.column), end = std::min(column + columns, term.column + term.columns()),
-                r = term.u.cols;
+                r = term.u.cols, depth = whole_numbers(r), width = kernels_.whole_vectors(columns),
+                some_width = kernels_.whole_vectors(end - begin);
   const PanelSource source{term.b, term.trans == Trans::no, begin - term.column, end - begin, 0, r};
-  if (end - begin == columns) return kernels_.pack_columns(source, to);
-  kernels_.pack_columns(source, some);
-  const int64_t width = kernels_.whole_vectors(columns), some_width = kernels_.whole_vectors(end - begin);
+  if (end - begin == columns) return kernels_.pack_columns(source, {to, depth});
+  std::vector<float> some(static_cast<size_t>(depth * kernels_.columns));
+  kernels_.pack_columns(source, {some.data(), depth});
   std::fill_n(to, r * width, 0.0f);
-  for (int64_t l = 0; l < r; ++l) std::copy_n(some + l * some_width, end - begin, to + l * width + begin - column);
+  for (int64_t l = 0; l < r; ++l)
+    std::copy_n(some.data() + l * some_width, end - begin, to + l * width + begin - column);
 }
 
-// Of the band that begins at a column, panels [panel, panel + panels).
-void PanelProduct::multiply_band(const Rows& rows, int64_t column, int64_t panel, int64_t panels) const {
-  const Call& call = rows.call;
-  const int64_t columns = std::min(kernels_.columns, rows.n - column);
-  int64_t term_depth = 0;
-  for (const PanelTerm& term : call.terms) term_depth += whole_numbers(term.u.cols);
-  const int64_t depth = std::min(whole_numbers(rows.k), kDepth);
-  const bool split = rows.k > kDepth;
-  const TileBuffers buffers({(depth + term_depth) * kernels_.columns,
-                             split ? panels * kernels_.rows * kernels_.columns : 0, term_depth * kernels_.columns});
-  const int64_t first_row = rows.begin + panel * kernels_.rows,
-                count = std::min(panels * kernels_.rows, rows.begin + rows.count - first_row);
-  Band band{.panels = packed_.get() + panel * kernels_.rows * rows.depth,
-            .depth = rows.depth,
-            .parts = {},
-            .sums = buffers[1],
-            .first = true,
-            .last = false,
-            .alpha = call.alpha,
-            .beta = call.beta,
-            .c = rows.c_across ? call.c.rows_from(column, columns).columns(first_row, count)
-                               : call.c.rows_from(first_row, count).columns(column, columns),
-            .c_across = rows.c_across};
+// Adds the products of a chunk's numbers, of which `begin` is the first, to a task's sums.
+void PanelProduct::multiply(const Product& product, const Task& task, int64_t begin, const Side& rows,
+                            const Side& columns, float* sums) const {
+  const Call& call = product.call;
+  const int64_t count = std::min(product.chunk, product.k - begin), sum_rows = kernels_.whole_panels(task.rows);
+  const bool last = begin + count >= product.k;
   std::vector<BandPart> parts;
-  for (int64_t begin = 0; begin < std::max<int64_t>(rows.k, 1); begin += kDepth) {
-    float* to = buffers[0];
-    parts.assign(1, {begin, std::min(kDepth, rows.k - begin), to});
-    kernels_.pack_columns({call.b, call.tb == Trans::no, column, columns, begin, parts[0].count}, to);
-    band.last = begin + kDepth >= rows.k;
-    for (size_t i = 0; band.last && i < call.terms.size(); ++i) {
-      const PanelTerm& term = call.terms[i];
-      if (column + columns <= term.column || term.column + term.columns() <= column) continue;
-      to += whole_numbers(parts.back().count) * kernels_.columns;
-      parts.push_back({rows.terms[i], term.u.cols, to});
-      pack_term(term, column, columns, to, buffers[2]);
+  for (int64_t column = 0; column < task.columns; column += kernels_.columns) {
+    const int64_t first = task.column + column, n = std::min(kernels_.columns, task.columns - column),
+                  width = kernels_.whole_vectors(n);
+    const float* band = columns.data + column * columns.depth;
+    parts.assign(1, {rows.data + rows.chunk * kernels_.rows, band + columns.chunk * width, count});
+    for (size_t t = 0; last && t < product.terms.size(); ++t) {
+      if (!call.terms[t].meets(first, n)) continue;
+      const int64_t number = product.terms[t] - product.terms[0];
+      parts.push_back({rows.data + (rows.terms + number) * kernels_.rows, band + (columns.terms + number) * width,
+                       call.terms[t].u.cols});
     }
-    band.parts = parts;
-    kernels_.multiply(band);
-    band.first = false;
+    kernels_.multiply({.depth = rows.depth,
+                       .parts = parts,
+                       .sums = sums + sum_rows * column,
+                       .first = begin == 0,
+                       .last = last,
+                       .alpha = call.alpha,
+                       .beta = call.beta,
+                       .c = product.c_across ? call.c.rows_from(first, n).columns(task.row, task.rows)
+                                             : call.c.rows_from(task.row, task.rows).columns(first, n),
+                       .c_across = product.c_across});
   }
 }
 

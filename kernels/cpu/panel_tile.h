@@ -22,39 +22,56 @@ void pack_panel(const PanelSource& a, int64_t first, float* panel) {
 }
 
 template <class Set, typename T>
-void pack_rows_of(const PanelSource& a, int64_t depth, float* panels) {
+void pack_rows_of(const PanelSource& a, const Packed& to) {
   constexpr int64_t kRows = Set::kPanelRows;
+  float* panels = to.data + to.begin * kRows;
   if (!a.across) {
-    for (int64_t i = 0; i < a.lines; i += kRows) pack_panel<Set, T>(a, i, panels + i * depth);
+    for (int64_t i = 0; i < a.lines; i += kRows) pack_panel<Set, T>(a, i, panels + i * to.depth);
     return;
   }
   for (int64_t l = 0; l < a.count; ++l) {
     const T* from = a.matrix.as<T>() + (a.begin + l) * a.matrix.pitch + a.first;
     for (int64_t i = 0; i < a.lines; i += kRows)
-      Set::store_panel_column(Set::numbers(from + i, a.lines - i), panels + i * depth + l * kRows);
+      Set::store_panel_column(Set::numbers(from + i, a.lines - i), panels + i * to.depth + l * kRows);
   }
   for (int64_t i = 0; i < a.lines; i += kRows)
-    std::fill_n(panels + i * depth + a.count * kRows, (whole_numbers(a.count) - a.count) * kRows, 0.0f);
+    std::fill_n(panels + i * to.depth + a.count * kRows, (whole_numbers(a.count) - a.count) * kRows, 0.0f);
 }
+
+// The band of columns from j on, of `columns` at most, and where its first number lies.
+template <class Set>
+struct BandOf {
+  static constexpr int64_t kColumns = Set::kPanelVectors * Set::kLanes;
+  BandOf(const PanelSource& b, const Packed& to, int64_t j)
+      : width(std::min(kColumns, (b.lines - j + Set::kLanes - 1) / Set::kLanes * Set::kLanes)),
+        numbers(to.data + j * to.depth + to.begin * width) {}
+  int64_t width;
+  float* numbers;
+};
 
 inline constexpr int64_t kRowsAhead = 24;
 
 template <class Set, typename T>
-void pack_columns_of(const PanelSource& b, float* band) {
+void pack_columns_of(const PanelSource& b, const Packed& to) {
+  constexpr int64_t kColumns = BandOf<Set>::kColumns;
   const T* from = b.matrix.as<T>();
-  const int64_t pitch = b.matrix.pitch, width = (b.lines + Set::kLanes - 1) / Set::kLanes * Set::kLanes;
+  const int64_t pitch = b.matrix.pitch;
   if (b.across) {
     for (int64_t l = 0; l < b.count; ++l) {
+      const T* row = from + (b.begin + l) * pitch + b.first;
       // By itself a CPU asks for single lines of far rows too late. What lies behind the last row is not read.
-      const char* ahead = reinterpret_cast<const char*>(from + (b.begin + l + kRowsAhead) * pitch + b.first);
-      _mm_prefetch(ahead, _MM_HINT_T0);
-      _mm_prefetch(ahead + 64, _MM_HINT_T0);
-      for (int64_t j = 0; j < width; j += Set::kLanes)
-        Set::store(band + l * width + j, Set::numbers(from + (b.begin + l) * pitch + b.first + j, b.lines - j));
+      for (int64_t j = 0; j < b.lines; j += static_cast<int64_t>(64 / sizeof(T)))
+        _mm_prefetch(reinterpret_cast<const char*>(row + kRowsAhead * pitch + j), _MM_HINT_T0);
+      for (int64_t j = 0; j < b.lines; j += kColumns) {
+        const BandOf<Set> band(b, to, j);
+        for (int64_t v = 0; v < band.width; v += Set::kLanes)
+          Set::store(band.numbers + l * band.width + v, Set::numbers(row + j + v, b.lines - j - v));
+      }
     }
     return;
   }
-  for (int64_t j = 0; j < width; j += Set::kLanes) {
+  for (int64_t j = 0; j < b.lines; j += Set::kLanes) {
+    const BandOf<Set> band(b, to, j / kColumns * kColumns);
     for (int64_t l = 0; l < b.count; l += Set::kLanes) {
       typename Set::V block[Set::kLanes];
 #pragma GCC unroll 16
@@ -64,7 +81,8 @@ void pack_columns_of(const PanelSource& b, float* band) {
       }
       Set::transpose(block);
 #pragma GCC unroll 16
-      for (int64_t i = 0; i < Set::kLanes; ++i) Set::store(band + (l + i) * width + j, block[i]);
+      for (int64_t i = 0; i < Set::kLanes; ++i)
+        Set::store(band.numbers + (l + i) * band.width + j % kColumns, block[i]);
     }
   }
 }
@@ -115,8 +133,8 @@ void multiply_panel(const Band& band, int64_t panel) {
     for (int64_t j = 0; j < N; ++j) sums[i][j] = band.first ? Set::all(0) : Set::load(kept + (i * N + j) * Set::kLanes);
   }
   for (const BandPart& part : band.parts) {
-    const float* a = band.panels + (panel * band.depth + part.begin) * kRows;
-    const float* b = part.columns;
+    const float *a = part.rows + panel * kRows * band.depth, *b = part.columns;
+#pragma GCC unroll 4
     for (int64_t l = 0; l < part.count; ++l, a += kRows, b += N * Set::kLanes) {
       V bs[N];
 #pragma GCC unroll 3
@@ -148,28 +166,28 @@ void multiply_panels(const Band& band) {
 }
 
 template <class Set>
-void pack_panel_rows(const PanelSource& a, int64_t depth, float* panels) {
-  if (a.matrix.dtype == DType::bf16) return pack_rows_of<Set, bf16>(a, depth, panels);
-  pack_rows_of<Set, float>(a, depth, panels);
+void pack_panel_rows(const PanelSource& a, const Packed& to) {
+  if (a.matrix.dtype == DType::bf16) return pack_rows_of<Set, bf16>(a, to);
+  pack_rows_of<Set, float>(a, to);
 }
 template <class Set>
-void pack_band_columns(const PanelSource& b, float* band) {
-  if (b.matrix.dtype == DType::bf16) return pack_columns_of<Set, bf16>(b, band);
-  pack_columns_of<Set, float>(b, band);
+void pack_band_columns(const PanelSource& b, const Packed& to) {
+  if (b.matrix.dtype == DType::bf16) return pack_columns_of<Set, bf16>(b, to);
+  pack_columns_of<Set, float>(b, to);
 }
 template <class Set>
 void multiply_band(const Band& band) {
   switch ((band.columns() + Set::kLanes - 1) / Set::kLanes) {
     case 1: return multiply_panels<Set, 1>(band);
     case 2: return multiply_panels<Set, 2>(band);
-    default: return multiply_panels<Set, 3>(band);
+    default: return multiply_panels<Set, Set::kPanelVectors>(band);
   }
 }
 
 template <class Set>
 constexpr PanelKernels panel_kernels() {
-  return {Set::kPanelRows,      3 * Set::kLanes,        Set::kLanes,
-          pack_panel_rows<Set>, pack_band_columns<Set>, multiply_band<Set>};
+  return {Set::kPanelRows,      Set::kPanelVectors * Set::kLanes, Set::kLanes,       Set::kFewColumns,
+          pack_panel_rows<Set>, pack_band_columns<Set>,           multiply_band<Set>};
 }
 
 }  // namespace drover::cpu

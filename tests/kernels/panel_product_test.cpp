@@ -20,9 +20,10 @@ Matrix<Bounded> bounded(const Held& held) { return as<Bounded>(held.values()); }
 struct Size {
   int64_t m, n, k;
 };
-// A few columns are computed across; sums behind 768 are kept between bands, those behind 8192 are computed in parts.
-constexpr Size kSizes[] = {{1, 1, 1},    {5, 50, 17},   {3, 9, 769},  {40, 3, 160}, {17, 97, 33},
-                           {3, 7, 8200}, {130, 20, 10}, {530, 49, 3}, {2, 5, 0},    {2, 3, 16400}};
+// A few columns are computed across; sums behind 768 are kept between parts of them, those into f32 behind 8192 are
+// computed in parts. More rows than 512, or than a block where there are few columns, are multiplied in blocks.
+constexpr Size kSizes[] = {{1, 1, 1},    {5, 50, 17},   {3, 9, 769},  {40, 3, 160}, {17, 97, 33},  {60, 33, 800},
+                           {3, 7, 8200}, {130, 20, 10}, {530, 49, 3}, {2, 5, 0},    {2, 3, 16400}, {49, 250, 11}};
 
 TEST(PanelProduct, EqualsTheReferenceInEveryOrientation) {
   PanelProduct product(3);
@@ -60,18 +61,27 @@ TEST(PanelProduct, TermsBeginAndEndAnywhere) {
   }
 }
 
-// A part of a result has the bits of the whole, on any number of threads.
+// A part of a result has the bits of the whole, on any number of threads: of a whole whose rows are packed for all
+// threads, and of one whose columns are, in two groups.
 TEST(PanelProduct, BitsDependOnTheOperandsAlone) {
-  const int64_t m = 75, n = 140, k = 900;
-  const Held a(drawn_matrix(1, m, k, DType::bf16), DType::bf16, 1), b(drawn_matrix(2, n, k, DType::bf16), DType::bf16),
-      whole(m, n, DType::f32), part(7, 33, DType::f32);
   PanelProduct one(1), many(5);
-  one({Trans::no, Trans::yes, 1, a, b, 0, whole});
-  const Tensor some_a = Tensor(a).rows_from(40, 7), some_b = Tensor(b).rows_from(90, 33);
-  many({Trans::no, Trans::yes, 1, some_a, some_b, 0, part});
-  const Doubles all = whole.values(), some = part.values();
-  for (int64_t i = 0; i < 7; ++i) {
-    for (int64_t j = 0; j < 33; ++j) EXPECT_EQ(some(i, j), all(40 + i, 90 + j)) << i << " " << j;
+  for (const auto& [m, n, k] : {Size{75, 340, 900}, Size{600, 340, 2100}}) {
+    for (const Trans tb : {Trans::no, Trans::yes}) {
+      const Held a(drawn_matrix(1, m, k, DType::bf16), DType::bf16, 1),
+          b(tb == Trans::yes ? drawn_matrix(2, n, k, DType::bf16) : drawn_matrix(2, k, n, DType::bf16), DType::bf16),
+          whole(m, n, DType::f32), part(7, 33, DType::f32);
+      one({Trans::no, tb, 1, a, b, 0, whole});
+      const Doubles all = whole.values();
+      for (const int64_t column : {int64_t{90}, int64_t{260}}) {
+        const Tensor some_a = Tensor(a).rows_from(40, 7),
+                     some_b = tb == Trans::yes ? Tensor(b).rows_from(column, 33) : Tensor(b).columns(column, 33);
+        many({Trans::no, tb, 1, some_a, some_b, 0, part});
+        const Doubles some = part.values();
+        for (int64_t i = 0; i < 7; ++i) {
+          for (int64_t j = 0; j < 33; ++j) EXPECT_EQ(some(i, j), all(40 + i, column + j)) << i << " " << j;
+        }
+      }
+    }
   }
 }
 
