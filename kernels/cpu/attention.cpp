@@ -89,10 +89,31 @@ std::vector<ForwardTask> cut(std::vector<ForwardTask>& tasks, const AttentionSha
   return joins;
 }
 
-// A segment's KV head in one pass costs five products a tile, cut into key tiles and query tiles seven: those are cut
-// whose dq does not fit a thread's scratch, which cost more than a thread's share, and those that would be the last
-// round's, one for some threads and none for the others.
-std::vector<BackwardTask> backward_tasks(std::span<const Segment> segments, const AttentionShape& shape, int threads) {
+struct BackwardTasks {
+  std::vector<BackwardTask> tasks, joins;  // which come behind all tasks
+};
+
+// The two halves of a KV head's keys, whose sums lie at `halves`.
+void cut_in_halves(BackwardTask task, float* halves, BackwardTasks& to) {
+  task.halves = halves;
+  for (const BackwardPart part : {BackwardPart::first_half, BackwardPart::second_half, BackwardPart::join}) {
+    task.part = part;
+    (part == BackwardPart::join ? to.joins : to.tasks).push_back(task);
+  }
+}
+
+void cut_in_tiles(const Segment& s, int64_t head, std::vector<BackwardTask>& to) {
+  for (int64_t k0 = 0; k0 < s.nk; k0 += kTile) to.push_back({&s, head, BackwardPart::key_tile, k0});
+  for (int64_t q0 = (s.nq - 1) / kTile * kTile; q0 >= 0 && s.nq > 0; q0 -= kTile)
+    to.push_back({&s, head, BackwardPart::query_tile, q0});
+}
+
+// A segment's KV head in one pass, or in two halves of its keys, costs five products a tile, cut into key tiles and
+// query tiles seven: those are cut whose dq does not fit a thread's scratch, which cost more than a thread's share, and
+// those that would be the last round's, one for some threads and none for the others; where they are one for every
+// second thread, into halves.
+BackwardTasks backward_tasks(std::span<const Segment> segments, const AttentionShape& shape, int threads,
+                             float* pieces) {
   struct Unit {
     const Segment* segment;
     int64_t pairs;
@@ -105,24 +126,26 @@ std::vector<BackwardTask> backward_tasks(std::span<const Segment> segments, cons
   }
   std::ranges::stable_sort(units, std::greater{}, &Unit::pairs);
   const int64_t count = static_cast<int64_t>(units.size()) * shape.kv_heads, last_round = count / threads * threads;
-  const int64_t dq_floats = shape.heads / shape.kv_heads * ((shape.head_dim + kLine - 1) / kLine * kLine);
-  std::vector<BackwardTask> tasks, tiles;
+  const bool half_a_round = 2 * (count - last_round) == threads;
+  const float* const end = pieces + kPiecesFloats;
+  BackwardTasks found;
+  std::vector<BackwardTask> tiles;
   int64_t at = 0;
   for (const Unit& unit : units) {
     const Segment& s = *unit.segment;
+    const int64_t halves = keys_of_first_half(s) < s.nk ? 2 : 1, floats = halves * half_floats(shape, s.nq);
     for (int64_t head = 0; head < shape.kv_heads; ++head, ++at) {
-      const bool fits = dq_floats * s.nq <= kOnePassFloats;
-      if (fits && unit.pairs * threads <= all && at < last_round) {
-        tasks.push_back({&s, head});
-        continue;
+      if (floats <= kOnePassFloats && unit.pairs * threads <= all && at < last_round) {
+        found.tasks.push_back({&s, head});
+      } else if (halves == 2 && floats <= end - pieces && half_a_round && at >= last_round) {
+        cut_in_halves({&s, head}, std::exchange(pieces, pieces + floats), found);
+      } else {
+        cut_in_tiles(s, head, tiles);
       }
-      for (int64_t k0 = 0; k0 < s.nk; k0 += kTile) tiles.push_back({&s, head, k0, -1});
-      for (int64_t q0 = (s.nq - 1) / kTile * kTile; q0 >= 0 && s.nq > 0; q0 -= kTile)
-        tiles.push_back({&s, head, -1, q0});
     }
   }
-  tasks.insert(tasks.end(), tiles.begin(), tiles.end());
-  return tasks;
+  found.tasks.insert(found.tasks.end(), tiles.begin(), tiles.end());
+  return found;
 }
 
 }  // namespace
@@ -140,8 +163,11 @@ void CpuBackend::do_attention(Tensor q, const KvView& kv, std::span<const Segmen
 void CpuBackend::do_attention_backward(Tensor q, const KvView& kv, std::span<const Segment> segments,
                                        const AttentionShape& shape, Tensor o, Tensor lse, Tensor d_o, Tensor dq,
                                        Tensor dk, Tensor dv) {
-  run<AttentionBackward>(backward_tasks(segments, shape, threads_), backward_kernels().of(q.dtype),
-                         {q, kv, shape, o, lse, d_o, dq, dk, dv}, threads_);
+  const BackwardTasks found =
+      backward_tasks(segments, shape, threads_, reinterpret_cast<float*>(attention_pieces_.get()));
+  const AttentionBackward call{q, kv, shape, o, lse, d_o, dq, dk, dv};
+  run(found.tasks, backward_kernels().of(q.dtype), call, threads_);
+  if (!found.joins.empty()) run(found.joins, backward_kernels().of(q.dtype), call, threads_);
 }
 
 }  // namespace drover::cpu

@@ -1,7 +1,8 @@
 // Attention's gradients for one instruction set (attention_tile.h), p recomputed from lse:
 //   ds = p∘(dO·Vᵀ - delta),  dq = scale·ds·K,  dk = scale·dsᵀ·Q,  dv = pᵀ·dO,  delta = Σ dO∘O.
-// dk and dv of a key tile are summed by one thread in one order, and so is dq of a query tile.
+// dk and dv of a key tile are summed by one thread in one order, and so is dq of a query tile over half of the keys.
 #pragma once
+#include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_tile.h"
 
 namespace drover::cpu {
@@ -15,42 +16,59 @@ class Backward {
         kv_head_(task.kv_head),
         w_(call.shape.head_dim),
         group_(call.shape.heads / call.shape.kv_heads),
-        dq_rows_(task.key_tile >= 0     ? 0
-                 : task.query_tile >= 0 ? kTile
-                                        : s_.nq),
+        first_half_(keys_of_first_half(s_)),
+        dq_rows_(task.part == BackwardPart::whole        ? s_.nq
+                 : task.part == BackwardPart::query_tile ? kTile
+                                                         : 0),
         buffers_({kTile * w_.row, kTile * w_.row, kTile * w_.row, w_.row * kTile, w_.row * kTile, kTile * w_.numbers,
                   kTile * w_.numbers, kTile * w_.numbers, kTile * w_.numbers, kTile * w_.numbers, kTile * kTile,
-                  kTile * kTile, kTile * kTile, kTile * kTile, kTile, group_ * dq_rows_ * w_.numbers}) {}
+                  kTile * kTile, kTile * kTile, kTile * kTile, kTile, halves() * half_floats(call.shape, dq_rows_)}) {}
 
   // All of a segment's KV head.
   void whole() {
-    std::fill_n(dq_, group_ * dq_rows_ * w_.numbers, 0.0f);
-    for (int64_t k0 = 0; k0 < s_.nk; k0 += kTile) key_tile<true>(k0);
-    for (int64_t g = 0; g < group_; ++g)
-      write(dq_ + g * dq_rows_ * w_.numbers, s_.nq, s_.q0, head(g), call_.shape.scale, call_.dq);
+    const int64_t floats = half_floats(call_.shape, s_.nq);
+    half_of_keys(BackwardPart::first_half, dq_);
+    if (halves() == 2) half_of_keys(BackwardPart::second_half, dq_ + floats);
+    join(dq_, 0, s_.nq);
   }
-  void keys_only(int64_t k0) { key_tile<false>(k0); }
+  // dk and dv of its keys, and its sum of dq.
+  void half_of_keys(BackwardPart half, float* dq) {
+    std::fill_n(dq, half_floats(call_.shape, s_.nq), 0.0f);
+    const bool first = half == BackwardPart::first_half;
+    const int64_t end = first ? first_half_ : s_.nk;
+    for (int64_t k0 = first ? 0 : first_half_; k0 < end; k0 += kTile) key_tile(k0, dq);
+  }
+  // dq = both halves' sums, of queries [q0, q0 + qn).
+  void join(float* dq, int64_t q0, int64_t qn) const {
+    const int64_t floats = half_floats(call_.shape, qn);
+    for (int64_t i = 0; halves() == 2 && i < floats; i += Set::kLanes)
+      Set::store(dq + i, Set::add(Set::load(dq + i), Set::load(dq + floats + i)));
+    for (int64_t g = 0; g < group_; ++g)
+      write(dq + g * qn * w_.numbers, qn, s_.q0 + q0, head(g), call_.shape.scale, call_.dq);
+  }
+  void keys_only(int64_t k0) { key_tile(k0, nullptr); }
   void queries_only(int64_t q0) {
-    const int64_t qn = std::min(kTile, s_.nq - q0);
-    std::fill_n(dq_, group_ * dq_rows_ * w_.numbers, 0.0f);
+    const int64_t qn = std::min(kTile, s_.nq - q0), floats = half_floats(call_.shape, qn);
+    std::fill_n(dq_, halves() * floats, 0.0f);
     for (int64_t k0 = 0; k0 < std::min(s_.nk, q0 + qn + s_.offset); k0 += kTile) {
       const int64_t kn = std::min(kTile, s_.nk - k0);
+      float* const half = dq_ + (k0 < first_half_ ? 0 : floats);
       load_keys(k0, kn);
       for (int64_t g = 0; g < group_; ++g) {
         load_queries(g, q0, qn);
         weigh(g, q0, qn, k0, kn);
-        add_dq(q0, qn, k0, kn, dq_ + g * dq_rows_ * w_.numbers);
+        add_dq(q0, qn, k0, kn, half + g * qn * w_.numbers);
       }
     }
-    for (int64_t g = 0; g < group_; ++g)
-      write(dq_ + g * dq_rows_ * w_.numbers, qn, s_.q0 + q0, head(g), call_.shape.scale, call_.dq);
+    join(dq_, q0, qn);
   }
 
  private:
   int64_t head(int64_t g) const { return kv_head_ * group_ + g; }
+  int64_t halves() const { return first_half_ < s_.nk ? 2 : 1; }
 
-  template <bool with_dq>
-  void key_tile(int64_t k0) {
+  // dq: of all queries, or none.
+  void key_tile(int64_t k0, float* dq) {
     const int64_t kn = std::min(kTile, s_.nk - k0);
     load_keys(k0, kn);
     std::fill_n(dk_, kTile * w_.numbers, 0.0f);
@@ -70,7 +88,7 @@ class Backward {
                           seeing);
         multiply_add<Set>(kn, w_.numbers, {ds_by_query_, 1, kTile}, {q_by_query_, w_.numbers}, {dk_, w_.numbers},
                           seeing);
-        if constexpr (with_dq) add_dq(q0, qn, k0, kn, dq_ + (g * dq_rows_ + q0) * w_.numbers);
+        if (dq != nullptr) add_dq(q0, qn, k0, kn, dq + (g * s_.nq + q0) * w_.numbers);
       }
     }
     write(dk_, kn, s_.k0 + k0, kv_head_, call_.shape.scale, call_.dk);
@@ -154,7 +172,7 @@ class Backward {
   const Segment& s_;
   const int64_t kv_head_;
   const HeadWidths<Set> w_;
-  const int64_t group_, dq_rows_;
+  const int64_t group_, first_half_, dq_rows_;
   const TileBuffers buffers_;
   // Where a word is one number, operands along the rows are those along the head.
   float *const q_ = buffers_[0], *const d_o_ = buffers_[1], *const k_rows_ = buffers_[2],
@@ -170,9 +188,15 @@ class Backward {
 template <class Set, typename T>
 void backward(const AttentionBackward& call, const BackwardTask& task) {
   Backward<Set, T> work(call, task);
-  if (task.key_tile >= 0) return work.keys_only(task.key_tile);
-  if (task.query_tile >= 0) return work.queries_only(task.query_tile);
-  work.whole();
+  switch (task.part) {
+    case BackwardPart::whole: return work.whole();
+    case BackwardPart::first_half: return work.half_of_keys(task.part, task.halves);
+    case BackwardPart::second_half:
+      return work.half_of_keys(task.part, task.halves + half_floats(call.shape, task.segment->nq));
+    case BackwardPart::join: return work.join(task.halves, 0, task.segment->nq);
+    case BackwardPart::key_tile: return work.keys_only(task.begin);
+    case BackwardPart::query_tile: return work.queries_only(task.begin);
+  }
 }
 
 }  // namespace drover::cpu

@@ -3,6 +3,8 @@
 #include <new>
 #include <vector>
 
+#include "kernels/cpu/attention_kernels.h"
+
 namespace drover::cpu {
 
 namespace {
@@ -20,6 +22,15 @@ struct OnLines {
 };
 
 }  // namespace
+
+int64_t keys_of_first_half(const Segment& s) {
+  constexpr int64_t kShort = 512;
+  if (s.nk <= kShort) return s.nk;
+  Segment first = s;
+  const int64_t pairs = visible_pairs(s);
+  for (first.nk = kTile; first.nk < s.nk && 2 * visible_pairs(first) < pairs;) first.nk += kTile;
+  return std::min(first.nk, s.nk);
+}
 
 TileBuffers::TileBuffers(std::initializer_list<int64_t> floats) {
   thread_local std::vector<float, OnLines<float>> held;

@@ -1,7 +1,7 @@
 // The work of attention that one thread does at a time, for each instruction set: forward a query tile of KV heads, a
-// piece of the keys that it sees, or the joining of its pieces, and backward a segment's KV head as a whole, one key
-// tile of it, or one query tile. Sums run in an order that depends on nothing but the segment, so that all ways to cut
-// the work give the same bits.
+// piece of the keys that it sees, or the joining of its pieces, and backward a segment's KV head as a whole, half of
+// its keys or the joining of the halves, one key tile, or one query tile. Sums run in an order that depends on nothing
+// but the segment, so that all ways to cut the work give the same bits.
 #pragma once
 #include "kernels/backend.h"
 #include "kernels/cpu/attention_common.h"
@@ -39,11 +39,28 @@ inline int64_t forward_pieces(const Segment& s, int64_t k_end) {
 }
 // Of a piece: the sums of values, the highest score and the sum of weights of each row.
 inline int64_t piece_floats(int64_t rows, int64_t head_dim) { return whole_lines(rows * (whole_lines(head_dim) + 2)); }
+
+// Of a long segment dq is summed over two halves of the keys, which have about as many visible pairs, and the sums are
+// added: of a shorter one all keys are the first half.
+int64_t keys_of_first_half(const Segment& s);  // a multiple of kTile where there is a second one
+enum class BackwardPart : uint8_t {
+  whole,
+  first_half,   // dk and dv of its keys; dq's sum is left at `halves`
+  second_half,  // the same
+  join,         // dq of both
+  key_tile,     // dk and dv
+  query_tile    // dq
+};
 struct BackwardTask {
   const Segment* segment;
   int64_t kv_head;
-  int64_t key_tile = -1, query_tile = -1;  // where one of them begins, of which only dk and dv, or dq, are written
+  BackwardPart part = BackwardPart::whole;
+  int64_t begin = 0;        // of a tile
+  float* halves = nullptr;  // half_floats() each
 };
+inline int64_t half_floats(const AttentionShape& shape, int64_t queries) {
+  return shape.heads / shape.kv_heads * queries * whole_lines(shape.head_dim);
+}
 
 template <typename Call, typename Task>
 using AttentionKernel = void (*)(const Call&, const Task&);
