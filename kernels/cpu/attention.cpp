@@ -110,8 +110,8 @@ void cut_in_tiles(const Segment& s, int64_t head, std::vector<BackwardTask>& to)
 
 // A segment's KV head in one pass, or in two halves of its keys, costs five products a tile, cut into key tiles and
 // query tiles seven: those are cut whose dq does not fit a thread's scratch, which cost more than a thread's share, and
-// those that would be the last round's, one for some threads and none for the others; where they are one for every
-// second thread, into halves.
+// those that would be the last round's, one for some threads and none for the others. Where the last round would have
+// one for exactly half of the threads, those are cut into halves.
 BackwardTasks backward_tasks(std::span<const Segment> segments, const AttentionShape& shape, int threads,
                              float* pieces) {
   struct Unit {
@@ -133,11 +133,12 @@ BackwardTasks backward_tasks(std::span<const Segment> segments, const AttentionS
   int64_t at = 0;
   for (const Unit& unit : units) {
     const Segment& s = *unit.segment;
-    const int64_t halves = keys_of_first_half(s) < s.nk ? 2 : 1, floats = halves * half_floats(shape, s.nq);
+    const int64_t halves = keys_of_first_half(s, shape) < s.nk ? 2 : 1, floats = halves * half_floats(shape, s.nq);
     for (int64_t head = 0; head < shape.kv_heads; ++head, ++at) {
       if (floats <= kOnePassFloats && unit.pairs * threads <= all && at < last_round) {
         found.tasks.push_back({&s, head});
-      } else if (halves == 2 && floats <= end - pieces && half_a_round && at >= last_round) {
+      } else if (halves == 2 && unit.pairs * threads <= 2 * all && floats <= end - pieces && half_a_round &&
+                 at >= last_round) {
         cut_in_halves({&s, head}, std::exchange(pieces, pieces + floats), found);
       } else {
         cut_in_tiles(s, head, tiles);

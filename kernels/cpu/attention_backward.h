@@ -16,7 +16,7 @@ class Backward {
         kv_head_(task.kv_head),
         w_(call.shape.head_dim),
         group_(call.shape.heads / call.shape.kv_heads),
-        first_half_(keys_of_first_half(s_)),
+        first_half_(keys_of_first_half(s_, call.shape)),
         dq_rows_(task.part == BackwardPart::whole        ? s_.nq
                  : task.part == BackwardPart::query_tile ? kTile
                                                          : 0),

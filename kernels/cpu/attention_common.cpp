@@ -23,9 +23,9 @@ struct OnLines {
 
 }  // namespace
 
-int64_t keys_of_first_half(const Segment& s) {
+int64_t keys_of_first_half(const Segment& s, const AttentionShape& shape) {
   constexpr int64_t kShort = 512;
-  if (s.nk <= kShort) return s.nk;
+  if (s.nk <= kShort || 2 * half_floats(shape, s.nq) > kHalvesFloats) return s.nk;
   Segment first = s;
   const int64_t pairs = visible_pairs(s);
   for (first.nk = kTile; first.nk < s.nk && 2 * visible_pairs(first) < pairs;) first.nk += kTile;

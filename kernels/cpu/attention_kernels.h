@@ -40,13 +40,17 @@ inline int64_t forward_pieces(const Segment& s, int64_t k_end) {
 // Of a piece: the sums of values, the highest score and the sum of weights of each row.
 inline int64_t piece_floats(int64_t rows, int64_t head_dim) { return whole_lines(rows * (whole_lines(head_dim) + 2)); }
 
-// Of a long segment dq is summed over two halves of the keys, which have about as many visible pairs, and the sums are
-// added: of a shorter one all keys are the first half.
-int64_t keys_of_first_half(const Segment& s);  // a multiple of kTile where there is a second one
+inline int64_t half_floats(const AttentionShape& shape, int64_t queries) {
+  return shape.heads / shape.kv_heads * queries * whole_lines(shape.head_dim);
+}
+// Of a long segment dq is summed over two halves of the keys, which have about as many visible pairs each, and the sums
+// are added. Of a short one, and where the sums of a KV head would take more than kHalvesFloats, all keys are the first
+// half. A multiple of kTile where there is a second one.
+int64_t keys_of_first_half(const Segment& s, const AttentionShape& shape);
 enum class BackwardPart : uint8_t {
   whole,
-  first_half,   // dk and dv of its keys; dq's sum is left at `halves`
-  second_half,  // the same
+  first_half,   // dk and dv of its keys; dq's sum is left at `halves`,
+  second_half,  // and this one's behind it
   join,         // dq of both
   key_tile,     // dk and dv
   query_tile    // dq
@@ -56,11 +60,8 @@ struct BackwardTask {
   int64_t kv_head;
   BackwardPart part = BackwardPart::whole;
   int64_t begin = 0;        // of a tile
-  float* halves = nullptr;  // half_floats() each
+  float* halves = nullptr;  // the first sum, then the second one, half_floats() of all queries each
 };
-inline int64_t half_floats(const AttentionShape& shape, int64_t queries) {
-  return shape.heads / shape.kv_heads * queries * whole_lines(shape.head_dim);
-}
 
 template <typename Call, typename Task>
 using AttentionKernel = void (*)(const Call&, const Task&);

@@ -31,7 +31,7 @@ class CpuBackend : public Backend {
   Gemm gemm_;
   Fp8Product fp8_product_;
   RowProduct row_product_;
-  Lines attention_pieces_;  // kPiecesFloats
+  Lines attention_pieces_;  // kPiecesFloats: pieces of keys forward, halves of dq backward
 };
 
 std::unique_ptr<Memory> make_host_memory();

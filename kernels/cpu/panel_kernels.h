@@ -2,8 +2,8 @@
 //   rows     panels of PanelKernels::rows rows of op(a): number l of row i of a panel at l·rows + i
 //   columns  bands of PanelKernels::columns columns of op(b): number l of column j of a band at l·width + j, where
 //   width
-//            is the band's columns in whole vectors, fewer in the last one
-// Behind the last number, up to a whole vector (kNumbers at most), zeros are written.
+//            is the columns in whole vectors, which are fewer in the last band
+// Behind the last number, up to a whole vector (kNumbers at most), zeros may be written.
 #pragma once
 #include <span>
 

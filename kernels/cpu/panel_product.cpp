@@ -14,10 +14,10 @@ constexpr int64_t kPackedFloats = int64_t{512} << 10, kMostPackedFloats = int64_
 constexpr int64_t kBlockFloats = int64_t{32} << 10;  // of the operand that a thread packs: 128 KiB of its L2
 constexpr int64_t kDepth = 768;                      // of the sums' index, at once
 constexpr int64_t kTasks = 4;                        // for each thread, so that none waits long for the last one
-constexpr int64_t kSumColumns = 1024;                // of a task that keeps its sums from one part of them to the next
-constexpr int64_t kPackedDepth = 64;                 // of what all threads pack, where it is read across
+constexpr int64_t kPackedDepth = 64;                 // of few rows, and of columns that are read across, by a thread
 constexpr int64_t kFewRows = 512;
-constexpr int64_t kFewColumns = 64;  // a result of so many is computed across where that is faster
+constexpr int64_t kTermNumbers = 256;  // of a packed row, as adapters have them
+constexpr int64_t kFewColumns = 64;    // a result of so many is computed across where that is faster
 
 Trans other(Trans trans) { return trans == Trans::no ? Trans::yes : Trans::no; }
 
@@ -32,10 +32,12 @@ int64_t parts_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
 PanelProduct::PanelProduct(int threads)
     : threads_(threads),
       kernels_(isa() == Isa::avx2 ? avx2::kPanelKernels : avx512::kPanelKernels),
-      packed_(std::make_unique_for_overwrite<float[]>(kMostPackedFloats)) {}
+      memory_(lines_of(kMostPackedFloats * static_cast<int64_t>(sizeof(float)))),
+      packed_(reinterpret_cast<float*>(memory_.get())) {}
 
 int64_t PanelProduct::workspace_bytes(int64_t rows) const {
-  return std::min(rows, kFewRows) * kLongestSum * static_cast<int64_t>(sizeof(float));
+  const int64_t lines = std::max(kernels_.whole_panels(std::min(rows, kFewRows)), kFewestColumns);
+  return std::min(lines * (kLongestSum + kTermNumbers), kMostPackedFloats) * static_cast<int64_t>(sizeof(float));
 }
 
 struct PanelProduct::Product {
@@ -103,29 +105,34 @@ void PanelProduct::multiply_all(const Call& call, bool c_across) {
   // Many rows would not stay in the cache that threads share, and a few bands are too few tasks.
   const int64_t most_rows = product.n >= kTasks * threads_ * kernels_.columns ? std::max(rows, kFewRows) : rows;
   if (product.m <= most_rows && kernels_.whole_panels(product.m) * product.depth <= kMostPackedFloats)
-    return multiply_few_rows(product);
-  multiply_blocks(product, rows);
+    return multiply_few_rows(product, 0, product.m);
+  if (kernels_.columns * product.depth <= kMostPackedFloats) return multiply_blocks(product, rows);
+  // Sums so long that not even a band of them fits.
+  const int64_t at_once = kMostPackedFloats / product.depth / kernels_.rows * kernels_.rows;
+  require(at_once > 0, "a panel of a product fits its scratch");
+  for (int64_t row = 0; row < product.m; row += at_once)
+    multiply_few_rows(product, row, std::min(at_once, product.m - row));
 }
 
 // op(a) is packed for all threads; each packs the bands that it multiplies.
-void PanelProduct::multiply_few_rows(const Product& product) {
+void PanelProduct::multiply_few_rows(const Product& product, int64_t row, int64_t count) {
   const int64_t bands = parts_of(product.n, kernels_.columns),
                 fit = std::max<int64_t>(kBlockFloats / (product.block_depth() * kernels_.columns), 1),
                 columns = std::min(fit, parts_of(bands, kTasks * threads_)) * kernels_.columns;
-  const Side rows{packed_.get(), product.depth, 0, whole_numbers(product.k)};
+  const Side rows{packed_, product.depth, 0, whole_numbers(product.k)};
 #pragma omp parallel num_threads(threads_)
   {
 #pragma omp for schedule(static)
     for (int64_t begin = 0; begin < std::max<int64_t>(product.k, 1); begin += kPackedDepth) {
-      const int64_t count = std::min(kPackedDepth, product.k - begin);
-      pack_rows(product, {0, product.m, 0, 0}, begin, count, {rows.data, rows.depth, begin, rows.terms});
+      pack_rows(product, {row, count, 0, 0}, begin, std::min(kPackedDepth, product.k - begin),
+                {rows.data, rows.depth, begin, rows.terms});
     }
 #pragma omp for schedule(dynamic)
     for (int64_t column = 0; column < product.n; column += columns) {
-      const Task task{0, product.m, column, std::min(columns, product.n - column)};
+      const Task task{row, count, column, std::min(columns, product.n - column)};
       const int64_t width = kernels_.whole_bands(task.columns);
       const TileBuffers buffers(
-          {width * product.block_depth(), product.split() ? kernels_.whole_panels(product.m) * width : 0});
+          {width * product.block_depth(), product.split() ? kernels_.whole_panels(count) * width : 0});
       const Side own{buffers[0], product.block_depth(), 0, product.chunk};
       for (int64_t begin = 0; begin < std::max<int64_t>(product.k, 1); begin += product.chunk) {
         pack_columns(product, task, begin, std::min(product.chunk, product.k - begin), own);
@@ -138,7 +145,6 @@ void PanelProduct::multiply_few_rows(const Product& product) {
 // op(b) is packed for all threads, as much of it as fits; each packs the rows that it multiplies.
 void PanelProduct::multiply_blocks(const Product& product, int64_t block_rows) {
   const int64_t depth = std::max<int64_t>(product.depth, 1), most = kMostPackedFloats / depth / kernels_.columns;
-  require(most > 0, "a band of a product fits its scratch");
   const int64_t fewest = std::min(kFewestColumns / kernels_.columns, most),
                 bands = parts_of(product.n, kernels_.columns),
                 fit = std::clamp(kPackedFloats / depth / kernels_.columns, fewest, most),
@@ -150,7 +156,8 @@ void PanelProduct::multiply_blocks(const Product& product, int64_t block_rows) {
   }
 }
 
-// So that a thread reads what lies next to each other.
+// Packs op(b)'s columns of a group: all of them for some numbers where they lie across, else a band with all its
+// numbers.
 void PanelProduct::pack_group(const Product& product, const Task& group) {
   const bool across = product.call.tb == Trans::no;
   const int64_t columns = across ? kernels_.whole_bands(group.columns) : kernels_.columns,
@@ -160,7 +167,7 @@ void PanelProduct::pack_group(const Product& product, const Task& group) {
     for (int64_t begin = 0; begin < std::max<int64_t>(product.k, 1); begin += count) {
       const Task part{0, 0, group.column + column, std::min(columns, group.columns - column)};
       pack_columns(product, part, begin, std::min(count, product.k - begin),
-                   {packed_.get() + column * product.depth, product.depth, begin, whole_numbers(product.k)});
+                   {packed_ + column * product.depth, product.depth, begin, whole_numbers(product.k)});
     }
   }
 }
@@ -169,9 +176,7 @@ void PanelProduct::multiply_group(const Product& product, const Task& group, int
   // As many blocks for each thread, which differ by a panel at most.
   const int64_t panels = parts_of(product.m, kernels_.rows),
                 blocks = std::min(parts_of(parts_of(product.m, block_rows), threads_) * threads_, panels);
-  const int64_t bands = parts_of(group.columns, kernels_.columns),
-                ranges = std::max(parts_of(kTasks * threads_, blocks),
-                                  product.split() ? parts_of(group.columns, kSumColumns) : int64_t{1});
+  const int64_t bands = parts_of(group.columns, kernels_.columns), ranges = parts_of(kTasks * threads_, blocks);
   const int64_t columns = parts_of(bands, ranges) * kernels_.columns;
 #pragma omp parallel for num_threads(threads_) schedule(dynamic) collapse(2)
   for (int64_t block = 0; block < blocks; ++block) {
@@ -179,7 +184,7 @@ void PanelProduct::multiply_group(const Product& product, const Task& group, int
       const int64_t row = panels * block / blocks * kernels_.rows,
                     end = std::min(panels * (block + 1) / blocks * kernels_.rows, product.m);
       multiply_block(product, {row, end - row, group.column + column, std::min(columns, group.columns - column)},
-                     packed_.get() + column * product.depth);
+                     packed_ + column * product.depth);
     }
   }
 }

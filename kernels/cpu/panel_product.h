@@ -5,10 +5,10 @@
 // is one chain of fused multiply-adds in rising order, so its bits depend neither on threads nor on the other rows and
 // columns.
 #pragma once
-#include <memory>
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/lines.h"
 #include "kernels/cpu/panel_kernels.h"
 
 namespace drover::cpu {
@@ -27,9 +27,9 @@ class PanelProduct {
  public:
   static constexpr int64_t kLongestSum = 8192;  // longer ones into f32 are computed in parts
   explicit PanelProduct(int threads);
-  // What is packed of at most so many rows and kLongestSum numbers of each: a page is the process's own only once it is
-  // written. Longer sums into bf16 take more, up to what any number of rows takes. Without what a thread keeps
-  // (attention_common.h).
+  // What is packed of at most so many rows, or of 256 columns, and kLongestSum numbers of each: a page is the process's
+  // own only once it is written. Longer sums into bf16 take more, up to what any number of rows takes. Without what a
+  // thread keeps (attention_common.h).
   int64_t workspace_bytes(int64_t rows) const;
 
   struct Call {
@@ -47,7 +47,7 @@ class PanelProduct {
   struct Task;
   struct Side;
   void multiply_all(const Call& call, bool c_across);
-  void multiply_few_rows(const Product& product);
+  void multiply_few_rows(const Product& product, int64_t row, int64_t count);
   void multiply_blocks(const Product& product, int64_t block_rows);
   void pack_group(const Product& product, const Task& group);
   void multiply_group(const Product& product, const Task& group, int64_t block_rows);
@@ -60,7 +60,8 @@ class PanelProduct {
 
   int threads_;
   const PanelKernels& kernels_;
-  std::unique_ptr<float[]> packed_;  // held by the process only once it is written
+  Lines memory_;
+  float* packed_;  // there; held by the process only once it is written
 };
 
 }  // namespace drover::cpu

@@ -38,7 +38,7 @@ void pack_rows_of(const PanelSource& a, const Packed& to) {
     std::fill_n(panels + i * to.depth + a.count * kRows, (whole_numbers(a.count) - a.count) * kRows, 0.0f);
 }
 
-// The band of columns from j on, of `columns` at most, and where its first number lies.
+// The band of columns from j on, kColumns of them at most, and where its first number lies.
 template <class Set>
 struct BandOf {
   static constexpr int64_t kColumns = Set::kPanelVectors * Set::kLanes;
@@ -59,8 +59,9 @@ void pack_columns_of(const PanelSource& b, const Packed& to) {
   if (b.across) {
     for (int64_t l = 0; l < b.count; ++l) {
       const T* row = from + (b.begin + l) * pitch + b.first;
-      // By itself a CPU asks for single lines of far rows too late. What lies behind the last row is not read.
-      for (int64_t j = 0; j < b.lines; j += static_cast<int64_t>(64 / sizeof(T)))
+      // By itself a CPU asks for single lines of far rows too late.
+      const int64_t ahead = b.begin + l + kRowsAhead < b.matrix.rows ? b.lines : 0;
+      for (int64_t j = 0; j < ahead; j += static_cast<int64_t>(64 / sizeof(T)))
         _mm_prefetch(reinterpret_cast<const char*>(row + kRowsAhead * pitch + j), _MM_HINT_T0);
       for (int64_t j = 0; j < b.lines; j += kColumns) {
         const BandOf<Set> band(b, to, j);

@@ -61,6 +61,18 @@ TEST(PanelProduct, TermsBeginAndEndAnywhere) {
   }
 }
 
+// Not even a band of such sums fits the scratch: rows are packed, a few at a time.
+TEST(PanelProduct, VeryLongSums) {
+  PanelProduct product(2);
+  const int64_t m = 18, n = 17, k = 270000;
+  const Held a(drawn_matrix(1, m, k, DType::bf16), DType::bf16), b(drawn_matrix(2, n, k, DType::bf16), DType::bf16),
+      c(m, n, DType::bf16);
+  const auto expected =
+      reference::product(Trans::no, Trans::yes, 1, bounded(a), bounded(b), 0, as<Bounded>(Doubles(m, n)));
+  product({Trans::no, Trans::yes, 1, a, b, 0, c});
+  EXPECT_TRUE(as_expected(c, expected));
+}
+
 // A part of a result has the bits of the whole, on any number of threads: of a whole whose rows are packed for all
 // threads, and of one whose columns are, in two groups.
 TEST(PanelProduct, BitsDependOnTheOperandsAlone) {
