@@ -109,6 +109,20 @@ TEST(Attention, PackedSegmentsEqualEachAlone) {
   }
 }
 
+// More than 512 keys, of which a CPU sums dq in two halves.
+TEST(Attention, LongSegments) {
+  const auto backend = backend_under_test();
+  const Segment segments[] = {causal(0, 577), {.q0 = 577, .nq = 70, .k0 = 577, .nk = 600, .offset = 530}};
+  for (const DType type : kFloats) {
+    for (const Segment& s : segments) {
+      SCOPED_TRACE(fmt::format("{} nq {} nk {}", name_of(type), s.nq, s.nk));
+      const Problem p(647, 1177, 3, 3, 6, type);
+      check_forward(*backend, p, {&s, 1});
+      check_backward(*backend, p, {&s, 1});
+    }
+  }
+}
+
 TEST(Attention, OffsetsShiftTheMask) {
   const auto backend = backend_under_test();
   const struct {
