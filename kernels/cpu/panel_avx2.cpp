@@ -13,13 +13,15 @@ struct Set : Vectors256 {
     _mm_storeu_ps(to, _mm256_castps256_ps128(v));
     _mm_storel_pi(reinterpret_cast<__m64*>(to + 4), _mm256_extractf128_ps(v, 1));
   }
-  // Numbers l … l + 7 of six rows: those of one l next to each other.
+  // Numbers l, l + 1, … of six rows: those of one l next to each other.
+  template <typename T>
   static void store_panel(const V (&rows)[kPanelRows], float* to) {
+    constexpr int64_t kLast = kAtOnce<T> - 1;
     V block[kLanes] = {rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], all(0), all(0)};
     transpose(block);
-#pragma GCC unroll 8
-    for (int64_t l = 0; l + 1 < kLanes; ++l) store(to + l * kPanelRows, block[l]);  // the next one overwrites its zeros
-    store_panel_column(block[kLanes - 1], to + (kLanes - 1) * kPanelRows);
+#pragma GCC unroll 16
+    for (int64_t l = 0; l < kLast; ++l) store(to + l * kPanelRows, number<T>(block, l));  // the next overwrites zeros
+    store_panel_column(number<T>(block, kLast), to + kLast * kPanelRows);
   }
 };
 

@@ -17,6 +17,7 @@ struct Set : Vectors512 {
   static constexpr int64_t kPanelRows = 8, kPanelVectors = 3, kFewColumns = 64;
   static void store_panel_column(V v, float* to) { _mm256_storeu_ps(to, _mm512_castps512_ps256(v)); }
   // Numbers l … l + 15 of eight rows: those of one l next to each other.
+  template <typename T>
   static void store_panel(const V (&rows)[kPanelRows], float* to) {
     V pairs[8], fours[8];
 #pragma GCC unroll 4

@@ -10,14 +10,14 @@ template <class Set, typename T>
 void pack_panel(const PanelSource& a, int64_t first, float* panel) {
   constexpr int64_t kRows = Set::kPanelRows;
   const T* from = a.matrix.as<T>() + a.begin;
-  for (int64_t l = 0; l < whole_numbers(a.count); l += Set::kLanes) {
+  for (int64_t l = 0; l < whole_numbers(a.count); l += Set::template kAtOnce<T>) {
     typename Set::V rows[kRows];
 #pragma GCC unroll 8
     for (int64_t i = 0; i < kRows; ++i) {
-      rows[i] = first + i < a.lines ? Set::numbers(from + (a.first + first + i) * a.matrix.pitch + l, a.count - l)
+      rows[i] = first + i < a.lines ? Set::at_once(from + (a.first + first + i) * a.matrix.pitch + l, a.count - l)
                                     : Set::all(0);
     }
-    Set::store_panel(rows, panel + l * kRows);
+    Set::template store_panel<T>(rows, panel + l * kRows);
   }
 }
 
@@ -73,17 +73,17 @@ void pack_columns_of(const PanelSource& b, const Packed& to) {
   }
   for (int64_t j = 0; j < b.lines; j += Set::kLanes) {
     const BandOf<Set> band(b, to, j / kColumns * kColumns);
-    for (int64_t l = 0; l < b.count; l += Set::kLanes) {
+    for (int64_t l = 0; l < b.count; l += Set::template kAtOnce<T>) {
       typename Set::V block[Set::kLanes];
 #pragma GCC unroll 16
       for (int64_t i = 0; i < Set::kLanes; ++i) {
         block[i] =
-            j + i < b.lines ? Set::numbers(from + (b.first + j + i) * pitch + b.begin + l, b.count - l) : Set::all(0);
+            j + i < b.lines ? Set::at_once(from + (b.first + j + i) * pitch + b.begin + l, b.count - l) : Set::all(0);
       }
       Set::transpose(block);
 #pragma GCC unroll 16
-      for (int64_t i = 0; i < Set::kLanes; ++i)
-        Set::store(band.numbers + (l + i) * band.width + j % kColumns, block[i]);
+      for (int64_t i = 0; i < Set::template kAtOnce<T>; ++i)
+        Set::store(band.numbers + (l + i) * band.width + j % kColumns, Set::template number<T>(block, i));
     }
   }
 }

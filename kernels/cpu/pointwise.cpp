@@ -1,6 +1,7 @@
 // Moving and pointwise ops. Each row is one thread's; within a row every value is computed the same way wherever it
 // stands.
 #include <cstring>
+#include <utility>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/vector.h"
@@ -157,6 +158,9 @@ void CpuBackend::do_scale_rows(Tensor weights, Tensor x) {
 void CpuBackend::do_rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine, bool inverse) {
   const int64_t half = cosine.cols, heads = x.cols / (2 * half);
   const Vec sign = _mm256_set1_ps(inverse ? -1.0f : 1.0f);
+  const auto turned = [](Vec a, Vec b, Vec cv, Vec sv) {
+    return std::pair{_mm256_fnmadd_ps(b, sv, _mm256_mul_ps(a, cv)), _mm256_fmadd_ps(a, sv, _mm256_mul_ps(b, cv))};
+  };
   with_type(x, [&](auto* data) {
     using T = std::remove_pointer_t<decltype(data)>;
     for_rows(x.rows, threads_, [&](int64_t r) {
@@ -166,10 +170,18 @@ void CpuBackend::do_rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine,
         T* first = row(x, data, r) + h * 2 * half;
         T* second = first + half;
         int64_t i = 0;
+        for (; i + 2 * kLanes <= half; i += 2 * kLanes) {
+          const Pair a = load_pair(first + i), b = load_pair(second + i), cv = load_pair(c + i), sv = load_pair(s + i);
+          const auto [x1, y1] = turned(a.first, b.first, cv.first, _mm256_mul_ps(sv.first, sign));
+          const auto [x2, y2] = turned(a.second, b.second, cv.second, _mm256_mul_ps(sv.second, sign));
+          store_pair(first + i, {x1, x2});
+          store_pair(second + i, {y1, y2});
+        }
         for (; i + kLanes <= half; i += kLanes) {
-          const Vec a = load(first + i), b = load(second + i), cv = load(c + i), sv = _mm256_mul_ps(load(s + i), sign);
-          store(first + i, _mm256_fnmadd_ps(b, sv, _mm256_mul_ps(a, cv)));
-          store(second + i, _mm256_fmadd_ps(a, sv, _mm256_mul_ps(b, cv)));
+          const auto [to_first, to_second] =
+              turned(load(first + i), load(second + i), load(c + i), _mm256_mul_ps(load(s + i), sign));
+          store(first + i, to_first);
+          store(second + i, to_second);
         }
         for (; i < half; ++i) {
           const float a = load_one(first + i), b = load_one(second + i), sv = inverse ? -s[i] : s[i];
@@ -183,9 +195,24 @@ void CpuBackend::do_rope(Tensor x, Tensor positions, Tensor cosine, Tensor sine,
 
 namespace {
 
+// 1/(1 + e⁻ᵍ) within 3 ulp, 0 below -87.7; NaN stays NaN. e⁻ᵍ = 2ⁿ·p as vector.h's exp, but multiplied by 2⁻ⁿ, which is
+// 0 from n = 127 on: 2⁻ⁿ/(2⁻ⁿ + p).
 Vec sigmoid(Vec g) {
-  const Vec one = _mm256_set1_ps(1);
-  return _mm256_div_ps(one, _mm256_add_ps(one, exp(_mm256_sub_ps(_mm256_setzero_ps(), g))));
+  const Vec x = _mm256_max_ps(_mm256_set1_ps(-88.02969f), _mm256_min_ps(_mm256_set1_ps(87.33654f), g));
+  const Vec round = _mm256_set1_ps(0x1.8p23f), shifted = _mm256_fmadd_ps(x, _mm256_set1_ps(-1.44269504f), round),
+            n = _mm256_sub_ps(shifted, round);
+  Vec r = _mm256_fmadd_ps(n, _mm256_set1_ps(0.693359375f), x);  // the negative of exp's
+  r = _mm256_fmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
+  Vec p = _mm256_set1_ps(1.38145965e-3f);
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(-8.36871751e-3f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.16683890e-2f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(-1.66665211e-1f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.99999940e-1f));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(-1));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+  const __m256i bits = _mm256_sub_epi32(_mm256_set1_epi32(0x4b400000 + 127), _mm256_castps_si256(shifted));
+  const Vec power = _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23));
+  return _mm256_div_ps(power, _mm256_add_ps(power, p));
 }
 
 }  // namespace
@@ -214,28 +241,30 @@ void CpuBackend::do_swiglu_backward(Tensor dy, Tensor gate_up, Tensor d_gate_up,
     for_rows(dy.rows, threads_, [&](int64_t r) {
       const T *g = in + r * gate_up.pitch, *u = g + f, *dr = d + r * dy.pitch;
       T *dg = out + r * d_gate_up.pitch, *du = dg + f, *yr = again == nullptr ? nullptr : again + r * y.pitch;
-      const auto all = [](Vec gate, Vec up, Vec dyv, Vec& dgate, Vec& dup, Vec& yv) {
+      struct Gradients {
+        Vec gate, up, y;
+      };
+      const auto gradients = [](Vec gate, Vec up, Vec dyv) -> Gradients {
         const Vec s = sigmoid(gate), silu = _mm256_mul_ps(gate, s), one = _mm256_set1_ps(1);
         // silu' = s·(1 + gate·(1 - s))
         const Vec slope = _mm256_mul_ps(s, _mm256_fmadd_ps(gate, _mm256_sub_ps(one, s), one));
-        dgate = _mm256_mul_ps(_mm256_mul_ps(dyv, up), slope);
-        dup = _mm256_mul_ps(dyv, silu);
-        yv = _mm256_mul_ps(silu, up);
+        return {_mm256_mul_ps(_mm256_mul_ps(dyv, up), slope), _mm256_mul_ps(dyv, silu), _mm256_mul_ps(silu, up)};
       };
       int64_t i = 0;
-      Vec a, b, c;
-      for (; i + kLanes <= f; i += kLanes) {
-        all(load(g + i), load(u + i), load(dr + i), a, b, c);
-        store(dg + i, a);
-        store(du + i, b);
-        if (yr != nullptr) store(yr + i, c);
+      for (; i + 2 * kLanes <= f; i += 2 * kLanes) {
+        const Pair gate = load_pair(g + i), up = load_pair(u + i), dyv = load_pair(dr + i);
+        const Gradients a = gradients(gate.first, up.first, dyv.first),
+                        b = gradients(gate.second, up.second, dyv.second);
+        store_pair(dg + i, {a.gate, b.gate});
+        store_pair(du + i, {a.up, b.up});
+        if (yr != nullptr) store_pair(yr + i, {a.y, b.y});
       }
       for (; i < f; ++i) {
-        all(_mm256_set1_ps(load_one(g + i)), _mm256_set1_ps(load_one(u + i)), _mm256_set1_ps(load_one(dr + i)), a, b,
-            c);
-        store_one(dg + i, _mm256_cvtss_f32(a));
-        store_one(du + i, _mm256_cvtss_f32(b));
-        if (yr != nullptr) store_one(yr + i, _mm256_cvtss_f32(c));
+        const Gradients one = gradients(_mm256_set1_ps(load_one(g + i)), _mm256_set1_ps(load_one(u + i)),
+                                        _mm256_set1_ps(load_one(dr + i)));
+        store_one(dg + i, _mm256_cvtss_f32(one.gate));
+        store_one(du + i, _mm256_cvtss_f32(one.up));
+        if (yr != nullptr) store_one(yr + i, _mm256_cvtss_f32(one.y));
       }
     });
   });

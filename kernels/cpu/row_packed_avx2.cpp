@@ -19,15 +19,16 @@ template <typename W>
 void pack(const Rows<W>& w, int64_t outputs, int64_t k, float* packed) {
   const int64_t turns = turns_of(k);
   for (int64_t o = 0; o < kOutputs; o += kLanes) {
-    for (int64_t i = 0; i < k; i += kLanes) {
+    constexpr int64_t kAtOnce = Vectors256::kAtOnce<W>;
+    for (int64_t i = 0; i < k; i += kAtOnce) {
       Vec block[kLanes];
 #pragma GCC unroll 8
       for (int64_t j = 0; j < kLanes; ++j)
-        block[j] = Vectors256::numbers(w.row(std::min(o + j, outputs - 1)) + i, k - i);
+        block[j] = Vectors256::at_once(w.row(std::min(o + j, outputs - 1)) + i, k - i);
       transpose(block);
       float* to = packed + (i % kSumLanes * turns + i / kSumLanes) * kOutputs + o;
-#pragma GCC unroll 8
-      for (int64_t j = 0; j < kLanes; ++j) store(to + j * turns * kOutputs, block[j]);
+#pragma GCC unroll 16
+      for (int64_t j = 0; j < kAtOnce; ++j) store(to + j * turns * kOutputs, Vectors256::number<W>(block, j));
     }
   }
 }

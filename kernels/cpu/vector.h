@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/base/bf16.h"
 
@@ -18,15 +19,46 @@ inline Vec load(const bf16* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
-inline void store(bf16* p, Vec v) {
+
+// What is no NaN, rounded to bf16: eight words of 32 bits.
+inline __m256i rounded(Vec v) {
   const __m256i u = _mm256_castps_si256(v);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-  __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+  return _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+}
+inline void store(bf16* p, Vec v) {
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-  const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40));
-  rounded = _mm256_blendv_epi8(rounded, quiet, nan);
-  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0x8);
+  const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(v), 16), _mm256_set1_epi32(0x40));
+  const __m256i words = _mm256_blendv_epi8(rounded(v), quiet, nan);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+}
+
+// Sixteen numbers in the order in which bf16 is unpacked with the fewest instructions: 0–3 and 8–11, 4–7 and 12–15.
+struct Pair {
+  Vec first, second;
+};
+inline Pair unpacked(Vec low, Vec high) {
+  return {_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
+}
+inline Pair load_pair(const float* p) { return unpacked(load(p), load(p + kLanes)); }
+inline Pair load_pair(const bf16* p) {
+  const __m256i zero = _mm256_setzero_si256(), u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, u)), _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, u))};
+}
+inline void store_pair(float* p, Pair v) {
+  const auto [low, high] = unpacked(v.first, v.second);
+  store(p, low);
+  store(p + kLanes, high);
+}
+inline void store_pair(bf16* p, Pair v) {
+  if (_mm256_movemask_ps(_mm256_cmp_ps(v.first, v.second, _CMP_UNORD_Q)) != 0) [[unlikely]] {
+    const auto [low, high] = unpacked(v.first, v.second);
+    store(p, low);
+    store(p + kLanes, high);
+    return;
+  }
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_packus_epi32(rounded(v.first), rounded(v.second)));
 }
 
 inline float load_one(const float* p) { return *p; }
@@ -69,13 +101,14 @@ inline void transpose(Vec (&rows)[8]) {
   }
 }
 
-// eˣ within 2 ulp: x = n·ln 2 + r, 1 + r + r²·q(r) with q of degree 4 (minimax on |r| <= ln 2/2, 3e-9), scaled by 2ⁿ.
-// Flushes to 0 below -87.3 where results turn denormal; infinity above 88.7; NaN stays NaN (min and max return their
-// second operand for it).
+// eˣ within 2 ulp: x = n·ln 2 + r, 1 + r + r²·q(r) with q of degree 4 (minimax on |r| <= ln 2/2, 3e-9), times 2ⁿ.
+// Flushes to 0 below -87.3 where results turn denormal; infinity above 88.37, where n is 128; NaN stays NaN (min and
+// max return their second operand for it).
 inline Vec exp(Vec x) {
-  const Vec clamped = _mm256_min_ps(_mm256_set1_ps(89), _mm256_max_ps(_mm256_set1_ps(-87.33654f), x));
-  const Vec n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)),
-                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Vec clamped = _mm256_min_ps(_mm256_set1_ps(88.5f), _mm256_max_ps(_mm256_set1_ps(-87.33654f), x));
+  // Added to it, a number of at most 2²² is rounded to a whole one, which is in its lowest bits then.
+  const Vec round = _mm256_set1_ps(0x1.8p23f), shifted = _mm256_fmadd_ps(clamped, _mm256_set1_ps(1.44269504f), round),
+            n = _mm256_sub_ps(shifted, round);
   Vec r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), clamped);
   r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), r);
   Vec p = _mm256_set1_ps(1.38145965e-3f);
@@ -85,21 +118,21 @@ inline Vec exp(Vec x) {
   p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.99999940e-1f));
   p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
   p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
-  // 2ⁿ in two halves, so that n = 128 (just under the largest float) does not overflow the exponent field.
-  const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), rest = _mm256_sub_epi32(whole, half);
-  const __m256i bias = _mm256_set1_epi32(127);
-  const Vec a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
-  const Vec b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
-  const Vec result = _mm256_mul_ps(_mm256_mul_ps(p, a), b);
+  const __m256i exponent = _mm256_add_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(127 - 0x4b400000));
+  const Vec result = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
   return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-87.33654f), _CMP_LT_OQ), result);
 }
 inline float exp(float x) { return _mm256_cvtss_f32(exp(_mm256_set1_ps(x))); }
 
 // y[i] = f(i-th values of the inputs) for a row of n: whole vectors, then a padded tail through the same vector code,
-// so that a value does not depend on where in the row it stands.
+// so that a value does not depend on where in the row it stands. f takes numbers lane by lane.
 template <typename F, typename Out, typename... In>
 inline void map_row(int64_t n, F&& f, Out* y, const In*... x) {
   int64_t i = 0;
+  if constexpr ((std::is_same_v<Out, bf16> || ... || std::is_same_v<In, bf16>)) {
+    const auto both = [&](const auto&... v) { return Pair{f(v.first...), f(v.second...)}; };
+    for (; i + 2 * kLanes <= n; i += 2 * kLanes) store_pair(y + i, both(load_pair(x + i)...));
+  }
   for (; i + kLanes <= n; i += kLanes) store(y + i, f(load(x + i)...));
   if (i == n) return;
   const int64_t rest = n - i;

@@ -61,6 +61,24 @@ struct Vectors256 {
     for (int64_t i = 0; i < n; ++i) some[i] = load_one(from + i);
     return load(some);
   }
+  // Of a row, what is transposed at once: a vector of numbers, or of bf16 one of words that are two numbers each.
+  template <typename T>
+  static constexpr int64_t kAtOnce = kLanes * (std::is_same_v<T, bf16> ? 2 : 1);
+  static V at_once(const float* from, int64_t n) { return numbers(from, n); }
+  static V at_once(const bf16* from, int64_t n) {
+    if (n >= 2 * kLanes) return load(reinterpret_cast<const float*>(from));
+    alignas(32) bf16 some[2 * kLanes] = {};
+    std::copy_n(from, std::max<int64_t>(n, 0), some);
+    return load(reinterpret_cast<const float*>(some));
+  }
+  // Number l of each row.
+  template <typename T>
+  static V number(const V (&transposed)[kLanes], int64_t l) {
+    if constexpr (!std::is_same_v<T, bf16>) return transposed[l];
+    const __m256i words = _mm256_castps_si256(transposed[l / 2]);
+    return _mm256_castsi256_ps(l % 2 == 0 ? _mm256_slli_epi32(words, 16)
+                                          : _mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+  }
   // The first n lanes, rounded.
   template <typename T>
   static void store_numbers(V v, int64_t n, T* to) {

@@ -72,6 +72,17 @@ struct Vectors512 {
     const __m512i half = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(n), from));
     return reinterpret_cast<V>(_mm512_slli_epi32(half, 16));
   }
+  // Of a row, what is transposed at once, and number l of each row behind that.
+  template <typename T>
+  static constexpr int64_t kAtOnce = kLanes;
+  template <typename T>
+  static V at_once(const T* from, int64_t n) {
+    return numbers(from, n);
+  }
+  template <typename T>
+  static V number(const V (&transposed)[kLanes], int64_t l) {
+    return transposed[l];
+  }
   // The first n lanes, rounded.
   static void store_numbers(V v, int64_t n, float* to) { _mm512_mask_storeu_ps(to, lanes(n), v); }
   static void store_numbers(V v, int64_t n, bf16* to) {
