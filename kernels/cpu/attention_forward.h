@@ -188,9 +188,7 @@ class Forward {
     const int64_t column = (task_.kv_head + h) * w_.e;
     if constexpr (Set::kPair == 1) {
       const T* keys = kv.k.as<T>() + column;
-      transpose_tile<Set>(kn, w_.row, keys_, [&](int64_t i, int64_t j) {
-        return Set::numbers(keys + rows[i] * kv.k.pitch + j, w_.e - j);
-      });
+      transpose_tile<Set, T>(kn, w_.e, w_.row, keys_, [&](int64_t i) { return keys + rows[i] * kv.k.pitch; });
       load_rows<Set>(kv.v.as<T>(), kv.v.pitch, column, kn, w_, values_, row);
     } else {
       load_rows<Set>(kv.k.as<T>(), kv.k.pitch, column, kn, w_, rows_of_head_, row);

@@ -44,9 +44,10 @@ template <class Set, int M, int N, bool add>
 
 template <class Set, int M, bool add>
 void multiply_rows(int64_t n, WordRange words, Strided a, Words b, Sums c) {
-  constexpr int64_t kWide = Set::kBlock * Set::kLanes;
+  constexpr int kBlock = M <= 3 ? Set::kBlockOfFewRows : Set::kBlock;
+  constexpr int64_t kWide = kBlock * Set::kLanes;
   int64_t j = 0;
-  for (; j + kWide <= n; j += kWide) multiply_block<Set, M, Set::kBlock, add>(words, a, b.at(j), c.at(j));
+  for (; j + kWide <= n; j += kWide) multiply_block<Set, M, kBlock, add>(words, a, b.at(j), c.at(j));
   for (; j < n; j += Set::kLanes) multiply_block<Set, M, 1, add>(words, a, b.at(j), c.at(j));
 }
 
@@ -82,25 +83,30 @@ void multiply_add(int64_t m, int64_t n, Strided a, Words b, Sums c, Range&& word
   }
 }
 
-// (columns × 64) = the transpose of `rows` ≤ 64 rows of `columns` words, of which load(i, j) gives a vector of row i;
-// columns is a multiple of kLanes, what lies beyond `rows` is 0.
-template <class Set, typename Load>
-void transpose_tile(int64_t rows, int64_t columns, float* to, Load&& load) {
+// (columns × 64) = the transpose of `rows` ≤ 64 rows of e numbers or words, at row(i); columns is e in whole vectors,
+// what lies beyond `rows` and e is 0.
+template <class Set, typename T, typename Row>
+void transpose_tile(int64_t rows, int64_t e, int64_t columns, float* to, Row&& row) {
+  constexpr int64_t kAtOnce = Set::template kAtOnce<T>;
   for (int64_t i = 0; i < kTile; i += Set::kLanes) {
-    for (int64_t j = 0; j < columns; j += Set::kLanes) {
+    for (int64_t j = 0; j < columns; j += kAtOnce) {
       typename Set::V block[Set::kLanes];
 #pragma GCC unroll 16
-      for (int64_t r = 0; r < Set::kLanes; ++r) block[r] = i + r < rows ? load(i + r, j) : Set::all(0);
+      for (int64_t r = 0; r < Set::kLanes; ++r)
+        block[r] = i + r < rows ? Set::at_once(row(i + r) + j, e - j) : Set::all(0);
       Set::transpose(block);
 #pragma GCC unroll 16
-      for (int64_t r = 0; r < Set::kLanes; ++r) Set::store(to + (j + r) * kTile + i, block[r]);
+      for (int64_t l = 0; l < kAtOnce; ++l) {
+        if (kAtOnce == Set::kLanes || j + l < columns)
+          Set::store(to + (j + l) * kTile + i, Set::template number<T>(block, l));
+      }
     }
   }
 }
 // Of rows that lie one behind the other.
 template <class Set>
 void transpose_tile(const float* from, int64_t rows, int64_t columns, float* to) {
-  transpose_tile<Set>(rows, columns, to, [&](int64_t i, int64_t j) { return Set::load(from + i * columns + j); });
+  transpose_tile<Set, float>(rows, columns, columns, to, [&](int64_t i) { return from + i * columns; });
 }
 
 template <class Set>

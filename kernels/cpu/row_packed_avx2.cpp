@@ -44,14 +44,17 @@ struct Packed {
 
 template <int R>
 struct PackedTile {
-  using Sums = Vec[R][2];
+  static constexpr int kSums = 2 * R;
 
-  // One lane of the sums: a chain of n fused multiply-adds.
-  static void sum_lane(const Packed& p, int64_t lane, int64_t n, Sums& to) {
-    Vec sums[R][2];  // in registers
+  // One lane of the sums, a chain of fused multiply-adds, to which those of other lanes in front of `to` are added.
+  // A function of its own, so that the sums stay in registers.
+  [[gnu::noinline]] static void sum_lane(const Packed& p, int64_t lane, const Vec* others, Vec* to) {
+    Vec sums[R][2];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
     const float *x = p.x.data + lane, *w = p.weights + lane * turns_of(p.k) * kOutputs;
+    const int64_t n = (p.k - lane + kSumLanes - 1) / kSumLanes;
+#pragma GCC unroll 4
     for (int64_t turn = 0; turn < n; ++turn, x += kSumLanes, w += kOutputs) {
       const Vec low = load(w), high = load(w + kLanes);
 #pragma GCC unroll 8
@@ -61,34 +64,29 @@ struct PackedTile {
         sums[r][1] = _mm256_fmadd_ps(number, high, sums[r][1]);
       }
     }
+    for (; others < to; others += kSums) {
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) to[r][0] = sums[r][0], to[r][1] = sums[r][1];
-  }
-  [[gnu::always_inline]] static void add_to(const Sums& more, Sums& sums) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      sums[r][0] = _mm256_add_ps(more[r][0], sums[r][0]);
-      sums[r][1] = _mm256_add_ps(more[r][1], sums[r][1]);
+      for (int r = 0; r < R; ++r) {
+        sums[r][0] = _mm256_add_ps(others[2 * r], sums[r][0]);
+        sums[r][1] = _mm256_add_ps(others[2 * r + 1], sums[r][1]);
+      }
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) to[2 * r] = sums[r][0], to[2 * r + 1] = sums[r][1];
   }
 
   static void add(const Packed& p) {
-    const auto lane = [&](int64_t l, Sums& sums) { sum_lane(p, l, (p.k - l + kSumLanes - 1) / kSumLanes, sums); };
-    Sums parts[4];  // of one, two, four and eight lanes of eight
+    Vec parts[5][kSums];  // of one lane of sixteen, and of one, two, four and eight of eight
     for (int64_t l = 0; l < kLanes; ++l) {
-      Sums sums, other;
-      lane(l, other);
-      lane(l + kLanes, sums);
-      add_to(other, sums);
-      int level = 0;
-      for (int64_t left = l; left % 2 == 1; left /= 2) add_to(parts[level++], sums);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) parts[level][r][0] = sums[r][0], parts[level][r][1] = sums[r][1];
+      sum_lane(p, l, parts[0], parts[0]);
+      int level = 1;
+      for (int64_t left = l; left % 2 == 1; left /= 2) ++level;
+      sum_lane(p, l + kLanes, parts[0], parts[level]);
     }
-    for (int r = 0; r < R; ++r) add_outputs(parts[3][r], p.outputs, p.sums + r * p.pitch);
+    for (int r = 0; r < R; ++r) add_outputs(parts[4] + 2 * r, p.outputs, p.sums + r * p.pitch);
   }
 
-  static void add_outputs(const Vec (&sums)[2], int64_t outputs, float* to) {
+  static void add_outputs(const Vec* sums, int64_t outputs, float* to) {
     if (outputs == kOutputs) {
       store(to, _mm256_add_ps(load(to), sums[0]));
       store(to + kLanes, _mm256_add_ps(load(to + kLanes), sums[1]));

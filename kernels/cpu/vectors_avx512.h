@@ -9,7 +9,8 @@ namespace {
 
 struct Vectors512 {
   using V = __m512;
-  static constexpr int64_t kLanes = 16, kBlock = 4;  // kBlock: vectors of a product's row at a time
+  static constexpr int64_t kLanes = 16;
+  static constexpr int kBlock = 4, kBlockOfFewRows = 4;  // vectors of an attention product's row at a time
 
   // The next tile's keys are asked for while this one's are multiplied.
   static constexpr bool kBringsNextTile = true;
