@@ -1,9 +1,8 @@
 #include "kernels/cpu/gemm.h"
 
 #include <algorithm>
-#include <map>
+#include <bit>
 #include <oneapi/dnnl/dnnl.hpp>
-#include <tuple>
 
 #include "kernels/base/log.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -18,13 +17,6 @@ constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of codes that are widened
 // fp32 results on their way to one rounding: all bf16 ones of native products, else those of long sums.
 constexpr int64_t kNativeTileFloats = int64_t{4} << 20, kTileFloats = int64_t{1} << 20;
 constexpr int64_t kFewRows = 8;  // a weight is read once, and widened in registers
-// oneDNN's matmul primitives, one for each shape. Each was seen to hold 28 to 76 KiB of generated code.
-constexpr int64_t kMostPrimitives = 256, kPrimitiveBytes = int64_t{48} << 10;
-constexpr int64_t kScratchBytes = int64_t{512} << 10;  // of a thread in a primitive; 64 to 260 KiB were seen
-
-dnnl::memory::data_type dnnl_type(DType type) {
-  return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
-}
 
 // (rows, cols) of op(t).
 std::pair<int64_t, int64_t> dims(Trans trans, Tensor t) {
@@ -93,31 +85,11 @@ void round_tile(Tensor tile, bool accumulate, Tensor y, int threads) {
   });
 }
 
-struct Gemm::Primitives {
-  using Key = std::tuple<int, int, int, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, bool>;
-  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
-  dnnl::stream stream{engine};
-  struct Product {
-    dnnl::matmul matmul;
-    dnnl::memory::desc scratch;
-  };
-  std::map<Key, Product> cache;
-  // One for all, so that it is known and counted.
-  dnnl::memory scratch;
-  dnnl::memory scratch_for(const dnnl::memory::desc& desc) {
-    if (!scratch || scratch.get_desc().get_size() < desc.get_size()) scratch = dnnl::memory(desc, engine);
-    return dnnl::memory(desc, engine, scratch.get_data_handle());
-  }
-};
-
-Gemm::Gemm(int threads) : threads_(threads), panels_(threads), primitives_(std::make_unique<Primitives>()) {
-  dnnl::set_primitive_cache_capacity(0);  // a second cache, which would keep what this one has dropped
+Gemm::Gemm(int threads) : threads_(threads), panels_(threads), primitives_(threads) {
   native_bf16_ = isa() >= Isa::avx512_bf16 && native_bf16_works();
   tile_floats_ = native_bf16_ ? kNativeTileFloats : kTileFloats;
   tile_ = std::make_unique_for_overwrite<float[]>(static_cast<size_t>(tile_floats_));
 }
-
-Gemm::~Gemm() = default;
 
 void Gemm::expect_codes() {
   if (!panel_) panel_ = std::make_unique_for_overwrite<float[]>(kPanelFloats);
@@ -125,7 +97,7 @@ void Gemm::expect_codes() {
 
 int64_t Gemm::workspace_bytes(int64_t rows) const {
   const int64_t floats = tile_floats_ + (panel_ ? kPanelFloats : 0);
-  const int64_t primitives = native_bf16_ ? threads_ * kScratchBytes + kMostPrimitives * kPrimitiveBytes : 0;
+  const int64_t primitives = native_bf16_ ? primitives_.workspace_bytes(rows) : 0;
   return floats * static_cast<int64_t>(sizeof(float)) + panels_.workspace_bytes(rows) + primitives;
 }
 
@@ -138,9 +110,8 @@ bool Gemm::native_bf16_works() {
     for (size_t i = 0; i < a.size(); ++i) a[i] = bf16(static_cast<float>(static_cast<int>(i * 7 % 13) - 6));
     for (size_t i = 0; i < b.size(); ++i) b[i] = bf16(static_cast<float>(static_cast<int>(i * 5 % 11) - 5));
     std::vector<float> c(m * n, 1.0f);
-    if (!multiply_primitive(Trans::no, Trans::yes, 1, matrix(a.data(), m, k), matrix(b.data(), n, k), 1,
-                            matrix(c.data(), m, n)))
-      return false;
+    primitives_.whole(
+        {Trans::no, Trans::yes, 1, matrix(a.data(), m, k), matrix(b.data(), n, k), true, matrix(c.data(), m, n)});
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {  // small integers: exact in fp32 in any order
         float expected = 1;
@@ -160,71 +131,58 @@ bool Gemm::native_bf16_works() {
   }
 }
 
-bool Gemm::multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-  const auto [m, k] = dims(ta, a);
-  const int64_t n = c.cols;
-  const bool accumulate = beta != 0;
-  if (accumulate && beta != 1) return false;
-  const Primitives::Key key{static_cast<int>(ta),
-                            static_cast<int>(tb),
-                            static_cast<int>(a.dtype),
-                            static_cast<int>(c.dtype),
-                            m,
-                            n,
-                            k,
-                            a.pitch,
-                            b.pitch,
-                            c.pitch,
-                            alpha,
-                            accumulate};
-  const dnnl::memory::dims a_strides =
-      ta == Trans::no ? dnnl::memory::dims{a.pitch, 1} : dnnl::memory::dims{1, a.pitch};
-  const dnnl::memory::dims b_strides =
-      tb == Trans::no ? dnnl::memory::dims{b.pitch, 1} : dnnl::memory::dims{1, b.pitch};
-  const dnnl::memory::desc a_desc({m, k}, dnnl_type(a.dtype), a_strides), b_desc({k, n}, dnnl_type(b.dtype), b_strides),
-      c_desc({m, n}, dnnl_type(c.dtype), {c.pitch, 1});
-  auto found = primitives_->cache.find(key);
-  if (found == primitives_->cache.end()) {
-    if (static_cast<int64_t>(primitives_->cache.size()) >= kMostPrimitives) primitives_->cache.clear();
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    if (alpha != 1) attributes.set_output_scales(0, {alpha});
-    dnnl::post_ops post;
-    if (accumulate) post.append_sum(1);
-    attributes.set_post_ops(post);
-    const dnnl::matmul::primitive_desc description({a_desc, b_desc, c_desc}, attributes, primitives_->engine);
-    const Primitives::Product product{dnnl::matmul(description), description.scratchpad_desc()};
-    found = primitives_->cache.emplace(key, product).first;
+// By oneDNN, or false where it is not asked. c may have room for a's rows in pieces.
+bool Gemm::multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
+  const bool native = native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 && (beta == 0 || beta == 1);
+  if (!native || dims(ta, a).second == 0 || c.size() == 0) return false;
+  const PrimitiveProduct::Call call{ta, tb, alpha, a, b, beta != 0, c};
+  if (ta == Trans::no) {
+    c.rows >= in_pieces(a.rows) ? primitives_.by_rows(call) : multiply_without_room(call);
+  } else if (tb == Trans::no) {
+    primitives_.by_sums(call);
+  } else {
+    primitives_.whole(call);
   }
-  dnnl::memory a_memory(a_desc, primitives_->engine, a.data), b_memory(b_desc, primitives_->engine, b.data),
-      c_memory(c_desc, primitives_->engine, c.data);
-  const auto& [matmul, scratch] = found->second;
-  matmul.execute(primitives_->stream, {{DNNL_ARG_SRC, a_memory},
-                                       {DNNL_ARG_WEIGHTS, b_memory},
-                                       {DNNL_ARG_DST, c_memory},
-                                       {DNNL_ARG_SCRATCHPAD, primitives_->scratch_for(scratch)}});
-  primitives_->stream.wait();
   return true;
 }
 
-// c (f32) = op(a)·op(b)·alpha + beta·c where oneDNN does it.
-bool Gemm::multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-  return native_bf16_ && a.dtype == DType::bf16 && b.dtype == DType::bf16 && dims(ta, a).second > 0 && c.size() > 0 &&
-         multiply_primitive(ta, tb, alpha, a, b, beta, c);
+// c has a's rows only: those of a piece that is filled up get their results by way of the tile.
+void Gemm::multiply_without_room(const PrimitiveProduct::Call& p) {
+  const int64_t rest = p.a.rows % kPieceRows, begin = p.a.rows - rest, columns = tile_floats_ / kPieceRows;
+  if (begin > 0) {
+    primitives_.by_rows({p.ta, p.tb, p.alpha, p.a.rows_from(0, begin), p.b, p.accumulate, p.c.rows_from(0, begin)});
+  }
+  for (int64_t j = 0; j < p.c.cols; j += columns) {
+    const int64_t nj = std::min(columns, p.c.cols - j);
+    const Tensor tile = matrix(tile_.get(), in_pieces(rest), nj);
+    primitives_.by_rows({p.ta, p.tb, p.alpha, p.a.rows_from(begin, rest),
+                         op_rows(p.tb == Trans::no ? Trans::yes : Trans::no, p.b, j, nj), false, tile});
+    round_tile(tile.rows_from(0, rest), p.accumulate, p.c.rows_from(begin, rest).columns(j, nj), threads_);
+  }
 }
 
 void Gemm::multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
-  if (!multiply_native(ta, tb, alpha, a, b, beta, c)) panels_({ta, tb, alpha, a, b, beta, c});
+  if (!multiply_native(ta, tb, alpha, a, b, beta, c))
+    panels_({ta, tb, alpha, a, b, beta, c.rows_from(0, dims(ta, a).first)});
+}
+
+// Of so many rows, how many in pieces fit the tile at once.
+int64_t Gemm::tile_rows(int64_t rows, int64_t cols) const {
+  const int64_t most = tile_floats_ / std::max<int64_t>(cols, 1);
+  if (in_pieces(rows) <= most) return rows;
+  return most >= kPieceRows ? most / kPieceRows * kPieceRows
+                            : std::max<int64_t>(std::bit_floor(static_cast<uint64_t>(most)), 1);
 }
 
 void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   if (c.dtype == DType::f32 || !native_bf16_) return multiply(ta, tb, alpha, a, b, beta, c);
-  const int64_t rows = std::max<int64_t>(1, std::min(c.rows, tile_floats_ / std::max<int64_t>(c.cols, 1)));
+  const int64_t rows = tile_rows(c.rows, c.cols);
   for (int64_t begin = 0; begin < c.rows; begin += rows) {
     const int64_t count = std::min(rows, c.rows - begin);
-    Tensor tile = matrix(tile_.get(), count, c.cols), out = c.rows_from(begin, count);
+    const Tensor room = matrix(tile_.get(), in_pieces(count), c.cols), tile = room.rows_from(0, count),
+                 out = c.rows_from(begin, count);
     if (beta != 0) widen(out, tile, threads_);
-    multiply(ta, tb, alpha, op_rows(ta, a, begin, count), b, beta, tile);
+    multiply(ta, tb, alpha, op_rows(ta, a, begin, count), b, beta, ta == Trans::no ? room : tile);
     round_tile(tile, false, out, threads_);
   }
 }
@@ -309,7 +267,7 @@ void Gemm::linear_native(Tensor x, const WeightView& w, std::span<const LowRankP
   // Panels of outputs, so that a widened weight panel serves many rows; the tile holds all rows of a panel where it
   // can.
   const int64_t rows = std::min<int64_t>(x.rows, 2048);
-  int64_t columns = std::min(w.rows, tile_floats_ / std::max<int64_t>(rows, 1));
+  int64_t columns = std::min(w.rows, tile_floats_ / std::max<int64_t>(in_pieces(rows), 1));
   if (!w.dense()) columns = std::clamp<int64_t>(kPanelFloats / std::max<int64_t>(w.cols, 1), 1, columns);
   const bool direct = y.dtype == DType::f32;
   for (int64_t j = 0; j < w.rows; j += columns) {
@@ -318,7 +276,7 @@ void Gemm::linear_native(Tensor x, const WeightView& w, std::span<const LowRankP
     for (int64_t i = 0; i < x.rows; i += rows) {
       const int64_t mi = std::min(rows, x.rows - i);
       const Tensor xi = x.rows_from(i, mi), yi = y.rows_from(i, mi).columns(j, nj);
-      const Tensor tile = direct ? yi : matrix(tile_.get(), mi, nj);
+      const Tensor tile = direct ? yi : matrix(tile_.get(), in_pieces(mi), nj);
       multiply(Trans::no, Trans::yes, 1, xi, wj, direct && accumulate ? 1.0f : 0.0f, tile);
       for (const LowRankProduct& term : low_rank) {
         const int64_t begin = std::max(j, term.column), end = std::min(j + nj, term.column + term.b.rows);
@@ -326,7 +284,7 @@ void Gemm::linear_native(Tensor x, const WeightView& w, std::span<const LowRankP
         multiply(Trans::no, Trans::yes, 1, term.u.rows_from(i, mi), term.b.rows_from(begin - term.column, end - begin),
                  1, tile.columns(begin - j, end - begin));
       }
-      if (!direct) round_tile(tile, accumulate, yi, threads_);
+      if (!direct) round_tile(tile.rows_from(0, mi), accumulate, yi, threads_);
     }
   }
 }
@@ -347,7 +305,7 @@ void Gemm::linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor 
     return panels_({Trans::no, Trans::no, 1, dy, panel(w, dy), 0, dx, {&term, v.empty() ? 0u : 1u}});
   }
   const int64_t rows = std::min<int64_t>(dy.rows, 2048);
-  int64_t columns = std::min(w.cols, tile_floats_ / std::max<int64_t>(rows, 1));
+  int64_t columns = std::min(w.cols, tile_floats_ / std::max<int64_t>(in_pieces(rows), 1));
   if (!w.dense() && columns < w.cols) columns = columns / kNf4Block * kNf4Block;  // codes are read in whole blocks
   const bool direct = dx.dtype == DType::f32;
   for (int64_t j = 0; j < w.cols; j += columns) {
@@ -355,10 +313,10 @@ void Gemm::linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor 
     for (int64_t i = 0; i < dy.rows; i += rows) {
       const int64_t mi = std::min(rows, dy.rows - i);
       const Tensor out = dx.rows_from(i, mi).columns(j, nj);
-      const Tensor tile = direct ? out : matrix(tile_.get(), mi, nj);
+      const Tensor tile = direct ? out : matrix(tile_.get(), in_pieces(mi), nj);
       multiply_dx(dy.rows_from(i, mi), w.columns(j, nj), tile);
       if (!v.empty()) multiply(Trans::no, Trans::no, 1, v.rows_from(i, mi), a.columns(j, nj), 1, tile);
-      if (!direct) round_tile(tile, false, out, threads_);
+      if (!direct) round_tile(tile.rows_from(0, mi), false, out, threads_);
     }
   }
 }

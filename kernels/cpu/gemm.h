@@ -1,5 +1,5 @@
-// Matrix products. Where the CPU multiplies bf16 fast (isa.h) bf16 operands are left to oneDNN's matmul primitive as
-// they are; everything else is multiplied in fp32 (panel_product.h). Accumulation is fp32 either way.
+// Matrix products. Where the CPU multiplies bf16 fast (isa.h) bf16 operands are left to oneDNN (primitive_product.h);
+// everything else is multiplied in fp32 (panel_product.h). Accumulation is fp32 either way.
 #pragma once
 #include <memory>
 #include <span>
@@ -7,6 +7,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/panel_product.h"
+#include "kernels/cpu/primitive_product.h"
 #include "kernels/cpu/weight_view.h"
 
 namespace drover::cpu {
@@ -23,9 +24,6 @@ void round_tile(Tensor tile, bool accumulate, Tensor y, int threads);
 class Gemm {
  public:
   explicit Gemm(int threads);
-  ~Gemm();
-  Gemm(const Gemm&) = delete;
-  Gemm& operator=(const Gemm&) = delete;
 
   void expect_codes();  // weights of them: the memory that they are widened into is counted from now on
   int64_t workspace_bytes(int64_t rows = std::numeric_limits<int64_t>::max()) const;  // Backend's
@@ -35,15 +33,12 @@ class Gemm {
   void linear(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   void linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor dx);
 
-  // The same through oneDNN's matmul primitive, operands as they are; false where beta is neither 0 nor 1. dnnl::error
-  // where the CPU lacks the dtype.
-  bool multiply_primitive(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
-
  private:
-  struct Primitives;
   // c = alpha·op(a)·op(b) + beta·c for operands of any float dtype; c is f32, or bf16 where nothing is native.
   void multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   bool multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
+  void multiply_without_room(const PrimitiveProduct::Call& call);
+  int64_t tile_rows(int64_t rows, int64_t cols) const;
   DType panel_dtype(Tensor x) const;
   Tensor panel(const WeightView& w, Tensor x);
   void linear_native(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate,
@@ -56,7 +51,7 @@ class Gemm {
   bool native_bf16_ = false;
   int64_t tile_floats_ = 0;
   PanelProduct panels_;
-  std::unique_ptr<Primitives> primitives_;
+  PrimitiveProduct primitives_;
   std::unique_ptr<float[]> panel_, tile_;  // held by the process only once they are written
 };
 

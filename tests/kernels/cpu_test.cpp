@@ -2,11 +2,14 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
+#include <set>
 
 #include "kernels/base/error.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/primitive_product.h"
 #include "kernels/cpu/vector.h"
 #include "tests/reference/compare.h"
 
@@ -95,19 +98,19 @@ TEST(Cpu, MemoryIsZeroFilledAlignedAndMissing) {
 
 // What oneDNN's matmul primitive is asked for with bf16 on newer CPUs can be asked for in fp32 on any.
 TEST(Cpu, PrimitivesAgreeInEveryOrientation) {
-  cpu::Gemm gemm(2);
+  cpu::PrimitiveProduct primitives(2);
   for (int which = 0; which < 8; ++which) {
     const Trans ta = which & 1 ? Trans::yes : Trans::no, tb = which & 2 ? Trans::yes : Trans::no;
-    const float beta = which & 4 ? 1.0f : 0.0f;
+    const bool accumulate = (which & 4) != 0;
     const int64_t m = 19, n = 35, k = 67;
     const Held a(ta == Trans::no ? drawn_matrix(1, m, k, DType::f32) : drawn_matrix(1, k, m, DType::f32), DType::f32,
                  3);
     const Held b(tb == Trans::no ? drawn_matrix(2, k, n, DType::f32) : drawn_matrix(2, n, k, DType::f32), DType::f32,
                  5);
     const Held c(drawn_matrix(3, m, n, DType::f32), DType::f32, 2);
-    const auto expected = product(ta, tb, 0.25, as<Bounded>(a.values()), as<Bounded>(b.values()),
-                                  static_cast<double>(beta), as<Bounded>(c.values()));
-    ASSERT_TRUE(gemm.multiply_primitive(ta, tb, 0.25f, a, b, beta, c));
+    const auto expected = product(ta, tb, 0.25, as<Bounded>(a.values()), as<Bounded>(b.values()), accumulate ? 1 : 0,
+                                  as<Bounded>(c.values()));
+    primitives.whole({ta, tb, 0.25f, a, b, accumulate, c});
     EXPECT_TRUE(as_expected(c, expected)) << which;
   }
 }
@@ -115,7 +118,13 @@ TEST(Cpu, PrimitivesAgreeInEveryOrientation) {
 TEST(Cpu, WorkspaceIsBounded) {
   EXPECT_LE(cpu::Gemm(2).workspace_bytes(), int64_t{64} << 20);
   EXPECT_LE(backend_under_test()->workspace_bytes(), int64_t{104} << 20);  // and what attention may hold per thread
-  EXPECT_EQ(cpu::Gemm(2).workspace_bytes() - cpu::Gemm(2).workspace_bytes(128), int64_t{31} << 18);  // of 16 MiB packed
+  const cpu::Gemm gemm(2);                                                 // of 16 MiB packed, and of primitives
+  const int64_t fewer = gemm.workspace_bytes() - gemm.workspace_bytes(128);
+  if (gemm.multiplies_bf16()) {
+    EXPECT_GT(fewer, int64_t{31} << 18);
+  } else {
+    EXPECT_EQ(fewer, int64_t{31} << 18);
+  }
 }
 
 int64_t resident_bytes() {
@@ -125,19 +134,66 @@ int64_t resident_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-// Micro-batches of unpacked rows have another length each, and each length is a shape.
-TEST(Cpu, ProductsOfManyShapesStayWithinTheWorkspace) {
-  cpu::Gemm gemm(1);
-  if (!gemm.multiplies_bf16()) GTEST_SKIP() << "oneDNN's bf16 primitives are not used on this CPU";
-  const Held x(drawn_matrix(1, 600, 128, DType::bf16), DType::bf16),
-      dy(drawn_matrix(2, 600, 512, DType::bf16), DType::bf16), gradient(512, 128, DType::f32);
-  const Tensor all_x = x, all_dy = dy;
+// Each row is in one piece; wide rows are filled up a few at a time.
+TEST(Cpu, RowsAreCutIntoPiecesOfFewSizes) {
+  std::set<int64_t> sizes;
+  for (const int64_t pitch : {int64_t{1}, int64_t{12000}, int64_t{30000}}) {
+    for (int64_t rows = 1; rows <= 5000; ++rows) {
+      int64_t next = 0, filled = 0;
+      for (const cpu::Piece& piece : cpu::pieces_of(rows, pitch)) {
+        ASSERT_EQ(piece.begin, next);
+        ASSERT_GT(piece.count, 0);
+        ASSERT_LE(piece.count, piece.size);
+        ASSERT_TRUE(piece.count == piece.size || piece.size * pitch <= std::max(int64_t{1} << 19, 16 * pitch));
+        next += piece.count;
+        filled = piece.begin + piece.size;
+        sizes.insert(piece.size);
+      }
+      ASSERT_EQ(next, rows);
+      ASSERT_LE(filled, cpu::in_pieces(rows));
+    }
+  }
+  EXPECT_EQ(sizes.size(), 11u);
+}
+
+TEST(Cpu, PiecesOfRowsGiveTheProduct) {
+  cpu::PrimitiveProduct primitives(2);
+  const int64_t n = 35, k = 24;
+  const Held b(drawn_matrix(2, n, k, DType::f32), DType::f32, 5);
+  for (const int64_t m : {1, 15, 16, 33, 63, 64, 65, 100, 191, 700}) {
+    const Held x(drawn_matrix(1, m, k, DType::f32), DType::f32, 3), y(drawn_matrix(4, m, n, DType::f32), DType::f32);
+    for (const bool accumulate : {false, true}) {
+      Doubles before(m, n), with_room(cpu::in_pieces(m), n);  // what lies in the room must not matter
+      for (Doubles* threes : {&before, &with_room}) std::ranges::fill(threes->values, 3);
+      const Held room(with_room, DType::f32, 1);
+      const auto expected = product(Trans::no, Trans::yes, 0.5, as<Bounded>(x.values()), as<Bounded>(b.values()),
+                                    accumulate ? 1 : 0, as<Bounded>(before));
+      primitives.by_rows({Trans::no, Trans::yes, 0.5f, x, b, accumulate, room});
+      EXPECT_TRUE(room.guard_intact());
+      EXPECT_TRUE(close(values_of(static_cast<Tensor>(room).rows_from(0, m)), expected, DType::f32)) << m;
+    }
+    const Held c(drawn_matrix(3, k, n, DType::f32), DType::f32, 2);
+    const auto expected = product(Trans::yes, Trans::no, 0.5, as<Bounded>(x.values()), as<Bounded>(y.values()), 1,
+                                  as<Bounded>(c.values()));
+    primitives.by_sums({Trans::yes, Trans::no, 0.5f, x, y, true, c});
+    EXPECT_TRUE(as_expected(c, expected)) << m;
+  }
+}
+
+// Micro-batches of unpacked rows have another length each.
+TEST(Cpu, ProductsOfManyLengthsTakeFewPrimitives) {
+  cpu::PrimitiveProduct primitives(1);
+  const Held x(drawn_matrix(1, 600, 128, DType::f32), DType::f32), w(drawn_matrix(3, 512, 128, DType::f32), DType::f32),
+      dy(drawn_matrix(2, 600, 512, DType::f32), DType::f32), gradient(512, 128, DType::f32), y(640, 512, DType::f32);
+  const Tensor all_dy = dy, all_x = x;
   const int64_t before = resident_bytes();
   for (int64_t rows = 1; rows <= 600; ++rows) {
-    ASSERT_TRUE(gemm.multiply_primitive(Trans::yes, Trans::no, 1, all_dy.rows_from(0, rows), all_x.rows_from(0, rows),
-                                        1, gradient));
+    const Tensor some_x = all_x.rows_from(0, rows);
+    primitives.by_rows({Trans::no, Trans::yes, 1, some_x, w, false, y});
+    primitives.by_sums({Trans::yes, Trans::no, 1, all_dy.rows_from(0, rows), some_x, true, gradient});
   }
-  EXPECT_LE(resident_bytes() - before, gemm.workspace_bytes());
+  EXPECT_EQ(primitives.built(), 2 * 7);  // of 16, 32, 64, 128, 256, 384 and 512 rows
+  EXPECT_LE(resident_bytes() - before, primitives.workspace_bytes(600) + y->bytes());
 }
 
 // One thread takes attention's backward in one pass, two take the last of three KV heads in halves of its keys; with
