@@ -9,6 +9,8 @@ namespace drover::cpu {
 
 namespace {
 
+constexpr int64_t kShort = 512;  // keys whose dq is one sum
+
 template <typename T>
 struct OnLines {
   using value_type = T;
@@ -23,8 +25,14 @@ struct OnLines {
 
 }  // namespace
 
+int64_t attention_scratch_bytes(int64_t rows) {
+  constexpr int64_t kRowFloats = 8 * 128, kTileBytes = int64_t{1} << 19, kMostRows = kOnePassFloats / kRowFloats;
+  const int64_t floats = std::min(rows, kMostRows) * kRowFloats;
+  const int64_t halves = rows > kShort ? std::min(floats, kHalvesFloats) / 2 : 0;
+  return (floats + halves) * static_cast<int64_t>(sizeof(float)) + kTileBytes;
+}
+
 int64_t keys_of_first_half(const Segment& s, const AttentionShape& shape) {
-  constexpr int64_t kShort = 512;
   if (s.nk <= kShort || 2 * half_floats(shape, s.nq) > kHalvesFloats) return s.nk;
   Segment first = s;
   const int64_t pairs = visible_pairs(s);

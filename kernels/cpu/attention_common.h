@@ -15,8 +15,8 @@ inline constexpr int64_t kLine = 16;                         // floats of a cach
 inline constexpr int64_t kOnePassFloats = int64_t{4} << 20;  // of dq in a thread's scratch, at most
 // Of a KV head's dq whose halves two threads compute; in the memory of pieces.
 inline constexpr int64_t kHalvesFloats = int64_t{7} << 18;
-inline constexpr int64_t kAttentionScratchBytes =  // of a thread: with the tiles of 16 heads of 128, and a half of dq
-    kOnePassFloats * 4 + (int64_t{1} << 19) + kHalvesFloats / 2 * 4;
+// Of a thread, with so many rows: tiles, a KV head's dq of eight heads of 128, and its share of a dq in halves.
+int64_t attention_scratch_bytes(int64_t rows);
 inline constexpr int64_t kPiecesFloats = int64_t{4} << 20;  // for what several threads compute: pieces of keys, halves
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 inline constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;

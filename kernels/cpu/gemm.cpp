@@ -1,7 +1,6 @@
 #include "kernels/cpu/gemm.h"
 
 #include <algorithm>
-#include <bit>
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "kernels/base/log.h"
@@ -16,17 +15,21 @@ namespace {
 constexpr int64_t kPanelFloats = int64_t{4} << 20;  // of codes that are widened: 16 MiB
 // fp32 results on their way to one rounding: all bf16 ones of native products, else those of long sums.
 constexpr int64_t kNativeTileFloats = int64_t{4} << 20, kTileFloats = int64_t{1} << 20;
-constexpr int64_t kFewRows = 8;  // a weight is read once, and widened in registers
+constexpr int64_t kFewRows = 8;      // a weight is read once, and widened in registers
+constexpr int64_t kMostRows = 2048;  // whose results are in the tile at once
 
 // (rows, cols) of op(t).
 std::pair<int64_t, int64_t> dims(Trans trans, Tensor t) {
   return trans == Trans::no ? std::pair{t.rows, t.cols} : std::pair{t.cols, t.rows};
 }
 
-// Rows [begin, begin + count) of op(t), as a view of t.
+// Rows, or columns, [begin, begin + count) of op(t), as a view of t.
 Tensor op_rows(Trans trans, Tensor t, int64_t begin, int64_t count) {
   if (trans == Trans::no) return t.rows_from(begin, count);
   return t.columns(begin, count);
+}
+Tensor op_columns(Trans trans, Tensor t, int64_t begin, int64_t count) {
+  return op_rows(trans == Trans::no ? Trans::yes : Trans::no, t, begin, count);
 }
 
 void widen(Tensor from, Tensor to, int threads) {
@@ -155,8 +158,7 @@ void Gemm::multiply_without_room(const PrimitiveProduct::Call& p) {
   for (int64_t j = 0; j < p.c.cols; j += columns) {
     const int64_t nj = std::min(columns, p.c.cols - j);
     const Tensor tile = matrix(tile_.get(), in_pieces(rest), nj);
-    primitives_.by_rows({p.ta, p.tb, p.alpha, p.a.rows_from(begin, rest),
-                         op_rows(p.tb == Trans::no ? Trans::yes : Trans::no, p.b, j, nj), false, tile});
+    primitives_.by_rows({p.ta, p.tb, p.alpha, p.a.rows_from(begin, rest), op_columns(p.tb, p.b, j, nj), false, tile});
     round_tile(tile.rows_from(0, rest), p.accumulate, p.c.rows_from(begin, rest).columns(j, nj), threads_);
   }
 }
@@ -166,24 +168,20 @@ void Gemm::multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float b
     panels_({ta, tb, alpha, a, b, beta, c.rows_from(0, dims(ta, a).first)});
 }
 
-// Of so many rows, how many in pieces fit the tile at once.
-int64_t Gemm::tile_rows(int64_t rows, int64_t cols) const {
-  const int64_t most = tile_floats_ / std::max<int64_t>(cols, 1);
-  if (in_pieces(rows) <= most) return rows;
-  return most >= kPieceRows ? most / kPieceRows * kPieceRows
-                            : std::max<int64_t>(std::bit_floor(static_cast<uint64_t>(most)), 1);
-}
-
 void Gemm::gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c) {
   if (c.dtype == DType::f32 || !native_bf16_) return multiply(ta, tb, alpha, a, b, beta, c);
-  const int64_t rows = tile_rows(c.rows, c.cols);
-  for (int64_t begin = 0; begin < c.rows; begin += rows) {
-    const int64_t count = std::min(rows, c.rows - begin);
-    const Tensor room = matrix(tile_.get(), in_pieces(count), c.cols), tile = room.rows_from(0, count),
-                 out = c.rows_from(begin, count);
-    if (beta != 0) widen(out, tile, threads_);
-    multiply(ta, tb, alpha, op_rows(ta, a, begin, count), b, beta, ta == Trans::no ? room : tile);
-    round_tile(tile, false, out, threads_);
+  const int64_t columns = std::clamp<int64_t>(c.cols, 1, tile_floats_ / kPieceRows), fit = tile_floats_ / columns,
+                rows = in_pieces(c.rows) <= fit ? std::max<int64_t>(c.rows, 1) : fit / kPieceRows * kPieceRows;
+  for (int64_t j = 0; j < c.cols; j += columns) {
+    const int64_t nj = std::min(columns, c.cols - j);
+    for (int64_t i = 0; i < c.rows; i += rows) {
+      const int64_t mi = std::min(rows, c.rows - i);
+      const Tensor room = matrix(tile_.get(), in_pieces(mi), nj), tile = room.rows_from(0, mi),
+                   out = c.rows_from(i, mi).columns(j, nj);
+      if (beta != 0) widen(out, tile, threads_);
+      multiply(ta, tb, alpha, op_rows(ta, a, i, mi), op_columns(tb, b, j, nj), beta, ta == Trans::no ? room : tile);
+      round_tile(tile, false, out, threads_);
+    }
   }
 }
 
@@ -264,12 +262,12 @@ void Gemm::linear(Tensor x, const WeightView& w, std::span<const LowRankProduct>
 // Through an fp32 tile that takes the terms, and is rounded once.
 void Gemm::linear_native(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate,
                          Tensor y) {
-  // Panels of outputs, so that a widened weight panel serves many rows; the tile holds all rows of a panel where it
-  // can.
-  const int64_t rows = std::min<int64_t>(x.rows, 2048);
-  int64_t columns = std::min(w.rows, tile_floats_ / std::max<int64_t>(in_pieces(rows), 1));
-  if (!w.dense()) columns = std::clamp<int64_t>(kPanelFloats / std::max<int64_t>(w.cols, 1), 1, columns);
+  // Panels of outputs, so that a widened weight panel serves many rows: as many for any number of rows, each of which
+  // would need primitives of its own otherwise.
+  const int64_t rows = std::min(x.rows, kMostRows);
   const bool direct = y.dtype == DType::f32;
+  int64_t columns = direct ? w.rows : std::min(w.rows, tile_floats_ / kMostRows);
+  if (!w.dense()) columns = std::clamp<int64_t>(kPanelFloats / std::max<int64_t>(w.cols, 1), 1, columns);
   for (int64_t j = 0; j < w.rows; j += columns) {
     const int64_t nj = std::min(columns, w.rows - j);
     const Tensor wj = panel(w.rows_from(j, nj), x);
@@ -304,8 +302,8 @@ void Gemm::linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor 
     const PanelTerm term{v, a, Trans::no, 0};
     return panels_({Trans::no, Trans::no, 1, dy, panel(w, dy), 0, dx, {&term, v.empty() ? 0u : 1u}});
   }
-  const int64_t rows = std::min<int64_t>(dy.rows, 2048);
-  int64_t columns = std::min(w.cols, tile_floats_ / std::max<int64_t>(in_pieces(rows), 1));
+  const int64_t rows = std::min(dy.rows, kMostRows);
+  int64_t columns = std::min(w.cols, tile_floats_ / (native ? kMostRows : std::max<int64_t>(in_pieces(rows), 1)));
   if (!w.dense() && columns < w.cols) columns = columns / kNf4Block * kNf4Block;  // codes are read in whole blocks
   const bool direct = dx.dtype == DType::f32;
   for (int64_t j = 0; j < w.cols; j += columns) {

@@ -1,6 +1,7 @@
 // Matrix products. Where the CPU multiplies bf16 fast (isa.h) bf16 operands are left to oneDNN (primitive_product.h);
 // everything else is multiplied in fp32 (panel_product.h). Accumulation is fp32 either way.
 #pragma once
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -28,17 +29,18 @@ class Gemm {
   void expect_codes();  // weights of them: the memory that they are widened into is counted from now on
   int64_t workspace_bytes(int64_t rows = std::numeric_limits<int64_t>::max()) const;  // Backend's
   bool multiplies_bf16() const { return native_bf16_; }
+  int64_t primitives_built() const { return primitives_.built(); }
 
   void gemm(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   void linear(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate, Tensor y);
   void linear_dx(Tensor dy, const WeightView& w, Tensor v, Tensor a, Tensor dx);
 
  private:
-  // c = alpha·op(a)·op(b) + beta·c for operands of any float dtype; c is f32, or bf16 where nothing is native.
+  // c = alpha·op(a)·op(b) + beta·c for operands of any float dtype; c is f32, or bf16 where nothing is native. It may
+  // have more rows than op(a), in_pieces() of them, of which the last ones are undefined then; else it is not the tile.
   void multiply(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   bool multiply_native(Trans ta, Trans tb, float alpha, Tensor a, Tensor b, float beta, Tensor c);
   void multiply_without_room(const PrimitiveProduct::Call& call);
-  int64_t tile_rows(int64_t rows, int64_t cols) const;
   DType panel_dtype(Tensor x) const;
   Tensor panel(const WeightView& w, Tensor x);
   void linear_native(Tensor x, const WeightView& w, std::span<const LowRankProduct> low_rank, bool accumulate,

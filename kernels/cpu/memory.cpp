@@ -49,7 +49,7 @@ CpuBackend::CpuBackend(int threads)
 // Without what generation alone needs (RowProduct's rows and scratch, attention's pieces of keys: 32 MiB and half a MiB
 // for a thread at most): a page of theirs is the process's own only once a pass has needed it.
 int64_t CpuBackend::workspace_bytes(int64_t rows) const {
-  return gemm_.workspace_bytes(rows) + fp8_product_.workspace_bytes() + threads_ * kAttentionScratchBytes;
+  return gemm_.workspace_bytes(rows) + fp8_product_.workspace_bytes() + threads_ * attention_scratch_bytes(rows);
 }
 
 }  // namespace cpu

@@ -3,7 +3,7 @@
 //   columns  bands of PanelKernels::columns columns of op(b): number l of column j of a band at l·width + j, where
 //   width
 //            is the columns in whole vectors, which are fewer in the last band
-// Behind the last number, up to a whole vector (kNumbers at most), zeros may be written.
+// Behind the last number zeros may be written, up to a multiple of kNumbers.
 #pragma once
 #include <span>
 

@@ -13,11 +13,10 @@ namespace {
 
 // The largest that fits is taken, so that most counts of rows are two or three pieces.
 constexpr std::array<int64_t, 11> kSizes{2048, 1536, 1024, 768, 512, 384, 256, 128, 64, 32, 16};
-constexpr int64_t kShapes = 48;  // of a model's products with rows of one size
-constexpr int64_t kMostPrimitives = 512;
+constexpr int64_t kShapes = 48;  // with rows of one size, of a model with adapters on all its linears
 constexpr int64_t kPrimitiveBytes = int64_t{48} << 10;  // of generated code: 28 to 76 KiB were seen
 constexpr int64_t kScratchBytes = int64_t{512} << 10;   // of a thread in a primitive; 64 to 260 KiB were seen
-constexpr int64_t kFilledNumbers = int64_t{512} << 10;  // of a copy
+constexpr int64_t kFilledNumbers = int64_t{512} << 10;  // of a copy, unless sixteen rows are wider
 
 dnnl::memory::data_type dnnl_type(DType type) {
   return type == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
@@ -39,14 +38,33 @@ std::vector<Piece> pieces_of(int64_t rows, int64_t pitch) {
     pieces.push_back({begin, size, size});
     begin += size;
   }
-  while (begin < rows) {
-    int64_t size = in_pieces(rows - begin);
-    while (size > kSizes.back() && size * pitch > kFilledNumbers) size /= 2;
-    const int64_t count = std::min(size, rows - begin);
-    pieces.push_back({begin, count, size});
-    begin += count;
+  int64_t size = in_pieces(rows - begin);
+  for (; size > kSizes.back() && size * pitch > kFilledNumbers; size /= 2) {
+    if (rows - begin < size / 2) continue;
+    pieces.push_back({begin, size / 2, size / 2});
+    begin += size / 2;
   }
+  if (begin < rows) pieces.push_back({begin, rows - begin, std::min(size, in_pieces(rows - begin))});
   return pieces;
+}
+
+Tensor filled(Tensor rows, const Piece& piece, std::vector<bf16>& copy) {
+  const Tensor from = rows.rows_from(piece.begin, piece.count);
+  if (piece.count == piece.size) return from;
+  const int64_t bytes = size_of(rows.dtype);
+  const auto numbers = static_cast<size_t>(piece.size * rows.pitch * bytes / size_of(DType::bf16));
+  if (copy.size() < numbers) copy = std::vector<bf16>(numbers);
+  const Tensor to{copy.data(), piece.size, rows.cols, rows.pitch, rows.dtype};
+  for (int64_t r = 0; r < piece.size; ++r) {
+    char* const row = static_cast<char*>(to.data) + r * to.pitch * bytes;
+    if (r < piece.count) {
+      std::memcpy(row, static_cast<const char*>(from.data) + r * from.pitch * bytes,
+                  static_cast<size_t>(rows.cols * bytes));
+    } else {
+      std::memset(row, 0, static_cast<size_t>(rows.cols * bytes));
+    }
+  }
+  return to;
 }
 
 struct PrimitiveProduct::Primitive {
@@ -69,20 +87,22 @@ struct PrimitiveProduct::Store {
     return dnnl::memory(desc, engine, scratch.get_data_handle());
   }
   // The one that was not used for the longest time makes room.
-  void make_room() {
-    if (static_cast<int64_t>(primitives.size()) < kMostPrimitives) return;
+  void make_room(int64_t most) {
+    if (static_cast<int64_t>(primitives.size()) < most) return;
     primitives.erase(std::ranges::min_element(primitives, {}, [](const auto& p) { return p.second.used; }));
   }
 };
 
-PrimitiveProduct::PrimitiveProduct(int threads) : store_(std::make_unique<Store>()), threads_(threads) {
+PrimitiveProduct::PrimitiveProduct(int threads, int64_t most)
+    : store_(std::make_unique<Store>()), threads_(threads), most_(most) {
   dnnl::set_primitive_cache_capacity(0);  // a second cache, which would keep what this one has dropped
 }
 PrimitiveProduct::~PrimitiveProduct() = default;
 
 int64_t PrimitiveProduct::workspace_bytes(int64_t rows) const {
-  const int64_t sizes = std::ranges::count_if(kSizes, [&](int64_t size) { return size <= in_pieces(rows); });
-  return std::min(kShapes * sizes, kMostPrimitives) * kPrimitiveBytes + threads_ * kScratchBytes +
+  const int64_t largest = in_pieces(std::min(rows, kSizes.front())),
+                sizes = std::ranges::count_if(kSizes, [&](int64_t size) { return size <= largest; });
+  return std::min(kShapes * sizes, most_) * kPrimitiveBytes + threads_ * kScratchBytes +
          2 * kFilledNumbers * size_of(DType::bf16);
 }
 
@@ -93,7 +113,7 @@ const PrimitiveProduct::Primitive& PrimitiveProduct::primitive(const Call& p) {
                        p.accumulate};
   auto found = store_->primitives.find(key);
   if (found == store_->primitives.end()) {
-    store_->make_room();
+    store_->make_room(most_);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (p.alpha != 1) attributes.set_output_scales(0, {p.alpha});
@@ -119,25 +139,6 @@ void PrimitiveProduct::whole(const Call& p) {
                                             {DNNL_ARG_DST, at(primitive.c, p.c)},
                                             {DNNL_ARG_SCRATCHPAD, store_->scratch_for(primitive.scratch)}});
   store_->stream.wait();
-}
-
-// A piece's rows, in a copy with zeros behind them where they are fewer than its size.
-Tensor PrimitiveProduct::filled(Tensor rows, const Piece& piece, std::vector<bf16>& copy) const {
-  const Tensor from = rows.rows_from(piece.begin, piece.count);
-  if (piece.count == piece.size) return from;
-  const int64_t bytes = size_of(rows.dtype), numbers = piece.size * rows.pitch * bytes / size_of(DType::bf16);
-  if (static_cast<int64_t>(copy.size()) < numbers) copy.resize(static_cast<size_t>(numbers));
-  const Tensor to{copy.data(), piece.size, rows.cols, rows.pitch, rows.dtype};
-  for (int64_t r = 0; r < piece.size; ++r) {
-    char* const row = static_cast<char*>(to.data) + r * to.pitch * bytes;
-    if (r < piece.count) {
-      std::memcpy(row, static_cast<const char*>(from.data) + r * from.pitch * bytes,
-                  static_cast<size_t>(rows.cols * bytes));
-    } else {
-      std::memset(row, 0, static_cast<size_t>(rows.cols * bytes));
-    }
-  }
-  return to;
 }
 
 void PrimitiveProduct::by_rows(const Call& p) {

@@ -10,34 +10,38 @@
 
 namespace drover::cpu {
 
-// Rows [begin, begin + count) of some, multiplied as if they were `size`.
+// Rows [begin, begin + count) of some, multiplied as if they were `size`: all but the last one are as many.
 struct Piece {
   int64_t begin, count, size;
 };
 inline constexpr int64_t kPieceRows = 64;  // fewer are filled up, to 16, 32 or 64
-// pitch: of the rows that are copied to be filled up; fewer at once where they are wide.
-std::vector<Piece> pieces_of(int64_t rows, int64_t pitch = 1);
+// pitch: of the rows. Where they are wide, fewer than 16 are filled up.
+std::vector<Piece> pieces_of(int64_t rows, int64_t pitch);
 inline int64_t in_pieces(int64_t rows) {
   const int64_t rest = rows % kPieceRows;
   return rows - rest + (rest == 0 ? 0 : rest <= 16 ? 16 : rest <= 32 ? 32 : 64);
 }
+// A piece's rows where they lie, or in `copy` with zeros behind them where they are fewer than its size.
+Tensor filled(Tensor rows, const Piece& piece, std::vector<bf16>& copy);
 
 class PrimitiveProduct {
  public:
-  explicit PrimitiveProduct(int threads);
+  static constexpr int64_t kMost = 512;
+  // threads: for what is counted, since oneDNN takes OpenMP's. most: of the primitives that are kept.
+  explicit PrimitiveProduct(int threads, int64_t most = kMost);
   ~PrimitiveProduct();
   PrimitiveProduct(const PrimitiveProduct&) = delete;
   PrimitiveProduct& operator=(const PrimitiveProduct&) = delete;
 
-  // What primitives for at most so many rows hold, and the copies that are filled up.
+  // What the primitives of a model's products with at most so many rows hold, and copies that are filled up.
   int64_t workspace_bytes(int64_t rows) const;
 
   struct Call {
     Trans ta, tb;
     float alpha;
-    Tensor a, b;
+    Tensor a, b;      // op(a) (m, k), op(b) (k, n); k > 0
     bool accumulate;  // to c
-    Tensor c;
+    Tensor c;         // (m, n), which overlaps neither
   };
   // c = alpha·op(a)·op(b) (+ c), by one primitive.
   void whole(const Call& call);
@@ -52,11 +56,11 @@ class PrimitiveProduct {
   struct Primitive;
   struct Store;
   const Primitive& primitive(const Call& call);
-  Tensor filled(Tensor rows, const Piece& piece, std::vector<bf16>& copy) const;
 
   int64_t built_ = 0;
   std::unique_ptr<Store> store_;
   int threads_;
+  int64_t most_;
   std::vector<bf16> left_, right_;  // rows that are filled up with zeros
 };
 

@@ -76,7 +76,9 @@ struct PackedTile {
   }
 
   static void add(const Packed& p) {
-    Vec parts[5][kSums];  // of one lane of sixteen, and of one, two, four and eight of eight
+    // The first: of one lane. The others: of one, two, four and eight pairs of lanes l and l + 8, each added to what it
+    // completes, as in a counter of binary digits.
+    Vec parts[5][kSums];
     for (int64_t l = 0; l < kLanes; ++l) {
       sum_lane(p, l, parts[0], parts[0]);
       int level = 1;

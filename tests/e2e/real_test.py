@@ -86,7 +86,7 @@ class Real(unittest.TestCase):
 
     @unittest.skipIf(within(1) > 1, "what a sanitizer keeps counts too")
     def test_peak_memory_of_rows_of_many_lengths_is_predicted(self):
-        # Each length is a new shape for oneDNN, whose kernels and scratch add up where nothing bounds them.
+        # oneDNN's kernels and scratch for each shape of a product would add up if nothing bounded them.
         rows = [{"text": " ".join(["The lorry waits."] * (5 + number))} for number in range(40)]
         (self.home / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         recipe = self.home / "recipe.yaml"

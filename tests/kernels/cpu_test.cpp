@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <set>
+#include <utility>
 
 #include "kernels/base/error.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -134,26 +136,57 @@ int64_t resident_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
-// Each row is in one piece; wide rows are filled up a few at a time.
+// Each row is in one piece, and only the last piece is filled up; of wide rows with fewer than sixteen.
 TEST(Cpu, RowsAreCutIntoPiecesOfFewSizes) {
   std::set<int64_t> sizes;
-  for (const int64_t pitch : {int64_t{1}, int64_t{12000}, int64_t{30000}}) {
+  for (const int64_t pitch : {int64_t{1}, int64_t{12000}, int64_t{30000}, int64_t{130000}}) {
     for (int64_t rows = 1; rows <= 5000; ++rows) {
-      int64_t next = 0, filled = 0;
+      int64_t next = 0, end = 0;
       for (const cpu::Piece& piece : cpu::pieces_of(rows, pitch)) {
         ASSERT_EQ(piece.begin, next);
         ASSERT_GT(piece.count, 0);
-        ASSERT_LE(piece.count, piece.size);
-        ASSERT_TRUE(piece.count == piece.size || piece.size * pitch <= std::max(int64_t{1} << 19, 16 * pitch));
         next += piece.count;
-        filled = piece.begin + piece.size;
+        end = piece.begin + piece.size;
+        ASSERT_TRUE(piece.count == piece.size || next == rows) << rows;
+        ASSERT_TRUE(piece.count == piece.size || piece.size * pitch <= std::max(int64_t{1} << 19, 16 * pitch));
         sizes.insert(piece.size);
       }
       ASSERT_EQ(next, rows);
-      ASSERT_LE(filled, cpu::in_pieces(rows));
+      ASSERT_LE(end, cpu::in_pieces(rows));
     }
   }
   EXPECT_EQ(sizes.size(), 11u);
+}
+
+TEST(Cpu, RowsOfAPieceAreFilledUpWithZeros) {
+  std::vector<bf16> copy;
+  for (const DType type : {DType::bf16, DType::f32}) {
+    const Held rows(drawn_matrix(1, 70, 5, type), type, 2);
+    const Doubles values = rows.values(), got = values_of(cpu::filled(rows, {64, 6, 16}, copy));
+    ASSERT_EQ(got.rows, 16);
+    for (int64_t i = 0; i < 16; ++i) {
+      for (int64_t j = 0; j < 5; ++j) EXPECT_EQ(got(i, j), i < 6 ? values(64 + i, j) : 0);
+    }
+    EXPECT_EQ(cpu::filled(rows, {0, 64, 64}, copy).data, rows->data);
+  }
+}
+
+// A shape that was used since another one is kept, where there is room for two.
+TEST(Cpu, ThePrimitiveThatWasNotUsedForLongestMakesRoom) {
+  cpu::PrimitiveProduct primitives(1, 2);
+  const Held a(8, 8, DType::f32), b(8, 8, DType::f32), c(8, 8, DType::f32);
+  int64_t built = 0;
+  const auto builds = [&](int64_t rows) {
+    primitives.whole({Trans::no, Trans::no, 1, static_cast<Tensor>(a).rows_from(0, rows), b, false,
+                      static_cast<Tensor>(c).rows_from(0, rows)});
+    return primitives.built() != std::exchange(built, primitives.built());
+  };
+  for (const int64_t rows : {1, 2}) EXPECT_TRUE(builds(rows));
+  EXPECT_FALSE(builds(1));
+  EXPECT_TRUE(builds(3));
+  EXPECT_FALSE(builds(1));
+  EXPECT_TRUE(builds(2));
+  EXPECT_GT(primitives.workspace_bytes(std::numeric_limits<int64_t>::max()), int64_t{2} << 20);
 }
 
 TEST(Cpu, PiecesOfRowsGiveTheProduct) {
@@ -172,11 +205,13 @@ TEST(Cpu, PiecesOfRowsGiveTheProduct) {
       EXPECT_TRUE(room.guard_intact());
       EXPECT_TRUE(close(values_of(static_cast<Tensor>(room).rows_from(0, m)), expected, DType::f32)) << m;
     }
-    const Held c(drawn_matrix(3, k, n, DType::f32), DType::f32, 2);
-    const auto expected = product(Trans::yes, Trans::no, 0.5, as<Bounded>(x.values()), as<Bounded>(y.values()), 1,
-                                  as<Bounded>(c.values()));
-    primitives.by_sums({Trans::yes, Trans::no, 0.5f, x, y, true, c});
-    EXPECT_TRUE(as_expected(c, expected)) << m;
+    for (const bool accumulate : {false, true}) {
+      const Held c(drawn_matrix(3, k, n, DType::f32), DType::f32, 2);
+      const auto expected = product(Trans::yes, Trans::no, 0.5, as<Bounded>(x.values()), as<Bounded>(y.values()),
+                                    accumulate ? 1 : 0, as<Bounded>(c.values()));
+      primitives.by_sums({Trans::yes, Trans::no, 0.5f, x, y, accumulate, c});
+      EXPECT_TRUE(as_expected(c, expected)) << m;
+    }
   }
 }
 
@@ -194,6 +229,21 @@ TEST(Cpu, ProductsOfManyLengthsTakeFewPrimitives) {
   }
   EXPECT_EQ(primitives.built(), 2 * 7);  // of 16, 32, 64, 128, 256, 384 and 512 rows
   EXPECT_LE(resident_bytes() - before, primitives.workspace_bytes(600) + y->bytes());
+}
+
+// Of a weight wider than what fits the tile with many rows.
+TEST(Cpu, LinearsOfManyLengthsBuildPrimitivesOnce) {
+  cpu::Gemm gemm(1);
+  if (!gemm.multiplies_bf16()) GTEST_SKIP() << "oneDNN's bf16 primitives are not used on this CPU";
+  const Held x(2048, 64, DType::bf16), w(5000, 64, DType::bf16), y(2048, 5000, DType::bf16);
+  const auto multiply = [&](int64_t first) {
+    for (int64_t rows = first; rows <= 2048; rows += 97)
+      gemm.linear(static_cast<Tensor>(x).rows_from(0, rows), cpu::WeightView(static_cast<Tensor>(w)), {}, false,
+                  static_cast<Tensor>(y).rows_from(0, rows));
+  };
+  for (const int64_t first : {20, 60}) multiply(first);
+  EXPECT_LE(gemm.primitives_built(),
+            2 * 11 + 1);  // of 2048 outputs and of the rest, and one that was tried at the start
 }
 
 // One thread takes attention's backward in one pass, two take the last of three KV heads in halves of its keys; with

@@ -11,16 +11,14 @@
 #include "kernels/base/host_name.h"
 #include "kernels/comm/agree.h"
 #include "kernels/comm/gather.h"
-#include "kernels/comm/mesh.h"
 
 namespace drover {
 
 namespace {
 
-// What libraries grow by after the inputs are open: generated kernels and packing buffers of oneDNN. Both figures are
-// fitted to the cases of tests/e2e/real_test.py, on AVX2 and AVX-512-BF16; why ranks under MPI grow by less is not
-// known.
-int64_t library_bytes() { return int64_t{launched_by_mpi() ? 2 : 8} << 20; }
+// What a process grows by after the inputs are open, beyond what is counted: libraries, stacks of threads, memory of
+// the allocator; fitted to the recipes of tests/bench/plan.
+constexpr int64_t kLibraryBytes = int64_t{20} << 20;
 
 struct Need {  // of one rank
   char host[256] = {};
@@ -67,7 +65,7 @@ int64_t free_bytes_of_rank(Communicator& world, Backend& backend) {
 int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend, int64_t tokens) {
   malloc_trim(0);  // what reading the inputs has freed is not held
   const int64_t arenas_here = backend.memory().process_bytes(arenas.total() + backend.workspace_bytes(tokens));
-  return current_process_bytes() + arenas_here + library_bytes();
+  return current_process_bytes() + arenas_here + kLibraryBytes;
 }
 
 void check_fits_memory(const ArenaBytes& arenas, Backend& backend) {
