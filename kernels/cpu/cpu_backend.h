@@ -1,5 +1,6 @@
-// The CPU backend: oneDNN for matrices, own vector code for the rest, OpenMP over rows. Results do not depend on the
-// number of threads: every row, tile or block is computed by one thread, and sums over rows or keys in fixed blocks.
+// The CPU backend: own vector code, with oneDNN for bf16 matrices where a CPU multiplies them fast; OpenMP over rows.
+// Results do not depend on the number of threads: every row, tile or block is computed by one thread, and sums over
+// rows or keys in fixed blocks.
 #pragma once
 #include <memory>
 #include <vector>

@@ -1,4 +1,4 @@
-// The CPU's products: oneDNN's (gemm.h), those in fp8 (fp8_product.h), and for generation those whose rows do not
+// The CPU's products: training's (gemm.h), those in fp8 (fp8_product.h), and for generation those whose rows do not
 // depend on each other (row_product.h).
 #include <omp.h>
 

@@ -17,6 +17,7 @@ struct Piece {
 inline constexpr int64_t kPieceRows = 64;  // fewer are filled up, to 16, 32 or 64
 // pitch: of the rows. Where they are wide, fewer than 16 are filled up.
 std::vector<Piece> pieces_of(int64_t rows, int64_t pitch);
+// Of so many rows with the last piece filled up.
 inline int64_t in_pieces(int64_t rows) {
   const int64_t rest = rows % kPieceRows;
   return rows - rest + (rest == 0 ? 0 : rest <= 16 ? 16 : rest <= 32 ? 32 : 64);

@@ -120,7 +120,8 @@ TEST(Cpu, PrimitivesAgreeInEveryOrientation) {
 TEST(Cpu, WorkspaceIsBounded) {
   EXPECT_LE(cpu::Gemm(2).workspace_bytes(), int64_t{64} << 20);
   EXPECT_LE(backend_under_test()->workspace_bytes(), int64_t{104} << 20);  // and what attention may hold per thread
-  const cpu::Gemm gemm(2);                                                 // of 16 MiB packed, and of primitives
+  // Of 16 MiB of packed operands, and of primitives.
+  const cpu::Gemm gemm(2);
   const int64_t fewer = gemm.workspace_bytes() - gemm.workspace_bytes(128);
   if (gemm.multiplies_bf16()) {
     EXPECT_GT(fewer, int64_t{31} << 18);
