@@ -21,14 +21,19 @@ float row_max(const float* x, int64_t n) {
   return result;
 }
 
-// Σ exp(x - m), in vectors summed every 4096 elements into a double.
-double row_sum_exp(const float* x, int64_t n, float m) {
+// Σ exp(x - m), in vectors summed every 4096 elements into a double. Asks meanwhile for the n numbers at `next`.
+double row_sum_exp(const float* x, int64_t n, float m, const float* next) {
   const Vec shift = _mm256_set1_ps(m);
   double total = 0;
   for (int64_t begin = 0; begin < n; begin += 4096) {
     const int64_t end = std::min(n, begin + 4096);
     Vec part = _mm256_setzero_ps();
     int64_t i = begin;
+    for (; i + 2 * kLanes <= end; i += 2 * kLanes) {
+      _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T1);
+      part = _mm256_add_ps(part, exp(_mm256_sub_ps(load(x + i), shift)));
+      part = _mm256_add_ps(part, exp(_mm256_sub_ps(load(x + i + kLanes), shift)));
+    }
     for (; i + kLanes <= end; i += kLanes) part = _mm256_add_ps(part, exp(_mm256_sub_ps(load(x + i), shift)));
     float rest = sum(part);
     for (; i < end; ++i) rest += exp(x[i] - m);
@@ -55,7 +60,7 @@ void CpuBackend::do_fold_statistics(Tensor logits, Tensor labels, int64_t begin,
     float* s = statistics.as<float>() + r * statistics.pitch;
     const float m = std::max(s[0], row_max(l, valid));
     const double kept = s[1] == 0 ? 0 : s[1] * std::exp(static_cast<double>(s[0]) - m);
-    s[1] = static_cast<float>(kept + row_sum_exp(l, valid, m));
+    s[1] = static_cast<float>(kept + row_sum_exp(l, valid, m, r + 1 < logits.rows ? l + logits.pitch : l));
     s[0] = m;
     const int64_t label = labels.as<int32_t>()[r] - begin;
     if (label >= 0 && label < valid) s[2] += l[label];

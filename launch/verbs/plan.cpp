@@ -33,23 +33,30 @@ struct Planned {
   ModelConfig model;
   MeshShape shape;
   AdapterLayout layout;
-  std::optional<PreparedData> data;  // where the data and a tokenizer are at hand; without, micro-batches are full
+  // Where the data and a tokenizer are at hand; without, micro-batches are full.
+  std::optional<Tokenizer> tokenizer;
+  std::optional<PreparedData> data;
   DeviceKind device = DeviceKind::cpu;
   EngineSettings settings;
   std::string multiplying;  // of fp8_linears
 };
 
-std::optional<PreparedData> data_at_hand(const Recipe& recipe) {
+// What a rank's process holds more than this one once it works with others: the libraries that carry their messages.
+constexpr int64_t kMessagesBytes = int64_t{7} << 20;
+
+bool has_data(const Recipe& recipe) {
   const fs::path text = tokenizer_directory(recipe);
   const auto here = [](const std::vector<DataFile>& files) {
     return std::all_of(files.begin(), files.end(), [](const DataFile& f) { return has_data_files(f.path); });
   };
-  const bool have_data = (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) &&
-                         here(recipe.data.train) && here(recipe.data.validation.files) &&
-                         (!recipe.eval.prompts || fs::exists(*recipe.eval.prompts));
-  if (!have_data) return {};
-  const Tokenizer tokenizer = Tokenizer::open(text);
-  return prepare_data_in_memory(recipe, tokenizer);
+  return (fs::exists(text / "tokenizer.json") || fs::exists(text / "tokenizer.model")) && here(recipe.data.train) &&
+         here(recipe.data.validation.files) && (!recipe.eval.prompts || fs::exists(*recipe.eval.prompts));
+}
+
+// Tokens that this process holds, and a run reads from a file.
+int64_t token_bytes(const PreparedData& data) {
+  const int64_t tokens = data.train.tokens() + (data.validation ? data.validation->tokens() : 0);
+  return tokens * static_cast<int64_t>(sizeof(int32_t) + sizeof(uint8_t));
 }
 
 Planned planned(const PlanArguments& a) {
@@ -59,7 +66,10 @@ Planned planned(const PlanArguments& a) {
   const int64_t stated = recipe.parallel.tp * recipe.parallel.pp * recipe.parallel.dp.value_or(1);
   p.shape = check_recipe(p.read, p.model, a.ranks.value_or(static_cast<int>(stated)), Inputs::may_be_absent);
   p.layout = adapter_layout_of(p.model, adapter_config(p.read));
-  p.data = data_at_hand(recipe);
+  if (has_data(recipe)) {
+    p.tokenizer = Tokenizer::open(tokenizer_directory(recipe));
+    p.data = prepare_data_in_memory(recipe, *p.tokenizer);
+  }
   p.settings = engine_settings(recipe, p.model, p.layout, p.shape, p.data ? &*p.data : nullptr);
   p.settings.stored = scaling_of(recipe);
   if (!a.machine.gpu.empty() || recipe.device == DeviceChoice::cuda ||
@@ -88,6 +98,12 @@ RunEstimate estimate_of(const TimePlan& time, int ranks) {
           .tokens = steps * time.tokens_per_step};
 }
 
+// What a rank on a CPU holds before its arenas: as much as this process does.
+int64_t held_by_a_rank(const Planned& p, const MpiWorld& mpi) {
+  const int64_t messages = p.shape.size() > 1 && mpi.size == 1 ? kMessagesBytes : 0;
+  return held_process_bytes() - (p.data ? token_bytes(*p.data) : 0) + messages;
+}
+
 // Of a process on a CPU.
 std::string print_process(const std::vector<RankPlan>& plans, int64_t before_arenas) {
   if (before_arenas == 0) return {};
@@ -113,11 +129,11 @@ Exit run_plan(const PlanArguments& a, const Process& process) {
   if (p.device == DeviceKind::cpu && !a.machine.price.empty())
     fail(Fault::usage, "--price is of GPUs, and this plan is of a CPU: name the GPU (--gpu h100)");
   const int cores = process.threads * process.mpi.local_size;
-  // What this process holds so far is what a rank on a CPU holds before its arenas.
   int64_t before_arenas = 0;
   if (p.device == DeviceKind::cpu) {
     const auto backend = make_cpu_backend(std::max(1, cores / p.shape.size()));
-    before_arenas = predicted_process_bytes({}, *backend, p.settings.capacity.most_tokens());
+    before_arenas =
+        predicted_process_bytes(held_by_a_rank(p, process.mpi), {}, *backend, p.settings.capacity.most_tokens());
   }
   const std::vector<RankPlan> plans = plan_mesh(p.settings, p.shape);
   const std::string schedule = print(schedule_of_run(p.settings, p.shape));

@@ -79,6 +79,9 @@ class Real(unittest.TestCase):
             predicted, reached = float(line.split()[2]), float(line.split()[5])
             self.assertGreater(reached, 200)
             self.assertLess(abs(predicted - reached), 0.1 * reached, f"{extra}: {line}")
+            planned = run("plan", recipe, *extra, "--ranks", str(max(1, ranks)), "--json", check=0).stdout
+            planned = max(rank["process_bytes"] for rank in json.loads(planned)["ranks"]) / 2**20
+            self.assertLess(abs(planned - reached), 0.1 * reached, f"{extra}: {planned} MiB were planned; {line}")
             if number == 2:  # the largest so far: what the system counted for it includes the export
                 self.assertLess(
                     abs(predicted - resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024), 0.1 * reached, line

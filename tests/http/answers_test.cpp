@@ -210,11 +210,11 @@ class SlowReaders : public testing::Test {
  protected:
   static HttpLimits limits() {
     HttpLimits limits = quick();
-    limits.write_time = 500ms;
+    limits.write_time = 1s;  // a busy machine may hold a reader up for half of it
     limits.request_time = 60s;
     return limits;
   }
-  static constexpr size_t kBytes = 30'000'000;
+  static constexpr size_t kBytes = 60'000'000;
   HttpServer server{at("127.0.0.1", 0, limits()), [](const HttpRequest&, const Given& exchange) {
                       exchange->answer(text_response(std::string(kBytes, 'x')));
                     }};
@@ -226,7 +226,7 @@ TEST_F(SlowReaders, ThatTakeNothingAreCutOff) {
   client.send(get("/"));
   EXPECT_TRUE(soon([&] { return server.counts().open == 1; }));
   EXPECT_TRUE(soon([&] { return server.counts().open == 0; }));
-  EXPECT_GT(ms_since(start), 490);
+  EXPECT_GT(ms_since(start), 990);
 }
 
 TEST_F(SlowReaders, ThatKeepTakingGetAll) {
@@ -238,7 +238,7 @@ TEST_F(SlowReaders, ThatKeepTakingGetAll) {
     received = client.received().size();
   }
   EXPECT_GT(received, kBytes);
-  EXPECT_GT(ms_since(start), 600);  // write_time and more
+  EXPECT_GT(ms_since(start), 1100);  // write_time and more
 }
 
 TEST_F(Answers, TooLate) {

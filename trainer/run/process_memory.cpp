@@ -62,10 +62,14 @@ int64_t free_bytes_of_rank(Communicator& world, Backend& backend) {
   return of_device < INT64_MAX ? of_device : available_machine_bytes() / ranks_here;
 }
 
-int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend, int64_t tokens) {
-  malloc_trim(0);  // what reading the inputs has freed is not held
+int64_t held_process_bytes() {
+  malloc_trim(0);
+  return current_process_bytes();
+}
+
+int64_t predicted_process_bytes(int64_t held, const ArenaBytes& arenas, Backend& backend, int64_t tokens) {
   const int64_t arenas_here = backend.memory().process_bytes(arenas.total() + backend.workspace_bytes(tokens));
-  return current_process_bytes() + arenas_here + kLibraryBytes;
+  return held + arenas_here + kLibraryBytes;
 }
 
 void check_fits_memory(const ArenaBytes& arenas, Backend& backend) {

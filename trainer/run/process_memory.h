@@ -12,9 +12,12 @@ int64_t available_machine_bytes();  // MemAvailable
 // Collective. What this rank may still take: of its device's memory, or its part of what the machine has free.
 int64_t free_bytes_of_rank(Communicator& world, Backend& backend);
 
-// The peak of a process whose arenas are still to come: what it holds now (program, tokenizer, data), the arenas, the
-// backend's workspace for micro-batches of so many tokens, and what the libraries take once they work.
-int64_t predicted_process_bytes(const ArenaBytes& arenas, Backend& backend, int64_t tokens);
+// VmRSS after memory that was freed is the system's again: of a rank whose inputs are open, what it holds besides its
+// arenas (program, tokenizer, data).
+int64_t held_process_bytes();
+// The peak of a process that holds so much and whose arenas are still to come: with the arenas, the backend's workspace
+// for micro-batches of so many tokens, and what the libraries take once they work.
+int64_t predicted_process_bytes(int64_t held, const ArenaBytes& arenas, Backend& backend, int64_t tokens);
 
 // bad_recipe where a device's own memory cannot hold the arenas and the workspace.
 void check_fits_memory(const ArenaBytes& arenas, Backend& backend);

@@ -56,7 +56,7 @@ RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const Pre
   const Mesh& mesh = device.mesh;
   Communicator& world = *mesh.world;
   Backend& backend = *device.backend;
-  const int64_t before_arenas = predicted_process_bytes({}, backend, settings.capacity.most_tokens());
+  const int64_t held = held_process_bytes(), tokens = settings.capacity.most_tokens();
   const std::vector<RankPlan> plans = plan_mesh(settings, mesh.shape);
   const int64_t all = parameter_count(settings.model), trained = trainable_parameters(settings.model, settings.adapter);
   log::info("\n{} parameters, {} of them train ({:.2f} %)\n{}{}", all, trained,
@@ -65,13 +65,14 @@ RunPlan plan_run(const Recipe& recipe, const EngineSettings& settings, const Pre
   if (mesh.shape.pp() > 1) log::info("schedule of the stages:\n{}", schedule);
   const RankPlan& mine = plans[static_cast<size_t>(rank_of(mesh.position, mesh.shape))];
   RunPlan plan{.arenas = mine.bytes};
-  const int64_t process_bytes = predicted_process_bytes(plan.arenas, backend, settings.capacity.most_tokens());
+  const int64_t process_bytes = predicted_process_bytes(held, plan.arenas, backend, tokens);
   plan.process_bytes = largest(world, process_bytes + mine.host_bytes);
   log::info("a process will hold about {:.0f} MiB at its peak, of that {:.0f} MiB in arenas", mib(plan.process_bytes),
             mib(plan.arenas.total()));
   if (world.rank() == 0) {
     const bool on_host = !backend.traits().own_memory;
-    const PlannedMemory memory{plans, settings.model, settings.adapter, schedule, on_host ? before_arenas : 0};
+    const int64_t before_arenas = on_host ? predicted_process_bytes(held, {}, backend, tokens) : 0;
+    const PlannedMemory memory{plans, settings.model, settings.adapter, schedule, before_arenas};
     plan_times(memory, recipe, settings, data, device, machine_of, plan);
   }
   check_fits_machine(world, plan.process_bytes);
