@@ -6,6 +6,7 @@ where it says, and linked; README.md is short. Usage: readme_test.py BUILD"""
 import collections
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,7 @@ def wrong_packages(tests):
             yield f"{row.package} is not linked"
         if row.test not in tests and (with_cuda or not row.test.startswith(("cuda.", "nccl."))):
             yield f"{row.package}: there is no test {row.test}"
+    yield from runpy.run_path(str(ROOT / "tests" / "slow" / "packages"))["wrong_removals"]()
 
 
 def wrong_size(text):
