@@ -46,6 +46,6 @@ void read_alpaca(const OrderedJson& j, Row& row) {
 
 }  // namespace
 
-const Format kAlpacaFormat = {RowFormat::alpaca, kFields, std::span(kFields).first(2), read_alpaca};
+const RowFormatSpec kAlpacaFormat = {RowFormat::alpaca, kFields, std::span(kFields).first(2), read_alpaca};
 
 }  // namespace drover

@@ -37,7 +37,7 @@ void read_prompt(const OrderedJson& j, Row& row) {
 
 }  // namespace
 
-const Format kMessagesFormat = {RowFormat::messages, kFields, std::span(kFields).first(1), read_messages};
-const Format kPromptFormat = {RowFormat::prompt, kPromptFields, {}, read_prompt};
+const RowFormatSpec kMessagesFormat = {RowFormat::messages, kFields, std::span(kFields).first(1), read_messages};
+const RowFormatSpec kPromptFormat = {RowFormat::prompt, kPromptFields, {}, read_prompt};
 
 }  // namespace drover

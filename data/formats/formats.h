@@ -7,7 +7,7 @@
 
 namespace drover {
 
-struct Format {
+struct RowFormatSpec {
   RowFormat format;
   std::span<const char* const> fields;             // that it reads, without those that every format reads
   std::span<const char* const> needed;             // of these: a row that has them may be of this format
@@ -15,20 +15,20 @@ struct Format {
 };
 
 // OpenAI's {"messages": […], "tools": …, "system": …}
-extern const Format kMessagesFormat;
+extern const RowFormatSpec kMessagesFormat;
 // {"text": …}
-extern const Format kTextFormat;
+extern const RowFormatSpec kTextFormat;
 // {"conversations": [{"from": "human", "value": …}, …]}, of role and content too
-extern const Format kShareGptFormat;
+extern const RowFormatSpec kShareGptFormat;
 // {"instruction": …, "input": …, "output": …, "system": …, "history": [[question, answer], …]}
-extern const Format kAlpacaFormat;
+extern const RowFormatSpec kAlpacaFormat;
 // {"prompt": …, "completion": …}: two strings, or two lists of messages
-extern const Format kPromptCompletionFormat;
+extern const RowFormatSpec kPromptCompletionFormat;
 // {"input_ids": […], "labels": […]}, as a tokenizer gives them
-extern const Format kIdsFormat;
+extern const RowFormatSpec kIdsFormat;
 // {"prompt": …} or {"messages": …}, to be answered
-extern const Format kPromptFormat;
+extern const RowFormatSpec kPromptFormat;
 
-const Format& format_of(RowFormat format);  // not of automatic
+const RowFormatSpec& format_of(RowFormat format);  // not of automatic
 
 }  // namespace drover

@@ -64,6 +64,6 @@ void read_ids(const OrderedJson& j, Row& row) {
 
 }  // namespace
 
-const Format kIdsFormat = {RowFormat::ids, kFields, std::span(kFields).first(1), read_ids};
+const RowFormatSpec kIdsFormat = {RowFormat::ids, kFields, std::span(kFields).first(1), read_ids};
 
 }  // namespace drover

@@ -40,7 +40,7 @@ void read_prompt_completion(const OrderedJson& j, Row& row) {
 
 }  // namespace
 
-const Format kPromptCompletionFormat = {RowFormat::prompt_completion, kOfMessages, std::span(kOfMessages).first(2),
-                                        read_prompt_completion};
+const RowFormatSpec kPromptCompletionFormat = {RowFormat::prompt_completion, kOfMessages,
+                                               std::span(kOfMessages).first(2), read_prompt_completion};
 
 }  // namespace drover

@@ -14,11 +14,11 @@ namespace {
 constexpr std::array kFormats{&kMessagesFormat,         &kShareGptFormat, &kAlpacaFormat,
                               &kPromptCompletionFormat, &kIdsFormat,      &kTextFormat};
 
-bool may_be(const OrderedJson& row, const Format& format) {
+bool may_be(const OrderedJson& row, const RowFormatSpec& format) {
   return std::ranges::all_of(format.needed, [&](const char* field) { return row.contains(field); });
 }
 
-std::string fields_of(const Format& format) {
+std::string fields_of(const RowFormatSpec& format) {
   std::string text;
   for (const char* field : format.needed) text += fmt::format("{}\"{}\"", text.empty() ? "" : " and ", field);
   return text;
@@ -26,7 +26,7 @@ std::string fields_of(const Format& format) {
 
 std::string known_formats() {
   std::string text;
-  for (const Format* format : kFormats) text += (text.empty() ? "" : ", or ") + fields_of(*format);
+  for (const RowFormatSpec* format : kFormats) text += (text.empty() ? "" : ", or ") + fields_of(*format);
   return text;
 }
 
@@ -42,8 +42,8 @@ bool is_of_turns(const std::string& field) {
 
 // Of the row by itself. A text next to another format is a rendering of it, which is not read.
 RowFormat shown_by(const OrderedJson& row) {
-  const Format* found = nullptr;
-  for (const Format* format : kFormats) {
+  const RowFormatSpec* found = nullptr;
+  for (const RowFormatSpec* format : kFormats) {
     if (!may_be(row, *format) || (found && format == &kTextFormat)) continue;
     if (found) {
       wrong(fmt::format("it has {} and {}; say which to read: data.format, or format of its source: {} or {}",
@@ -66,9 +66,9 @@ RowFormat shown_by(const OrderedJson& row) {
 
 }  // namespace
 
-const Format& format_of(RowFormat format) {
+const RowFormatSpec& format_of(RowFormat format) {
   if (format == RowFormat::prompt) return kPromptFormat;
-  const auto found = std::ranges::find(kFormats, format, &Format::format);
+  const auto found = std::ranges::find(kFormats, format, &RowFormatSpec::format);
   require(found != kFormats.end(), "a format that reads rows");
   return **found;
 }
@@ -120,7 +120,7 @@ void RowReader::check_format(const OrderedJson& row) {
                     "a path of its own, or set data.format: {} where every row has {}",
                     word_of(shown), word_of(format_), word_of(format_), fields_of(format_of(format_))));
   }
-  const Format& format = format_of(asked_);
+  const RowFormatSpec& format = format_of(asked_);
   for (const char* field : format.needed) {
     if (!row.contains(field))
       wrong(fmt::format("it has no \"{}\", which data.format: {} asks for", field, word_of(asked_)));
@@ -136,7 +136,7 @@ std::optional<Row> RowReader::read(std::string_view json) {
   // A template sees fields in the order in which they were written.
   const OrderedJson j = renamed(parse_ordered_json(json, "the row"), row.ignored);
   check_format(j);
-  const Format& format = format_of(format_);
+  const RowFormatSpec& format = format_of(format_);
   read_common(j, format.fields, row);
   format.read(j, row);
   return row;

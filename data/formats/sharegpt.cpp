@@ -75,6 +75,6 @@ void read_sharegpt(const OrderedJson& j, Row& row) {
 
 }  // namespace
 
-const Format kShareGptFormat = {RowFormat::sharegpt, kFields, std::span(kFields).first(1), read_sharegpt};
+const RowFormatSpec kShareGptFormat = {RowFormat::sharegpt, kFields, std::span(kFields).first(1), read_sharegpt};
 
 }  // namespace drover

@@ -17,6 +17,6 @@ void read_text(const OrderedJson& j, Row& row) {
 
 }  // namespace
 
-const Format kTextFormat = {RowFormat::text, kFields, kFields, read_text};
+const RowFormatSpec kTextFormat = {RowFormat::text, kFields, kFields, read_text};
 
 }  // namespace drover

@@ -22,7 +22,7 @@ double linear_weights(const ModelConfig& c) {  // of all blocks
 
 double head_weights(const ModelConfig& c) { return static_cast<double>(c.vocab * c.hidden); }
 
-std::string why_not(const ServedModel& m) {
+std::string why_not(const ModelOnGpus& m) {
   const ModelConfig& c = m.config;
   if (c.kv_heads % m.tp != 0) {
     return fmt::format("--tp {} does not divide the {} key/value heads of the model; every GPU holds whole heads", m.tp,
@@ -38,7 +38,7 @@ std::string why_not(const ServedModel& m) {
 
 }  // namespace
 
-ServedBytes bytes_of(const ServedModel& m) {
+ServedBytes bytes_of(const ModelOnGpus& m) {
   if (const std::string wrong = why_not(m); !wrong.empty()) throw Error(Fault::usage, wrong);
   const ModelConfig& c = m.config;
   const auto tp = static_cast<double>(m.tp);
@@ -56,7 +56,7 @@ ServedBytes bytes_of(const ServedModel& m) {
   return bytes;
 }
 
-PassSeconds roofline(const ServedModel& m) {
+PassSeconds roofline(const ModelOnGpus& m) {
   const ModelConfig& c = m.config;
   const auto tp = static_cast<double>(m.tp), layers = static_cast<double>(c.layers);
   const double rate = m.machine.bf16_linear_flops_per_second, bandwidth = m.machine.memory_bytes_per_second;

@@ -26,7 +26,7 @@ struct PassShape {
 using PassSeconds = std::function<double(const PassShape&)>;
 
 // A model on `tp` GPUs of one kind.
-struct ServedModel {
+struct ModelOnGpus {
   ModelConfig config;
   WeightFormat weights = WeightFormat::bf16;  // of the blocks' linears; embedding and head are bf16. Not as_is
   int64_t tp = 1;
@@ -39,8 +39,8 @@ struct ServedBytes {
   int64_t room_tokens = 0;  // for keys and values, in kMemoryShare of the memory next to the weights
 };
 inline constexpr double kMemoryShare = 0.9;  // the rest: a GPU's libraries, scratch, and blocks that are not full
-ServedBytes bytes_of(const ServedModel& model);
+ServedBytes bytes_of(const ModelOnGpus& model);
 
-PassSeconds roofline(const ServedModel& model);
+PassSeconds roofline(const ModelOnGpus& model);
 
 }  // namespace drover

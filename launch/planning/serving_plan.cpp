@@ -22,7 +22,7 @@ std::string amount(double tokens) {
 }
 
 void check(const ServingQuestion& q) {
-  const ServedModel& m = q.served;
+  const ModelOnGpus& m = q.served;
   if (q.gpus % m.tp != 0) {
     fail(Fault::usage, "--gpus {} is not a multiple of --tp {}; each copy of the model takes {} GPUs", q.gpus, m.tp,
          m.tp);
@@ -83,7 +83,7 @@ ServingPlan plan_serving(const ServingQuestion& q) {
 }
 
 std::string print_serving(const ServingQuestion& q, const ServingPlan& p) {
-  const ServedModel& m = q.served;
+  const ModelOnGpus& m = q.served;
   const Carried& c = p.most.carried;
   const std::string& currency = q.prices.currency;
   const std::string gpus = m.tp == 1 ? "one GPU" : fmt::format("{} GPUs", m.tp);

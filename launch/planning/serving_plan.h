@@ -13,7 +13,7 @@ namespace drover {
 
 struct ServingQuestion {
   std::string model_name;  // as it was asked for
-  ServedModel served;
+  ModelOnGpus served;
   int64_t gpus = 0;  // of the box; each tp of them hold the model once
   RequestShape request;
   double between_tokens_seconds = 0.05;

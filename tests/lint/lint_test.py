@@ -1,6 +1,7 @@
 """The habits of the tree, checked: format, arrows between folders, sizes, words; and that tests/run fails where a test
 does. What is let pass stands in exceptions.py with its reason. Usage: lint_test.py [NAME…]     (unittest's names)"""
 
+import collections
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import exceptions  # noqa: E402
-from source import functions  # noqa: E402
+from source import functions, types  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COLUMNS, FUNCTION_LINES, FILE_LINES, PARAMETERS = 120, 60, 400, 7
@@ -127,6 +128,16 @@ def wrong_includes(name, text, allowed):
     return problems
 
 
+def types_of_one_name(files):
+    """A program in which two types have one name is not C++'s: the linker merges their members' code."""
+    places = collections.defaultdict(list)
+    for name, text in files:
+        if name.endswith(CXX) and not name.startswith("tests/"):  # which are programs of their own
+            for found in types(text):
+                places[found].append(name)
+    return [f"{found} is defined in {' and in '.join(names)}" for found, names in places.items() if len(names) > 1]
+
+
 class Tree(unittest.TestCase):
     maxDiff = None
 
@@ -154,6 +165,9 @@ class Tree(unittest.TestCase):
     def test_includes(self):
         allowed = arrows()
         self.each(lambda name, text: wrong_includes(name, text, allowed))
+
+    def test_types(self):
+        self.none(types_of_one_name(tree()))
 
     def test_format(self):
         clang_format = shutil.which("clang-format-16")
@@ -211,6 +225,13 @@ class Rules(unittest.TestCase):
         for name, header in (("data/a.cpp", "model/head.h"), ("kernels/devices/a.cpp", "kernels/cuda/weight.h")):
             self.assertEqual(len(wrong_includes(name, f'#include "{header}"', allowed)), 1, name)
         self.assertEqual(wrong_includes("model/a.cpp", '#include "kernels/base/error.h"', allowed), [])
+
+    def test_types_of_one_name(self):
+        seen = "namespace a::b {\ntemplate <class T>\nstruct C : D<T> { E e{1}; struct I {}; };\nenum class F { g };\n}"
+        hidden = "namespace a::b {\nnamespace {\nstruct C {};\n}\nstruct H;\nvoid f(struct C c) {}\n}"
+        self.assertEqual(types(seen), ["a::b::C", "a::b::F"])
+        self.assertEqual(types_of_one_name([("a.h", seen), ("b.cpp", hidden)]), [])
+        self.assertEqual(len(types_of_one_name([("a.h", seen), ("b.cpp", seen)])), 2)
 
     def test_another_format(self):
         command = ["clang-format-16", "--dry-run", "-Werror", "--assume-filename=a.cpp"]

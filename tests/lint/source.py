@@ -1,5 +1,5 @@
-"""What lint reads of a C++ file: its functions, with their lines and parameters. No parser: braces, parentheses and the
-words before them, which is enough for a tree that clang-format has written."""
+"""What lint reads of a C++ file: its functions, with their lines and parameters, and its types. No parser: braces,
+parentheses and the words before them, which is enough for a tree that clang-format has written."""
 
 import collections
 import re
@@ -103,4 +103,32 @@ def functions(text):
     found = []
     code = blank(text)
     _scan(code, 0, len(code), found)
+    return found
+
+
+def types(text):
+    """`namespace::Name` of every class and enum that other files can name: defined in namespaces that have names."""
+    code, found = blank(text), []
+
+    def scan(i, end, within):
+        start = i
+        while i < end:
+            if code[i] in "([":
+                i = _closing(code, i)
+                continue
+            if code[i] == ";":
+                start = i + 1
+            elif code[i] == "{":
+                statement, close = code[start:i], _closing(code, i)
+                space = re.search(r"\bnamespace\s*([\w:]*)\s*$", statement)
+                kind = re.search(r"\b(?:struct|class|union|enum)\s+(\w+)(?:\s+final)?\s*(?::[^:].*)?$", statement, re.S)
+                if space and space[1]:
+                    scan(i + 1, close - 1, f"{within}{space[1]}::")
+                elif kind and not space:
+                    found.append(within + kind[1])
+                start = i = close
+                continue
+            i += 1
+
+    scan(0, len(code), "")
     return found

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "trainer/report/axis.h"
+#include "trainer/report/chart_axis.h"
 #include "trainer/report/number_text.h"
 #include "trainer/report/pictures.h"
 
@@ -62,7 +62,7 @@ Html bar_chart(const BarChart& chart) {
   Extent counts;
   counts.add(0);
   for (const Bar& bar : chart.bars) counts.add(bar.value);
-  const Axis y(counts, kHeight - kBottom, kTop);
+  const ChartAxis y(counts, kHeight - kBottom, kTop);
   Html drawing;
   for (const double value : y.ticks(4)) {
     drawing += Html::element("line", {{"class", "grid"},
@@ -93,7 +93,7 @@ Html stack_chart(const StackChart& chart) {
     for (const StackPart& part : stack.parts) sum += part.value;
     extent.add(sum);
   }
-  const Axis x(extent, kNames, kWidth - 90);
+  const ChartAxis x(extent, kNames, kWidth - 90);
   const std::map<std::string, size_t> fills = fills_of(chart);
   Html drawing;
   for (size_t i = 0; i < chart.stacks.size(); ++i) {

@@ -16,7 +16,7 @@ std::string at(double value) { return fmt::format("{:.1f}", value); }
 std::string class_of(const char* kind, size_t style) { return fmt::format("{} s{}", kind, style % kLineStyles); }
 
 struct Frame {
-  Axis x, y;
+  ChartAxis x, y;
   bool logarithmic;
 };
 
@@ -34,7 +34,7 @@ Frame frame_of(const LineChart& chart) {
     y.most += room;
     if (!chart.from_zero) y.least -= y.least >= 0 && y.least < room ? y.least : room;
   }
-  return {Axis(x, kLeft, kWidth - kRight), Axis(y, kHeight - kBottom, kTop, logarithmic), logarithmic};
+  return {ChartAxis(x, kLeft, kWidth - kRight), ChartAxis(y, kHeight - kBottom, kTop, logarithmic), logarithmic};
 }
 
 Html text_at(double x, double y, const char* anchor, const std::string& text) {

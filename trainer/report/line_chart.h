@@ -2,7 +2,7 @@
 #pragma once
 #include <functional>
 
-#include "trainer/report/axis.h"
+#include "trainer/report/chart_axis.h"
 #include "trainer/report/html.h"
 #include "trainer/report/series_math.h"
 

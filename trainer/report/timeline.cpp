@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "trainer/report/axis.h"
+#include "trainer/report/chart_axis.h"
 #include "trainer/report/number_text.h"
 #include "trainer/report/pictures.h"
 
@@ -27,7 +27,7 @@ std::string kind_of(const std::string& action) {
   return is_backward(action) ? "backward" : "forward";
 }
 
-Html span(const TraceSpan& s, const Axis& x, double y) {
+Html span(const TraceSpan& s, const ChartAxis& x, double y) {
   const double from = x.place(s.begin), width = std::max(kNarrow, x.place(s.end) - from);
   const std::string title =
       fmt::format("rank {}, {}: {} from {}", s.rank, s.name, seconds_text(s.end - s.begin), seconds_text(s.begin));
@@ -87,7 +87,7 @@ Html legend() {
 Html timeline(const TraceStep& trace) {
   Extent time;
   time.add(0), time.add(trace.seconds);
-  const Axis x(time, kNames, kWidth - kRight);
+  const ChartAxis x(time, kNames, kWidth - kRight);
   const double bottom = kTop + kRow * static_cast<double>(trace.ranks.size());
   Html drawing = Html::element("title", {}, fmt::format("What every rank did in step {}", trace.step)) +
                  Html::element("desc", {},

@@ -15,8 +15,8 @@ using testing::HasSubstr;
 
 // Two blocks of D 8, two heads of 4, F 16, and a vocabulary of 32. With one key/value head a block's linears have
 // 8·4·(2·2 + 2·1) + 3·8·16 = 576 weights, the head 256, and a token's keys and values 2·2·1·4 numbers = 32 bytes.
-ServedModel small(int64_t kv_heads = 1, int64_t tp = 1) {
-  ServedModel m;
+ModelOnGpus small(int64_t kv_heads = 1, int64_t tp = 1) {
+  ModelOnGpus m;
   m.config = {.hidden = 8, .layers = 2, .heads = 2, .kv_heads = kv_heads, .head_dim = 4, .ffn = 16, .vocab = 32};
   m.tp = tp;
   m.machine.name = "x1";
@@ -35,7 +35,7 @@ TEST(PassCost, OneRowReadsAllWeights) {
   // of 32 bytes: 3.2 s (64 FLOPs each at 500: 1.28 s).
   EXPECT_DOUBLE_EQ(roofline(small())({.decode_rows = 1, .context_tokens = 10}), 23.04 + 5.12 + 3.2);
   // In fp8 a weight is a byte, and 16384 of them share a scale of 4.
-  ServedModel fp8 = small();
+  ModelOnGpus fp8 = small();
   fp8.weights = WeightFormat::fp8;
   EXPECT_DOUBLE_EQ(roofline(fp8)({.decode_rows = 1, .context_tokens = 10}), 11.52 * (1 + 4.0 / 16384) + 5.12 + 3.2);
   fp8.weights = WeightFormat::nf4;
@@ -61,7 +61,7 @@ TEST(PassCost, BytesAndWhatDoesNotFit) {
   EXPECT_DOUBLE_EQ(bytes.weights, 2304 + 1024);
   EXPECT_DOUBLE_EQ(bytes.kv_of_a_token, 32);
   EXPECT_EQ(bytes.room_tokens, 177);
-  const auto refusal = [](ServedModel m) {
+  const auto refusal = [](ModelOnGpus m) {
     try {
       bytes_of(m);
     } catch (const Error& error) {
@@ -71,7 +71,7 @@ TEST(PassCost, BytesAndWhatDoesNotFit) {
     return std::string("not refused");
   };
   EXPECT_THAT(refusal(small(1, 2)), HasSubstr("--tp 2 does not divide the 1 key/value heads"));
-  ServedModel m = small(4, 4);
+  ModelOnGpus m = small(4, 4);
   EXPECT_THAT(refusal(m), HasSubstr("--tp 4 is more than the 2 GPUs of a node of x1"));
   m.config.ffn = 18;
   EXPECT_THAT(refusal(m), HasSubstr("--tp 4 does not divide intermediate_size 18"));
@@ -82,7 +82,7 @@ TEST(PassCost, BytesAndWhatDoesNotFit) {
 
 TEST(PassCost, EightBillionOnAnH100ReadFifteenGigabytesForARow) {
   // (6.979 + 0.525) billion weights in 2 bytes at 3.006 TB/s: 4.99 ms.
-  const ServedModel m = {.config = *known_model("llama3.1-8b"), .machine = machine(shipped_hardware(), "h100")};
+  const ModelOnGpus m = {.config = *known_model("llama3.1-8b"), .machine = machine(shipped_hardware(), "h100")};
   EXPECT_NEAR(roofline(m)({.decode_rows = 1}), 4.99e-3, 0.01e-3);
 }
 
@@ -118,7 +118,7 @@ TEST(Serving, RowsLookAtWhatIsBeforeThem) {
 }
 
 TEST(Serving, MoreUsersMoreTokensAndLessOftenEach) {
-  const ServedModel m = {.config = *known_model("llama3.1-8b"), .machine = machine(shipped_hardware(), "h100")};
+  const ModelOnGpus m = {.config = *known_model("llama3.1-8b"), .machine = machine(shipped_hardware(), "h100")};
   const PassSeconds pass = roofline(m);
   Carried before = serve(pass, {500, 200}, 1);
   for (int64_t users : {2, 8, 32, 128}) {
@@ -130,7 +130,7 @@ TEST(Serving, MoreUsersMoreTokensAndLessOftenEach) {
   }
   EXPECT_LT(serve(pass, {4000, 200}, 32).answer_tokens_per_second,
             serve(pass, {500, 200}, 32).answer_tokens_per_second);
-  ServedModel faster = m;
+  ModelOnGpus faster = m;
   faster.machine = machine(shipped_hardware(), "h200");
   EXPECT_GT(serve(roofline(faster), {500, 200}, 32).answer_tokens_per_second,
             serve(pass, {500, 200}, 32).answer_tokens_per_second);
@@ -173,7 +173,7 @@ TEST(Serving, NearWhatOthersHaveMeasured) {
       {"h200", {2048, 128}, 399.9},    {"h200", {32'768, 2048}, 230.8}, {"h200", {120'000, 2048}, 49.6},
       {"mi300x", {128, 2048}, 4331.6}, {"mi300x", {500, 2000}, 3184.0}, {"mi300x", {2048, 2048}, 2154.3}};
   for (const auto& [gpu, request, tokens_per_second] : measured) {
-    const ServedModel m = {.config = *known_model("llama3.1-405b"),
+    const ModelOnGpus m = {.config = *known_model("llama3.1-405b"),
                            .weights = WeightFormat::fp8,
                            .tp = 8,
                            .machine = machine(shipped_hardware(), gpu)};

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "trainer/report/axis.h"
+#include "trainer/report/chart_axis.h"
 #include "trainer/report/metrics_series.h"
 #include "trainer/report/number_text.h"
 #include "trainer/report/report_text.h"
@@ -80,19 +80,19 @@ TEST(Figures, OfNothingAreHoles) {
 }
 
 TEST(Axes, HaveRoundTicksWithinThem) {
-  const std::vector<double> ticks = Axis({.least = 0.13, .most = 3.2, .empty = false}, 0, 100).ticks(5);
+  const std::vector<double> ticks = ChartAxis({.least = 0.13, .most = 3.2, .empty = false}, 0, 100).ticks(5);
   EXPECT_THAT(ticks, ElementsAre(1, 2, 3));
-  EXPECT_THAT(Axis({.least = 0.5, .most = 150, .empty = false}, 0, 100, true).ticks(2), ElementsAre(1, 10, 100));
-  EXPECT_THAT(Axis({.least = 0.5, .most = 150, .empty = false}, 0, 100, true).ticks(9), Each(Ge(0.5)));
+  EXPECT_THAT(ChartAxis({.least = 0.5, .most = 150, .empty = false}, 0, 100, true).ticks(2), ElementsAre(1, 10, 100));
+  EXPECT_THAT(ChartAxis({.least = 0.5, .most = 150, .empty = false}, 0, 100, true).ticks(9), Each(Ge(0.5)));
 }
 
 TEST(Axes, TakeOneValueAndNone) {
-  const Axis one({.least = 4, .most = 4, .empty = false}, 0, 100);
+  const ChartAxis one({.least = 4, .most = 4, .empty = false}, 0, 100);
   EXPECT_DOUBLE_EQ(one.place(4), 50);
   EXPECT_THAT(one.ticks(5), Each(Le(4.4)));
-  EXPECT_FALSE(Axis({}, 0, 100).ticks(5).empty());
-  EXPECT_LE(Axis({.least = 1e17, .most = 1e17 + 16, .empty = false}, 0, 100).ticks(5).size(), 11u);
-  const Axis down({.least = 0, .most = 10, .empty = false}, 100, 0);
+  EXPECT_FALSE(ChartAxis({}, 0, 100).ticks(5).empty());
+  EXPECT_LE(ChartAxis({.least = 1e17, .most = 1e17 + 16, .empty = false}, 0, 100).ticks(5).size(), 11u);
+  const ChartAxis down({.least = 0, .most = 10, .empty = false}, 100, 0);
   EXPECT_DOUBLE_EQ(down.place(10), 0);
   EXPECT_DOUBLE_EQ(down.place(99), 0);  // what lies outside is drawn at the edge
 }

@@ -11,11 +11,11 @@ struct Extent {
   void add(double value);  // holes are passed over
 };
 
-class Axis {
+class ChartAxis {
  public:
   // `extent` lies from place `begin` to place `end`, which may be smaller. An extent of one value gets room around it.
   // Logarithmic only where all of it is above 0.
-  Axis(Extent extent, double begin, double end, bool logarithmic = false);
+  ChartAxis(Extent extent, double begin, double end, bool logarithmic = false);
   double place(double value) const;
   // Round values in the extent, about `about` of them, ascending.
   std::vector<double> ticks(int about) const;

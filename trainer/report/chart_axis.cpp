@@ -1,4 +1,4 @@
-#include "trainer/report/axis.h"
+#include "trainer/report/chart_axis.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,7 @@ void Extent::add(double value) {
   empty = false;
 }
 
-Axis::Axis(Extent extent, double begin, double end, bool logarithmic)
+ChartAxis::ChartAxis(Extent extent, double begin, double end, bool logarithmic)
     : least_(extent.least), most_(extent.most), begin_(begin), end_(end), logarithmic_(logarithmic && least_ > 0) {
   if (extent.empty) least_ = 0, most_ = 1;
   if (most_ > least_) return;
@@ -24,13 +24,13 @@ Axis::Axis(Extent extent, double begin, double end, bool logarithmic)
   }
 }
 
-double Axis::place(double value) const {
+double ChartAxis::place(double value) const {
   const double share =
       logarithmic_ ? std::log(value / least_) / std::log(most_ / least_) : (value - least_) / (most_ - least_);
   return begin_ + std::clamp(share, 0.0, 1.0) * (end_ - begin_);
 }
 
-std::vector<double> Axis::ticks(int about) const {
+std::vector<double> ChartAxis::ticks(int about) const {
   std::vector<double> values;
   if (logarithmic_) {
     const int first = static_cast<int>(std::floor(std::log10(least_))),
