@@ -23,17 +23,19 @@ struct Kernels {
 };
 
 Kernels<AttentionForward, ForwardTask> forward_kernels() {
-  switch (vector_isa()) {
+  switch (isa()) {
     case Isa::avx2: return {avx2::attention_forward<bf16>, avx2::attention_forward<float>};
     case Isa::avx512: return {avx512::attention_forward<bf16>, avx512::attention_forward<float>};
-    default: return {avx512_bf16::attention_forward, avx512::attention_forward<float>};
+    case Isa::avx512_bf16: return {avx512_bf16::attention_forward, avx512::attention_forward<float>};
+    default: return {amx::attention_forward, avx512::attention_forward<float>};
   }
 }
 Kernels<AttentionBackward, BackwardTask> backward_kernels() {
-  switch (vector_isa()) {
+  switch (isa()) {
     case Isa::avx2: return {avx2::attention_backward<bf16>, avx2::attention_backward<float>};
     case Isa::avx512: return {avx512::attention_backward<bf16>, avx512::attention_backward<float>};
-    default: return {avx512_bf16::attention_backward, avx512::attention_backward<float>};
+    case Isa::avx512_bf16: return {avx512_bf16::attention_backward, avx512::attention_backward<float>};
+    default: return {amx::attention_backward, avx512::attention_backward<float>};
   }
 }
 

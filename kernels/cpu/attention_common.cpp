@@ -14,7 +14,7 @@ constexpr int64_t kShort = 512;  // keys whose dq is one sum
 template <typename T>
 struct OnLines {
   using value_type = T;
-  static constexpr std::align_val_t kAlignment{kLine * sizeof(float)};
+  static constexpr std::align_val_t kAlignment{kLineBytes};
   OnLines() = default;
   template <typename U>
   OnLines(const OnLines<U>&) {}

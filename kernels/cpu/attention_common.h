@@ -6,13 +6,14 @@
 #include <limits>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/lines.h"
 #include "kernels/cpu/vector.h"
 
 namespace drover::cpu {
 
-inline constexpr int64_t kTile = 64;                         // queries, and keys
-inline constexpr int64_t kLine = 16;                         // floats of a cache line, and of the widest vector
-inline constexpr int64_t kOnePassFloats = int64_t{4} << 20;  // of dq in a thread's scratch, at most
+inline constexpr int64_t kTile = 64;                          // queries, and keys
+inline constexpr int64_t kLine = kLineBytes / sizeof(float);  // as many are in the widest vector
+inline constexpr int64_t kOnePassFloats = int64_t{4} << 20;   // of dq in a thread's scratch, at most
 // Of a KV head's dq whose halves two threads compute; in the memory of pieces.
 inline constexpr int64_t kHalvesFloats = int64_t{7} << 18;
 // Of a thread, with so many rows: tiles, a KV head's dq of eight heads of 128, and its share of a dq in halves.
@@ -59,7 +60,6 @@ struct Sums {
 struct WordRange {
   int64_t begin, end;
 };
-inline constexpr int64_t kRowBlock = 6;  // rows of a product at a time
 
 // How many keys of the tile [k_begin, k_begin + k_count) a query sees: j <= query + offset.
 inline int64_t visible(const Segment& s, int64_t query, int64_t k_begin, int64_t k_count) {

@@ -84,5 +84,10 @@ namespace avx512_bf16 {
 void attention_forward(const AttentionForward& call, const ForwardTask& task);
 void attention_backward(const AttentionBackward& call, const BackwardTask& task);
 }  // namespace avx512_bf16
+// The same sixteen rows by sixteen columns at a time (TDPBF16PS).
+namespace amx {
+void attention_forward(const AttentionForward& call, const ForwardTask& task);
+void attention_backward(const AttentionBackward& call, const BackwardTask& task);
+}  // namespace amx
 
 }  // namespace drover::cpu

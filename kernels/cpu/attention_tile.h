@@ -53,13 +53,18 @@ void multiply_rows(int64_t n, WordRange words, Strided a, Words b, Sums c) {
 
 template <class Set, bool add>
 void multiply_some_rows(int64_t m, int64_t n, WordRange words, Strided a, Words b, Sums c) {
-  switch (m) {
-    case 1: return multiply_rows<Set, 1, add>(n, words, a, b, c);
-    case 2: return multiply_rows<Set, 2, add>(n, words, a, b, c);
-    case 3: return multiply_rows<Set, 3, add>(n, words, a, b, c);
-    case 4: return multiply_rows<Set, 4, add>(n, words, a, b, c);
-    case 5: return multiply_rows<Set, 5, add>(n, words, a, b, c);
-    default: return multiply_rows<Set, 6, add>(n, words, a, b, c);
+  if constexpr (Set::kTiles) {
+    Set::template multiply_rows<add>(m, n, words, a, b, c);
+    return;
+  } else {
+    switch (m) {
+      case 1: return multiply_rows<Set, 1, add>(n, words, a, b, c);
+      case 2: return multiply_rows<Set, 2, add>(n, words, a, b, c);
+      case 3: return multiply_rows<Set, 3, add>(n, words, a, b, c);
+      case 4: return multiply_rows<Set, 4, add>(n, words, a, b, c);
+      case 5: return multiply_rows<Set, 5, add>(n, words, a, b, c);
+      default: return multiply_rows<Set, 6, add>(n, words, a, b, c);
+    }
   }
 }
 
@@ -67,8 +72,8 @@ void multiply_some_rows(int64_t m, int64_t n, WordRange words, Strided a, Words 
 // not be written.
 template <class Set, typename Columns>
 void multiply(int64_t m, int64_t words, Strided a, Words b, Sums c, Columns&& columns) {
-  for (int64_t i = 0; i < m; i += kRowBlock) {
-    const int64_t rows = std::min(kRowBlock, m - i);
+  for (int64_t i = 0; i < m; i += Set::kRowBlock) {
+    const int64_t rows = std::min(Set::kRowBlock, m - i);
     multiply_some_rows<Set, false>(rows, columns(i, rows), {0, words}, a.from(i), b, c.from(i));
   }
 }
@@ -76,9 +81,10 @@ void multiply(int64_t m, int64_t words, Strided a, Words b, Sums c, Columns&& co
 // c (m × n) += a (m × words) · b (words × n), where rows i, i+1, … of a are 0 outside words(i, rows).
 template <class Set, typename Range>
 void multiply_add(int64_t m, int64_t n, Strided a, Words b, Sums c, Range&& words) {
-  for (int64_t i = 0; i < m; i += kRowBlock) {
-    const int64_t rows = std::min(kRowBlock, m - i);
-    const WordRange range = words(i, rows);
+  for (int64_t i = 0; i < m; i += Set::kRowBlock) {
+    const int64_t rows = std::min(Set::kRowBlock, m - i);
+    WordRange range = words(i, rows);
+    if constexpr (Set::kTiles) range = Set::in_tiles(range, words(0, m).end);
     if (range.begin < range.end) multiply_some_rows<Set, true>(rows, n, range, a.from(i), b, c.from(i));
   }
 }

@@ -89,11 +89,6 @@ Isa isa() {
   return chosen;
 }
 
-Isa vector_isa() {
-  static const Isa chosen = isa() != Isa::amx ? isa() : bf16_products_are_faster() ? Isa::avx512_bf16 : Isa::avx512;
-  return chosen;
-}
-
 bool has_gfni() {
   static const bool there = __builtin_cpu_supports("gfni");
   return there;

@@ -15,8 +15,6 @@ enum class Isa : uint8_t {
 // else the best of the CPU. VDPBF16PS is the best only where a measurement of half a millisecond finds it faster than
 // fp32 multiply-adds: CPUs that are made for AMX take twice as long for it, and virtual machines may hide AMX.
 Isa isa();
-// The same of kernels that have no tiles: on a CPU with AMX avx512_bf16 or avx512, whichever is measured to be faster.
-Isa vector_isa();
 const char* name_of(Isa isa);
 bool has_gfni();  // for the same bits faster, where AVX-512 is used
 

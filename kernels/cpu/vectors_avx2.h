@@ -9,7 +9,10 @@ namespace {
 struct Vectors256 {
   using V = Vec;
   static constexpr int64_t kLanes = 8;
-  static constexpr int kBlock = 2, kBlockOfFewRows = 4;  // vectors of an attention product's row at a time
+  // An attention product's rows, and vectors of a row, at a time; by tiles of the CPU's.
+  static constexpr int64_t kRowBlock = 6;
+  static constexpr int kBlock = 2, kBlockOfFewRows = 4;
+  static constexpr bool kTiles = false;
 
   // A tile's keys are read once in the order in which they lie, so that the CPU reads ahead of them by itself: on Zen 3
   // twice as fast as asking for the next tile's.

@@ -10,7 +10,10 @@ namespace {
 struct Vectors512 {
   using V = __m512;
   static constexpr int64_t kLanes = 16;
-  static constexpr int kBlock = 4, kBlockOfFewRows = 4;  // vectors of an attention product's row at a time
+  // An attention product's rows, and vectors of a row, at a time; by tiles of the CPU's.
+  static constexpr int64_t kRowBlock = 6;
+  static constexpr int kBlock = 4, kBlockOfFewRows = 4;
+  static constexpr bool kTiles = false;
 
   // The next tile's keys are asked for while this one's are multiplied.
   static constexpr bool kBringsNextTile = true;

@@ -39,9 +39,7 @@ bool on_path(const std::string& program) {
 std::string products_of_cpu() {
   if (!__builtin_cpu_supports("avx2")) return "without AVX2 (slow)";
   switch (cpu::isa()) {
-    case cpu::Isa::amx:
-      return cpu::vector_isa() == cpu::Isa::avx512 ? "AMX (attention in fp32 with AVX-512)"
-                                                   : "AMX (attention with AVX-512 on bf16)";
+    case cpu::Isa::amx: return "AMX";
     case cpu::Isa::avx512_bf16: return "AVX-512 with bf16";
     case cpu::Isa::avx512: return "AVX-512 (bf16 is multiplied in fp32)";
     case cpu::Isa::avx2: break;

@@ -41,10 +41,14 @@ TEST(Cpu, ExpWithinTwoUlp) {
 // A gate of g and an up of 1: g·σ(g), whose σ is within 3 ulp and 0 where e⁻ᵍ comes near the largest float.
 TEST(Cpu, SiluWithinFourUlp) {
   const auto backend = make_cpu_backend(1);
+  constexpr int kColumns = 17;  // two vectors and a rest, whose bits are the same
   const auto silu = [&](float g) {
-    float gate_up[] = {g, 1}, y = 0;
-    backend->swiglu(matrix(gate_up, 1, 2), matrix(&y, 1, 1));
-    return y;
+    float gate_up[2 * kColumns], y[kColumns];
+    std::fill_n(gate_up, kColumns, g);
+    std::fill_n(gate_up + kColumns, kColumns, 1.0f);
+    backend->swiglu(matrix(gate_up, 1, 2 * kColumns), matrix(y, 1, kColumns));
+    for (const float one : y) EXPECT_EQ(std::bit_cast<uint32_t>(one), std::bit_cast<uint32_t>(y[0])) << g;
+    return y[0];
   };
   double worst = 0;
   for (double g = -87.6; g < 100; g += 0.0037) {
