@@ -26,7 +26,8 @@ constexpr Choice kChoices[] = {
     {Isa::amx, "amx", dnnl::cpu_isa::avx512_core_amx},
 };
 
-bool has(dnnl::cpu_isa wanted) {  // sets of feature bits
+// Sets of feature bits. oneDNN asks Linux for AMX's tiles here; without that the first use of one ends the process.
+bool has(dnnl::cpu_isa wanted) {
   const auto bits = static_cast<unsigned>(wanted);
   return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
 }
