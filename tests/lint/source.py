@@ -71,31 +71,29 @@ def _signature(statement):
     return None
 
 
-def _scan(code, i, end, found):
-    """Adds the functions between i and end, which are a scope: a file's, a namespace's, a class's."""
+def _statements(code, i, end):
+    """(start, at) of every statement of the scope between i and end; `at` is where its `;` is, or its body's `{`."""
     start = i
     while i < end:
-        if code[i] in "([":
-            i = _closing(code, i)
-            continue
-        if code[i] == ";":
-            signature = _signature(code[start:i])
-            if signature:
-                found.append(Function(signature[0], _line(code, start), 0, signature[1]))
-            start = i + 1
-        elif code[i] == "{":
-            statement, close = code[start:i], _closing(code, i)
-            signature = None if _SCOPE.search(statement) else _signature(statement)
-            if _SCOPE.search(statement) and "enum" not in statement:
-                _scan(code, i + 1, close - 1, found)
-                start = close
-            elif signature and code[close:].lstrip()[:1] not in (",", "{"):  # those follow a member's initialiser
-                lines = code.count("\n", 0, close) + 2 - _line(code, start)
-                found.append(Function(signature[0], _line(code, start), lines, signature[1]))
-                start = close
-            i = close
-            continue
-        i += 1
+        at, i = i, i + 1
+        if code[at] in "([{":
+            i = _closing(code, at)
+        if code[at] == ";" or code[at] == "{" and code[i:].lstrip()[:1] not in (",", "{"):  # a member's initialiser
+            yield start, at
+            start = i
+
+
+def _scan(code, i, end, found):
+    """Adds the functions between i and end, which are a scope: a file's, a namespace's, a class's."""
+    for start, at in _statements(code, i, end):
+        statement = code[start:at]
+        if code[at] == "{" and _SCOPE.search(statement):
+            if "enum" not in statement:
+                _scan(code, at + 1, _closing(code, at) - 1, found)
+        elif signature := _signature(statement):
+            line = _line(code, start)
+            lines = code.count("\n", 0, _closing(code, at)) + 2 - line if code[at] == "{" else 0
+            found.append(Function(signature[0], line, lines, signature[1]))
 
 
 def functions(text):
@@ -111,24 +109,16 @@ def types(text):
     code, found = blank(text), []
 
     def scan(i, end, within):
-        start = i
-        while i < end:
-            if code[i] in "([":
-                i = _closing(code, i)
+        for start, at in _statements(code, i, end):
+            if code[at] == ";":
                 continue
-            if code[i] == ";":
-                start = i + 1
-            elif code[i] == "{":
-                statement, close = code[start:i], _closing(code, i)
-                space = re.search(r"\bnamespace\s*([\w:]*)\s*$", statement)
-                kind = re.search(r"\b(?:struct|class|union|enum)\s+(\w+)(?:\s+final)?\s*(?::[^:].*)?$", statement, re.S)
-                if space and space[1]:
-                    scan(i + 1, close - 1, f"{within}{space[1]}::")
-                elif kind and not space:
-                    found.append(within + kind[1])
-                start = i = close
-                continue
-            i += 1
+            statement = code[start:at]
+            space = re.search(r"\bnamespace\s*([\w:]*)\s*$", statement)
+            kind = re.search(r"\b(?:struct|class|union|enum)\s+(\w+)(?:\s+final)?\s*(?::[^:].*)?$", statement, re.S)
+            if space and space[1]:
+                scan(at + 1, _closing(code, at) - 1, f"{within}{space[1]}::")
+            elif kind and not space:
+                found.append(within + kind[1])
 
     scan(0, len(code), "")
     return found
